@@ -1,0 +1,33 @@
+"""The shape of a LLaMA-2 model: what every room means by dim, kv_dim and n_rep."""
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Shapes and constants of one checkpoint. Ref: Touvron et al. 2023, Llama 2."""
+    dim: int             #: width of the residual stream
+    hidden_dim: int      #: width of the feed-forward layer
+    n_layers: int
+    n_heads: int         #: query heads
+    n_kv_heads: int      #: key/value heads; divides n_heads
+    head_dim: int        #: elements per head; dim / n_heads where the checkpoint does not say
+    vocab_size: int
+    seq_len: int         #: longest context, in positions
+    norm_epsilon: float = 1e-5
+    rope_theta: float = 10000.0
+    tied: bool = True    #: the classifier is the embedding
+
+    @property
+    def q_dim(self) -> int:
+        """Rows of wq and columns of wo."""
+        return self.n_heads * self.head_dim
+
+    @property
+    def kv_dim(self) -> int:
+        """Rows of wk and wv; elements of a K or V row in the cache."""
+        return self.n_kv_heads * self.head_dim
+
+    @property
+    def n_rep(self) -> int:
+        """Query heads that share one key/value head."""
+        return self.n_heads // self.n_kv_heads

@@ -1,0 +1,197 @@
+"""The core's registers, its Wishbone window and its commands, in tables that hardware, firmware and docs share."""
+from dataclasses import dataclass
+from enum import IntEnum
+
+# CSRs ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Field:
+    """Bits of a register, from bit 0 upwards in the order of the table."""
+    name: str
+    size: int = 1
+    doc: str = ""
+    pulse: bool = False
+
+
+@dataclass(frozen=True)
+class Register:
+    """One CSR: ``rw`` is written by firmware, ``ro`` is driven by the core."""
+    name: str
+    access: str
+    fields: tuple[Field, ...]
+    doc: str = ""
+
+
+REGISTERS = (
+    Register("control", "rw", (
+        Field("abort", pulse=True, doc="Drop all queued commands, drain outstanding reads, return to idle."),
+        Field("clear_errors", pulse=True, doc="Clear the sticky error flags."),
+        Field("clear_counters", pulse=True, doc="Set all phase counters to zero."),
+        Field("irq_enable", doc="Raise the interrupt while a result waits."),
+    ), "Commands that take effect at once."),
+    Register("status", "ro", (
+        Field("busy", doc="A command is queued or executing, or a read is outstanding."),
+        Field("result_valid", doc="The result FIFO holds an entry."),
+        Field("logit_valid", doc="A logit waits in the dump register."),
+        Field("aborting", doc="An abort is draining reads; push nothing until it is 0."),
+        Field("queue_free", 8, doc="Commands that may be pushed now."),
+    ), "State of the command queue."),
+    Register("errors", "ro", (
+        Field("residual_saturated", doc="A residual value left Q16.16."),
+        Field("row_saturated", doc="A matrix row's sum left its 32-bit fixed point."),
+        Field("hidden_saturated", doc="SiLU(gate) * up left 48 bits."),
+        Field("shift_clamped", doc="A scale asked for a left shift; the result was clamped."),
+        Field("bad_command", doc="A command was not understood."),
+        Field("queue_overflow", doc="A command was pushed while the queue was full."),
+    ), "Sticky flags; clear with control.clear_errors."),
+    Register("crc", "ro", (Field("value", 32, "CRC-32 (IEEE 802.3) of the last CRC command's beats."),)),
+    Register("cycles", "ro", (Field("value", 32, "Free-running clock cycles since reset, modulo 2**32."),)),
+    Register("stores", "ro", (Field("value", 32, "K/V beats written to DRAM since reset."),)),
+    Register("geometry", "ro", (
+        Field("version", 8, "Version of this interface."),
+        Field("columns", 4, "Positions that share one pass over the weights."),
+        Field("lanes", 8, "Multipliers per column."),
+        Field("candidates", 8, "Logits kept for sampling."),
+    ), "What the core was built with."),
+    Register("max_dim", "ro", (Field("value", 32, "Largest dim and n_heads * head_dim."),)),
+    Register("max_hidden_dim", "ro", (Field("value", 32, "Largest hidden_dim."),)),
+    Register("max_head_dim", "ro", (Field("value", 32, "Largest head_dim."),)),
+    Register("max_kv_dim", "ro", (Field("value", 32, "Largest n_kv_heads * head_dim."),)),
+    Register("max_heads", "ro", (Field("value", 32, "Largest n_heads."),)),
+    Register("max_vocab_size", "ro", (Field("value", 32, "Largest vocabulary."),)),
+    Register("max_seq_len", "ro", (Field("value", 32, "Longest context the accumulators can hold, in positions."),)),
+)
+VERSION = 1
+
+# Wishbone window ----------------------------------------------------------------------------------
+
+
+class Window(IntEnum):
+    """Byte offsets in the core's Wishbone slave; every access is one 32-bit word."""
+    COMMAND    = 0x000  #: write words 0..3 of a command; word 3 pushes it
+    MODEL      = 0x100  #: write the model's constants, see :class:`Model`
+    ROPE       = 0x200  #: write the RoPE frequencies: head_dim/2 words, turns per position as a fraction of 2**32
+    RESULT     = 0x400  #: read the oldest result, see :class:`Result`; writing word 0 removes it
+    LOGIT      = 0x440  #: read the logit that waits (dump mode); writing removes it
+    COUNTERS   = 0x800  #: read phase counters: word 8 * phase + counter
+    CANDIDATES = 0xc00  #: read candidate i: words 2i (token id) and 2i+1 (logit, signed Q14.18)
+WINDOW_SIZE = 0x1000
+
+
+class Model(IntEnum):
+    """Words at ``Window.MODEL``: constants of the model being run."""
+    DIM             = 0   #: dim
+    HEAD_DIM        = 1   #: head_dim
+    N_HEADS         = 2   #: query heads
+    N_KV_HEADS      = 3   #: key/value heads
+    EPSILON         = 4   #: round(dim * norm_epsilon * 2**32)
+    SCORE_SCALE     = 5   #: log2(e)/sqrt(head_dim): mantissa in bits 15:0, signed exponent in 23:16
+    LOGIT_SCALE     = 6   #: log2(e)/temperature, same encoding
+    POSITIONS       = 7   #: longest context, in positions
+
+
+class Result(IntEnum):
+    """Words at ``Window.RESULT``: what one classifier pass yields."""
+    TOKEN    = 0   #: argmax of the logits; the lowest id on a tie
+    LOGIT    = 1   #: its logit, signed Q14.18
+    CYCLES   = 2   #: cycle counter when the last logit was taken
+    MAXIMUM  = 3   #: reference exponent of the mass (signed)
+    MASS_LO  = 4   #: sum of 2**(logit * LOGIT_SCALE - MAXIMUM), 2**14 is 1.0
+    MASS_HI  = 5   #: its upper 32 bits
+    KEPT     = 6   #: candidates kept
+
+
+class Counter(IntEnum):
+    """Counters of one phase."""
+    CYCLES     = 0  #: cycles in which a command of this phase was the oldest one executing
+    BEATS      = 1  #: beats it took from the stream
+    STARVED    = 2  #: cycles it was ready for a beat and none had arrived (DRAM)
+    FENCED     = 3  #: cycles it waited for the results of earlier commands
+    STALLED    = 4  #: cycles it had a beat but its results' consumer was not ready
+
+
+class Phase(IntEnum):
+    """Where a command's cycles are counted; a field of every command."""
+    EMBED      = 0
+    S1_QKV     = 1
+    S2_ATTEND  = 2  #: scores and values (S2 and S3 share one pass over the cache)
+    S3_STORE   = 3  #: K/V row to DRAM
+    S4_OUTPUT  = 4
+    S5_GATE_UP = 5
+    S5_DOWN    = 6
+    CLASSIFY   = 7
+    OTHER      = 8
+
+# Commands -----------------------------------------------------------------------------------------
+
+
+class Opcode(IntEnum):
+    """What a command does. A command with ``beats`` > 0 takes that many beats at ``base`` from the stream."""
+    NOP    = 0
+    GAIN   = 1  #: load RMSNorm gains (rows of 16-bit words, 8 per beat) with their exponent
+    EMBED  = 2  #: x[column] = embedding[token]; ``rows`` is the token id; base is the tensor's first beat
+    MATVEC = 3  #: matrix times vector, rows go to ``dest``
+    ATTEND = 4  #: attention of one column: ``rows`` positions from the stream, then column + 1 rows held on chip
+    STORE  = 5  #: write the K/V rows of all active columns to DRAM from ``base``
+    CRC    = 6  #: CRC-32 of ``beats`` beats
+
+
+class Dest(IntEnum):
+    """Where MATVEC's rows go, and so which vector they multiply."""
+    Q        = 0  #: x^ times 1/rms, RoPE, query memory
+    K        = 1  #: x^ times 1/rms, RoPE, K row
+    V        = 2  #: x^ times 1/rms, V row
+    RESIDUAL = 3  #: attention output or hidden vector, added to the residual
+    SWIGLU   = 4  #: x^ times 1/rms, row pairs (gate, up), hidden vector
+    LOGITS   = 5  #: x^ times 1/rms, logit unit
+
+
+@dataclass(frozen=True)
+class Bits:
+    """A field of the 128-bit command: ``word`` 0..3, ``low`` bit, ``size`` bits."""
+    name: str
+    word: int
+    low: int
+    size: int
+    doc: str
+    signed: bool = False
+
+
+COMMAND = (
+    Bits("opcode",   0,  0,  4, "Opcode"),
+    Bits("fence",    0,  4,  1, "wait until every earlier command's results have landed"),
+    Bits("q4",       0,  5,  1, "4-bit codes; otherwise 8-bit"),
+    Bits("group64",  0,  6,  1, "weight groups of 64; otherwise 32"),
+    Bits("argmax",   0,  7,  1, "EMBED: the token is the last argmax, not ``rows``"),
+    Bits("columns",  0,  8,  3, "active columns minus one; LOGITS uses only the last of them"),
+    Bits("column",   0, 11,  3, "EMBED, ATTEND: the column it is for"),
+    Bits("dest",     0, 14,  3, "MATVEC: Dest"),
+    Bits("keep",     0, 17,  1, "LOGITS: keep candidates and the mass"),
+    Bits("dump",     0, 18,  1, "LOGITS: hand every logit to firmware (slow)"),
+    Bits("phase",    0, 19,  4, "Phase, for the counters"),
+    Bits("kv",       0, 23,  1, "the segment is K/V rows: read it only after every STORE pushed before"),
+    Bits("exponent", 0, 24,  8, "power of two of the tensor's scales", signed=True),
+    Bits("rows",     1,  0, 18, "rows, token id (EMBED) or positions (ATTEND)"),
+    Bits("words",    1, 18, 12, "activation words per row: ceil(row length / 16)"),
+    Bits("base",     2,  0, 28, "first beat of the segment or tensor"),
+    Bits("beats",    3,  0, 28, "beats of the segment; EMBED: the position of column 0"),
+)
+QUEUE_DEPTH = 64    #: commands
+RESULT_DEPTH = 8    #: results that wait for firmware
+MAX_CANDIDATES = 64
+
+
+def encode(opcode: Opcode, **fields: int) -> tuple[int, int, int, int]:
+    """Pack a command into its four 32-bit words; unnamed fields are zero."""
+    words = [0, 0, 0, 0]
+    values = {"opcode": int(opcode), **fields}
+    for bits in COMMAND:
+        value = int(values.pop(bits.name, 0))
+        low, high = (-(1 << bits.size - 1), 1 << bits.size - 1) if bits.signed else (0, 1 << bits.size)
+        if not low <= value < high:
+            raise ValueError(f"{bits.name} = {value} does not fit {bits.size} bits")
+        words[bits.word] |= (value & (1 << bits.size) - 1) << bits.low
+    if values:
+        raise ValueError(f"no such command field: {', '.join(values)}")
+    return tuple(words)
