@@ -261,7 +261,7 @@ class Stats:
     dropped: int = wire("Q", "probability outside the kept candidates, summed over the draws; 2**32 is 1.0")
     prompt_tokens: int = wire("I", "prompt positions processed")
     tokens: int = wire("I", "tokens generated")
-    idle_polls: int = wire("I", "times the sampler's result was awaited with an empty queue")
+    resent: int = wire("I", "tokens sent again since boot")
     link_damaged: int = wire("I", "frames received damaged since boot")
     interrupts: int = wire("I", "interrupts taken from the core since boot")
     counters: tuple = wire("45I", "5 counters of each of the 9 phases, see registers: counter c of phase p is number 5p + c")

@@ -1,0 +1,99 @@
+/* LiteX's side of board.h: UART by polling its CSRs, LiteDRAM's initialisation, caches, and the interrupt vector. */
+#include <generated/csr.h>
+#include <generated/mem.h>
+#include <generated/soc.h>
+#include <irq.h>
+#include <liblitedram/sdram.h>
+#include <system.h>
+
+#include "board.h"
+#include "llama2.h"
+
+#define UART_EV_RX 2u
+
+static bool dram_ok;
+
+void isr(void)
+{
+	if (irq_pending() & irq_getmask() & (1u << LLAMA2_INTERRUPT))
+		llama2_interrupt();
+}
+
+void board_init(void)
+{
+	irq_setmask(0);
+	irq_setie(1);
+	uart_ev_enable_write(0);
+	dram_ok = sdram_init() != 0;
+	irq_setmask(1u << LLAMA2_INTERRUPT);
+}
+
+bool board_dram_ok(void)
+{
+	return dram_ok;
+}
+
+uint32_t board_dram_bytes(void)
+{
+	return MAIN_RAM_SIZE;
+}
+
+uint32_t board_clock_hz(void)
+{
+	return CONFIG_CLOCK_FREQUENCY;
+}
+
+unsigned board_read(uint8_t *bytes, unsigned size)
+{
+	unsigned n = 0;
+
+	while (n < size && !uart_rxempty_read()) {
+		bytes[n++] = uart_rxtx_read();
+		uart_ev_pending_write(UART_EV_RX);
+	}
+	return n;
+}
+
+unsigned board_write(const uint8_t *bytes, unsigned size)
+{
+	unsigned n = 0;
+
+	while (n < size && !uart_txfull_read())
+		uart_rxtx_write(bytes[n++]);
+	return n;
+}
+
+uint8_t *board_dram(void)
+{
+	return (uint8_t *)MAIN_RAM_BASE;
+}
+
+void board_dram_publish(void)
+{
+	/* The data cache writes through; only the L2 holds back. */
+	flush_l2_cache();
+}
+
+void board_dram_refresh(void)
+{
+	flush_l2_cache();
+	flush_cpu_dcache();
+}
+
+/* liblitedram talks while it trains; the serial line carries frames only, and printf would take 6 KiB of ROM. */
+int printf(const char *format, ...)
+{
+	(void)format;
+	return 0;
+}
+
+int puts(const char *text)
+{
+	(void)text;
+	return 0;
+}
+
+int putchar(int character)
+{
+	return character;
+}

@@ -1,0 +1,25 @@
+/* What the firmware needs of the SoC around the core: serial line, DRAM, caches, clock. board.c is for LiteX, tests
+ * bring their own. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* Bring up interrupts and DRAM. */
+void board_init(void);
+/* DRAM was initialised and trained. */
+bool board_dram_ok(void);
+uint32_t board_dram_bytes(void);
+uint32_t board_clock_hz(void);
+
+/* Read up to size received bytes, without waiting; returns how many. */
+unsigned board_read(uint8_t *bytes, unsigned size);
+/* Write up to size bytes, as far as the transmitter takes them now; returns how many. */
+unsigned board_write(const uint8_t *bytes, unsigned size);
+
+/* DRAM as the CPU sees it: cached. */
+uint8_t *board_dram(void);
+/* What the CPU wrote reaches DRAM before this returns. */
+void board_dram_publish(void);
+/* What the CPU reads after this is what DRAM holds. */
+void board_dram_refresh(void);
