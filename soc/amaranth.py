@@ -1,0 +1,66 @@
+"""Puts an Amaranth component into a LiteX SoC: its signature becomes Migen signals, its Verilog is cached by content."""
+import hashlib
+import inspect
+import os
+from pathlib import Path
+
+from migen import *
+
+from litex.gen import *
+
+ROOT  = Path(__file__).resolve().parent.parent
+CACHE = ROOT/"build"/"amaranth"
+
+# Verilog Cache ------------------------------------------------------------------------------------
+
+def sources_digest(files, salt=""):
+    """SHA-256 over the names and contents of ``files``, and ``salt``."""
+    digest = hashlib.sha256(salt.encode())
+    for path in sorted(set(map(Path, files))):
+        digest.update(f"\0{path.name}\0".encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def component_digest(component, name):
+    """Identity of a component's Verilog: its sources, its parameters and the converter's version."""
+    import amaranth
+    files      = [*(ROOT/"accel").rglob("*.py"), *(ROOT/"spec").rglob("*.py"), inspect.getfile(type(component))]
+    parameters = {k: v for k, v in vars(component).items() if isinstance(v, (bool, int, str, tuple))}
+    return sources_digest(files, salt=f"{name} {amaranth.__version__} {sorted(parameters.items())!r}")
+
+
+def verilog_file(component, name):
+    """Path of the component's Verilog, converted only when no cached copy has the same digest."""
+    path = CACHE/f"{name}-{component_digest(component, name)[:16]}.v"
+    if not path.exists():
+        # Debian's Yosys is older than Amaranth accepts; the built-in one comes with the requirements.
+        os.environ.setdefault("AMARANTH_USE_YOSYS", "builtin")
+        from amaranth.back import verilog
+        text = verilog.convert(component, name=name, emit_src=False, strip_internal_attrs=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(f".{os.getpid()}")
+        partial.write_text(text)
+        os.replace(partial, path)    # a concurrent reader sees the whole file or none
+    return path
+
+# AmaranthInstance ---------------------------------------------------------------------------------
+
+class AmaranthInstance(LiteXModule):
+    """Wrap a :class:`amaranth.lib.wiring.Component` so that Migen logic can drive it.
+
+    Every leaf of the component's signature becomes an attribute of the same name, its path joined by two
+    underscores: member ``cmd_valid`` of port ``read0`` is ``read0__cmd_valid``.
+    """
+    def __init__(self, platform, component, name):
+        ports = dict(i_clk=ClockSignal("sys"), i_rst=ResetSignal("sys"))
+
+        # # #
+
+        for path, member, value in component.signature.flatten(component):
+            shape  = (value.as_value() if hasattr(value, "as_value") else value).shape()
+            port   = "__".join(str(part) for part in path)
+            signal = Signal((shape.width, shape.signed), name=port)
+            setattr(self, port, signal)
+            ports[("i_" if member.flow.name == "In" else "o_") + port] = signal
+        self.specials += Instance(name, **ports)
+        platform.add_source(str(verilog_file(component, name)))

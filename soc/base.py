@@ -1,0 +1,82 @@
+"""What every target's SoC shares: VexRiscv, DRAM settings, the decoder core, and the firmware in ROM."""
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from litex.build.tools import write_to_file
+
+from litex.soc.integration.builder import Builder
+from litex.soc.integration.common import get_mem_data
+from litex.soc.integration.soc import SoCRegion
+from litex.soc.integration.soc_core import SoCCore
+
+from litedram.core.controller import ControllerSettings
+
+from soc.llama2 import Llama2
+from spec.registers import WINDOW_SIZE
+
+ROOT          = Path(__file__).resolve().parent.parent
+FIRMWARE      = ROOT/"firmware"
+ROM_SIZE      = 0x10000        # bytes; firmware never runs from DRAM, which belongs to the weight stream
+SRAM_SIZE     = 0x8000         # bytes
+L2_SIZE       = 8192           # bytes
+WINDOW_ORIGIN = 0x9000_0000    # of the core's Wishbone slave, outside the cached half of the map
+
+# Libraries that the firmware may link; LiteX's others would only cost build time.
+PACKAGES = ("libc", "libcompiler_rt", "libbase", "liblitedram")
+
+# SoC ----------------------------------------------------------------------------------------------
+
+class Llama2SoC(SoCCore):
+    """A SoCCore without BIOS, to which a target adds its DRAM and then the core."""
+    def __init__(self, platform, sys_clk_freq, **kwargs):
+        kwargs["integrated_rom_size"]  = kwargs.get("integrated_rom_size") or ROM_SIZE
+        kwargs["integrated_sram_size"] = kwargs.get("integrated_sram_size") or SRAM_SIZE
+        kwargs["timer_uptime"]         = True
+        SoCCore.__init__(self, platform, sys_clk_freq, **kwargs)
+
+    def add_dram(self, phy, module, l2_cache_size=L2_SIZE):
+        """Add ``phy`` and its controller, with the settings that the weight stream was measured with."""
+        self.add_sdram("sdram",
+            phy                 = phy,
+            module              = module,
+            l2_cache_size       = l2_cache_size,
+            # Eight refreshes in a row stop a sequential stream less often: 97.4 % of the pins instead of 96.5 %.
+            controller_settings = ControllerSettings(refresh_postponing=8),
+        )
+
+    def add_llama2(self, core, name="llama2"):
+        """Add the decoder core (an Amaranth component with the signature of accel.core.Core)."""
+        self.add_module(name, Llama2(self.platform, core, self.sdram.crossbar))
+        self.bus.add_slave(name, getattr(self, name).bus,
+            region=SoCRegion(origin=WINDOW_ORIGIN, size=WINDOW_SIZE, cached=False))
+        self.irq.add(name)
+
+# Builder ------------------------------------------------------------------------------------------
+
+class Llama2Builder(Builder):
+    """Compiles ``firmware`` instead of the BIOS, with the spec's C header, and fills the ROM with it."""
+    def __init__(self, soc, firmware=FIRMWARE, **kwargs):
+        Builder.__init__(self, soc, **kwargs)
+        self.software_packages  = [(name, path) for name, path in self.software_packages if name in PACKAGES]
+        self.software_libraries = [name for name in self.software_libraries if name in PACKAGES]
+        self.add_software_package("firmware", str(firmware))
+        soc.integrated_rom_initialized = True    # no BIOS
+        soc.init_mems = self.init_mems
+
+    def build(self, **kwargs):
+        # meson and ninja are in the virtual environment, activated or not.
+        os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        return Builder.build(self, **kwargs)
+
+    def _generate_includes(self, **kwargs):
+        Builder._generate_includes(self, **kwargs)
+        text = subprocess.run([sys.executable, "-m", "spec.emit_c"], cwd=ROOT, check=True, text=True,
+                              stdout=subprocess.PIPE).stdout
+        write_to_file(str(Path(self.generated_dir)/"llama2_spec.h"), text)
+
+    def init_mems(self, **kwargs):
+        if self.compile_software:
+            image = Path(self.software_dir)/"firmware"/"firmware.bin"
+            self.soc.init_rom("rom", get_mem_data(str(image), data_width=32, endianness="little"), auto_size=False)

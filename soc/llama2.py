@@ -1,0 +1,79 @@
+"""The decoder core as a LiteX peripheral: CSRs, interrupt, Wishbone slave and LiteDRAM native ports."""
+from migen import *
+
+from litex.gen import *
+
+from litex.soc.interconnect import wishbone
+from litex.soc.interconnect.csr_eventmanager import *
+
+from soc import registers
+from soc.amaranth import AmaranthInstance
+from spec.registers import REGISTERS
+
+READ_PORTS = ("read0", "read1", "embed")
+DATA_WIDTH = 128    # bits: one beat of the weight stream
+
+# Llama2 -------------------------------------------------------------------------------------------
+
+class Llama2(LiteXModule):
+    """Decoder core with its ports on ``crossbar`` (LiteDRAM).
+
+    ``bus`` is a Wishbone slave laid out as :class:`spec.registers.Window`; the CSRs are the rows of
+    :data:`spec.registers.REGISTERS` and the event manager ``ev``, whose source ``result`` is high while a
+    result waits and ``control.irq_enable`` is set.
+    """
+    def __init__(self, platform, core, crossbar):
+        self.bus = bus = wishbone.Interface(data_width=32, address_width=32, addressing="word")
+        self.ev  = EventManager()
+        self.ev.result = EventSourceLevel(description="A result waits in the result FIFO.")
+        self.ev.finalize()
+
+        # # #
+
+        # Core -------------------------------------------------------------------------------------
+        self.core = core = AmaranthInstance(platform, core, "llama2_core")
+
+        # Registers --------------------------------------------------------------------------------
+        for register in REGISTERS:
+            csr = registers.csr(register)
+            setattr(self, register.name, csr)
+            self.comb += registers.connect(register, csr, core)
+        self.comb += self.ev.result.trigger.eq(core.irq)
+
+        # Wishbone ---------------------------------------------------------------------------------
+        self.comb += [
+            core.bus__cyc.eq(bus.cyc),
+            core.bus__stb.eq(bus.stb),
+            core.bus__we.eq(bus.we),
+            core.bus__adr.eq(bus.adr),
+            core.bus__dat_w.eq(bus.dat_w),
+            bus.dat_r.eq(core.bus__dat_r),
+            bus.ack.eq(core.bus__ack),
+        ]
+
+        # DRAM -------------------------------------------------------------------------------------
+        for name in READ_PORTS:
+            port = crossbar.get_port(mode="read", data_width=DATA_WIDTH)
+            self.connect_command(name, port, we=0)
+            self.comb += [
+                port.rdata.ready.eq(1),    # requested data cannot be stalled
+                getattr(core, f"{name}__rdata_valid").eq(port.rdata.valid),
+                getattr(core, f"{name}__rdata_data").eq(port.rdata.data),
+            ]
+        port = crossbar.get_port(mode="write", data_width=DATA_WIDTH)
+        self.connect_command("write", port, we=1)
+        self.comb += [
+            port.wdata.valid.eq(core.write__wdata_valid),
+            core.write__wdata_ready.eq(port.wdata.ready),
+            port.wdata.data.eq(core.write__wdata_data),
+            port.wdata.we.eq(2**(DATA_WIDTH//8) - 1),
+        ]
+
+    def connect_command(self, name, port, we):
+        """Join the command channel of the core's port ``name`` to a LiteDRAM native port."""
+        self.comb += [
+            port.cmd.valid.eq(getattr(self.core, f"{name}__cmd_valid")),
+            getattr(self.core, f"{name}__cmd_ready").eq(port.cmd.ready),
+            port.cmd.addr.eq(getattr(self.core, f"{name}__cmd_addr")),
+            port.cmd.we.eq(we),
+        ]

@@ -1,0 +1,119 @@
+"""Runs a built simulator: ``with Simulator(vsim, dram_image=...) as sim: ... sim.url``."""
+import collections
+import ctypes
+import os
+import re
+import signal
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+DRAM_SIZE       = 256 << 20    # bytes, of the MT41K128M16
+START_TIMEOUT_S = 60           # with a 256 MiB image on a busy machine
+STOP_TIMEOUT_S  = 5
+PR_SET_PDEATHSIG = 1           # Ref: prctl(2)
+
+
+class SimulatorError(Exception):
+    """The simulator did not start, or has ended."""
+
+
+def die_with_parent():
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+class Simulator:
+    """A running Vsim, whose UART is at ``url``.
+
+    Parameters
+    ----------
+    vsim : Path
+        What ``targets.sim.build`` returned.
+    dram_image : Path or None
+        File that fills the DRAM from its base when the simulation starts.
+    port : int
+        Of the UART, on the loopback interface; 0 takes a free one.
+    log : Path or None
+        File for what the simulator prints; None makes one in the build's ``logs`` directory.
+    """
+    def __init__(self, vsim, dram_image=None, port=0, log=None):
+        self.vsim       = Path(vsim).resolve()
+        self.dram_image = dram_image and Path(dram_image).resolve()
+        self.port       = port
+        self.log        = log and Path(log)
+        self.process    = None
+        self.url        = None
+
+    @property
+    def pid(self):
+        return self.process.pid
+
+    def start(self):
+        if not self.vsim.exists():
+            raise SimulatorError(f"no simulator at {self.vsim}: build it with python targets/sim.py --build")
+        gateware_dir = self.vsim.parent.parent
+        command      = [str(self.vsim)]
+        if self.dram_image:
+            self.check_image()
+            command.append(f"+dram={self.dram_image}")
+        if self.log is None:
+            logs = gateware_dir.parent/"logs"
+            logs.mkdir(exist_ok=True)
+            fd, name = tempfile.mkstemp(prefix="sim-", suffix=".log", dir=logs)
+            os.close(fd)
+            self.log = Path(name)
+        with open(self.log, "w") as log:
+            # A session of its own: Ctrl-C at the terminal is for the client, which stops us when it is done.
+            self.process = subprocess.Popen(command, cwd=gateware_dir, stdin=subprocess.DEVNULL, stdout=log,
+                stderr=subprocess.STDOUT, env={**os.environ, "SIM_UART_PORT": str(self.port)},
+                start_new_session=True, preexec_fn=die_with_parent)
+        try:
+            self.url = self.wait_for(r"listening on (socket://\S+)\n", START_TIMEOUT_S)
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def check_image(self):
+        try:
+            size = self.dram_image.stat().st_size
+        except OSError as error:
+            raise SimulatorError(f"cannot read the DRAM image {self.dram_image}: {error.strerror}") from None
+        if size > DRAM_SIZE:
+            raise SimulatorError(f"DRAM image {self.dram_image} has {size} bytes, the DRAM {DRAM_SIZE}")
+
+    def wait_for(self, pattern, timeout_s):
+        """First group of the first match of ``pattern`` in the log."""
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            ended = self.process.poll() is not None    # looked at first: the log is complete then
+            if match := re.search(pattern, self.output()):
+                return match[1]
+            if ended:
+                raise SimulatorError(f"simulator ended with status {self.process.returncode}:\n{self.output()[-500:]}")
+            time.sleep(0.02)
+        raise SimulatorError(f"simulator has not come up after {timeout_s} s, see {self.log}")
+
+    def output(self):
+        return self.log.read_text(errors="replace")
+
+    def violations(self):
+        """DRAM timing violations so far: what was violated, how often."""
+        return collections.Counter(re.findall(r"\] ([^\n\]]*violation[^\n]*?)(?: on bank *\d+)?(?:: *\S+)?\n", self.output()))
+
+    def stop(self):
+        if self.process is None or self.process.poll() is not None:
+            return
+        self.process.terminate()
+        try:
+            self.process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def __enter__(self):
+        return self.start()
+
+    def __exit__(self, *exception):
+        self.stop()

@@ -1,0 +1,210 @@
+#!/usr/bin/env python3
+"""The SoC in Verilator, with an Arty's DRAM: ``python targets/sim.py --build --run`` prints the port of its UART."""
+import inspect
+import signal
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+if __name__ == "__main__":
+    sys.path[0] = str(ROOT)
+
+from migen import *
+
+from litex.soc.integration.soc_core import *    # first: litex.build.parser needs it loaded
+
+from litex.build.generic_platform import *
+from litex.build.io import CRG
+from litex.build.parser import LiteXArgumentParser
+from litex.build.sim import SimPlatform
+from litex.build.sim.config import SimConfig
+
+from litedram.modules import MT41K128M16
+
+from soc.amaranth import sources_digest
+from soc.base import FIRMWARE, ROM_SIZE, SRAM_SIZE, Llama2Builder, Llama2SoC
+from soc.sim import compile as sim_compile
+from soc.sim.dram import create_phy
+from soc.sim.simulator import Simulator, SimulatorError
+
+SYS_CLK_FREQ = int(100e6)    # an Arty's; CPU, DRAM timings and simulated clock agree
+
+# IOs ----------------------------------------------------------------------------------------------
+
+_io = [
+    ("sys_clk", 0, Pins(1)),
+    ("sys_rst", 0, Pins(1)),
+    ("serial", 0,
+        Subsignal("source_valid", Pins(1)),
+        Subsignal("source_ready", Pins(1)),
+        Subsignal("source_data",  Pins(8)),
+        Subsignal("sink_valid",   Pins(1)),
+        Subsignal("sink_ready",   Pins(1)),
+        Subsignal("sink_data",    Pins(8)),
+    ),
+]
+
+# Platform -----------------------------------------------------------------------------------------
+
+class Platform(SimPlatform):
+    def __init__(self):
+        SimPlatform.__init__(self, "SIM", list(_io))
+        self.toolchain.build = self.generate    # soc.sim.compile does the rest
+
+    def generate(self, platform, fragment, **kwargs):
+        stock = type(self.toolchain).build
+        return stock(self.toolchain, platform, fragment, **{**kwargs, "run": False})
+
+    @classmethod
+    def fill_args(cls, toolchain, parser):
+        pass    # LiteX's options for its own simulation Makefile, which is not used
+
+    @classmethod
+    def get_argdict(cls, toolchain, args):
+        return {}
+
+# BaseSoC ------------------------------------------------------------------------------------------
+
+class BaseSoC(Llama2SoC):
+    def __init__(self, core, **kwargs):
+        platform = Platform()
+
+        # CRG --------------------------------------------------------------------------------------
+        self.crg = CRG(platform.request("sys_clk"))
+
+        # SoCCore ----------------------------------------------------------------------------------
+        kwargs["uart_name"] = "sim"
+        Llama2SoC.__init__(self, platform, SYS_CLK_FREQ, ident="LLaMA-2 decoder (simulation)", **kwargs)
+
+        # DDR3 SDRAM -------------------------------------------------------------------------------
+        module      = MT41K128M16(SYS_CLK_FREQ, "1:4", speedgrade="800")    # tRFC of the datasheet, 160 ns
+        self.sdrphy = create_phy(platform, module, SYS_CLK_FREQ)
+        self.add_dram(self.sdrphy, module)
+        self.add_constant("SDRAM_TEST_DISABLE")    # the image that was loaded at start must survive
+
+        # Decoder ----------------------------------------------------------------------------------
+        self.add_llama2(core)
+
+        self.comb += platform.trace.eq(0)
+
+# Build --------------------------------------------------------------------------------------------
+
+def default_output_dir(columns):
+    return ROOT/"build"/("sim" if columns == 1 else f"sim-columns{columns}")
+
+
+def create_core(columns):
+    from accel.core import Core
+    return Core(columns=columns)
+
+
+def sources_stamp(core, firmware, options):
+    """Digest of everything a build reads, so that an unchanged one is over at once."""
+    rooms = [path for room in ("spec", "accel", "soc", "targets") for path in (ROOT/room).rglob("*") if path.is_file()]
+    extra = [inspect.getfile(type(core))] if core else []
+    files = [*rooms, *extra, *(path for path in firmware.rglob("*") if path.is_file()), ROOT/"requirements.txt"]
+    return sources_digest((path for path in files if "__pycache__" not in map(str, Path(path).parts)), salt=repr(options))
+
+
+def build(output_dir=None, columns=1, *, core=None, firmware=FIRMWARE, compile_gateware=True, soc_options={},
+          builder_options={}):
+    """Build the simulator if anything changed, and return the path of Vsim.
+
+    ``core`` (an instance with the signature of accel.core.Core) replaces the decoder core, ``firmware`` the
+    directory of the firmware's sources: tests of the SoC use them.
+    """
+    output_dir = Path(output_dir or default_output_dir(columns)).resolve()
+    gateware   = output_dir/"gateware"
+    vsim       = gateware/sim_compile.VSIM
+    stamp      = output_dir/"built"
+    options    = (columns, sorted(soc_options.items()), sorted(builder_options.items()))
+    with sim_compile.lock(output_dir):
+        current = sources_stamp(core, firmware, options)
+        if vsim.exists() and stamp.exists() and stamp.read_text() == current:
+            return vsim
+        stamp.unlink(missing_ok=True)
+        print(f"building the simulator in {output_dir} (a few minutes the first time)", file=sys.stderr, flush=True)
+        with sim_compile.output_to(output_dir/"build.log"):
+            soc     = BaseSoC(core or create_core(columns), **soc_options)
+            builder = Llama2Builder(soc, firmware, **{"csr_json": str(output_dir/"soc.json"), **builder_options,
+                                                      "output_dir": str(output_dir)})
+            config  = SimConfig()
+            config.add_clocker("sys_clk", freq_hz=SYS_CLK_FREQ)
+            config.add_module("uart_tcp", "serial")
+            builder.build(sim_config=config, interactive=False)
+            if compile_gateware:
+                sources = [gateware/name for name, *_ in soc.platform.sources if Path(name).suffix in (".v", ".sv")]
+                sim_compile.compile(gateware, sources, [module["module"] for module in config.modules])
+                stamp.write_text(current)
+    return vsim
+
+# Run ----------------------------------------------------------------------------------------------
+
+def run(vsim, model_image=None, uart_port=0):
+    """Simulate until SIGINT or SIGTERM; 0 unless the simulator failed or a DRAM timing was violated."""
+    def stop(*_):
+        raise KeyboardInterrupt
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    sim = Simulator(vsim, model_image, uart_port)
+    try:
+        sim.start()
+        print(f"listening on {sim.url}", flush=True)
+        sim.process.wait()
+        print(f"simulator ended with status {sim.process.returncode}, see {sim.log}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        sim.stop()
+    violations = sim.violations() if sim.log else {}
+    for what, count in violations.items():
+        print(f"DRAM timing: {count} x {what}, see {sim.log}", file=sys.stderr)
+    return 1 if violations else 0
+
+
+def create_parser():
+    parser = LiteXArgumentParser(description="LLaMA-2 decoder SoC in Verilator.")
+    parser.set_platform(Platform)
+    parser.add_target_argument("--build",        action="store_true",      help="Build the simulator, if anything changed.")
+    parser.add_target_argument("--run",          action="store_true",      help="Run it until interrupted.")
+    parser.add_target_argument("--sys-clk-freq", default=SYS_CLK_FREQ, type=float, help="System clock frequency; the simulation has this one only.")
+    parser.add_target_argument("--columns",      default=1, type=int,      help="Positions that share one pass over the weights.")
+    parser.add_target_argument("--model-image",  default=None, type=Path,  help="File that fills the DRAM when the simulation starts.")
+    parser.add_target_argument("--uart-port",    default=0, type=int,      help="Loopback TCP port of the UART; 0 takes a free one.")
+    parser.set_defaults(uart_name="sim", integrated_rom_size=ROM_SIZE, integrated_sram_size=SRAM_SIZE)
+    return parser
+
+
+def changed_options(parser):
+    """What the command line asks of the SoC and of the Builder beyond their defaults, as two dictionaries."""
+    defaults = create_parser()
+    defaults.parse_args([])
+    return tuple({k: v for k, v in getattr(parser, name).items() if v != getattr(defaults, name)[k]}
+                 for name in ("soc_argdict", "builder_argdict"))
+
+
+def main():
+    parser = create_parser()
+    args   = parser.parse_args()
+    if args.sys_clk_freq != SYS_CLK_FREQ:
+        parser.error(f"--sys-clk-freq is {SYS_CLK_FREQ:.0f} Hz in simulation: the DRAM timings are those of that clock")
+    if not args.build and not args.run:
+        parser.print_help()
+        return 0
+
+    try:
+        output_dir = Path(args.output_dir or default_output_dir(args.columns)).resolve()
+        vsim       = output_dir/"gateware"/sim_compile.VSIM
+        if args.build:
+            soc_options, builder_options = changed_options(parser)
+            builder_options.pop("output_dir", None)
+            vsim = build(output_dir, args.columns, compile_gateware=builder_options.pop("compile_gateware", True),
+                         soc_options=soc_options, builder_options=builder_options)
+        return run(vsim, args.model_image, args.uart_port) if args.run else 0
+    except (SimulatorError, sim_compile.BuildError) as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+    return 1
+
+if __name__ == "__main__":
+    sys.exit(main())
