@@ -46,7 +46,8 @@ def structure(name: str, fields, tail=None) -> str:
 
 
 def protocol_section() -> str:
-    names = ("VERSION", "LOAD_CHUNK", "LOAD_WINDOW", "MAX_STOPS", "MAX_PROMPT", "MAX_HISTORY", "TOKEN_RING")
+    names = ("VERSION", "LOAD_CHUNK", "LOAD_WINDOW", "MAX_STOPS", "MAX_PROMPT", "MAX_HISTORY", "TOKEN_RING",
+             "MAX_LAYERS")
     parts = [define(f"PROTOCOL_{name}", getattr(protocol, name)) for name in names]
     parts += [define("FRAME_MAX_PAYLOAD", frame.MAX_PAYLOAD), define("FRAME_MAX", frame.MAX_FRAME),
               define("FRAME_MAX_ENCODED", frame.MAX_ENCODED), define("FRAME_DELIMITER", frame.DELIMITER), ""]

@@ -16,6 +16,7 @@ MAX_STOPS = 8            #: stop tokens of a generation
 MAX_PROMPT = 224         #: tokens in one GENERATE; a longer prompt is several, all but the last with max_new = 0
 MAX_HISTORY = 256        #: positions the repetition penalty can look back
 TOKEN_RING = 128         #: tokens of the last generation that RESEND can repeat
+MAX_LAYERS = 64          #: layers that the firmware's command program has room for
 
 
 class Opcode(IntEnum):
@@ -147,6 +148,7 @@ class Device:
     max_heads: int = wire("I", "most query heads")
     max_vocab_size: int = wire("I", "largest vocabulary")
     max_seq_len: int = wire("I", "longest context")
+    max_layers: int = wire("I", "most layers")
     model_state: int = wire("I", "ModelState")
     model_status: int = wire("I", "REFUSED: the Status that LOAD_END would give")
     model_error: tuple = wire("3I", "REFUSED: its Error")
@@ -156,7 +158,8 @@ class Device:
     vocab_size: int = wire("I", "READY: the model's vocabulary")
     seq_len: int = wire("I", "READY: the model's context")
     kv_positions: int = wire("I", "positions held in the KV cache")
-    kv_base: int = wire("I", "first beat of the KV cache")
+    kv_base: int = wire("I", "READY: first beat of the KV cache")
+    kv_beats: int = wire("I", "READY: beats of the KV cache")
     link_damaged: int = wire("I", "frames received damaged since reset")
     firmware: str = wire("32s", "firmware build")
     name: str = wire("32s", "READY: the model's name")
