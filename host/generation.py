@@ -1,0 +1,86 @@
+"""What a generation is asked for and what it yields, the same for a device and for the model in this process."""
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from spec.protocol import Reason
+
+ONE = 1 << 16           # Q16.16
+STOP_IDS = (1, 2)       #: BOS and EOS: where llama2.c's story models end
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is chosen; the defaults are llama2.c's. ``temperature`` 0 is greedy."""
+    temperature: float = 1.0
+    top_p: float = 0.9                  #: 0 or 1 is off
+    top_k: int = 0                      #: 0 is off
+    min_p: float = 0.0                  #: 0 is off
+    repetition_penalty: float = 1.0     #: 1 is off
+    repetition_window: int = 64         #: positions that count for the penalty
+    seed: int = 1
+
+    def fixed(self) -> dict[str, int]:
+        """The fields of a GENERATE request: factors in Q16.16."""
+        return {
+            "temperature": _fixed("temperature", self.temperature, 0, 100),
+            "top_p": _fixed("top-p", self.top_p, 0, 1),
+            "top_k": _whole("top-k", self.top_k, 0, 1 << 31),
+            "min_p": _fixed("min-p", self.min_p, 0, 1),
+            "repetition_penalty": _fixed("repetition-penalty", self.repetition_penalty, 0.01, 100),
+            "repetition_window": self.repetition_window if self.repetition_penalty != 1 else 0,
+            "seed": _whole("seed", self.seed, 0, 1 << 64),
+        }
+
+
+@dataclass(frozen=True)
+class TokenEvent:
+    """One generated token."""
+    index: int      #: counted from 0 in this generation
+    position: int   #: its position in the context
+    token: int
+    cycles: int     #: the device's cycle counter when its last logit was known, modulo 2**32; 0 without a device
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a generation ended."""
+    reason: Reason
+    position: int               #: positions now valid in the K/V cache; the last token is not among them
+    errors: int = 0             #: sticky error flags of the core
+    draws: int = 0              #: tokens that were sampled
+    dropped: float = 0.0        #: probability outside the kept candidates, mean per draw
+    start_cycles: int = 0
+    end_cycles: int = 0
+
+
+class Generation(Protocol):
+    """An iterator of :class:`TokenEvent`; ``outcome`` is set once it is exhausted or aborted."""
+    outcome: Outcome | None
+
+    def __iter__(self) -> "Generation": ...
+    def __next__(self) -> TokenEvent: ...
+
+    def abort(self) -> list[TokenEvent]:
+        """End it now; the tokens that were already under way."""
+
+
+@dataclass
+class Options:
+    """A whole GENERATE: where, how many, how, and until which ids."""
+    position: int = 0
+    max_new: int = 256
+    sampling: Sampling = field(default_factory=Sampling)
+    stops: tuple[int, ...] = STOP_IDS
+
+
+def _fixed(name: str, value: float, low: float, high: float) -> int:
+    if not low <= value <= high:
+        raise ValueError(f"--{name} is from {low:g} to {high:g}, not {value:g}")
+    # Rounding to 0 would switch the option off.
+    return max(round(value * ONE), 1 if value > 0 else 0)
+
+
+def _whole(name: str, value: int, low: int, end: int) -> int:
+    if not low <= value < end:
+        raise ValueError(f"--{name} is from {low} to {end - 1}, not {value}")
+    return value

@@ -1,0 +1,99 @@
+"""Progress of long work on stderr: one line that moves on a terminal, a few plain lines in a log."""
+import sys
+import time
+from collections.abc import Iterator
+from typing import TextIO
+
+TERMINAL_INTERVAL_S = 0.1
+LOG_INTERVAL_S = 5.0
+BAR_WIDTH = 30
+
+
+class Progress:
+    """Where progress and notes go. ``Progress.silent`` goes nowhere."""
+
+    silent: "Progress"
+
+    def __init__(self, stream: TextIO | None = None):
+        self.stream = stream
+        self._open_line = False
+
+    @classmethod
+    def stderr(cls) -> "Progress":
+        return cls(sys.stderr)
+
+    def note(self, text: str) -> None:
+        """One line of its own."""
+        if self.stream is None:
+            return
+        self.stream.write(("\n" if self._open_line else "") + text + "\n")
+        self.stream.flush()
+        self._open_line = False
+
+    def bar(self, label: str, total: int, unit: str = "B") -> "Bar":
+        return Bar(self, label, total, unit)
+
+    def chunks(self, data: bytes, size: int, label: str, unit: str = "B") -> Iterator[tuple[int, bytes]]:
+        """Walk ``data`` in pieces of ``size``; a piece counts as done when the next one is asked for."""
+        with self.bar(label, len(data), unit) as bar:
+            for offset in range(0, len(data), size):
+                yield offset, data[offset:offset + size]
+                bar.update(min(offset + size, len(data)))
+
+
+class Bar:
+    """Progress towards ``total``; a context manager that ends its line."""
+
+    def __init__(self, progress: Progress, label: str, total: int, unit: str):
+        self.progress, self.label, self.total, self.unit = progress, label, total, unit
+        self.done = 0
+        self.start_s = time.monotonic()
+        self._shown_s = float("-inf")
+
+    def __enter__(self) -> "Bar":
+        return self
+
+    def __exit__(self, kind, error, traceback) -> None:
+        self._show(time.monotonic(), final=True)
+
+    def update(self, done: int) -> None:
+        """Set how much is done; shown at most ten times a second."""
+        self.done = done
+        now = time.monotonic()
+        terminal = self.progress.stream is not None and self.progress.stream.isatty()
+        if now - self._shown_s >= (TERMINAL_INTERVAL_S if terminal else LOG_INTERVAL_S):
+            self._show(now)
+
+    def _show(self, now: float, final: bool = False) -> None:
+        stream = self.progress.stream
+        if stream is None:
+            return
+        self._shown_s = now
+        if stream.isatty():
+            stream.write("\r\x1b[K" + self.line(now - self.start_s) + ("\n" if final else ""))
+            self.progress._open_line = not final
+        else:
+            stream.write(self.line(now - self.start_s) + "\n")
+        stream.flush()
+
+    def line(self, elapsed_s: float) -> str:
+        fraction = self.done / self.total if self.total else 1.0
+        rate = self.done / elapsed_s if elapsed_s > 0 else 0.0
+        left = f", {(self.total - self.done) / rate:.0f} s left" if 0 < self.done < self.total and rate else ""
+        filled = round(BAR_WIDTH * fraction)
+        return (f"{self.label} [{'#' * filled}{'.' * (BAR_WIDTH - filled)}] {100 * fraction:3.0f} % of "
+                f"{quantity(self.total, self.unit)}, {quantity(rate, self.unit)}/s{left}")
+
+
+def quantity(value: float, unit: str = "B") -> str:
+    """``58.2 MiB`` for bytes, plain numbers for other units."""
+    if unit != "B":
+        return f"{value:.0f} {unit}"
+    for name in ("B", "KiB", "MiB"):
+        if value < 1024:
+            return f"{value:.0f} B" if name == "B" else f"{value:.1f} {name}"
+        value /= 1024
+    return f"{value:.1f} GiB"
+
+
+Progress.silent = Progress()
