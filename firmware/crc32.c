@@ -1,7 +1,7 @@
 /* CRC-32 of IEEE 802.3, a byte per table look-up. */
-#include "crc32.h"
+#include <generated/llama2_spec.h>
 
-#include "llama2_spec.h"
+#include "crc32.h"
 
 static const uint32_t table[256] = CRC32_TABLE;
 

@@ -4,7 +4,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "llama2_spec.h"
+#include <generated/llama2_spec.h>
 
 /* Move bytes in both directions; true when a good frame waits, until link_release. */
 bool link_poll(void);

@@ -1,0 +1,318 @@
+/* The requests of the host, each checked and answered; spec/protocol.py says what they mean. */
+#include "device.h"
+
+#include <string.h>
+
+#include "board.h"
+#include "generate.h"
+#include "image.h"
+#include "link.h"
+#include "llama2.h"
+#include "report.h"
+
+#ifndef FIRMWARE_BUILD
+#define FIRMWARE_BUILD "unknown"
+#endif
+
+static struct {
+	enum model_state state;
+	enum status refused;      /* why, if state is REFUSED */
+	struct wire_error error;
+	uint32_t total;           /* upload: bytes of the image */
+	uint32_t crc;             /* upload: of the file */
+	uint32_t received;        /* upload: bytes in DRAM */
+} model;
+
+static const struct frame_header *request;
+
+static void reply(const void *payload, uint32_t bytes)
+{
+	link_send(request->opcode, STATUS_OK, request->sequence, payload, bytes);
+}
+
+static void refuse_with(enum status status, const struct wire_error *error)
+{
+	link_send(request->opcode, status, request->sequence, error, sizeof *error);
+}
+
+static void refuse(enum status status, enum subject subject, uint32_t value, uint32_t limit)
+{
+	struct wire_error error = {subject, value, limit};
+
+	refuse_with(status, &error);
+}
+
+/* Check the image in DRAM and make it the model. */
+static enum status install(void)
+{
+	struct llama2_limits limits;
+
+	llama2_limits(&limits);
+	model.refused = image_install(&limits, &model.error);
+	model.state = model.refused == STATUS_OK ? MODEL_STATE_READY :
+		      model.refused == STATUS_BAD_MAGIC ? MODEL_STATE_NONE : MODEL_STATE_REFUSED;
+	if (model.state == MODEL_STATE_READY)
+		generate_install(image_model()->vocab_size, image_model()->seq_len, limits.columns);
+	else
+		generate_install(0, 0, 0);
+	return model.refused;
+}
+
+void device_init(void)
+{
+	generate_install(0, 0, 0);
+	if (board_dram_ok())
+		install();
+}
+
+static uint64_t uptime(void)
+{
+	static uint32_t last, wraps;
+	uint32_t now = llama2_cycles();
+
+	wraps += now < last;
+	last = now;
+	return (uint64_t)wraps << 32 | now;
+}
+
+static void hello(const struct wire_hello *hello)
+{
+	const struct image_model *image = image_model();
+	struct wire_device device = {0};
+	struct llama2_limits limits;
+
+	(void)hello; /* the host compares versions: it can say more about it */
+	generate_forget();
+	llama2_limits(&limits);
+	device.version = PROTOCOL_VERSION;
+	device.clock_hz = board_clock_hz();
+	device.uptime = uptime();
+	device.dram_bytes = board_dram_bytes();
+	device.dram_status = board_dram_ok();
+	device.core_version = limits.version;
+	device.columns = limits.columns;
+	device.lanes = limits.lanes;
+	device.candidates = limits.candidates;
+	device.max_dim = limits.dim;
+	device.max_hidden_dim = limits.hidden_dim;
+	device.max_head_dim = limits.head_dim;
+	device.max_kv_dim = limits.kv_dim;
+	device.max_heads = limits.heads;
+	device.max_vocab_size = limits.vocab_size;
+	device.max_seq_len = limits.seq_len;
+	device.max_layers = PROTOCOL_MAX_LAYERS;
+	device.model_state = model.state;
+	device.link_damaged = link_damaged();
+	strncpy(device.firmware, FIRMWARE_BUILD, sizeof device.firmware);
+	if (model.state == MODEL_STATE_REFUSED) {
+		device.model_status = model.refused;
+		memcpy(device.model_error, &model.error, sizeof device.model_error);
+	}
+	if (model.state == MODEL_STATE_READY) {
+		device.image_bytes = image->bytes;
+		device.payload_crc = image->payload_crc;
+		device.header_crc = image->header_crc;
+		device.vocab_size = image->vocab_size;
+		device.seq_len = image->seq_len;
+		device.kv_positions = generate_kv_positions();
+		device.kv_base = image->kv_base;
+		device.kv_beats = image->kv_beats;
+		memcpy(device.name, image->name, sizeof device.name);
+	}
+	reply(&device, sizeof device);
+}
+
+static void reply_loaded(void)
+{
+	struct wire_loaded loaded = {model.received};
+
+	reply(&loaded, sizeof loaded);
+}
+
+static void load_begin(const struct wire_load_begin *begin)
+{
+	if (!board_dram_ok()) {
+		refuse(STATUS_NO_DRAM, SUBJECT_NONE, 0, 0);
+		return;
+	}
+	if (begin->total > board_dram_bytes()) {
+		refuse(STATUS_NO_MEMORY, SUBJECT_NONE, begin->total, board_dram_bytes());
+		return;
+	}
+	/* The same upload again goes on where it stopped. */
+	if (model.state != MODEL_STATE_LOADING || begin->total != model.total || begin->crc != model.crc)
+		model.received = 0;
+	model.state = MODEL_STATE_LOADING;
+	model.total = begin->total;
+	model.crc = begin->crc;
+	generate_install(0, 0, 0);
+	reply_loaded();
+}
+
+static void load(const struct wire_load *piece, uint32_t bytes)
+{
+	if (model.state != MODEL_STATE_LOADING) {
+		refuse(STATUS_NOT_LOADING, SUBJECT_NONE, 0, 0);
+		return;
+	}
+	if (piece->offset > model.received) {
+		refuse(STATUS_OUT_OF_ORDER, SUBJECT_NONE, piece->offset, model.received);
+		return;
+	}
+	if (bytes > model.total - piece->offset || (bytes % 4 != 0 && bytes != model.total - piece->offset) ||
+	    piece->offset % 4 != 0) {
+		refuse(STATUS_BAD_VALUE, SUBJECT_LENGTH, piece->offset + bytes, model.total);
+		return;
+	}
+	/* A piece that came before is only acknowledged again. */
+	if (piece->offset == model.received) {
+		memcpy(board_dram() + piece->offset, piece->data, bytes);
+		model.received += bytes;
+	}
+	reply_loaded();
+}
+
+static void load_end(void)
+{
+	struct wire_verified verified;
+
+	if (model.state == MODEL_STATE_LOADING && model.received != model.total) {
+		refuse(STATUS_INCOMPLETE, SUBJECT_NONE, model.received, model.total);
+		return;
+	}
+	/* The answer was lost if the model is there already: answer again, and keep the cache. */
+	if (model.state == MODEL_STATE_LOADING) {
+		verified.cycles = llama2_cycles();
+		board_dram_publish();
+		install();
+		verified.cycles = llama2_cycles() - verified.cycles;
+	} else {
+		verified.cycles = 0;
+	}
+	if (model.state == MODEL_STATE_READY) {
+		verified.crc = image_model()->payload_crc;
+		reply(&verified, sizeof verified);
+	} else {
+		refuse_with(model.refused == STATUS_OK ? STATUS_NO_MODEL : model.refused, &model.error);
+	}
+}
+
+static void generate(const struct wire_generate *options, uint32_t id_bytes)
+{
+	struct wire_accepted accepted;
+	struct wire_error error;
+	enum status status = STATUS_OK;
+
+	if (!generate_is(request->sequence))
+		status = generate_begin(request->sequence, options, id_bytes / 4, &error);
+	accepted.position = generate_first();
+	if (status == STATUS_OK)
+		reply(&accepted, sizeof accepted);
+	else
+		refuse_with(status, &error);
+}
+
+static void stats(void)
+{
+	struct wire_stats stats = {0};
+
+	stats.cycles = llama2_cycles();
+	stats.stores = llama2_stores();
+	stats.link_damaged = link_damaged();
+	stats.interrupts = llama2_interrupts();
+	generate_stats(&stats);
+	for (uint32_t phase = 0; phase < LLAMA2_PHASES; phase++)
+		for (uint32_t counter = 0; counter < LLAMA2_COUNTERS; counter++)
+			stats.counters[phase * LLAMA2_COUNTERS + counter] = llama2_counter(phase, counter);
+	reply(&stats, sizeof stats);
+}
+
+static void reset(const struct wire_reset *what)
+{
+	if (what->flags & RESET_FLAG_COUNTERS) {
+		llama2_counters_clear();
+		generate_clear();
+	}
+	if (what->flags & RESET_FLAG_ERRORS)
+		generate_clear_errors();
+	reply(0, 0);
+}
+
+static void read(const struct wire_read *what)
+{
+	if (what->length > FRAME_MAX_PAYLOAD || what->length % 4 != 0 || what->offset % 4 != 0) {
+		refuse(STATUS_BAD_VALUE, SUBJECT_LENGTH, what->length, FRAME_MAX_PAYLOAD);
+	} else if (what->offset > board_dram_bytes() || what->length > board_dram_bytes() - what->offset) {
+		refuse(STATUS_OUT_OF_RANGE, SUBJECT_NONE, what->offset, board_dram_bytes());
+	} else {
+		board_dram_refresh();
+		reply(board_dram() + what->offset, what->length);
+	}
+}
+
+/* Payload of each request: least bytes, size of the items that may follow, and whether a generation may be running. */
+static const struct {
+	uint8_t opcode, bytes, item, busy;
+} requests[] = {
+	{OPCODE_HELLO, sizeof(struct wire_hello), 0, 1},
+	{OPCODE_LOAD_BEGIN, sizeof(struct wire_load_begin), 0, 0},
+	{OPCODE_LOAD, sizeof(struct wire_load), 1, 0},
+	{OPCODE_LOAD_END, 0, 0, 0},
+	{OPCODE_GENERATE, sizeof(struct wire_generate), 4, 1},
+	{OPCODE_ABORT, 0, 0, 1},
+	{OPCODE_RESEND, sizeof(struct wire_resend), 0, 1},
+	{OPCODE_STATS, 0, 0, 1},
+	{OPCODE_RESET, sizeof(struct wire_reset), 0, 0},
+	{OPCODE_READ, sizeof(struct wire_read), 0, 0},
+};
+
+static bool acceptable(void)
+{
+	for (unsigned i = 0; i < sizeof requests / sizeof requests[0]; i++) {
+		uint32_t extra = request->length - requests[i].bytes;
+
+		if (requests[i].opcode != request->opcode)
+			continue;
+		if (request->length < requests[i].bytes || (requests[i].item == 0 ? extra != 0 : extra % requests[i].item != 0)) {
+			refuse(STATUS_BAD_LENGTH, SUBJECT_NONE, request->length, requests[i].bytes);
+			return false;
+		}
+		if (generate_running() && !requests[i].busy) {
+			refuse(STATUS_BUSY, SUBJECT_NONE, 0, 0);
+			return false;
+		}
+		return true;
+	}
+	refuse(STATUS_BAD_OPCODE, SUBJECT_NONE, request->opcode, 0);
+	return false;
+}
+
+static void handle(void)
+{
+	const void *payload = link_payload();
+
+	request = link_header();
+	if (!acceptable())
+		return;
+	switch (request->opcode) {
+	case OPCODE_HELLO: hello(payload); break;
+	case OPCODE_LOAD_BEGIN: load_begin(payload); break;
+	case OPCODE_LOAD: load(payload, request->length - sizeof(struct wire_load)); break;
+	case OPCODE_LOAD_END: load_end(); break;
+	case OPCODE_GENERATE: generate(payload, request->length - sizeof(struct wire_generate)); break;
+	case OPCODE_ABORT: generate_abort(); reply(0, 0); break;
+	case OPCODE_RESEND: report_resend(request->sequence, ((const struct wire_resend *)payload)->index); break;
+	case OPCODE_STATS: stats(); break;
+	case OPCODE_RESET: reset(payload); break;
+	case OPCODE_READ: read(payload); break;
+	}
+}
+
+void device_poll(void)
+{
+	if (link_poll()) {
+		handle();
+		link_release();
+	}
+	generate_poll();
+}

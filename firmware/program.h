@@ -1,0 +1,44 @@
+/* The commands of one token: built once when a model is installed, then only positions and tokens are patched in. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <generated/llama2_spec.h>
+
+#define PROGRAM_MAX_COLUMNS 8u
+
+/* What every position of a model has in common. */
+struct program_shape {
+	uint32_t n_layers;
+	uint32_t columns;   /* positions that the core takes at a time */
+	uint32_t kv_base;   /* first beat of the cache */
+	uint32_t row_beats; /* beats of a cache row */
+	uint32_t seq_len;
+};
+
+/* One pass over the weights. */
+struct program_step {
+	uint32_t position;
+	uint32_t columns;  /* consecutive positions, at most the core's */
+	uint32_t tokens[PROGRAM_MAX_COLUMNS];
+	bool known;        /* the tokens are known; until then only what comes before EMBED is pushed */
+	bool argmax;       /* the token is the last argmax instead; one column */
+	bool classify;     /* end with the classifier, on the last column */
+	bool keep;         /* keep candidates and mass */
+	bool dump;         /* hand every logit over */
+};
+
+/* Begin a program; then give it the image's tensors in the order of the directory. */
+void program_begin(const struct program_shape *shape);
+/* False if this is not the tensor that comes now. base is its first beat in DRAM. */
+bool program_tensor(const struct image_entry *entry, uint32_t base);
+/* All tensors have come. */
+bool program_complete(void);
+
+/* Begin to push a step; the last one must have been pushed. */
+void program_start(const struct program_step *step);
+/* Say the token of a step that was started without. */
+void program_token(uint32_t token);
+/* Push as much as the queue takes; true when all of the step has been pushed. */
+bool program_push(void);

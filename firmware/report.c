@@ -1,0 +1,146 @@
+/* What a generation tells the host: tokens, logits and its end, kept so that a lost event can be sent again. */
+#include "report.h"
+
+#include "link.h"
+
+#define ENTRY_WORDS 2u /* token, cycles */
+#define ENTRY_BYTES (4u * ENTRY_WORDS)
+#define SEND_ENTRIES ((FRAME_MAX_PAYLOAD - sizeof(struct wire_tokens)) / ENTRY_BYTES)
+#define SEND_LOGITS ((FRAME_MAX_PAYLOAD - sizeof(struct wire_logits)) / 4u)
+
+enum progress { SILENT, RUNNING, ENDED, DONE_SENT };
+
+static struct {
+	enum progress progress;
+	uint16_t sequence;
+	uint32_t first;      /* position of token 0 */
+	uint32_t count;
+	uint32_t sent;
+	uint32_t entries[PROTOCOL_TOKEN_RING][ENTRY_WORDS];
+	struct wire_done done;
+
+	uint32_t vocab_size;
+	uint32_t logit_position;
+	uint32_t logit_first;
+	uint32_t logit_count;
+	int32_t logits[SEND_LOGITS];
+	uint32_t resent;
+} report;
+
+void report_begin(uint16_t sequence, uint32_t first, uint32_t logit_position, uint32_t vocab_size)
+{
+	report.progress = RUNNING;
+	report.sequence = sequence;
+	report.first = first;
+	report.count = report.sent = 0;
+	report.vocab_size = vocab_size;
+	report.logit_position = logit_position;
+	report.logit_first = report.logit_count = 0;
+}
+
+void report_forget(void)
+{
+	report.progress = SILENT;
+	report.count = report.sent = 0;
+}
+
+bool report_room(void)
+{
+	return report.count - report.sent < PROTOCOL_TOKEN_RING;
+}
+
+void report_token(uint32_t token, uint32_t cycles)
+{
+	uint32_t *entry = report.entries[report.count % PROTOCOL_TOKEN_RING];
+
+	entry[0] = token;
+	entry[1] = cycles;
+	report.count++;
+}
+
+uint32_t report_token_at(uint32_t index)
+{
+	return report.entries[index % PROTOCOL_TOKEN_RING][0];
+}
+
+uint32_t report_count(void)
+{
+	return report.count;
+}
+
+void report_logit(int32_t logit)
+{
+	struct wire_logits head = {report.logit_position, report.logit_first};
+	bool last = report.logit_first + report.logit_count + 1 == report.vocab_size;
+
+	report.logits[report.logit_count++] = logit;
+	if (!last && report.logit_count != SEND_LOGITS)
+		return;
+	link_send2(OPCODE_LOGITS, STATUS_OK, report.sequence, &head, sizeof head, report.logits, 4 * report.logit_count);
+	report.logit_first = last ? 0 : report.logit_first + report.logit_count;
+	report.logit_position += last;
+	report.logit_count = 0;
+}
+
+void report_done(const struct wire_done *done)
+{
+	report.done = *done;
+	report.progress = ENDED;
+}
+
+/* Send tokens from index to end, as an event or a reply; at most one frame of them. */
+static uint32_t send_tokens(uint8_t opcode, uint16_t sequence, uint32_t index, uint32_t end)
+{
+	static uint32_t words[SEND_ENTRIES * ENTRY_WORDS];
+	struct wire_tokens head = {index, report.first + index, report.count, report.progress == RUNNING};
+	uint32_t n = 0;
+
+	for (; index != end && n != SEND_ENTRIES; index++, n++)
+		for (uint32_t i = 0; i < ENTRY_WORDS; i++)
+			words[n * ENTRY_WORDS + i] = report.entries[index % PROTOCOL_TOKEN_RING][i];
+	link_send2(opcode, STATUS_OK, sequence, &head, sizeof head, words, n * ENTRY_BYTES);
+	return n;
+}
+
+static void send_done(void)
+{
+	link_send(OPCODE_DONE, STATUS_OK, report.sequence, &report.done, sizeof report.done);
+}
+
+void report_poll(void)
+{
+	uint32_t n = report.count - report.sent;
+
+	if (n > SEND_ENTRIES)
+		n = SEND_ENTRIES;
+	if (n != 0 && link_room(sizeof(struct wire_tokens) + n * ENTRY_BYTES))
+		report.sent += send_tokens(OPCODE_TOKENS, report.sequence, report.sent, report.sent + n);
+	if (report.progress == ENDED && report.sent == report.count && link_room(sizeof report.done)) {
+		send_done();
+		report.progress = DONE_SENT;
+	}
+}
+
+bool report_pending(void)
+{
+	return report.progress == RUNNING || report.progress == ENDED;
+}
+
+void report_resend(uint16_t sequence, uint32_t index)
+{
+	uint32_t oldest = report.count > PROTOCOL_TOKEN_RING ? report.count - PROTOCOL_TOKEN_RING : 0;
+	struct wire_error error = {SUBJECT_NONE, index, index < oldest ? oldest : report.sent};
+
+	if (index < oldest || index > report.sent) {
+		link_send(OPCODE_RESEND, STATUS_BAD_VALUE, sequence, &error, sizeof error);
+		return;
+	}
+	report.resent += send_tokens(OPCODE_RESEND, sequence, index, report.sent);
+	if (report.progress == DONE_SENT)
+		send_done();
+}
+
+uint32_t report_resent(void)
+{
+	return report.resent;
+}

@@ -1,0 +1,251 @@
+/* The integer sampler of spec/sampling.py, bit for bit.
+ * Candidates are ordered by a heap, as far as needed only: mostly a few tokens decide. */
+#include "sampler.h"
+
+#include "exp2.h"
+
+#define RECENT_WORDS 32u /* bits of the filter in front of the history's search */
+#define COIN_BITS 24u
+
+static struct {
+	const struct wire_generate *options;
+	uint64_t random;
+	uint32_t scale;
+	int32_t reciprocal;     /* of the penalty, Q16.16 */
+	bool penalising;
+	uint32_t history[PROTOCOL_MAX_HISTORY]; /* by position, modulo its length */
+	uint32_t recent_from;   /* the positions that count: recent_from to recent_to - 1 */
+	uint32_t recent_to;
+	uint32_t recent[RECENT_WORDS];
+	int32_t maximum;        /* of the result being sampled */
+	uint64_t mass;
+	uint64_t lost;          /* weight that the penalty took from the candidates */
+	uint32_t count;
+	const struct llama2_candidate *candidates; /* as ordered by the last choice */
+	uint32_t weights[LLAMA2_MAX_CANDIDATES]; /* of the ordered ones, from the end down */
+	bool drawn;
+	uint32_t draws;
+	uint64_t dropped;
+} s;
+
+void sampler_begin(const struct wire_generate *options)
+{
+	s.options = options;
+	s.random = options->seed != 0 ? options->seed : 1;
+	s.penalising = options->repetition_penalty > SAMPLING_ONE && options->repetition_window != 0;
+	s.reciprocal = (int32_t)((1ull << 32) / options->repetition_penalty);
+	s.scale = exp2_logit_scale(options->temperature != 0 ? options->temperature : SAMPLING_ONE);
+	s.drawn = false;
+}
+
+bool sampler_wanted(void)
+{
+	return s.options->temperature != 0 || s.penalising;
+}
+
+uint32_t sampler_logit_scale(void)
+{
+	return s.scale;
+}
+
+void sampler_remember(uint32_t position, uint32_t token)
+{
+	s.history[position % PROTOCOL_MAX_HISTORY] = token;
+}
+
+void sampler_prepare(uint32_t position)
+{
+	uint32_t window = s.options->repetition_window;
+
+	if (!s.penalising)
+		return;
+	s.recent_from = position > window ? position - window : 0;
+	s.recent_to = position;
+	for (uint32_t i = 0; i < RECENT_WORDS; i++)
+		s.recent[i] = 0;
+	for (uint32_t at = s.recent_from; at != s.recent_to; at++) {
+		uint32_t token = s.history[at % PROTOCOL_MAX_HISTORY];
+
+		s.recent[token / 32 % RECENT_WORDS] |= 1u << token % 32;
+	}
+}
+
+static bool is_recent(uint32_t token)
+{
+	if ((s.recent[token / 32 % RECENT_WORDS] >> token % 32 & 1) == 0)
+		return false;
+	for (uint32_t at = s.recent_from; at != s.recent_to; at++)
+		if (s.history[at % PROTOCOL_MAX_HISTORY] == token)
+			return true;
+	return false;
+}
+
+static uint32_t weight(int32_t logit)
+{
+	return exp2_weight(exp2_logit(logit, s.scale), s.maximum);
+}
+
+static int32_t penalised(int32_t logit)
+{
+	int64_t factor = logit > 0 ? s.reciprocal : (int64_t)s.options->repetition_penalty;
+	int64_t product = (logit * factor) >> 16;
+
+	return product < INT32_MIN ? INT32_MIN : (int32_t)product;
+}
+
+static void penalise(struct llama2_candidate *candidates)
+{
+	s.lost = 0;
+	for (uint32_t i = 0; s.penalising && i < s.count; i++) {
+		int32_t logit = candidates[i].logit;
+
+		if (!is_recent(candidates[i].token))
+			continue;
+		candidates[i].logit = penalised(logit);
+		s.lost += weight(logit) - weight(candidates[i].logit);
+	}
+}
+
+/* a comes after b. */
+static bool after(const struct llama2_candidate *a, const struct llama2_candidate *b)
+{
+	return a->logit < b->logit || (a->logit == b->logit && a->token > b->token);
+}
+
+static void sift(struct llama2_candidate *heap, uint32_t at, uint32_t size)
+{
+	struct llama2_candidate moving = heap[at];
+
+	for (;;) {
+		uint32_t child = 2 * at + 1;
+
+		if (child >= size)
+			break;
+		if (child + 1 < size && after(&heap[child], &heap[child + 1]))
+			child++;
+		if (!after(&moving, &heap[child]))
+			break;
+		heap[at] = heap[child];
+		at = child;
+	}
+	heap[at] = moving;
+}
+
+/* Move the first of the heap to its end, and give its weight. */
+static uint32_t extract(struct llama2_candidate *heap, uint32_t size)
+{
+	struct llama2_candidate first = heap[0];
+
+	heap[0] = heap[size - 1];
+	heap[size - 1] = first;
+	sift(heap, 0, size - 1);
+	return s.weights[size - 1] = weight(first.logit);
+}
+
+static uint32_t coin(void)
+{
+	s.random ^= s.random >> 12;
+	s.random ^= s.random << 25;
+	s.random ^= s.random >> 27;
+	return (uint32_t)(s.random * 0x2545F4914F6CDD1Dull >> 32) >> (32 - COIN_BITS);
+}
+
+/* The token at target in the ordered candidates, which end the array; taken of them are ordered already. */
+static uint32_t walk(struct llama2_candidate *heap, uint32_t taken, uint64_t target)
+{
+	for (uint32_t i = s.count; i > s.count - taken; i--) {
+		if (target < s.weights[i - 1])
+			return heap[i - 1].token;
+		target -= s.weights[i - 1];
+	}
+	return heap[s.count - 1].token;
+}
+
+/* Choose among the shortest beginning of the order that the options keep. */
+static uint32_t draw_truncated(struct llama2_candidate *heap, uint64_t mass, uint32_t random)
+{
+	const struct wire_generate *options = s.options;
+	uint32_t most = options->top_k != 0 && options->top_k < s.count ? options->top_k : s.count;
+	uint64_t cut = options->top_p % SAMPLING_ONE != 0 ? options->top_p * mass >> 16 : UINT64_MAX;
+	uint64_t total = extract(heap, s.count);
+	uint32_t floor = (uint64_t)options->min_p * (uint32_t)total >> 16;
+	uint32_t taken = 1;
+
+	while (taken < most && total < cut) {
+		uint32_t w = extract(heap, s.count - taken);
+
+		if (w < floor)
+			break;
+		total += w;
+		taken++;
+	}
+	return walk(heap, taken, random * total >> COIN_BITS);
+}
+
+/* Choose among all candidates, in order only until the target is reached. */
+static uint32_t draw_all(struct llama2_candidate *heap, uint64_t mass, uint32_t random)
+{
+	uint64_t target = random * mass >> COIN_BITS;
+	uint64_t total = 0;
+
+	for (uint32_t left = s.count; left != 0; left--) {
+		total += extract(heap, left);
+		if (target < total)
+			return heap[left - 1].token;
+	}
+	/* Beyond the candidates: that range is mapped onto all of them, which keeps their proportions. */
+	if (total != 0)
+		target = (target - total) * total / (mass - total);
+	return walk(heap, s.count, target);
+}
+
+uint32_t sampler_choose(const struct llama2_result *result, struct llama2_candidate *candidates)
+{
+	const struct wire_generate *options = s.options;
+	uint64_t mass;
+
+	s.count = result->kept < LLAMA2_MAX_CANDIDATES ? result->kept : LLAMA2_MAX_CANDIDATES;
+	s.maximum = result->maximum;
+	s.mass = result->mass;
+	s.candidates = candidates;
+	penalise(candidates);
+	for (uint32_t i = s.count / 2; i-- != 0;)
+		sift(candidates, i, s.count);
+	s.drawn = options->temperature != 0;
+	if (!s.drawn)
+		return candidates[0].token;
+	mass = s.mass > s.lost ? s.mass - s.lost : 0;
+	if (options->top_k != 0 || options->top_p % SAMPLING_ONE != 0 || options->min_p != 0)
+		return draw_truncated(candidates, mass, coin());
+	return draw_all(candidates, mass, coin());
+}
+
+void sampler_account(void)
+{
+	uint64_t kept = s.lost;
+
+	if (!s.drawn)
+		return;
+	s.drawn = false;
+	for (uint32_t i = 0; i < s.count; i++)
+		kept += weight(s.candidates[i].logit);
+	s.draws++;
+	if (s.mass > kept)
+		s.dropped += ((s.mass - kept) << 32) / s.mass;
+}
+
+uint32_t sampler_draws(void)
+{
+	return s.draws;
+}
+
+uint64_t sampler_dropped(void)
+{
+	return s.dropped;
+}
+
+void sampler_clear(void)
+{
+	s.draws = 0;
+	s.dropped = 0;
+}

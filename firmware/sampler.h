@@ -1,0 +1,28 @@
+/* The integer sampler of spec/sampling.py, bit for bit: chooses among the candidates that the logit unit kept. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "llama2.h"
+
+/* Begin a generation: options as on the wire, seeded anew. */
+void sampler_begin(const struct wire_generate *options);
+/* Whether candidates are needed at all; otherwise the argmax is the token. */
+bool sampler_wanted(void);
+/* The core's LOGIT_SCALE for the temperature. */
+uint32_t sampler_logit_scale(void);
+
+/* The token at a position, for the repetition penalty. */
+void sampler_remember(uint32_t position, uint32_t token);
+/* Get ready to choose the token at a position; all before it are remembered. */
+void sampler_prepare(uint32_t position);
+/* Choose among the result's candidates, at least one; reorders them, and keeps them until sampler_account. */
+uint32_t sampler_choose(const struct llama2_result *result, struct llama2_candidate *candidates);
+/* Add what the candidate limit dropped in the last choice to the statistics; may wait until the core is fed again. */
+void sampler_account(void);
+
+/* Statistics since sampler_clear: choices, and their dropped probability (2**32 is 1.0). */
+uint32_t sampler_draws(void);
+uint64_t sampler_dropped(void);
+void sampler_clear(void);

@@ -1,0 +1,133 @@
+"""The sampler in integers: which token follows, from the logit unit's candidates and the whole vocabulary's mass.
+
+Normative: firmware/sampler.c does the same, bit for bit. Options are those of a GENERATE request, in Q16.16.
+
+The candidates, at most MAX_CANDIDATES, are the largest logits. The steps, in this order:
+
+1. Repetition penalty: the logit of a candidate that occurs among the last ``repetition_window`` positions is multiplied by
+   the penalty if negative, by its reciprocal if positive. Only candidates are penalised, and their share of the mass.
+2. Candidates are ordered by logit, the lower id first on a tie. Temperature 0 takes the first.
+3. Probabilities are shares of the whole vocabulary's mass, not of what is left of it. ``top_k``, ``top_p`` and ``min_p``
+   each keep the beginning of the order, and so all of them the shortest: k tokens; up to and with the token that reaches
+   top_p; tokens not less likely than min_p times the first.
+4. One random number of 24 bits (xorshift64*, as llama2.c draws it) chooses among what is kept, in proportion.
+
+What the candidate limit costs: the tokens beyond the candidates cannot be chosen. The probability they had is summed in
+``dropped``; it does not change the proportions of the others. A top_p that the candidates together do not reach keeps
+all of them.
+"""
+from spec.numerics import exp2_weight, logit_scale, logit_to_log2
+from spec.registers import MAX_CANDIDATES
+
+ONE = 1 << 16                    #: 1.0 in Q16.16
+MAX_TEMPERATURE = 100 * ONE
+MAX_PENALTY = 16 * ONE
+MASS_LIMIT = 1 << 32             #: 2**18 tokens of at most 2**14: 64 bits hold the products below
+COIN_BITS = 24
+MULTIPLIER = 0x2545F4914F6CDD1D  #: of xorshift64*, Ref: Vigna 2016, An experimental exploration of Marsaglia's xorshift generators
+WORD64 = (1 << 64) - 1
+
+
+class Xorshift:
+    """llama2.c's random numbers."""
+
+    def __init__(self, seed: int):
+        self.state = seed or 1   # 0 would stay 0
+
+    def next(self) -> int:
+        """32 random bits."""
+        self.state ^= self.state >> 12
+        self.state ^= self.state << 25 & WORD64
+        self.state ^= self.state >> 27
+        return (self.state * MULTIPLIER & WORD64) >> 32
+
+
+def penalised(logit: int, penalty: int) -> int:
+    """``logit`` after the repetition penalty, at least 1.0."""
+    factor = (1 << 32) // penalty if logit > 0 else penalty
+    return max(logit * factor >> 16, -(1 << 31))
+
+
+class Sampler:
+    """Chooses the tokens of one generation.
+
+    ``options`` has the fields of :class:`spec.protocol.Generate`. Statistics: ``draws``, and ``dropped``, the probability
+    outside the candidates summed over the draws, where 2**32 is 1.0.
+    """
+
+    def __init__(self, options):
+        self.options = options
+        self.random = Xorshift(options.seed)
+        self.history: dict[int, int] = {}
+        self.draws = 0
+        self.dropped = 0
+
+    @property
+    def penalising(self) -> bool:
+        return self.options.repetition_penalty > ONE and self.options.repetition_window > 0
+
+    @property
+    def wanted(self) -> bool:
+        """False if the argmax is the token."""
+        return self.options.temperature > 0 or self.penalising
+
+    @property
+    def scale(self) -> int:
+        """The core's LOGIT_SCALE: log2(e) / temperature."""
+        return logit_scale(self.options.temperature or ONE)
+
+    def remember(self, position: int, token: int) -> None:
+        """The token at a position, for the repetition penalty."""
+        self.history[position] = token
+
+    def choose(self, position: int, candidates, mass: int, maximum: int) -> int:
+        """The token for ``position``; ``candidates`` are pairs (token, logit)."""
+        if not 0 < len(candidates) <= MAX_CANDIDATES:
+            raise ValueError(f"1 to {MAX_CANDIDATES} candidates, not {len(candidates)}")
+        if not 0 <= mass <= MASS_LIMIT:
+            raise ValueError(f"mass {mass} is not below {MASS_LIMIT}")
+        recent = set()
+        if self.penalising:
+            first = max(0, position - self.options.repetition_window)
+            recent = {self.history.get(at) for at in range(first, position)}
+        weight = lambda logit: exp2_weight(logit_to_log2(logit, self.scale), maximum)
+        kept, left = 0, mass
+        order = []
+        for token, logit in candidates:
+            kept += weight(logit)
+            if token in recent:
+                lower = penalised(logit, self.options.repetition_penalty)
+                left += weight(lower) - weight(logit)
+                logit = lower
+            order.append((token, logit))
+        order.sort(key=lambda pair: (-pair[1], pair[0]))
+        if self.options.temperature == 0:
+            return order[0][0]
+        self.draws += 1
+        if mass > kept:
+            self.dropped += (mass - kept << 32) // mass
+        return self._draw([(token, weight(logit)) for token, logit in order], max(left, 0))
+
+    def _draw(self, order, mass: int) -> int:
+        options, coin = self.options, self.random.next() >> 32 - COIN_BITS
+        cut_k = options.top_k or len(order)
+        cut_p = options.top_p * mass >> 16 if 0 < options.top_p < ONE else None
+        floor = options.min_p * order[0][1] >> 16
+        truncating = options.top_k or options.top_p % ONE or options.min_p
+        prefix, total = [], 0
+        for token, weight in order[:cut_k]:
+            if weight < floor:
+                break
+            prefix.append((token, weight))
+            total += weight
+            if cut_p is not None and total >= cut_p:
+                break
+        target = coin * (total if truncating else mass) >> COIN_BITS
+        if not truncating and target >= total and total:
+            # Beyond the candidates: that range is mapped onto all of them, which keeps their proportions.
+            target = (target - total) * total // (mass - total)
+        for token, weight in prefix:
+            target -= weight
+            if target < 0:
+                return token
+        return order[0][0]

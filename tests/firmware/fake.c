@@ -1,0 +1,341 @@
+/* A core and a board for firmware on a PC: commands are recorded and "executed" by a toy model. */
+#include "fake.h"
+
+#include <assert.h>
+#include <string.h>
+
+#include "board.h"
+#include "crc32.h"
+#include "exp2.h"
+
+#define LINE 8192u
+#define FIELD(command, name) \
+	((command)->words[LLAMA2_COMMAND_##name##_WORD] >> LLAMA2_COMMAND_##name##_LOW & LLAMA2_COMMAND_##name##_MASK)
+
+static uint8_t dram[FAKE_DRAM_BYTES] __attribute__((aligned(16)));
+static struct {
+	uint8_t in[LINE], out[LINE];
+	uint32_t in_head, in_tail, out_head, out_tail, out_room;
+} line;
+
+static struct {
+	uint32_t columns;
+	struct llama2_command log[FAKE_LOG];
+	uint32_t pushed, executed, aborted; /* commands, counted in the log */
+	uint32_t model[16], rope[256];
+	uint32_t tokens[8], position, last_argmax;
+	struct llama2_result results[LLAMA2_RESULT_DEPTH];
+	struct llama2_candidate candidates[LLAMA2_RESULT_DEPTH][LLAMA2_MAX_CANDIDATES];
+	uint32_t results_head, results_tail;
+	uint32_t dump_at, dump_size, dump_token, dump_position;
+	uint32_t cycles, errors, crc;
+} core;
+
+uint32_t fake_feed(const uint8_t *bytes, uint32_t size)
+{
+	uint32_t n = 0;
+
+	while (n < size && line.in_head - line.in_tail < LINE)
+		line.in[line.in_head++ % LINE] = bytes[n++];
+	return n;
+}
+
+uint32_t fake_drain(uint8_t *bytes, uint32_t size)
+{
+	uint32_t n = 0;
+
+	while (n < size && line.out_tail != line.out_head)
+		bytes[n++] = line.out[line.out_tail++ % LINE];
+	return n;
+}
+
+void fake_transmitter(uint32_t room)
+{
+	line.out_room = room < LINE ? room : LINE;
+}
+
+void fake_reset(uint32_t columns)
+{
+	memset(&core, 0, sizeof core);
+	memset(&line, 0, sizeof line);
+	line.out_room = LINE;
+	core.columns = columns;
+}
+
+uint8_t *fake_dram(void)
+{
+	return dram;
+}
+
+uint32_t fake_log_count(void)
+{
+	return core.pushed;
+}
+
+const struct llama2_command *fake_log(void)
+{
+	return core.log;
+}
+
+uint32_t fake_model_word(uint32_t index)
+{
+	return core.model[index];
+}
+
+uint32_t fake_rope_word(uint32_t index)
+{
+	return core.rope[index];
+}
+
+int32_t fake_logit(uint32_t token, uint32_t position, uint32_t id)
+{
+	uint32_t x = token * 2654435761u ^ position * 2246822519u ^ id * 3266489917u;
+
+	x ^= x >> 15;
+	x *= 2246822519u;
+	x ^= x >> 13;
+	return (int32_t)(x % (12u << 18)) - (6 << 18);
+}
+
+/* Keep the largest logits, as the logit unit does. */
+static void keep(struct llama2_candidate *candidates, uint32_t *kept, struct llama2_candidate new)
+{
+	uint32_t least = 0;
+
+	if (*kept < LLAMA2_MAX_CANDIDATES) {
+		candidates[(*kept)++] = new;
+		return;
+	}
+	for (uint32_t i = 1; i < *kept; i++)
+		if (candidates[i].logit < candidates[least].logit)
+			least = i;
+	if (new.logit > candidates[least].logit)
+		candidates[least] = new;
+}
+
+static void classify(const struct llama2_command *command)
+{
+	uint32_t slot = core.results_head % LLAMA2_RESULT_DEPTH;
+	struct llama2_result *result = &core.results[slot];
+	uint32_t column = FIELD(command, COLUMNS);
+	uint32_t position = core.position + column, vocab = FIELD(command, ROWS);
+	int32_t best = INT32_MIN;
+
+	*result = (struct llama2_result){0};
+	for (uint32_t id = 0; id < vocab; id++) {
+		int32_t logit = fake_logit(core.tokens[column], position, id);
+
+		if (logit > best) {
+			best = logit;
+			result->token = id;
+		}
+		if (FIELD(command, KEEP))
+			keep(core.candidates[slot], &result->kept, (struct llama2_candidate){id, logit});
+	}
+	result->maximum = exp2_logit(best, core.model[LLAMA2_MODEL_LOGIT_SCALE]);
+	result->maximum = FAKE_MAXIMUM(result->maximum);
+	for (uint32_t id = 0; id < vocab && FIELD(command, KEEP); id++)
+		result->mass += exp2_weight(exp2_logit(fake_logit(core.tokens[column], position, id),
+			core.model[LLAMA2_MODEL_LOGIT_SCALE]), result->maximum);
+	result->cycles = core.cycles;
+	core.last_argmax = result->token;
+	core.results_head++;
+	if (FIELD(command, DUMP)) {
+		core.dump_at = 0;
+		core.dump_size = vocab;
+		core.dump_token = core.tokens[column];
+		core.dump_position = position;
+	}
+}
+
+void fake_execute(uint32_t count)
+{
+	for (; count != 0 && core.executed != core.pushed && core.dump_at == core.dump_size; count--) {
+		const struct llama2_command *command = &core.log[core.executed % FAKE_LOG];
+		uint32_t op = FIELD(command, OPCODE);
+
+		if (op == LLAMA2_OP_MATVEC && FIELD(command, DEST) == LLAMA2_DEST_LOGITS &&
+		    core.results_head - core.results_tail == LLAMA2_RESULT_DEPTH)
+			return;
+		core.executed++;
+		core.cycles += 100;
+		if (op == LLAMA2_OP_EMBED) {
+			core.tokens[FIELD(command, COLUMN)] = FIELD(command, ARGMAX) ? core.last_argmax : FIELD(command, ROWS);
+			core.position = FIELD(command, BEATS);
+		} else if (op == LLAMA2_OP_MATVEC && FIELD(command, DEST) == LLAMA2_DEST_LOGITS) {
+			classify(command);
+		} else if (op == LLAMA2_OP_CRC) {
+			core.crc = crc32_update(0, dram + 16 * FIELD(command, BASE), 16 * FIELD(command, BEATS));
+		}
+	}
+}
+
+/* llama2.h */
+
+void llama2_init(void)
+{
+}
+
+void llama2_limits(struct llama2_limits *limits)
+{
+	*limits = (struct llama2_limits){LLAMA2_VERSION, core.columns, 16, LLAMA2_MAX_CANDIDATES,
+		512, 2048, 128, 512, 16, 32768, 4096};
+}
+
+uint32_t llama2_queue_free(void)
+{
+	return LLAMA2_QUEUE_DEPTH - (core.pushed - core.executed);
+}
+
+void llama2_push(const struct llama2_command *command)
+{
+	assert(llama2_queue_free() != 0);
+	core.log[core.pushed++ % FAKE_LOG] = *command;
+}
+
+bool llama2_busy(void)
+{
+	return core.pushed != core.executed;
+}
+
+void llama2_abort(void)
+{
+	core.executed = core.pushed;
+	core.results_tail = core.results_head;
+	core.dump_at = core.dump_size = 0;
+}
+
+bool llama2_result_waits(void)
+{
+	/* The last logits are given before the result. */
+	return core.results_tail != core.results_head;
+}
+
+void llama2_result_read(struct llama2_result *result)
+{
+	assert(llama2_result_waits());
+	*result = core.results[core.results_tail % LLAMA2_RESULT_DEPTH];
+}
+
+void llama2_candidates_read(struct llama2_candidate *candidates, uint32_t count)
+{
+	memcpy(candidates, core.candidates[core.results_tail % LLAMA2_RESULT_DEPTH], count * sizeof *candidates);
+}
+
+void llama2_result_release(void)
+{
+	core.results_tail++;
+}
+
+bool llama2_logit_take(int32_t *logit)
+{
+	if (core.dump_at == core.dump_size)
+		return false;
+	*logit = fake_logit(core.dump_token, core.dump_position, core.dump_at++);
+	return true;
+}
+
+uint32_t llama2_crc(uint32_t base, uint32_t beats)
+{
+	struct llama2_command command = {{LLAMA2_OP_CRC | LLAMA2_PHASE_OTHER << LLAMA2_COMMAND_PHASE_LOW, 0, base, beats}};
+
+	llama2_push(&command);
+	fake_execute(1);
+	return core.crc;
+}
+
+void llama2_model_write(uint32_t index, uint32_t value)
+{
+	core.model[index] = value;
+}
+
+void llama2_rope_write(uint32_t index, uint32_t frequency)
+{
+	core.rope[index] = frequency;
+}
+
+uint32_t llama2_cycles(void)
+{
+	return core.cycles;
+}
+
+uint32_t llama2_stores(void)
+{
+	return 0;
+}
+
+uint32_t llama2_counter(uint32_t phase, uint32_t counter)
+{
+	return 100 * phase + counter;
+}
+
+void llama2_counters_clear(void)
+{
+}
+
+uint32_t llama2_errors(void)
+{
+	return core.errors;
+}
+
+void llama2_errors_clear(void)
+{
+	core.errors = 0;
+}
+
+uint32_t llama2_interrupts(void)
+{
+	return core.results_head;
+}
+
+/* board.h */
+
+void board_init(void)
+{
+}
+
+bool board_dram_ok(void)
+{
+	return true;
+}
+
+uint32_t board_dram_bytes(void)
+{
+	return FAKE_DRAM_BYTES;
+}
+
+uint32_t board_clock_hz(void)
+{
+	return 100000000;
+}
+
+unsigned board_read(uint8_t *bytes, unsigned size)
+{
+	unsigned n = 0;
+
+	while (n < size && line.in_tail != line.in_head)
+		bytes[n++] = line.in[line.in_tail++ % LINE];
+	return n;
+}
+
+unsigned board_write(const uint8_t *bytes, unsigned size)
+{
+	unsigned n = 0;
+
+	while (n < size && line.out_head - line.out_tail < line.out_room)
+		line.out[line.out_head++ % LINE] = bytes[n++];
+	return n;
+}
+
+uint8_t *board_dram(void)
+{
+	return dram;
+}
+
+void board_dram_publish(void)
+{
+}
+
+void board_dram_refresh(void)
+{
+}
