@@ -45,12 +45,29 @@ def structure(name: str, fields, tail=None) -> str:
     return text + f'_Static_assert(sizeof(struct {name}) == {offset}, "{name}");\n'
 
 
+def array(name: str, values) -> str:
+    """A macro with the initialiser of a table."""
+    values = list(values)
+    lines = [", ".join(f"{v:#x}" for v in values[i:i + 8]) for i in range(0, len(values), 8)]
+    return f"#define {name} {{ \\\n\t" + ", \\\n\t".join(lines) + " \\\n}\n"
+
+
+def crc32_table() -> list[int]:
+    """What a byte adds to the CRC-32 of IEEE 802.3, reflected."""
+    table = []
+    for byte in range(256):
+        for _ in range(8):
+            byte = byte >> 1 ^ (0xedb88320 if byte & 1 else 0)
+        table.append(byte)
+    return table
+
+
 def protocol_section() -> str:
     names = ("VERSION", "LOAD_CHUNK", "LOAD_WINDOW", "MAX_STOPS", "MAX_PROMPT", "MAX_HISTORY", "TOKEN_RING",
              "MAX_LAYERS")
     parts = [define(f"PROTOCOL_{name}", getattr(protocol, name)) for name in names]
     parts += [define("FRAME_MAX_PAYLOAD", frame.MAX_PAYLOAD), define("FRAME_MAX", frame.MAX_FRAME),
-              define("FRAME_MAX_ENCODED", frame.MAX_ENCODED), define("FRAME_DELIMITER", frame.DELIMITER), ""]
+              define("FRAME_MAX_ENCODED", frame.MAX_ENCODED), define("FRAME_DELIMITER", frame.DELIMITER), "", array("CRC32_TABLE", crc32_table())]
     for cls in (protocol.Opcode, protocol.Status, protocol.Subject, protocol.ModelState, protocol.Reason,
                 protocol.GenerateFlag, protocol.ResetFlag):
         name = snake(cls.__name__)
