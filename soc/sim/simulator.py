@@ -9,10 +9,11 @@ import tempfile
 import time
 from pathlib import Path
 
-DRAM_SIZE       = 256 << 20    # bytes, of the MT41K128M16
-START_TIMEOUT_S = 60           # with a 256 MiB image on a busy machine
-STOP_TIMEOUT_S  = 5
+DRAM_SIZE        = 256 << 20    # bytes, of the MT41K128M16
+START_TIMEOUT_S  = 60           # with a 256 MiB image on a busy machine
+STOP_TIMEOUT_S   = 5
 PR_SET_PDEATHSIG = 1           # Ref: prctl(2)
+TIME             = r"simulated (\d+) ps\n"
 
 
 class SimulatorError(Exception):
@@ -83,12 +84,12 @@ class Simulator:
         if size > DRAM_SIZE:
             raise SimulatorError(f"DRAM image {self.dram_image} has {size} bytes, the DRAM {DRAM_SIZE}")
 
-    def wait_for(self, pattern, timeout_s):
-        """First group of the first match of ``pattern`` in the log."""
+    def wait_for(self, pattern, timeout_s, after=0):
+        """First group of the first match of ``pattern`` in the log, from character ``after`` on."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
             ended = self.process.poll() is not None    # looked at first: the log is complete then
-            if match := re.search(pattern, self.output()):
+            if match := re.search(pattern, self.output()[after:]):
                 return match[1]
             if ended:
                 raise SimulatorError(f"simulator ended with status {self.process.returncode}:\n{self.output()[-500:]}")
@@ -101,6 +102,17 @@ class Simulator:
     def violations(self):
         """DRAM timing violations so far: what was violated, how often."""
         return collections.Counter(re.findall(r"\] ([^\n\]]*violation[^\n]*?)(?: on bank *\d+)?(?:: *\S+)?\n", self.output()))
+
+    def time_ps(self):
+        """Simulated time since the start."""
+        seen = len(self.output())
+        os.kill(self.pid, signal.SIGUSR1)
+        return int(self.wait_for(TIME, START_TIMEOUT_S, after=seen))
+
+    def cpu_s(self):
+        """Processor time the simulator has used."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12]))/os.sysconf("SC_CLK_TCK")    # Ref: proc(5), utime and stime
 
     def stop(self):
         if self.process is None or self.process.poll() is not None:

@@ -1,0 +1,61 @@
+# make demo: a story from the simulated hardware.  make test: all tests.  make setup: only what they need.
+PROMPT   ?= Once upon a time
+PYTHON3  ?= python3
+VENV     := .venv
+PYTHON   := $(VENV)/bin/python
+HASH     := $(shell cat requirements.txt requirements-debian.txt pyproject.toml | sha256sum | cut -c1-16)
+STAMP    := $(VENV)/installed-$(HASH)
+MODEL    := models/stories.bin
+PACKAGES := $(shell sed 's/\#.*//' requirements-debian.txt)
+
+.PHONY: help setup sim demo test docs clean
+
+help:
+	@head -1 Makefile | cut -c3-
+
+# Setup --------------------------------------------------------------------------------------------
+
+setup: $(STAMP)
+
+$(STAMP):
+	@command -v dpkg-query >/dev/null || { \
+		echo "not a Debian system: install by hand what corresponds to: $(PACKAGES)" >&2; exit 0; }; \
+	missing=; for p in $(PACKAGES); do \
+		dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'install ok installed' || missing="$$missing $$p"; \
+	done; \
+	test -z "$$missing" && exit 0; \
+	if [ $$(id -u) = 0 ]; then sudo=; elif sudo -n true 2>/dev/null; then sudo="sudo -n"; else \
+		echo "these Debian packages are missing and need root: apt-get install$$missing" >&2; exit 1; fi; \
+	echo "installing$$missing"; \
+	$$sudo apt-get -q update && DEBIAN_FRONTEND=noninteractive $$sudo apt-get -q -y install --no-install-recommends $$missing
+	test -x $(PYTHON) || $(PYTHON3) -m venv $(VENV)
+	$(PYTHON) -m pip install -q --disable-pip-version-check -r requirements.txt
+	$(PYTHON) -m pip install -q --disable-pip-version-check --no-deps -e .
+	rm -f $(VENV)/installed-*
+	touch $@
+
+# Demo ---------------------------------------------------------------------------------------------
+
+sim: setup
+	@$(PYTHON) targets/sim.py --build
+
+demo: sim
+	@$(VENV)/bin/llama2-host generate --sim --model $(MODEL) --prompt "$(PROMPT)"
+
+# Tests --------------------------------------------------------------------------------------------
+
+# The fast ones first; then those that run the simulator, which one of them builds.
+test: setup
+	@rm -f build/skips.txt
+	$(PYTHON) -m pytest -q -n 2 -m "not soc"
+	$(PYTHON) -m pytest -q -n 2 --dist loadfile -m soc
+	@echo "skipped tests, by reason:"; if [ -s build/skips.txt ]; then sed 's/^/  /' build/skips.txt; else echo "  none"; fi
+
+# Documents ----------------------------------------------------------------------------------------
+
+docs: setup
+	$(PYTHON) -m spec.emit_docs
+
+clean:
+	rm -rf build *.egg-info .pytest_cache
+	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +

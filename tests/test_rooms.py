@@ -1,0 +1,41 @@
+"""The rooms depend on each other in one direction only, and each stays with its own tools."""
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT  = Path(__file__).parent.parent
+ROOMS = {
+    "spec":    set(),
+    "accel":   {"spec"},
+    "soc":     {"spec", "accel"},
+    "targets": {"spec", "accel", "soc"},
+    "host":    {"spec"},
+}
+FOREIGN = {    # packages that a room never imports
+    "spec":  {"amaranth", "migen", "litex", "litedram", "serial", "sentencepiece"},
+    "accel": {"migen", "litex", "litedram"},
+    "host":  {"amaranth", "migen", "litex", "litedram"},
+}
+OUTSIDE = {"tests", "bench", "models"}    # no room imports these
+
+
+def imports(text):
+    """Top-level names of what a module imports, wherever in it."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield node.module.split(".")[0]
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_imports_only_what_the_room_may(room):
+    banned = (set(ROOMS) | OUTSIDE) - ROOMS[room] - {room} | FOREIGN.get(room, set())
+    strays = [f"{path.relative_to(ROOT)} imports {name}"
+              for path in sorted((ROOT/room).rglob("*.py")) for name in imports(path.read_text()) if name in banned]
+    assert not strays
+
+
+def test_sees_imports_inside_functions():
+    assert set(imports("def f():\n    import soc.base\n    from accel.core import Core")) == {"soc", "accel"}
