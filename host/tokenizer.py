@@ -1,0 +1,213 @@
+"""Gives text for token ids and back, exactly as llama2.c does, from tokenizer.bin or a sentencepiece model."""
+# Ref: karpathy/llama2.c, run.c encode and decode; Sennrich et al. 2016, byte-pair encoding
+
+import codecs
+import heapq
+import struct
+from collections.abc import Iterable
+from pathlib import Path
+
+from host.errors import HostError
+
+UNK, BOS, EOS = 0, 1, 2
+FIRST_BYTE = 3                             # id of "<0x00>", the other bytes follow
+MAX_PIECE_BYTES = 4096                     # longer than any real piece: a guard against foreign files
+BYTE_PIECES = [b"<0x%02X>" % byte for byte in range(256)]
+PROBE = "Once upon a time, there was a little girl named Lily. She said: \"No 42 übermäßig\"!"
+
+
+class TokenizerError(HostError, ValueError):
+    """One line: what is wrong with the tokenizer, what was expected, what to try."""
+
+
+class Tokenizer:
+    """A vocabulary of byte pieces with merge scores. Ids 0, 1, 2 are unknown, BOS, EOS.
+
+    With byte fallback (ids 3 to 258 are the bytes) every text survives encode and decode unchanged.
+    """
+    unk_id, bos_id, eos_id = UNK, BOS, EOS
+
+    def __init__(self, pieces: list[bytes], scores: list[float]):
+        self.pieces, self.scores = pieces, scores
+        self.byte_fallback = pieces[FIRST_BYTE:FIRST_BYTE + 256] == BYTE_PIECES
+        self._first_text = FIRST_BYTE + 256 if self.byte_fallback else FIRST_BYTE
+        # The lowest id wins where a piece occurs twice; special pieces are never made from text.
+        self._ids = {piece: id for id, piece in reversed(list(enumerate(pieces))) if id >= self._first_text}
+
+    @property
+    def vocab_size(self) -> int:
+        return len(self.pieces)
+
+    # Files ------------------------------------------------------------------------------------
+
+    @classmethod
+    def load(cls, path: str | Path, vocab_size: int | None = None) -> "Tokenizer":
+        """Read tokenizer.bin or a sentencepiece .model; a size given must be the vocabulary's."""
+        path = Path(path)
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise TokenizerError(f"{path}: cannot be read: {error.strerror}: expected tokenizer.bin or a "
+                                 "sentencepiece .model, check the path") from None
+        if _is_sentencepiece(data):
+            tokenizer = cls._from_sentencepiece(data, path)
+        else:
+            tokenizer = cls.unpack(data, name=path)
+        if vocab_size is not None and tokenizer.vocab_size != vocab_size:
+            raise TokenizerError(f"{path}: tokenizer has {tokenizer.vocab_size} entries, the model has {vocab_size}: "
+                                 "use the tokenizer that the model was trained with")
+        return tokenizer
+
+    @classmethod
+    def unpack(cls, data: bytes, name="tokenizer") -> "Tokenizer":
+        """Read the bytes of a llama2.c tokenizer.bin. `name` begins the error messages."""
+        pieces, scores, offset = [], [], 4
+        longest = struct.unpack_from("<i", data)[0] if len(data) >= 4 else 0
+        if not 0 < longest <= MAX_PIECE_BYTES:
+            raise TokenizerError(f"{name}: no llama2.c tokenizer: longest piece of {longest} bytes, expected 1 to "
+                                 f"{MAX_PIECE_BYTES}: pass tokenizer.bin or a sentencepiece .model")
+        while offset < len(data):
+            if len(data) - offset < 8:
+                raise TokenizerError(f"{name}: truncated in entry {len(pieces)}: {len(data) - offset} bytes left, "
+                                     "expected 8 or more: copy the file again")
+            score, length = struct.unpack_from("<fi", data, offset)
+            offset += 8
+            if not 0 <= length <= longest:
+                raise TokenizerError(f"{name}: entry {len(pieces)} has {length} bytes, expected 0 to {longest}: "
+                                     "damaged, or no llama2.c tokenizer")
+            if length > len(data) - offset:
+                raise TokenizerError(f"{name}: truncated in entry {len(pieces)}: {len(data) - offset} bytes left, "
+                                     f"expected {length}: copy the file again")
+            if score != score:
+                raise TokenizerError(f"{name}: entry {len(pieces)} has no number as its score: copy the file again")
+            pieces.append(data[offset:offset + length])
+            scores.append(score)
+            offset += length
+        if len(pieces) <= EOS:
+            raise TokenizerError(f"{name}: {len(pieces)} entries, expected unknown, BOS, EOS and more: "
+                                 "copy the file again")
+        return cls(pieces, scores)
+
+    def pack(self) -> bytes:
+        """The bytes of a llama2.c tokenizer.bin."""
+        parts = [struct.pack("<i", max(map(len, self.pieces)))]
+        for piece, score in zip(self.pieces, self.scores):
+            parts.append(struct.pack("<fi", score, len(piece)) + piece)
+        return b"".join(parts)
+
+    @classmethod
+    def _from_sentencepiece(cls, data: bytes, path) -> "Tokenizer":
+        import sentencepiece               # only these files need it
+        model = sentencepiece.SentencePieceProcessor()
+        try:
+            model.LoadFromSerializedProto(data)
+            size, specials = model.vocab_size(), (model.unk_id(), model.bos_id(), model.eos_id())
+            names = [model.id_to_piece(id) for id in range(size)]
+        except (RuntimeError, OSError, ValueError, IndexError):
+            raise TokenizerError(f"{path}: damaged sentencepiece model, expected a whole .model file: "
+                                 "copy the file again") from None
+        if specials != (UNK, BOS, EOS) or size <= EOS:
+            raise TokenizerError(f"{path}: ids of unknown, BOS, EOS are {specials}, expected (0, 1, 2) as in LLaMA-2: "
+                                 "use the tokenizer that the model was trained with")
+        pieces = [name.replace("▁", " ").encode() for name in names]
+        pieces[BOS], pieces[EOS] = b"\n<s>\n", b"\n</s>\n"             # as llama2.c exports them
+        tokenizer = cls(pieces, [model.get_score(id) for id in range(size)])
+        if tokenizer.encode(PROBE, bos=False) != model.encode(PROBE):
+            raise TokenizerError(f"{path}: does not encode as llama2.c does, expected byte-pair encoding without "
+                                 "normalisation: train it with model_type=bpe and normalization_rule_name=identity")
+        return tokenizer
+
+    # Text -------------------------------------------------------------------------------------
+
+    def encode(self, text: str, bos: bool = True, eos: bool = False) -> list[int]:
+        """Token ids of ``text``: a space is put before it, then the best-scored neighbours merge."""
+        ids = [BOS] if bos else []
+        if text:
+            ids += self._merge([id for char in " " + text for id in self._char_ids(char)])
+        return ids + [EOS] if eos else ids
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of whole ``ids``; the space that encode put first is removed again."""
+        decoder = Decoder(self)
+        return "".join([decoder.feed(id) for id in ids]) + decoder.finish()
+
+    def _char_ids(self, char: str) -> list[int]:
+        # Bytes of a command line that are no UTF-8 arrive as lone surrogates, and leave as bytes.
+        try:
+            piece = char.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError:
+            piece = "\N{REPLACEMENT CHARACTER}".encode()
+        if piece in self._ids:
+            return [self._ids[piece]]
+        return [FIRST_BYTE + byte for byte in piece] if self.byte_fallback else [UNK]
+
+    def _merge(self, ids: list[int]) -> list[int]:
+        """Merge the neighbours of the highest score, the leftmost on ties, until none are left."""
+        # A heap over a linked list: the same merges as llama2.c's repeated scan, in n log n.
+        after = list(range(1, len(ids) + 1))
+        before = list(range(-1, len(ids) - 1))
+        heap = []
+
+        def offer(left):
+            if left < 0 or after[left] >= len(ids):
+                return
+            pair = ids[left], ids[after[left]]
+            merged = self._ids.get(self.pieces[pair[0]] + self.pieces[pair[1]])
+            if merged is not None:
+                heapq.heappush(heap, (-self.scores[merged], left, pair, merged))
+
+        for left in range(len(ids)):
+            offer(left)
+        while heap:
+            _, left, pair, merged = heapq.heappop(heap)
+            right = after[left]
+            if right >= len(ids) or (ids[left], ids[right]) != pair:
+                continue                   # one of the two is in another piece by now
+            ids[left], ids[right] = merged, None
+            after[left] = after[right]
+            if after[left] < len(ids):
+                before[after[left]] = left
+            offer(before[left])
+            offer(left)
+        return [id for id in ids if id is not None]
+
+
+class Decoder:
+    """Text of a stream of tokens, whole characters only.
+
+    Parameters
+    ----------
+    tokenizer : Tokenizer
+    after_bos : bool
+        The stream starts a text: the first piece loses its leading space.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, after_bos: bool = True):
+        self.tokenizer = tokenizer
+        self._strip = after_bos
+        self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def feed(self, id: int) -> str:
+        """The text that ``id`` completes; empty while a character is half told, and for BOS and EOS."""
+        if not 0 <= id < self.tokenizer.vocab_size:
+            raise TokenizerError(f"token {id} is not in the vocabulary of {self.tokenizer.vocab_size}: "
+                                 "use the tokenizer that the model was trained with")
+        if id in (BOS, EOS):
+            self._strip = id == BOS
+            return ""
+        piece = self.tokenizer.pieces[id]
+        if self.tokenizer.byte_fallback and FIRST_BYTE <= id < FIRST_BYTE + 256:
+            piece = bytes([id - FIRST_BYTE])
+        elif self._strip and piece[:1] == b" ":
+            piece = piece[1:]
+        self._strip = False
+        return self._utf8.decode(piece)
+
+    def finish(self) -> str:
+        """What is left of a character that was never completed."""
+        return self._utf8.decode(b"", final=True)
+
+
+def _is_sentencepiece(data: bytes) -> bool:
+    """A sentencepiece model starts with its first piece: tags 0A len 0A len, as protobuf has them."""
+    return len(data) > 4 and data[0] == 0x0A and data[2] == 0x0A and data[1] > data[3] + 1
