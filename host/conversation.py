@@ -1,5 +1,5 @@
 """The bookkeeping of a chat: what the model has seen, what its K/V cache holds, and so which tokens a turn must send."""
-from collections.abc import Sequence
+import time
 
 from host.backend import Backend
 from host.errors import HostError
@@ -18,20 +18,26 @@ class Conversation:
             template.render("", system)     # complains now, not in the first turn
         self.history: list[int] = []
         self.cached = 0
+        self._before: list[int] = []        #: history before the last turn
         self.forgotten = 0                  #: times the context was full and the conversation began anew
-        self._turn: Turn | None = None
 
     def reset(self) -> None:
         """Forget everything; rewinding the cache costs nothing."""
         self.history, self.cached = [], 0
 
     def lost_cache(self) -> None:
-        """The device was reset or replaced: the next turn sends the whole conversation again."""
-        self.cached = 0
+        """The device was reset or replaced in the last turn: undo it; the next one sends the whole conversation."""
+        self.history, self.cached = self._before, 0
+
+    def undo_turn(self) -> None:
+        """Take the last turn back; the cache's rows before it are still good."""
+        self.history = self._before
+        self.cached = min(self.cached, max(len(self.history) - 1, 0))
 
     def turn(self, text: str, *, max_new: int, sampling: Sampling) -> "Turn":
         """Send what is new and iterate over the answer's tokens."""
         seq_len = self.backend.config.seq_len
+        self._before = self.history
         new = self._encode(text)
         if len(self.history) + len(new) >= seq_len and self.history:
             self.reset()
@@ -39,12 +45,11 @@ class Conversation:
             new = self._encode(text)
         if len(new) >= seq_len:
             raise HostError(f"this turn has {len(new)} tokens, the context {seq_len} positions: type less")
-        ids = self.history + new
+        self.history = ids = self.history + new
         count = min(max_new, seq_len - len(ids) + 1)
         options = Options(self.cached, count, sampling, self.template.stops)
         # The cache may hold the whole history; at least one token is fed, the new ones.
         generation = self.backend.generate(ids[self.cached:], options)
-        self.history = ids
         return Turn(self, generation, sent=len(ids) - self.cached)
 
     def _encode(self, text: str) -> list[int]:
@@ -59,6 +64,8 @@ class Turn:
     def __init__(self, conversation: Conversation, generation: Generation, *, sent: int):
         self.conversation, self.generation, self.sent = conversation, generation, sent
         self.events: list[TokenEvent] = []
+        self._start_s = time.monotonic()
+        self.wall_s = 0.0
 
     def __iter__(self) -> "Turn":
         return self
@@ -85,6 +92,7 @@ class Turn:
         self.conversation.cached = event.position
 
     def _close(self) -> None:
+        self.wall_s = time.monotonic() - self._start_s
         conversation, outcome = self.conversation, self.generation.outcome
         if outcome is not None:
             # A device may have run ahead of the tokens it sent; never claim more than the history's own rows.

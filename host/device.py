@@ -1,4 +1,5 @@
 """A decoder on the other end of a link: one method per opcode of spec/protocol.py."""
+import time
 from collections.abc import Callable, Sequence
 from typing import TextIO
 
@@ -17,6 +18,8 @@ from host.upload import upload
 BOOT_TRIES = 3              #: HELLO: 1 + 2 + 4 s; a board that has just been loaded trains its DRAM first
 VERIFY_TIMEOUT_S = 60.0     #: the core checks 16 bytes per cycle; the verilated one about 7 MB per second
 SILENCE_S = 5.0             #: without an event for this long, ask whether the device still runs
+
+BUSY_S = 30.0               #: an aborted generation of a large model may need this long in simulation
 
 Logits = Callable[[int, int, Sequence[int]], None]
 
@@ -59,11 +62,11 @@ class Device:
                             "build client and firmware from the same sources")
         return self.info
 
-    def holds(self, image: "Image") -> bool:
-        """Is this image the device's model already?"""
+    def holds(self, *, header_crc: int, payload_crc: int) -> bool:
+        """Is the image with these CRCs the device's model already?"""
         info = self.info
         return (info.model_state == ModelState.READY
-                and (info.header_crc, info.payload_crc) == (image.header_crc, image.payload_crc))
+                and (info.header_crc, info.payload_crc) == (header_crc, payload_crc))
 
     def load(self, image: bytes, *, progress: Progress = Progress.silent) -> protocol.Verified:
         """Write the image to DRAM, resuming an interrupted upload, and have the device check it."""
@@ -102,8 +105,20 @@ class Device:
         request = protocol.Generate(
             flags=flags, position=options.position, max_new=options.max_new, stop_count=len(options.stops),
             stops=tuple(options.stops), ids=tuple(ids), **options.sampling.fixed())
-        self.link.request(Opcode.GENERATE, request)
+        self._request_when_free(Opcode.GENERATE, request)
         return DeviceGeneration(self.link, self.link.sequence, on_logits)
+
+    def _request_when_free(self, opcode: Opcode, payload) -> None:
+        """An aborted generation ends at its next token only; until then the device says BUSY."""
+        deadline = time.monotonic() + BUSY_S
+        while True:
+            try:
+                self.link.request(opcode, payload)
+                return
+            except DeviceError as error:
+                if error.status != Status.BUSY or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.05)
 
     def abort(self) -> None:
         """End a running generation; its DONE event follows."""

@@ -2,10 +2,15 @@
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from spec.protocol import Reason
+from host.errors import HostError
+from spec.protocol import MAX_HISTORY, Reason
+from spec.sampling import MAX_PENALTY, MAX_TEMPERATURE, ONE
 
-ONE = 1 << 16           # Q16.16
 STOP_IDS = (1, 2)       #: BOS and EOS: where llama2.c's story models end
+
+
+class OptionError(HostError, ValueError):
+    """An option outside its range."""
 
 
 @dataclass(frozen=True)
@@ -16,18 +21,18 @@ class Sampling:
     top_k: int = 0                      #: 0 is off
     min_p: float = 0.0                  #: 0 is off
     repetition_penalty: float = 1.0     #: 1 is off
-    repetition_window: int = 64         #: positions that count for the penalty
+    repetition_window: int = 64         #: recent positions that count for the penalty
     seed: int = 1
 
     def fixed(self) -> dict[str, int]:
         """The fields of a GENERATE request: factors in Q16.16."""
         return {
-            "temperature": _fixed("temperature", self.temperature, 0, 100),
+            "temperature": _fixed("temperature", self.temperature, 0, MAX_TEMPERATURE / ONE),
             "top_p": _fixed("top-p", self.top_p, 0, 1),
             "top_k": _whole("top-k", self.top_k, 0, 1 << 31),
             "min_p": _fixed("min-p", self.min_p, 0, 1),
-            "repetition_penalty": _fixed("repetition-penalty", self.repetition_penalty, 0.01, 100),
-            "repetition_window": self.repetition_window if self.repetition_penalty != 1 else 0,
+            "repetition_penalty": _fixed("repetition-penalty", self.repetition_penalty, 1, MAX_PENALTY / ONE),
+            "repetition_window": _whole("repetition-window", self.repetition_window, 0, MAX_HISTORY + 1),
             "seed": _whole("seed", self.seed, 0, 1 << 64),
         }
 
@@ -74,13 +79,13 @@ class Options:
 
 
 def _fixed(name: str, value: float, low: float, high: float) -> int:
-    if not low <= value <= high:
-        raise ValueError(f"--{name} is from {low:g} to {high:g}, not {value:g}")
+    if not low <= value <= high:        # also refuses what is not a number
+        raise OptionError(f"--{name} is from {low:g} to {high:g}, not {value:g}")
     # Rounding to 0 would switch the option off.
     return max(round(value * ONE), 1 if value > 0 else 0)
 
 
 def _whole(name: str, value: int, low: int, end: int) -> int:
     if not low <= value < end:
-        raise ValueError(f"--{name} is from {low} to {end - 1}, not {value}")
+        raise OptionError(f"--{name} is from {low} to {end - 1}, not {value}")
     return value

@@ -1,0 +1,89 @@
+"""Continue a prompt; the text streams to stdout, statistics go to stderr."""
+import argparse
+import json
+import sys
+
+from host.backend import DEFAULT_STEPS, Writing
+from host.commands import options
+from host.errors import HostError
+from host.progress import Progress
+from host.statistics import saturations
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    options.add_device(parser)
+    options.add_model(parser)
+    options.add_sampling(parser)
+    parser.add_argument("-i", "--prompt", default="", help="text to continue")
+    parser.add_argument("--prompt-ids", type=_ids, metavar="1,403,...", help="token ids instead of a text")
+    parser.add_argument("-n", "--steps", type=int, default=DEFAULT_STEPS, metavar="N", help="positions in all, prompt included (default %(default)s)")
+    parser.add_argument("--ids", action="store_true", help="print token ids instead of text")
+    parser.add_argument("--json", action="store_true", help="print the result and its statistics as JSON, for a program")
+
+
+def run(args: argparse.Namespace) -> int:
+    progress = Progress.stderr()
+    sampling = options.sampling(args)
+    if args.steps < 1:
+        raise HostError(f"--steps is at least 1, not {args.steps}")
+    interrupted = False
+    with options.open_backend(args, progress) as backend:
+        prompt = args.prompt_ids if args.prompt_ids is not None else args.prompt
+        writing = backend.write(prompt, steps=args.steps, **sampling)
+        try:
+            show(writing, ids=args.ids, quiet=args.json)
+        except KeyboardInterrupt:
+            interrupted = True
+            writing.abort()
+        if args.json:
+            print(json.dumps(result(writing, backend), ensure_ascii=False), flush=True)
+        else:
+            print(flush=True)
+        report(writing, progress)
+    return 130 if interrupted else 0
+
+
+def show(writing: Writing, *, ids: bool, quiet: bool) -> None:
+    """Print what comes, as it comes."""
+    if quiet:
+        for _ in writing.tokens():
+            pass
+    elif ids:
+        print(*writing.prompt_ids, end="", flush=True)
+        for event in writing.tokens():
+            print(f" {event.token}", end="", flush=True)
+    else:
+        for text in writing:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+
+
+def result(writing: Writing, backend) -> dict:
+    """What --json prints."""
+    tokenizer = backend.model.tokenizer
+    return {
+        "backend": backend.name,
+        "prompt_ids": writing.prompt_ids,
+        "ids": writing.ids,
+        "text": writing.text if tokenizer else None,
+        "reason": writing.outcome.reason.name.lower() if writing.outcome else None,
+        "seed": writing.options.sampling.seed,
+        "cycles": [event.cycles for event in writing.events],
+        "statistics": writing.statistics.to_json(),
+    }
+
+
+def report(writing: Writing, progress: Progress) -> None:
+    """The statistics line, and what the user should know beside it."""
+    statistics = writing.statistics
+    progress.note(statistics.line())
+    if statistics.errors:
+        progress.note("the core reports " + ", ".join(saturations(statistics.errors))
+                      + ": values left their range, the text may differ from the float model's")
+
+
+def _ids(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.replace(",", " ").split()]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"token ids are numbers with commas between them, not {text!r}") from None

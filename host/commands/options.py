@@ -1,0 +1,73 @@
+"""Options that several commands share, and what they make of them."""
+import argparse
+import secrets
+from pathlib import Path
+
+from host.backend import Backend
+from host.connection import connect
+from host.generation import Sampling
+from host.link import trace_to_stderr
+from host.model import FORMATS, GROUPS
+from host.progress import Progress
+from host.transport import DEFAULT_BAUD
+
+
+def add_device(parser: argparse.ArgumentParser, *, local: bool = True) -> None:
+    """--port, and where it makes sense --sim and --golden."""
+    group = parser.add_argument_group("where the model runs")
+    group.add_argument("--port", metavar="URL", help="a board or a running simulator: /dev/ttyUSB1, COM3, socket://HOST:PORT")
+    if local:
+        group.add_argument("--sim", action="store_true", help="start the simulated SoC, and stop it in the end")
+        group.add_argument("--golden", action="store_true", help="the same integers in this process, without any hardware")
+        group.add_argument("--upload", action="store_true", help="with --sim: send the model over the UART instead of preloading it")
+    group.add_argument("--baud", type=int, default=DEFAULT_BAUD, help="line rate of a serial port (default %(default)s)")
+    group.add_argument("--trace", action="store_true", help="show every frame with its time and opcode on stderr")
+
+
+def add_conversion(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("conversion of a checkpoint")
+    group.add_argument("-z", "--tokenizer", type=Path, metavar="FILE", help="tokenizer.bin or sentencepiece .model "
+                       "(default: the image's, or one that lies beside the checkpoint)")
+    group.add_argument("--format", choices=FORMATS, default="q8", help="weights (default %(default)s)")
+    group.add_argument("--group", type=int, choices=GROUPS, help="weights that share a scale (default: the checkpoint's, or the format's)")
+    group.add_argument("--seq-len", type=int, metavar="N", help="shorten the context, and so the K/V cache")
+    group.add_argument("--template", help="chat template: plain, llama2, or JSON (see docs/host.md)")
+
+
+def add_model(parser: argparse.ArgumentParser, *, required: bool = False) -> None:
+    parser.add_argument("--model", type=Path, metavar="FILE", required=required, help="an image (.llm) or a checkpoint, converted "
+                        "on the way (default: the device's own; with --sim and --golden the project's)")
+    add_conversion(parser)
+
+
+def add_sampling(parser: argparse.ArgumentParser) -> None:
+    """The sampler's options, with llama2.c's defaults and letters."""
+    default = Sampling()
+    group = parser.add_argument_group("sampling")
+    group.add_argument("-t", "--temperature", type=float, default=default.temperature, metavar="T", help="0 is greedy (default %(default)s)")
+    group.add_argument("-p", "--top-p", type=float, default=default.top_p, metavar="P", help="keep the likeliest up to this probability; 0 or 1 is off (default %(default)s)")
+    group.add_argument("--top-k", type=int, default=default.top_k, metavar="K", help="keep the K likeliest; 0 is off (default)")
+    group.add_argument("--min-p", type=float, default=default.min_p, metavar="P", help="drop what is less likely than P times the likeliest; 0 is off (default)")
+    group.add_argument("--repetition-penalty", type=float, default=default.repetition_penalty, metavar="F", help="1 is off (default)")
+    group.add_argument("--repetition-window", type=int, default=default.repetition_window, metavar="N", help="recent positions that count for it (default %(default)s)")
+    group.add_argument("-s", "--seed", type=int, help="of the random numbers (default: a new one each time)")
+
+
+def sampling(args: argparse.Namespace) -> dict:
+    """Keywords of :class:`Sampling`, checked now rather than after an upload."""
+    seed = args.seed if args.seed is not None else secrets.randbelow(1 << 32) or 1
+    keywords = {"temperature": args.temperature, "top_p": args.top_p, "top_k": args.top_k, "min_p": args.min_p,
+                "repetition_penalty": args.repetition_penalty, "repetition_window": args.repetition_window, "seed": seed}
+    Sampling(**keywords).fixed()
+    return keywords
+
+
+def conversion(args: argparse.Namespace) -> dict:
+    return {"format": args.format, "group": args.group, "seq_len": args.seq_len, "template": args.template}
+
+
+def open_backend(args: argparse.Namespace, progress: Progress, wait_s: float = 0.0) -> Backend:
+    """The backend that the options name."""
+    return connect(port=args.port, sim=getattr(args, "sim", False), golden=getattr(args, "golden", False),
+                   upload=getattr(args, "upload", False), model=args.model, tokenizer=args.tokenizer, baud=args.baud,
+                   wait_s=wait_s, trace=trace_to_stderr(args.trace), progress=progress, **conversion(args))

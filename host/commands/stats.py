@@ -1,0 +1,55 @@
+"""Show a device's counters since the last reset, phase by phase."""
+import argparse
+import json
+
+from host.commands import options
+from host.device import Device
+from host.errors import HostError
+from host.link import trace_to_stderr
+from host.statistics import saturations
+from spec.registers import Counter, Phase
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    options.add_device(parser, local=False)
+    parser.add_argument("--reset", action="store_true", help="set the counters to zero afterwards")
+    parser.add_argument("--json", action="store_true", help="for a program")
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.port is None:
+        raise HostError("stats needs --port URL: the board or running simulator to ask")
+    with Device.open(args.port, baud=args.baud, trace=trace_to_stderr(args.trace)) as device:
+        stats = device.stats()
+        print(json.dumps(to_json(stats)) if args.json else "\n".join(lines(device.info, stats)))
+        if args.reset:
+            device.reset()
+    return 0
+
+
+def phase_counters(stats) -> dict[str, dict[str, int]]:
+    """Counters by the names of phase and counter."""
+    return {phase.name.lower(): {counter.name.lower(): stats.counters[len(Counter) * phase + counter] for counter in Counter}
+            for phase in Phase}
+
+
+def to_json(stats) -> dict:
+    values = {name: getattr(stats, name) for name in stats.__dataclass_fields__ if name != "counters"}
+    return values | {"errors": saturations(stats.errors), "phases": phase_counters(stats)}
+
+
+def lines(info, stats) -> list[str]:
+    """A table for people."""
+    names = [counter.name.lower() for counter in Counter]
+    table = ["phase      " + "".join(f"{name:>14}" for name in names)]
+    for phase, counters in phase_counters(stats).items():
+        table.append(f"{phase:<11}" + "".join(f"{counters[name]:>14,}" for name in names))
+    dropped = stats.dropped / 2 ** 32 / stats.draws if stats.draws else 0.0
+    return [
+        f"{info.firmware}, {info.clock_hz / 1e6:g} MHz, up {info.uptime / info.clock_hz:.1f} s; model: {info.name or 'none'}",
+        *table,
+        f"prompt tokens {stats.prompt_tokens:,}, generated {stats.tokens:,}, sampled {stats.draws:,} "
+        f"(mean probability outside the candidates {dropped:.2e})",
+        f"K/V beats stored {stats.stores:,}, interrupts {stats.interrupts:,}, frames damaged {stats.link_damaged:,}, tokens sent again {stats.resent:,}",
+        "errors: " + (", ".join(saturations(stats.errors)) or "none"),
+    ]

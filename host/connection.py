@@ -1,0 +1,101 @@
+"""Opens the backend a caller asks for, with its model in place: ``connect(port=...)``, ``connect(sim=True)``, ``connect(golden=True)``."""
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TextIO
+
+from host import fit
+from host.backend import Backend
+from host.device import Device, DeviceGeneration
+from host.errors import HostError
+from host.generation import Options
+from host.model import Model, default_model
+from host.progress import Progress
+from host.remote import model_on
+from host.simulator import Simulator
+from host.transport import DEFAULT_BAUD
+
+SIMULATOR_HELLO_TRIES = 7   #: 1 + 2 + ... + 64 s: it boots at a few hundred kHz, and checks its image first
+RECONNECT_S = 30.0         #: how long a chat waits for a device that was restarted
+
+
+class DeviceBackend(Backend):
+    """A model on a device."""
+
+    def __init__(self, device: Device, model: Model, simulator: Simulator | None = None):
+        self.device, self.model, self.simulator = device, model, simulator
+        self.name = "simulator" if simulator else "device"
+        self.clock_hz = device.info.clock_hz
+
+    def generate(self, ids: Sequence[int], options: Options, **more) -> DeviceGeneration:
+        return self.device.generate(ids, options, **more)
+
+    def settle(self) -> None:
+        self.device.hello()
+
+    def close(self) -> None:
+        self.device.close()
+
+    def __exit__(self, *error) -> None:
+        self.close()
+        if self.simulator is not None:
+            self.simulator.__exit__(*error)
+
+
+def connect(*, port: str | None = None, sim: bool = False, golden: bool = False, model: str | Path | None = None,
+            tokenizer: str | Path | None = None, upload: bool = False, baud: int = DEFAULT_BAUD, wait_s: float = 0.0,
+            trace: TextIO | None = None, progress: Progress = Progress.silent, **conversion) -> Backend:
+    """A backend with ``model`` (an image, or a checkpoint that is converted on the way) ready to generate.
+
+    Without ``model`` a device's own is used; the simulator and golden take the project's default model. ``upload`` sends
+    the model to the simulator over its UART instead of preloading it. ``conversion`` is for :meth:`host.model.Model.load`.
+    """
+    if sum((port is not None, sim, golden)) != 1:
+        raise HostError("choose where the model runs: --port URL (a board or a running simulator), --sim, or --golden")
+    if model is None and port is None:
+        model = default_model()
+    loaded = Model.load(model, tokenizer=tokenizer, progress=progress, **conversion) if model is not None else None
+    if golden:
+        from host.integer import GoldenBackend
+        return GoldenBackend(loaded)
+    if sim:
+        return simulate(loaded, upload=upload, trace=trace, progress=progress)
+    device = Device.open(port, baud=baud, trace=trace, wait_s=wait_s)
+    try:
+        return DeviceBackend(device, put(device, loaded, tokenizer=tokenizer, progress=progress, **conversion))
+    except BaseException:
+        device.close()
+        raise
+
+
+def simulate(model: Model, *, upload: bool = False, trace: TextIO | None = None,
+             progress: Progress = Progress.silent) -> DeviceBackend:
+    """Start the simulator with ``model`` preloaded, or uploaded."""
+    with tempfile.TemporaryDirectory(prefix="llama2-host-") as directory:
+        image = model.path
+        if image is None:                       # the cache could not be written
+            image = Path(directory) / "model.llm"
+            image.write_bytes(model.data)
+        simulator = Simulator(None if upload else image, progress=progress)
+        try:
+            progress.note("simulator: booting")
+            device = Device.open(simulator.url, trace=trace, wait_s=5.0, hello_tries=SIMULATOR_HELLO_TRIES)
+            if not upload:
+                device.require_model()
+            return DeviceBackend(device, put(device, model, progress=progress), simulator)
+        except BaseException:
+            simulator.stop()
+            raise
+
+
+def put(device: Device, model: Model | None, *, tokenizer=None, progress: Progress = Progress.silent,
+        template: str | None = None, **_) -> Model:
+    """Make ``model`` the device's, uploading only what it does not have; without one, use what it has."""
+    if model is None:
+        device.require_model()
+        return model_on(device, tokenizer=tokenizer, template=template, progress=progress)
+    if not device.holds(header_crc=model.image.header_crc, payload_crc=model.image.payload_crc):
+        fit.check(model.config, len(model.data), device.info)
+        device.load(model.data, progress=progress)
+        device.require_model()
+    return model

@@ -1,0 +1,52 @@
+"""Checks before an upload that a model fits a device, with the arithmetic in the refusal."""
+from host.errors import HostError
+from host.progress import quantity
+from spec.model import ModelConfig
+from spec.protocol import Device
+
+BEAT_BYTES = 16
+KV_ALIGNMENT_BYTES = 2048
+
+
+def kv_row_beats(config: ModelConfig) -> int:
+    """Beats of one position in one layer's cache: exponents of all heads, K heads, V heads, as int16."""
+    header = -(-2 * config.n_kv_heads // BEAT_BYTES)
+    return header + 2 * (config.n_kv_heads * config.head_dim // 8)
+
+
+def kv_bytes(config: ModelConfig, seq_len: int | None = None) -> int:
+    """The K/V cache of the whole context."""
+    return config.n_layers * (seq_len or config.seq_len) * kv_row_beats(config) * BEAT_BYTES
+
+
+def check(config: ModelConfig, image_bytes: int, device: Device) -> None:
+    """Raise one line if the model exceeds a maximum of the build, or its DRAM."""
+    maxima = (
+        ("dim", config.dim, device.max_dim),
+        ("n_heads * head_dim", config.q_dim, device.max_dim),
+        ("hidden_dim", config.hidden_dim, device.max_hidden_dim),
+        ("head_dim", config.head_dim, device.max_head_dim),
+        ("n_kv_heads * head_dim", config.kv_dim, device.max_kv_dim),
+        ("n_heads", config.n_heads, device.max_heads),
+        ("n_layers", config.n_layers, device.max_layers),
+        ("vocab_size", config.vocab_size, device.max_vocab_size),
+        ("seq_len", config.seq_len, device.max_seq_len),
+    )
+    for name, value, limit in maxima:
+        if value > limit:
+            advice = f"convert with --seq-len {limit}" if name == "seq_len" else \
+                     "use a smaller model or a build with larger maxima"
+            raise HostError(f"the model's {name} is {value}, this device's maximum is {limit}: {advice}")
+    image_end = -(-image_bytes // KV_ALIGNMENT_BYTES) * KV_ALIGNMENT_BYTES
+    needed = image_end + kv_bytes(config)
+    if needed > device.dram_bytes:
+        raise HostError(f"the model needs {quantity(needed)} (image {quantity(image_bytes)} + K/V cache of {config.seq_len} "
+                        f"positions {quantity(kv_bytes(config))}), the device has {quantity(device.dram_bytes)}: "
+                        f"{_advice(config, device.dram_bytes - image_end)}")
+
+
+def _advice(config: ModelConfig, left: int) -> str:
+    positions = max(left, 0) // kv_bytes(config, 1)
+    if positions >= 16:
+        return f"convert with --seq-len {positions // 16 * 16} or less, or use a smaller model"
+    return "convert with --format q4, or use a smaller model"
