@@ -21,9 +21,9 @@ def define(name: str, value, doc: str = "") -> str:
 
 
 def enum(name: str, prefix: str, members) -> str:
-    """A C enum of a Python one."""
+    """A C enum of a Python one; without a name it is anonymous."""
     rows = "\n".join(f"\t{prefix}_{m.name} = {int(m):#x}," for m in members)
-    return f"enum {name} {{\n{rows}\n}};\n"
+    return f"enum {name} {{\n{rows}\n}};\n".replace("enum  ", "enum ")
 
 
 def member(name: str, code: str) -> str:
@@ -90,7 +90,7 @@ def registers_section() -> str:
     for cls, name in ((registers.Window, "window"), (registers.Model, "model"), (registers.Result, "result"),
                       (registers.Counter, "counter"), (registers.Phase, "phase"), (registers.Opcode, "op"),
                       (registers.Dest, "dest")):
-        parts.append(enum(f"llama2_{name}", f"LLAMA2_{name.upper()}", cls))
+        parts.append(enum("", f"LLAMA2_{name.upper()}", cls))
     for bits in registers.COMMAND:
         name = f"LLAMA2_COMMAND_{bits.name.upper()}"
         parts += [define(f"{name}_WORD", bits.word), define(f"{name}_LOW", bits.low),

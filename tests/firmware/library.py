@@ -1,0 +1,139 @@
+"""The firmware as a library on this PC, with the fake core: build it, and talk to it in frames."""
+import ctypes
+import shutil
+import subprocess
+from pathlib import Path
+
+from spec import emit_c, protocol
+from spec.frame import DELIMITER, Frame
+
+ROOT = Path(__file__).resolve().parents[2]
+FLAGS = ("-std=gnu11", "-O2", "-g", "-Wall", "-Wextra", "-Werror", "-fPIC", "-fsanitize=undefined", "-fno-sanitize-recover")
+ON_BOARD_ONLY = ("board.c", "llama2.c", "main.c")    # replaced by fake.c
+
+
+class Command(ctypes.Structure):
+    _fields_ = [("words", ctypes.c_uint32 * 4)]
+
+
+class Candidate(ctypes.Structure):
+    _fields_ = [("token", ctypes.c_uint32), ("logit", ctypes.c_int32)]
+
+
+class Result(ctypes.Structure):
+    _fields_ = [("token", ctypes.c_uint32), ("cycles", ctypes.c_uint32), ("maximum", ctypes.c_int32),
+                ("mass", ctypes.c_uint64), ("kept", ctypes.c_uint32)]
+
+
+def build(folder: Path) -> Path:
+    """Compile firmware and fake core into ``folder``."""
+    (folder / "generated").mkdir()
+    (folder / "generated/llama2_spec.h").write_text(emit_c.header())
+    sources = [path for path in sorted((ROOT / "firmware").glob("*.c")) if path.name not in ON_BOARD_ONLY]
+    sources.append(ROOT / "tests/firmware/fake.c")
+    subprocess.run(["gcc", *FLAGS, "-shared", f"-I{folder}", f"-I{ROOT / 'firmware'}", "-o", folder / "firmware.so",
+                    *sources], check=True)
+    return folder / "firmware.so"
+
+
+def load(built: Path, copy: Path) -> ctypes.CDLL:
+    """A firmware whose memory is as at power-up: a ``copy`` of what was built, so that it is loaded anew."""
+    shutil.copyfile(built, copy)
+    library = ctypes.CDLL(str(copy))
+    library.fake_dram.restype = ctypes.POINTER(ctypes.c_uint8)
+    library.fake_log.restype = ctypes.POINTER(Command)
+    library.fake_logit.restype = ctypes.c_int32
+    for name in ("fake_model_word", "fake_rope_word", "fake_log_count", "sampler_choose", "sampler_logit_scale",
+                 "sampler_draws", "exp2_weight", "exp2_logit_scale", "link_damaged"):
+        getattr(library, name).restype = ctypes.c_uint32
+    library.sampler_dropped.restype = ctypes.c_uint64
+    return library
+
+
+class Device:
+    """Firmware that was just reset: what a host sees of it, and what its core was told."""
+
+    def __init__(self, library, image: bytes = b"", columns: int = 1):
+        self.library, self.sequence, self.received = library, 0, bytearray()
+        library.fake_reset(columns)
+        size = 1 << 20
+        ctypes.memmove(library.fake_dram(), image.ljust(size, b"\0"), size)
+        library.device_init()
+        self.begin = library.fake_log_count()
+
+    def poll(self, count: int = 1, execute: int = 8) -> None:
+        """Let firmware and core work in turn."""
+        for _ in range(count):
+            self.library.device_poll()
+            self.library.fake_execute(execute)
+
+    def feed(self, data: bytes) -> None:
+        """Bytes to the device, which takes them at once."""
+        while data:
+            data = data[self.library.fake_feed(data, len(data)):]
+            self.poll()
+
+    def frames(self) -> list[Frame]:
+        """What the device sent since the last call."""
+        buffer = ctypes.create_string_buffer(8192)
+        while count := self.library.fake_drain(buffer, 8192):
+            self.received += buffer.raw[:count]
+        *whole, rest = bytes(self.received).split(bytes([DELIMITER]))
+        self.received = bytearray(rest)
+        return [Frame.decode(part) for part in whole if part]
+
+    def send(self, opcode, payload=None, sequence=None) -> int:
+        """Send a request; returns its sequence number."""
+        if sequence is None:
+            self.sequence = sequence = self.sequence + 1
+        self.feed(Frame(opcode, sequence, payload.pack() if payload else b"").encode())
+        return sequence
+
+    def request(self, opcode, payload=None, sequence=None) -> Frame:
+        """Send a request and give its reply, which must be the next frame."""
+        sequence = self.send(opcode, payload, sequence)
+        self.poll(4)
+        reply = next(frame for frame in self.frames() if frame.sequence == sequence and frame.opcode == opcode)
+        return reply
+
+    def ask(self, opcode, payload=None):
+        """Like :meth:`request`, for the unpacked payload of a reply that must be OK."""
+        reply = self.request(opcode, payload)
+        assert reply.status == protocol.Status.OK, error(reply)
+        kind = protocol.REQUESTS[opcode][1]
+        return kind.unpack(reply.payload) if kind else reply.payload
+
+    def generate(self, **options):
+        """Run a generation to its end; returns (tokens, Done)."""
+        self.send(protocol.Opcode.GENERATE, protocol.Generate(**options))
+        return self.finish()
+
+    def finish(self, polls: int = 20000):
+        """Collect tokens and the end of the generation that runs."""
+        tokens, self.logits = [], []
+        for _ in range(polls):
+            self.poll()
+            for frame in self.frames():
+                assert frame.status == protocol.Status.OK, error(frame)
+                if frame.opcode == protocol.Opcode.TOKENS:
+                    event = protocol.Tokens.unpack(frame.payload)
+                    assert event.index == len(tokens)
+                    tokens += event.entries[::2]
+                elif frame.opcode == protocol.Opcode.LOGITS:
+                    self.logits.append(protocol.Logits.unpack(frame.payload))
+                elif frame.opcode == protocol.Opcode.DONE:
+                    return tokens, protocol.Done.unpack(frame.payload)
+        raise AssertionError("generation did not end")
+
+    def commands(self) -> list[tuple[int, ...]]:
+        """Commands pushed since reset, without the image check's."""
+        log = self.library.fake_log()
+        return [tuple(log[i].words) for i in range(self.begin, self.library.fake_log_count())]
+
+
+def error(frame: Frame) -> tuple:
+    """Status and numbers of a reply that refuses."""
+    if frame.status == protocol.Status.OK:
+        return (protocol.Status.OK,)
+    numbers = protocol.Error.unpack(frame.payload)
+    return protocol.Status(frame.status), protocol.Subject(numbers.subject), numbers.value, numbers.limit
