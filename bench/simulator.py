@@ -1,0 +1,89 @@
+"""Measures the simulator: how long it takes to build and how fast it runs, into bench/results/simulator.json."""
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from soc.sim.simulator import Simulator
+from targets import sim
+
+RESULTS = Path(__file__).parent/"results"/"simulator.json"
+IDLE_S  = 5
+
+
+def timed(function, *args, **kwargs):
+    """Result of the call, and its seconds."""
+    start  = time.monotonic()
+    result = function(*args, **kwargs)
+    return result, time.monotonic() - start
+
+
+def processor():
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+def khz(simulator, workload):
+    """Simulated kHz of wall-clock time and of processor time (other work on the machine does not count) meanwhile."""
+    def sample():
+        return simulator.time_ps()*sim.SYS_CLK_FREQ/1e12, time.monotonic(), simulator.cpu_s()
+    before = sample()
+    workload()
+    cycles, wall_s, cpu_s = (after - first for after, first in zip(sample(), before))
+    return {"khz": round(cycles/wall_s/1e3), "khz_of_cpu": round(cycles/cpu_s/1e3)}
+
+
+def client(*arguments):
+    """Run the client, quietly."""
+    subprocess.run([sys.executable, "-m", "host.cli", *map(str, arguments)], cwd=sim.ROOT, check=True,
+                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def measure(model, tokenizer, steps, with_build):
+    results = {"processor": processor(), "cores": os.cpu_count(),
+               "verilator": subprocess.check_output(["verilator", "--version"], text=True).strip()}
+    with tempfile.TemporaryDirectory() as temporary:
+        if with_build:
+            _, results["build_s"] = timed(sim.build, Path(temporary)/"sim")
+            shutil.rmtree(Path(temporary)/"sim")
+        vsim = sim.build()
+        _, results["unchanged_build_s"] = timed(sim.build)
+        image = None
+        if model:
+            image = Path(temporary)/"model.llm"
+            client("convert", model, "-o", image, *(["--tokenizer", tokenizer] if tokenizer else []))
+        (simulator, results["start_s"]) = timed(Simulator(vsim, image).start)
+        try:
+            results["idle"] = khz(simulator, lambda: time.sleep(IDLE_S))
+            if model:
+                results["decoding"] = khz(simulator, lambda: client(
+                    "generate", "--port", simulator.url, "--model", image, "--temperature", 0, "--steps", steps,
+                    "--prompt", "Once upon a time"))
+            results["violations"] = sum(simulator.violations().values())
+        finally:
+            simulator.stop()
+    return {key: round(value, 2) if isinstance(value, float) else value for key, value in results.items()}
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="python -m bench.simulator", description=__doc__)
+    parser.add_argument("--model", type=Path, help="checkpoint or image to decode; without it the SoC idles")
+    parser.add_argument("--tokenizer", type=Path)
+    parser.add_argument("--steps", type=int, default=64, help="tokens (%(default)s)")
+    parser.add_argument("--no-build", action="store_true", help="leave out the build from scratch")
+    parser.add_argument("--json", type=Path, default=RESULTS, help="where the figures go (%(default)s)")
+    args = parser.parse_args()
+    results = measure(args.model, args.tokenizer, args.steps, not args.no_build)
+    text = json.dumps(results, indent=2)
+    args.json.parent.mkdir(parents=True, exist_ok=True)
+    args.json.write_text(text + "\n")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
