@@ -34,14 +34,15 @@ class Llama2SoC(SoCCore):
         kwargs["integrated_rom_size"]  = kwargs.get("integrated_rom_size") or ROM_SIZE
         kwargs["integrated_sram_size"] = kwargs.get("integrated_sram_size") or SRAM_SIZE
         kwargs["timer_uptime"]         = True
+        self.l2_size = kwargs.pop("l2_size", L2_SIZE)
         SoCCore.__init__(self, platform, sys_clk_freq, **kwargs)
 
-    def add_dram(self, phy, module, l2_cache_size=L2_SIZE):
+    def add_dram(self, phy, module):
         """Add ``phy`` and its controller, with the settings that the weight stream was measured with."""
         self.add_sdram("sdram",
             phy                 = phy,
             module              = module,
-            l2_cache_size       = l2_cache_size,
+            l2_cache_size       = self.l2_size,
             # Eight refreshes in a row stop a sequential stream less often: 97.4 % of the pins instead of 96.5 %.
             controller_settings = ControllerSettings(refresh_postponing=8),
         )

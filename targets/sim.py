@@ -73,8 +73,8 @@ class BaseSoC(Llama2SoC):
         self.crg = CRG(platform.request("sys_clk"))
 
         # SoCCore ----------------------------------------------------------------------------------
-        kwargs["uart_name"] = "sim"
-        Llama2SoC.__init__(self, platform, SYS_CLK_FREQ, ident="LLaMA-2 decoder (simulation)", **kwargs)
+        kwargs = {"ident": "LLaMA-2 decoder (simulation)", **kwargs, "uart_name": "sim"}
+        Llama2SoC.__init__(self, platform, SYS_CLK_FREQ, **kwargs)
 
         # DDR3 SDRAM -------------------------------------------------------------------------------
         module      = MT41K128M16(SYS_CLK_FREQ, "1:4", speedgrade="800")    # tRFC of the datasheet, 160 ns
@@ -91,6 +91,10 @@ class BaseSoC(Llama2SoC):
 
 def default_output_dir(columns):
     return ROOT/"build"/("sim" if columns == 1 else f"sim-columns{columns}")
+
+
+def gateware_dir(output_dir, builder_options):
+    return Path(builder_options.get("gateware_dir") or output_dir/"gateware").resolve()
 
 
 def create_core(columns):
@@ -114,7 +118,7 @@ def build(output_dir=None, columns=1, *, core=None, firmware=FIRMWARE, compile_g
     directory of the firmware's sources: tests of the SoC use them.
     """
     output_dir = Path(output_dir or default_output_dir(columns)).resolve()
-    gateware   = output_dir/"gateware"
+    gateware   = gateware_dir(output_dir, builder_options)
     vsim       = gateware/sim_compile.VSIM
     stamp      = output_dir/"built"
     options    = (columns, sorted(soc_options.items()), sorted(builder_options.items()))
@@ -141,11 +145,7 @@ def build(output_dir=None, columns=1, *, core=None, firmware=FIRMWARE, compile_g
 # Run ----------------------------------------------------------------------------------------------
 
 def run(vsim, model_image=None, uart_port=0):
-    """Simulate until SIGINT or SIGTERM; 0 unless the simulator failed or a DRAM timing was violated."""
-    def stop(*_):
-        raise KeyboardInterrupt
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
+    """Simulate until interrupted; 0 unless the simulator failed or a DRAM timing was violated."""
     sim = Simulator(vsim, model_image, uart_port)
     try:
         sim.start()
@@ -162,12 +162,13 @@ def run(vsim, model_image=None, uart_port=0):
 
 
 def create_parser():
-    parser = LiteXArgumentParser(description="LLaMA-2 decoder SoC in Verilator.")
+    parser = LiteXArgumentParser()
+    parser.prog, parser.description = "targets/sim.py", "LLaMA-2 decoder SoC in Verilator."    # LiteX mistakes keywords for prog
     parser.set_platform(Platform)
     parser.add_target_argument("--build",        action="store_true",      help="Build the simulator, if anything changed.")
     parser.add_target_argument("--run",          action="store_true",      help="Run it until interrupted.")
     parser.add_target_argument("--sys-clk-freq", default=SYS_CLK_FREQ, type=float, help="System clock frequency; the simulation has this one only.")
-    parser.add_target_argument("--columns",      default=1, type=int,      help="Positions that share one pass over the weights.")
+    parser.add_target_argument("--columns",      default=1, type=int, choices=(1, 2, 4), help="Positions that share one pass over the weights.")
     parser.add_target_argument("--model-image",  default=None, type=Path,  help="File that fills the DRAM when the simulation starts.")
     parser.add_target_argument("--uart-port",    default=0, type=int,      help="Loopback TCP port of the UART; 0 takes a free one.")
     parser.set_defaults(uart_name="sim", integrated_rom_size=ROM_SIZE, integrated_sram_size=SRAM_SIZE)
@@ -191,12 +192,14 @@ def main():
         parser.print_help()
         return 0
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)    # as Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)     # shells start background jobs without it
     try:
         output_dir = Path(args.output_dir or default_output_dir(args.columns)).resolve()
-        vsim       = output_dir/"gateware"/sim_compile.VSIM
+        soc_options, builder_options = changed_options(parser)
+        builder_options.pop("output_dir", None)
+        vsim = gateware_dir(output_dir, builder_options)/sim_compile.VSIM
         if args.build:
-            soc_options, builder_options = changed_options(parser)
-            builder_options.pop("output_dir", None)
             vsim = build(output_dir, args.columns, compile_gateware=builder_options.pop("compile_gateware", True),
                          soc_options=soc_options, builder_options=builder_options)
         return run(vsim, args.model_image, args.uart_port) if args.run else 0
