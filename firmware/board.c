@@ -4,6 +4,7 @@
 #include <generated/soc.h>
 #include <irq.h>
 #include <liblitedram/sdram.h>
+#include <stdio.h>
 #include <system.h>
 
 #include "board.h"
@@ -12,6 +13,9 @@
 #define UART_EV_RX 2u
 
 static bool dram_ok;
+
+/* Called by crt0's trap entry. */
+void isr(void);
 
 void isr(void)
 {

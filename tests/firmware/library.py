@@ -9,6 +9,7 @@ from spec.frame import DELIMITER, Frame
 
 ROOT = Path(__file__).resolve().parents[2]
 FLAGS = ("-std=gnu11", "-O2", "-g", "-Wall", "-Wextra", "-Werror", "-fPIC", "-fsanitize=undefined", "-fno-sanitize-recover")
+DRAM_BYTES = 4 << 20    # as in fake.h
 ON_BOARD_ONLY = ("board.c", "llama2.c", "main.c")    # replaced by fake.c
 
 
@@ -56,7 +57,7 @@ class Device:
     def __init__(self, library, image: bytes = b"", columns: int = 1):
         self.library, self.sequence, self.received = library, 0, bytearray()
         library.fake_reset(columns)
-        size = 1 << 20
+        size = DRAM_BYTES
         ctypes.memmove(library.fake_dram(), image.ljust(size, b"\0"), size)
         library.device_init()
         self.begin = library.fake_log_count()

@@ -1,0 +1,286 @@
+"""Generation: the tokens of the toy model, the commands of the contract word for word, stops, limits, abort, re-send."""
+import pytest
+
+from spec.protocol import (MAX_PROMPT, TOKEN_RING, Accepted, GenerateFlag, Generate, Hello, LoadBegin, Opcode, Reason, Resend,
+                           Reset, ResetFlag, Stats, Status, Subject, Tokens)
+from spec.registers import Dest, Opcode as Op, Phase, encode
+from spec.sampling import ONE, Sampler
+from spec.numerics import exp2_weight, logit_to_log2
+from tests.firmware import library
+from tests.firmware.images import SEQ_LEN, VOCAB, layout, small_image
+from tests.firmware.library import Device
+
+
+@pytest.fixture
+def device(firmware):
+    return Device(firmware, small_image())
+
+
+def logits(device, token, position):
+    return [device.library.fake_logit(token, position, i) for i in range(VOCAB)]
+
+
+def greedy(device, token, position, count):
+    """Tokens that the toy model yields after token at position."""
+    tokens = []
+    for _ in range(count):
+        row = logits(device, token, position)
+        token, position = row.index(max(row)), position + 1
+        tokens.append(token)
+    return tokens
+
+
+def expected_commands(position, tokens, columns=1, argmax=False, classify=True, keep=False, dump=False):
+    """The contract's program of one step, from the image's directory."""
+    image, kv_base, row_beats, seq_len = layout()
+    entries = iter(image.entries)
+    common = dict(columns=columns - 1)
+
+    def tensor(op, **fields):
+        entry = next(entries)
+        return encode(op, base=image.base(entry), beats=entry.beats, rows=entry.rows, words=entry.words,
+                      q4=entry.format == 1, group64=entry.group == 64, exponent=entry.exponent, **common, **fields)
+
+    program = [tensor(Op.GAIN, phase=Phase.OTHER)]
+    table = [entry for entry in image.entries][-1]
+    for column in range(columns):
+        program.append(encode(Op.EMBED, fence=column == 0, column=column, argmax=argmax, rows=0 if argmax else tokens[column],
+                              words=table.words, base=image.base(table), beats=position, q4=table.format == 1,
+                              group64=table.group == 64, exponent=table.exponent, phase=Phase.EMBED, **common))
+    for layer in range(image.config.n_layers):
+        segment = kv_base + layer * seq_len * row_beats
+        program += [tensor(Op.MATVEC, dest=Dest.Q, fence=1, phase=Phase.S1_QKV),
+                    tensor(Op.MATVEC, dest=Dest.K, phase=Phase.S1_QKV),
+                    tensor(Op.MATVEC, dest=Dest.V, phase=Phase.S1_QKV),
+                    encode(Op.STORE, fence=1, base=segment + position * row_beats, phase=Phase.S3_STORE, **common)]
+        program += [encode(Op.ATTEND, fence=1, kv=1, column=column, rows=position, base=segment,
+                           beats=position * row_beats, phase=Phase.S2_ATTEND, **common) for column in range(columns)]
+        program += [tensor(Op.GAIN, phase=Phase.OTHER),
+                    tensor(Op.MATVEC, dest=Dest.RESIDUAL, fence=1, phase=Phase.S4_OUTPUT),
+                    tensor(Op.MATVEC, dest=Dest.SWIGLU, fence=1, phase=Phase.S5_GATE_UP),
+                    tensor(Op.GAIN, phase=Phase.OTHER),
+                    tensor(Op.MATVEC, dest=Dest.RESIDUAL, fence=1, phase=Phase.S5_DOWN)]
+    if classify:
+        program.append(tensor(Op.MATVEC, dest=Dest.LOGITS, fence=1, keep=keep, dump=dump, phase=Phase.CLASSIFY))
+    return program
+
+
+def test_greedy_tokens_and_statistics(device):
+    tokens, done = device.generate(ids=(1, 5, 9), max_new=10)
+    assert tokens == greedy(device, 9, 2, 10)
+    assert (done.reason, done.count, done.position, done.prompt_count) == (Reason.LENGTH, 10, 3 + 9, 3)
+    stats = device.ask(Opcode.STATS)
+    assert (stats.tokens, stats.prompt_tokens, stats.draws) == (10, 3, 0)
+    assert stats.counters[:7] == (0, 1, 2, 3, 4, 100, 101)
+    device.ask(Opcode.RESET, Reset(ResetFlag.COUNTERS | ResetFlag.ERRORS))
+    assert device.ask(Opcode.STATS).tokens == 0
+
+
+def test_commands_are_the_contract_s_word_for_word(device):
+    device.generate(ids=(1, 5), max_new=3)
+    expected = (expected_commands(0, [1], classify=False) + expected_commands(1, [5])
+                + expected_commands(2, [0], argmax=True) + expected_commands(3, [0], argmax=True))
+    assert device.commands() == expected
+
+
+@pytest.mark.parametrize("columns", [2, 4])
+def test_prompt_takes_all_columns(firmware, columns):
+    device = Device(firmware, small_image(), columns)
+    ids = (1, 5, 9, 13, 17, 21, 25)
+    tokens, _ = device.generate(ids=ids, max_new=2)
+    expected = []
+    for at in range(0, len(ids), columns):
+        part = ids[at:at + columns]
+        expected += expected_commands(at, part, len(part), classify=at + columns >= len(ids))
+    assert device.commands() == expected + expected_commands(len(ids), [0], argmax=True)
+    assert tokens == greedy(device, ids[-1], len(ids) - 1, 2)
+
+
+def test_greedy_runs_ahead_of_execution(device):
+    device.send(Opcode.GENERATE, Generate(ids=(1,), max_new=50))
+    device.poll(20, execute=0)
+    assert device.library.llama2_queue_free() == 0
+
+
+def test_cache_is_kept_between_requests(device):
+    device.generate(ids=(1, 5), max_new=4)
+    begin = len(device.commands())
+    tokens, done = device.generate(position=5, ids=(7, 8), max_new=2)
+    assert device.commands()[begin:] == (expected_commands(5, [7], classify=False) + expected_commands(6, [8])
+                                         + expected_commands(7, [0], argmax=True))
+    assert tokens == greedy(device, 8, 6, 2) and done.position == 8
+
+
+def test_rewinding_is_free(device):
+    device.generate(ids=(1, 5, 6, 7), max_new=4)
+    tokens, done = device.generate(position=2, ids=(6,), max_new=2)
+    assert tokens == greedy(device, 6, 2, 2) and done.position == 4
+
+
+def test_long_prompt_in_pieces(device):
+    for at in range(0, 2 * MAX_PROMPT, MAX_PROMPT):
+        tokens, done = device.generate(position=at, ids=tuple(i % VOCAB for i in range(MAX_PROMPT)), max_new=0)
+        assert tokens == [] and done.position == at + MAX_PROMPT and done.reason == Reason.LENGTH
+    tokens, _ = device.generate(position=2 * MAX_PROMPT, ids=(3,), max_new=1)
+    assert tokens == greedy(device, 3, 2 * MAX_PROMPT, 1)
+
+
+def test_stop_token_ends_and_is_sent(device):
+    chain = greedy(device, 5, 1, 20)
+    stop = chain[6]
+    expected = chain[:chain.index(stop) + 1]
+    tokens, done = device.generate(ids=(1, 5), max_new=20, stop_count=2, stops=(VOCAB - 1 if stop != VOCAB - 1 else 0, stop))
+    assert tokens == expected
+    assert (done.reason, done.position) == (Reason.STOP, 2 + len(expected) - 1)
+    # What ran ahead was dropped: the next generation is not disturbed.
+    tokens, _ = device.generate(position=done.position, ids=(stop,), max_new=3)
+    assert tokens == greedy(device, stop, done.position, 3)
+
+
+def test_context_ends_the_generation(device):
+    for at in range(0, 448, MAX_PROMPT):
+        device.generate(position=at, ids=(1,) * MAX_PROMPT)
+    device.generate(position=448, ids=(1,) * (SEQ_LEN - 448 - 3))
+    tokens, done = device.generate(position=SEQ_LEN - 3, ids=(7,), max_new=100)
+    assert tokens == greedy(device, 7, SEQ_LEN - 3, 3)
+    assert (done.reason, done.position) == (Reason.CONTEXT, SEQ_LEN)
+
+
+def test_abort_ends_promptly_and_recovers(device):
+    device.send(Opcode.GENERATE, Generate(ids=(1, 5), max_new=400))
+    device.poll(100)
+    device.send(Opcode.ABORT)
+    tokens, done = device.finish(polls=10)
+    assert done.reason == Reason.ABORT and done.count == len(tokens) < 400
+    assert tokens == greedy(device, 5, 1, len(tokens))
+    assert device.generate(ids=(1, 5), max_new=5)[0] == greedy(device, 5, 1, 5)
+
+
+def test_hello_ends_what_a_lost_host_began(device):
+    device.send(Opcode.GENERATE, Generate(ids=(1, 5), max_new=400))
+    device.poll(50)
+    device.frames()
+    device.ask(Opcode.HELLO, Hello())
+    device.poll(50)
+    assert device.frames() == []
+    assert device.generate(ids=(1, 5), max_new=5)[0] == greedy(device, 5, 1, 5)
+
+
+def test_request_sent_twice_is_answered_twice_and_done_once(device):
+    request = Generate(ids=(1, 5), max_new=3)
+    sequence = device.send(Opcode.GENERATE, request)
+    device.send(Opcode.GENERATE, request, sequence)
+    device.poll(300)
+    device.send(Opcode.GENERATE, request, sequence)
+    device.poll(300)
+    frames = device.frames()
+    replies = [Accepted.unpack(frame.payload).position for frame in frames if frame.opcode == Opcode.GENERATE]
+    assert replies == [2, 2, 2]
+    assert sum(frame.opcode == Opcode.DONE for frame in frames) == 1
+    assert device.ask(Opcode.STATS).tokens == 3
+
+
+def test_lost_tokens_are_sent_again(device):
+    tokens, _ = device.generate(ids=(1, 5), max_new=20)
+    reply = device.ask(Opcode.RESEND, Resend(12))
+    assert (reply.index, reply.position, reply.count, reply.running) == (12, 14, 20, 0)
+    assert list(reply.entries[::2]) == tokens[12:]
+    device.send(Opcode.RESEND, Resend(20))
+    reply, done = device.frames()
+    assert Tokens.unpack(reply.payload).entries == () and done.opcode == Opcode.DONE
+    device.generate(ids=(1, 5), max_new=TOKEN_RING + 7)
+    assert library.error(device.request(Opcode.RESEND, Resend(6))) == (Status.BAD_VALUE, Subject.NONE, 6, 7)
+
+
+def test_slow_link_holds_the_core_but_loses_no_token(device, firmware):
+    sequence = device.send(Opcode.GENERATE, Generate(ids=(1, 5), max_new=400))
+    device.frames()
+    firmware.fake_transmitter(0)
+    device.poll(3000)
+    firmware.fake_transmitter(64)
+    tokens, done = [], None
+    while done is None:
+        device.poll()
+        for frame in device.frames():
+            assert frame.sequence == sequence
+            if frame.opcode == Opcode.TOKENS:
+                tokens += Tokens.unpack(frame.payload).entries[::2]
+            elif frame.opcode == Opcode.DONE:
+                done = frame
+    assert tokens == greedy(device, 5, 1, 400)
+
+
+def test_every_logit_is_dumped(device):
+    tokens, _ = device.generate(ids=(1, 5, 9), max_new=2, flags=GenerateFlag.DUMP_LOGITS | GenerateFlag.ALL_LOGITS)
+    chain = greedy(device, 9, 2, 2)
+    assert tokens == chain
+    rows = {}
+    for event in device.logits:
+        assert event.first == len(rows.setdefault(event.position, []))
+        rows[event.position] += event.logits
+    assert rows == {position: logits(device, token, position) for position, token in enumerate((1, 5, 9, chain[0]))}
+    tokens, _ = device.generate(ids=(1, 5), max_new=0, flags=GenerateFlag.DUMP_LOGITS | GenerateFlag.ALL_LOGITS)
+    assert tokens == [] and {event.position for event in device.logits} == {0, 1}
+
+
+@pytest.mark.parametrize("options", [
+    dict(temperature=ONE, seed=7), dict(temperature=ONE, seed=7, top_p=58982), dict(temperature=ONE // 2, top_k=5, seed=1),
+    dict(temperature=ONE, repetition_penalty=2 * ONE, repetition_window=8, seed=3),
+    dict(repetition_penalty=2 * ONE, repetition_window=64)])
+def test_sampled_tokens_are_the_specification_s(device, options):
+    ids = (1, 5, 9)
+    request = Generate(ids=ids, max_new=30, **options)
+    sampler, token, chosen = Sampler(request), ids[-1], []
+    for position, prompt in enumerate(ids):
+        sampler.remember(position, prompt)
+    for position in range(2, 32):
+        row = logits(device, token, position)
+        logs = [logit_to_log2(logit, sampler.scale) for logit in row]
+        maximum = library.maximum(max(logs))
+        best = sorted(range(VOCAB), key=lambda i: (-row[i], i))[:64]
+        token = sampler.choose(position + 1, [(i, row[i]) for i in best], sum(exp2_weight(s, maximum) for s in logs), maximum)
+        sampler.remember(position + 1, token)
+        chosen.append(token)
+    tokens, done = device.generate(ids=ids, max_new=30, **options)
+    assert tokens == chosen
+    assert (done.draws, done.dropped) == (sampler.draws, sampler.dropped)
+
+
+def test_sampled_decoding_pushes_what_needs_no_token(device):
+    device.send(Opcode.GENERATE, Generate(ids=(1,), max_new=2, temperature=ONE, seed=5))
+    device.poll(400)
+    events = [Tokens.unpack(frame.payload) for frame in device.frames() if frame.opcode == Opcode.TOKENS]
+    token = events[0].entries[0]
+    assert device.commands() == expected_commands(0, [1], keep=True) + expected_commands(1, [token], keep=True)
+
+
+def test_sampled_decoding_waits_only_for_the_token(device):
+    device.send(Opcode.GENERATE, Generate(ids=(1,), max_new=2, temperature=ONE, seed=5))
+    device.poll(20, execute=0)
+    assert device.commands() == expected_commands(0, [1], keep=True) + expected_commands(1, [0])[:1]
+
+
+@pytest.mark.parametrize("options, error", [
+    (dict(ids=()), (Status.BAD_VALUE, Subject.PROMPT_COUNT, 0, 1)),
+    (dict(ids=(1,), stop_count=9), (Status.BAD_VALUE, Subject.STOP_COUNT, 9, 8)),
+    (dict(ids=(1,), top_p=ONE + 1), (Status.BAD_VALUE, Subject.TOP_P, ONE + 1, ONE)),
+    (dict(ids=(1,), repetition_penalty=0), (Status.BAD_VALUE, Subject.PENALTY, 0, ONE)),
+    (dict(ids=(1,), repetition_window=257), (Status.BAD_VALUE, Subject.WINDOW, 257, 256)),
+    (dict(ids=(1,), position=1), (Status.BAD_POSITION, Subject.NONE, 1, 0)),
+    (dict(ids=(1, VOCAB)), (Status.BAD_TOKEN, Subject.NONE, VOCAB, VOCAB))])
+def test_bad_request_is_refused_with_its_numbers(device, options, error):
+    assert library.error(device.request(Opcode.GENERATE, Generate(**options))) == error
+
+
+def test_prompt_beyond_the_context_is_refused(device):
+    for at in range(0, 448, MAX_PROMPT):
+        device.generate(position=at, ids=(1,) * MAX_PROMPT)
+    reply = device.request(Opcode.GENERATE, Generate(position=448, ids=(1,) * (SEQ_LEN - 447)))
+    assert library.error(reply) == (Status.CONTEXT_FULL, Subject.NONE, SEQ_LEN + 1, SEQ_LEN)
+
+
+def test_busy_device_refuses_what_would_disturb(device):
+    device.send(Opcode.GENERATE, Generate(ids=(1,), max_new=100))
+    assert library.error(device.request(Opcode.LOAD_BEGIN, LoadBegin(100, 1)))[0] == Status.BUSY
+    assert library.error(device.request(Opcode.GENERATE, Generate(ids=(1,))))[0] == Status.BUSY
+    assert isinstance(device.ask(Opcode.STATS), Stats)
