@@ -3,20 +3,14 @@ from host.errors import HostError
 from host.progress import quantity
 from spec.model import ModelConfig
 from spec.protocol import Device
+from spec.traffic import BEAT_BYTES, kv_beats
 
-BEAT_BYTES = 16
-KV_ALIGNMENT_BYTES = 2048
-
-
-def kv_row_beats(config: ModelConfig) -> int:
-    """Beats of one position in one layer's cache: exponents of all heads, K heads, V heads, as int16."""
-    header = -(-2 * config.n_kv_heads // BEAT_BYTES)
-    return header + 2 * (config.n_kv_heads * config.head_dim // 8)
+KV_ALIGNMENT_BYTES = 2048       #: the cache begins at a multiple of it, behind the image
 
 
-def kv_bytes(config: ModelConfig, seq_len: int | None = None) -> int:
-    """The K/V cache of the whole context."""
-    return config.n_layers * (seq_len or config.seq_len) * kv_row_beats(config) * BEAT_BYTES
+def kv_bytes(config: ModelConfig, positions: int | None = None) -> int:
+    """The K/V cache, of the whole context if no number of positions is given."""
+    return kv_beats(config, positions) * BEAT_BYTES
 
 
 def check(config: ModelConfig, image_bytes: int, device: Device) -> None:

@@ -9,13 +9,14 @@ from host import checkpoint
 from host.errors import HostError
 from host.progress import Progress
 from host.template import Template
-from host.tokenizer import Tokenizer
+from host.tokenizer import Tokenizer, TokenizerError
 from spec import image as image_module
 from spec.image import MAGIC, Image, ImageError
 from spec.model import ModelConfig
 
 FORMATS = ("q8", "q4")
 GROUPS = (32, 64)
+DEFAULT_MODEL = Path("models") / "stories.bin"
 
 
 class ModelError(HostError):
@@ -113,10 +114,24 @@ def read_file(path: Path) -> bytes:
 
 
 def find_tokenizer(checkpoint_path: Path, vocab_size: int) -> Path | None:
-    """The tokenizer that lies beside a checkpoint, by the names llama2.c uses."""
-    names = (checkpoint_path.stem + "-tokenizer", f"tok{vocab_size}", "tokenizer")
-    candidates = (checkpoint_path.parent / (name + suffix) for name in names for suffix in (".bin", ".model"))
-    return next((path for path in candidates if path.exists()), None)
+    """The tokenizer that lies beside a checkpoint: under its name, or one of llama2.c's. Others' sizes do not fit."""
+    names = (checkpoint_path.stem, f"tok{vocab_size}", "tokenizer")
+    for path in (checkpoint_path.parent / (name + suffix) for name in names for suffix in (".model", ".bin")):
+        if path.exists() and path.name != checkpoint_path.name:
+            try:
+                Tokenizer.load(path, vocab_size)
+                return path
+            except TokenizerError:
+                continue
+    return None
+
+
+def default_model() -> Path:
+    """The project's own model, in a clone."""
+    for root in (Path(__file__).resolve().parent.parent, Path.cwd()):
+        if (root / DEFAULT_MODEL).exists():
+            return root / DEFAULT_MODEL
+    raise ModelError(f"name a model with --model: the project's own ({DEFAULT_MODEL}) lies in a clone only")
 
 
 def _shorten(config: ModelConfig, seq_len: int) -> ModelConfig:

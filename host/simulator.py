@@ -87,6 +87,7 @@ class Simulator:
                 self.url = line[len(LISTENING):].strip()
 
     def _complaint(self, code: int) -> str:
+        self._stderr.join(timeout=1.0)
         last = self.errors[-1] if self.errors else f"status {code}"
         if "No module named" in last:
             last += ": pip install -r requirements.txt, or use the clone's .venv (make demo)"

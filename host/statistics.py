@@ -3,8 +3,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 from host.generation import Outcome, TokenEvent
+from spec.registers import REGISTERS
+from spec.traffic import BEAT_BYTES
 
-BEAT_BYTES = 16
 WORD32 = 1 << 32
 
 
@@ -62,6 +63,5 @@ def measure(events: Sequence[TokenEvent], *, prompt_tokens: int, wall_s: float, 
 
 def saturations(errors: int) -> list[str]:
     """Names of the core's error flags that are set."""
-    from spec.registers import REGISTERS
     fields = next(register for register in REGISTERS if register.name == "errors").fields
     return [field.name for bit, field in enumerate(fields) if errors >> bit & 1]

@@ -1,0 +1,57 @@
+"""Show what is in a checkpoint or a model image."""
+import argparse
+from pathlib import Path
+
+from host import checkpoint
+from host.fit import kv_bytes
+from host.model import Model, is_image, read_file
+from host.progress import quantity
+from spec.model import ModelConfig
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path)
+
+
+def run(args: argparse.Namespace) -> int:
+    data = read_file(args.file)
+    print("\n".join(image_lines(Model(data, args.file)) if is_image(data) else checkpoint_lines(args.file, len(data))))
+    return 0
+
+
+def shape_lines(config: ModelConfig) -> list[str]:
+    return [
+        f"shape       dim {config.dim}, hidden_dim {config.hidden_dim}, {config.n_layers} layers, {config.n_heads} heads, "
+        f"{config.n_kv_heads} key/value heads, head_dim {config.head_dim}",
+        f"            vocabulary {config.vocab_size}, context {config.seq_len}, "
+        f"classifier {'tied to the embedding' if config.tied else 'of its own'}",
+        f"K/V cache   {quantity(kv_bytes(config))} for the whole context",
+    ]
+
+
+def checkpoint_lines(path: Path, size: int) -> list[str]:
+    source = checkpoint.load(path)
+    groups = sorted({group for _, _, group in (source.groups or {}).values()})
+    weights = f"int8 in groups of {', '.join(map(str, groups))}" if groups else "float32"
+    return [f"checkpoint  {path.name}: {source.source}, {quantity(size)}, {source.n_parameters:,} parameters, {weights}",
+            *shape_lines(source.config)]
+
+
+def image_lines(model: Model) -> list[str]:
+    image = model.image
+    tokenizer = model.tokenizer
+    return [
+        f"image       {model.path.name}: {quantity(len(model.data))}, {weights(image)}, {len(image.entries)} tensors",
+        *shape_lines(image.config),
+        f"tokenizer   {f'{tokenizer.vocab_size} entries' if tokenizer else 'none'}",
+        f"template    {model.template.name}",
+        f"provenance  {image.provenance or 'none'}",
+        f"CRC         header {image.header_crc:#010x}, tensors {image.payload_crc:#010x}",
+    ]
+
+
+def weights(image) -> str:
+    """The formats and group sizes that occur."""
+    from spec.image import Format, Kind
+    found = {f"{Format(entry.format).name.lower()} g{entry.group}" for entry in image.entries if entry.kind != Kind.GAIN}
+    return " and ".join(sorted(found))
