@@ -1,0 +1,290 @@
+"""The model image: one file that is also the DRAM's content; header, directory, tables, text, then the weight stream.
+
+Tensors lie in the order in which the core consumes them, see docs/image.md; offsets are in bytes from the start of the
+file unless they say beats.
+"""
+import struct
+import zlib
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import cached_property
+
+import numpy as np
+
+from spec import packing
+from spec.model import ModelConfig
+from spec.numerics import split_scale
+from spec.packing import BEAT, Quantised
+
+MAGIC = b"LLMI"
+VERSION = 1
+
+
+class ImageError(ValueError):
+    """A file that is not a whole, undamaged model image."""
+
+
+class Kind(IntEnum):
+    """What a directory entry is."""
+    GAIN       = 0  #: RMSNorm gains times sqrt(dim), int16, 8 per beat
+    WQ         = 1
+    WK         = 2
+    WV         = 3
+    WO         = 4
+    W13        = 5  #: rows (gate, up) alternate
+    W2         = 6
+    CLASSIFIER = 7  #: the embedding too, where they are tied
+    EMBEDDING  = 8
+
+
+class Format(IntEnum):
+    """How a tensor's codes are stored."""
+    Q8 = 0
+    Q4 = 1
+
+
+HEADER_FIELDS = (
+    ("magic", "4s", "LLMI"),
+    ("version", "I", "of this layout"),
+    ("file_bytes", "I", "length of the image"),
+    ("header_crc", "I", "CRC-32 of bytes 16 .. payload_offset - 1"),
+    ("payload_offset", "I", "first byte of the weight stream; a multiple of 2048"),
+    ("payload_bytes", "I", "length of the weight stream"),
+    ("payload_crc", "I", "CRC-32 of the weight stream"),
+    ("dim", "I", ""), ("hidden_dim", "I", ""), ("n_layers", "I", ""), ("n_heads", "I", ""), ("n_kv_heads", "I", ""),
+    ("head_dim", "I", ""), ("vocab_size", "I", ""), ("seq_len", "I", "positions"),
+    ("tied", "I", "1: the classifier is the embedding"),
+    ("epsilon", "I", "Model.EPSILON"),
+    ("score_scale", "I", "Model.SCORE_SCALE"),
+    ("norm_epsilon", "f", "as in the checkpoint"),
+    ("rope_theta", "f", "as in the checkpoint; the frequencies are normative"),
+    ("entries_offset", "I", "directory"), ("entries_count", "I", ""),
+    ("rope_offset", "I", "head_dim/2 words: turns per position * 2**32"),
+    ("tokenizer_offset", "I", "llama2.c's tokenizer.bin"), ("tokenizer_bytes", "I", "0: none"),
+    ("template_offset", "I", "chat template, UTF-8"), ("template_bytes", "I", ""),
+    ("provenance_offset", "I", "where the weights come from, UTF-8"), ("provenance_bytes", "I", ""),
+)
+HEADER = struct.Struct("<" + "".join(code for _, code, _ in HEADER_FIELDS))
+HEADER_BYTES = 256
+CHECKED_FROM = 16       #: header_crc covers from here
+PAYLOAD_ALIGN = 2048
+
+ENTRY_FIELDS = (
+    ("kind", "B", "Kind"), ("format", "B", "Format"), ("group", "B", "32 or 64"),
+    ("exponent", "b", "power of two of the scales or gains"),
+    ("layer", "H", ""), ("words", "H", "activation words per row; beats of a gain"),
+    ("rows", "I", "rows; elements of a gain"), ("offset_beats", "I", "from the start of the image"), ("beats", "I", ""),
+    ("crc32", "I", "of its beats"), ("reserved0", "I", ""), ("reserved1", "I", ""),
+)
+ENTRY = struct.Struct("<" + "".join(code for _, code, _ in ENTRY_FIELDS))
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One tensor of the directory, in execution order."""
+    kind: Kind
+    format: Format
+    group: int
+    exponent: int
+    layer: int
+    words: int
+    rows: int
+    offset_beats: int
+    beats: int
+    crc32: int
+
+    def pack(self) -> bytes:
+        return ENTRY.pack(self.kind, self.format, self.group, self.exponent, self.layer, self.words, self.rows,
+                          self.offset_beats, self.beats, self.crc32, 0, 0)
+
+
+def _gain(values, dim: int) -> tuple[bytes, int]:
+    """Gains times sqrt(dim) as int16 with one exponent."""
+    values = np.asarray(values, np.float64) * np.sqrt(dim)
+    largest = float(np.abs(values).max())
+    exponent = int(np.floor(np.log2(largest))) - 14 if largest else 0
+    codes = np.clip(np.round(values / 2.0 ** exponent), -32768, 32767).astype("<i2")
+    return codes.tobytes() + bytes(-len(codes) * 2 % BEAT), exponent
+
+
+def order(config: ModelConfig):
+    """(kind, layer, checkpoint names) of every tensor, in the order of the stream."""
+    yield Kind.GAIN, 0, ("layers.0.attention_norm",)
+    for i in range(config.n_layers):
+        following = f"layers.{i + 1}.attention_norm" if i + 1 < config.n_layers else "final_norm"
+        yield Kind.WQ, i, (f"layers.{i}.wq",)
+        yield Kind.WK, i, (f"layers.{i}.wk",)
+        yield Kind.WV, i, (f"layers.{i}.wv",)
+        yield Kind.GAIN, i, (f"layers.{i}.ffn_norm",)
+        yield Kind.WO, i, (f"layers.{i}.wo",)
+        yield Kind.W13, i, (f"layers.{i}.w1", f"layers.{i}.w3")
+        yield Kind.GAIN, i, (following,)
+        yield Kind.W2, i, (f"layers.{i}.w2",)
+    yield Kind.CLASSIFIER, 0, ("embedding",) if config.tied else ("classifier",)
+    if not config.tied:
+        yield Kind.EMBEDDING, 0, ("embedding",)
+
+
+def columns(config: ModelConfig, kind: Kind) -> int:
+    """Row length of a kind of tensor."""
+    return {Kind.WO: config.q_dim, Kind.W2: config.hidden_dim}.get(kind, config.dim)
+
+
+def _quantised(tensors, names, format, group, native) -> Quantised:
+    parts = []
+    for name in names:
+        codes = native.get(name) if native and format == "q8" else None
+        if codes is not None and codes[2] in (32, 64) and codes[0].shape[-1] % codes[2] == 0:
+            rows = codes[0].shape[0]
+            parts.append((codes[0], np.asarray(codes[1]).reshape(rows, -1), codes[2]))
+    if len(parts) == len(names) and len({p[2] for p in parts}) == 1:
+        return packing.carried_over(_interleave([p[0] for p in parts]), _interleave([p[1] for p in parts]), parts[0][2])
+    return packing.quantise(_interleave([np.asarray(tensors[n]) for n in names]), format=format, group=group)
+
+
+def _interleave(parts):
+    return parts[0] if len(parts) == 1 else np.stack(parts, axis=1).reshape(-1, parts[0].shape[1])
+
+
+def build(config: ModelConfig, tensors, *, format: str = "q8", group: int | None = None, tokenizer: bytes = b"",
+          template: str = "", provenance: str = "", groups=None) -> bytes:
+    """Quantise a checkpoint's tensors and pack the image.
+
+    ``group`` is 64 for q8 and 32 for q4 unless given; ``groups`` holds native int8 groups, carried over unchanged where
+    they do not straddle rows.
+    """
+    check(config)
+    group = group or {"q8": 64, "q4": 32}[format]
+    packed = []
+    for kind, layer, names in order(config):
+        if kind == Kind.GAIN:
+            data, exponent = _gain(tensors[names[0]], config.dim)
+            packed.append((data, Entry(kind, Format.Q8, 0, exponent, layer, len(data) // BEAT, config.dim, 0, 0, 0)))
+        else:
+            q = _quantised(tensors, names, format, group, groups)
+            packed.append((packing.pack(q), Entry(kind, Format[q.format.upper()], q.group, q.exponent, layer, q.words,
+                                                  q.rows, 0, 0, 0)))
+    rope = _rope(config).astype("<u4").tobytes()
+    texts = [tokenizer, template.encode(), provenance.encode()]
+    entries_offset = HEADER_BYTES
+    rope_offset = entries_offset + len(packed) * ENTRY.size
+    offsets, at = [], rope_offset + len(rope)
+    for text in texts:
+        offsets.append(at)
+        at += -(-len(text) // 4) * 4
+    payload_offset = -(-at // PAYLOAD_ALIGN) * PAYLOAD_ALIGN
+    directory, beat = b"", payload_offset // BEAT
+    for data, e in packed:
+        directory += Entry(e.kind, e.format, e.group, e.exponent, e.layer, e.words, e.rows, beat, len(data) // BEAT,
+                           zlib.crc32(data)).pack()
+        beat += len(data) // BEAT
+    payload = b"".join(data for data, _ in packed)
+    body = directory + rope
+    for text, offset in zip(texts, offsets):
+        body += bytes(offset - HEADER_BYTES - len(body)) + text
+    body += bytes(payload_offset - HEADER_BYTES - len(body))
+    mantissa, exponent = split_scale(np.log2(np.e) / np.sqrt(config.head_dim))
+    values = (MAGIC, VERSION, payload_offset + len(payload), 0, payload_offset, len(payload), zlib.crc32(payload),
+              config.dim, config.hidden_dim, config.n_layers, config.n_heads, config.n_kv_heads, config.head_dim,
+              config.vocab_size, config.seq_len, int(config.tied), round(config.dim * config.norm_epsilon * 2 ** 32),
+              mantissa | (exponent & 0xff) << 16, config.norm_epsilon, config.rope_theta, entries_offset, len(packed),
+              rope_offset, offsets[0], len(texts[0]), offsets[1], len(texts[1]), offsets[2], len(texts[2]))
+    header = bytearray(HEADER.pack(*values).ljust(HEADER_BYTES, b"\0"))
+    struct.pack_into("<I", header, 12, zlib.crc32(bytes(header[CHECKED_FROM:]) + body))
+    return bytes(header) + body + payload
+
+
+def _rope(config: ModelConfig) -> np.ndarray:
+    i = np.arange(config.head_dim // 2)
+    turns = config.rope_theta ** (-2.0 * i / config.head_dim) / (2 * np.pi)
+    return np.round(turns * 2.0 ** 32).astype(np.uint64)
+
+
+def check(config: ModelConfig) -> None:
+    """Refuse shapes that the layout cannot hold."""
+    for name in ("dim", "hidden_dim", "n_layers", "n_heads", "n_kv_heads", "head_dim", "vocab_size", "seq_len"):
+        if getattr(config, name) < 1:
+            raise ImageError(f"{name} is {getattr(config, name)}: expected at least 1")
+    if config.dim % 16 or config.q_dim % 16:
+        raise ImageError(f"dim {config.dim} and n_heads * head_dim {config.q_dim} must be multiples of 16")
+    if config.head_dim % 8 or config.head_dim > 128:
+        raise ImageError(f"head_dim {config.head_dim} must be a multiple of 8 up to 128")
+    if config.n_heads % config.n_kv_heads:
+        raise ImageError(f"n_heads {config.n_heads} must be a multiple of n_kv_heads {config.n_kv_heads}")
+
+
+@dataclass
+class Image:
+    """A parsed image."""
+    data: bytes
+    config: ModelConfig
+    header: dict
+    entries: tuple[Entry, ...]
+
+    @classmethod
+    def parse(cls, data: bytes) -> "Image":
+        """Check and read; raises :class:`ImageError` with what is wrong."""
+        if len(data) < HEADER_BYTES:
+            raise ImageError(f"the image is {len(data)} bytes, shorter than its header: copy it again")
+        h = dict(zip((name for name, _, _ in HEADER_FIELDS), HEADER.unpack_from(data)))
+        if h["magic"] != MAGIC:
+            raise ImageError("not a model image (no LLMI at its start): make one with llama2-host convert")
+        if h["version"] != VERSION:
+            raise ImageError(f"image version {h['version']}, this program reads {VERSION}: convert the checkpoint again")
+        if len(data) != h["file_bytes"]:
+            raise ImageError(f"the image is {len(data)} bytes, its header says {h['file_bytes']}: copy it again")
+        if (not HEADER_BYTES <= h["payload_offset"] <= len(data)
+                or zlib.crc32(data[CHECKED_FROM:h["payload_offset"]]) != h["header_crc"]):
+            raise ImageError("the image's header is damaged (CRC): copy or convert it again")
+        if zlib.crc32(data[h["payload_offset"]:]) != h["payload_crc"]:
+            raise ImageError("the image's weights are damaged (CRC): copy or convert it again")
+        config = ModelConfig(*(h[n] for n in ("dim", "hidden_dim", "n_layers", "n_heads", "n_kv_heads", "head_dim",
+                                              "vocab_size", "seq_len")),
+                             float(h["norm_epsilon"]), float(h["rope_theta"]), bool(h["tied"]))
+        entries = []
+        for i in range(h["entries_count"]):
+            *fields, crc, _, _ = ENTRY.unpack_from(data, h["entries_offset"] + i * ENTRY.size)
+            entries.append(Entry(Kind(fields[0]), Format(fields[1]), *fields[2:], crc))
+        return cls(bytes(data), config, h, tuple(entries))
+
+    def _section(self, name: str) -> bytes:
+        at = self.header[f"{name}_offset"]
+        return self.data[at:at + self.header[f"{name}_bytes"]]
+
+    @property
+    def tokenizer(self) -> bytes:
+        return self._section("tokenizer")
+
+    @property
+    def template(self) -> str:
+        return self._section("template").decode()
+
+    @property
+    def provenance(self) -> str:
+        return self._section("provenance").decode()
+
+    @cached_property
+    def rope(self) -> np.ndarray:
+        """Turns per position * 2**32, (head_dim / 2,)."""
+        return np.frombuffer(self.data, "<u4", self.config.head_dim // 2, self.header["rope_offset"]).astype(np.int64)
+
+    def beats(self, entry: Entry) -> bytes:
+        return self.data[entry.offset_beats * BEAT:(entry.offset_beats + entry.beats) * BEAT]
+
+    def gain(self, entry: Entry) -> np.ndarray:
+        return np.frombuffer(self.beats(entry), "<i2", entry.rows).astype(np.int64)
+
+    def tensor(self, entry: Entry) -> Quantised:
+        return packing.unpack(self.beats(entry), rows=entry.rows, columns=columns(self.config, entry.kind),
+                              format=entry.format.name.lower(), group=entry.group, exponent=entry.exponent)
+
+    @property
+    def embedding(self) -> Entry:
+        return self.entries[-1]
+
+
+
+def row_layout(config: ModelConfig) -> tuple[int, int]:
+    """Header beats and beats in all of one position's row in a layer of the K/V cache."""
+    head = -(-2 * config.n_kv_heads // BEAT)
+    return head, head + 2 * config.kv_dim * 2 // BEAT

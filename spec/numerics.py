@@ -1,0 +1,99 @@
+"""Number formats and the roundings that golden and hardware share, one name each.
+
+All values are integers. A real value is ``mantissa * 2**exponent``; the exponent of a fixed format is minus its
+number of fraction bits.
+"""
+import numpy as np
+
+from spec.tables import weight
+
+WORD = 16              #: activations per word: one per lane
+CHUNK = 32             #: activations that share an exponent
+MANTISSA_BITS = 16     #: signed width of an activation, of a K or V element and of a norm gain
+RESIDUAL_FRACTION = 16 #: residual stream: signed Q16.16
+ROW_FRACTION = 18      #: rows of q, k, v, gate, up and logits: signed Q14.18
+HIDDEN_FRACTION = 22   #: SiLU(gate) * up: signed Q26.22
+OUTPUT_FRACTION = 33   #: attention output before it is quantised: signed Q15.33
+SCORE_FRACTION = 16    #: scores, in log2 units: signed Q16.16
+WEIGHT_FRACTION = 14   #: softmax weight p: 2**14 is 1.0, at most 2**16 - 1
+WIDE = 48              #: signed width of whatever the quantiser takes, and of row and value accumulators
+SCALE_BITS = 12        #: unsigned mantissa of a weight group's scale
+HEADROOM = 2           #: the running maximum is raised when a score exceeds it by this many powers of two
+LOG2_E = 1549082005       #: log2(e) with 30 fraction bits
+MAX_SEQ_LEN = 1 << 16  #: |w * v| < 2**31: 2**16 positions fit the 48-bit accumulator
+
+
+def floor_shift(x, shift):
+    """``x >> shift``, towards minus infinity; ``shift`` beyond 63 acts as 63."""
+    return x >> np.minimum(shift, 63)
+
+
+def round_shift(x, shift):
+    """``x / 2**shift`` to the nearest integer, ties upwards. ``shift`` is 0..63; x fits 63 bits."""
+    shift = np.minimum(shift, 63)
+    return (x >> shift) + np.where(shift > 0, (x >> np.maximum(shift - 1, 0)) & 1, 0)
+
+
+def saturate(x, bits):
+    """Clamp to a signed field of ``bits``."""
+    return np.clip(x, -(1 << bits - 1), (1 << bits - 1) - 1)
+
+
+def bit_length(x) -> np.ndarray:
+    """Bits of a non-negative integer below 2**62, elementwise; 0 for 0."""
+    x = np.asarray(x, np.int64)
+    n = np.zeros(x.shape, np.int64)
+    for step in (32, 16, 8, 4, 2, 1):
+        big = x >= (np.int64(1) << step)
+        n += np.where(big, step, 0)
+        x = np.where(big, x >> step, x)
+    return n + (x > 0)
+
+
+def quantise(values):
+    """Quantise groups to 16-bit mantissas that share the smallest exponent >= 0 that holds them.
+
+    values: int64 (..., group), 48 bits signed. Returns mantissas int64 of the same shape and exponents (...,).
+    A value that rounds up to 2**15 saturates.
+    """
+    values = np.asarray(values, np.int64)
+    magnitude = np.bitwise_or.reduce(values ^ (values >> 63), axis=-1)
+    exponent = np.maximum(bit_length(magnitude) - (MANTISSA_BITS - 1), 0)
+    mantissa = np.minimum(round_shift(values, exponent[..., None]), (1 << MANTISSA_BITS - 1) - 1)
+    return mantissa, exponent
+
+
+def split_scale(value: float, bits: int = 16) -> tuple[int, int]:
+    """Write a positive real as ``mantissa * 2**exponent`` with a mantissa of exactly ``bits`` bits."""
+    if not value > 0:
+        raise ValueError(f"a scale must be positive, not {value}")
+    mantissa, exponent = np.frexp(value)
+    m = int(round(float(mantissa) * (1 << bits)))
+    if m == 1 << bits:
+        m, exponent = m >> 1, exponent + 1
+    return m, int(exponent) - bits
+
+
+def pack_scale(value: float) -> int:
+    """A positive real as the core's scale word: 16-bit mantissa, signed exponent in bits 23:16."""
+    mantissa, exponent = split_scale(value)
+    return mantissa | (exponent & 0xff) << 16
+
+
+def logit_scale(temperature: int) -> int:
+    """Model.LOGIT_SCALE, log2(e) / temperature, of a temperature in Q16.16: the exact quotient, rounded down to 16 bits."""
+    quotient = (LOG2_E << 32) // temperature                # 30 + 32 - 16 = 46 fraction bits
+    n = quotient.bit_length()
+    return (quotient >> n - 16) | ((n - 16 - 46) & 0xff) << 16
+
+
+def logit_to_log2(logit, scale: int):
+    """A logit, Q14.18, in log2 units, Q16.16, by the scale word ``scale``."""
+    mantissa, exponent = scale & 0xffff, (scale >> 16 & 0xff) - (scale >> 16 & 0x80) * 2
+    shift = ROW_FRACTION - SCORE_FRACTION - exponent
+    return saturate(round_shift(np.asarray(logit, np.int64) * mantissa, max(shift, 0)), 32)
+
+
+def exp2_weight(log2, maximum):
+    """Softmax weight of a score in log2 units, Q16.16, against an integer reference exponent."""
+    return weight(np.asarray(log2, np.int64) - (np.asarray(maximum, np.int64) << SCORE_FRACTION))

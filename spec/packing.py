@@ -1,0 +1,153 @@
+"""Quantised tensors and how their codes and scales are laid out in beats of the weight stream.
+
+A tensor is superblocks of 8 rows: G scale beats (G = weight groups per row; beat g holds the scale words of group g of the
+8 rows), then the data beats of its 4 row pairs. Of a pair, activation word k (16 columns) is two q8 beats (row 2i, row
+2i+1) or one q4 beat (low nibbles row 2i, high nibbles row 2i+1). Rows are padded to whole words with the zero code. The
+last superblock holds only the pairs that exist; an odd last row is paired with a row of zeros.
+"""
+from dataclasses import dataclass
+
+import numpy as np
+
+from spec.numerics import SCALE_BITS, WORD
+
+BEAT = 16               #: bytes
+SUPERBLOCK = 8          #: rows
+ZERO_POINT_LOW = 12     #: a scale word is {zero point: 4, mantissa: 12}
+
+
+@dataclass
+class Quantised:
+    """Real weights = (codes - zeros) * mantissas * 2**exponent, group by group along the columns."""
+    format: str             #: q8 or q4
+    group: int              #: 32 or 64 columns
+    codes: np.ndarray       #: int16 (rows, columns)
+    zeros: np.ndarray       #: int16 (rows, groups); 0 in q8
+    mantissas: np.ndarray   #: int16 (rows, groups), 0..4095
+    exponent: int           #: of the tensor
+
+    @property
+    def rows(self) -> int:
+        return self.codes.shape[0]
+
+    @property
+    def words(self) -> int:
+        """Activation words per row."""
+        return -(-self.codes.shape[1] // WORD)
+
+    def centred(self) -> np.ndarray:
+        """codes - zeros, int32 (rows, words * 16); 0 where padded."""
+        columns = self.codes.shape[1]
+        zeros = np.repeat(self.zeros, self.group, axis=1)[:, :columns]
+        out = np.zeros((self.rows, self.words * WORD), np.int32)
+        out[:, :columns] = self.codes.astype(np.int32) - zeros
+        return out
+
+    def real(self) -> np.ndarray:
+        """The weights as float32."""
+        columns = self.codes.shape[1]
+        scale = np.repeat(self.mantissas, self.group, axis=1)[:, :columns].astype(np.float64) * 2.0 ** self.exponent
+        return (self.centred()[:, :columns] * scale).astype(np.float32)
+
+
+def quantise(weights, *, format: str = "q8", group: int = 64) -> Quantised:
+    """Round to nearest, symmetric (q8) or with a 4-bit zero point (q4); scales rounded to 12-bit mantissas first."""
+    weights = np.asarray(weights, np.float32)
+    rows, columns = weights.shape
+    groups = -(-columns // group)
+    padded = np.zeros((rows, groups * group), np.float64)
+    padded[:, :columns] = weights
+    blocks = padded.reshape(rows, groups, group)
+    if format == "q8":
+        scale = np.abs(blocks).max(axis=2) / 127
+    else:
+        low, high = np.minimum(blocks.min(axis=2), 0), np.maximum(blocks.max(axis=2), 0)
+        scale = (high - low) / 15
+    mantissas, exponent = scale_mantissas(scale)
+    step = np.maximum(mantissas, 1)[:, :, None] * 2.0 ** exponent
+    if format == "q8":
+        zeros = np.zeros_like(mantissas)
+        codes = np.clip(np.round(blocks / step), -127, 127)
+    else:
+        zeros = np.clip(np.round(-low / step[:, :, 0]), 0, 15).astype(np.int64)
+        codes = np.clip(np.round(blocks / step) + zeros[:, :, None], 0, 15)
+    codes = codes.reshape(rows, -1)[:, :columns].astype(np.int16)
+    return Quantised(format, group, codes, zeros.astype(np.int16), mantissas.astype(np.int16), exponent)
+
+
+def carried_over(codes, scales, group: int) -> Quantised:
+    """int8 codes with a float scale per group along the row (llama2.c v2 where its groups do not straddle rows)."""
+    mantissas, exponent = scale_mantissas(np.asarray(scales, np.float64))
+    codes = np.asarray(codes, np.int16)
+    return Quantised("q8", group, codes, np.zeros_like(mantissas, np.int16), mantissas.astype(np.int16), exponent)
+
+
+def scale_mantissas(scales) -> tuple[np.ndarray, int]:
+    """12-bit mantissas of non-negative scales that share one exponent."""
+    largest = float(scales.max(initial=0))
+    if largest == 0:
+        return np.zeros(scales.shape, np.int64), -24
+    exponent = int(np.floor(np.log2(largest))) - SCALE_BITS + 1
+    if round(largest / 2.0 ** exponent) >= 1 << SCALE_BITS:
+        exponent += 1
+    return np.round(scales / 2.0 ** exponent).astype(np.int64), exponent
+
+
+def scale_beats(words: int, group: int) -> int:
+    """Scale beats of a superblock: weight groups per row."""
+    return -(-words * WORD // group)
+
+
+def tensor_beats(rows: int, words: int, format: str, group: int) -> int:
+    """Beats of a packed tensor."""
+    pairs = (rows + 1) // 2
+    return -(-rows // SUPERBLOCK) * scale_beats(words, group) + pairs * words * (2 if format == "q8" else 1)
+
+
+def row_beats(words: int, format: str, group: int) -> int:
+    """Beats that hold one row, as the embedding fetch reads it."""
+    return scale_beats(words, group) + words
+
+
+def pack(tensor: Quantised) -> bytes:
+    """The tensor's beats."""
+    rows, words, groups = tensor.rows, tensor.words, scale_beats(tensor.words, tensor.group)
+    blocks = -(-rows // SUPERBLOCK)
+    codes = np.zeros((blocks * SUPERBLOCK, words * WORD), np.int16)
+    if tensor.format == "q4":       # the zero code of a padded column is its group's zero point
+        codes[:rows] = np.repeat(tensor.zeros, tensor.group, axis=1)[:, :words * WORD]
+    codes[:rows, :tensor.codes.shape[1]] = tensor.codes
+    scales = np.zeros((blocks * SUPERBLOCK, groups), np.int64)
+    scales[:rows] = tensor.mantissas.astype(np.int64) | tensor.zeros.astype(np.int64) << ZERO_POINT_LOW
+    head = scales.reshape(blocks, SUPERBLOCK, groups).transpose(0, 2, 1).astype("<u2")
+    head = np.ascontiguousarray(head).view(np.uint8).reshape(blocks, -1)
+    pairs = codes.reshape(blocks * 4, 2, words, WORD)
+    if tensor.format == "q8":
+        data = pairs.transpose(0, 2, 1, 3).astype(np.int8).view(np.uint8)
+    else:
+        data = (pairs[:, 0] | pairs[:, 1] << 4).astype(np.uint8)
+    body = np.ascontiguousarray(data).reshape(blocks, -1)
+    packed = np.concatenate([head, body], axis=1).tobytes()
+    return packed[:tensor_beats(rows, words, tensor.format, tensor.group) * BEAT]
+
+
+def unpack(data, *, rows: int, columns: int, format: str, group: int, exponent: int) -> Quantised:
+    """Inverse of :func:`pack`."""
+    words = -(-columns // WORD)
+    groups = scale_beats(words, group)
+    blocks = -(-rows // SUPERBLOCK)
+    stride = (groups + 4 * words * (2 if format == "q8" else 1)) * BEAT
+    padded = np.zeros(blocks * stride, np.uint8)
+    padded[:len(data)] = np.frombuffer(data, np.uint8)
+    padded = padded.reshape(blocks, stride)
+    scales = np.ascontiguousarray(padded[:, :groups * BEAT]).view("<u2").reshape(blocks, groups, SUPERBLOCK)
+    scales = scales.transpose(0, 2, 1).reshape(-1, groups)[:rows]
+    body = np.ascontiguousarray(padded[:, groups * BEAT:])
+    if format == "q8":
+        codes = body.view(np.int8).reshape(blocks * 4, words, 2, WORD).transpose(0, 2, 1, 3)
+    else:
+        nibbles = body.reshape(blocks * 4, words, WORD)
+        codes = np.stack([nibbles & 15, nibbles >> 4], axis=1)
+    codes = codes.reshape(-1, words * WORD)[:rows, :columns].astype(np.int16)
+    return Quantised(format, group, codes, (scales >> ZERO_POINT_LOW).astype(np.int16),
+                     (scales & 0xfff).astype(np.int16), exponent)
