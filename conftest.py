@@ -28,6 +28,8 @@ def pytest_sessionfinish(session):
 
 
 def pytest_terminal_summary(terminalreporter, config):
+    if not is_controller(config):
+        return
     found = skips(config)
     lines = [f"{count} skipped: {reason}" + ("" if EXCUSE in reason else "  <- not an accepted reason: the run fails")
              for reason, count in sorted(found.items())]
