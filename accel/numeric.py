@@ -1,0 +1,42 @@
+"""The roundings of spec.numerics in gateware: one name, one rounding."""
+from amaranth.hdl import Cat, Const, Mux, Signal, signed, unsigned
+
+
+def floor_shift(m, x, shift, *, name="floored"):
+    """``x >> shift`` for signed ``x``; any shift of at least the width gives the sign. Combinational."""
+    out = Signal(signed(len(x)), name=name)
+    bits = (len(x) - 1).bit_length()
+    large = shift[bits:].any() if len(shift) > bits else Const(0, 1)
+    m.d.comb += out.eq(Mux(large, x.as_signed() >> (len(x) - 1), x.as_signed() >> shift[:bits]))
+    return out
+
+
+def round_shift(m, x, shift, *, name="rounded"):
+    """``x / 2**shift`` to nearest, ties upwards, for signed ``x`` and unsigned ``shift``. Combinational."""
+    doubled = Cat(Const(0, 1), x).as_signed()
+    wide = floor_shift(m, doubled, shift, name=name + "_doubled")
+    out = Signal(signed(len(x) + 1), name=name)
+    m.d.comb += out.eq((wide >> 1) + wide[0])
+    return out
+
+
+def saturate(m, x, bits, *, name="saturated"):
+    """Clamp signed ``x`` to ``bits``; returns (value, flag). Combinational."""
+    out, flag = Signal(signed(bits), name=name), Signal(name=name + "_flag")
+    top = x[bits - 1:]
+    m.d.comb += [
+        flag.eq(top.any() & ~top.all()),
+        out.eq(Mux(flag, Cat((~x[-1]).replicate(bits - 1), x[-1]).as_signed(), x[:bits].as_signed())),
+    ]
+    return out, flag
+
+
+def bit_length(m, x, *, name="bits"):
+    """Number of significant bits of unsigned ``x``. Combinational priority encoder."""
+    out = Signal(range(len(x) + 1), name=name)
+    with m.If(0):
+        pass
+    for i in reversed(range(len(x))):
+        with m.Elif(x[i]):
+            m.d.comb += out.eq(i + 1)
+    return out

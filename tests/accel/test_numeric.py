@@ -1,0 +1,56 @@
+"""Roundings and tables in gateware equal spec.numerics and spec.tables."""
+import numpy as np
+import pytest
+from amaranth.hdl import Module, Signal, signed
+
+from accel import numeric
+from accel.table import InterpolatedTable
+from spec import numerics, tables
+from tests.accel.streams import simulate
+
+
+@pytest.mark.parametrize("table", tables.TABLES, ids=lambda t: t.name)
+def test_table_equals_spec(table):
+    dut = InterpolatedTable(table)
+    rng = np.random.default_rng(1)
+    index = rng.integers(0, len(table.base), 300)
+    t = rng.integers(0, 1 << table.t_bits, 300)
+    t[:4] = (1 << table.t_bits) - 1
+    values = []
+
+    async def drive(ctx):
+        for i in range(300 + dut.latency):
+            if i < 300:
+                ctx.set(dut.index, int(index[i]))
+                ctx.set(dut.t, int(t[i]))
+            if i >= dut.latency:
+                values.append(ctx.get(dut.value))
+            await ctx.tick()
+
+    simulate(dut, drive)
+    assert values == table(index, t).tolist()
+
+
+def test_roundings_equal_spec():
+    m = Module()
+    x, shift = Signal(signed(40)), Signal(7)
+    rounded = numeric.round_shift(m, x, shift)
+    floored = numeric.floor_shift(m, x, shift)
+    clamped, flag = numeric.saturate(m, x, 16)
+    length = numeric.bit_length(m, x.as_unsigned()[:39])
+    rng = np.random.default_rng(2)
+    cases = [(int(rng.integers(-1 << 39, 1 << 39)) >> int(rng.integers(40)), int(rng.integers(128))) for _ in range(500)]
+    cases += [(-(1 << 39), s) for s in (0, 1, 38, 39, 40, 41, 63, 127)] + [((1 << 39) - 1, 40), (-1, 1), (1, 1), (3, 1)]
+
+    async def drive(ctx):
+        for value, s in cases:
+            ctx.set(x, value)
+            ctx.set(shift, s)
+            assert ctx.get(rounded) == numerics.round_shift(np.int64(value), s), (value, s)
+            assert ctx.get(floored) == numerics.floor_shift(np.int64(value), s)
+            assert ctx.get(clamped) == numerics.saturate(value, 16)
+            assert ctx.get(flag) == (numerics.saturate(value, 16) != value)
+            assert ctx.get(length) == (value & (1 << 39) - 1).bit_length()
+            await ctx.delay(1e-9)
+
+    simulate(m, drive)
