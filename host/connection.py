@@ -94,7 +94,7 @@ def put(device: Device, model: Model | None, *, tokenizer=None, progress: Progre
     if model is None:
         device.require_model()
         return model_on(device, tokenizer=tokenizer, template=template, progress=progress)
-    if not device.holds(header_crc=model.image.header_crc, payload_crc=model.image.payload_crc):
+    if not device.holds(header_crc=model.header_crc, payload_crc=model.payload_crc):
         fit.check(model.config, len(model.data), device.info)
         device.load(model.data, progress=progress)
         device.require_model()

@@ -1,6 +1,7 @@
 """Turns what a user names as a model, an image or a checkpoint, into an image in memory with its tokenizer and template."""
 import hashlib
 import os
+import struct
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +12,7 @@ from host.progress import Progress
 from host.template import Template
 from host.tokenizer import Tokenizer, TokenizerError
 from spec import image as image_module
-from spec.image import MAGIC, Image, ImageError
+from spec.image import MAGIC, Image
 from spec.model import ModelConfig
 
 FORMATS = ("q8", "q4")
@@ -49,11 +50,19 @@ class Model:
             return cls(cached.read_bytes(), cached)
         data = convert(source, path, tokenizer=tokenizer, format=format, group=group, seq_len=seq_len,
                        template=template, progress=progress)
-        return cls(data, _keep(cached, data))
+        return cls(data, keep(cached, data))
 
     @cached_property
     def image(self) -> Image:
         return parse(self.data, self.path or "the image")
+
+    @property
+    def header_crc(self) -> int:
+        return self.image.header["header_crc"]
+
+    @property
+    def payload_crc(self) -> int:
+        return self.image.header["payload_crc"]
 
     @property
     def config(self) -> ModelConfig:
@@ -84,24 +93,20 @@ def convert(source: checkpoint.Checkpoint, path: Path, *, tokenizer: str | Path 
     text = Template.from_text(template).to_text() if template else ""
     try:
         return image_module.build(source.config, source.tensors, format=format, groups=source.groups,
-                                  tokenizer=vocabulary, template=text, **options)
-    except (ImageError, ValueError) as error:
+                                  tokenizer=vocabulary, template=text, provenance=f"{path.name} ({source.source})", **options)
+    except ValueError as error:
         raise ModelError(f"{path}: cannot become a model image: {error}") from error
 
 
 def parse(data: bytes, name) -> Image:
     try:
         return Image.parse(data)
-    except ImageError as error:
+    except (ValueError, struct.error) as error:         # ImageError is a ValueError
         raise ModelError(f"{name}: {error}") from error
 
 
 def is_image(data: bytes) -> bool:
-    return data[:len(_magic())] == _magic()
-
-
-def _magic() -> bytes:
-    return MAGIC if isinstance(MAGIC, bytes) else int(MAGIC).to_bytes(4, "little")
+    return data[:len(MAGIC)] == MAGIC
 
 
 def read_file(path: Path) -> bytes:
@@ -116,7 +121,7 @@ def read_file(path: Path) -> bytes:
 def find_tokenizer(checkpoint_path: Path, vocab_size: int) -> Path | None:
     """The tokenizer that lies beside a checkpoint: under its name, or one of llama2.c's. Others' sizes do not fit."""
     names = (checkpoint_path.stem, f"tok{vocab_size}", "tokenizer")
-    for path in (checkpoint_path.parent / (name + suffix) for name in names for suffix in (".model", ".bin")):
+    for path in (checkpoint_path.parent / (name + suffix) for name in names for suffix in (".bin", ".model")):
         if path.exists() and path.name != checkpoint_path.name:
             try:
                 Tokenizer.load(path, vocab_size)
@@ -160,8 +165,8 @@ def _digest(data: bytes, tokenizer: str | Path | None, *options) -> str:
     return digest.hexdigest()[:32]
 
 
-def _keep(path: Path, data: bytes) -> Path | None:
-    """Write a cache entry at one stroke; a cache that cannot be written is no error."""
+def keep(path: Path, data: bytes) -> Path | None:
+    """Write a cache entry at one stroke, and say where; a cache that cannot be written is no error."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(f".{os.getpid()}.part")

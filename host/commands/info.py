@@ -6,6 +6,7 @@ from host import checkpoint
 from host.fit import kv_bytes
 from host.model import Model, is_image, read_file
 from host.progress import quantity
+from spec.image import Kind
 from spec.model import ModelConfig
 
 
@@ -46,12 +47,11 @@ def image_lines(model: Model) -> list[str]:
         f"tokenizer   {f'{tokenizer.vocab_size} entries' if tokenizer else 'none'}",
         f"template    {model.template.name}",
         f"provenance  {image.provenance or 'none'}",
-        f"CRC         header {image.header_crc:#010x}, tensors {image.payload_crc:#010x}",
+        f"CRC         header {model.header_crc:#010x}, tensors {model.payload_crc:#010x}",
     ]
 
 
 def weights(image) -> str:
     """The formats and group sizes that occur."""
-    from spec.image import Format, Kind
-    found = {f"{Format(entry.format).name.lower()} g{entry.group}" for entry in image.entries if entry.kind != Kind.GAIN}
+    found = {f"{entry.format.name.lower()} g{entry.group}" for entry in image.entries if entry.kind != Kind.GAIN}
     return " and ".join(sorted(found))

@@ -17,5 +17,5 @@ def run(args: argparse.Namespace) -> int:
         raise HostError("load needs --port URL: the board or running simulator that takes the model")
     with options.open_backend(args, progress) as backend:
         progress.note(f"the device holds {backend.device.info.name or args.model.name}, "
-                      f"{quantity(len(backend.model.data))}, verified (CRC {backend.model.image.payload_crc:#010x})")
+                      f"{quantity(len(backend.model.data))}, verified (CRC {backend.model.payload_crc:#010x})")
     return 0

@@ -1,0 +1,53 @@
+"""Reads a device's own model back as far as a client needs it: shapes, directory, tokenizer and template, not the weights."""
+import struct
+import zlib
+from pathlib import Path
+
+from host.device import Device
+from host.errors import HostError
+from host.model import Model, cache_directory, keep
+from host.progress import Progress
+from host.tokenizer import Tokenizer
+from spec.image import CHECKED_FROM, HEADER, HEADER_BYTES, HEADER_FIELDS
+
+NAMES = [name for name, _, _ in HEADER_FIELDS]
+
+
+def model_on(device: Device, *, tokenizer: str | Path | None = None, template: str | None = None,
+             progress: Progress = Progress.silent) -> Model:
+    """The device's model without its weights; what was read once is taken from the cache."""
+    info = device.info
+    cached = cache_directory() / f"device-{info.header_crc:08x}-{info.payload_crc:08x}.head"
+    head = cached.read_bytes() if cached.exists() else b""
+    if not is_head(head, info.header_crc):
+        head = read_head(device, progress)
+        if not is_head(head, info.header_crc):
+            raise HostError("the image on the device is damaged (CRC of its header): load it again with --model")
+        keep(cached, head)
+    model = Model(without_weights(head), template_text=template)
+    if tokenizer is not None:
+        model.tokenizer_file = Tokenizer.load(tokenizer, model.config.vocab_size)
+    return model
+
+
+def read_head(device: Device, progress: Progress) -> bytes:
+    """Everything before the weights."""
+    first = device.read(0, HEADER_BYTES)
+    size = HEADER.unpack_from(first)[NAMES.index("payload_offset")]
+    if not HEADER_BYTES <= size <= device.info.image_bytes:
+        raise HostError("the image on the device is damaged (its header): load it again with --model")
+    return first + device.read(HEADER_BYTES, size - HEADER_BYTES, progress=progress, label="reading the device's tokenizer")
+
+
+def is_head(head: bytes, header_crc: int) -> bool:
+    return len(head) >= HEADER_BYTES and zlib.crc32(head[CHECKED_FROM:]) == header_crc
+
+
+def without_weights(head: bytes) -> bytes:
+    """The same image with an empty weight stream, which a parser takes as whole."""
+    values = dict(zip(NAMES, HEADER.unpack_from(head)))
+    values |= {"file_bytes": len(head), "payload_bytes": 0, "payload_crc": zlib.crc32(b"")}
+    data = bytearray(HEADER.pack(*values.values()).ljust(HEADER_BYTES, b"\0") + head[HEADER_BYTES:])
+    offset = struct.calcsize("<" + "".join(code for _, code, _ in HEADER_FIELDS[:NAMES.index("header_crc")]))
+    struct.pack_into("<I", data, offset, zlib.crc32(bytes(data[CHECKED_FROM:])))
+    return bytes(data)

@@ -1,0 +1,263 @@
+"""The command line as users meet it: a process, its exit status, one line for every kind of bad input."""
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from host.checkpoint.write import pack_v0
+from host.model import Model
+from host.tokenizer import Tokenizer
+from spec.model import ModelConfig
+from spec.protocol import ModelState, Opcode, Status, Subject
+from tests.host.fake_device import FakeDevice
+from tests.host.generated import random_tensors
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = ModelConfig(dim=32, hidden_dim=48, n_layers=1, n_heads=4, n_kv_heads=2, head_dim=8, vocab_size=259, seq_len=32)
+TOKENIZER = Tokenizer([b"<unk>", b"\n<s>\n", b"\n</s>\n"] + [b"<0x%02X>" % byte for byte in range(256)], [0.0] * 259)
+WAIT_S = 60
+
+
+@pytest.fixture
+def files(tmp_path):
+    """A checkpoint, its tokenizer beside it, and its image."""
+    (tmp_path / "tiny.bin").write_bytes(pack_v0(CONFIG, random_tensors(CONFIG)))
+    (tmp_path / "tokenizer.bin").write_bytes(TOKENIZER.pack())
+    model = Model.load(tmp_path / "tiny.bin")
+    (tmp_path / "tiny.llm").write_bytes(model.data)
+    return tmp_path
+
+
+@pytest.fixture
+def holding(files):
+    """A device that holds the image."""
+    model = Model.load(files / "tiny.llm")
+    with FakeDevice(memory=model.data, image_bytes=len(model.data), header_crc=model.header_crc, seq_len=CONFIG.seq_len,
+                    payload_crc=model.payload_crc, vocab_size=CONFIG.vocab_size,
+                    script=lambda position: 3 + ord("a") + position % 26) as device:
+        yield device
+
+
+def start(*arguments):
+    return subprocess.Popen([sys.executable, "-m", "host", *map(str, arguments)], cwd=ROOT, text=True, stdin=subprocess.PIPE,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def run(*arguments, stdin="", status=0):
+    process = start(*arguments)
+    output, errors = process.communicate(stdin, timeout=WAIT_S)
+    assert "Traceback" not in errors
+    assert process.returncode == status, errors
+    return output, errors
+
+
+def refusal(*arguments, notes=0):
+    """The one line of an error; ``notes`` lines of progress may come before it."""
+    output, errors = run(*arguments, status=1)
+    assert not output
+    lines = errors.strip().splitlines()
+    assert len(lines) <= 1 + notes, errors
+    assert lines[-1].startswith("llama2-host: ")
+    return lines[-1]
+
+
+# Bad input ----------------------------------------------------------------------------------------
+
+def test_asks_to_choose_a_device(files):
+    assert "--port URL (a board or a running simulator), --sim, or --golden" in refusal("generate", "--model", files / "tiny.bin")
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 10, b"hello, this is no model" * 50])
+def test_foreign_checkpoint(files, content):
+    (files / "foreign.bin").write_bytes(content)
+    assert "foreign.bin" in refusal("info", files / "foreign.bin")
+    assert "foreign.bin" in refusal("generate", "--golden", "--model", files / "foreign.bin")
+
+
+def test_truncated_checkpoint(files):
+    (files / "short.bin").write_bytes((files / "tiny.bin").read_bytes()[:-100])
+    assert "truncated" in refusal("convert", files / "short.bin", "-o", files / "short.llm")
+    assert not (files / "short.llm").exists()
+
+
+def test_missing_file(files):
+    assert "nothing.bin" in refusal("generate", "--golden", "--model", files / "nothing.bin")
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-16], lambda data: data[:100],
+                                    lambda data: data[:-5] + bytes([data[-5] ^ 1]) + data[-4:]])
+def test_damaged_image(files, damage):
+    (files / "bad.llm").write_bytes(damage((files / "tiny.llm").read_bytes()))
+    assert "bad.llm" in refusal("generate", "--golden", "--model", files / "bad.llm")
+
+
+def test_tokenizer_of_another_size(files):
+    (files / "other.bin").write_bytes(Tokenizer(TOKENIZER.pieces + [b"more"], [0.0] * 260).pack())
+    for model in ("tiny.bin", "tiny.llm"):
+        line = refusal("generate", "--golden", "--model", files / model, "--tokenizer", files / "other.bin")
+        assert "tokenizer has 260 entries, the model has 259" in line
+
+
+def test_prompt_longer_than_the_context(files, holding):
+    for device in (["--golden", "--model", files / "tiny.llm"], ["--port", holding.url]):
+        line = refusal("generate", *device, "--prompt", "x" * 40, notes=2)
+        assert "the prompt has 42 tokens, the model's context 32 positions" in line
+
+
+def test_option_out_of_range(files):
+    assert "--temperature is from 0 to 100" in refusal("generate", "--golden", "--model", files / "tiny.llm", "--temperature", "-1")
+    assert "--steps is at least 1" in refusal("generate", "--golden", "--model", files / "tiny.llm", "--steps", "0")
+
+
+def test_unknown_option_is_a_usage_error():
+    run("generate", "--nonsense", status=2)
+
+
+def test_port_that_does_not_exist():
+    assert "port /dev/no-such-port does not exist" in refusal("stats", "--port", "/dev/no-such-port")
+    assert "nothing listens on socket://127.0.0.1:1" in refusal("generate", "--port", "socket://127.0.0.1:1")
+
+
+def test_serial_port_that_does_not_answer():
+    host_side, device_side = pty.openpty()
+    try:
+        line = refusal("stats", "--port", os.ttyname(device_side))
+        assert "does not answer HELLO: wrong port or baud rate? is the board powered and its bitstream loaded?" in line
+    finally:
+        os.close(host_side), os.close(device_side)
+
+
+def test_device_without_a_model():
+    with FakeDevice(model_state=ModelState.NONE) as device:
+        assert "the device has no model: name one with --model" in refusal("generate", "--port", device.url)
+
+
+def test_model_beyond_the_maxima(files):
+    with FakeDevice(model_state=ModelState.NONE, max_hidden_dim=32) as device:
+        line = refusal("generate", "--port", device.url, "--model", files / "tiny.bin", notes=1)
+        assert "the model's hidden_dim is 48, this device's maximum is 32" in line
+        assert Opcode.LOAD_BEGIN not in device.effects
+
+
+def test_model_beyond_the_dram(files):
+    size = -(-(files / "tiny.llm").stat().st_size // 2048) * 2048
+    with FakeDevice(model_state=ModelState.NONE, dram_bytes=size + 1536) as device:
+        line = refusal("load", "--port", device.url, "--model", files / "tiny.llm")
+        assert "the model needs" in line and "K/V cache of 32 positions 2.5 KiB" in line and "--seq-len 16" in line
+
+
+def test_damaged_image_on_the_device():
+    with FakeDevice(model_state=ModelState.REFUSED, model_status=Status.BAD_PAYLOAD, model_error=(0, 0x1234, 0x5678)) as device:
+        assert "CRC 0x00001234, should be 0x00005678: load it again" in refusal("generate", "--port", device.url)
+
+
+def test_refused_shapes_on_the_device():
+    error = (int(Subject.HEAD_DIM), 256, 128)
+    with FakeDevice(model_state=ModelState.REFUSED, model_status=Status.TOO_LARGE, model_error=error) as device:
+        assert "the model's head_dim is 256, this device's maximum is 128" in refusal("chat", "--port", device.url)
+
+
+# Ctrl-C -------------------------------------------------------------------------------------------
+
+def interrupted(process, device):
+    """Press Ctrl-C once a generation runs."""
+    deadline = time.monotonic() + WAIT_S
+    while Opcode.GENERATE not in device.effects and time.monotonic() < deadline:
+        time.sleep(0.02)
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+
+
+def test_ctrl_c_ends_a_generation_cleanly(holding):
+    holding.hold = True
+    process = start("generate", "--port", holding.url, "--prompt", "x")
+    interrupted(process, holding)
+    output, errors = process.communicate(timeout=WAIT_S)
+    assert process.returncode == 130 and "Traceback" not in errors
+    assert output == " x\n"
+    assert holding.effects[-1] == Opcode.ABORT
+
+
+def test_ctrl_c_returns_to_the_chat(holding):
+    holding.hold = True
+    process = start("chat", "--port", holding.url, "--prompt", "x")
+    interrupted(process, holding)
+    time.sleep(0.5)
+    holding.hold = False
+    output, errors = process.communicate("y\n/quit\n", timeout=WAIT_S)
+    assert process.returncode == 0, errors
+    assert "(stopped)" in errors and "Traceback" not in errors
+    assert holding.effects.count(Opcode.GENERATE) == 2
+
+
+# Good input ---------------------------------------------------------------------------------------
+
+def test_text_streams_to_stdout_and_figures_to_stderr(holding):
+    output, errors = run("generate", "--port", holding.url, "--prompt", "x", "--steps", 8, "--temperature", 0)
+    assert output == " xdefghi\n"
+    assert "tokens/s at 100 MHz, 1,000 cycles/token" in errors and "% of the DRAM roofline" in errors
+
+
+def test_ids_and_json(holding, files):
+    output, _ = run("generate", "--port", holding.url, "--prompt", "x", "--steps", 5, "--ids")
+    assert output.split() == ["1", "35", "123", "103", "104", "105"]
+    output, _ = run("generate", "--port", holding.url, "--prompt-ids", "1,35,123", "--steps", 5, "--json", "--model", files / "tiny.llm")
+    result = json.loads(output)
+    assert result["ids"] == [1, 35, 123, 103, 104, 105] and result["text"] == " xdef"
+    assert result["statistics"]["cycles_per_token"] == 1000
+    assert Opcode.LOAD not in holding.effects
+
+
+def test_chat_uploads_a_model_that_the_device_lacks(files):
+    image = (files / "tiny.llm").read_bytes()
+    with FakeDevice(model_state=ModelState.NONE, seq_len=32, script=lambda position: 3 + ord("a")) as device:
+        output, errors = run("chat", "--port", device.url, "--model", files / "tiny.bin", "--steps", 3, stdin="hi\n/quit\n")
+        assert output.strip() == "aaa"
+        assert bytes(device.memory) == image
+
+
+def test_trace_shows_frames(holding):
+    _, errors = run("generate", "--port", holding.url, "--prompt", "x", "--steps", 4, "--trace")
+    assert "> GENERATE #" in errors and "< TOKENS #" in errors and "< DONE #" in errors
+
+
+def test_golden_generates_the_same_with_the_same_seed(files):
+    one = run("generate", "--golden", "--model", files / "tiny.bin", "--steps", 12, "--seed", 7, "--ids")[0]
+    assert one == run("generate", "--golden", "--model", files / "tiny.llm", "--steps", 12, "--seed", 7, "--ids")[0]
+    assert len(one.split()) <= 13
+
+
+def test_convert_and_info(files):
+    run("convert", files / "tiny.bin", "-o", files / "out.llm", "--format", "q4", "--seq-len", 16)
+    for name in ("tiny.bin", "tiny.llm", "out.llm"):
+        output, _ = run("info", files / name)
+        assert "dim 32" in output and "vocabulary 259" in output
+    assert "q4" in output and "context 16" in output
+
+
+def test_stats(holding):
+    output, _ = run("stats", "--port", holding.url)
+    assert "classify" in output and "errors: none" in output
+    assert json.loads(run("stats", "--port", holding.url, "--json")[0])["phases"]["embed"]["cycles"] == 0
+
+
+def test_closed_output_is_no_traceback(holding):
+    process = start("generate", "--port", holding.url, "--steps", 20)
+    process.stdout.close()
+    assert "Traceback" not in process.stderr.read()
+    process.wait(WAIT_S)
+
+
+# Packaging ----------------------------------------------------------------------------------------
+
+def test_client_needs_no_hdl():
+    code = ("import sys, host.cli, host.commands, host.integer; "
+            "print([name for name in ('amaranth', 'litex', 'migen', 'accel', 'soc', 'targets') if name in sys.modules])")
+    output = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=WAIT_S)
+    assert output.stdout.strip() == "[]", output.stderr
