@@ -97,6 +97,7 @@ int puts(const char *text)
 	return 0;
 }
 
+#undef putchar
 int putchar(int character)
 {
 	return character;

@@ -42,27 +42,26 @@ static void refuse(enum status status, enum subject subject, uint32_t value, uin
 	refuse_with(status, &error);
 }
 
-/* Check the image in DRAM and make it the model. */
-static enum status install(void)
+/* Check the image in DRAM, of which present bytes are there, and make it the model. */
+static void install(uint32_t present)
 {
 	struct llama2_limits limits;
 
 	llama2_limits(&limits);
-	model.refused = image_install(&limits, &model.error);
+	model.refused = image_install(&limits, present, &model.error);
 	model.state = model.refused == STATUS_OK ? MODEL_STATE_READY :
 		      model.refused == STATUS_BAD_MAGIC ? MODEL_STATE_NONE : MODEL_STATE_REFUSED;
 	if (model.state == MODEL_STATE_READY)
 		generate_install(image_model()->vocab_size, image_model()->seq_len, limits.columns);
 	else
 		generate_install(0, 0, 0);
-	return model.refused;
 }
 
 void device_init(void)
 {
 	generate_install(0, 0, 0);
 	if (board_dram_ok())
-		install();
+		install(board_dram_bytes());
 }
 
 static uint64_t uptime(void)
@@ -184,7 +183,7 @@ static void load_end(void)
 	if (model.state == MODEL_STATE_LOADING) {
 		verified.cycles = llama2_cycles();
 		board_dram_publish();
-		install();
+		install(model.total);
 		verified.cycles = llama2_cycles() - verified.cycles;
 	} else {
 		verified.cycles = 0;

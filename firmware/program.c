@@ -31,7 +31,6 @@ static struct {
 	struct llama2_command commands[COMMANDS];
 	uint32_t count;      /* commands of a step that classifies */
 	uint32_t tensors;    /* tensors that have come */
-	bool complete;
 
 	struct program_step step;
 	uint32_t at;         /* next command */
@@ -39,22 +38,22 @@ static struct {
 	uint32_t row;        /* first beat of the step's row in layer 0's segment, counted from kv_base */
 } program;
 
-static void fill(uint32_t slot, uint32_t word0, const struct image_entry *entry, uint32_t base)
+static void fill(uint32_t slot, uint32_t word0, const struct image_entry *entry)
 {
 	struct llama2_command *command = &program.commands[slot];
 
 	command->words[0] = word0 | BITS(Q4, entry->format == IMAGE_FORMAT_Q4) | BITS(GROUP64, entry->group == 64) |
 			    BITS(EXPONENT, (uint8_t)entry->exponent);
 	command->words[1] = BITS(ROWS, entry->rows) | BITS(WORDS, entry->words);
-	command->words[2] = BITS(BASE, base);
+	command->words[2] = BITS(BASE, entry->offset_beats);
 	command->words[3] = BITS(BEATS, entry->beats);
 }
 
-static void fill_embed(const struct image_entry *entry, uint32_t base)
+static void fill_embed(const struct image_entry *entry)
 {
 	struct llama2_command *command = &program.commands[SLOT_EMBED];
 
-	fill(SLOT_EMBED, BITS(OPCODE, LLAMA2_OP_EMBED) | BITS(PHASE, LLAMA2_PHASE_EMBED), entry, base);
+	fill(SLOT_EMBED, BITS(OPCODE, LLAMA2_OP_EMBED) | BITS(PHASE, LLAMA2_PHASE_EMBED), entry);
 	command->words[1] = BITS(WORDS, entry->words); /* rows is the token, beats the position */
 	command->words[3] = 0;
 }
@@ -76,13 +75,12 @@ void program_begin(const struct program_shape *shape)
 	program.shape = *shape;
 	program.count = FIRST_LAYER + shape->n_layers * LAYER_COMMANDS + 1;
 	program.tensors = 0;
-	program.complete = false;
 	for (uint32_t layer = 0; layer < shape->n_layers; layer++)
 		fill_cache(layer);
 }
 
 /* The tensor of a layer, or false. */
-static bool layer_tensor(const struct image_entry *entry, uint32_t base, uint32_t index)
+static bool layer_tensor(const struct image_entry *entry, uint32_t index)
 {
 	uint32_t layer = index / LAYER_TENSORS;
 	uint32_t i = index % LAYER_TENSORS;
@@ -91,35 +89,34 @@ static bool layer_tensor(const struct image_entry *entry, uint32_t base, uint32_
 	if (entry->kind != layer_tensors[i].kind)
 		return false;
 	fill(slot, BITS(OPCODE, layer_tensors[i].op) | BITS(DEST, layer_tensors[i].dest) |
-	     BITS(PHASE, layer_tensors[i].phase) | BITS(FENCE, layer_tensors[i].fence), entry, base);
+	     BITS(PHASE, layer_tensors[i].phase) | BITS(FENCE, layer_tensors[i].fence), entry);
 	return true;
 }
 
-bool program_tensor(const struct image_entry *entry, uint32_t base)
+bool program_tensor(const struct image_entry *entry)
 {
 	uint32_t index = program.tensors++;
 	uint32_t layers = program.shape.n_layers * LAYER_TENSORS;
 
 	if (index == 0) {
-		fill(SLOT_GAIN, BITS(OPCODE, LLAMA2_OP_GAIN) | BITS(PHASE, LLAMA2_PHASE_OTHER), entry, base);
+		fill(SLOT_GAIN, BITS(OPCODE, LLAMA2_OP_GAIN) | BITS(PHASE, LLAMA2_PHASE_OTHER), entry);
 		return entry->kind == IMAGE_KIND_GAIN;
 	}
 	if (index <= layers)
-		return layer_tensor(entry, base, index - 1);
+		return layer_tensor(entry, index - 1);
 	if (index == layers + 1) {
 		fill(program.count - 1, BITS(OPCODE, LLAMA2_OP_MATVEC) | BITS(DEST, LLAMA2_DEST_LOGITS) |
-		     BITS(PHASE, LLAMA2_PHASE_CLASSIFY) | BITS(FENCE, 1), entry, base);
-		fill_embed(entry, base); /* unless an embedding of its own follows */
-		program.complete = entry->kind == IMAGE_KIND_CLASSIFIER;
-		return program.complete;
+		     BITS(PHASE, LLAMA2_PHASE_CLASSIFY) | BITS(FENCE, 1), entry);
+		fill_embed(entry); /* unless an embedding of its own follows */
+		return entry->kind == IMAGE_KIND_CLASSIFIER;
 	}
-	fill_embed(entry, base);
+	fill_embed(entry);
 	return index == layers + 2 && entry->kind == IMAGE_KIND_EMBEDDING;
 }
 
-bool program_complete(void)
+bool program_complete(bool tied)
 {
-	return program.complete;
+	return program.tensors == 1 + program.shape.n_layers * LAYER_TENSORS + (tied ? 1 : 2);
 }
 
 void program_start(const struct program_step *step)

@@ -31,10 +31,10 @@ struct program_step {
 
 /* Begin a program; then give it the image's tensors in the order of the directory. */
 void program_begin(const struct program_shape *shape);
-/* False if this is not the tensor that comes now. base is its first beat in DRAM. */
-bool program_tensor(const struct image_entry *entry, uint32_t base);
-/* All tensors have come. */
-bool program_complete(void);
+/* False if this is not the tensor that comes now. */
+bool program_tensor(const struct image_entry *entry);
+/* All tensors have come, an embedding of its own too unless it is tied to the classifier. */
+bool program_complete(bool tied);
 
 /* Begin to push a step; the last one must have been pushed. */
 void program_start(const struct program_step *step);

@@ -5,7 +5,6 @@
 #include "exp2.h"
 
 #define RECENT_WORDS 32u /* bits of the filter in front of the history's search */
-#define COIN_BITS 24u
 
 static struct {
 	const struct wire_generate *options;
@@ -19,7 +18,7 @@ static struct {
 	uint32_t recent[RECENT_WORDS];
 	int32_t maximum;        /* of the result being sampled */
 	uint64_t mass;
-	uint64_t lost;          /* weight that the penalty took from the candidates */
+	int64_t lost;           /* weight that the penalty took from the candidates */
 	uint32_t count;
 	const struct llama2_candidate *candidates; /* as ordered by the last choice */
 	uint32_t weights[LLAMA2_MAX_CANDIDATES]; /* of the ordered ones, from the end down */
@@ -102,7 +101,7 @@ static void penalise(struct llama2_candidate *candidates)
 		if (!is_recent(candidates[i].token))
 			continue;
 		candidates[i].logit = penalised(logit);
-		s.lost += weight(logit) - weight(candidates[i].logit);
+		s.lost += (int64_t)weight(logit) - weight(candidates[i].logit);
 	}
 }
 
@@ -147,7 +146,7 @@ static uint32_t coin(void)
 	s.random ^= s.random >> 12;
 	s.random ^= s.random << 25;
 	s.random ^= s.random >> 27;
-	return (uint32_t)(s.random * 0x2545F4914F6CDD1Dull >> 32) >> (32 - COIN_BITS);
+	return (uint32_t)(s.random * SAMPLING_MULTIPLIER >> 32) >> (32 - SAMPLING_COIN_BITS);
 }
 
 /* The token at target in the ordered candidates, which end the array; taken of them are ordered already. */
@@ -179,13 +178,13 @@ static uint32_t draw_truncated(struct llama2_candidate *heap, uint64_t mass, uin
 		total += w;
 		taken++;
 	}
-	return walk(heap, taken, random * total >> COIN_BITS);
+	return walk(heap, taken, random * total >> SAMPLING_COIN_BITS);
 }
 
 /* Choose among all candidates, in order only until the target is reached. */
 static uint32_t draw_all(struct llama2_candidate *heap, uint64_t mass, uint32_t random)
 {
-	uint64_t target = random * mass >> COIN_BITS;
+	uint64_t target = random * mass >> SAMPLING_COIN_BITS;
 	uint64_t total = 0;
 
 	for (uint32_t left = s.count; left != 0; left--) {
@@ -214,7 +213,7 @@ uint32_t sampler_choose(const struct llama2_result *result, struct llama2_candid
 	s.drawn = options->temperature != 0;
 	if (!s.drawn)
 		return candidates[0].token;
-	mass = s.mass > s.lost ? s.mass - s.lost : 0;
+	mass = (int64_t)s.mass > s.lost ? s.mass - s.lost : 0;
 	if (options->top_k != 0 || options->top_p % SAMPLING_ONE != 0 || options->min_p != 0)
 		return draw_truncated(candidates, mass, coin());
 	return draw_all(candidates, mass, coin());
@@ -231,7 +230,7 @@ void sampler_account(void)
 		kept += weight(s.candidates[i].logit);
 	s.draws++;
 	if (s.mass > kept)
-		s.dropped += ((s.mass - kept) << 32) / s.mass;
+		s.dropped += (((s.mass - kept) << SAMPLING_DROPPED_BITS) / s.mass) << (32 - SAMPLING_DROPPED_BITS);
 }
 
 uint32_t sampler_draws(void)

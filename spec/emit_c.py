@@ -3,7 +3,7 @@ import re
 import struct
 import sys
 
-from spec import frame, protocol, registers
+from spec import frame, image, numerics, packing, protocol, registers, sampling, tables
 from spec.wire import C_TYPES
 
 STRUCTURES = (protocol.Error, protocol.Hello, protocol.Device, protocol.LoadBegin, protocol.Load, protocol.Loaded,
@@ -102,6 +102,26 @@ def registers_section() -> str:
     return "\n".join(parts)
 
 
+def image_section() -> str:
+    return "\n".join([
+        define("IMAGE_MAGIC", f"{int.from_bytes(image.MAGIC, 'little'):#x}u"), define("IMAGE_VERSION", image.VERSION),
+        define("IMAGE_CHECKED_FROM", image.CHECKED_FROM), define("IMAGE_PAYLOAD_ALIGN", image.PAYLOAD_ALIGN),
+        define("BEAT_BYTES", packing.BEAT), define("PACKING_SUPERBLOCK", packing.SUPERBLOCK),
+        define("NUMERICS_WORD", numerics.WORD), "",
+        enum("image_kind", "IMAGE_KIND", image.Kind), enum("image_format", "IMAGE_FORMAT", image.Format),
+        structure("image_header", image.HEADER_FIELDS), structure("image_entry", image.ENTRY_FIELDS)])
+
+
+def sampling_section() -> str:
+    names = ("ONE", "MAX_TEMPERATURE", "MAX_PENALTY", "COIN_BITS", "DROPPED_BITS")
+    return "\n".join([
+        *[define(f"SAMPLING_{name}", f"{getattr(sampling, name)}u") for name in names],
+        define("SAMPLING_MULTIPLIER", f"{sampling.MULTIPLIER:#x}ull"), define("NUMERICS_LOG2_E", f"{numerics.LOG2_E}ull"),
+        define("NUMERICS_LOG2_SHIFT", numerics.ROW_FRACTION - numerics.SCORE_FRACTION),
+        define("EXP2_SHIFT", tables.EXP2.shift),
+        array("EXP2_BASE", tables.EXP2.base), array("EXP2_SLOPE", tables.EXP2.slope)])
+
+
 def header() -> str:
     """The whole header."""
     return "\n".join([
@@ -110,6 +130,8 @@ def header() -> str:
         "#pragma once", "#include <stdint.h>", "",
         "/* Wire protocol */", protocol_section(),
         "/* The core's registers, window and commands */", registers_section(),
+        "/* The model image */", image_section(),
+        "/* The sampler */", sampling_section(),
     ])
 
 

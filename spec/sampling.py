@@ -22,7 +22,8 @@ from spec.registers import MAX_CANDIDATES
 ONE = 1 << 16                    #: 1.0 in Q16.16
 MAX_TEMPERATURE = 100 * ONE
 MAX_PENALTY = 16 * ONE
-MASS_LIMIT = 1 << 32             #: 2**18 tokens of at most 2**14: 64 bits hold the products below
+MASS_LIMIT = 1 << 34             #: 2**18 tokens of less than 2**16; the candidates' share is below 2**22
+DROPPED_BITS = 28                #: to which the dropped share is computed
 COIN_BITS = 24
 MULTIPLIER = 0x2545F4914F6CDD1D  #: of xorshift64*, Ref: Vigna 2016, An experimental exploration of Marsaglia's xorshift generators
 WORD64 = (1 << 64) - 1
@@ -90,7 +91,11 @@ class Sampler:
         if self.penalising:
             first = max(0, position - self.options.repetition_window)
             recent = {self.history.get(at) for at in range(first, position)}
-        weight = lambda logit: exp2_weight(logit_to_log2(logit, self.scale), maximum)
+        scale = self.scale
+
+        def weight(logit):
+            return int(exp2_weight(logit_to_log2(logit, scale), maximum))
+
         kept, left = 0, mass
         order = []
         for token, logit in candidates:
@@ -105,7 +110,7 @@ class Sampler:
             return order[0][0]
         self.draws += 1
         if mass > kept:
-            self.dropped += (mass - kept << 32) // mass
+            self.dropped += (mass - kept << DROPPED_BITS) // mass << 32 - DROPPED_BITS
         return self._draw([(token, weight(logit)) for token, logit in order], max(left, 0))
 
     def _draw(self, order, mass: int) -> int:

@@ -2,7 +2,7 @@
 import struct
 from dataclasses import dataclass, field, fields
 
-C_TYPES = {"B": "uint8_t", "H": "uint16_t", "I": "uint32_t", "Q": "uint64_t", "i": "int32_t", "s": "char"}
+C_TYPES = {"B": "uint8_t", "H": "uint16_t", "I": "uint32_t", "Q": "uint64_t", "i": "int32_t", "s": "char", "b": "int8_t", "f": "float"}
 SIZES = {"B": 1, "H": 2, "I": 4, "Q": 8, "i": 4, "s": 1}
 
 

@@ -132,8 +132,7 @@ static void classify(const struct llama2_command *command)
 		if (FIELD(command, KEEP))
 			keep(core.candidates[slot], &result->kept, (struct llama2_candidate){id, logit});
 	}
-	result->maximum = exp2_logit(best, core.model[LLAMA2_MODEL_LOGIT_SCALE]);
-	result->maximum = FAKE_MAXIMUM(result->maximum);
+	result->maximum = exp2_logit(best, core.model[LLAMA2_MODEL_LOGIT_SCALE]) >> 16;
 	for (uint32_t id = 0; id < vocab && FIELD(command, KEEP); id++)
 		result->mass += exp2_weight(exp2_logit(fake_logit(core.tokens[column], position, id),
 			core.model[LLAMA2_MODEL_LOGIT_SCALE]), result->maximum);

@@ -4,8 +4,8 @@ import pytest
 from spec.protocol import (MAX_PROMPT, TOKEN_RING, Accepted, GenerateFlag, Generate, Hello, LoadBegin, Opcode, Reason, Resend,
                            Reset, ResetFlag, Stats, Status, Subject, Tokens)
 from spec.registers import Dest, Opcode as Op, Phase, encode
-from spec.sampling import ONE, Sampler
 from spec.numerics import exp2_weight, logit_to_log2
+from spec.sampling import ONE, Sampler
 from tests.firmware import library
 from tests.firmware.images import SEQ_LEN, VOCAB, layout, small_image
 from tests.firmware.library import Device
@@ -32,20 +32,20 @@ def greedy(device, token, position, count):
 
 def expected_commands(position, tokens, columns=1, argmax=False, classify=True, keep=False, dump=False):
     """The contract's program of one step, from the image's directory."""
-    image, kv_base, row_beats, seq_len = layout()
+    image, kv_base, row_beats, seq_len = layout(small_image())
     entries = iter(image.entries)
     common = dict(columns=columns - 1)
 
     def tensor(op, **fields):
         entry = next(entries)
-        return encode(op, base=image.base(entry), beats=entry.beats, rows=entry.rows, words=entry.words,
+        return encode(op, base=entry.offset_beats, beats=entry.beats, rows=entry.rows, words=entry.words,
                       q4=entry.format == 1, group64=entry.group == 64, exponent=entry.exponent, **common, **fields)
 
     program = [tensor(Op.GAIN, phase=Phase.OTHER)]
-    table = [entry for entry in image.entries][-1]
+    table = image.embedding
     for column in range(columns):
         program.append(encode(Op.EMBED, fence=column == 0, column=column, argmax=argmax, rows=0 if argmax else tokens[column],
-                              words=table.words, base=image.base(table), beats=position, q4=table.format == 1,
+                              words=table.words, base=table.offset_beats, beats=position, q4=table.format == 1,
                               group64=table.group == 64, exponent=table.exponent, phase=Phase.EMBED, **common))
     for layer in range(image.config.n_layers):
         segment = kv_base + layer * seq_len * row_beats
@@ -235,10 +235,11 @@ def test_sampled_tokens_are_the_specification_s(device, options):
         sampler.remember(position, prompt)
     for position in range(2, 32):
         row = logits(device, token, position)
-        logs = [logit_to_log2(logit, sampler.scale) for logit in row]
-        maximum = library.maximum(max(logs))
+        logs = [int(logit_to_log2(logit, sampler.scale)) for logit in row]
+        maximum = max(logs) >> 16
         best = sorted(range(VOCAB), key=lambda i: (-row[i], i))[:64]
-        token = sampler.choose(position + 1, [(i, row[i]) for i in best], sum(exp2_weight(s, maximum) for s in logs), maximum)
+        mass = sum(int(exp2_weight(s, maximum)) for s in logs)
+        token = sampler.choose(position + 1, [(i, row[i]) for i in best], mass, maximum)
         sampler.remember(position + 1, token)
         chosen.append(token)
     tokens, done = device.generate(ids=ids, max_new=30, **options)

@@ -9,7 +9,7 @@ import pytest
 from spec.numerics import exp2_weight, logit_scale, logit_to_log2
 from spec.protocol import MAX_HISTORY, Generate
 from spec.registers import MAX_CANDIDATES
-from spec.sampling import MAX_PENALTY, MAX_TEMPERATURE, ONE, Sampler, Xorshift, penalised
+from spec.sampling import MASS_LIMIT, MAX_PENALTY, MAX_TEMPERATURE, ONE, Sampler, Xorshift, penalised
 from tests.firmware import library
 
 Q18 = 1 << 18
@@ -21,13 +21,13 @@ def firmware(tmp_path_factory):
     return library.load(library.build(folder), folder / "copy.so")
 
 
-def unit(vocabulary, options):
-    """What the logit unit yields: candidates in any order, mass, maximum."""
+def unit(vocabulary, options, below=0):
+    """What the logit unit yields: candidates, mass, maximum; it may be one power of two ``below`` the largest."""
     scale = Sampler(options).scale
-    logs = [logit_to_log2(logit, scale) for logit in vocabulary]
-    maximum = library.maximum(max(logs))
+    logs = [int(logit_to_log2(logit, scale)) for logit in vocabulary]
+    maximum = (max(logs) >> 16) - below
     order = sorted(range(len(vocabulary)), key=lambda i: (-vocabulary[i], i))[:MAX_CANDIDATES]
-    return [(i, vocabulary[i]) for i in order], sum(exp2_weight(s, maximum) for s in logs), maximum
+    return [(i, vocabulary[i]) for i in order], sum(int(exp2_weight(s, maximum)) for s in logs), maximum
 
 
 def in_c(firmware, options, history, steps):
@@ -91,10 +91,10 @@ def test_firmware_chooses_the_same(firmware, seed):
         history = {at: rng.randrange(rng.choice([4, 300])) for at in range(max(0, position - MAX_HISTORY), position)}
         steps = []
         for at in range(position, position + 4):
-            candidates, mass, maximum = unit(random_logits(rng), options)
+            candidates, mass, maximum = unit(random_logits(rng), options, rng.randrange(2))
             rng.shuffle(candidates)
             # What the unit adds up in its own order may differ from the sum by rounding.
-            mass = max(0, mass + rng.choice([0, 0, 0, -1, -1000, 1, 1 << 14, 1 << 30]))
+            mass = max(0, min(MASS_LIMIT, mass + rng.choice([0, 0, 0, -1, -1000, 1, 1 << 14, 1 << 30, MASS_LIMIT])))
             steps.append((at, candidates, mass, maximum))
         assert in_c(firmware, options, history, steps) == in_python(options, history, steps), options
 
@@ -109,9 +109,9 @@ def test_firmware_has_the_same_weights(firmware):
     scales = [logit_scale(temperature) for temperature in (1, ONE // 2, ONE, 7 * ONE, MAX_TEMPERATURE)]
     for _ in range(20000):
         logit, scale = rng.randint(-(1 << 31), (1 << 31) - 1) >> rng.randrange(32), rng.choice(scales)
-        log2 = logit_to_log2(logit, scale)
+        log2 = int(logit_to_log2(logit, scale))
         assert firmware.exp2_logit(logit, scale) == log2
-        maximum = library.maximum(log2 + rng.randrange(20 << 16) if log2 < 1 << 30 else log2)
+        maximum = (log2 >> 16) - 1 + rng.randrange(20)
         assert firmware.exp2_weight(log2, maximum) == exp2_weight(log2, maximum)
 
 
@@ -125,6 +125,16 @@ def test_penalty_pulls_towards_less_likely():
     assert penalised(2 * Q18, 2 * ONE) == Q18
     assert penalised(-2 * Q18, 2 * ONE) == -4 * Q18
     assert penalised(-(1 << 31), MAX_PENALTY) == -(1 << 31)
+
+
+@pytest.mark.parametrize("temperature", [0.01, 0.3, 0.7, 1, 1.5, 80])
+def test_scale_is_log2_e_over_the_temperature(temperature):
+    temperature = int(temperature * ONE)
+    scale = logit_scale(temperature)
+    assert 1 << 15 <= scale & 0xffff
+    value = math.log2(math.e) / (temperature / ONE)
+    assert abs((scale & 0xffff) * 2.0 ** ((scale >> 16 ^ 0x80) - 0x80) / value - 1) < 2**-15
+    assert abs(logit_to_log2(Q18, scale) / 65536 - min(value, 32767.99)) < value * 2**-15 + 2**-16
 
 
 def draw(options, logits, count=20000):

@@ -1,0 +1,42 @@
+/* Powers of two for the sampler, by the table that the core uses too. */
+#include <generated/llama2_spec.h>
+
+#include "exp2.h"
+
+static const uint16_t base[] = EXP2_BASE;
+static const int16_t slope[] = EXP2_SLOPE;
+
+uint32_t exp2_logit_scale(uint32_t temperature)
+{
+	uint64_t quotient = ((uint64_t)NUMERICS_LOG2_E << 32) / temperature; /* 46 fraction bits */
+	int bits = 64 - __builtin_clzll(quotient);
+
+	return (uint32_t)(quotient >> (bits - 16)) | (uint32_t)((bits - 16 - 46) & 0xff) << 16;
+}
+
+int32_t exp2_logit(int32_t logit, uint32_t scale)
+{
+	/* At least 1: the temperature is at least 2**-16. */
+	int shift = NUMERICS_LOG2_SHIFT - (int8_t)(scale >> 16);
+	int64_t product = (int64_t)logit * (scale & 0xffff);
+
+	product = (product + (1ll << (shift - 1))) >> shift;
+	if (product > INT32_MAX)
+		return INT32_MAX;
+	if (product < INT32_MIN)
+		return INT32_MIN;
+	return (int32_t)product;
+}
+
+uint32_t exp2_weight(int32_t log2, int32_t maximum)
+{
+	int64_t difference = log2 - ((int64_t)maximum << 16);
+	int32_t d = (int32_t)difference;
+	uint32_t mantissa, shift;
+
+	if (difference < -(30 << 16))
+		return 0;
+	mantissa = base[d >> 8 & 0xff] + ((slope[d >> 8 & 0xff] * (d & 0xff)) >> EXP2_SHIFT);
+	shift = 1 - (d >> 16);
+	return shift == 0 ? mantissa : (mantissa >> shift) + (mantissa >> (shift - 1) & 1);
+}

@@ -1,0 +1,25 @@
+/* The model image at the start of DRAM: checked, then made the core's model. */
+#pragma once
+
+#include <stdint.h>
+
+#include "llama2.h"
+
+/* What the rest wants to know of the model that was installed. */
+struct image_model {
+	uint32_t bytes;
+	uint32_t header_crc;
+	uint32_t payload_crc;
+	uint32_t vocab_size;
+	uint32_t seq_len;
+	uint32_t kv_base;  /* first beat of the cache */
+	uint32_t kv_beats;
+	char name[32];     /* how its provenance begins; not ended if it is that long */
+};
+
+/* Check the image in DRAM, of which present bytes are there, against itself and against the core's limits; if it is good,
+ * write the model's constants and its program. Nothing may be queued. Returns STATUS_OK, or why not, with the numbers
+ * in error. */
+enum status image_install(const struct llama2_limits *limits, uint32_t present, struct wire_error *error);
+/* The model that was installed last. */
+const struct image_model *image_model(void);
