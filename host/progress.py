@@ -22,6 +22,10 @@ class Progress:
     def stderr(cls) -> "Progress":
         return cls(sys.stderr)
 
+    @property
+    def on_terminal(self) -> bool:
+        return self.stream is not None and self.stream.isatty()
+
     def note(self, text: str) -> None:
         """One line of its own."""
         if self.stream is None:
@@ -48,7 +52,8 @@ class Bar:
         self.progress, self.label, self.total, self.unit = progress, label, total, unit
         self.done = 0
         self.start_s = time.monotonic()
-        self._shown_s = float("-inf")
+        # A log says nothing about what is over at once, but its end.
+        self._shown_s = float("-inf") if progress.on_terminal else self.start_s
 
     def __enter__(self) -> "Bar":
         return self
@@ -60,8 +65,7 @@ class Bar:
         """Set how much is done; shown at most ten times a second."""
         self.done = done
         now = time.monotonic()
-        terminal = self.progress.stream is not None and self.progress.stream.isatty()
-        if now - self._shown_s >= (TERMINAL_INTERVAL_S if terminal else LOG_INTERVAL_S):
+        if now - self._shown_s >= (TERMINAL_INTERVAL_S if self.progress.on_terminal else LOG_INTERVAL_S):
             self._show(now)
 
     def _show(self, now: float, final: bool = False) -> None:
@@ -69,7 +73,7 @@ class Bar:
         if stream is None:
             return
         self._shown_s = now
-        if stream.isatty():
+        if self.progress.on_terminal:
             stream.write("\r\x1b[K" + self.line(now - self.start_s) + ("\n" if final else ""))
             self.progress._open_line = not final
         else:

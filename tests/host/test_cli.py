@@ -10,38 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from host.checkpoint.write import pack_v0
-from host.model import Model
 from host.tokenizer import Tokenizer
-from spec.model import ModelConfig
+from spec import protocol
 from spec.protocol import ModelState, Opcode, Status, Subject
 from tests.host.fake_device import FakeDevice
-from tests.host.generated import random_tensors
+from tests.host.tiny import TOKENIZER
 
 ROOT = Path(__file__).resolve().parents[2]
-CONFIG = ModelConfig(dim=32, hidden_dim=48, n_layers=1, n_heads=4, n_kv_heads=2, head_dim=8, vocab_size=259, seq_len=32)
-TOKENIZER = Tokenizer([b"<unk>", b"\n<s>\n", b"\n</s>\n"] + [b"<0x%02X>" % byte for byte in range(256)], [0.0] * 259)
 WAIT_S = 60
-
-
-@pytest.fixture
-def files(tmp_path):
-    """A checkpoint, its tokenizer beside it, and its image."""
-    (tmp_path / "tiny.bin").write_bytes(pack_v0(CONFIG, random_tensors(CONFIG)))
-    (tmp_path / "tokenizer.bin").write_bytes(TOKENIZER.pack())
-    model = Model.load(tmp_path / "tiny.bin")
-    (tmp_path / "tiny.llm").write_bytes(model.data)
-    return tmp_path
-
-
-@pytest.fixture
-def holding(files):
-    """A device that holds the image."""
-    model = Model.load(files / "tiny.llm")
-    with FakeDevice(memory=model.data, image_bytes=len(model.data), header_crc=model.header_crc, seq_len=CONFIG.seq_len,
-                    payload_crc=model.payload_crc, vocab_size=CONFIG.vocab_size,
-                    script=lambda position: 3 + ord("a") + position % 26) as device:
-        yield device
 
 
 def start(*arguments):
@@ -220,6 +196,19 @@ def test_chat_uploads_a_model_that_the_device_lacks(files):
         output, errors = run("chat", "--port", device.url, "--model", files / "tiny.bin", "--steps", 3, stdin="hi\n/quit\n")
         assert output.strip() == "aaa"
         assert bytes(device.memory) == image
+
+
+def test_chat_survives_a_lost_connection(holding):
+    process = start("chat", "--port", holding.url, "--steps", 3, "--temperature", 0)
+    process.stdin.write("x\n")
+    process.stdin.flush()
+    assert process.stdout.readline()
+    holding.cut_after = holding._sent + 3       # in the middle of the next answer
+    output, errors = process.communicate("y\n/quit\n", timeout=WAIT_S)
+    assert process.returncode == 0, errors
+    assert "went away" in errors and "(connected again)" in errors and "Traceback" not in errors
+    sent = [protocol.Generate.unpack(frame.payload) for frame in holding.requests if frame.opcode == Opcode.GENERATE]
+    assert sent[-1].position == 0 and len(sent[-1].ids) == 3 + 3 + 2     # everything again: BOS, x, answer, y
 
 
 def test_trace_shows_frames(holding):
