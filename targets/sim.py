@@ -138,7 +138,8 @@ def build(output_dir=None, columns=1, *, core=None, firmware=FIRMWARE, compile_g
             builder.build(sim_config=config, interactive=False)
             if compile_gateware:
                 sources = [gateware/name for name, *_ in soc.platform.sources if Path(name).suffix in (".v", ".sv")]
-                sim_compile.compile(gateware, sources, [module["module"] for module in config.modules])
+                sim_compile.compile(gateware, sources, [module["module"] for module in config.modules],
+                                    cache=ROOT/"build"/"vsim")
                 stamp.write_text(current)
     return vsim
 

@@ -10,7 +10,9 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-VSIM = Path("obj_sim")/"Vsim"    # below the gateware directory, from which it must run
+VSIM    = Path("obj_sim")/"Vsim"    # below the gateware directory, from which it must run
+MODULES = Path("modules")
+KEPT    = 8                         # builds in the cache, of some MB each
 
 
 class BuildError(Exception):
@@ -55,14 +57,44 @@ def digest(gateware_dir, sources):
     return result.hexdigest()
 
 
-def compile(gateware_dir, sources, modules):
-    """Verilate and compile ``sources`` with the LiteX simulation ``modules``, unless that has been done."""
-    stamp, current = gateware_dir/"compiled", digest(gateware_dir, sources)
+def compile(gateware_dir, sources, modules, cache):
+    """Verilate and compile ``sources`` with the LiteX simulation ``modules``, unless that has been done.
+
+    ``cache`` keeps the results of the last builds: another firmware or a step back needs no compiler.
+    """
+    current = digest(gateware_dir, sources)
+    stamp   = gateware_dir/"compiled"
     if (gateware_dir/VSIM).exists() and stamp.exists() and stamp.read_text() == current:
         return
     stamp.unlink(missing_ok=True)
-    for stale in (VSIM.parent, Path("modules")):
+    for stale in (VSIM.parent, MODULES):
         shutil.rmtree(gateware_dir/stale, ignore_errors=True)
-    subprocess.run(["make", "-f", str(HERE/"sim.mk"), f"HERE={HERE}", f"VERILOG={' '.join(map(str, sources))}",
-        f"MODULES={' '.join(modules)}"], cwd=gateware_dir, check=True)
+    kept = cache/current[:16]
+    if not kept.exists():
+        subprocess.run(["make", "-f", str(HERE/"sim.mk"), f"HERE={HERE}", f"VERILOG={' '.join(map(str, sources))}",
+            f"MODULES={' '.join(modules)}"], cwd=gateware_dir, check=True)
+        keep(gateware_dir, kept)
+    else:
+        copy(kept, gateware_dir)
+        os.utime(kept)
     stamp.write_text(current)
+
+
+def copy(source, target):
+    """Copy what runs, Vsim and its modules."""
+    shutil.copytree(source/MODULES, target/MODULES)
+    (target/VSIM).parent.mkdir()
+    shutil.copy2(source/VSIM, target/VSIM)
+
+
+def keep(gateware_dir, kept):
+    """Put a result into the cache, and let the oldest go."""
+    partial = kept.with_name(f"{kept.name}.{os.getpid()}")
+    partial.mkdir(parents=True)
+    copy(gateware_dir, partial)
+    try:
+        partial.rename(kept)
+    except OSError:    # another process has just kept the same
+        shutil.rmtree(partial)
+    for old in sorted(kept.parent.iterdir(), key=os.path.getmtime)[:-KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
