@@ -3,9 +3,7 @@ import argparse
 import os
 import sys
 
-from host.errors import HostError
-
-INTERRUPTED = 130   #: exit status after Ctrl-C, as shells expect
+from host.errors import INTERRUPTED, HostError
 
 
 def create_parser() -> argparse.ArgumentParser:

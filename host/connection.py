@@ -80,6 +80,7 @@ def simulate(model: Model, *, upload: bool = False, trace: TextIO | None = None,
         try:
             progress.note("simulator: booting")
             device = Device.open(simulator.url, trace=trace, wait_s=5.0, hello_tries=SIMULATOR_HELLO_TRIES)
+            fit.check(model.config, len(model.data), device.info)
             if not upload:
                 device.require_model()
             return DeviceBackend(device, put(device, model, progress=progress), simulator)

@@ -1,4 +1,6 @@
-"""The root of every error that ends a command with one line and a non-zero exit."""
+"""The root of every error that ends a command with one line, and the exit status after Ctrl-C."""
+
+INTERRUPTED = 130   #: as shells expect
 
 
 class HostError(Exception):

@@ -121,8 +121,10 @@ class Link:
 
     def _show(self, direction: str, frame: Frame) -> None:
         if self.trace is not None:
+            request, reply = REQUESTS.get(frame.opcode, (None, EVENTS.get(frame.opcode)))
+            kind = request if direction == ">" else Error if frame.status else reply
             status = f" {_name(Status, frame.status)}" if frame.status else ""
-            self._say(direction, f"{_name(Opcode, frame.opcode)} #{frame.sequence}{status} {describe(frame)}")
+            self._say(direction, f"{_name(Opcode, frame.opcode)} #{frame.sequence}{status} {describe(frame, kind)}")
 
     def _say(self, direction: str, text: str) -> None:
         if self.trace is not None:
@@ -132,20 +134,19 @@ class Link:
         self.transport.close()
 
 
-def describe(frame: Frame) -> str:
-    """A frame's payload for people: a reply's or event's fields, else its length."""
-    kind = EVENTS.get(frame.opcode)
-    if kind is not None and frame.status == Status.OK:
-        try:
-            return " ".join(f"{name}={_short(getattr(kind.unpack(frame.payload), name))}"
-                            for name in kind.__dataclass_fields__)
-        except ValueError:
-            pass
-    return f"{len(frame.payload)} bytes"
+def describe(frame: Frame, kind=None) -> str:
+    """A frame's payload for people: its fields, where ``kind`` is its structure; else its length."""
+    try:
+        payload = kind.unpack(frame.payload) if kind is not None else None
+    except ValueError:
+        payload = None
+    if payload is None:
+        return f"{len(frame.payload)} bytes"
+    return " ".join(f"{name}={_short(getattr(payload, name))}" for name in kind.__dataclass_fields__)
 
 
 def _short(value) -> str:
-    text = str(value)
+    text = f"<{len(value)} bytes>" if isinstance(value, bytes) else str(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 

@@ -8,6 +8,7 @@ from host.errors import HostError
 
 DEFAULT_BAUD = 115200
 READ_CHUNK_BYTES = 65536
+WRITE_TIMEOUT_S = 30.0      #: a frame takes 0.1 s at the slowest rate; a peer that takes nothing for so long is dead
 
 
 class TransportError(HostError):
@@ -29,7 +30,7 @@ class Transport:
             try:
                 # Exclusive where the system knows it: two clients on one board would steal each other's frames.
                 options = {} if "://" in url else {"exclusive": True}
-                return cls(serial.serial_for_url(url, baudrate=baud, timeout=0, **options), url)
+                return cls(serial.serial_for_url(url, baudrate=baud, timeout=0, write_timeout=WRITE_TIMEOUT_S, **options), url)
             except (OSError, ValueError) as error:      # SerialException is an OSError
                 if time.monotonic() >= deadline:
                     raise TransportError(_explain_open(url, error)) from error

@@ -5,9 +5,10 @@ import sys
 
 from host.backend import DEFAULT_STEPS, Writing
 from host.commands import options
-from host.errors import HostError
+from host.errors import INTERRUPTED, HostError
 from host.progress import Progress
 from host.statistics import saturations
+from spec.protocol import Reason
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,6 +29,8 @@ def run(args: argparse.Namespace) -> int:
         raise HostError(f"--steps is at least 1, not {args.steps}")
     interrupted = False
     with options.open_backend(args, progress) as backend:
+        if not (args.ids or args.json):
+            backend.tokenizer               # complains before anything runs
         prompt = args.prompt_ids if args.prompt_ids is not None else args.prompt
         writing = backend.write(prompt, steps=args.steps, **sampling)
         try:
@@ -40,7 +43,9 @@ def run(args: argparse.Namespace) -> int:
         else:
             print(flush=True)
         report(writing, progress)
-    return 130 if interrupted else 0
+        if writing.outcome and writing.outcome.reason == Reason.ERROR:
+            raise HostError("the core stopped with " + (", ".join(saturations(writing.outcome.errors)) or "an error"))
+    return INTERRUPTED if interrupted else 0
 
 
 def show(writing: Writing, *, ids: bool, quiet: bool) -> None:

@@ -91,6 +91,13 @@ def test_option_out_of_range(files):
     assert "--steps is at least 1" in refusal("generate", "--golden", "--model", files / "tiny.llm", "--steps", "0")
 
 
+def test_text_from_a_model_without_tokenizer(files, tmp_path):
+    (tmp_path / "tokenizer.bin").unlink()
+    run("convert", files / "tiny.bin", "-o", files / "bare.llm")
+    assert "the model has no tokenizer" in refusal("generate", "--golden", "--model", files / "bare.llm")
+    assert len(run("generate", "--golden", "--model", files / "bare.llm", "--ids", "--steps", 3)[0].split()) >= 2
+
+
 def test_unknown_option_is_a_usage_error():
     run("generate", "--nonsense", status=2)
 

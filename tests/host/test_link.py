@@ -5,6 +5,7 @@ import time
 import pytest
 
 from host.link import DeviceError, Link, LinkError
+from host.refusals import explain
 from host.transport import Transport, TransportError
 from spec import protocol
 from spec.frame import Frame
@@ -120,6 +121,7 @@ def test_trace_names_opcodes(connect):
         link.request(Opcode.STATS, timeout_s=0.1)
     text = trace.getvalue()
     assert "> HELLO #" in text and "< HELLO #" in text and "damaged" in text
+    assert "HELLO #" in text and "version=1" in text and "clock_hz=100000000" in text
     assert all(line.split()[1] in "<>" for line in text.splitlines())
 
 
@@ -143,3 +145,14 @@ def test_port_that_cannot_be_opened(url, message):
     with pytest.raises(TransportError, match=message) as error:
         Transport.open(url)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("status", [status for status in protocol.Status if status])
+def test_every_refusal_is_explained_in_one_line(status):
+    text = explain(Opcode.GENERATE, status, protocol.Error(protocol.Subject.HEAD_DIM, 5000, 70))
+    assert "{" not in text and "\n" not in text and "unknown to this client" not in text
+
+
+def test_refusal_from_a_newer_device_is_explained():
+    assert "status 200" in explain(Opcode.STATS, 200, protocol.Error(99, 1, 2))
+    assert "field 99 = 1" in explain(Opcode.GENERATE, protocol.Status.BAD_VALUE, protocol.Error(99, 1, 2))
