@@ -1,0 +1,329 @@
+"""The time-shared matrix-vector engine: 16 lanes a column, q8 and q4 on the same multipliers.
+
+Computes :meth:`spec.golden.Matrix.sums` bit for bit for ``columns`` vectors that share one pass over the weights.
+"""
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, signed
+from amaranth.lib import data, fifo, memory, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from accel.numeric import floor_shift
+from spec.numerics import WIDE
+
+LANES = 16
+SPLIT = 20          # q4: |(code - zero) * activation| <= 15 * 2**15 < 2**19, so the low row's product has 20 bits
+PAIRS = 16          # row pairs in flight or waiting
+
+
+def sum_layout(columns):
+    """A row's sum on its way to the row scaler."""
+    return data.StructLayout({"value": signed(WIDE), "column": range(max(columns, 2)), "row": 18, "odd": 1, "last": 1,
+                              "dest": 3, "shift": 6})
+
+
+class Lanes(wiring.Component):
+    """Sixteen multipliers and two adder trees: ``low`` of the even (or only) row, ``high`` of the odd row in q4.
+
+    Fully pipelined, ``latency`` cycles; q4 codes and zero points are packed into one operand, so that one product
+    holds both rows'.
+    """
+    latency = 6
+
+    def __init__(self):
+        super().__init__({"beat": In(128), "q4": In(1), "zeros": In(data.ArrayLayout(4, 2)), "activations": In(256),
+                          "low": Out(signed(28)), "high": Out(signed(24))})
+
+    def elaborate(self, platform):
+        m = Module()
+        q4 = self.q4
+        delayed = []
+        for i in range(3):
+            q = Signal(name=f"q4_{i}", reset_less=True)
+            m.d.sync += q.eq(q4 if i == 0 else delayed[-1])
+            delayed.append(q)
+        low, high = [], []
+        for i in range(LANES):
+            byte = self.beat[8 * i:8 * i + 8]
+            first, second = Signal(signed(6)), Signal(signed(6))
+            operand = Signal(signed(25), reset_less=True)
+            x, x1 = Signal(signed(16), reset_less=True), Signal(signed(16), reset_less=True)
+            m.d.comb += [first.eq(byte[:4] - self.zeros[0]), second.eq(byte[4:] - self.zeros[1])]
+            # (second << 20) + first: the carry out of a negative first is second - 1
+            upper = Signal(signed(5), name=f"upper{i}")
+            m.d.comb += upper.eq(second - first[-1])
+            packed = Cat(first, first[-1].replicate(SPLIT - 6), upper).as_signed()
+            m.d.sync += [operand.eq(Mux(q4, packed, byte.as_signed())), x.eq(self.activations[16 * i:16 * i + 16])]
+            operand1 = Signal(signed(25), reset_less=True)
+            product = Signal(signed(41), reset_less=True)
+            lo, hi = Signal(signed(24), reset_less=True), Signal(signed(20), reset_less=True)
+            m.d.sync += [
+                operand1.eq(operand), x1.eq(x),
+                product.eq(operand1 * x1),
+                lo.eq(Mux(delayed[2], product[:SPLIT].as_signed(), product[:24].as_signed())),
+                hi.eq((product >> SPLIT) + product[SPLIT - 1]),
+            ]
+            low.append(lo)
+            high.append(hi)
+        for parts, out in ((low, self.low), (high, self.high)):
+            middle = []
+            for i in range(0, LANES, 4):
+                s = Signal(signed(len(parts[0]) + 2), reset_less=True)
+                m.d.sync += s.eq((parts[i] + parts[i + 1]) + (parts[i + 2] + parts[i + 3]))
+                middle.append(s)
+            m.d.sync += out.eq((middle[0] + middle[1]) + (middle[2] + middle[3]))
+        return m
+
+
+class MatVec(wiring.Component):
+    """One matrix times ``columns`` vectors.
+
+    Parameters
+    ----------
+    columns : int
+        Vectors that share the pass.
+    max_groups : int
+        Scale groups of the longest row.
+
+    Members
+    -------
+    start : In
+        Begin with the configuration at ``config``; only while ``ready``.
+    ready : Out
+        All beats of the last matrix were taken.
+    busy : Out
+        A sum is still on its way.
+    beats : In(stream)
+        The packed tensor, see spec.packing.
+    address : Out
+        Activation word to read; ``activations`` (columns x 16 x int16) and ``offsets`` (right shift of its chunk, one
+        a column) follow one cycle later.
+    sums : Out(stream)
+        For each row pair, for each active column from ``first`` on: even row, odd row.
+    """
+    def __init__(self, *, columns, max_groups):
+        self.columns, self.max_groups = columns, max_groups
+        super().__init__({
+            "start": In(1), "ready": Out(1), "busy": Out(1), "abort": In(1),
+            "q4": In(1), "group64": In(1), "words": In(12), "rows": In(18), "dest": In(3),
+            "first": In(range(max(columns, 2))), "count": In(range(columns + 1)),
+            "shifts": In(data.ArrayLayout(6, columns)),
+            "beats": In(stream.Signature(128)),
+            "address": Out(12), "activations": In(256 * columns), "offsets": In(data.ArrayLayout(6, columns)),
+            "sums": Out(stream.Signature(sum_layout(columns))),
+            "starved": Out(1), "stalled": Out(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        C = self.columns
+
+        # Front end: one beat a cycle, while there is room for the row pair's sums ----------------------
+        q4, group64, words, dest = Signal(), Signal(), Signal(12), Signal(3)
+        first, count = Signal.like(self.first), Signal.like(self.count)
+        shifts = Signal(data.ArrayLayout(6, C))
+        left = Signal(18)                   # rows not yet begun
+        groups, group = Signal(12), Signal(12)
+        word, pair, odd = Signal(12), Signal(2), Signal()
+        row = Signal(18)
+        bubble = Signal()
+        room = Signal(range(PAIRS + 1), init=PAIRS)
+        last_word, chunk_last, take, pair_done = Signal(), Signal(), Signal(), Signal()
+        scale_memory = memory.Memory(shape=128, depth=1 << (self.max_groups - 1).bit_length(), init=[])
+        m.submodules.scales = scale_memory
+        scale_write, scale_read = scale_memory.write_port(), scale_memory.read_port()
+        m.d.comb += [
+            scale_write.addr.eq(group), scale_write.data.eq(self.beats.payload),
+            scale_read.addr.eq(Mux(group64, word >> 2, word >> 1)),
+            last_word.eq(word == words - 1),
+            chunk_last.eq(word[0] | last_word),
+            self.address.eq(word),
+        ]
+        with m.FSM() as fsm:
+            with m.State("IDLE"):
+                m.d.comb += self.ready.eq(1)
+                with m.If(self.start):
+                    m.d.sync += [
+                        q4.eq(self.q4), group64.eq(self.group64), words.eq(self.words), dest.eq(self.dest),
+                        first.eq(self.first), count.eq(self.count), shifts.eq(self.shifts), left.eq(self.rows),
+                        groups.eq(Mux(self.group64, (self.words + 3) >> 2, (self.words + 1) >> 1)),
+                        group.eq(0), word.eq(0), pair.eq(0), odd.eq(0), row.eq(0), bubble.eq(0),
+                    ]
+                    m.next = "SCALES"
+            with m.State("SCALES"):
+                m.d.comb += [self.beats.ready.eq(1), scale_write.en.eq(self.beats.valid), self.starved.eq(~self.beats.valid)]
+                with m.If(self.beats.valid):
+                    m.d.sync += group.eq(group + 1)
+                    with m.If(group == groups - 1):
+                        m.d.sync += group.eq(0)
+                        m.next = "DATA"
+            with m.State("DATA"):
+                begin = (word == 0) & ~odd
+                blocked = begin & (room == 0)
+                # In q4 both rows' chunk sums come at once and leave in two cycles: a chunk of one word waits for one.
+                wait = q4 & last_word & ~word[0] & ~bubble
+                m.d.comb += [
+                    self.beats.ready.eq(~blocked & ~wait),
+                    take.eq(self.beats.ready & self.beats.valid),
+                    self.starved.eq(~self.beats.valid & ~blocked),
+                    self.stalled.eq(self.beats.valid & blocked),
+                ]
+                m.d.sync += bubble.eq(wait & ~blocked)
+                with m.If(take):
+                    m.d.sync += bubble.eq(0)
+                    with m.If(~q4 & ~odd):
+                        m.d.sync += odd.eq(1)
+                    with m.Else():
+                        m.d.sync += [odd.eq(0), word.eq(word + 1)]
+                        with m.If(last_word):
+                            m.d.comb += pair_done.eq(1)
+                            m.d.sync += [word.eq(0), pair.eq(pair + 1), row.eq(row + 2), left.eq(left - 2)]
+                            with m.If(left <= 2):
+                                m.next = "IDLE"
+                            with m.Elif(pair == 3):
+                                m.next = "SCALES"
+        begun = take & (word == 0) & ~odd
+
+        # Tags travel beside the data -------------------------------------------------------------------
+        def delay(value, n, name):
+            for i in range(n):
+                nxt = Signal.like(value, name=f"{name}_{i}", reset_less=True)
+                m.d.sync += nxt.eq(value)
+                value = nxt
+            return value
+
+        def valid_delay(value, n, name):
+            for i in range(n):
+                nxt = Signal(name=f"{name}_{i}")
+                m.d.sync += nxt.eq(value & ~self.abort)
+                value = nxt
+            return value
+        tag = data.StructLayout({"q4": 1, "odd": 1, "chunk_first": 1, "chunk_last": 1, "row_first": 1, "row_last": 1,
+                                 "single": 1, "last": 1, "row": 18, "dest": 3})
+        now = Signal(tag)
+        m.d.comb += [
+            now.q4.eq(q4), now.odd.eq(odd), now.chunk_first.eq(~word[0]), now.chunk_last.eq(chunk_last),
+            now.row_first.eq(word[1:] == 0), now.row_last.eq(last_word), now.single.eq(left == 1),
+            now.last.eq(left <= 2), now.row.eq(row), now.dest.eq(dest),
+        ]
+        # 1: memories answer; 2: the pair's scale words chosen
+        pair1 = delay(pair, 1, "pair")
+        beat2 = delay(self.beats.payload, 2, "beat")
+        scale_words = Array(scale_read.data[32 * i:32 * i + 32] for i in range(4))
+        scale2 = Signal(data.ArrayLayout(data.StructLayout({"mantissa": 12, "zero": 4}), 2), reset_less=True)
+        m.d.sync += scale2.as_value().eq(scale_words[pair1])
+        activations2 = delay(self.activations, 1, "activations")
+        offsets2 = delay(self.offsets, 1, "offsets")
+        tag2 = delay(now, 2, "tag2")
+        valid2 = valid_delay(take, 2, "valid2")
+        L = Lanes.latency
+        tag_l, valid_l = delay(tag2, L, "tag_l"), valid_delay(valid2, L, "valid_l")
+        mantissas_l = delay(Cat(scale2[0].mantissa, scale2[1].mantissa), L, "mantissas")
+        offsets_l = delay(offsets2, L, "offsets_l")
+        shifts_l = delay(shifts, 2 + L, "shifts_l")
+
+        # Chunk sums leave one a cycle: the even row's, then (q4: held for a cycle) the odd row's --------
+        even_out, odd_out = Signal(), Signal()
+        held, held_tag = Signal(), Signal(tag, reset_less=True)
+        held_mantissa = Signal(12, reset_less=True)
+        held_offsets, held_shifts = Signal.like(offsets_l, reset_less=True), Signal.like(shifts_l, reset_less=True)
+        m.d.comb += [even_out.eq(valid_l & tag_l.chunk_last & (tag_l.q4 | ~tag_l.odd)),
+                     odd_out.eq(valid_l & tag_l.chunk_last & ~tag_l.q4 & tag_l.odd)]
+        m.d.sync += [held.eq(valid_l & tag_l.chunk_last & tag_l.q4 & ~self.abort), held_tag.eq(tag_l),
+                     held_mantissa.eq(mantissas_l[12:]), held_offsets.eq(offsets_l), held_shifts.eq(shifts_l)]
+        chunk_valid, chunk_odd = Signal(), Signal()
+        chunk_tag = Signal(tag, reset_less=True)
+        chunk_mantissa = Signal(12, reset_less=True)
+        chunk_offsets, chunk_shifts = Signal.like(offsets_l, reset_less=True), Signal.like(shifts_l, reset_less=True)
+        m.d.sync += [
+            chunk_valid.eq((even_out | odd_out | held) & ~self.abort), chunk_odd.eq(odd_out | held),
+            chunk_tag.eq(Mux(held, held_tag.as_value(), tag_l.as_value())),
+            chunk_mantissa.eq(Mux(held, held_mantissa, Mux(odd_out, mantissas_l[12:], mantissas_l[:12]))),
+            chunk_offsets.eq(Mux(held, held_offsets.as_value(), offsets_l.as_value())),
+            chunk_shifts.eq(Mux(held, held_shifts.as_value(), shifts_l.as_value())),
+        ]
+        # product, shift, accumulate: three stages
+        tag_s, odd_s = delay(chunk_tag, 2, "tag_s"), delay(chunk_odd, 2, "odd_s")
+        valid_s = valid_delay(chunk_valid, 2, "valid_s")
+        shifts_s = delay(chunk_shifts, 3, "shifts_s")
+        done_valid = valid_delay(valid_s & tag_s.row_last, 1, "done_valid")
+        done_tag, done_odd = delay(tag_s, 1, "done_tag"), delay(odd_s, 1, "done_odd")
+        results = []
+        for c in range(C):
+            lanes = Lanes()
+            m.submodules[f"lanes{c}"] = lanes
+            m.d.comb += [
+                lanes.beat.eq(beat2), lanes.q4.eq(tag2.q4), lanes.zeros[0].eq(scale2[0].zero),
+                lanes.zeros[1].eq(scale2[1].zero), lanes.activations.eq(activations2[256 * c:256 * c + 256]),
+            ]
+            partial = [Signal(signed(28), name=f"partial{c}_{r}", reset_less=True) for r in range(2)]
+            total = [Signal(signed(28), name=f"total{c}_{r}") for r in range(2)]
+            odd_row = Mux(tag_l.q4, lanes.high, lanes.low)
+            m.d.comb += [
+                total[0].eq(lanes.low + Mux(tag_l.chunk_first, 0, partial[0])),   # 32 products of 2**22: 28 bits
+                total[1].eq(odd_row + Mux(tag_l.chunk_first, 0, partial[1])),
+            ]
+            with m.If(valid_l & (tag_l.q4 | ~tag_l.odd)):
+                m.d.sync += partial[0].eq(total[0])
+            with m.If(valid_l & (tag_l.q4 | tag_l.odd)):
+                m.d.sync += partial[1].eq(total[1])
+            held_total = Signal(signed(28), name=f"held_total{c}", reset_less=True)
+            chunk = Signal(signed(28), name=f"chunk{c}", reset_less=True)
+            product = Signal(signed(41), name=f"product{c}", reset_less=True)
+            shifted = Signal(signed(41), name=f"shifted{c}", reset_less=True)
+            offset = delay(chunk_offsets[c], 1, f"offset{c}")
+            sums = [Signal(signed(WIDE), name=f"sum{c}_{r}", reset_less=True) for r in range(2)]
+            m.d.sync += [
+                held_total.eq(total[1]),
+                chunk.eq(Mux(held, held_total, Mux(odd_out, total[1], total[0]))),
+                product.eq(chunk * Cat(chunk_mantissa, Const(0, 1)).as_signed()),
+                shifted.eq(floor_shift(m, product, offset, name=f"floored{c}")),
+            ]
+            for r in range(2):
+                with m.If(valid_s & (odd_s == r)):
+                    m.d.sync += sums[r].eq(shifted + Mux(tag_s.row_first, 0, sums[r]))
+            results.append(sums)
+
+        # Row pairs wait in two FIFOs and leave column by column ------------------------------------------
+        even = fifo.SyncFIFO(width=C * (WIDE + 6) + 18 + 3 + 2, depth=PAIRS)
+        oddq = fifo.SyncFIFO(width=C * WIDE, depth=PAIRS)
+        m.submodules.even, m.submodules.odd = fifo_reset = (even, oddq)
+        m.d.comb += [
+            even.w_en.eq(done_valid & ~done_odd),
+            even.w_data.eq(Cat(*(r[0] for r in results), shifts_s, done_tag.row, done_tag.dest, done_tag.single, done_tag.last)),
+            oddq.w_en.eq(done_valid & done_odd),
+            oddq.w_data.eq(Cat(*(r[1] for r in results))),
+        ]
+        del fifo_reset
+        out = self.sums.payload
+        column, second = Signal.like(self.first), Signal()
+        begun_out = Signal()                # a pair's columns are being sent; otherwise column is stale
+        at = Mux(begun_out, column, first)
+        single, final = even.r_data[-2], even.r_data[-1]
+        both = even.r_rdy & oddq.r_rdy
+        last_column = at == count - 1
+        m.d.comb += [
+            self.sums.valid.eq(both),
+            out.value.eq(Mux(second, Array(oddq.r_data[WIDE * c:WIDE * c + WIDE] for c in range(C))[at],
+                             Array(even.r_data[WIDE * c:WIDE * c + WIDE] for c in range(C))[at]).as_signed()),
+            out.shift.eq(Array(even.r_data[C * WIDE + 6 * c:C * WIDE + 6 * c + 6] for c in range(C))[at]),
+            out.row.eq(even.r_data[-23:-5] | second), out.dest.eq(even.r_data[-5:-2]),
+            out.column.eq(at), out.odd.eq(second), out.last.eq(final & (second | single)),
+        ]
+        finished = Signal()
+        with m.If(self.sums.valid & self.sums.ready):
+            with m.If(~second & ~single):
+                m.d.sync += [second.eq(1), begun_out.eq(1), column.eq(at)]
+            with m.Else():
+                m.d.sync += [second.eq(0), begun_out.eq(1), column.eq(at + 1)]
+                with m.If(last_column):
+                    m.d.sync += begun_out.eq(0)
+                    m.d.comb += finished.eq(1)
+        with m.If(self.abort):
+            m.d.sync += [second.eq(0), begun_out.eq(0)]
+            m.d.comb += finished.eq(both)
+        m.d.comb += [even.r_en.eq(finished), oddq.r_en.eq(finished)]
+        with m.If(self.abort):
+            m.d.sync += room.eq(PAIRS)
+        with m.Else():
+            m.d.sync += room.eq(room - begun + finished)
+        m.d.comb += self.busy.eq(~fsm.ongoing("IDLE") | (room != PAIRS))
+        return m

@@ -1,0 +1,91 @@
+"""The matrix-vector engine equals spec.golden.Matrix, whatever the format, shape, columns and stalls."""
+import numpy as np
+import pytest
+from amaranth.hdl import Module, Signal
+from amaranth.lib import memory, wiring
+
+from accel.matvec import MatVec
+from spec import golden, packing
+from tests.accel.streams import receive, send, simulate
+
+
+def beats(data):
+    return [int.from_bytes(data[i:i + 16], "little") for i in range(0, len(data), 16)]
+
+
+class Bench(wiring.Component):
+    """The engine with its activations in a memory that answers one cycle later."""
+
+    def __init__(self, columns, vectors):
+        self.dut = MatVec(columns=columns, max_groups=64)
+        self.vectors = vectors
+        super().__init__({})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.dut = dut = self.dut
+        words = len(self.vectors[0].mantissas) // 16
+        init, offsets = [], []
+        for w in range(words):
+            value = offset = 0
+            for c, v in enumerate(self.vectors):
+                for i in range(16):
+                    value |= (int(v.mantissas[16 * w + i]) & 0xffff) << (256 * c + 16 * i)
+                offset |= (v.largest - int(v.exponents[w // 2])) << 6 * c
+            init.append(value)
+            offsets.append(offset)
+        for name, shape, content, sink in (("a", 256 * dut.columns, init, dut.activations),
+                                           ("o", 6 * dut.columns, offsets, dut.offsets.as_value())):
+            m.submodules[name] = mem = memory.Memory(shape=shape, depth=words, init=content)
+            port = mem.read_port()
+            m.d.comb += [port.addr.eq(dut.address), sink.eq(port.data)]
+        return m
+
+
+CASES = [("q8", 64, 1, 8, 64), ("q4", 32, 1, 8, 64), ("q8", 32, 2, 13, 172), ("q4", 32, 2, 11, 172), ("q4", 64, 4, 10, 80),
+         ("q8", 64, 4, 9, 16), ("q4", 32, 1, 40, 16), ("q8", 64, 1, 40, 16), ("q4", 32, 4, 3, 48)]
+
+
+@pytest.mark.parametrize("source_stall, sink_stall", [(0.0, 0.0), (0.6, 0.0), (0.0, 0.95)])
+@pytest.mark.parametrize("format, group, columns, rows, length", CASES)
+def test_equals_golden(format, group, columns, rows, length, source_stall, sink_stall):
+    rng = np.random.default_rng(rows)
+    q = packing.quantise(rng.normal(size=(rows, length)) * np.exp(rng.normal(size=(rows, 1))), format=format, group=group)
+    if format == "q8":
+        q.codes[0], q.mantissas[0] = -128, 4095
+    vectors = [golden.quantise_vector(rng.integers(-1 << 40, 1 << 40, length) >> rng.integers(0, 40, length).repeat(1), 0)
+               for _ in range(columns)]
+    vectors[0].mantissas[:length] = np.where(rng.random(length) < .5, -32768, 32767)
+    expected = [golden.Matrix(q).sums(v) for v in vectors]
+    bench = Bench(columns, vectors)
+    dut = bench.dut
+
+    async def command(ctx):
+        for _ in range(2):                              # twice in a row: nothing is left behind
+            ctx.set(dut.q4, format == "q4")
+            ctx.set(dut.group64, group == 64)
+            ctx.set(dut.words, q.words)
+            ctx.set(dut.rows, rows)
+            ctx.set(dut.count, columns)
+            ctx.set(dut.start, 1)
+            await ctx.tick().until(dut.ready)
+            ctx.set(dut.start, 0)
+            await ctx.tick()
+
+    async def feed(ctx):
+        await send(ctx, dut.beats, beats(packing.pack(q)) * 2, stall=source_stall)
+
+    async def check(ctx):
+        from amaranth.lib import data
+        words = await receive(ctx, dut.sums, 2 * rows * columns, stall=sink_stall)
+        layout = dut.sums.payload.shape()
+        got = [layout.from_bits(w) for w in words]
+        order = [(r + odd, c) for r in range(0, rows, 2) for c in range(columns) for odd in range(2) if r + odd < rows]
+        assert [(g.row, g.column) for g in got] == order * 2
+        assert [g.value for g in got] == [int(expected[c][r]) for r, c in order * 2]
+        assert [g.last for g in got[-columns * (1 + (rows % 2 == 0)):]].count(1) == columns
+        await ctx.tick()
+        await ctx.tick()
+        assert not ctx.get(dut.busy)
+
+    simulate(bench, command, feed, check)
