@@ -30,7 +30,7 @@ int32_t exp2_logit(int32_t logit, uint32_t scale)
 
 uint32_t exp2_weight(int32_t log2, int32_t maximum)
 {
-	int64_t difference = log2 - ((int64_t)maximum << 16);
+	int64_t difference = log2 - (int64_t)maximum * (1 << 16);
 	int32_t d = (int32_t)difference;
 	uint32_t mantissa, shift;
 

@@ -91,27 +91,20 @@ class Sampler:
         if self.penalising:
             first = max(0, position - self.options.repetition_window)
             recent = {self.history.get(at) for at in range(first, position)}
-        scale = self.scale
-
-        def weight(logit):
-            return int(exp2_weight(logit_to_log2(logit, scale), maximum))
-
-        kept, left = 0, mass
-        order = []
-        for token, logit in candidates:
-            kept += weight(logit)
-            if token in recent:
-                lower = penalised(logit, self.options.repetition_penalty)
-                left += weight(lower) - weight(logit)
-                logit = lower
-            order.append((token, logit))
-        order.sort(key=lambda pair: (-pair[1], pair[0]))
+        logits = [penalised(logit, self.options.repetition_penalty) if token in recent else logit
+                  for token, logit in candidates]
+        before, after = self._weights([logit for _, logit in candidates], maximum), self._weights(logits, maximum)
+        order = sorted(zip(logits, after, (token for token, _ in candidates)), key=lambda one: (-one[0], one[2]))
         if self.options.temperature == 0:
-            return order[0][0]
+            return order[0][2]
         self.draws += 1
+        kept = sum(before)
         if mass > kept:
             self.dropped += (mass - kept << DROPPED_BITS) // mass << 32 - DROPPED_BITS
-        return self._draw([(token, weight(logit)) for token, logit in order], max(left, 0))
+        return self._draw([(token, weight) for _, weight, token in order], max(mass - kept + sum(after), 0))
+
+    def _weights(self, logits, maximum: int) -> list[int]:
+        return exp2_weight(logit_to_log2(logits, self.scale), maximum).tolist()
 
     def _draw(self, order, mass: int) -> int:
         options, coin = self.options, self.random.next() >> 32 - COIN_BITS
