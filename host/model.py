@@ -120,7 +120,7 @@ def read_file(path: Path) -> bytes:
 
 def find_tokenizer(checkpoint_path: Path, vocab_size: int) -> Path | None:
     """The tokenizer that lies beside a checkpoint: under its name, or one of llama2.c's. Others' sizes do not fit."""
-    names = (checkpoint_path.stem, f"tok{vocab_size}", "tokenizer")
+    names = (checkpoint_path.stem + ".tokenizer", checkpoint_path.stem, f"tok{vocab_size}", "tokenizer")
     for path in (checkpoint_path.parent / (name + suffix) for name in names for suffix in (".bin", ".model")):
         if path.exists() and path.name != checkpoint_path.name:
             try:
