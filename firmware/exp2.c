@@ -9,8 +9,10 @@ static const int16_t slope[] = EXP2_SLOPE;
 uint32_t exp2_logit_scale(uint32_t temperature)
 {
 	uint64_t quotient = ((uint64_t)NUMERICS_LOG2_E << 32) / temperature; /* 46 fraction bits */
-	int bits = 64 - __builtin_clzll(quotient);
+	int bits = 16;
 
+	while (quotient >> bits != 0)
+		bits++;
 	return (uint32_t)(quotient >> (bits - 16)) | (uint32_t)((bits - 16 - 46) & 0xff) << 16;
 }
 
