@@ -32,13 +32,13 @@ int32_t exp2_logit(int32_t logit, uint32_t scale)
 
 uint32_t exp2_weight(int32_t log2, int32_t maximum)
 {
-	int64_t difference = log2 - (int64_t)maximum * (1 << 16);
-	int32_t d = (int32_t)difference;
+	int32_t whole = (log2 >> 16) - maximum; /* at most 1 */
+	uint32_t index = (uint32_t)log2 >> 8 & 0xff;
 	uint32_t mantissa, shift;
 
-	if (difference < -(30 << 16))
-		return 0;
-	mantissa = base[d >> 8 & 0xff] + ((slope[d >> 8 & 0xff] * (d & 0xff)) >> EXP2_SHIFT);
-	shift = 1 - (d >> 16);
+	if (whole < -16)
+		return 0; /* mantissas are below 2**16: what rounds to 0 */
+	mantissa = base[index] + ((slope[index] * (int32_t)(log2 & 0xff)) >> EXP2_SHIFT);
+	shift = 1 - whole;
 	return shift == 0 ? mantissa : (mantissa >> shift) + (mantissa >> (shift - 1) & 1);
 }

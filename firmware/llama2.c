@@ -45,14 +45,14 @@ uint32_t llama2_queue_free(void)
 	return FIELD(status, LLAMA2_STATUS_ABORTING) ? 0 : FIELD(status, LLAMA2_STATUS_QUEUE_FREE);
 }
 
-void llama2_push(const struct llama2_command *command)
+void llama2_push(uint32_t word0, uint32_t word1, uint32_t word2, uint32_t word3)
 {
 	volatile uint32_t *window = &WORD(LLAMA2_WINDOW_COMMAND);
 
-	window[0] = command->words[0];
-	window[1] = command->words[1];
-	window[2] = command->words[2];
-	window[3] = command->words[3];
+	window[0] = word0;
+	window[1] = word1;
+	window[2] = word2;
+	window[3] = word3;
 }
 
 bool llama2_busy(void)
@@ -134,9 +134,7 @@ bool llama2_logit_take(int32_t *logit)
 
 uint32_t llama2_crc(uint32_t base, uint32_t beats)
 {
-	struct llama2_command command = {{LLAMA2_OP_CRC | LLAMA2_PHASE_OTHER << LLAMA2_COMMAND_PHASE_LOW, 0, base, beats}};
-
-	llama2_push(&command);
+	llama2_push(LLAMA2_OP_CRC | LLAMA2_PHASE_OTHER << LLAMA2_COMMAND_PHASE_LOW, 0, base, beats);
 	while (llama2_busy())
 		;
 	return llama2_crc_read();

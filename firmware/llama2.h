@@ -45,8 +45,8 @@ void llama2_limits(struct llama2_limits *limits);
 
 /* Commands that may be pushed now; 0 while an abort drains. */
 uint32_t llama2_queue_free(void);
-/* Push one; only after llama2_queue_free said that there is room. */
-void llama2_push(const struct llama2_command *command);
+/* Push one, as its four words; only after llama2_queue_free said that there is room. */
+void llama2_push(uint32_t word0, uint32_t word1, uint32_t word2, uint32_t word3);
 /* A command is queued or executing. */
 bool llama2_busy(void);
 /* Drop all commands and results; waits until outstanding reads have drained. */

@@ -4,6 +4,8 @@
 #include "llama2.h"
 
 #define BITS(name, value) ((uint32_t)(value) << LLAMA2_COMMAND_##name##_LOW)
+/* Commands that depend on the position, beside the classifier's, which ends the program. */
+#define PATCHED (1u << LLAMA2_OP_EMBED | 1u << LLAMA2_OP_ATTEND | 1u << LLAMA2_OP_STORE)
 #define LAYER_COMMANDS 10u
 #define FIRST_LAYER 2u /* after GAIN and EMBED */
 #define COMMANDS (FIRST_LAYER + LAYER_COMMANDS * PROTOCOL_MAX_LAYERS + 1u)
@@ -133,45 +135,68 @@ void program_token(uint32_t token)
 	program.step.known = true;
 }
 
-/* The next command, with what depends on the position patched in. */
-static void patch(struct llama2_command *command)
+/* Push a command whose words depend on the position; one per column where there is a column field. */
+static void push_patched(const uint32_t *words)
 {
 	const struct program_step *step = &program.step;
-	uint32_t op;
+	uint32_t word0 = words[0] | BITS(COLUMNS, step->columns - 1);
+	uint32_t op = word0 & LLAMA2_COMMAND_OPCODE_MASK;
+	uint32_t column = program.column;
 
-	*command = program.commands[program.at];
-	command->words[0] |= BITS(COLUMNS, step->columns - 1);
-	op = command->words[0] & LLAMA2_COMMAND_OPCODE_MASK;
 	if (op == LLAMA2_OP_EMBED) {
-		command->words[0] |= BITS(COLUMN, program.column) | BITS(ARGMAX, step->argmax) | BITS(FENCE, program.column == 0);
-		command->words[1] |= step->argmax ? 0 : BITS(ROWS, step->tokens[program.column]);
-		command->words[3] = step->position;
-	} else if (op == LLAMA2_OP_STORE) {
-		command->words[2] += program.row;
+		word0 |= BITS(COLUMN, column) | BITS(ARGMAX, step->argmax) | BITS(FENCE, column == 0);
+		llama2_push(word0, words[1] | (step->argmax ? 0 : BITS(ROWS, step->tokens[column])), words[2], step->position);
 	} else if (op == LLAMA2_OP_ATTEND) {
-		command->words[0] |= BITS(COLUMN, program.column);
-		command->words[1] = BITS(ROWS, step->position);
-		command->words[3] = program.row;
-	} else if (program.at == program.count - 1) {
-		command->words[0] |= BITS(KEEP, step->keep) | BITS(DUMP, step->dump);
+		llama2_push(word0 | BITS(COLUMN, column), BITS(ROWS, step->position), words[2], program.row);
+	} else if (op == LLAMA2_OP_STORE) {
+		llama2_push(word0, words[1], words[2] + program.row, words[3]);
+	} else {
+		llama2_push(word0 | BITS(KEEP, step->keep) | BITS(DUMP, step->dump), words[1], words[2], words[3]);
 	}
-	if ((op == LLAMA2_OP_EMBED || op == LLAMA2_OP_ATTEND) && ++program.column < step->columns)
-		return;
-	program.column = 0;
-	program.at++;
+	if ((op != LLAMA2_OP_EMBED && op != LLAMA2_OP_ATTEND) || column + 1 == step->columns) {
+		program.column = 0;
+		program.at++;
+	} else {
+		program.column = column + 1;
+	}
+}
+
+/* Push up to room commands that are the same at every position; returns how many there were. */
+static uint32_t push_fixed(uint32_t room)
+{
+	uint32_t count = program.count - 1;
+	uint32_t columns = BITS(COLUMNS, program.step.columns - 1);
+	uint32_t at = program.at;
+	uint32_t end = count - at < room ? count : at + room;
+
+	for (; at != end; at++) {
+		const uint32_t *words = program.commands[at].words;
+		uint32_t word0 = words[0];
+
+		if (PATCHED >> (word0 & LLAMA2_COMMAND_OPCODE_MASK) & 1)
+			break;
+		llama2_push(word0 | columns, words[1], words[2], words[3]);
+	}
+	end = at - program.at;
+	program.at = at;
+	return end;
 }
 
 bool program_push(void)
 {
 	uint32_t count = program.step.classify ? program.count : program.count - 1;
 	uint32_t room = llama2_queue_free();
-	struct llama2_command command;
 
-	for (; room != 0 && program.at < count; room--) {
-		if (program.at == SLOT_EMBED && !program.step.known)
-			return false;
-		patch(&command);
-		llama2_push(&command);
+	while (room != 0 && program.at != count) {
+		uint32_t pushed = push_fixed(room);
+
+		if (pushed == 0) {
+			if (program.at == SLOT_EMBED && !program.step.known)
+				return false;
+			push_patched(program.commands[program.at].words);
+			pushed = 1;
+		}
+		room -= pushed;
 	}
 	return program.at == count;
 }

@@ -186,10 +186,10 @@ uint32_t llama2_queue_free(void)
 	return LLAMA2_QUEUE_DEPTH - (core.pushed - core.executed);
 }
 
-void llama2_push(const struct llama2_command *command)
+void llama2_push(uint32_t word0, uint32_t word1, uint32_t word2, uint32_t word3)
 {
 	assert(llama2_queue_free() != 0);
-	core.log[core.pushed++ % FAKE_LOG] = *command;
+	core.log[core.pushed++ % FAKE_LOG] = (struct llama2_command){{word0, word1, word2, word3}};
 }
 
 bool llama2_busy(void)
@@ -236,9 +236,7 @@ bool llama2_logit_take(int32_t *logit)
 
 uint32_t llama2_crc(uint32_t base, uint32_t beats)
 {
-	struct llama2_command command = {{LLAMA2_OP_CRC | LLAMA2_PHASE_OTHER << LLAMA2_COMMAND_PHASE_LOW, 0, base, beats}};
-
-	llama2_push(&command);
+	llama2_push(LLAMA2_OP_CRC | LLAMA2_PHASE_OTHER << LLAMA2_COMMAND_PHASE_LOW, 0, base, beats);
 	fake_execute(1);
 	return core.crc;
 }
