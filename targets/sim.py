@@ -27,6 +27,7 @@ from soc.sim import compile as sim_compile
 from soc.sim.dram import create_phy
 from soc.sim.simulator import Simulator, SimulatorError
 
+CACHE        = ROOT/"build"/"vsim"
 SYS_CLK_FREQ = int(100e6)    # an Arty's; CPU, DRAM timings and simulated clock agree
 
 # IOs ----------------------------------------------------------------------------------------------
@@ -138,8 +139,7 @@ def build(output_dir=None, columns=1, *, core=None, firmware=FIRMWARE, compile_g
             builder.build(sim_config=config, interactive=False)
             if compile_gateware:
                 sources = [gateware/name for name, *_ in soc.platform.sources if Path(name).suffix in (".v", ".sv")]
-                sim_compile.compile(gateware, sources, [module["module"] for module in config.modules],
-                                    cache=ROOT/"build"/"vsim")
+                sim_compile.compile(gateware, sources, [module["module"] for module in config.modules], CACHE)
                 stamp.write_text(current)
     return vsim
 
