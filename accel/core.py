@@ -1,0 +1,322 @@
+"""The decoder core: four DRAM ports, a Wishbone window, registers; everything between the weights and the next token."""
+from amaranth.hdl import Array, Cat, Module, Mux, ResetInserter, Signal
+from amaranth.lib import memory, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from accel.activations import Activations
+from accel.attention import Attention
+from accel.crc import Crc32
+from accel.embed_fetch import EmbedFetch
+from accel.kv_rows import KvRows
+from accel.logits import LogitUnit
+from accel.matvec import LANES, MatVec
+from accel.ports import NativeRead, NativeWrite
+from accel.quantiser import Quantiser
+from accel.reader import SegmentReader
+from accel.residual import Residual
+from accel.rope import Rope
+from accel.row_scale import EMBEDDING, RowScale
+from accel.sequencer import Sequencer
+from accel.swiglu import SwiGlu
+from accel.window import Window
+from spec.numerics import MAX_SEQ_LEN, WORD
+from spec.registers import MAX_CANDIDATES, REGISTERS, VERSION, Dest, Opcode
+
+OUTPUT = 7          #: dest of attention output in the quantiser, beside spec.registers.Dest
+
+
+def csr_members():
+    """One member per register field: rw fields come in, ro fields go out."""
+    return {f"csr__{r.name}__{f.name}": In(f.size) if r.access == "rw" else Out(f.size)
+            for r in REGISTERS for f in r.fields}
+
+
+class WishboneSignature(wiring.Signature):
+    """A classic Wishbone slave of 32-bit words, seen from the master."""
+    def __init__(self, addr_width=10):
+        super().__init__({"cyc": Out(1), "stb": Out(1), "we": Out(1), "adr": Out(addr_width), "dat_w": Out(32),
+                          "sel": Out(4), "dat_r": In(32), "ack": In(1)})
+
+
+class Core(wiring.Component):
+    """The whole decoder.
+
+    Parameters
+    ----------
+    columns : int
+        Positions that share one pass over the weights.
+    max_dim, max_hidden_dim, max_kv_dim, max_heads : int
+        Largest shapes; a model may have any within them.
+    """
+    def __init__(self, *, columns=1, max_dim=2048, max_hidden_dim=5632, max_kv_dim=1024, max_heads=64, addr_width=24):
+        self.columns, self.max_dim, self.max_hidden_dim = columns, max_dim, max_hidden_dim
+        self.max_kv_dim, self.max_heads, self.addr_width = max_kv_dim, max_heads, addr_width
+        super().__init__({
+            "read0": Out(NativeRead(addr_width, 128)), "read1": Out(NativeRead(addr_width, 128)),
+            "embed": Out(NativeRead(addr_width, 128)), "write": Out(NativeWrite(addr_width, 128)),
+            "bus": In(WishboneSignature()), "irq": Out(1), **csr_members(),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        C, aw = self.columns, self.addr_width
+        abort = Signal()
+        bits = max(C, 2)
+
+        reader = SegmentReader(addr_width=aw)
+        sequencer = Sequencer(columns=C, addr_width=aw)
+        embed = EmbedFetch(addr_width=aw, max_words=self.max_dim // WORD)
+        matvec = MatVec(columns=C, max_groups=max(self.max_dim, self.max_hidden_dim) // 32)
+        activations = Activations(columns=C, max_dim=self.max_dim, max_hidden_dim=self.max_hidden_dim)
+        scale, rope = RowScale(columns=C), Rope(columns=C)
+        residual, swiglu = Residual(columns=C, max_dim=self.max_dim), SwiGlu(columns=C)
+        quantiser = Quantiser(columns=C)
+        attention = Attention(max_heads=self.max_heads, max_dim=self.max_dim)
+        kv = KvRows(columns=C, max_kv_dim=self.max_kv_dim, max_heads=self.max_heads, addr_width=aw)
+        logits, crc, window = LogitUnit(candidates=MAX_CANDIDATES), Crc32(), Window()
+        # These drain or keep something that a reset would lose; the others go back to idle at once.
+        m.submodules.reader, m.submodules.embed_fetch, m.submodules.window = reader, embed, window
+        m.submodules.kv = kv
+        for name, unit in (("sequencer", sequencer), ("matvec", matvec), ("row_scale", scale), ("rope", rope),
+                           ("residual", residual), ("swiglu", swiglu), ("quantiser", quantiser),
+                           ("attention", attention), ("logits", logits), ("crc", crc)):
+            m.submodules[name] = ResetInserter(abort)(unit)
+        m.submodules.activations = activations
+        for port, unit in ((self.read0, reader.read0), (self.read1, reader.read1), (self.embed, embed.port),
+                           (self.write, kv.port)):
+            m.d.comb += [getattr(a, name).eq(getattr(b, name)) for name, member in port.signature.flip().members.items()
+                         for a, b in (((unit, port) if member.flow == Out else (port, unit)),)]
+        wiring.connect(m, wiring.flipped(self.bus), window.bus)
+
+        # Model constants -------------------------------------------------------------------------------------
+        command, p = sequencer.command, window
+        m.d.comb += [
+            residual.dim.eq(p.model__dim), residual.epsilon.eq(p.model__epsilon), rope.head_dim.eq(p.model__head_dim),
+            kv.n_kv_heads.eq(p.model__n_kv_heads), kv.head_dim.eq(p.model__head_dim),
+            attention.n_heads.eq(p.model__n_heads), attention.n_kv_heads.eq(p.model__n_kv_heads),
+            attention.head_dim.eq(p.model__head_dim),
+            attention.score_mantissa.eq(p.model__score_scale[:16]), attention.score_exponent.eq(p.model__score_scale[16:24]),
+            logits.scale_mantissa.eq(p.model__logit_scale[:16]), logits.scale_exponent.eq(p.model__logit_scale[16:24]),
+            window.rope_index.eq(rope.frequency_index), rope.frequency.eq(window.rope_frequency),
+            rope.position.eq(sequencer.position),
+        ]
+
+        # Commands and beats ----------------------------------------------------------------------------------
+        wiring.connect(m, window.commands, sequencer.commands)
+        wiring.connect(m, sequencer.segments, reader.segments)
+        beats = reader.beats
+        m.d.comb += [
+            reader.stores_done.eq(sequencer.stores_done),
+            sequencer.beat_valid.eq(beats.valid), sequencer.beat_ready.eq(beats.ready),
+            residual.gain_start.eq(sequencer.gain_start), crc.clear.eq(sequencer.crc_start), sequencer.crc_busy.eq(crc.busy),
+            sequencer.matvec_ready.eq(matvec.ready), matvec.start.eq(sequencer.matvec_start),
+            matvec.q4.eq(command.q4), matvec.group64.eq(command.group64), matvec.words.eq(command.words),
+            matvec.rows.eq(command.rows), matvec.dest.eq(command.dest), matvec.shifts.eq(sequencer.shifts),
+            matvec.first.eq(Mux(command.dest == Dest.LOGITS, command.columns, 0)),
+            matvec.count.eq(sequencer.columns_active),
+        ]
+        rows_beats = attention.rows_beats
+        with m.Switch(sequencer.route):
+            for opcode, sink in ((Opcode.GAIN, residual.gains), (Opcode.MATVEC, matvec.beats), (Opcode.CRC, crc.beats)):
+                with m.Case(opcode):
+                    m.d.comb += [sink.valid.eq(beats.valid), sink.payload.eq(beats.payload), beats.ready.eq(sink.ready)]
+            with m.Case(Opcode.ATTEND):
+                m.d.comb += [rows_beats.valid.eq(beats.valid), rows_beats.payload.eq(beats.payload),
+                             beats.ready.eq(rows_beats.ready)]
+        with m.If(sequencer.local):
+            m.d.comb += [rows_beats.valid.eq(kv.beats.valid), rows_beats.payload.eq(kv.beats.payload),
+                         kv.beats.ready.eq(rows_beats.ready)]
+
+        # Embedding and matrix rows share the scaler -------------------------------------------------------------
+        argmax = Signal(18)
+        embed_column = Signal(range(bits))
+        element = Signal(13)
+        sums, elements = scale.sums, embed.elements
+        with m.If(sequencer.embed_start):
+            m.d.sync += [embed_column.eq(command.column), element.eq(0)]
+        with m.Elif(elements.valid & elements.ready):
+            m.d.sync += element.eq(element + 1)
+        embed_shift = Signal(6)
+        with m.If(sequencer.embed_start):
+            m.d.sync += embed_shift.eq(sequencer.shifts[0])
+        m.d.comb += [
+            embed.start.eq(sequencer.embed_start), embed.token.eq(Mux(command.argmax, argmax, command.rows)),
+            embed.base.eq(command.base), embed.words.eq(command.words), embed.q4.eq(command.q4),
+            embed.group64.eq(command.group64), sequencer.embed_busy.eq(embed.busy),
+        ]
+        with m.If(elements.valid):
+            m.d.comb += [sums.valid.eq(1), elements.ready.eq(sums.ready), sums.payload.value.eq(elements.payload.value),
+                         sums.payload.column.eq(embed_column), sums.payload.row.eq(element), sums.payload.odd.eq(element[0]),
+                         sums.payload.last.eq(elements.payload.last), sums.payload.dest.eq(EMBEDDING),
+                         sums.payload.shift.eq(embed_shift)]
+        with m.Else():
+            m.d.comb += [sums.valid.eq(matvec.sums.valid), matvec.sums.ready.eq(sums.ready),
+                         sums.payload.eq(matvec.sums.payload)]
+        m.d.comb += [scale.factors.eq(residual.factors), sequencer.halves.eq(residual.halves)]
+
+        rows = scale.rows
+        with m.Switch(rows.payload.dest):
+            with m.Case(Dest.Q, Dest.K, Dest.V):
+                m.d.comb += [rope.rows.valid.eq(rows.valid), rows.ready.eq(rope.rows.ready)]
+            with m.Case(Dest.SWIGLU):
+                m.d.comb += [swiglu.rows.valid.eq(rows.valid), rows.ready.eq(swiglu.rows.ready)]
+            with m.Case(Dest.LOGITS):
+                m.d.comb += [logits.logits.valid.eq(rows.valid), rows.ready.eq(logits.logits.ready)]
+            with m.Default():
+                m.d.comb += [residual.rows.valid.eq(rows.valid), rows.ready.eq(residual.rows.ready)]
+        m.d.comb += [rope.rows.payload.eq(rows.payload), swiglu.rows.payload.eq(rows.payload),
+                     residual.rows.payload.eq(rows.payload), logits.logits.payload.value.eq(rows.payload.value),
+                     logits.logits.payload.last.eq(rows.payload.last)]
+
+        # Everything wide goes through the one quantiser; fences keep its sources apart ---------------------------
+        output = attention.output
+        column = Signal(range(bits))
+        place = Signal(13)
+        with m.If(sequencer.attend_start):
+            m.d.sync += [place.eq(0), column.eq(command.column)]
+        with m.Elif(output.valid & output.ready):
+            m.d.sync += place.eq(place + 1)
+        values = quantiser.values
+        with m.If(rope.values.valid):
+            m.d.comb += [values.valid.eq(1), values.payload.eq(rope.values.payload), rope.values.ready.eq(values.ready)]
+        with m.Elif(residual.values.valid):
+            m.d.comb += [values.valid.eq(1), values.payload.eq(residual.values.payload),
+                         residual.values.ready.eq(values.ready)]
+        with m.Elif(swiglu.values.valid):
+            m.d.comb += [values.valid.eq(1), values.payload.eq(swiglu.values.payload), swiglu.values.ready.eq(values.ready)]
+        with m.Else():
+            m.d.comb += [
+                values.valid.eq(output.valid), output.ready.eq(values.ready), values.payload.value.eq(output.payload.value),
+                values.payload.column.eq(column), values.payload.index.eq(place), values.payload.dest.eq(OUTPUT),
+                values.payload.end.eq((place[:5] == 31) | output.payload.last),
+            ]
+
+        # And to its place -------------------------------------------------------------------------------------
+        q = quantiser
+        to_rows = (q.dest == Dest.K) | (q.dest == Dest.V)
+        to_query = q.dest == Dest.Q
+        head, head_at = Signal(7), Signal(13)
+        with m.If(q.exponent_write):
+            m.d.sync += head_at.eq(q.index)
+            with m.If(q.index == 0):
+                m.d.sync += head.eq(0)
+                m.d.comb += kv.head.eq(0)
+            with m.Elif(q.index != head_at):
+                m.d.sync += head.eq(head + 1)
+                m.d.comb += kv.head.eq(head + 1)
+            with m.Else():
+                m.d.comb += kv.head.eq(head)
+        m.d.comb += [
+            kv.write.eq(q.write & to_rows), kv.exponent_write.eq(q.exponent_write & to_rows), kv.dest.eq(q.dest),
+            kv.column.eq(q.column), kv.index.eq(q.index), kv.mantissa.eq(q.mantissa), kv.exponent.eq(q.exponent),
+            activations.write.eq(q.write & ~to_rows & ~to_query),
+            activations.exponent_write.eq(q.exponent_write & ~to_rows & ~to_query),
+            activations.buffer.eq((q.dest == OUTPUT) | (q.dest == Dest.SWIGLU)), activations.column.eq(q.column),
+            activations.index.eq(q.index), activations.mantissa.eq(q.mantissa), activations.exponent.eq(q.exponent),
+            activations.clear.eq(sequencer.clear), activations.clear_buffer.eq(sequencer.clear_buffer),
+            activations.address.eq(matvec.address), activations.read_buffer.eq(sequencer.read_buffer),
+            matvec.activations.eq(activations.words), matvec.offsets.eq(activations.offsets),
+            sequencer.largest.eq(activations.largest),
+        ]
+        if C == 1:
+            m.d.comb += [
+                attention.q_write.en.eq(q.write & to_query), attention.q_write.address.eq(q.index),
+                attention.q_write.data.eq(q.mantissa),
+                attention.q_exponent_write.en.eq(q.exponent_write & to_query), attention.q_exponent_write.head.eq(kv.head),
+                attention.q_exponent_write.data.eq(q.exponent), sequencer.load_busy.eq(0),
+            ]
+        else:
+            self._query_store(m, q, to_query, kv.head, attention, sequencer, p)
+
+        # Attention and the cache --------------------------------------------------------------------------------
+        m.d.comb += [
+            attention.start.eq(sequencer.attend_start), attention.rows.eq(command.rows + command.column + 1),
+            sequencer.attend_done.eq(attention.done),
+            kv.read_start.eq(sequencer.attend_start), kv.read_rows.eq(command.column + 1),
+            kv.store_start.eq(sequencer.store_start), kv.store_rows.eq(sequencer.columns_active), kv.base.eq(command.base),
+            sequencer.stored.eq(kv.stored),
+        ]
+
+        # Logits, results, candidates ------------------------------------------------------------------------------
+        m.d.comb += [
+            logits.start.eq(sequencer.logits_start), logits.keep.eq(command.keep), logits.dump.eq(command.dump),
+            logits.cycles.eq(self.csr__cycles__value),
+            window.dump_valid.eq(logits.dump_valid), window.dump_data.eq(logits.dump_data),
+            logits.dump_take.eq(window.dump_take),
+            logits.candidate_index.eq(window.candidate_index),
+            window.candidate_token.eq(logits.candidate_token), window.candidate_logit.eq(logits.candidate_logit),
+        ]
+        wiring.connect(m, logits.result, window.results)
+        with m.If(logits.result.valid & logits.result.ready):
+            m.d.sync += argmax.eq(logits.result.payload.token)
+
+        # State, errors, counters -----------------------------------------------------------------------------------
+        busy_units = Cat(matvec.busy, scale.busy, rope.busy, residual.busy, swiglu.busy, quantiser.busy, attention.busy,
+                         kv.busy, embed.busy, logits.busy, crc.busy)
+        m.d.comb += sequencer.idle.eq(~busy_units.any())
+        # An abort waits for a K/V row that is being written, then everything is dropped while reads drain.
+        wanted = Signal()
+        with m.If(self.csr__control__abort):
+            m.d.sync += wanted.eq(1)
+        with m.Elif(abort):
+            m.d.sync += wanted.eq(0)
+        m.d.comb += [abort.eq(wanted & ~kv.storing), reader.abort.eq(abort), embed.abort.eq(abort), window.abort.eq(abort),
+                     kv.abort.eq(abort)]
+        errors = {"residual_saturated": residual.saturated, "row_saturated": scale.saturated,
+                  "hidden_saturated": swiglu.saturated, "shift_clamped": sequencer.shift_clamped,
+                  "bad_command": sequencer.bad_command, "queue_overflow": window.queue_overflow}
+        for name, raised in errors.items():
+            flag = getattr(self, f"csr__errors__{name}")
+            with m.If(raised):
+                m.d.sync += flag.eq(1)
+            with m.Elif(self.csr__control__clear_errors):
+                m.d.sync += flag.eq(0)
+        m.d.sync += self.csr__cycles__value.eq(self.csr__cycles__value + 1)
+        m.d.comb += [
+            self.csr__status__busy.eq(sequencer.busy | reader.busy | busy_units.any()),
+            self.csr__status__result_valid.eq(window.result_valid), self.csr__status__logit_valid.eq(logits.dump_valid),
+            self.csr__status__aborting.eq(wanted | reader.aborting | embed.busy & wanted),
+            self.csr__status__queue_free.eq(window.queue_free),
+            self.csr__crc__value.eq(crc.value), self.csr__stores__value.eq(kv.stores),
+            self.csr__geometry__version.eq(VERSION), self.csr__geometry__columns.eq(C),
+            self.csr__geometry__lanes.eq(LANES), self.csr__geometry__candidates.eq(MAX_CANDIDATES),
+            self.csr__max_dim__value.eq(self.max_dim), self.csr__max_hidden_dim__value.eq(self.max_hidden_dim),
+            self.csr__max_head_dim__value.eq(128), self.csr__max_kv_dim__value.eq(self.max_kv_dim),
+            self.csr__max_heads__value.eq(self.max_heads), self.csr__max_vocab_size__value.eq((1 << 17) + (1 << 16)),
+            self.csr__max_seq_len__value.eq(MAX_SEQ_LEN),
+            self.irq.eq(window.result_valid & self.csr__control__irq_enable),
+            window.phase.eq(command.phase), window.count_cycle.eq(sequencer.executing),
+            window.count_beat.eq(beats.valid & beats.ready),
+            window.count_starved.eq(matvec.starved | sequencer.waiting_beat), window.count_fenced.eq(sequencer.fenced),
+            window.count_stalled.eq(matvec.stalled), window.clear.eq(self.csr__control__clear_counters),
+        ]
+        return m
+
+    def _query_store(self, m, q, to_query, head, attention, sequencer, model):
+        """Queries of all columns; one column's are copied into the attention unit before it starts."""
+        C = self.columns
+        bits = (self.max_dim - 1).bit_length()
+        m.submodules.queries = queries = memory.Memory(shape=16, depth=C << bits, init=[])
+        m.submodules.query_exponents = exponents = memory.Memory(shape=6, depth=C * self.max_heads, init=[])
+        w, r = queries.write_port(), queries.read_port()
+        we, re = exponents.write_port(), exponents.read_port()
+        head_bits = (self.max_heads - 1).bit_length()
+        at, read_at, copying, copied, ends = Signal(13), Signal(13), Signal(), Signal(), Signal(13)
+        m.d.sync += ends.eq(model.model__n_heads * model.model__head_dim)
+        column = sequencer.command.column
+        m.d.comb += [
+            w.addr.eq(Cat(q.index[:bits], q.column)), w.data.eq(q.mantissa), w.en.eq(q.write & to_query),
+            we.addr.eq(Cat(head[:head_bits], q.column)), we.data.eq(q.exponent), we.en.eq(q.exponent_write & to_query),
+            r.addr.eq(Cat(at[:bits], column)), re.addr.eq(Cat(at[:head_bits], column)),
+            attention.q_write.en.eq(copied), attention.q_write.address.eq(read_at), attention.q_write.data.eq(r.data),
+            attention.q_exponent_write.en.eq(copied & (read_at < model.model__n_heads)),
+            attention.q_exponent_write.head.eq(read_at), attention.q_exponent_write.data.eq(re.data),
+            sequencer.load_busy.eq(copying | copied),
+        ]
+        m.d.sync += [read_at.eq(at), copied.eq(copying)]
+        with m.If(sequencer.load_start):
+            m.d.sync += [at.eq(0), copying.eq(1)]
+        with m.Elif(copying):
+            m.d.sync += at.eq(at + 1)
+            with m.If(at == ends - 1):
+                m.d.sync += copying.eq(0)

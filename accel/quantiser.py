@@ -1,0 +1,130 @@
+"""Groups of wide values to 16-bit mantissas with a shared exponent. Computes :func:`spec.numerics.quantise`."""
+from amaranth.hdl import Array, Cat, Module, Mux, Signal, signed
+from amaranth.lib import data, fifo, memory, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from accel.numeric import bit_length, round_shift
+from spec.numerics import WIDE
+
+GROUP = 128         #: the longest group: a head
+
+
+def wide_layout(columns):
+    """A value on its way to the quantiser; ``end`` closes its group, ``index`` is its place in the vector."""
+    return data.StructLayout({"value": signed(WIDE), "column": range(max(columns, 2)), "index": 13, "end": 1, "dest": 3})
+
+
+class Quantiser(wiring.Component):
+    """Takes one value a cycle; while one group of a column is written out, its next fills the other half.
+
+    Members
+    -------
+    values : In(stream)
+        Groups of different columns may be interleaved.
+    write, exponent_write : Out
+        One element a cycle, after its group's exponent; ``index`` is that of the element, or of the group's first.
+    """
+    def __init__(self, *, columns):
+        self.columns = columns
+        super().__init__({
+            "abort": In(1), "busy": Out(1), "values": In(stream.Signature(wide_layout(columns))),
+            "write": Out(1), "exponent_write": Out(1), "column": Out(range(max(columns, 2))), "dest": Out(3),
+            "index": Out(13), "mantissa": Out(signed(16)), "exponent": Out(6),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        C = self.columns
+        values, v = self.values, self.values.payload
+        m.submodules.store = store = memory.Memory(shape=WIDE, depth=2 * C * GROUP, init=[])
+        w, r = store.write_port(), store.read_port()
+        group = data.StructLayout({"column": range(max(C, 2)), "half": 1, "first": 13, "count": 8, "magnitude": WIDE - 1,
+                                   "dest": 3})
+        m.submodules.groups = groups = fifo.SyncFIFO(width=group.size, depth=2 * C)
+
+        # Fill -----------------------------------------------------------------------------------------
+        half = [Signal(name=f"half{c}") for c in range(C)]
+        full = [Signal(2, name=f"full{c}") for c in range(C)]
+        count = [Signal(8, name=f"count{c}") for c in range(C)]
+        magnitude = [Signal(WIDE - 1, name=f"magnitude{c}") for c in range(C)]
+        c = v.column
+        mine_half, mine_count = Array(half)[c], Array(count)[c]
+        seen = Signal(WIDE - 1)
+        take = Signal()
+        m.d.comb += [
+            values.ready.eq(~Array(Array(f) for f in full)[c][mine_half]),
+            take.eq(values.ready & values.valid),
+            seen.eq(Array(magnitude)[c] | (v.value ^ v.value[-1].replicate(WIDE))[:WIDE - 1]),
+            w.addr.eq(Cat(mine_count[:7], mine_half, c)), w.data.eq(v.value), w.en.eq(take),
+            groups.w_en.eq(take & v.end),
+        ]
+        entry = data.View(group, groups.w_data)
+        m.d.comb += [entry.column.eq(c), entry.half.eq(mine_half), entry.first.eq(v.index - mine_count),
+                     entry.count.eq(mine_count + 1), entry.magnitude.eq(seen), entry.dest.eq(v.dest)]
+        for i in range(C):
+            with m.If(take & (c == i)):
+                m.d.sync += [count[i].eq(Mux(v.end, 0, count[i] + 1)), magnitude[i].eq(Mux(v.end, 0, seen))]
+                with m.If(v.end):
+                    m.d.sync += [half[i].eq(~half[i]), full[i].bit_select(half[i], 1).eq(1)]
+
+        # Drain ----------------------------------------------------------------------------------------
+        head = Signal(group)
+        at = Signal(8)
+        exponent = Signal(6)
+        length = bit_length(m, head.magnitude)
+        issue = Signal()
+        m.d.comb += r.addr.eq(Cat(at[:7], head.half, head.column))
+        release = Signal()
+        with m.FSM() as fsm:
+            with m.State("IDLE"):
+                m.d.comb += groups.r_en.eq(1)
+                m.d.sync += [head.as_value().eq(groups.r_data), at.eq(0)]
+                with m.If(groups.r_rdy & ~self.abort):
+                    m.next = "EXPONENT"
+            with m.State("EXPONENT"):
+                m.d.sync += exponent.eq(Mux(length > 15, length - 15, 0))
+                m.next = "WRITE-EXPONENT"
+            with m.State("WRITE-EXPONENT"):
+                # Element 0 is read meanwhile; the pipeline is still empty of this group's elements.
+                m.d.comb += issue.eq(1)
+                m.d.sync += at.eq(at + 1)
+                with m.If(at == head.count - 1):
+                    m.d.comb += release.eq(1)
+                    m.next = "DRAIN"
+                with m.Else():
+                    m.next = "READ"
+            with m.State("READ"):
+                m.d.comb += issue.eq(1)
+                m.d.sync += at.eq(at + 1)
+                with m.If(at == head.count - 1):
+                    m.d.comb += release.eq(1)
+                    m.next = "DRAIN"
+            with m.State("DRAIN"):
+                m.next = "DRAIN-2"
+            with m.State("DRAIN-2"):
+                m.next = "IDLE"
+        for i in range(C):
+            with m.If(release & (head.column == i)):
+                m.d.sync += full[i].bit_select(head.half, 1).eq(0)
+        read, rounded_valid = Signal(), Signal()
+        rounded = Signal(signed(WIDE + 1))
+        m.d.sync += [read.eq(issue), rounded_valid.eq(read)]
+        m.d.sync += rounded.eq(round_shift(m, r.data.as_signed(), exponent))
+        index = Signal(13)
+        m.d.sync += index.eq(head.first + at)
+        index1 = Signal(13)
+        m.d.sync += index1.eq(index)
+        writing_exponent = fsm.ongoing("WRITE-EXPONENT")
+        m.d.comb += [
+            self.write.eq(rounded_valid),
+            self.exponent_write.eq(writing_exponent),
+            self.column.eq(head.column), self.dest.eq(head.dest), self.exponent.eq(exponent),
+            self.index.eq(Mux(writing_exponent, head.first, index1)),
+            self.mantissa.eq(Mux(rounded > 32767, 32767, rounded[:16].as_signed())),
+            self.busy.eq(groups.r_rdy | ~fsm.ongoing("IDLE") | Cat(*count).any() | read | rounded_valid),
+        ]
+        with m.If(self.abort):
+            m.d.comb += groups.r_en.eq(1)
+            for i in range(C):
+                m.d.sync += [count[i].eq(0), magnitude[i].eq(0), half[i].eq(0), full[i].eq(0)]
+        return m

@@ -1,0 +1,180 @@
+"""Runs the command queue: hands segments to the reader at once, executes commands in order, fences, counts phases."""
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, signed
+from amaranth.lib import data, fifo, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from spec.numerics import HIDDEN_FRACTION, OUTPUT_FRACTION, RESIDUAL_FRACTION, ROW_FRACTION
+from spec.registers import COMMAND, Dest, Opcode
+
+EXECUTE_DEPTH = 32  #: commands whose segments are being read ahead
+
+
+def command_layout():
+    """The 128-bit command of spec.registers.COMMAND."""
+    return data.FlexibleLayout(128, {
+        b.name: data.Field(signed(b.size) if b.signed else b.size, 32 * b.word + b.low) for b in COMMAND})
+
+
+class Sequencer(wiring.Component):
+    """Control of the core; every datapath unit has a start and a busy here.
+
+    Members
+    -------
+    commands : In(stream)
+        From the queue.
+    segments : Out(stream)
+        To the reader, in order, ahead of execution.
+    idle : In
+        No unit has work in flight; what a fence waits for.
+    route : Out
+        Which unit takes the stream's beats: Opcode of the running command.
+    """
+    def __init__(self, *, columns, addr_width=24):
+        self.columns, self.addr_width = columns, addr_width
+        segment = data.StructLayout({"base": addr_width, "beats": 28, "kv": 1, "stores": 8})
+        super().__init__({
+            "commands": In(stream.Signature(128)), "segments": Out(stream.Signature(segment)),
+            "idle": In(1), "busy": Out(1), "bad_command": Out(1), "shift_clamped": Out(1),
+            "command": Out(command_layout()), "route": Out(4), "columns_active": Out(range(columns + 1)),
+            "beat_valid": In(1), "beat_ready": In(1),
+            "matvec_start": Out(1), "matvec_ready": In(1), "shifts": Out(data.ArrayLayout(6, columns)),
+            "largest": In(data.ArrayLayout(6, columns)), "halves": In(data.ArrayLayout(6, columns)),
+            "read_buffer": Out(1), "clear": Out(columns), "clear_buffer": Out(1),
+            "gain_start": Out(1), "embed_start": Out(1), "embed_busy": In(1), "position": Out(17),
+            "load_start": Out(1), "load_busy": In(1),
+            "attend_start": Out(1), "attend_done": In(1), "local": Out(1),
+            "store_start": Out(1), "stored": In(1), "stores_done": Out(8),
+            "logits_start": Out(1), "crc_start": Out(1), "crc_busy": In(1),
+            "executing": Out(1), "fenced": Out(1), "waiting_beat": Out(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        C = self.columns
+        m.submodules.queue = queue = fifo.SyncFIFOBuffered(width=128, depth=EXECUTE_DEPTH)
+
+        # Split: the segment goes to the reader, the command to the execution queue --------------------------
+        arriving = Signal(command_layout())
+        has_segment, sent = Signal(), Signal()
+        stores_pushed = Signal(8)
+        segment = self.segments.payload
+        m.d.comb += [
+            arriving.eq(self.commands.payload),
+            has_segment.eq((arriving.beats != 0) & ((arriving.opcode == Opcode.GAIN) | (arriving.opcode == Opcode.MATVEC)
+                           | (arriving.opcode == Opcode.ATTEND) | (arriving.opcode == Opcode.CRC))),
+            segment.base.eq(arriving.base), segment.beats.eq(arriving.beats), segment.kv.eq(arriving.kv),
+            segment.stores.eq(stores_pushed),
+            self.segments.valid.eq(self.commands.valid & has_segment & ~sent),
+            self.commands.ready.eq(queue.w_rdy & (~has_segment | sent | self.segments.ready)),
+            queue.w_en.eq(self.commands.valid & self.commands.ready), queue.w_data.eq(self.commands.payload),
+        ]
+        m.d.sync += sent.eq((sent | (self.segments.valid & self.segments.ready)) & ~self.commands.ready)
+        with m.If(queue.w_en & (arriving.opcode == Opcode.STORE)):
+            m.d.sync += stores_pushed.eq(stores_pushed + 1)
+        with m.If(self.stored):
+            m.d.sync += self.stores_done.eq(self.stores_done + 1)
+
+        # Right shifts of the row scaler: minus the exponent of sums * factor, minus the fraction kept --------
+        command = self.command
+        gain_exponent, attended = Signal(signed(8)), Signal()
+        residual = command.dest == Dest.RESIDUAL
+        clamped = Signal(C)
+        shifts = Signal(data.ArrayLayout(6, C))
+        for c in range(C):
+            shift = Signal(signed(12), name=f"shift{c}")
+            normed = Const(RESIDUAL_FRACTION + 15 - RESIDUAL_FRACTION - ROW_FRACTION, signed(8))
+            fixed = Mux(attended, OUTPUT_FRACTION + 15 - RESIDUAL_FRACTION, HIDDEN_FRACTION + 15 - RESIDUAL_FRACTION)
+            with m.If(command.opcode == Opcode.EMBED):
+                m.d.comb += shift.eq(15 - RESIDUAL_FRACTION - command.exponent)
+            with m.Elif(residual):
+                m.d.comb += shift.eq(fixed - self.largest[c] - command.exponent)
+            with m.Else():
+                m.d.comb += shift.eq(normed + self.halves[c] - self.largest[c] - gain_exponent - command.exponent)
+            m.d.comb += clamped[c].eq(shift < 0)
+            m.d.sync += shifts[c].eq(Mux(shift < 0, 0, Mux(shift > 63, 63, shift)))
+        m.d.comb += [self.shifts.eq(shifts), self.read_buffer.eq(residual)]
+
+        # Execution -----------------------------------------------------------------------------------------
+        left = Signal(28)
+        beat = self.beat_valid & self.beat_ready
+        columns = Signal(range(C + 1))
+        m.d.comb += [self.columns_active.eq(columns), columns.eq(command.columns + 1), self.route.eq(0)]
+        with m.FSM() as fsm:
+            with m.State("IDLE"):
+                m.d.comb += queue.r_en.eq(1)
+                m.d.sync += command.eq(queue.r_data)
+                with m.If(queue.r_rdy):
+                    m.next = "FENCE"
+            with m.State("FENCE"):
+                m.d.sync += left.eq(command.beats)
+                hold = (command.fence & ~self.idle) | ((command.opcode == Opcode.EMBED) & self.embed_busy)
+                m.d.comb += self.fenced.eq(hold)
+                with m.If(~hold):
+                    m.next = "DISPATCH"
+            with m.State("DISPATCH"):
+                with m.Switch(command.opcode):
+                    with m.Case(Opcode.NOP):
+                        m.next = "IDLE"
+                    with m.Case(Opcode.GAIN):
+                        m.d.comb += self.gain_start.eq(1)
+                        m.d.sync += gain_exponent.eq(command.exponent)
+                        m.next = "TAKE"
+                    with m.Case(Opcode.EMBED):
+                        m.d.comb += [self.clear.eq(1 << command.column), self.clear_buffer.eq(0), self.embed_start.eq(1),
+                                     self.shift_clamped.eq(clamped[0])]
+                        m.d.sync += self.position.eq(command.beats)
+                        m.next = "IDLE"
+                    with m.Case(Opcode.MATVEC):
+                        m.d.comb += [self.matvec_start.eq(1), self.logits_start.eq(command.dest == Dest.LOGITS),
+                                     self.shift_clamped.eq((clamped & ((1 << columns) - 1)).any())]
+                        with m.If(residual):
+                            m.d.comb += [self.clear.eq(-1), self.clear_buffer.eq(0)]
+                        with m.If(command.dest == Dest.SWIGLU):
+                            m.d.comb += [self.clear.eq(-1), self.clear_buffer.eq(1)]
+                            m.d.sync += attended.eq(0)
+                        m.next = "MATVEC"
+                    with m.Case(Opcode.ATTEND):
+                        m.d.comb += [self.clear.eq(1 << command.column), self.clear_buffer.eq(1), self.load_start.eq(1)]
+                        m.d.sync += attended.eq(1)
+                        m.next = "LOAD"
+                    with m.Case(Opcode.STORE):
+                        m.d.comb += self.store_start.eq(1)
+                        m.next = "STORE"
+                    with m.Case(Opcode.CRC):
+                        m.d.comb += self.crc_start.eq(1)
+                        m.next = "TAKE"
+                    with m.Default():
+                        m.d.comb += self.bad_command.eq(1)
+                        m.next = "IDLE"
+            with m.State("TAKE"):
+                m.d.comb += [self.route.eq(command.opcode), self.waiting_beat.eq(~self.beat_valid)]
+                with m.If(beat):
+                    m.d.sync += left.eq(left - 1)
+                with m.If((beat & (left == 1)) | (left == 0)):
+                    m.next = "SETTLE"
+            with m.State("SETTLE"):
+                with m.If(~self.crc_busy):
+                    m.next = "IDLE"
+            with m.State("MATVEC"):
+                m.d.comb += self.route.eq(Opcode.MATVEC)
+                with m.If(self.matvec_ready):
+                    m.next = "IDLE"
+            with m.State("LOAD"):
+                with m.If(~self.load_busy):
+                    m.d.comb += self.attend_start.eq(1)
+                    m.next = "ATTEND"
+            with m.State("ATTEND"):
+                with m.If(left != 0):
+                    m.d.comb += [self.route.eq(Opcode.ATTEND), self.waiting_beat.eq(~self.beat_valid)]
+                    with m.If(beat):
+                        m.d.sync += left.eq(left - 1)
+                with m.Else():
+                    m.d.comb += self.local.eq(1)
+                with m.If(self.attend_done):
+                    m.next = "IDLE"
+            with m.State("STORE"):
+                with m.If(self.stored):
+                    m.next = "IDLE"
+        m.d.comb += [self.executing.eq(~fsm.ongoing("IDLE")),
+                     self.busy.eq(self.executing | queue.r_rdy | self.commands.valid | sent)]
+        return m

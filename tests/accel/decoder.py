@@ -1,0 +1,179 @@
+"""A core in Amaranth's simulator with DRAM and a driver: decodes tokens and hands back logits, for tests."""
+import random
+
+import numpy as np
+
+from spec import image as image_module
+from spec.image import Format, Image, Kind, row_layout
+from spec.model import ModelConfig
+from spec.registers import Dest, Model, Opcode, Phase, Result, Window, encode
+from tests.accel.streams import simulate
+
+KV_BASE = 1 << 16       #: beats; every test image is smaller
+
+
+def random_image(config: ModelConfig, seed=0, format="q8", group=None) -> Image:
+    """A model of random weights that behaves like a trained one: norms near 1, a few outliers."""
+    rng = np.random.default_rng(seed)
+    c, t = config, {}
+
+    def matrix(rows, columns):
+        return (rng.normal(size=(rows, columns)) / np.sqrt(columns) * 1.5).astype(np.float32)
+    t["embedding"] = rng.normal(size=(c.vocab_size, c.dim)).astype(np.float32)
+    for i in range(c.n_layers):
+        t[f"layers.{i}.attention_norm"] = (1 + .2 * rng.normal(size=c.dim)).astype(np.float32)
+        t[f"layers.{i}.ffn_norm"] = (1 + .2 * rng.normal(size=c.dim)).astype(np.float32)
+        for name, rows, columns in (("wq", c.q_dim, c.dim), ("wk", c.kv_dim, c.dim), ("wv", c.kv_dim, c.dim),
+                                    ("wo", c.dim, c.q_dim), ("w1", c.hidden_dim, c.dim), ("w3", c.hidden_dim, c.dim),
+                                    ("w2", c.dim, c.hidden_dim)):
+            t[f"layers.{i}.{name}"] = matrix(rows, columns) * (3 if name in ("wq", "wk") else 1)
+    t["final_norm"] = np.ones(c.dim, np.float32)
+    if not c.tied:
+        t["classifier"] = matrix(c.vocab_size, c.dim)
+    return Image.parse(image_module.build(config, t, format=format, group=group))
+
+
+def program(image: Image, tokens, position, *, argmax=False, classify=True, keep=0, dump=0):
+    """The commands of one step of ``len(tokens)`` columns; see docs/image.md."""
+    c, n = image.config, len(tokens)
+    _, row = row_layout(c)
+    entries = iter(image.entries)
+
+    def tensor(opcode, phase, **fields):
+        e = next(entries)
+        if e.kind == Kind.GAIN:
+            return encode(opcode, phase=phase, columns=n - 1, exponent=e.exponent, rows=e.rows, base=e.offset_beats,
+                          beats=e.beats, **fields)
+        return encode(opcode, phase=phase, columns=n - 1, exponent=e.exponent, rows=e.rows, words=e.words,
+                      q4=e.format == Format.Q4, group64=e.group == 64, base=e.offset_beats, beats=e.beats, **fields)
+    yield tensor(Opcode.GAIN, Phase.OTHER)
+    e = image.embedding
+    for column, token in enumerate(tokens):
+        yield encode(Opcode.EMBED, phase=Phase.EMBED, fence=column == 0, column=column, columns=n - 1, argmax=argmax,
+                     rows=0 if argmax else token, words=e.words, q4=e.format == Format.Q4, group64=e.group == 64,
+                     exponent=e.exponent, base=e.offset_beats, beats=position)
+    for layer in range(c.n_layers):
+        base = KV_BASE + layer * c.seq_len * row
+        yield tensor(Opcode.MATVEC, Phase.S1_QKV, dest=Dest.Q, fence=1)
+        yield tensor(Opcode.MATVEC, Phase.S1_QKV, dest=Dest.K)
+        yield tensor(Opcode.MATVEC, Phase.S1_QKV, dest=Dest.V)
+        yield encode(Opcode.STORE, phase=Phase.S3_STORE, fence=1, columns=n - 1, base=base + position * row)
+        for column in range(n):
+            yield encode(Opcode.ATTEND, phase=Phase.S2_ATTEND, fence=1, kv=1, column=column, columns=n - 1, rows=position,
+                         base=base, beats=position * row)
+        yield tensor(Opcode.GAIN, Phase.OTHER)
+        yield tensor(Opcode.MATVEC, Phase.S4_OUTPUT, dest=Dest.RESIDUAL, fence=1)
+        yield tensor(Opcode.MATVEC, Phase.S5_GATE_UP, dest=Dest.SWIGLU, fence=1)
+        yield tensor(Opcode.GAIN, Phase.OTHER)
+        yield tensor(Opcode.MATVEC, Phase.S5_DOWN, dest=Dest.RESIDUAL, fence=1)
+    if classify:
+        yield tensor(Opcode.MATVEC, Phase.CLASSIFY, dest=Dest.LOGITS, fence=1, keep=keep, dump=dump)
+
+
+class Dram:
+    """Beats, served to the core's native ports: in order, ``latency`` cycles later, commands refused at random."""
+
+    def __init__(self, image: Image, *, latency=14, stall=0.0, write_stall=0.0, seed=0):
+        self.latency, self.stall, self.write_stall, self.seed = latency, stall, write_stall, seed
+        self.beats = {i: int.from_bytes(image.data[16 * i:16 * i + 16], "little") for i in range(len(image.data) // 16 + 1)}
+        self.written = []
+
+    def testbench(self, dut):
+        """One background process for all four ports."""
+        async def serve(ctx):
+            rng = random.Random(self.seed)
+            ports = (dut.read0, dut.read1, dut.embed)
+            lines = [[None] * self.latency for _ in ports]
+            pending = []
+            while True:
+                ready = [rng.random() >= self.stall for _ in ports]
+                for port, line, r in zip(ports, lines, ready):
+                    ctx.set(port.cmd_ready, r)
+                    data = line.pop(0)
+                    ctx.set(port.rdata_valid, data is not None)
+                    if data is not None:
+                        ctx.set(port.rdata_data, self.beats.get(data, 0xdead))
+                w = dut.write
+                w_ready = rng.random() >= self.write_stall
+                d_ready = bool(pending) and rng.random() >= self.write_stall
+                ctx.set(w.cmd_ready, w_ready)
+                ctx.set(w.wdata_ready, d_ready)
+                sampled = await ctx.tick().sample(*(s for p in ports for s in (p.cmd_valid, p.cmd_addr)),
+                                                  w.cmd_valid, w.cmd_addr, w.wdata_valid, w.wdata_data)
+                s = sampled[2:]
+                for i, line in enumerate(lines):
+                    line.append(s[2 * i + 1] if s[2 * i] and ready[i] else None)
+                if d_ready:
+                    assert s[8], "write data was not there when it was fetched"
+                    address = pending.pop(0)
+                    self.beats[address] = s[9]
+                    self.written.append(address)
+                if s[6] and w_ready:
+                    pending.append(s[7])
+        return serve
+
+
+class Driver:
+    """Firmware's part, in a testbench."""
+
+    def __init__(self, ctx, dut):
+        self.ctx, self.dut = ctx, dut
+
+    async def _access(self, address, we, value=0):
+        ctx, bus = self.ctx, self.dut.bus
+        for name, v in (("adr", address >> 2), ("we", we), ("dat_w", value), ("sel", 15), ("cyc", 1), ("stb", 1)):
+            ctx.set(getattr(bus, name), v)
+        data, = await ctx.tick().sample(bus.dat_r).until(bus.ack)
+        ctx.set(bus.cyc, 0)
+        ctx.set(bus.stb, 0)
+        await ctx.tick()
+        return data
+
+    async def write(self, address, value):
+        await self._access(address, 1, value & 0xffffffff)
+
+    async def read(self, address):
+        return await self._access(address, 0)
+
+    async def setup(self, image):
+        c, h = image.config, image.header
+        for word, value in ((Model.DIM, c.dim), (Model.HEAD_DIM, c.head_dim), (Model.N_HEADS, c.n_heads),
+                            (Model.N_KV_HEADS, c.n_kv_heads), (Model.EPSILON, h["epsilon"]),
+                            (Model.SCORE_SCALE, h["score_scale"]), (Model.POSITIONS, c.seq_len)):
+            await self.write(Window.MODEL + 4 * word, value)
+        for i, f in enumerate(image.rope):
+            await self.write(Window.ROPE + 4 * i, int(f))
+
+    async def push(self, command):
+        while not self.ctx.get(self.dut.csr__status__queue_free):
+            await self.ctx.tick()
+        for i, word in enumerate(command):
+            await self.write(Window.COMMAND + 4 * i, word)
+
+    async def dumped(self, count):
+        """Logits of a pass that dumps them."""
+        values = []
+        while len(values) < count:
+            await self.ctx.tick().until(self.dut.csr__status__logit_valid)
+            value = await self.read(Window.LOGIT)
+            values.append(value - (1 << 32) * (value >> 31))
+            await self.write(Window.LOGIT, 0)
+        return values
+
+    async def result(self):
+        await self.ctx.tick().until(self.dut.csr__status__result_valid)
+        values = [await self.read(Window.RESULT + 4 * word) for word in Result]
+        await self.write(Window.RESULT, 0)
+        return dict(zip((r.name.lower() for r in Result), values))
+
+
+def run(dut, image, body, *, deadline=2_000_000, **dram):
+    """``await body(driver, memory)`` against a core with ``image`` in its DRAM; returns the memory."""
+    memory = Dram(image, **dram)
+
+    async def testbench(ctx):
+        driver = Driver(ctx, dut)
+        await driver.setup(image)
+        await body(driver, memory)
+    simulate(dut, testbench, deadline=deadline, background=(memory.testbench(dut),))
+    return memory

@@ -1,0 +1,51 @@
+"""The whole core decodes random models: every logit and every K/V row equals golden."""
+import pytest
+
+from accel.core import Core
+from spec.golden import Golden
+from spec.image import row_layout
+from spec.model import ModelConfig
+from tests.accel.decoder import KV_BASE, program, random_image, run
+
+SMALL = dict(max_dim=64, max_hidden_dim=128, max_kv_dim=64, max_heads=8)
+
+
+def config(**shape):
+    base = dict(dim=32, hidden_dim=44, n_layers=2, n_heads=4, n_kv_heads=2, head_dim=8, vocab_size=24, seq_len=32)
+    return ModelConfig(**{**base, **shape})
+
+
+def check(image, tokens, *, columns=1, split=None, **dram):
+    """Decode ``tokens`` in steps of ``split`` columns; compare logits of each step's last, and the cache."""
+    golden = Golden(image)
+    dut = Core(columns=columns, **SMALL)
+    c = image.config
+    _, row = row_layout(c)
+
+    async def body(driver, memory):
+        position = 0
+        for n in split or [1] * len(tokens):
+            step = tokens[position:position + n]
+            expected = golden.prefill(step, position)
+            commands = list(program(image, step, position, dump=1))
+            for command in commands:
+                await driver.push(command)
+            assert await driver.dumped(c.vocab_size) == expected.values.tolist(), f"logits at {position}"
+            result = await driver.result()
+            assert result["token"] == expected.argmax
+            position += n
+        assert not any(driver.ctx.get(getattr(dut, f"csr__errors__{e}")) for e in ("bad_command", "queue_overflow"))
+
+    memory = run(dut, image, body, **dram)
+    for layer in range(c.n_layers):
+        for t in range(len(tokens)):
+            base = KV_BASE + (layer * c.seq_len + t) * row
+            got = b"".join(memory.beats[base + i].to_bytes(16, "little") for i in range(row))
+            assert got == golden.kv_row(layer, t), f"K/V row {t} of layer {layer}"
+    assert len(memory.written) == len(tokens) * c.n_layers * row    # each row once
+    return memory
+
+
+@pytest.mark.parametrize("format, group", [("q8", 64), ("q4", 32)])
+def test_decodes(format, group):
+    check(random_image(config(), 1, format, group), [3, 7, 1, 9])

@@ -1,0 +1,204 @@
+"""What happens to a row after the engine: scale, RoPE, residual and norm, SwiGLU, quantise; each equal to golden."""
+import numpy as np
+import pytest
+from amaranth.hdl import Module
+from amaranth.lib import memory, wiring
+
+from accel.quantiser import Quantiser, wide_layout
+from accel.residual import Residual
+from accel.rope import Rope
+from accel.row_scale import EMBEDDING, RowScale, row_layout
+from accel.swiglu import SwiGlu
+from spec import golden, numerics
+from spec.registers import Dest
+from spec.tables import rsqrt, silu
+from tests.accel.streams import receive, send, simulate
+
+STALLS = [(0.0, 0.0), (0.6, 0.0), (0.0, 0.9)]
+
+
+def pack(layout, **fields):
+    value = 0
+    for name, field in layout:
+        width = layout[name].width
+        value |= (int(fields.get(name, 0)) & (1 << width) - 1) << layout[name].offset
+    return value
+
+
+def wide(rng, n, bits=48):
+    return [int(rng.integers(-1 << bits - 1, 1 << bits - 1)) >> int(rng.integers(0, bits)) for _ in range(n)]
+
+
+@pytest.mark.parametrize("source_stall, sink_stall", STALLS)
+def test_row_scale(source_stall, sink_stall):
+    rng = np.random.default_rng(3)
+    dut = RowScale(columns=2)
+    factors = [32768, 65536]
+    cases = [(v, int(rng.integers(64)), int(rng.integers(2)), int(rng.choice([Dest.Q, Dest.RESIDUAL, EMBEDDING])))
+             for v in wide(rng, 200, 44) + [-(1 << 47), (1 << 47) - 1, -1, 0]]
+
+    async def drive(ctx):
+        for c, f in enumerate(factors):
+            ctx.set(dut.factors[c], f)
+        await send(ctx, dut.sums, [pack(dut.sums.payload.shape(), value=v, shift=s, column=c, dest=d, row=i)
+                                   for i, (v, s, c, d) in enumerate(cases)], stall=source_stall)
+
+    async def check(ctx):
+        layout = row_layout(2)
+        got = [layout.from_bits(w) for w in await receive(ctx, dut.rows, len(cases), stall=sink_stall)]
+        for g, (i, (v, s, c, d)) in zip(got, enumerate(cases)):
+            f = factors[c] if d == Dest.Q else 1 << 15
+            expected = max(min((v * f + (1 << s - 1 if s else 0)) >> s, (1 << 31) - 1), -(1 << 31))
+            assert (g.value, g.row, g.column, g.dest) == (expected, i, c, d)
+    simulate(dut, drive, check)
+
+
+@pytest.mark.parametrize("source_stall", [0.0, 0.7])
+@pytest.mark.parametrize("columns, group", [(1, 32), (2, 8), (4, 128), (1, 1)])
+def test_quantiser(columns, group, source_stall):
+    rng = np.random.default_rng(columns * group)
+    dut = Quantiser(columns=columns)
+    length = group * 3 + group // 2
+    vectors = np.array([[v >> int(rng.integers(30)) for v in wide(rng, length)] for _ in range(columns)], np.int64)
+    vectors[0, :group] = -(1 << 47)
+    vectors[0, group] = (1 << 47) - 1
+    layout = wide_layout(columns)
+    items = [pack(layout, value=vectors[c, i], column=c, index=i, end=i % group == group - 1 or i == length - 1, dest=c)
+             for i in range(length) for c in range(columns)]
+    mantissas, exponents = {}, {}
+
+    async def drive(ctx):
+        await send(ctx, dut.values, items, stall=source_stall)
+        while ctx.get(dut.busy):
+            await ctx.tick()
+
+    async def watch(ctx):
+        while True:
+            _, _, e, w, c, i, x, mant = await ctx.tick().sample(dut.exponent_write, dut.write, dut.column, dut.index,
+                                                                dut.exponent, dut.mantissa)
+            if e:
+                assert (c, i) not in exponents
+                exponents[c, i] = x
+            if w:
+                assert (c, i) not in mantissas and ctx.get(dut.dest) == c
+                mantissas[c, i] = mant
+    simulate(dut, drive, background=(watch,))
+    for c in range(columns):
+        for start in range(0, length, group):
+            part = vectors[c, start:start + group]
+            m, e = numerics.quantise(part)
+            assert exponents[c, start] == e
+            assert [mantissas[c, start + i] for i in range(len(part))] == m.tolist()
+
+
+class WithFrequencies(wiring.Component):
+    def __init__(self, dut, frequencies):
+        self.dut, self.frequencies = dut, frequencies
+        super().__init__({})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.dut = self.dut
+        m.submodules.memory = mem = memory.Memory(shape=32, depth=64, init=[int(f) for f in self.frequencies])
+        port = mem.read_port()
+        m.d.comb += [port.addr.eq(self.dut.frequency_index), self.dut.frequency.eq(port.data)]
+        return m
+
+
+@pytest.mark.parametrize("source_stall, sink_stall", STALLS)
+@pytest.mark.parametrize("columns, head_dim, heads", [(1, 8, 4), (2, 24, 2), (4, 128, 1)])
+def test_rope(columns, head_dim, heads, source_stall, sink_stall):
+    rng = np.random.default_rng(head_dim)
+    dut = Rope(columns=columns)
+    frequencies = rng.integers(0, 1 << 32, head_dim // 2)
+    rows = rng.integers(-1 << 31, 1 << 31, (columns, heads * head_dim))
+    rows[0, :2] = -1 << 31
+    position = 65530
+    items, expected = [], []
+    for dest in (Dest.Q, Dest.V, Dest.K):
+        rotated = [golden.rotate(rows[c].reshape(heads, -1), position + c, frequencies).reshape(-1) for c in range(columns)]
+        for r in range(0, rows.shape[1], 2):
+            for c in range(columns):
+                for odd in range(2):
+                    items.append(pack(row_layout(columns), value=rows[c, r + odd], column=c, row=r + odd, odd=odd, dest=dest))
+                    expected.append((int(rows[c, r + odd] if dest == Dest.V else rotated[c][r + odd]), c, r + odd,
+                                     (r + odd) % head_dim == head_dim - 1, int(dest)))
+
+    async def drive(ctx):
+        ctx.set(dut.position, position)
+        ctx.set(dut.head_dim, head_dim)
+        await send(ctx, dut.rows, items, stall=source_stall)
+
+    async def check(ctx):
+        words = await receive(ctx, dut.values, len(items), stall=sink_stall)
+        got = [wide_layout(columns).from_bits(w) for w in words]
+        assert [(g.value, g.column, g.index, g.end, g.dest) for g in got] == expected
+    simulate(WithFrequencies(dut, frequencies), drive, check)
+
+
+@pytest.mark.parametrize("source_stall, sink_stall", STALLS)
+def test_swiglu(source_stall, sink_stall):
+    rng = np.random.default_rng(5)
+    dut = SwiGlu(columns=2)
+    n = 70
+    gates = np.array([[v for v in wide(rng, n, 32)] for _ in range(2)])
+    ups = np.array([[v for v in wide(rng, n, 32)] for _ in range(2)])
+    gates[0, :5] = [-(1 << 31), (1 << 31) - 1, 16 << 18, (16 << 18) - 1, 8 << 18]
+    ups[0, :2] = [(1 << 31) - 1, -(1 << 31)]
+    items, expected = [], []
+    for i in range(n):
+        for c in range(2):
+            for odd, v in ((0, gates[c, i]), (1, ups[c, i])):
+                items.append(pack(row_layout(2), value=v, column=c, row=2 * i + odd, odd=odd, last=odd and i == n - 1))
+            h = numerics.saturate(numerics.round_shift(silu(gates[c, i:i + 1]) * ups[c, i:i + 1], 14), 48)
+            expected.append((int(h[0]), c, i, i % 32 == 31 or i == n - 1))
+
+    async def drive(ctx):
+        await send(ctx, dut.rows, items, stall=source_stall)
+
+    async def check(ctx):
+        words = await receive(ctx, dut.values, len(expected), stall=sink_stall)
+        got = [wide_layout(2).from_bits(w) for w in words]
+        assert [(g.value, g.column, g.index, g.end) for g in got] == expected
+        await ctx.tick()
+        assert not ctx.get(dut.busy)
+    simulate(dut, drive, check)
+
+
+@pytest.mark.parametrize("source_stall, sink_stall", STALLS)
+def test_residual(source_stall, sink_stall):
+    rng = np.random.default_rng(6)
+    dim, columns, epsilon = 48, 2, 12345
+    dut = Residual(columns=columns, max_dim=64)
+    gains = rng.integers(-32768, 32768, dim)
+    steps = [(EMBEDDING, rng.integers(-1 << 20, 1 << 20, (columns, dim))), (int(Dest.RESIDUAL), rng.integers(-1 << 31, 1 << 31, (columns, dim))),
+             (EMBEDDING, np.zeros((columns, dim), np.int64)), (int(Dest.RESIDUAL), rng.integers(-9, 9, (columns, dim)))]
+    x = np.zeros((columns, dim), np.int64)
+    items, expected, norms = [], [], []
+    for dest, rows in steps:
+        x = numerics.saturate(rows if dest == EMBEDDING else x + rows, 32)
+        items.append([pack(row_layout(columns), value=rows[c, i + odd], column=c, row=i + odd, odd=odd, dest=dest)
+                      for i in range(0, dim, 2) for c in range(columns) for odd in range(2)])
+        expected.append([(int(x[c, i + odd] * gains[i + odd]), c, i + odd, (i + odd) % 32 == 31 or i + odd == dim - 1)
+                         for i in range(0, dim, 2) for c in range(columns) for odd in range(2)])
+        norms.append([rsqrt(sum(int(v) ** 2 for v in x[c]) + epsilon) for c in range(columns)])
+    async def drive(ctx):
+        ctx.set(dut.dim, dim)
+        ctx.set(dut.epsilon, epsilon)
+        ctx.set(dut.gain_start, 1)
+        await ctx.tick()
+        ctx.set(dut.gain_start, 0)
+        data = gains.astype("<i2").tobytes()
+        await send(ctx, dut.gains, [int.from_bytes(data[i:i + 16], "little") for i in range(0, len(data), 16)])
+        for n, part in enumerate(items):
+            await send(ctx, dut.rows, part, stall=source_stall)
+            await ctx.tick().until(~dut.busy)
+            for c in range(columns):
+                assert (ctx.get(dut.factors[c]), -15 - ctx.get(dut.halves[c])) == norms[n][c]
+
+    async def check(ctx):
+        for part in expected:
+            words = await receive(ctx, dut.values, len(part), stall=sink_stall)
+            got = [wide_layout(columns).from_bits(w) for w in words]
+            assert [(g.value, g.column, g.index, g.end) for g in got] == part
+    simulate(dut, drive, check)
