@@ -18,16 +18,15 @@ uint32_t exp2_logit_scale(uint32_t temperature)
 
 int32_t exp2_logit(int32_t logit, uint32_t scale)
 {
-	/* At least 1: the temperature is at least 2**-16. */
-	int shift = NUMERICS_LOG2_SHIFT - (int8_t)(scale >> 16);
-	int64_t product = (int64_t)logit * (scale & 0xffff);
+	/* 1 to 31, as temperatures are 2**-16 to SAMPLING_MAX_TEMPERATURE: shifts by words, not by a library's 64 bits. */
+	uint32_t shift = NUMERICS_LOG2_SHIFT - (int8_t)(scale >> 16);
+	int64_t product = (int64_t)logit * (int32_t)(scale & 0xffff) + (1u << (shift - 1));
+	int32_t high = product >> 32;
+	uint32_t low = (uint32_t)high << (32 - shift) | (uint32_t)product >> shift;
 
-	product = (product + (1ll << (shift - 1))) >> shift;
-	if (product > INT32_MAX)
-		return INT32_MAX;
-	if (product < INT32_MIN)
-		return INT32_MIN;
-	return (int32_t)product;
+	if (high >> shift == (int32_t)low >> 31)
+		return low;
+	return high < 0 ? INT32_MIN : INT32_MAX;
 }
 
 uint32_t exp2_weight(int32_t log2, int32_t maximum)
