@@ -25,7 +25,7 @@ def component_digest(component, name):
     """Identity of a component's Verilog: its sources, its parameters and the converter's version."""
     import amaranth
     files      = [*(ROOT/"accel").rglob("*.py"), *(ROOT/"spec").rglob("*.py"), inspect.getfile(type(component))]
-    parameters = {k: v for k, v in vars(component).items() if isinstance(v, (bool, int, str, tuple))}
+    parameters = {k: v for k, v in vars(component).items() if isinstance(v, (bool, int, str, tuple, list))}
     return sources_digest(files, salt=f"{name} {amaranth.__version__} {sorted(parameters.items())!r}")
 
 

@@ -47,6 +47,7 @@ class Llama2(LiteXModule):
             core.bus__we.eq(bus.we),
             core.bus__adr.eq(bus.adr),
             core.bus__dat_w.eq(bus.dat_w),
+            core.bus__sel.eq(bus.sel),
             bus.dat_r.eq(core.bus__dat_r),
             bus.ack.eq(core.bus__ack),
         ]
