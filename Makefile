@@ -27,7 +27,7 @@ $(STAMP):
 	if [ $$(id -u) = 0 ]; then sudo=; elif sudo -n true 2>/dev/null; then sudo="sudo -n"; else \
 		echo "these Debian packages are missing and need root: apt-get install$$missing" >&2; exit 1; fi; \
 	echo "installing$$missing"; \
-	$$sudo apt-get -q update && DEBIAN_FRONTEND=noninteractive $$sudo apt-get -q -y install --no-install-recommends $$missing
+	$$sudo apt-get -q update && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get -q -y install --no-install-recommends $$missing
 	test -x $(PYTHON) || $(PYTHON3) -m venv $(VENV)
 	$(PYTHON) -m pip install -q --disable-pip-version-check -r requirements.txt
 	$(PYTHON) -m pip install -q --disable-pip-version-check --no-deps -e .
