@@ -1,6 +1,7 @@
 # make demo: a story from the simulated hardware.  make test: all tests.  make setup: only what they need.
 PROMPT   ?= Once upon a time
 PYTHON3  ?= python3
+export PROMPT    # the shell reads it, so quotes in it are harmless
 VENV     := .venv
 PYTHON   := $(VENV)/bin/python
 HASH     := $(shell cat requirements.txt requirements-debian.txt pyproject.toml | sha256sum | cut -c1-16)
@@ -40,7 +41,7 @@ sim: setup
 	@$(PYTHON) targets/sim.py --build
 
 demo: sim
-	@$(VENV)/bin/llama2-host generate --sim --model $(MODEL) --prompt "$(PROMPT)"
+	@$(VENV)/bin/llama2-host generate --sim --model $(MODEL) --prompt "$$PROMPT"
 
 # Tests --------------------------------------------------------------------------------------------
 
