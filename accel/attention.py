@@ -1,0 +1,172 @@
+"""Attention of one position over a stream of K/V rows. Computes :func:`spec.golden.attend`, bit for bit.
+
+Ref: Milakov & Gimelshein 2018 (online softmax).
+"""
+from amaranth.hdl import Module, ResetInserter, Signal, signed
+from amaranth.lib import data, fifo, memory, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from accel.attention_output import AttentionOutput
+from accel.attention_scores import SHAPE, AttentionScores, key_layout, query_write
+from accel.attention_values import AttentionValues
+from spec.numerics import WIDE
+
+KEY_BUFFER = 16     # beats: keeps the scores busy while a V row with n_rep >= 2 passes
+
+
+class RowSplitter(wiring.Component):
+    """K/V rows to K beats, each with its head's exponents, and V beats, each in a FIFO of its own."""
+
+    def __init__(self, *, max_heads, v_buffer):
+        self.max_heads, self.v_buffer = max_heads, v_buffer
+        super().__init__({
+            "shape": In(SHAPE), "start": In(1), "rows": In(17), "beats": In(stream.Signature(128)),
+            "keys": Out(stream.Signature(key_layout())), "values": Out(stream.Signature(128)),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        shape, beats = self.shape, self.beats
+        # Exponents have six bits; the row being split is the only one whose header is kept.
+        m.submodules.header = header = memory.Memory(shape=data.ArrayLayout(6, 16), depth=-(-2 * self.max_heads // 16), init=[])
+        write = header.write_port()
+        m.submodules.keys = keys = fifo.SyncFIFO(width=key_layout().size, depth=KEY_BUFFER)
+        m.submodules.values = values = fifo.SyncFIFOBuffered(width=128, depth=self.v_buffer)
+        left, beat, slot = Signal(17), Signal(10), Signal(4)
+        bytes_at = [Signal(7, name=f"{name}_byte") for name in "kv"]
+        entry = Signal(key_layout())
+        for at, exponent in zip(bytes_at, (entry.k_exponent, entry.v_exponent)):
+            read = header.read_port(domain="comb")
+            m.d.comb += [read.addr.eq(at >> 4), exponent.eq(read.data[at[:4]])]
+        m.d.comb += [
+            write.addr.eq(beat), entry.beat.eq(beats.payload),
+            *(write.data[i].eq(beats.payload[8 * i:8 * i + 6]) for i in range(16)),
+            keys.w_data.eq(entry), values.w_data.eq(beats.payload),
+            self.keys.valid.eq(keys.r_rdy), self.keys.payload.eq(keys.r_data), keys.r_en.eq(self.keys.ready),
+            self.values.valid.eq(values.r_rdy), self.values.payload.eq(values.r_data), values.r_en.eq(self.values.ready),
+        ]
+        take = Signal()
+        m.d.comb += take.eq(beats.valid & beats.ready)
+        with m.If(take):
+            m.d.sync += beat.eq(beat + 1)
+        with m.FSM():
+            with m.State("IDLE"):
+                m.d.sync += [left.eq(self.rows), beat.eq(0)]
+                with m.If(self.start):
+                    m.next = "HEADER"
+            with m.State("HEADER"):
+                m.d.comb += [beats.ready.eq(1), write.en.eq(take)]
+                m.d.sync += [bytes_at[0].eq(0), bytes_at[1].eq(shape.last_kv_head + 1), slot.eq(0)]
+                with m.If(take & (beat == shape.last_header)):
+                    m.d.sync += beat.eq(0)
+                    m.next = "KEYS"
+            with m.State("KEYS"):
+                m.d.comb += [beats.ready.eq(keys.w_rdy), keys.w_en.eq(take)]
+                with m.If(take):
+                    m.d.sync += slot.eq(slot + 1)
+                    with m.If(slot == shape.last_slot):
+                        m.d.sync += [slot.eq(0), *(at.eq(at + 1) for at in bytes_at)]
+                    with m.If(beat == shape.last_beat):
+                        m.d.sync += beat.eq(0)
+                        m.next = "VALUES"
+            with m.State("VALUES"):
+                m.d.comb += [beats.ready.eq(values.w_rdy), values.w_en.eq(take)]
+                with m.If(take & (beat == shape.last_beat)):
+                    m.d.sync += [beat.eq(0), left.eq(left - 1)]
+                    m.next = "HEADER"
+                    with m.If(left == 1):
+                        m.next = "IDLE"
+        return m
+
+
+class Attention(wiring.Component):
+    """Scores of row t + 1 overlap the values of row t: a (beat, query head) a cycle each.
+
+    Parameters
+    ----------
+    max_heads, max_dim : int
+        Largest n_heads, and n_heads * head_dim.
+    v_buffer : int
+        V beats that may wait for their weights. Affects the speed only.
+
+    Members
+    -------
+    n_heads, n_kv_heads, head_dim : In
+        Constants of the model; n_rep is derived from them in at most ``2 * max_heads`` cycles.
+    start : In
+        Consume ``rows`` rows (at least one) with the query written before; only while not ``busy``.
+    rows_beats : In(stream)
+        Rows as they lie in DRAM: exponents, K heads, V heads.
+    output : Out(stream)
+        n_heads * head_dim elements, 33 fraction bits. ``done`` pulses when the last is taken.
+    abort : In
+        Drop everything at the next edge; the query stays.
+    """
+    def __init__(self, *, max_heads=64, max_dim=2048, v_buffer=64):
+        if max_heads > 64 or max_dim % 8:
+            raise ValueError(f"At most 64 heads and a multiple of 8 elements, not {max_heads} and {max_dim}")
+        self.max_heads, self.max_dim, self.v_buffer = max_heads, max_dim, v_buffer
+        element = data.StructLayout({"value": signed(WIDE), "last": 1})
+        super().__init__({
+            "n_heads": In(7), "n_kv_heads": In(7), "head_dim": In(8),
+            "score_mantissa": In(16), "score_exponent": In(signed(8)),
+            **query_write(max_heads, max_dim),
+            "start": In(1), "rows": In(17), "abort": In(1), "busy": Out(1), "done": Out(1),
+            "rows_beats": In(stream.Signature(128)), "output": Out(stream.Signature(element)),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        shape = Signal(SHAPE)
+        # n_rep by repeated addition, over and over: a constant of the model
+        sum_, count = Signal(8), Signal(7)
+        m.d.sync += [sum_.eq(sum_ + self.n_kv_heads), count.eq(count + 1)]
+        with m.If(sum_ + self.n_kv_heads >= self.n_heads):
+            m.d.sync += [sum_.eq(0), count.eq(0), shape.last_rep.eq(count)]
+        m.d.sync += [
+            shape.last_head.eq(self.n_heads - 1), shape.last_kv_head.eq(self.n_kv_heads - 1),
+            shape.last_slot.eq((self.head_dim >> 3) - 1), shape.last_header.eq(((2 * self.n_kv_heads + 15) >> 4) - 1),
+            shape.last_beat.eq(((self.n_kv_heads * self.head_dim) >> 3) - 1),
+        ]
+        splitter = RowSplitter(max_heads=self.max_heads, v_buffer=self.v_buffer)
+        scores = AttentionScores(max_heads=self.max_heads, max_dim=self.max_dim)
+        values = AttentionValues(max_heads=self.max_heads, max_dim=self.max_dim)
+        output = AttentionOutput(max_heads=self.max_heads, max_dim=self.max_dim)
+        for name, unit in (("splitter", splitter), ("scores", scores), ("values", values), ("output", output)):
+            m.submodules[name] = ResetInserter(self.abort)(unit)
+            m.d.comb += unit.shape.eq(shape)
+        wiring.connect(m, splitter.keys, scores.keys)
+        wiring.connect(m, splitter.values, values.values)
+        begin = Signal()
+        m.d.comb += [
+            begin.eq(self.start & ~self.busy),
+            splitter.start.eq(begin), splitter.rows.eq(self.rows), scores.start.eq(begin),
+            values.start.eq(begin), values.rows.eq(self.rows),
+            splitter.beats.valid.eq(self.rows_beats.valid), splitter.beats.payload.eq(self.rows_beats.payload),
+            self.rows_beats.ready.eq(splitter.beats.ready),
+            scores.score_mantissa.eq(self.score_mantissa), scores.score_exponent.eq(self.score_exponent),
+            scores.q_write.eq(self.q_write), scores.q_exponent_write.eq(self.q_exponent_write),
+            values.weight_write.eq(scores.weight_write), values.weight.eq(scores.weight), scores.release.eq(values.release),
+            scores.read_head.eq(output.head), output.mass.eq(scores.mass), output.top.eq(scores.top),
+            values.read_slot.eq(output.slot), output.sums.eq(values.sums),
+            self.output.valid.eq(output.elements.valid), self.output.payload.eq(output.elements.payload),
+            output.elements.ready.eq(self.output.ready),
+        ]
+        with m.FSM() as fsm:
+            with m.State("IDLE"):
+                with m.If(begin & ~self.abort):
+                    m.next = "ROWS"
+            with m.State("ROWS"):
+                with m.If(self.abort):
+                    m.next = "IDLE"
+                with m.Elif(~values.busy):
+                    m.d.comb += output.start.eq(1)
+                    m.next = "OUTPUT"
+            with m.State("OUTPUT"):
+                m.d.comb += values.reading.eq(1)
+                last = self.output.valid & self.output.ready & self.output.payload.last
+                m.d.comb += self.done.eq(last & ~self.abort)
+                with m.If(last | self.abort):
+                    m.next = "IDLE"
+        m.d.comb += self.busy.eq(~fsm.ongoing("IDLE"))
+        return m

@@ -1,0 +1,181 @@
+"""Attention equals spec.golden.attend: shapes, raises, lifts, extremes, starved sources, stalled sinks, aborts."""
+import numpy as np
+import pytest
+
+from accel.attention import Attention
+from spec.golden import attend
+from tests.accel.streams import receive, send, simulate
+
+SCALE = (0x8255, -18)
+
+
+class Case:
+    """A query and rows of K/V, all drawn from a seed, unless ``fill`` gives every mantissa."""
+
+    def __init__(self, heads, kv_heads, head_dim, rows, *, seed=0, scale=SCALE, v_exponents=(0, 8), growth=0, fill=None):
+        rng = np.random.default_rng(seed)
+        self.heads, self.kv_heads, self.head_dim, self.scale, self.count = heads, kv_heads, head_dim, scale, rows
+        self.n_rep = heads // kv_heads
+
+        def mantissas(*shape):
+            if fill is not None:
+                return fill(rng, shape).astype(np.int64)
+            return rng.integers(-32768, 32768, shape)
+        self.q, self.qe = mantissas(heads, head_dim), rng.integers(0, 4, heads)
+        self.rows = []
+        for t in range(rows):
+            ke = rng.integers(0, 3, kv_heads) + int(growth * t)
+            self.rows.append((mantissas(kv_heads, head_dim), ke, mantissas(kv_heads, head_dim),
+                              rng.integers(*v_exponents, kv_heads)))
+        self.expected = [int(v) for v in attend(self.q, self.qe, self.rows, self.n_rep, scale).reshape(-1)]
+
+    def beats(self):
+        raw = b""
+        for k, ke, v, ve in self.rows:
+            exponents = np.concatenate([ke, ve]).astype(np.uint8).tobytes()
+            raw += exponents.ljust(-(-len(exponents) // 16) * 16, b"\0")
+            raw += k.astype("<i2").tobytes() + v.astype("<i2").tobytes()
+        return [int.from_bytes(raw[i:i + 16], "little") for i in range(0, len(raw), 16)]
+
+    async def load(self, ctx, dut):
+        mantissa, exponent = self.scale
+        for port, value in ((dut.n_heads, self.heads), (dut.n_kv_heads, self.kv_heads), (dut.head_dim, self.head_dim),
+                            (dut.score_mantissa, mantissa), (dut.score_exponent, exponent)):
+            ctx.set(port, value)
+        for i, value in enumerate(self.q.reshape(-1)):
+            ctx.set(dut.q_write, {"en": 1, "address": i, "data": int(value)})
+            await ctx.tick()
+        ctx.set(dut.q_write.en, 0)
+        for h, value in enumerate(self.qe):
+            ctx.set(dut.q_exponent_write, {"en": 1, "head": h, "data": int(value)})
+            await ctx.tick()
+        ctx.set(dut.q_exponent_write.en, 0)
+        await ctx.tick().repeat(2 * dut.max_heads + 2)
+
+    async def start(self, ctx, dut):
+        ctx.set(dut.rows, self.count)
+        ctx.set(dut.start, 1)
+        await ctx.tick()
+        ctx.set(dut.start, 0)
+
+
+def run(cases, *, stall_in=0.0, stall_out=0.0, dut=None, prepare=None):
+    """Each case in turn on one unit; returns the cycles from start to done of each."""
+    dut = dut or Attention(max_heads=8, max_dim=1024)
+    times, now = [], [0]
+
+    async def source(ctx):
+        if prepare:
+            await prepare(ctx, dut)
+        for case in cases:
+            await case.load(ctx, dut)
+            began = now[0]
+            await case.start(ctx, dut)
+            await send(ctx, dut.rows_beats, case.beats(), stall=stall_in)
+            while ctx.get(dut.busy):
+                await ctx.tick()
+            times.append(now[0] - began)
+
+    async def sink(ctx):
+        for number, case in enumerate(cases):
+            words = await receive(ctx, dut.output, len(case.expected), stall=stall_out)
+            values = [(w & (1 << 48) - 1) - ((w >> 47 & 1) << 48) for w in words]
+            assert values == case.expected, number
+            assert [w >> 48 for w in words] == [0] * (len(words) - 1) + [1]
+
+    async def count(ctx):
+        dones = 0
+        async for _, _, done, busy in ctx.tick().sample(dut.done, dut.busy):
+            now[0] += 1
+            dones += done
+            assert busy or not done
+            assert dones <= len(cases)
+    simulate(dut, source, sink, background=[count])
+    assert len(times) == len(cases)
+    return times
+
+
+SHAPES = [(1, 1, 8), (2, 1, 8), (4, 4, 8), (8, 4, 8), (8, 1, 16), (6, 2, 24), (8, 4, 64), (2, 2, 128), (1, 1, 16)]
+
+
+def test_shapes():
+    run([Case(h, kv, dim, rows, seed=i) for i, (h, kv, dim) in enumerate(SHAPES) for rows in (1, 2, 3 if dim > 24 else 12)])
+
+
+def test_sixty_four_heads():
+    run([Case(64, 8, 16, 3), Case(64, 64, 8, 3, seed=1)], dut=Attention())
+
+
+@pytest.mark.parametrize("stalls", [(0.9, 0.0), (0.0, 0.9), (0.5, 0.5)])
+def test_stalls(stalls):
+    run([Case(8, 4, 8, 6), Case(1, 1, 8, 20, seed=1), Case(4, 1, 16, 5, seed=2)], stall_in=stalls[0], stall_out=stalls[1])
+
+
+def test_small_v_buffer():
+    dut = Attention(max_heads=8, max_dim=128, v_buffer=2)
+    run([Case(8, 4, 8, 6), Case(8, 8, 16, 6, seed=3)], dut=dut)
+
+
+def test_maximum_rises_and_exponents_lift():
+    """Scores that grow by orders of magnitude, V exponents of any size, scores that saturate or vanish."""
+    run([Case(h, kv, 8, 12, seed=i, growth=g, scale=(0xffff, e), v_exponents=(0, 16))
+         for i, (h, kv, g, e) in enumerate([(4, 2, 1, -18), (1, 1, 1, -20), (8, 4, 0.5, -24), (2, 1, 1.5, -28), (4, 4, 0, 20),
+                                            (2, 2, 0, -90), (1, 1, 0, -13)])])
+
+
+def test_extremes():
+    """Every mantissa at either end: products, sums and averages at their limits."""
+    ends = lambda rng, shape: rng.choice([-32768, -32767, 32767], shape)        # noqa: E731
+    low = lambda rng, shape: np.full(shape, -32768)                             # noqa: E731
+    zero = lambda rng, shape: np.zeros(shape)                                   # noqa: E731
+    run([Case(4, 2, 8, 10, fill=ends), Case(2, 1, 128, 3, fill=low, scale=(0xffff, -20)), Case(2, 2, 8, 4, fill=zero),
+         Case(8, 4, 8, 10, fill=ends, scale=(0xffff, -26), v_exponents=(0, 15)),
+         Case(1, 1, 8, 20, fill=low, v_exponents=(14, 15))])
+
+
+@pytest.mark.parametrize("after", [1, 12, 40, 75, 95])
+def test_abort(after):
+    """Aborted among its rows or among its elements, the unit starts afresh."""
+    lost, kept = Case(8, 4, 8, 4), Case(4, 2, 16, 4, seed=1)
+
+    async def abandon(ctx, dut):
+        await lost.load(ctx, dut)
+        await lost.start(ctx, dut)
+        beats = lost.beats()
+        for _ in range(after):
+            ctx.set(dut.rows_beats.valid, bool(beats))
+            ctx.set(dut.rows_beats.payload, beats[0] if beats else 0)
+            _, _, ready = await ctx.tick().sample(dut.rows_beats.ready)
+            if ready:
+                beats = beats[1:]
+        ctx.set(dut.rows_beats.valid, 0)
+        ctx.set(dut.abort, 1)
+        await ctx.tick()
+        ctx.set(dut.abort, 0)
+        assert not ctx.get(dut.busy) and not ctx.get(dut.output.valid) and not ctx.get(dut.rows_beats.ready)
+
+    # The sink waits for the second case only: the abort comes first, while nobody takes elements.
+    dut = Attention(max_heads=8, max_dim=128)
+    taken = []
+
+    async def source(ctx):
+        await abandon(ctx, dut)
+        await kept.load(ctx, dut)
+        await kept.start(ctx, dut)
+        await send(ctx, dut.rows_beats, kept.beats())
+
+    async def sink(ctx):
+        await ctx.tick().until(dut.abort)
+        taken.extend(await receive(ctx, dut.output, len(kept.expected)))
+    simulate(dut, source, sink)
+    assert [w & (1 << 48) - 1 for w in taken] == [v & (1 << 48) - 1 for v in kept.expected]
+
+
+def test_rates(capsys):
+    """8 heads on 4 K/V heads of 8: a row in 9 beats; the end in few cycles more than its elements."""
+    short, long = run([Case(8, 4, 8, 10), Case(8, 4, 8, 50)])
+    per_row, end = (long - short) / 40, short - 10 * (long - short) / 40
+    with capsys.disabled():
+        print(f"\nattention 8/4 x 8: {per_row} cycles a row, {end} before the first and after the last")
+    assert per_row <= 12
+    assert end <= 64 + 60
