@@ -18,7 +18,7 @@ from accel.rope import Rope
 from accel.row_scale import EMBEDDING, RowScale
 from accel.sequencer import Sequencer
 from accel.swiglu import SwiGlu
-from accel.window import Window
+from accel.window import Window, WishboneSignature
 from spec.numerics import MAX_SEQ_LEN, WORD
 from spec.registers import MAX_CANDIDATES, REGISTERS, VERSION, Dest, Opcode
 
@@ -29,13 +29,6 @@ def csr_members():
     """One member per register field: rw fields come in, ro fields go out."""
     return {f"csr__{r.name}__{f.name}": In(f.size) if r.access == "rw" else Out(f.size)
             for r in REGISTERS for f in r.fields}
-
-
-class WishboneSignature(wiring.Signature):
-    """A classic Wishbone slave of 32-bit words, seen from the master."""
-    def __init__(self, addr_width=10):
-        super().__init__({"cyc": Out(1), "stb": Out(1), "we": Out(1), "adr": Out(addr_width), "dat_w": Out(32),
-                          "sel": Out(4), "dat_r": In(32), "ack": In(1)})
 
 
 class Core(wiring.Component):
@@ -76,16 +69,14 @@ class Core(wiring.Component):
         logits, crc, window = LogitUnit(candidates=MAX_CANDIDATES), Crc32(), Window()
         # These drain or keep something that a reset would lose; the others go back to idle at once.
         m.submodules.reader, m.submodules.embed_fetch, m.submodules.window = reader, embed, window
-        m.submodules.kv = kv
         for name, unit in (("sequencer", sequencer), ("matvec", matvec), ("row_scale", scale), ("rope", rope),
                            ("residual", residual), ("swiglu", swiglu), ("quantiser", quantiser),
-                           ("attention", attention), ("logits", logits), ("crc", crc)):
+                           ("attention", attention), ("kv", kv), ("logits", logits), ("crc", crc)):
             m.submodules[name] = ResetInserter(abort)(unit)
         m.submodules.activations = activations
         for port, unit in ((self.read0, reader.read0), (self.read1, reader.read1), (self.embed, embed.port),
                            (self.write, kv.port)):
-            m.d.comb += [getattr(a, name).eq(getattr(b, name)) for name, member in port.signature.flip().members.items()
-                         for a, b in (((unit, port) if member.flow == Out else (port, unit)),)]
+            wiring.connect(m, wiring.flipped(port), unit)
         wiring.connect(m, wiring.flipped(self.bus), window.bus)
 
         # Model constants -------------------------------------------------------------------------------------
@@ -260,8 +251,7 @@ class Core(wiring.Component):
             m.d.sync += wanted.eq(1)
         with m.Elif(abort):
             m.d.sync += wanted.eq(0)
-        m.d.comb += [abort.eq(wanted & ~kv.storing), reader.abort.eq(abort), embed.abort.eq(abort), window.abort.eq(abort),
-                     kv.abort.eq(abort)]
+        m.d.comb += [abort.eq(wanted & ~kv.storing), reader.abort.eq(abort), embed.abort.eq(abort), window.abort.eq(abort)]
         errors = {"residual_saturated": residual.saturated, "row_saturated": scale.saturated,
                   "hidden_saturated": swiglu.saturated, "shift_clamped": sequencer.shift_clamped,
                   "bad_command": sequencer.bad_command, "queue_overflow": window.queue_overflow}
@@ -272,12 +262,14 @@ class Core(wiring.Component):
             with m.Elif(self.csr__control__clear_errors):
                 m.d.sync += flag.eq(0)
         m.d.sync += self.csr__cycles__value.eq(self.csr__cycles__value + 1)
+        with m.If(kv.port.wdata_valid & kv.port.wdata_ready):
+            m.d.sync += self.csr__stores__value.eq(self.csr__stores__value + 1)
         m.d.comb += [
             self.csr__status__busy.eq(sequencer.busy | reader.busy | busy_units.any()),
             self.csr__status__result_valid.eq(window.result_valid), self.csr__status__logit_valid.eq(logits.dump_valid),
             self.csr__status__aborting.eq(wanted | reader.aborting | embed.busy & wanted),
             self.csr__status__queue_free.eq(window.queue_free),
-            self.csr__crc__value.eq(crc.value), self.csr__stores__value.eq(kv.stores),
+            self.csr__crc__value.eq(crc.value), 
             self.csr__geometry__version.eq(VERSION), self.csr__geometry__columns.eq(C),
             self.csr__geometry__lanes.eq(LANES), self.csr__geometry__candidates.eq(MAX_CANDIDATES),
             self.csr__max_dim__value.eq(self.max_dim), self.csr__max_hidden_dim__value.eq(self.max_hidden_dim),

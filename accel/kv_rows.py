@@ -32,7 +32,7 @@ class KvRows(wiring.Component):
             "index": In(13), "head": In(7), "mantissa": In(16), "exponent": In(6),
             "read_start": In(1), "read_rows": In(range(columns + 1)), "beats": Out(stream.Signature(128)),
             "store_start": In(1), "store_rows": In(range(columns + 1)), "base": In(addr_width), "stored": Out(1),
-            "port": Out(NativeWrite(addr_width, 128)), "busy": Out(1), "storing": Out(1), "stores": Out(32),
+            "port": Out(NativeWrite(addr_width, 128)), "busy": Out(1), "storing": Out(1),
         })
 
     def elaborate(self, platform):
@@ -98,7 +98,6 @@ class KvRows(wiring.Component):
             m.d.sync += [address.eq(self.base), accepted.eq(0), total.eq(self.store_rows * self.row_beats)]
         with m.Elif(fire):
             m.d.sync += [address.eq(address + 1), accepted.eq(accepted + 1)]
-        m.d.sync += self.stores.eq(self.stores + taken)
         done = storing & (accepted == total) & (commanded == 0) & ~walking & ~issued & ~queue.r_rdy
         with m.If(done & ~start):
             m.d.comb += self.stored.eq(1)
