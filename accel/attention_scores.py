@@ -105,7 +105,7 @@ class AttentionScores(wiring.Component):
         last_slot, last_rep = Signal(), Signal()
         m.d.comb += [
             last_slot.eq(slot == shape.last_slot), last_rep.eq(rep == shape.last_rep),
-            # A head's mass is updated in two cycles.
+            # A head's mass is updated in two cycles; with several heads its turns are further apart.
             issue.eq(self.keys.valid & ~(last_slot & (room == 0)) & ~(issued & (shape.last_head == 0))),
             self.keys.ready.eq(issue & last_rep), q_out.addr.eq(address),
             tag0.head.eq(head), tag0.rep.eq(rep), tag0.first_row.eq(first_row), tag0.first_slot.eq(slot == 0),
@@ -177,6 +177,7 @@ class AttentionScores(wiring.Component):
         first9 = delay(m, tag8.first_row, 1, "first9")
         m.d.sync += [difference9.eq(difference), above9.eq(above), rising9.eq(rising),
                      lift9.eq(Mux(tag8.first_row | ~higher, 0, ve - top)), lowered9.eq(Mux(higher, 0, top - ve))]
+        # In the first row nothing is shifted: only time would be lost.
         rise = Signal(18)
         together = Signal(19)
         down = Signal(signed(19))

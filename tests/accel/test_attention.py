@@ -99,7 +99,7 @@ SHAPES = [(1, 1, 8), (2, 1, 8), (4, 4, 8), (8, 4, 8), (8, 1, 16), (6, 2, 24), (8
 
 
 def test_shapes():
-    run([Case(h, kv, dim, rows, seed=i) for i, (h, kv, dim) in enumerate(SHAPES) for rows in (1, 2, 3 if dim > 24 else 12)])
+    run([Case(h, kv, dim, rows, seed=i) for i, (h, kv, dim) in enumerate(SHAPES) for rows in (1, 3 if dim > 24 else 12)])
 
 
 def test_sixty_four_heads():
@@ -121,6 +121,28 @@ def test_maximum_rises_and_exponents_lift():
     run([Case(h, kv, 8, 12, seed=i, growth=g, scale=(0xffff, e), v_exponents=(0, 16))
          for i, (h, kv, g, e) in enumerate([(4, 2, 1, -18), (1, 1, 1, -20), (8, 4, 0.5, -24), (2, 1, 1.5, -28), (4, 4, 0, 20),
                                             (2, 2, 0, -90), (1, 1, 0, -13)])])
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_steps(seed):
+    """A score of exactly the K mantissa: rises just below, at and beyond every limit of a shift, with and without lifts."""
+    rng = np.random.default_rng(seed)
+    case = Case(2, 1, 8, 1, seed=seed, scale=(0x8000, 9))
+    case.q[:], case.qe[:] = 0, 0
+    case.q[:, 0] = 4096
+    scores = np.cumsum([-20000, 1, 2, 3, -7, 9, 16, 17, 33, -2, 47, 50, 62, 64, 64, 66, 3, 80, 130, 3, 30000])
+    rows = []
+    for t, score in enumerate(scores):
+        k, v = np.zeros((1, 8), np.int64), rng.integers(-32768, 32768, (1, 8))
+        k[0, 0] = score
+        rows.append((k, np.zeros(1, np.int64), v, np.array([t // 3 if seed else 3])))
+    cases = []
+    for end in range(3, len(rows) + 1, 3):
+        part = Case(2, 1, 8, 1, scale=case.scale)
+        part.q, part.qe, part.rows, part.count = case.q, case.qe, rows[:end], end
+        part.expected = [int(v) for v in attend(part.q, part.qe, part.rows, 2, case.scale).reshape(-1)]
+        cases.append(part)
+    run(cases)
 
 
 def test_extremes():
