@@ -265,7 +265,7 @@ class Core(wiring.Component):
         with m.If(kv.port.wdata_valid & kv.port.wdata_ready):
             m.d.sync += self.csr__stores__value.eq(self.csr__stores__value + 1)
         m.d.comb += [
-            self.csr__status__busy.eq(sequencer.busy | reader.busy | busy_units.any()),
+            self.csr__status__busy.eq(window.queue_busy | sequencer.busy | reader.busy | busy_units.any()),
             self.csr__status__result_valid.eq(window.result_valid), self.csr__status__logit_valid.eq(logits.dump_valid),
             self.csr__status__aborting.eq(wanted | reader.aborting | embed.busy & wanted),
             self.csr__status__queue_free.eq(window.queue_free),

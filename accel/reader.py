@@ -119,6 +119,6 @@ class SegmentReader(wiring.Component):
             m.d.sync += [left.eq(0), taking.eq(0), age.eq(0)]
         flying = (outstanding[0] != 0) | (outstanding[1] != 0)
         m.d.sync += self.aborting.eq(self.abort | (self.aborting & flying))
-        m.d.comb += self.busy.eq(segments.r_rdy | (left != 0) | (remaining[0] != 0) | (remaining[1] != 0) | flying
-                                 | order.r_rdy | (taking != 0) | buffer.r_rdy | blocks[0].r_rdy | blocks[1].r_rdy)
+        m.d.comb += self.busy.eq((segments.level != 0) | (left != 0) | (remaining[0] != 0) | (remaining[1] != 0) | flying
+                                 | order.r_rdy | (taking != 0) | (buffer.level != 0) | blocks[0].r_rdy | blocks[1].r_rdy)
         return m

@@ -176,5 +176,5 @@ class Sequencer(wiring.Component):
                 with m.If(self.stored):
                     m.next = "IDLE"
         m.d.comb += [self.executing.eq(~fsm.ongoing("IDLE")),
-                     self.busy.eq(self.executing | queue.r_rdy | self.commands.valid | sent)]
+                     self.busy.eq(self.executing | (queue.level != 0) | sent)]
         return m

@@ -32,7 +32,7 @@ class Window(wiring.Component):
     def __init__(self):
         super().__init__({
             "bus": In(WishboneSignature()), "abort": In(1),
-            "commands": Out(stream.Signature(128)), "queue_free": Out(8), "queue_overflow": Out(1),
+            "commands": Out(stream.Signature(128)), "queue_free": Out(8), "queue_busy": Out(1), "queue_overflow": Out(1),
             **{f"model__{word.name.lower()}": Out(32) for word in Model},
             "rope_index": In(6), "rope_frequency": Out(32),
             "results": In(stream.Signature(RESULT)), "result_valid": Out(1),
@@ -63,7 +63,7 @@ class Window(wiring.Component):
         push = write & in_commands & (address[2:4] == 3)
         m.d.comb += [
             queue.w_data.eq(Cat(*words, bus.dat_w)), queue.w_en.eq(push), self.queue_overflow.eq(push & ~queue.w_rdy),
-            self.queue_free.eq(Mux(queue.w_rdy, QUEUE_DEPTH - queue.level, 0)),
+            self.queue_busy.eq(queue.level != 0), self.queue_free.eq(Mux(queue.w_rdy, QUEUE_DEPTH - queue.level, 0)),
             self.commands.valid.eq(queue.r_rdy & ~self.abort), self.commands.payload.eq(queue.r_data),
             queue.r_en.eq(self.commands.ready),
         ]

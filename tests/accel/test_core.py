@@ -49,3 +49,20 @@ def check(image, tokens, *, columns=1, split=None, **dram):
 @pytest.mark.parametrize("format, group", [("q8", 64), ("q4", 32)])
 def test_decodes(format, group):
     check(random_image(config(), 1, format, group), [3, 7, 1, 9])
+
+
+def test_crc_and_busy():
+    """A CRC command is done when the core is no longer busy, and busy at every moment before."""
+    import zlib
+    from spec.registers import Opcode, encode
+    image = random_image(config(), 2)
+    dut = Core(**SMALL)
+
+    async def body(driver, memory):
+        for base, beats in ((1, 40), (0, 1), (130, 300)):
+            await driver.push(encode(Opcode.CRC, base=base, beats=beats))
+            while driver.ctx.get(dut.csr__status__busy):
+                await driver.ctx.tick()
+            data = b"".join(memory.beats.get(base + i, 0xdead).to_bytes(16, "little") for i in range(beats))
+            assert driver.ctx.get(dut.csr__crc__value) == zlib.crc32(data)
+    run(dut, image, body)
