@@ -25,8 +25,8 @@ def weight_layout():
 
 
 def ring_depth(max_heads):
-    """Weights that may wait: those of a row at least, or the row's values would never come; a power of two."""
-    return 2 << (max_heads - 1).bit_length()
+    """Weights on their way or waiting: a row's at least, or its values would never come; a power of two."""
+    return max(2 << (max_heads - 1).bit_length(), 32)      # they are some 20 cycles on their way
 
 
 def query_write(max_heads, max_dim):
@@ -98,7 +98,7 @@ class AttentionScores(wiring.Component):
         tag_layout = data.StructLayout({"head": 6, "rep": 6, "first_row": 1, "first_slot": 1, "last_slot": 1,
                                         "k_exponent": 6, "v_exponent": 6})
         tag0 = Signal(tag_layout)
-        room = Signal(range(ring + 1), init=ring)
+        room = Signal(range(ring), init=ring - 1)         # a full ring would look empty
         slot, rep, head, group_head = Signal(4), Signal(6), Signal(6), Signal(6)
         address, group_address = Signal(range(self.max_dim // 8)), Signal(range(self.max_dim // 8))
         first_row, issue, issued = Signal(), Signal(), Signal()

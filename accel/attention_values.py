@@ -40,29 +40,29 @@ class AttentionValues(wiring.Component):
         s_in, s_out = sums.write_port(), sums.read_port()
 
         # Next (beat, query head): heads fastest, then slots, then K/V heads, as in the scores -------------------
-        pointer, base, level = Signal(range(ring)), Signal(range(ring)), Signal(range(ring + 1))
+        pointer, base, at = (Signal(range(ring), name=name) for name in ("pointer", "base", "at"))
         slot, rep, group = Signal(4), Signal(6), Signal(6)
         address, group_address = Signal(range(self.max_dim // 8)), Signal(range(self.max_dim // 8))
         left, first_row = Signal(17), Signal()
-        last_slot, last_rep, load = Signal(), Signal(), Signal()
+        last_slot, last_rep, load, used = Signal(), Signal(), Signal(), Signal()
         held, finish = Signal(), Signal()
         m.d.comb += [
             w_in.addr.eq(pointer), w_in.data.eq(self.weight), w_in.en.eq(self.weight_write),
-            w_out.addr.eq((base + rep)[:len(base)]),
+            w_out.addr.eq(at),
             last_slot.eq(slot == shape.last_slot), last_rep.eq(rep == shape.last_rep),
-            load.eq(values.valid & (level > rep) & (~held | finish)),
-            values.ready.eq(load & last_rep), self.release.eq(load & last_rep & last_slot),
+            load.eq(values.valid & (at != pointer) & (~held | finish)),
+            values.ready.eq(load & last_rep), used.eq(load & last_rep & last_slot),
         ]
+        m.d.sync += self.release.eq(used)
         with m.If(self.weight_write):
             m.d.sync += pointer.eq(pointer + 1)
-        m.d.sync += level.eq(level + self.weight_write - Mux(self.release, shape.last_rep + 1, 0))
         with m.If(load):
-            m.d.sync += [rep.eq(rep + 1), address.eq(address + shape.last_slot + 1)]
+            m.d.sync += [rep.eq(rep + 1), at.eq(at + 1), address.eq(address + shape.last_slot + 1)]
             with m.If(last_rep):
-                m.d.sync += [rep.eq(0), slot.eq(slot + 1), address.eq(group_address + slot + 1)]
+                m.d.sync += [rep.eq(0), at.eq(base), slot.eq(slot + 1), address.eq(group_address + slot + 1)]
                 with m.If(last_slot):
                     m.d.sync += [slot.eq(0), group.eq(group + 1), address.eq(address + 1), group_address.eq(address + 1),
-                                 base.eq(base + shape.last_rep + 1)]
+                                 base.eq(at + 1), at.eq(at + 1)]
                     with m.If(group == shape.last_kv_head):
                         m.d.sync += [group.eq(0), address.eq(0), group_address.eq(0), first_row.eq(0), left.eq(left - 1)]
         with m.If(self.start):
@@ -73,7 +73,7 @@ class AttentionValues(wiring.Component):
         weight, shift, fresh = Signal(WEIGHT, reset_less=True), Signal(6, reset_less=True), Signal(reset_less=True)
         place1, place2, valid1, valid2 = Signal.like(place), Signal.like(place), Signal(), Signal()
         step = Signal(2)
-        issue = Signal()
+        issue, last_pass = Signal(), Signal()
         with m.If(shift >= 16):
             m.d.comb += step.eq(3)
         with m.Elif(shift >= 4):
@@ -82,9 +82,9 @@ class AttentionValues(wiring.Component):
             m.d.comb += step.eq(1)
         rest = Signal(6)
         m.d.comb += [
-            rest.eq(shift - Array(STEPS)[step]),
+            rest.eq(shift - Array(STEPS)[step]), last_pass.eq(Cat(shift == n for n in STEPS).any()),
             issue.eq(held & ~(valid1 & (place1 == place)) & ~(valid2 & (place2 == place))),
-            finish.eq(issue & (rest == 0)),
+            finish.eq(issue & last_pass),
         ]
         with m.If(issue):
             m.d.sync += shift.eq(rest)
@@ -97,7 +97,7 @@ class AttentionValues(wiring.Component):
         # 1: sums read, products; 2: sums shifted; then added and written back --------------------------------
         step1, fresh1, add1 = Signal(2, reset_less=True), Signal(reset_less=True), Signal(reset_less=True)
         m.d.sync += [valid1.eq(issue), valid2.eq(valid1), place1.eq(place), place2.eq(place1),
-                     step1.eq(step), fresh1.eq(fresh), add1.eq(rest == 0)]
+                     step1.eq(step), fresh1.eq(fresh), add1.eq(last_pass)]
         m.d.comb += [s_out.addr.eq(Mux(self.reading, self.read_slot, place)), s_in.addr.eq(place2), s_in.en.eq(valid2),
                      self.sums.eq(s_out.data)]
         for i in range(8):
