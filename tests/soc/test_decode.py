@@ -1,0 +1,103 @@
+"""A real checkpoint decodes on the verilated SoC with the shipped firmware and client, equal to golden in every number."""
+from pathlib import Path
+
+import pytest
+
+from host import connect
+from host.generation import Options, Sampling
+from soc.sim.simulator import Simulator
+from spec.image import row_layout
+from spec.protocol import GenerateFlag
+from targets import sim
+
+ROOT   = sim.ROOT
+SHARED = Path(ROOT).parent/"shared"/"models"
+if (SHARED/"stories260K.bin").exists():
+    MODEL, TOKENIZER = SHARED/"stories260K.bin", SHARED/"tok512.bin"
+else:                               # without ../shared: the same assertions on the default model
+    MODEL, TOKENIZER = Path(ROOT)/"models"/"stories.bin", Path(ROOT)/"models"/"stories.tokenizer.bin"
+GREEDY = Sampling(temperature=0)
+
+pytestmark = pytest.mark.soc
+
+
+@pytest.fixture(scope="module")
+def vsim():
+    return sim.build()
+
+
+def model_arguments(format):
+    return dict(model=MODEL, tokenizer=TOKENIZER, format=format)
+
+
+def generated(backend, steps, sampling, prompt="Once upon a time"):
+    """Ids of prompt and generation, up to a stop token or ``steps`` positions."""
+    ids = backend.tokenizer.encode(prompt)
+    events = list(backend.generate(ids, Options(max_new=steps - len(ids), sampling=sampling)))
+    return ids + [event.token for event in events]
+
+
+def compare(vsim, tmp_path, format, runs, upload=False):
+    """Each run's ids on the SoC and in golden; the simulator starts with the model or is sent it."""
+    golden = connect(golden=True, **model_arguments(format))
+    image = tmp_path/"model.llm"
+    image.write_bytes(golden.model.data)
+    with Simulator(vsim, dram_image=None if upload else image) as simulator:
+        with connect(port=simulator.url, wait_s=30, model=image) as device:
+            for steps, sampling in runs:
+                expected = generated(golden, steps, sampling)
+                assert generated(device, steps, sampling) == expected
+                assert len(expected) > 20
+        assert not simulator.violations()
+
+
+def test_q8_greedy_and_sampled(vsim, tmp_path):
+    compare(vsim, tmp_path, "q8", [(200, GREEDY), (80, Sampling(temperature=1.0, top_p=0.9, seed=7)),
+                                   (60, Sampling(temperature=0.7, top_p=0, top_k=12, min_p=0.02, repetition_penalty=1.2, seed=3))])
+
+
+def test_q4_greedy_and_sampled(vsim, tmp_path):
+    compare(vsim, tmp_path, "q4", [(200, GREEDY), (60, Sampling(temperature=1.0, seed=11))])
+
+
+def test_uploaded_over_the_uart(vsim, tmp_path):
+    compare(vsim, tmp_path, "q4", [(40, GREEDY)], upload=True)
+
+
+@pytest.mark.parametrize("format", ["q8", "q4"])
+def test_every_logit_and_kv_row(vsim, tmp_path, format):
+    """All logits of 12 positions, and the K/V rows of all of them in DRAM."""
+    golden = connect(golden=True, **model_arguments(format))
+    image = tmp_path/"model.llm"
+    image.write_bytes(golden.model.data)
+    ids = golden.tokenizer.encode("Once upon a time")
+    flags = GenerateFlag.DUMP_LOGITS | GenerateFlag.ALL_LOGITS
+    options = Options(max_new=12 - len(ids), sampling=GREEDY)
+    config = golden.config
+    expected = {}
+    tokens = list(ids)
+    for position in range(11):
+        logits = golden.golden.step(tokens[position], position)
+        expected[position] = logits.values.tolist()
+        if position + 1 == len(tokens):
+            tokens.append(logits.argmax)
+    with Simulator(vsim, dram_image=image) as simulator, connect(port=simulator.url, wait_s=30, model=image) as device:
+        seen = {}
+
+        def on_logits(position, first, values):
+            assert first == len(seen.setdefault(position, []))
+            seen[position] += [int(v) for v in values]
+        events = list(device.generate(ids, options, flags=flags, on_logits=on_logits))
+        assert [event.token for event in events] == tokens[len(ids):]
+        assert len(seen) >= 8 and seen == {p: expected[p] for p in seen}
+        _, beats = row_layout(config)
+        kv_base = kv_offset(golden.model.data)
+        for layer in range(config.n_layers):
+            for position in range(len(seen)):
+                at = kv_base + (layer * config.seq_len + position) * beats * 16
+                assert device.device.read(at, beats * 16) == golden.golden.kv_row(layer, position), (layer, position)
+
+
+def kv_offset(image):
+    """Byte offset of the cache: after the image, on a DRAM row."""
+    return -(-len(image) // 2048) * 2048
