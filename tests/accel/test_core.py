@@ -7,7 +7,7 @@ from spec.image import row_layout
 from spec.model import ModelConfig
 from tests.accel.decoder import KV_BASE, program, random_image, run
 
-SMALL = dict(max_dim=64, max_hidden_dim=128, max_kv_dim=64, max_heads=8)
+SMALL = dict(max_dim=128, max_hidden_dim=128, max_kv_dim=128, max_heads=8)
 
 
 def config(**shape):
@@ -46,9 +46,31 @@ def check(image, tokens, *, columns=1, split=None, **dram):
     return memory
 
 
-@pytest.mark.parametrize("format, group", [("q8", 64), ("q4", 32)])
-def test_decodes(format, group):
-    check(random_image(config(), 1, format, group), [3, 7, 1, 9])
+@pytest.mark.parametrize("format, group, stalls", [
+    ("q8", 64, {}), ("q4", 32, {}), ("q8", 32, dict(stall=0.6, latency=30)), ("q4", 64, dict(write_stall=0.97))])
+def test_decodes(format, group, stalls):
+    check(random_image(config(), 1, format, group), [3, 7] if stalls else [3, 7, 1], **stalls)
+
+
+@pytest.mark.parametrize("shape", [
+    dict(dim=16, hidden_dim=20, n_layers=1, n_heads=2, n_kv_heads=1, vocab_size=10),        # one word, one K/V beat a row
+    dict(dim=16, n_layers=1, n_heads=1, n_kv_heads=1, head_dim=128, vocab_size=9),          # odd vocabulary, long head
+    dict(dim=48, hidden_dim=86, n_layers=1, n_heads=8, n_kv_heads=8, tied=False, vocab_size=16),    # no sharing, untied
+], ids=["tiny", "head128", "mha"])
+def test_shapes_at_run_time(shape):
+    check(random_image(config(**shape), 5, "q8", 32), [3, 7, 1])
+
+
+@pytest.mark.parametrize("columns, format, split", [(2, "q8", [2, 1]), (4, "q4", [3, 1])])
+def test_columns_are_one_by_one(columns, format, split):
+    """However a prompt is split over columns, logits and K/V rows are those of golden, one by one."""
+    check(random_image(config(n_layers=2, dim=32), 3, format), list(range(sum(split))), columns=columns, split=split)
+
+
+def test_late_kv_write_is_not_overtaken():
+    """The K/V write port stalls past the next token's first reads; the cache of a one-layer model is poisoned ahead."""
+    image = random_image(config(n_layers=1, dim=16, hidden_dim=16, n_heads=2, n_kv_heads=2, vocab_size=8), 4)
+    check(image, [1, 2, 3, 4, 5], write_stall=0.995)
 
 
 def test_crc_and_busy():
