@@ -1,0 +1,57 @@
+"""The logit unit's argmax, candidates and mass equal golden."""
+import numpy as np
+import pytest
+
+from accel.logits import LogitUnit
+from spec.golden import Logits
+from spec.numerics import logit_scale
+from tests.accel.streams import simulate
+
+
+@pytest.mark.parametrize("source_stall, result_stall", [(0.0, 0), (0.7, 50)])
+@pytest.mark.parametrize("vocab, temperature", [(16, 1.0), (64, 0.3), (65, 5.0), (700, 1.0)])
+def test_equals_golden(vocab, temperature, source_stall, result_stall):
+    rng = np.random.default_rng(vocab)
+    dut = LogitUnit()
+    scale = logit_scale(int(temperature * 65536))
+    passes = [rng.normal(size=vocab) * 2 ** 20, np.arange(vocab) * 3000 - 2 ** 21, rng.integers(0, 4, vocab),
+              np.where(rng.random(vocab) < .5, -1 << 31, (1 << 31) - 1)]
+
+    async def drive(ctx):
+        ctx.set(dut.scale_mantissa, scale & 0xffff)
+        ctx.set(dut.scale_exponent, (scale >> 16) - (scale >> 16 & 0x80) * 2)
+        for n, values in enumerate(passes):
+            values = np.asarray(values).astype(np.int64)
+            keep = n != 1 or vocab < 100
+            ctx.set(dut.keep, keep)
+            ctx.set(dut.start, 1)
+            await ctx.tick()
+            ctx.set(dut.start, 0)
+            for i, v in enumerate(values):
+                while rng.random() < source_stall:
+                    await ctx.tick()
+                ctx.set(dut.logits.payload.value, int(v))
+                ctx.set(dut.logits.payload.last, i == vocab - 1)
+                ctx.set(dut.logits.valid, 1)
+                await ctx.tick().until(dut.logits.ready)
+                ctx.set(dut.logits.valid, 0)
+            while not ctx.get(dut.result.valid):
+                await ctx.tick()
+            await ctx.tick().repeat(result_stall + 1)
+            result = ctx.get(dut.result.payload)
+            expected = Logits(values, int(values.argmax()))
+            assert (result.token, result.logit) == (expected.argmax, values[expected.argmax])
+            if keep:
+                candidates, mass, maximum = expected.kept(scale)
+                assert (result.mass, result.maximum, result.kept) == (mass, maximum, len(candidates))
+                got = []
+                for i in range(len(candidates)):
+                    ctx.set(dut.candidate_index, i)
+                    await ctx.tick()
+                    got.append((ctx.get(dut.candidate_token), ctx.get(dut.candidate_logit)))
+                assert sorted(got) == sorted(candidates)
+            ctx.set(dut.result.ready, 1)
+            await ctx.tick()
+            ctx.set(dut.result.ready, 0)
+            assert not ctx.get(dut.busy)
+    simulate(dut, drive)

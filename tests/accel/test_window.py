@@ -1,0 +1,110 @@
+"""The Wishbone window: commands out in order, constants, frequencies, results, counters."""
+from accel.window import Window
+from spec.registers import QUEUE_DEPTH, Counter, Model, Result
+from spec.registers import Window as Region
+from tests.accel.streams import receive, simulate
+
+
+async def access(ctx, dut, address, value=None):
+    bus = dut.bus
+    for name, v in (("adr", address >> 2), ("we", value is not None), ("dat_w", value or 0), ("cyc", 1), ("stb", 1)):
+        ctx.set(getattr(bus, name), v)
+    data, = await ctx.tick().sample(bus.dat_r).until(bus.ack)
+    ctx.set(bus.cyc, 0)
+    ctx.set(bus.stb, 0)
+    await ctx.tick()
+    return data
+
+
+async def push(ctx, dut, n):
+    for i in range(4):
+        await access(ctx, dut, Region.COMMAND + 4 * i, 100 * n + i)
+
+
+def test_commands_in_order_and_overflow():
+    dut = Window()
+
+    async def drive(ctx):
+        overflows = 0
+        for n in range(QUEUE_DEPTH):
+            assert ctx.get(dut.queue_free) == QUEUE_DEPTH - n
+            await push(ctx, dut, n)
+        assert ctx.get(dut.queue_free) == 0 and ctx.get(dut.queue_busy)
+        ctx.set(dut.bus.adr, 3)
+        for name in ("we", "cyc", "stb"):
+            ctx.set(getattr(dut.bus, name), 1)
+        while not ctx.get(dut.bus.ack):
+            overflows += ctx.get(dut.queue_overflow)
+            await ctx.tick()
+        ctx.set(dut.bus.cyc, 0)
+        assert overflows == 1
+        got = await receive(ctx, dut.commands, QUEUE_DEPTH, stall=0.5)
+        assert got == [sum((100 * n + i) << 32 * i for i in range(4)) for n in range(QUEUE_DEPTH)]
+        assert not ctx.get(dut.commands.valid)
+        await push(ctx, dut, 7)
+        ctx.set(dut.abort, 1)
+        await ctx.tick()
+        ctx.set(dut.abort, 0)
+        await ctx.tick()
+        assert ctx.get(dut.queue_free) == QUEUE_DEPTH and not ctx.get(dut.commands.valid)
+    simulate(dut, drive)
+
+
+def test_constants_results_and_dump():
+    dut = Window()
+
+    async def drive(ctx):
+        for word in Model:
+            await access(ctx, dut, Region.MODEL + 4 * word, 1000 + word)
+        assert [ctx.get(getattr(dut, f"model__{w.name.lower()}")) for w in Model] == [1000 + w for w in Model]
+        for i in range(64):
+            await access(ctx, dut, Region.ROPE + 4 * i, (i * 0x3456789) & 0xffffffff)
+        for i in (0, 5, 63):
+            ctx.set(dut.rope_index, i)
+            await ctx.tick()
+            assert ctx.get(dut.rope_frequency) == (i * 0x3456789) & 0xffffffff
+        for n in range(3):
+            payload = dict(token=n + 10, logit=-n - 1, cycles=n + 500, maximum=-n, mass=(n << 40) + 3, kept=n)
+            ctx.set(dut.results.payload, payload)
+            ctx.set(dut.results.valid, 1)
+            await ctx.tick().until(dut.results.ready)
+        ctx.set(dut.results.valid, 0)
+        for n in range(3):
+            assert ctx.get(dut.result_valid)
+            words = [await access(ctx, dut, Region.RESULT + 4 * w) for w in Result]
+            assert words == [n + 10, 0xffffffff - n, n + 500, -n & 0xffffffff, 3, n << 8, n]
+            await access(ctx, dut, Region.RESULT, 0)
+        assert not ctx.get(dut.result_valid)
+        ctx.set(dut.dump_data, 0xabcdef01)
+        assert await access(ctx, dut, Region.LOGIT) == 0xabcdef01
+        ctx.set(dut.candidate_token, 77)
+        ctx.set(dut.candidate_logit, -5)
+        assert await access(ctx, dut, Region.CANDIDATES + 8 * 9) == 77
+        assert await access(ctx, dut, Region.CANDIDATES + 8 * 9 + 4) == 0xfffffffb
+    simulate(dut, drive)
+
+
+def test_counters():
+    dut = Window()
+    names = ("cycle", "beat", "starved", "fenced", "stalled")
+
+    async def drive(ctx):
+        expected = {}
+        for n, phase in enumerate((3, 3, 0, 8, 3, 0)):
+            ctx.set(dut.phase, phase)
+            for i, name in enumerate(names):
+                ctx.set(getattr(dut, f"count_{name}"), (n + i) % 3 != 0)
+                expected[phase, i] = expected.get((phase, i), 0) + ((n + i) % 3 != 0) * (n + 1)
+            await ctx.tick().repeat(n + 1)
+        for name in names:
+            ctx.set(getattr(dut, f"count_{name}"), 0)
+        for phase in range(9):
+            for counter in Counter:
+                got = await access(ctx, dut, Region.COUNTERS + 4 * (8 * phase + counter))
+                assert got == expected.get((phase, int(counter)), 0)
+        ctx.set(dut.clear, 1)
+        await ctx.tick()
+        ctx.set(dut.clear, 0)
+        await ctx.tick().repeat(17)
+        assert await access(ctx, dut, Region.COUNTERS + 4 * 8 * 3) == 0
+    simulate(dut, drive)
