@@ -20,9 +20,14 @@ ROOT = Path(__file__).resolve().parents[2]
 WAIT_S = 60
 
 
+def obey_ctrl_c():
+    """A run in the background of a script begins with SIGINT ignored, and so would its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start(*arguments):
     return subprocess.Popen([sys.executable, "-m", "host", *map(str, arguments)], cwd=ROOT, text=True, stdin=subprocess.PIPE,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=obey_ctrl_c)
 
 
 def run(*arguments, stdin="", status=0):
