@@ -3,8 +3,8 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from accel.attention_scores import MASS, SHAPE, delay, product_of
-from accel.numeric import bit_length, floor_shift
+from accel.attention_scores import MASS, SHAPE
+from accel.numeric import bit_length, delay, floor_shift, product_of
 from accel.table import InterpolatedTable
 from spec.numerics import WIDE
 from spec.tables import RECIPROCAL

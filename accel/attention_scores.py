@@ -3,7 +3,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from accel.numeric import floor_shift, saturate
+from accel.numeric import delay, floor_shift, product_of, saturate
 from accel.table import InterpolatedTable
 from spec.numerics import HEADROOM, ROW_FRACTION, SCORE_FRACTION
 from spec.tables import EXP2
@@ -35,25 +35,6 @@ def query_write(max_heads, max_dim):
         "q_write": In(data.StructLayout({"en": 1, "address": range(max_dim), "data": signed(16)})),
         "q_exponent_write": In(data.StructLayout({"en": 1, "head": range(max_heads), "data": 6})),
     }
-
-
-def delay(m, value, n, name, *, valid=False):
-    """``value``, ``n`` cycles later; only a ``valid`` is reset."""
-    for i in range(n):
-        later = Signal.like(value, name=f"{name}_{i}", reset_less=not valid)
-        m.d.sync += later.eq(value)
-        value = later
-    return value
-
-
-def product_of(m, a, b, name):
-    """``a * b`` two cycles later, for signed ``a`` of 25 to 48 bits and signed ``b`` of at most 18: two DSP slices."""
-    low = Signal(signed(25 + len(b)), name=name + "_low", reset_less=True)
-    high = Signal(signed(len(a) - 24 + len(b)), name=name + "_high", reset_less=True)
-    product = Signal(signed(len(a) + len(b)), name=name, reset_less=True)
-    m.d.sync += [low.eq(Cat(a[:24], Const(0, 1)).as_signed() * b), high.eq(a[24:].as_signed() * b),
-                 product.eq((high << 24) + low)]
-    return product
 
 
 class AttentionScores(wiring.Component):

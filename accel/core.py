@@ -225,7 +225,7 @@ class Core(wiring.Component):
             sequencer.attend_done.eq(attention.done),
             kv.read_start.eq(sequencer.attend_start), kv.read_rows.eq(command.column + 1),
             kv.store_start.eq(sequencer.store_start), kv.store_rows.eq(sequencer.columns_active), kv.base.eq(command.base),
-            sequencer.stored.eq(kv.stored),
+            sequencer.storing.eq(kv.storing), sequencer.stored.eq(kv.stored),
         ]
 
         # Logits, results, candidates ------------------------------------------------------------------------------
@@ -265,7 +265,7 @@ class Core(wiring.Component):
         with m.If(kv.port.wdata_valid & kv.port.wdata_ready):
             m.d.sync += self.csr__stores__value.eq(self.csr__stores__value + 1)
         m.d.comb += [
-            self.csr__status__busy.eq(window.queue_busy | sequencer.busy | reader.busy | busy_units.any()),
+            self.csr__status__busy.eq(window.queue_busy | sequencer.busy | reader.busy | busy_units.any() | kv.storing),
             self.csr__status__result_valid.eq(window.result_valid), self.csr__status__logit_valid.eq(logits.dump_valid),
             self.csr__status__aborting.eq(wanted | reader.aborting | embed.busy & wanted),
             self.csr__status__queue_free.eq(window.queue_free),

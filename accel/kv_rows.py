@@ -20,7 +20,8 @@ class KvRows(wiring.Component):
     read_start : In
         Hand out rows 0 .. ``read_rows`` - 1 at ``beats``.
     store_start : In
-        Write ``store_rows`` rows to DRAM from beat ``base``; ``stored`` pulses when the last was accepted.
+        Write ``store_rows`` rows to DRAM from beat ``base``; ``stored`` pulses when the last was accepted; meanwhile
+        ``storing`` and not ``busy``: nothing else may touch the rows.
     """
     def __init__(self, *, columns, max_kv_dim, max_heads, addr_width=24):
         self.columns, self.addr_width = columns, addr_width
@@ -102,5 +103,5 @@ class KvRows(wiring.Component):
         with m.If(done & ~start):
             m.d.comb += self.stored.eq(1)
             m.d.sync += storing.eq(0)
-        m.d.comb += self.busy.eq(walking | issued | queue.r_rdy | storing)
+        m.d.comb += self.busy.eq((walking | issued | queue.r_rdy) & ~storing)
         return m

@@ -1,5 +1,5 @@
 """The roundings of spec.numerics in gateware: one name, one rounding."""
-from amaranth.hdl import Cat, Const, Mux, Signal, signed, unsigned
+from amaranth.hdl import Cat, Const, Mux, Signal, signed
 
 
 def floor_shift(m, x, shift, *, name="floored"):
@@ -40,3 +40,22 @@ def bit_length(m, x, *, name="bits"):
         with m.Elif(x[i]):
             m.d.comb += out.eq(i + 1)
     return out
+
+
+def delay(m, value, n, name, *, valid=False):
+    """``value``, ``n`` cycles later; only a ``valid`` is reset."""
+    for i in range(n):
+        later = Signal.like(value, name=f"{name}_{i}", reset_less=not valid)
+        m.d.sync += later.eq(value)
+        value = later
+    return value
+
+
+def product_of(m, a, b, name):
+    """``a * b`` two cycles later, for signed ``a`` of 25 to 48 bits and signed ``b`` of at most 18: two DSP slices."""
+    low = Signal(signed(25 + len(b)), name=name + "_low", reset_less=True)
+    high = Signal(signed(len(a) - 24 + len(b)), name=name + "_high", reset_less=True)
+    product = Signal(signed(len(a) + len(b)), name=name, reset_less=True)
+    m.d.sync += [low.eq(Cat(a[:24], Const(0, 1)).as_signed() * b), high.eq(a[24:].as_signed() * b),
+                 product.eq((high << 24) + low)]
+    return product

@@ -1,17 +1,24 @@
 """Rotary position embedding of row pairs. Computes :func:`spec.golden.rotate`. Ref: Su et al. 2021, RoFormer."""
-from amaranth.hdl import Module, Mux, Signal, signed
-from amaranth.lib import stream, wiring
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
+from amaranth.lib import fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from accel.numeric import delay, product_of
 from accel.quantiser import wide_layout
 from accel.row_scale import row_layout
 from accel.table import InterpolatedTable
+from spec.numerics import WIDE
 from spec.registers import Dest
 from spec.tables import SINE
 
+DEPTH = 32          #: rows on their way; the pipe is 15 deep
+ROTATED = 34        #: bits of a rotated element
+
 
 class Rope(wiring.Component):
-    """Rotates Q and K rows, lets V rows pass, and cuts all three into heads for the quantiser.
+    """A row a cycle: rotates Q and K rows, lets V rows pass, and cuts all three into heads for the quantiser.
+
+    An even row looks up the sine of its pair's angle, the odd row that follows the cosine; V has sine 0 and cosine 1.
 
     Members
     -------
@@ -32,107 +39,72 @@ class Rope(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        rows, row = self.rows, self.rows.payload
-        out = self.values.payload
-        even = Signal(signed(32))
-        odd = Signal(signed(32))
-        tag = Signal.like(row.as_value())
-        taken = Signal(row_layout(self.columns))
-        m.d.comb += taken.as_value().eq(tag)
-        # Place in the head: counted, for head_dim need not be a power of two
-        place = Signal(8)
-        last_in_head = Signal()
+        rows, row, out = self.rows, self.rows.payload, self.values.payload
+        layout = wide_layout(self.columns)
+        m.submodules.results = results = fifo.SyncFIFO(width=layout.size - WIDE + ROTATED, depth=DEPTH)
+        room = Signal(range(DEPTH + 1), init=DEPTH)
+        take = Signal()
+        m.d.comb += [rows.ready.eq(room != 0), take.eq(rows.ready & rows.valid)]
+        m.d.sync += room.eq(room - take + (self.values.valid & self.values.ready))
+        valid9 = delay(m, take, 9, "valid", valid=True)
+
+        # 1: place in the head, counted, for head_dim need not be a power of two; pairs come column by column ----
+        pair, place, last_in_head = Signal(17), Signal(8), Signal()
         m.d.comb += last_in_head.eq(place + 2 == self.head_dim)
+        with m.If(take & ~row.odd):
+            m.d.sync += pair.eq(row.row >> 1)
+            with m.If(row.row == 0):
+                m.d.sync += place.eq(0)
+            with m.Elif(row.row >> 1 != pair):
+                m.d.sync += place.eq(Mux(last_in_head, 0, place + 2))
+        row1, position1 = delay(m, row, 1, "row1"), Signal(17, reset_less=True)
+        m.d.sync += position1.eq(self.position + row.column)
+        m.d.comb += self.frequency_index.eq(place >> 1)
+        tag1 = Signal(layout)
+        m.d.comb += [tag1.column.eq(row1.column), tag1.index.eq(row1.row), tag1.end.eq(last_in_head & row1.odd),
+                     tag1.dest.eq(row1.dest)]
+        tag9 = delay(m, tag1, 8, "tag")
 
+        # 2: frequency; 3, 4: times position; 5: the angle of this row's lookup; 6 to 8: table; 9: sine or cosine --
+        position2 = delay(m, position1, 1, "position2")
+        product4 = product_of(m, Cat(self.frequency, Const(0, 1)).as_signed(), Cat(position2, Const(0, 1)).as_signed(), "turns")
+        odd4 = delay(m, row1.odd, 3, "odd")
+        angle5, x = Signal(32, reset_less=True), Signal(30)
+        m.d.sync += angle5.eq(product4[:32] + (odd4 << 30))
         m.submodules.table = table = InterpolatedTable(SINE)
-        product = Signal(32)
-        angle = Signal(32)
-        quadrant_x = Signal(30)
+        m.d.comb += [x.eq(Mux(angle5[30], ~angle5[:30], angle5[:30])), table.index.eq(x[21:]), table.t.eq(x[9:21])]
+        negative8 = delay(m, angle5[31], 3, "negative")
+        odd8, passing8 = delay(m, odd4, 4, "odd_found"), delay(m, row1.dest == Dest.V, 7, "passing")
+        factor9 = Signal(signed(18), reset_less=True)
+        m.d.sync += factor9.eq(Mux(passing8, odd8 << 16, Mux(negative8, -table.value, table.value)))
+        value9, odd9 = delay(m, row1.value, 8, "value"), delay(m, odd8, 1, "odd9")
+
+        # 10: the pair is complete; 10, 11: two products each for its even row, then for its odd row; 12: added -----
+        even, sine = Signal(signed(32), reset_less=True), Signal(signed(18), reset_less=True)
+        held, held_factor = Signal.like(even, reset_less=True), Signal.like(sine, reset_less=True)
+        odd, cosine = Signal.like(even, reset_less=True), Signal.like(sine, reset_less=True)
+        tag = Signal(layout, reset_less=True)
+        complete = valid9 & tag9.index[0]
+        with m.If(valid9):
+            m.d.sync += [held.eq(value9), held_factor.eq(factor9)]
+        with m.If(complete):
+            m.d.sync += [even.eq(held), sine.eq(held_factor), odd.eq(value9), cosine.eq(factor9), tag.eq(tag9)]
+        first10 = delay(m, complete, 1, "first10", valid=True)
+        second10 = delay(m, first10, 1, "second10", valid=True)
+        of_even = product_of(m, even, Mux(second10, sine, cosine), "of_even")
+        of_odd = product_of(m, odd, Mux(second10, cosine, sine), "of_odd")
+        valid13 = delay(m, first10 | second10, 3, "valid13", valid=True)
+        second12, tag13 = delay(m, second10, 2, "second12"), delay(m, tag, 3, "tag13")
+        second13 = delay(m, second12, 1, "second13")
+        total13 = Signal(signed(51), reset_less=True)
+        m.d.sync += total13.eq(of_even + Mux(second12, of_odd, -of_odd))
+        result = Signal(layout)
         m.d.comb += [
-            self.frequency_index.eq(place >> 1),
-            quadrant_x.eq(Mux(angle[30], ~angle[:30], angle[:30])),
-            table.index.eq(quadrant_x[21:]), table.t.eq(quadrant_x[9:21]),
+            result.eq(tag13), result.value.eq((total13 + (1 << 15)) >> 16), result.index[0].eq(second13),
+            result.end.eq(tag13.end & second13),
+            results.w_en.eq(valid13), results.w_data.eq(Cat(result.value[:ROTATED], result.as_value()[len(result.value):])),
+            out.as_value().eq(Cat(results.r_data[:ROTATED], results.r_data[ROTATED - 1].replicate(WIDE - ROTATED),
+                                  results.r_data[ROTATED:])),
+            self.values.valid.eq(results.r_rdy), results.r_en.eq(self.values.ready), self.busy.eq(room != DEPTH),
         ]
-        signs = [Signal(name=f"sign{i}") for i in range(4)]
-        m.d.sync += [signs[0].eq(angle[31])] + [b.eq(a) for a, b in zip(signs, signs[1:])]
-        sine, cosine = Signal(signed(18)), Signal(signed(18))
-        lookup = Signal(signed(18))
-        m.d.comb += lookup.eq(Mux(signs[2], -table.value, table.value))
-        p1, p2 = Signal(signed(50)), Signal(signed(50))
-        total = Signal(signed(51))
-        rounded = Signal(signed(35))
-        m.d.comb += rounded.eq((total + (1 << 15)) >> 16)
-        pair_position = Signal(17)
-        # pairs come column by column: advance the place after the last active column, when the row number moves
-        previous_row = Signal(18)
-        m.d.comb += [out.column.eq(taken.column), out.dest.eq(taken.dest)]
-        passing = row.dest == Dest.V
-        step = Signal(3)
-        with m.FSM() as fsm:
-            with m.State("EVEN"):
-                with m.If(rows.valid & passing):
-                    m.d.comb += rows.ready.eq(1)
-                    m.d.sync += [tag.eq(row), odd.eq(row.value)]
-                    m.next = "PASS"
-                with m.Elif(rows.valid):
-                    m.d.comb += rows.ready.eq(1)
-                    m.d.sync += [tag.eq(row), even.eq(row.value), pair_position.eq(self.position + row.column)]
-                    m.next = "PLACE"
-            with m.State("PLACE"):
-                with m.If(taken.row == 0):
-                    m.d.sync += place.eq(0)
-                with m.Elif(taken.row != previous_row):
-                    m.d.sync += place.eq(Mux(last_in_head, 0, place + 2))
-                m.d.sync += previous_row.eq(taken.row)
-                m.next = "FREQUENCY"
-            with m.State("FREQUENCY"):
-                m.next = "MULTIPLY"
-            with m.State("MULTIPLY"):
-                m.d.sync += [product.eq(self.frequency * pair_position), step.eq(0)]
-                m.next = "LOOKUP"
-            with m.State("LOOKUP"):
-                m.d.sync += [angle.eq(Mux(step == 0, product, product + (1 << 30))), step.eq(step + 1)]
-                with m.If(step == 4):
-                    m.d.sync += sine.eq(lookup)
-                with m.If(step == 5):
-                    m.d.sync += cosine.eq(lookup)
-                    m.next = "ODD"
-            with m.State("ODD"):
-                m.d.comb += rows.ready.eq(1)
-                with m.If(rows.valid):
-                    m.d.sync += odd.eq(row.value)
-                    m.next = "PRODUCTS"
-            with m.State("PRODUCTS"):
-                m.d.sync += [p1.eq(even * cosine), p2.eq(odd * sine)]
-                m.next = "PRODUCTS-2"
-            with m.State("PRODUCTS-2"):
-                m.d.sync += [p1.eq(even * sine), p2.eq(odd * cosine), total.eq(p1 - p2)]
-                m.next = "SEND-EVEN"
-            with m.State("SEND-EVEN"):
-                m.d.comb += [self.values.valid.eq(1), out.value.eq(rounded), out.index.eq(taken.row), out.end.eq(0)]
-                with m.If(self.values.ready):
-                    m.d.sync += total.eq(p1 + p2)
-                    m.next = "SEND-ODD"
-            with m.State("SEND-ODD"):
-                m.d.comb += [self.values.valid.eq(1), out.value.eq(rounded), out.index.eq(taken.row | 1),
-                             out.end.eq(last_in_head)]
-                with m.If(self.values.ready):
-                    m.next = "EVEN"
-            with m.State("PASS"):
-                # V: place follows the row as above, one row at a time
-                with m.If(~taken.odd):
-                    with m.If(taken.row == 0):
-                        m.d.sync += place.eq(0)
-                    with m.Elif(taken.row != previous_row):
-                        m.d.sync += place.eq(Mux(last_in_head, 0, place + 2))
-                    m.d.sync += previous_row.eq(taken.row)
-                m.next = "SEND"
-            with m.State("SEND"):
-                m.d.comb += [self.values.valid.eq(1), out.value.eq(odd), out.index.eq(taken.row),
-                             out.end.eq(last_in_head & taken.odd)]
-                with m.If(self.values.ready):
-                    m.next = "EVEN"
-        m.d.comb += self.busy.eq(~fsm.ongoing("EVEN"))
         return m
-
-

@@ -43,7 +43,7 @@ class Sequencer(wiring.Component):
             "gain_start": Out(1), "embed_start": Out(1), "embed_busy": In(1), "position": Out(17),
             "load_start": Out(1), "load_busy": In(1),
             "attend_start": Out(1), "attend_done": In(1), "local": Out(1),
-            "store_start": Out(1), "stored": In(1), "stores_done": Out(8),
+            "store_start": Out(1), "storing": In(1), "stored": In(1), "stores_done": Out(8),
             "logits_start": Out(1), "crc_start": Out(1), "crc_busy": In(1),
             "executing": Out(1), "fenced": Out(1), "waiting_beat": Out(1),
         })
@@ -107,7 +107,11 @@ class Sequencer(wiring.Component):
                     m.next = "FENCE"
             with m.State("FENCE"):
                 m.d.sync += left.eq(command.beats)
-                hold = (command.fence & ~self.idle) | ((command.opcode == Opcode.EMBED) & self.embed_busy)
+                # Only what needs the K/V rows waits for their way to DRAM
+                of_rows = (command.opcode == Opcode.ATTEND) | (command.opcode == Opcode.STORE) | (
+                    (command.opcode == Opcode.MATVEC) & ((command.dest == Dest.K) | (command.dest == Dest.V)))
+                hold = ((command.fence & ~self.idle) | ((command.opcode == Opcode.EMBED) & self.embed_busy)
+                        | (of_rows & self.storing))
                 m.d.comb += self.fenced.eq(hold)
                 with m.If(~hold):
                     m.next = "DISPATCH"
@@ -139,7 +143,7 @@ class Sequencer(wiring.Component):
                         m.next = "LOAD"
                     with m.Case(Opcode.STORE):
                         m.d.comb += self.store_start.eq(1)
-                        m.next = "STORE"
+                        m.next = "IDLE"
                     with m.Case(Opcode.CRC):
                         m.d.comb += self.crc_start.eq(1)
                         m.next = "TAKE"
@@ -171,9 +175,6 @@ class Sequencer(wiring.Component):
                 with m.Else():
                     m.d.comb += self.local.eq(1)
                 with m.If(self.attend_done):
-                    m.next = "IDLE"
-            with m.State("STORE"):
-                with m.If(self.stored):
                     m.next = "IDLE"
         m.d.comb += [self.executing.eq(~fsm.ongoing("IDLE")),
                      self.busy.eq(self.executing | (queue.level != 0) | sent)]

@@ -11,7 +11,7 @@
 #define COMMANDS (FIRST_LAYER + LAYER_COMMANDS * PROTOCOL_MAX_LAYERS + 1u)
 
 enum { SLOT_GAIN, SLOT_EMBED };
-enum { LAYER_Q, LAYER_K, LAYER_V, LAYER_STORE, LAYER_ATTEND, LAYER_GAIN_FFN, LAYER_WO, LAYER_W13, LAYER_GAIN_NEXT, LAYER_W2 };
+enum { LAYER_Q, LAYER_K, LAYER_V, LAYER_ATTEND, LAYER_STORE, LAYER_GAIN_FFN, LAYER_WO, LAYER_W13, LAYER_GAIN_NEXT, LAYER_W2 };
 
 /* A tensor of a layer, in the order of the directory, and the command that streams it. */
 static const struct {
@@ -62,11 +62,12 @@ static void fill_embed(const struct image_entry *entry)
 
 static void fill_cache(uint32_t layer)
 {
-	struct llama2_command *store = &program.commands[FIRST_LAYER + layer * LAYER_COMMANDS + LAYER_STORE];
-	struct llama2_command *attend = store + 1;
+	struct llama2_command *attend = &program.commands[FIRST_LAYER + layer * LAYER_COMMANDS + LAYER_ATTEND];
+	struct llama2_command *store = attend + 1;
 	uint32_t segment = program.shape.kv_base + layer * program.shape.seq_len * program.shape.row_beats;
 
-	*store = (struct llama2_command){{BITS(OPCODE, LLAMA2_OP_STORE) | BITS(FENCE, 1) |
+	/* Attention has the rows on chip: their way to DRAM is nobody's wait. */
+	*store = (struct llama2_command){{BITS(OPCODE, LLAMA2_OP_STORE) |
 		BITS(PHASE, LLAMA2_PHASE_S3_STORE), 0, segment, 0}};
 	*attend = (struct llama2_command){{BITS(OPCODE, LLAMA2_OP_ATTEND) | BITS(FENCE, 1) | BITS(KV, 1) |
 		BITS(PHASE, LLAMA2_PHASE_S2_ATTEND), 0, segment, 0}};

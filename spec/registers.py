@@ -133,7 +133,7 @@ class Opcode(IntEnum):
     EMBED  = 2  #: x[column] = embedding[token]; ``rows`` is the token id; base is the tensor's first beat
     MATVEC = 3  #: matrix times vector, rows go to ``dest``
     ATTEND = 4  #: attention of one column: ``rows`` positions from the stream, then column + 1 rows held on chip
-    STORE  = 5  #: write the K/V rows of all active columns to DRAM from ``base``
+    STORE  = 5  #: write the K/V rows of all active columns to DRAM from ``base``, beside the commands that follow
     CRC    = 6  #: CRC-32 of ``beats`` beats
 
 

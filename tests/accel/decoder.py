@@ -57,10 +57,10 @@ def program(image: Image, tokens, position, *, argmax=False, classify=True, keep
         yield tensor(Opcode.MATVEC, Phase.S1_QKV, dest=Dest.Q, fence=1)
         yield tensor(Opcode.MATVEC, Phase.S1_QKV, dest=Dest.K)
         yield tensor(Opcode.MATVEC, Phase.S1_QKV, dest=Dest.V)
-        yield encode(Opcode.STORE, phase=Phase.S3_STORE, fence=1, columns=n - 1, base=base + position * row)
         for column in range(n):
             yield encode(Opcode.ATTEND, phase=Phase.S2_ATTEND, fence=1, kv=1, column=column, columns=n - 1, rows=position,
                          base=base, beats=position * row)
+        yield encode(Opcode.STORE, phase=Phase.S3_STORE, columns=n - 1, base=base + position * row)
         yield tensor(Opcode.GAIN, Phase.OTHER)
         yield tensor(Opcode.MATVEC, Phase.S4_OUTPUT, dest=Dest.RESIDUAL, fence=1)
         yield tensor(Opcode.MATVEC, Phase.S5_GATE_UP, dest=Dest.SWIGLU, fence=1)

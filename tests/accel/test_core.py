@@ -34,6 +34,7 @@ def check(image, tokens, *, columns=1, split=None, **dram):
             result = await driver.result()
             assert result["token"] == expected.argmax
             position += n
+        await driver.ctx.tick().until(~dut.csr__status__busy)       # the last rows may still be on their way
         assert not any(driver.ctx.get(getattr(dut, f"csr__errors__{e}")) for e in ("bad_command", "queue_overflow"))
 
     memory = run(dut, image, body, **dram)

@@ -136,6 +136,29 @@ def test_rope(columns, head_dim, heads, source_stall, sink_stall):
     simulate(WithFrequencies(dut, frequencies), drive, check)
 
 
+def test_rope_takes_a_row_a_cycle():
+    dut = Rope(columns=1)
+    rows, cycles = 256, 0
+
+    async def drive(ctx):
+        ctx.set(dut.head_dim, 16)
+        ctx.set(dut.values.ready, 1)
+        for r in range(rows):
+            ctx.set(dut.rows.payload.as_value(), pack(row_layout(1), value=r, row=r, odd=r & 1, dest=Dest.K))
+            ctx.set(dut.rows.valid, 1)
+            await ctx.tick().until(dut.rows.ready)
+        ctx.set(dut.rows.valid, 0)
+
+    async def count(ctx):
+        nonlocal cycles
+        taken = 0
+        while taken < rows:
+            _, _, valid = await ctx.tick().sample(dut.values.valid)
+            taken, cycles = taken + valid, cycles + 1
+    simulate(WithFrequencies(dut, [1 << 20] * 64), drive, count)
+    assert cycles <= rows + 16
+
+
 @pytest.mark.parametrize("source_stall, sink_stall", STALLS)
 def test_swiglu(source_stall, sink_stall):
     rng = np.random.default_rng(5)

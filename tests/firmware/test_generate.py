@@ -51,11 +51,11 @@ def expected_commands(position, tokens, columns=1, argmax=False, classify=True, 
         segment = kv_base + layer * seq_len * row_beats
         program += [tensor(Op.MATVEC, dest=Dest.Q, fence=1, phase=Phase.S1_QKV),
                     tensor(Op.MATVEC, dest=Dest.K, phase=Phase.S1_QKV),
-                    tensor(Op.MATVEC, dest=Dest.V, phase=Phase.S1_QKV),
-                    encode(Op.STORE, fence=1, base=segment + position * row_beats, phase=Phase.S3_STORE, **common)]
+                    tensor(Op.MATVEC, dest=Dest.V, phase=Phase.S1_QKV)]
         program += [encode(Op.ATTEND, fence=1, kv=1, column=column, rows=position, base=segment,
                            beats=position * row_beats, phase=Phase.S2_ATTEND, **common) for column in range(columns)]
-        program += [tensor(Op.GAIN, phase=Phase.OTHER),
+        program += [encode(Op.STORE, base=segment + position * row_beats, phase=Phase.S3_STORE, **common),
+                    tensor(Op.GAIN, phase=Phase.OTHER),
                     tensor(Op.MATVEC, dest=Dest.RESIDUAL, fence=1, phase=Phase.S4_OUTPUT),
                     tensor(Op.MATVEC, dest=Dest.SWIGLU, fence=1, phase=Phase.S5_GATE_UP),
                     tensor(Op.GAIN, phase=Phase.OTHER),
