@@ -3,6 +3,7 @@
 Tensors lie in the order in which the core consumes them, see docs/image.md; offsets are in bytes from the start of the
 file unless they say beats.
 """
+import io
 import struct
 import zlib
 from dataclasses import dataclass
@@ -130,73 +131,140 @@ def columns(config: ModelConfig, kind: Kind) -> int:
     return {Kind.WO: config.q_dim, Kind.W2: config.hidden_dim}.get(kind, config.dim)
 
 
-def _quantised(tensors, names, format, group, native) -> Quantised:
-    parts = []
-    for name in names:
-        codes = native.get(name) if native and format == "q8" else None
-        if codes is not None and codes[2] in (32, 64) and codes[0].shape[-1] % codes[2] == 0:
-            rows = codes[0].shape[0]
-            parts.append((codes[0], np.asarray(codes[1]).reshape(rows, -1), codes[2]))
-    if len(parts) == len(names) and len({p[2] for p in parts}) == 1:
-        return packing.carried_over(_interleave([p[0] for p in parts]), _interleave([p[1] for p in parts]), parts[0][2])
-    return packing.quantise(_interleave([np.asarray(tensors[n]) for n in names]), format=format, group=group)
+def _pieces(tensors, names, format: str, group: int, native):
+    """A tensor as Quantised pieces of consecutive rows, few enough at a time for any size of tensor to fit in memory.
+
+    Where a tensor is made of several, their rows alternate.
+    """
+    step = _rows_at_a_time(tensors[names[0]].shape)
+    rows = range(0, tensors[names[0]].shape[0], step)
+    held = _native(tensors, names, native) if format == "q8" else None
+    if held:
+        codes, scales, size = held
+        largest = max(float(np.max(part[a:a + step], initial=0)) for part in scales for a in rows)
+        exponent = packing.scale_exponent(largest)
+        for a in rows:
+            yield packing.carried_over(_interleave([np.asarray(part[a:a + step]) for part in codes]),
+                                       _interleave([np.asarray(part[a:a + step]) for part in scales]), size, exponent)
+        return
+    parts = [tensors[name] for name in names]
+    exponent = packing.scale_exponent(max(packing.largest_scale(part[a:a + step], format=format, group=group)
+                                          for part in parts for a in rows))
+    for a in rows:
+        yield packing.quantise(_interleave([np.asarray(part[a:a + step], np.float32) for part in parts]), format=format,
+                               group=group, exponent=exponent)
+
+
+def _rows_at_a_time(shape) -> int:
+    """Whole superblocks of about a million weights."""
+    return max((1 << 20) // shape[1] // packing.SUPERBLOCK, 1) * packing.SUPERBLOCK
+
+
+def _native(tensors, names, native):
+    """Codes, scales [rows, groups] and group size where every part has groups of one supported size within its rows."""
+    held = [native.get(name) if native else None for name in names]
+    if None in held or len({size for _, _, size in held}) != 1:
+        return None
+    size, columns = held[0][2], tensors[names[0]].shape[1]
+    if size not in (32, 64) or columns % size:
+        return None
+    scales = [part if len(part.shape) == 2 else part.reshape(-1, columns // size) for _, part, _ in held]
+    return [codes for codes, _, _ in held], scales, size
 
 
 def _interleave(parts):
     return parts[0] if len(parts) == 1 else np.stack(parts, axis=1).reshape(-1, parts[0].shape[1])
 
 
-def build(config: ModelConfig, tensors, *, format: str = "q8", group: int | None = None, tokenizer: bytes = b"",
-          template: str = "", provenance: str = "", groups=None) -> bytes:
-    """Quantise a checkpoint's tensors and pack the image.
+def build(config: ModelConfig, tensors, **options) -> bytes:
+    """The image in memory; everything is :func:`write`'s."""
+    file = io.BytesIO()
+    write(file, config, tensors, **options)
+    return file.getvalue()
 
-    ``group`` is 64 for q8 and 32 for q4 unless given; ``groups`` holds native int8 groups, carried over unchanged where
-    they do not straddle rows.
+
+def write(file, config: ModelConfig, tensors, *, format: str = "q8", group: int | None = None, tokenizer: bytes = b"",
+          template: str = "", provenance: str = "", groups=None, report=lambda done: None) -> int:
+    """Quantise a checkpoint's tensors and write the image to an empty, seekable file; returns its length in bytes.
+
+    ``tensors`` are arrays, or anything whose slices of rows are: no more than a slice is held in memory. ``group`` is 64
+    for q8 and 32 for q4 unless given; ``groups`` holds native int8 groups, carried over unchanged where they do not
+    straddle rows. ``report(done)`` is told how many weights of :func:`weights` are written.
     """
     check(config)
     group = group or {"q8": 64, "q4": 32}[format]
-    packed = []
-    for kind, layer, names in order(config):
-        if kind == Kind.GAIN:
-            data, exponent = _gain(tensors[names[0]], config.dim)
-            packed.append((data, Entry(kind, Format.Q8, 0, exponent, layer, len(data) // BEAT, config.dim, 0, 0, 0)))
-        else:
-            q = _quantised(tensors, names, format, group, groups)
-            packed.append((packing.pack(q), Entry(kind, Format[q.format.upper()], q.group, q.exponent, layer, q.words,
-                                                  q.rows, 0, 0, 0)))
+    items = list(order(config))
     rope = _rope(config).astype("<u4").tobytes()
     texts = [tokenizer, template.encode(), provenance.encode()]
-    entries_offset = HEADER_BYTES
-    rope_offset = entries_offset + len(packed) * ENTRY.size
+    rope_offset = HEADER_BYTES + len(items) * ENTRY.size
     offsets, at = [], rope_offset + len(rope)
     for text in texts:
         offsets.append(at)
         at += -(-len(text) // 4) * 4
     payload_offset = -(-at // PAYLOAD_ALIGN) * PAYLOAD_ALIGN
-    directory, beat = b"", payload_offset // BEAT
-    for data, e in packed:
-        directory += Entry(e.kind, e.format, e.group, e.exponent, e.layer, e.words, e.rows, beat, len(data) // BEAT,
-                           zlib.crc32(data)).pack()
-        beat += len(data) // BEAT
-    payload = b"".join(data for data, _ in packed)
-    body = directory + rope
+    file.seek(payload_offset)
+    stream = _Stream(file, payload_offset)
+    directory, done = [], 0
+    for kind, layer, names in items:
+        stream.begin()
+        if kind == Kind.GAIN:
+            data, exponent = _gain(tensors[names[0]], config.dim)
+            stream.write(data)
+            entry = Format.Q8, 0, exponent, layer, len(data) // BEAT, config.dim
+        else:
+            rows = 0
+            for piece in _pieces(tensors, names, format, group, groups):
+                stream.write(packing.pack(piece))
+                rows, done = rows + piece.rows, done + piece.codes.size
+                report(done)
+            entry = Format[piece.format.upper()], piece.group, piece.exponent, layer, piece.words, rows
+        directory.append(Entry(kind, *entry, stream.start // BEAT, stream.length // BEAT, stream.crc))
+    body = b"".join(entry.pack() for entry in directory) + rope
     for text, offset in zip(texts, offsets):
         body += bytes(offset - HEADER_BYTES - len(body)) + text
     body += bytes(payload_offset - HEADER_BYTES - len(body))
     mantissa, exponent = split_scale(np.log2(np.e) / np.sqrt(config.head_dim))
-    values = (MAGIC, VERSION, payload_offset + len(payload), 0, payload_offset, len(payload), zlib.crc32(payload),
+    values = (MAGIC, VERSION, stream.at, 0, payload_offset, stream.at - payload_offset, stream.payload_crc,
               config.dim, config.hidden_dim, config.n_layers, config.n_heads, config.n_kv_heads, config.head_dim,
               config.vocab_size, config.seq_len, int(config.tied), round(config.dim * config.norm_epsilon * 2 ** 32),
-              mantissa | (exponent & 0xff) << 16, config.norm_epsilon, config.rope_theta, entries_offset, len(packed),
+              mantissa | (exponent & 0xff) << 16, config.norm_epsilon, config.rope_theta, HEADER_BYTES, len(items),
               rope_offset, offsets[0], len(texts[0]), offsets[1], len(texts[1]), offsets[2], len(texts[2]))
     header = bytearray(HEADER.pack(*values).ljust(HEADER_BYTES, b"\0"))
     struct.pack_into("<I", header, 12, zlib.crc32(bytes(header[CHECKED_FROM:]) + body))
-    return bytes(header) + body + payload
+    file.seek(0)
+    file.write(bytes(header) + body)
+    return stream.at
+
+
+class _Stream:
+    """The weight stream on its way into a file: where it is, and the CRC of the tensor and of everything."""
+
+    def __init__(self, file, at: int):
+        self.file, self.at, self.payload_crc = file, at, 0
+        self.begin()
+
+    def begin(self) -> None:
+        """The next tensor starts here."""
+        self.start, self.length, self.crc = self.at, 0, 0
+
+    def write(self, data: bytes) -> None:
+        if self.at + len(data) >= 1 << 32:
+            raise ImageError("the image would be larger than 4 GiB, which its 32-bit lengths cannot say: "
+                             "choose --format q4 or a smaller model")
+        self.file.write(data)
+        self.at, self.length = self.at + len(data), self.length + len(data)
+        self.crc, self.payload_crc = zlib.crc32(data, self.crc), zlib.crc32(data, self.payload_crc)
+
+
+def weights(config: ModelConfig) -> int:
+    """Weights in matrices, a tied classifier counted once: what the conversion of a checkpoint has to do."""
+    layer = 2 * config.dim * (config.q_dim + config.kv_dim) + 3 * config.dim * config.hidden_dim
+    return config.n_layers * layer + config.vocab_size * config.dim * (1 if config.tied else 2)
 
 
 def _rope(config: ModelConfig) -> np.ndarray:
     i = np.arange(config.head_dim // 2)
-    turns = config.rope_theta ** (-2.0 * i / config.head_dim) / (2 * np.pi)
+    turns = config.rope_theta ** (-2.0 * i / config.head_dim) / np.asarray(config.rope_factors or 1.0) / (2 * np.pi)
     return np.round(turns * 2.0 ** 32).astype(np.uint64)
 
 
@@ -209,13 +277,15 @@ def check(config: ModelConfig) -> None:
         raise ImageError(f"dim {config.dim} and n_heads * head_dim {config.q_dim} must be multiples of 16")
     if config.head_dim % 8 or config.head_dim > 128:
         raise ImageError(f"head_dim {config.head_dim} must be a multiple of 8 up to 128")
+    if config.rope_factors and len(config.rope_factors) != config.head_dim // 2:
+        raise ImageError(f"{len(config.rope_factors)} RoPE factors, expected one per pair, {config.head_dim // 2}")
     if config.n_heads % config.n_kv_heads:
         raise ImageError(f"n_heads {config.n_heads} must be a multiple of n_kv_heads {config.n_kv_heads}")
 
 
 @dataclass
 class Image:
-    """A parsed image."""
+    """A parsed image; ``data`` is bytes, or a file mapped to memory."""
     data: bytes
     config: ModelConfig
     header: dict
@@ -236,7 +306,7 @@ class Image:
         if (not HEADER_BYTES <= h["payload_offset"] <= len(data)
                 or zlib.crc32(data[CHECKED_FROM:h["payload_offset"]]) != h["header_crc"]):
             raise ImageError("the image's header is damaged (CRC): copy or convert it again")
-        if zlib.crc32(data[h["payload_offset"]:]) != h["payload_crc"]:
+        if zlib.crc32(memoryview(data)[h["payload_offset"]:]) != h["payload_crc"]:
             raise ImageError("the image's weights are damaged (CRC): copy or convert it again")
         config = ModelConfig(*(h[n] for n in ("dim", "hidden_dim", "n_layers", "n_heads", "n_kv_heads", "head_dim",
                                               "vocab_size", "seq_len")),
@@ -245,7 +315,7 @@ class Image:
         for i in range(h["entries_count"]):
             *fields, crc, _, _ = ENTRY.unpack_from(data, h["entries_offset"] + i * ENTRY.size)
             entries.append(Entry(Kind(fields[0]), Format(fields[1]), *fields[2:], crc))
-        return cls(bytes(data), config, h, tuple(entries))
+        return cls(data, config, h, tuple(entries))
 
     def _section(self, name: str) -> bytes:
         at = self.header[f"{name}_offset"]

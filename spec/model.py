@@ -16,6 +16,7 @@ class ModelConfig:
     norm_epsilon: float = 1e-5
     rope_theta: float = 10000.0
     tied: bool = True    #: the classifier is the embedding
+    rope_factors: tuple[float, ...] = ()    #: divides RoPE's frequencies, one factor per pair; empty: as rope_theta says
 
     @property
     def q_dim(self) -> int:

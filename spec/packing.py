@@ -50,20 +50,19 @@ class Quantised:
         return (self.centred()[:, :columns] * scale).astype(np.float32)
 
 
-def quantise(weights, *, format: str = "q8", group: int = 64) -> Quantised:
-    """Round to nearest, symmetric (q8) or with a 4-bit zero point (q4); scales rounded to 12-bit mantissas first."""
+def quantise(weights, *, format: str = "q8", group: int = 64, exponent: int | None = None) -> Quantised:
+    """Round to nearest, symmetric (q8) or with a 4-bit zero point (q4); scales rounded to 12-bit mantissas first.
+
+    ``exponent`` is :func:`largest_scale`'s of the whole tensor where ``weights`` are only some of its rows.
+    """
     weights = np.asarray(weights, np.float32)
     rows, columns = weights.shape
     groups = -(-columns // group)
     padded = np.zeros((rows, groups * group), np.float64)
     padded[:, :columns] = weights
     blocks = padded.reshape(rows, groups, group)
-    if format == "q8":
-        scale = np.abs(blocks).max(axis=2) / 127
-    else:
-        low, high = np.minimum(blocks.min(axis=2), 0), np.maximum(blocks.max(axis=2), 0)
-        scale = (high - low) / 15
-    mantissas, exponent = scale_mantissas(scale)
+    scale, low = group_scales(blocks, format)
+    mantissas, exponent = scale_mantissas(scale, exponent)
     step = np.maximum(mantissas, 1)[:, :, None] * 2.0 ** exponent
     if format == "q8":
         zeros = np.zeros_like(mantissas)
@@ -75,22 +74,45 @@ def quantise(weights, *, format: str = "q8", group: int = 64) -> Quantised:
     return Quantised(format, group, codes, zeros.astype(np.int16), mantissas.astype(np.int16), exponent)
 
 
-def carried_over(codes, scales, group: int) -> Quantised:
+def group_scales(blocks, format: str):
+    """Steps of groups (rows, groups, group), and in q4 their lowest values, at most 0."""
+    if format == "q8":
+        return np.maximum(blocks.max(axis=2), -blocks.min(axis=2)) / 127, None
+    low, high = np.minimum(blocks.min(axis=2), 0), np.maximum(blocks.max(axis=2), 0)
+    return (high - low) / 15, low
+
+
+def largest_scale(weights, *, format: str, group: int) -> float:
+    """The largest step that :func:`quantise` would give any group of these rows."""
+    weights = np.asarray(weights, np.float32)
+    rows, columns = weights.shape
+    whole = columns // group * group
+    parts = [weights[:, :whole].reshape(rows, -1, group)] if whole else []
+    if whole < columns:
+        parts.append(weights[:, None, whole:])
+    return max(float(group_scales(part.astype(np.float64), format)[0].max(initial=0)) for part in parts)
+
+
+def carried_over(codes, scales, group: int, exponent: int | None = None) -> Quantised:
     """int8 codes with a float scale per group along the row (llama2.c v2 where its groups do not straddle rows)."""
-    mantissas, exponent = scale_mantissas(np.asarray(scales, np.float64))
+    mantissas, exponent = scale_mantissas(np.asarray(scales, np.float64), exponent)
     codes = np.asarray(codes, np.int16)
     return Quantised("q8", group, codes, np.zeros_like(mantissas, np.int16), mantissas.astype(np.int16), exponent)
 
 
-def scale_mantissas(scales) -> tuple[np.ndarray, int]:
-    """12-bit mantissas of non-negative scales that share one exponent."""
-    largest = float(scales.max(initial=0))
-    if largest == 0:
-        return np.zeros(scales.shape, np.int64), -24
-    exponent = int(np.floor(np.log2(largest))) - SCALE_BITS + 1
-    if round(largest / 2.0 ** exponent) >= 1 << SCALE_BITS:
-        exponent += 1
+def scale_mantissas(scales, exponent: int | None = None) -> tuple[np.ndarray, int]:
+    """12-bit mantissas of non-negative scales that share one exponent: the given one, or their largest's."""
+    if exponent is None:
+        exponent = scale_exponent(float(scales.max(initial=0)))
     return np.round(scales / 2.0 ** exponent).astype(np.int64), exponent
+
+
+def scale_exponent(largest: float) -> int:
+    """The exponent at which a tensor's largest scale has a 12-bit mantissa."""
+    if largest == 0:
+        return -24
+    exponent = int(np.floor(np.log2(largest))) - SCALE_BITS + 1
+    return exponent + (round(largest / 2.0 ** exponent) >= 1 << SCALE_BITS)
 
 
 def scale_beats(words: int, group: int) -> int:

@@ -53,7 +53,8 @@ class Reference:
         self.tensors = {name: np.asarray(t, dtype=np.float32) for name, t in tensors.items()}
         self.classifier = self.tensors["embedding" if config.tied else "classifier"]
         pairs = np.arange(0, config.head_dim, 2, dtype=np.float64)
-        angles = np.outer(np.arange(config.seq_len), config.rope_theta ** -(pairs / config.head_dim))
+        frequencies = config.rope_theta ** -(pairs / config.head_dim) / np.asarray(config.rope_factors or 1.0)
+        angles = np.outer(np.arange(config.seq_len), frequencies)
         self._cos = np.cos(angles).astype(np.float32)[:, None, :]
         self._sin = np.sin(angles).astype(np.float32)[:, None, :]
         self.reset()

@@ -10,10 +10,11 @@ from host import checkpoint
 from host.tokenizer import Tokenizer
 from spec import packing
 from spec.golden import Golden
-from spec.image import Image, ImageError, build
+from spec.image import Image, ImageError, build, weights
 from spec.model import ModelConfig
 from spec.reference import Reference
 from tests.accel.decoder import random_image
+from tests.host.generated import random_tensors
 
 MODELS = Path(__file__).parents[2] / "models"
 TEXT = ("Once upon a time, there was a fox who lived near a small pond. Every day the fox counted the frogs. "
@@ -55,3 +56,28 @@ def test_damage_is_refused_by_name():
             Image.parse(bytes(bad))
     with pytest.raises(ImageError, match="bytes"):
         Image.parse(bytes(data[:-5]))
+
+def test_pieces_of_a_tensor_give_the_image_of_the_whole(monkeypatch):
+    """However few rows are held at a time; the rows of w1 and w3 alternate across pieces, too."""
+    config = replace(CONFIG, tied=False)
+    tensors = random_tensors(config)
+    for format in ("q8", "q4"):
+        whole = build(config, tensors, format=format)
+        with monkeypatch.context() as patch:
+            patch.setattr("spec.image._rows_at_a_time", lambda shape: 8)
+            assert build(config, tensors, format=format) == whole
+
+
+def test_progress_ends_at_all_weights():
+    seen = []
+    build(CONFIG, random_tensors(CONFIG), report=seen.append)
+    assert seen == sorted(seen) and seen[-1] == weights(CONFIG)
+
+
+def test_rope_factors_divide_the_frequencies():
+    plain = Image.parse(build(CONFIG, random_tensors(CONFIG))).rope
+    factors = (1.0, 2.0, 4.0, 8.0, 8.0, 8.0, 8.0, 8.0)
+    scaled = Image.parse(build(replace(CONFIG, rope_factors=factors), random_tensors(CONFIG))).rope
+    np.testing.assert_allclose(scaled * np.array(factors), plain, atol=4)
+    with pytest.raises(ImageError, match="2 RoPE factors, expected one per pair, 8"):
+        build(replace(CONFIG, rope_factors=(1.0, 2.0)), random_tensors(CONFIG))
