@@ -1,6 +1,7 @@
 """Loads a trained model from a file: `load(path)` gives its shape and float32 tensors, whatever the format.
 
-Formats are modules with `matches(head)` and `read(data, path)`; a further one joins `READERS`.
+Files of llama2.c are modules with `matches(head)` and `read(data, path)`; folders and files that hold tensors by name
+(safetensors, GGUF) have readers of their own, which leave the tensors in the file until they are sliced.
 """
 
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from host.checkpoint import foreign, legacy, versioned
+from host.checkpoint import foreign, gguf, huggingface, legacy, shards, versioned
 from host.checkpoint.errors import CheckpointError
 from host.tokenizer import Tokenizer
 from spec.model import ModelConfig
@@ -16,15 +17,16 @@ from spec.model import ModelConfig
 __all__ = ["Checkpoint", "CheckpointError", "load"]
 
 # Asked in turn with the first bytes of the file. v0 has no magic and comes last.
-READERS = [versioned, foreign, legacy]
+READERS = [gguf, versioned, foreign, legacy]
 HEAD_BYTES = 64
+EXPECTED = "a checkpoint of llama2.c, a GGUF file or a folder with safetensors"
 
 
 @dataclass
 class Checkpoint:
     """A model as its file describes it.
 
-    ``tensors`` are float32, [out][in], read-only views of the mapped file where the format allows:
+    ``tensors`` are float32, [out][in], read-only views of the mapped file or :class:`host.checkpoint.lazy.Rows`:
     ``embedding``, ``layers.{i}.`` ``attention_norm wq wk wv wo ffn_norm w1 w3 w2``, ``final_norm``, and
     ``classifier`` if it is not tied to the embedding.
     """
@@ -42,23 +44,35 @@ class Checkpoint:
 
 
 def load(path: str | Path, tokenizer: str | Path | None = None) -> Checkpoint:
-    """Read a checkpoint, and its tokenizer if a file is named; its size is checked against the model."""
+    """Read a checkpoint, and its tokenizer if a file is named; its size is checked against the model.
+
+    ``path`` is a file of llama2.c or GGUF, a safetensors file beside its config.json, or the folder of both.
+    """
     path = Path(path)
+    source, config, tensors, groups = _read(path)
+    vocabulary = Tokenizer.load(tokenizer, config.vocab_size) if tokenizer is not None else None
+    return Checkpoint(config, tensors, source, groups, vocabulary)
+
+
+def _read(path: Path):
+    if path.is_dir():
+        return huggingface.read(path)
     try:
         if not path.is_file():
             what = "is not a file" if path.exists() else "no such file"
-            raise CheckpointError(f"{path}: {what}: expected a llama2.c checkpoint, check the path")
+            raise CheckpointError(f"{path}: {what}: expected {EXPECTED}, check the path")
         if path.stat().st_size == 0:
-            raise CheckpointError(f"{path}: empty file: expected a llama2.c checkpoint, copy or export it again")
+            raise CheckpointError(f"{path}: empty file: expected {EXPECTED}, copy or export it again")
         data = np.asarray(np.memmap(path, np.uint8, mode="r"))
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}: check the path and its permissions") from None
     head = bytes(data[:HEAD_BYTES])
+    if shards.is_safetensors(head):
+        return huggingface.read(path.parent, path)
     reader = next(reader for reader in READERS if reader.matches(head))
-    source, config, tensors, groups = reader.read(data, path)
-    for name, tensor in tensors.items():
-        if not np.isfinite(tensor).all():
+    result = reader.read(data, path)
+    for name, tensor in result[2].items():
+        if isinstance(tensor, np.ndarray) and not np.isfinite(tensor).all():
             raise CheckpointError(f"{path}: tensor {name} holds values that are no numbers, expected finite weights: "
                                   "copy or export the file again")
-    vocabulary = Tokenizer.load(tokenizer, config.vocab_size) if tokenizer is not None else None
-    return Checkpoint(config, tensors, source, groups, vocabulary)
+    return result           # rows that are still in the file are checked when they are read

@@ -12,6 +12,7 @@ NORMS = ("attention_norm", "ffn_norm")
 # Larger than any LLaMA; a header beyond these is not a header.
 LIMITS = dict(dim=1 << 16, hidden_dim=1 << 18, n_layers=1 << 10, n_heads=1 << 10, n_kv_heads=1 << 10,
               vocab_size=1 << 20, seq_len=1 << 20)
+MAX_HEAD_DIM = 1 << 12
 
 
 def shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
@@ -55,6 +56,36 @@ def config_from_header(fields: Sequence[int], tied: bool, path) -> ModelConfig:
         raise CheckpointError(f"{path}: impossible header: {heads} heads cannot share {kv_heads} key/value heads: "
                               "is this a llama2.c checkpoint?")
     return ModelConfig(**header, head_dim=dim // heads, norm_epsilon=1e-5, rope_theta=10000.0, tied=tied)
+
+
+def config_from_fields(where, *, head_dim: int, **fields) -> ModelConfig:
+    """A config from named values; ``head_dim`` 0 stands for dim / n_heads. Refused in one line if no model can have them."""
+    for field, limit in LIMITS.items():
+        if not 0 < fields[field] <= limit:
+            raise CheckpointError(f"{where}: {field} is {fields[field]}, expected 1 to {limit}: is this a LLaMA?")
+    dim, heads, kv_heads = fields["dim"], fields["n_heads"], fields["n_kv_heads"]
+    if not head_dim and dim % heads:
+        raise CheckpointError(f"{where}: dim {dim} does not split into {heads} heads, and no size of a head is given: "
+                              "copy the file again")
+    head_dim = head_dim or dim // heads
+    if head_dim % 2 or head_dim > MAX_HEAD_DIM:
+        raise CheckpointError(f"{where}: heads of {head_dim} elements, expected an even number up to {MAX_HEAD_DIM}: "
+                              "is this a LLaMA?")
+    if heads % kv_heads:
+        raise CheckpointError(f"{where}: {heads} heads cannot share {kv_heads} key/value heads: is this a LLaMA?")
+    return ModelConfig(head_dim=head_dim, **fields)
+
+
+def check_shapes(config: ModelConfig, tensors, where) -> None:
+    """Refuse tensors that are not shaped as the config says."""
+    for name, shape in shapes(config).items():
+        if tuple(tensors[name].shape) != shape:
+            raise CheckpointError(f"{where}: tensor {name} is {_times(tensors[name].shape)}, the model's shape asks for "
+                                  f"{_times(shape)}: the description belongs to another model")
+
+
+def _times(shape) -> str:
+    return " x ".join(map(str, shape[:4])) or "a single number"
 
 
 def check_size(path, actual_bytes: int, expected_bytes: int, source: str) -> None:
