@@ -7,11 +7,10 @@ from host.errors import HostError
 from host.generation import Generation, Options, Outcome, Sampling, TokenEvent
 from host.model import Model
 from host.statistics import Statistics, measure
-from host.tokenizer import Decoder, Tokenizer
+from host.tokenizer import BOS, Decoder, Tokenizer
 from spec.model import ModelConfig
 from spec.traffic import useful_beats
 
-BOS = Tokenizer.bos_id
 DEFAULT_STEPS = 256
 
 
@@ -48,6 +47,12 @@ class Backend(ABC):
             raise HostError("the model has no tokenizer: name one with --tokenizer, or use --ids for token ids")
         return tokenizer
 
+    @property
+    def start_id(self) -> int:
+        """What an empty prompt feeds: BOS, or where a vocabulary has none what stands between its texts."""
+        tokenizer = self.model.tokenizer
+        return BOS if tokenizer is None else next(id for id in (tokenizer.bos_id, tokenizer.eos_id, 0) if id is not None)
+
     def useful_beats(self, position: int) -> int:
         """Beats that one token at ``position`` has to move."""
         return useful_beats(self.config, self.model.image.entries, position)
@@ -58,7 +63,7 @@ class Backend(ABC):
 
         Iterate over the result for pieces of text as they come; keywords are those of :class:`Sampling`.
         """
-        ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) and prompt else list(prompt or [BOS])
+        ids = (self.tokenizer.encode(prompt) if isinstance(prompt, str) and prompt else list(prompt)) or [self.start_id]
         check_prompt(ids, steps, self.config)
         count = min(steps, self.config.seq_len) - len(ids) + 1
         stops = tuple(stops if stops is not None else self.model.template.stops)
@@ -105,7 +110,7 @@ class Writing:
 
     @property
     def text(self) -> str:
-        return self.backend.tokenizer.decode(id for id in self.ids if id not in self.options.stops or id == BOS)
+        return self.backend.tokenizer.decode(id for id in self.ids if id not in self.options.stops or id == self.backend.start_id)
 
     @property
     def outcome(self) -> Outcome | None:

@@ -95,6 +95,7 @@ def put(device: Device, model: Model | None, *, tokenizer=None, progress: Progre
     if model is None:
         device.require_model()
         return model_on(device, tokenizer=tokenizer, template=template, progress=progress)
+    fit.check(model.config, model.expected_bytes, device.info)      # before a conversion that would be in vain
     if not device.holds(header_crc=model.header_crc, payload_crc=model.payload_crc):
         fit.check(model.config, len(model.data), device.info)
         device.load(model.data, progress=progress)

@@ -5,57 +5,109 @@ from host.backend import Backend
 from host.errors import HostError
 from host.generation import Generation, Options, Sampling, TokenEvent
 from host.template import Template
-
-BOS = 1
+from host.tokenizer import Decoder
 
 
 class Conversation:
     """Turns with one backend. ``history`` are all ids so far; the first ``cached`` of them are in the K/V cache."""
 
     def __init__(self, backend: Backend, template: Template, *, system: str | None = None):
-        self.backend, self.template, self.system = backend, template, system
-        if system:
-            template.render("", system)     # complains now, not in the first turn
-        self.history: list[int] = []
+        self.backend, self.system = backend, system
+        self.template = template.resolved(backend.tokenizer)
+        self.template.check(system)         # complains now, not in the first turn
         self.cached = 0
-        self._before: list[int] = []        #: history before the last turn
         self.forgotten = 0                  #: times the context was full and the conversation began anew
+        self.reset()
+        self._keep()
 
     def reset(self) -> None:
         """Forget everything; rewinding the cache costs nothing."""
-        self.history, self.cached = [], 0
+        self.history: list[int] = []
+        self.cached = 0
+        self.messages: list[dict[str, str]] = []    #: for Jinja; the last answer joins them with the next turn
+        self._rendered = ""                         #: text of the history before the last answer
+        self._answer: list[int] = []
+
+    def _keep(self) -> None:
+        self._before = list(self.history), list(self.messages), self._rendered, list(self._answer)
+
+    def _restore(self) -> None:
+        history, messages, self._rendered, answer = self._before
+        self.history, self.messages, self._answer = list(history), list(messages), list(answer)
 
     def lost_cache(self) -> None:
         """The device was reset or replaced in the last turn: undo it; the next one sends the whole conversation."""
-        self.history, self.cached = self._before, 0
+        self._restore()
+        self.cached = 0
 
     def undo_turn(self) -> None:
         """Take the last turn back; the cache's rows before it are still good."""
-        self.history = self._before
+        self._restore()
         self.cached = min(self.cached, max(len(self.history) - 1, 0))
 
     def turn(self, text: str, *, max_new: int, sampling: Sampling) -> "Turn":
         """Send what is new and iterate over the answer's tokens."""
         seq_len = self.backend.config.seq_len
-        self._before = self.history
-        new = self._encode(text)
-        if len(self.history) + len(new) >= seq_len and self.history:
-            self.reset()
-            self.forgotten += 1
-            new = self._encode(text)
-        if len(new) >= seq_len:
-            raise HostError(f"this turn has {len(new)} tokens, the context {seq_len} positions: type less")
-        self.history = ids = self.history + new
+        self._keep()
+        cached = self.cached
+        try:
+            ids = self._encode(text)
+            if forgotten := len(ids) >= seq_len and bool(self.history):
+                self.reset()
+                ids = self._encode(text)
+            if len(ids) >= seq_len:
+                raise HostError(f"this turn has {len(ids)} tokens, the context {seq_len} positions: type less")
+        except HostError:
+            self._restore()
+            self.cached = cached
+            raise
+        self.forgotten += forgotten
+        # What the cache holds may be the whole history, or differ from it where a template writes an answer otherwise.
+        self.cached = min(self.cached, _common(ids, self.history), len(ids) - 1)
+        self.history, self._answer = ids, []
         count = min(max_new, seq_len - len(ids) + 1)
         options = Options(self.cached, count, sampling, self.template.stops)
-        # The cache may hold the whole history; at least one token is fed, the new ones.
         generation = self.backend.generate(ids[self.cached:], options)
         return Turn(self, generation, sent=len(ids) - self.cached)
 
     def _encode(self, text: str) -> list[int]:
+        """The ids of the whole conversation with a new turn."""
+        if self.template.jinja:
+            return self._encode_messages(text)
         first = not self.history
         rendered = self.template.render(text, self.system if first else None)
-        return self.backend.tokenizer.encode(rendered, bos=first or self.template.bos_every_turn)
+        return self.history + self.backend.tokenizer.encode(rendered, bos=first or self.template.bos_every_turn)
+
+    def _encode_messages(self, text: str) -> list[int]:
+        tokenizer, answer = self.backend.tokenizer, self._answer_text()
+        if not self.messages and self.system:
+            self.messages = [{"role": "system", "content": self.system}]
+        if self.history:
+            self.messages = [*self.messages, {"role": "assistant", "content": answer}]
+        self.messages = [*self.messages, {"role": "user", "content": text}]
+        rendered, said = self.template.render_messages(self.messages), self._rendered + answer
+        self._rendered = rendered
+        if not self.history or not rendered.startswith(said):
+            return tokenizer.encode(rendered, bos=False)
+        # Only what is new is encoded: the answer's ids are those that the model chose.
+        history, new = self.history, rendered[len(said):]
+        if history[-1] in self.template.stops:
+            end = next((text for text, id in tokenizer.specials.items() if id == history[-1]), "")
+            before, found, after = new.partition(end) if end else ("", "", new)
+            if found and not before.strip():
+                new = after
+            else:                           # the template ends an answer otherwise than the model did
+                history = history[:-1]
+        return history + tokenizer.encode(new, bos=False)
+
+    def _answer_text(self) -> str:
+        decoder = Decoder(self.backend.tokenizer, after_bos=False)
+        return "".join([decoder.feed(id) for id in self._answer if id not in self.template.stops]) + decoder.finish()
+
+
+def _common(a: list[int], b: list[int]) -> int:
+    """Length of the common beginning."""
+    return next((i for i, (x, y) in enumerate(zip(a, b)) if x != y), min(len(a), len(b)))
 
 
 class Turn:
@@ -88,6 +140,7 @@ class Turn:
     def _book(self, event: TokenEvent) -> None:
         self.events.append(event)
         self.conversation.history.append(event.token)
+        self.conversation._answer.append(event.token)
         # The token was computed from the row at the position before it, which is therefore in the cache.
         self.conversation.cached = event.position
 

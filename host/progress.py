@@ -34,8 +34,9 @@ class Progress:
         self.stream.flush()
         self._open_line = False
 
-    def bar(self, label: str, total: int, unit: str = "B") -> "Bar":
-        return Bar(self, label, total, unit)
+    def bar(self, label: str, total: int, unit: str = "B", *, patience_s: float = 0.0) -> "Bar":
+        """``patience_s``: what is over before says nothing."""
+        return Bar(self, label, total, unit, patience_s)
 
     def chunks(self, data: bytes, size: int, label: str, unit: str = "B") -> Iterator[tuple[int, bytes]]:
         """Walk ``data`` in pieces of ``size``; a piece counts as done when the next one is asked for."""
@@ -48,9 +49,9 @@ class Progress:
 class Bar:
     """Progress towards ``total``; a context manager that ends its line."""
 
-    def __init__(self, progress: Progress, label: str, total: int, unit: str):
+    def __init__(self, progress: Progress, label: str, total: int, unit: str, patience_s: float = 0.0):
         self.progress, self.label, self.total, self.unit = progress, label, total, unit
-        self.done = 0
+        self.done, self.patience_s = 0, patience_s
         self.start_s = time.monotonic()
         # A log says nothing about what is over at once, but its end.
         self._shown_s = float("-inf") if progress.on_terminal else self.start_s
@@ -70,7 +71,7 @@ class Bar:
 
     def _show(self, now: float, final: bool = False) -> None:
         stream = self.progress.stream
-        if stream is None:
+        if stream is None or now - self.start_s < self.patience_s:
             return
         self._shown_s = now
         if self.progress.on_terminal:
@@ -92,7 +93,7 @@ class Bar:
 def quantity(value: float, unit: str = "B") -> str:
     """``58.2 MiB`` for bytes, plain numbers for other units."""
     if unit != "B":
-        return f"{value:.0f} {unit}"
+        return f"{value / 1e6:.1f} million {unit}" if value >= 1e6 else f"{value:.0f} {unit}"
     for name in ("B", "KiB", "MiB"):
         if value < 1024:
             return f"{value:.0f} B" if name == "B" else f"{value:.1f} {name}"

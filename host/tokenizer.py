@@ -1,8 +1,9 @@
-"""Gives text for token ids and back, exactly as llama2.c does, from tokenizer.bin or a sentencepiece model."""
+"""Gives text for token ids and back: ``Tokenizer.load`` reads every kind of vocabulary; scored ones work as in llama2.c."""
 # Ref: karpathy/llama2.c, run.c encode and decode; Sennrich et al. 2016, byte-pair encoding
 
 import codecs
 import heapq
+import re
 import struct
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,18 +22,41 @@ class TokenizerError(HostError, ValueError):
 
 
 class Tokenizer:
-    """A vocabulary of byte pieces with merge scores. Ids 0, 1, 2 are unknown, BOS, EOS.
+    """A vocabulary of byte pieces with merge scores. Ids 0, 1, 2 are unknown, BOS, EOS unless said otherwise.
 
-    With byte fallback (ids 3 to 258 are the bytes) every text survives encode and decode unchanged.
+    With byte fallback (the 256 bytes are entries, from id 3 in LLaMA-2) every text survives encode and decode unchanged.
+
+    Parameters
+    ----------
+    pieces, scores : list
+        Bytes and merge score by id.
+    specials : dict of str to int
+        Texts that are one token wherever they occur, as chat templates need them; the output leaves them out.
+    stop_ids : tuple of int
+        Ids that end a text, at least EOS.
+    adds_bos, space_prefix : bool
+        Does :meth:`encode` begin with BOS, and put a space before the text?
     """
-    unk_id, bos_id, eos_id = UNK, BOS, EOS
 
-    def __init__(self, pieces: list[bytes], scores: list[float]):
+    def __init__(self, pieces: list[bytes], scores: list[float], *, specials: dict[str, int] | None = None, unk_id: int = UNK,
+                 bos_id: int = BOS, eos_id: int = EOS, stop_ids: tuple[int, ...] = (), adds_bos: bool = True,
+                 space_prefix: bool = True):
         self.pieces, self.scores = pieces, scores
-        self.byte_fallback = pieces[FIRST_BYTE:FIRST_BYTE + 256] == BYTE_PIECES
-        self._first_text = FIRST_BYTE + 256 if self.byte_fallback else FIRST_BYTE
+        self.specials = dict(specials or {})
+        self.unk_id, self.bos_id, self.eos_id = unk_id, bos_id, eos_id
+        self.stop_ids = tuple(stop_ids) or (bos_id, eos_id)     # llama2.c ends a story at BOS, too
+        self.adds_bos, self.space_prefix = adds_bos, space_prefix
+        self._first_byte = _find_bytes(pieces)
+        self.byte_fallback = self._first_byte is not None
+        reserved = {unk_id, bos_id, eos_id, UNK, BOS, EOS, *self.specials.values()}
+        if self.byte_fallback:
+            reserved.update(range(self._first_byte, self._first_byte + 256))
+        self.silent_ids = frozenset({bos_id, eos_id, *self.specials.values()})
         # The lowest id wins where a piece occurs twice; special pieces are never made from text.
-        self._ids = {piece: id for id, piece in reversed(list(enumerate(pieces))) if id >= self._first_text}
+        self._ids = {piece: id for id, piece in reversed(list(enumerate(pieces))) if id not in reserved}
+        # The longest goes first where one is the beginning of another.
+        longest_first = sorted(self.specials, key=len, reverse=True)
+        self._split = re.compile("(" + "|".join(map(re.escape, longest_first)) + ")") if longest_first else None
 
     @property
     def vocab_size(self) -> int:
@@ -42,13 +66,20 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: str | Path, vocab_size: int | None = None) -> "Tokenizer":
-        """Read tokenizer.bin or a sentencepiece .model; a size given must be the vocabulary's."""
+        """Read any kind of vocabulary; a size given is the model's, which the vocabulary must fit.
+
+        Kinds: llama2.c's tokenizer.bin, a sentencepiece or a LLaMA-3 (tiktoken) tokenizer.model, tokenizer.json, a GGUF
+        file, or a folder with one of them.
+        """
         path = Path(path)
+        from host import vocabulary             # which makes Tokenizers
+        if (tokenizer := vocabulary.load(path, vocab_size)) is not None:
+            return tokenizer
         try:
             data = path.read_bytes()
         except OSError as error:
-            raise TokenizerError(f"{path}: cannot be read: {error.strerror}: expected tokenizer.bin or a "
-                                 "sentencepiece .model, check the path") from None
+            raise TokenizerError(f"{path}: cannot be read: {error.strerror}: expected tokenizer.bin, "
+                                 "tokenizer.model or tokenizer.json, check the path") from None
         if _is_sentencepiece(data):
             tokenizer = cls._from_sentencepiece(data, path)
         else:
@@ -60,12 +91,15 @@ class Tokenizer:
 
     @classmethod
     def unpack(cls, data: bytes, name="tokenizer") -> "Tokenizer":
-        """Read the bytes of a llama2.c tokenizer.bin. `name` begins the error messages."""
+        """Read what :meth:`pack` gave, or a llama2.c tokenizer.bin. `name` begins the error messages."""
+        from host import packed_tokenizer       # which makes Tokenizers
+        if packed_tokenizer.matches(data):
+            return packed_tokenizer.unpack(data, name)
         pieces, scores, offset = [], [], 4
         longest = struct.unpack_from("<i", data)[0] if len(data) >= 4 else 0
         if not 0 < longest <= MAX_PIECE_BYTES:
             raise TokenizerError(f"{name}: no llama2.c tokenizer: longest piece of {longest} bytes, expected 1 to "
-                                 f"{MAX_PIECE_BYTES}: pass tokenizer.bin or a sentencepiece .model")
+                                 f"{MAX_PIECE_BYTES}: pass tokenizer.bin, tokenizer.model or tokenizer.json")
         while offset < len(data):
             if len(data) - offset < 8:
                 raise TokenizerError(f"{name}: truncated in entry {len(pieces)}: {len(data) - offset} bytes left, "
@@ -89,6 +123,19 @@ class Tokenizer:
         return cls(pieces, scores)
 
     def pack(self) -> bytes:
+        """Bytes for a model image: a llama2.c tokenizer.bin, or that and what it cannot say."""
+        options = self.options()
+        if options == Tokenizer(self.pieces, self.scores).options():
+            return self.pack_pieces()
+        from host import packed_tokenizer
+        return packed_tokenizer.pack_scored(self.pack_pieces(), options)
+
+    def options(self) -> dict:
+        """What beside pieces and scores makes this tokenizer, as its constructor takes it."""
+        return {"specials": self.specials, "unk_id": self.unk_id, "bos_id": self.bos_id, "eos_id": self.eos_id,
+                "stop_ids": self.stop_ids, "adds_bos": self.adds_bos, "space_prefix": self.space_prefix}
+
+    def pack_pieces(self) -> bytes:
         """The bytes of a llama2.c tokenizer.bin."""
         parts = [struct.pack("<i", max(map(len, self.pieces)))]
         for piece, score in zip(self.pieces, self.scores):
@@ -121,10 +168,14 @@ class Tokenizer:
 
     def encode(self, text: str, bos: bool = True, eos: bool = False) -> list[int]:
         """Token ids of ``text``: a space is put before it, then the best-scored neighbours merge."""
-        ids = [BOS] if bos else []
-        if text:
-            ids += self._merge([id for char in " " + text for id in self._char_ids(char)])
-        return ids + [EOS] if eos else ids
+        ids = [self.bos_id] if bos and self.adds_bos else []
+        for part in self._split.split(text) if self._split else [text]:
+            if part in self.specials:
+                ids.append(self.specials[part])
+            elif part:
+                # sentencepiece has the space before the first part and before what follows a special token.
+                ids += self._merge([id for char in (" " if self.space_prefix else "") + part for id in self._char_ids(char)])
+        return ids + [self.eos_id] if eos else ids
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of whole ``ids``; the space that encode put first is removed again."""
@@ -139,7 +190,14 @@ class Tokenizer:
             piece = "\N{REPLACEMENT CHARACTER}".encode()
         if piece in self._ids:
             return [self._ids[piece]]
-        return [FIRST_BYTE + byte for byte in piece] if self.byte_fallback else [UNK]
+        return [self._first_byte + byte for byte in piece] if self.byte_fallback else [self.unk_id]
+
+    def piece(self, id: int, first: bool) -> bytes:
+        """What an id adds to a text; the space that encode put first is left out of the first one."""
+        if self.byte_fallback and 0 <= id - self._first_byte < 256:
+            return bytes([id - self._first_byte])
+        piece = self.pieces[id]
+        return piece[1:] if first and self.space_prefix and piece[:1] == b" " else piece
 
     def _merge(self, ids: list[int]) -> list[int]:
         """Merge the neighbours of the highest score, the leftmost on ties, until none are left."""
@@ -188,24 +246,28 @@ class Decoder:
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
 
     def feed(self, id: int) -> str:
-        """The text that ``id`` completes; empty while a character is half told, and for BOS and EOS."""
+        """The text that ``id`` completes; empty while a character is half told, and for BOS, EOS and special tokens."""
         if not 0 <= id < self.tokenizer.vocab_size:
             raise TokenizerError(f"token {id} is not in the vocabulary of {self.tokenizer.vocab_size}: "
                                  "use the tokenizer that the model was trained with")
-        if id in (BOS, EOS):
-            self._strip = id == BOS
+        if id in self.tokenizer.silent_ids:
+            self._strip = id == self.tokenizer.bos_id
             return ""
-        piece = self.tokenizer.pieces[id]
-        if self.tokenizer.byte_fallback and FIRST_BYTE <= id < FIRST_BYTE + 256:
-            piece = bytes([id - FIRST_BYTE])
-        elif self._strip and piece[:1] == b" ":
-            piece = piece[1:]
+        piece = self.tokenizer.piece(id, self._strip)
         self._strip = False
         return self._utf8.decode(piece)
 
     def finish(self) -> str:
         """What is left of a character that was never completed."""
         return self._utf8.decode(b"", final=True)
+
+
+def _find_bytes(pieces: list[bytes]) -> int | None:
+    """The id of "<0x00>" if all 256 bytes follow in order."""
+    for first in (FIRST_BYTE, *([pieces.index(BYTE_PIECES[0])] if BYTE_PIECES[0] in pieces else [])):
+        if pieces[first:first + 256] == BYTE_PIECES:
+            return first
+    return None
 
 
 def _is_sentencepiece(data: bytes) -> bool:

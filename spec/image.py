@@ -14,7 +14,7 @@ import numpy as np
 
 from spec import packing
 from spec.model import ModelConfig
-from spec.numerics import split_scale
+from spec.numerics import WORD, split_scale
 from spec.packing import BEAT, Quantised
 
 MAGIC = b"LLMI"
@@ -260,6 +260,19 @@ def weights(config: ModelConfig) -> int:
     """Weights in matrices, a tied classifier counted once: what the conversion of a checkpoint has to do."""
     layer = 2 * config.dim * (config.q_dim + config.kv_dim) + 3 * config.dim * config.hidden_dim
     return config.n_layers * layer + config.vocab_size * config.dim * (1 if config.tied else 2)
+
+
+def payload_bytes(config: ModelConfig, format: str, group: int | None = None) -> int:
+    """Length of the weight stream in one format, before anything is converted."""
+    group = group or {"q8": 64, "q4": 32}[format]
+    rows = {Kind.WQ: config.q_dim, Kind.WK: config.kv_dim, Kind.WV: config.kv_dim, Kind.WO: config.dim,
+            Kind.W13: 2 * config.hidden_dim, Kind.W2: config.dim}
+    beats = 0
+    for kind, _, _ in order(config):
+        words = -(-columns(config, kind) // WORD)
+        beats += -(-2 * config.dim // BEAT) if kind == Kind.GAIN else \
+            packing.tensor_beats(rows.get(kind, config.vocab_size), words, format, group)
+    return beats * BEAT
 
 
 def _rope(config: ModelConfig) -> np.ndarray:

@@ -4,26 +4,26 @@ from pathlib import Path
 
 from host import checkpoint
 from host.commands import options
-from host.model import ModelError, convert, find_tokenizer, is_image, read_file
+from host.model import ModelError, convert, find_tokenizer, is_image, write_whole
 from host.progress import Progress, quantity
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("checkpoint", type=Path, help="llama2.c .bin, version 0, 1 or 2")
+    parser.add_argument("checkpoint", type=Path, help="llama2.c .bin, GGUF, or a folder with safetensors")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT.llm")
     options.add_conversion(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     progress = Progress.stderr()
-    if args.checkpoint.is_file() and is_image(read_file(args.checkpoint)):
+    if is_image(args.checkpoint):
         raise ModelError(f"{args.checkpoint} is a model image already: convert takes a checkpoint")
     source = checkpoint.load(args.checkpoint)
     tokenizer = args.tokenizer or find_tokenizer(args.checkpoint, source.config.vocab_size)
-    image = convert(source, args.checkpoint, tokenizer=tokenizer, progress=progress, **options.conversion(args))
     try:
-        args.output.write_bytes(image)
+        write_whole(args.output, lambda file: convert(source, args.checkpoint, file, tokenizer=tokenizer, progress=progress,
+                                                      **options.conversion(args)))
     except OSError as error:
         raise ModelError(f"cannot write {args.output}: {error.strerror or error}") from error
-    progress.note(f"wrote {args.output}, {quantity(len(image))}")
+    progress.note(f"wrote {args.output}, {quantity(args.output.stat().st_size)}")
     return 0

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from host import checkpoint
 from host.fit import kv_bytes
-from host.model import Model, is_image, read_file
+from host.model import Model, is_image
 from host.progress import quantity
 from spec.image import Kind
 from spec.model import ModelConfig
@@ -15,8 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    data = read_file(args.file)
-    print("\n".join(image_lines(Model(data, args.file)) if is_image(data) else checkpoint_lines(args.file, len(data))))
+    print("\n".join(image_lines(Model.load(args.file)) if is_image(args.file) else checkpoint_lines(args.file)))
     return 0
 
 
@@ -30,11 +29,13 @@ def shape_lines(config: ModelConfig) -> list[str]:
     ]
 
 
-def checkpoint_lines(path: Path, size: int) -> list[str]:
+def checkpoint_lines(path: Path) -> list[str]:
     source = checkpoint.load(path)
+    files = [path] if path.is_file() else sorted(path.glob("*.safetensors"))
+    size = sum(file.stat().st_size for file in files)
     groups = sorted({group for _, _, group in (source.groups or {}).values()})
-    weights = f"int8 in groups of {', '.join(map(str, groups))}" if groups else "float32"
-    return [f"checkpoint  {path.name}: {source.source}, {quantity(size)}, {source.n_parameters:,} parameters, {weights}",
+    weights = f", int8 in groups of {', '.join(map(str, groups))}" if groups else ""
+    return [f"checkpoint  {path.name}: {source.source}, {quantity(size)}, {source.n_parameters:,} parameters{weights}",
             *shape_lines(source.config)]
 
 

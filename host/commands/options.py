@@ -26,12 +26,13 @@ def add_device(parser: argparse.ArgumentParser, *, local: bool = True) -> None:
 
 def add_conversion(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("conversion of a checkpoint")
-    group.add_argument("-z", "--tokenizer", type=Path, metavar="FILE", help="tokenizer.bin or sentencepiece .model "
-                       "(default: the image's, or one that lies beside the checkpoint)")
+    group.add_argument("-z", "--tokenizer", type=Path, metavar="FILE", help="tokenizer.bin, .model, "
+                       "tokenizer.json, a GGUF file or a folder (default: the image's, or one that lies beside the checkpoint)")
     group.add_argument("--format", choices=FORMATS, default="q8", help="weights (default %(default)s)")
     group.add_argument("--group", type=int, choices=GROUPS, help="weights that share a scale (default: the checkpoint's, or the format's)")
     group.add_argument("--seq-len", type=int, metavar="N", help="shorten the context, and so the K/V cache")
-    group.add_argument("--template", help="chat template: plain, llama2, or JSON (see docs/host.md)")
+    group.add_argument("--template", help="chat template: plain, llama2, chatml, Jinja or JSON (see "
+                       "docs/host.md; default: the one that the model brings along)")
 
 
 def add_model(parser: argparse.ArgumentParser, *, required: bool = False) -> None:
