@@ -1,10 +1,12 @@
 """Checks before an upload that a model fits a device, with the arithmetic in the refusal."""
 from host.errors import HostError
 from host.progress import quantity
+from spec.image import payload_bytes
 from spec.model import ModelConfig
 from spec.protocol import Device
 from spec.traffic import BEAT_BYTES, kv_beats
 
+FEW_POSITIONS = 16              #: a context that is not worth a model
 KV_ALIGNMENT_BYTES = 2048       #: the cache begins at a multiple of it, behind the image
 
 
@@ -36,11 +38,14 @@ def check(config: ModelConfig, image_bytes: int, device: Device) -> None:
     if needed > device.dram_bytes:
         raise HostError(f"the model needs {quantity(needed)} (image {quantity(image_bytes)} + K/V cache of {config.seq_len} "
                         f"positions {quantity(kv_bytes(config))}), the device has {quantity(device.dram_bytes)}: "
-                        f"{_advice(config, device.dram_bytes - image_end)}")
+                        f"{_advice(config, image_end, device.dram_bytes)}")
 
 
-def _advice(config: ModelConfig, left: int) -> str:
-    positions = max(left, 0) // kv_bytes(config, 1)
-    if positions >= 16:
+def _advice(config: ModelConfig, image_end: int, dram_bytes: int) -> str:
+    positions = max(dram_bytes - image_end, 0) // kv_bytes(config, 1)
+    if positions >= FEW_POSITIONS:
         return f"convert with --seq-len {positions // 16 * 16} or less, or use a smaller model"
+    smallest = payload_bytes(config, "q4")
+    if smallest + kv_bytes(config, FEW_POSITIONS) > dram_bytes:
+        return f"use a smaller model, this one has {quantity(smallest)} even with --format q4"
     return "convert with --format q4, or use a smaller model"

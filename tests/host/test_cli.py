@@ -1,20 +1,27 @@
 """The command line as users meet it: a process, its exit status, one line for every kind of bad input."""
 import json
+import math
 import os
 import pty
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from host.checkpoint import huggingface
+from host.checkpoint.layout import shapes
 from host.tokenizer import Tokenizer
 from spec import protocol
 from spec.protocol import ModelState, Opcode, Status, Subject
+from tests.host import vocabularies
+from tests.host.checkpoints import huggingface_config, write_huggingface
 from tests.host.fake_device import FakeDevice
-from tests.host.tiny import TOKENIZER
+from tests.host.test_vocabulary import small
+from tests.host.tiny import CONFIG, TOKENIZER
 
 ROOT = Path(__file__).resolve().parents[2]
 WAIT_S = 60
@@ -140,6 +147,35 @@ def test_model_beyond_the_dram(files):
         assert "the model needs" in line and "K/V cache of 32 positions 2.5 KiB" in line and "--seq-len 16" in line
 
 
+def test_a_model_that_cannot_fit_is_refused_before_it_is_converted(tmp_path):
+    """TinyLlama's shape, 2.2 GB of zeros in a file with holes: the arithmetic comes at once, and nothing is written."""
+    sparse_tinyllama(tmp_path / "tinyllama")
+    with FakeDevice(model_state=ModelState.NONE, dram_bytes=256 << 20, max_dim=2048, max_hidden_dim=5632, max_heads=64) as device:
+        line = refusal("load", "--port", device.url, "--model", tmp_path / "tinyllama")
+        assert "the model needs 1.0 GiB (image 1017.5 MiB + K/V cache of 2048 positions 44.7 MiB), the device has 256.0 MiB: " in line
+        assert line.endswith("use a smaller model, this one has 555.1 MiB even with --format q4")
+        assert Opcode.LOAD_BEGIN not in device.effects
+    assert not (tmp_path / "cache").exists()
+
+
+def sparse_tinyllama(folder):
+    """A folder whose weights are all zero and take no place on disk."""
+    config = replace(CONFIG, dim=2048, hidden_dim=5632, n_layers=22, n_heads=32, n_kv_heads=4, head_dim=64, vocab_size=32000,
+                     seq_len=2048, tied=True)
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(huggingface_config(config)))
+    header, at = {}, 0
+    for name, shape in shapes(config).items():
+        _, layer, kind = name.split(".") if name.startswith("layers.") else ("", "", name)
+        theirs = {"embedding": huggingface.EMBEDDING, "final_norm": "model.norm.weight"}.get(name) \
+            or f"model.layers.{layer}.{huggingface.LAYER[kind]}.weight"
+        header[theirs] = {"dtype": "BF16", "shape": shape, "data_offsets": [at, at := at + 2 * math.prod(shape)]}
+    text = json.dumps(header).encode()
+    with open(folder / "model.safetensors", "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + at)
+
+
 def test_damaged_image_on_the_device():
     with FakeDevice(model_state=ModelState.REFUSED, model_status=Status.BAD_PAYLOAD, model_error=(0, 0x1234, 0x5678)) as device:
         assert "CRC 0x00001234, should be 0x00005678: load it again" in refusal("generate", "--port", device.url)
@@ -240,6 +276,20 @@ def test_convert_and_info(files):
         output, _ = run("info", files / name)
         assert "dim 32" in output and "vocabulary 259" in output
     assert "q4" in output and "context 16" in output
+
+
+def test_a_folder_with_its_chat(tmp_path):
+    """From a folder of Hugging Face to a chat in one command: its tokenizer, its template, its stop ids."""
+    folder = vocabularies.write_folder(write_huggingface(tmp_path / "hf", *small(400, seq_len=128)), vocabularies.byte_level(),
+                                       eos_token="<|im_end|>", chat_template=vocabularies.CHATML)
+    output, errors = run("chat", "--golden", "--model", folder, "--steps", 2, "--temperature", 0, "--system", "S", stdin="H\nI\n/quit\n")
+    assert "converting hf (safetensors) to q8 with tokenizer.json" in errors and "28 new tokens sent" in errors and "20 new tokens sent" in errors
+    run("convert", folder, "-o", tmp_path / "hf.llm")
+    output, _ = run("info", tmp_path / "hf.llm")
+    assert "template    jinja" in output and "tokenizer   400 entries" in output
+    assert "safetensors" in run("info", folder)[0]
+    assert "which the vocabulary does not have" in refusal("convert", tmp_path / "hf", "-o", tmp_path / "x.llm", "--template", json.dumps(
+        {"name": "mine", "stop_tokens": ["<eot>"]}), notes=1)
 
 
 def test_stats(holding):

@@ -149,8 +149,8 @@ def test_refuses_a_damaged_section(smol, damage):
 
 # GGUF ---------------------------------------------------------------------------------------------
 
-def small(vocab_size):
-    config = dataclasses.replace(CONFIG, vocab_size=vocab_size)
+def small(vocab_size, seq_len=24):
+    config = dataclasses.replace(CONFIG, vocab_size=vocab_size, seq_len=seq_len)
     return config, random_tensors(config)
 
 
