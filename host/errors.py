@@ -4,4 +4,7 @@ INTERRUPTED = 130   #: as shells expect
 
 
 class HostError(Exception):
-    """What happened, what was expected and what to try, in one line."""
+    """What happened, what was expected and what to try, in one line, whatever a file's names hold."""
+
+    def __str__(self) -> str:
+        return "".join(char if char.isprintable() else "?" for char in super().__str__())

@@ -1,6 +1,7 @@
 """Gives text for token ids and back from a tokenizer.json: byte-pair encodings, byte-level or with byte fallback."""
 # Ref: https://github.com/huggingface/tokenizers; Radford et al. 2019 for the byte-level alphabet
 
+import copy
 import json
 import re
 from collections.abc import Iterable
@@ -49,21 +50,31 @@ class JsonTokenizer:
         self.vocab_size = max(vocab_size, max(pieces.values(), default=-1) + 1)
         if self.vocab_size > len(pieces) + (1 << 16):
             raise TokenizerError(f"{name}: ids up to {self.vocab_size - 1} for {len(pieces)} entries: copy the file again")
+        added = self._tokenizer.get_added_tokens_decoder()
+        self.specials = {token.content: id for id, token in added.items() if token.special}
+        decode, self._strips = _decoder(described, name)
+        self._pieces = [b""] * self.vocab_size
+        for text, id in pieces.items():
+            self._pieces[id] = text.encode("utf-8", "replace") if id in added else decode(text)
+        self._mark(bos_id, eos_id, stop_ids, adds_bos)
+
+    def with_ids(self, *, bos_id: int | None, eos_id: int | None, stop_ids: tuple[int, ...],
+                 adds_bos: bool | None) -> "JsonTokenizer":
+        """The same vocabulary with its special ids told."""
+        tokenizer = copy.copy(self)
+        tokenizer._mark(bos_id, eos_id, stop_ids, adds_bos)
+        return tokenizer
+
+    def _mark(self, bos_id, eos_id, stop_ids, adds_bos) -> None:
         for id in (bos_id, eos_id, *stop_ids):
             if id is not None and (isinstance(id, bool) or not isinstance(id, int) or not 0 <= id < self.vocab_size):
-                raise TokenizerError(f"{name}: special id {str(id)[:20]} is not in the vocabulary of {self.vocab_size}: "
+                raise TokenizerError(f"{self._name}: special id {str(id)[:20]} is not in the vocabulary of {self.vocab_size}: "
                                      "copy the model's whole folder")
         self.bos_id, self.eos_id, self.stop_ids = bos_id, eos_id, tuple(stop_ids)
         if adds_bos is None:
             adds_bos = bos_id is not None and self._tokenizer.encode("").ids[:1] == [bos_id]
         self.adds_bos = bool(adds_bos) and bos_id is not None
-        added = self._tokenizer.get_added_tokens_decoder()
-        self.specials = {token.content: id for id, token in added.items() if token.special}
         self.silent_ids = frozenset(self.specials.values()) | {id for id in (bos_id, eos_id) if id is not None}
-        decode, self._strips = _decoder(described, name)
-        self._pieces = [b""] * self.vocab_size
-        for text, id in pieces.items():
-            self._pieces[id] = text.encode("utf-8", "replace") if id in added else decode(text)
 
     def pack(self) -> bytes:
         """Bytes for a model image."""

@@ -150,11 +150,11 @@ def convert(source: checkpoint.Checkpoint, path: Path, file, *, tokenizer: str |
         vocabulary = with_special_texts(vocabulary) if chosen.jinja and vocabulary else vocabulary
         if vocabulary is not None:
             chosen.resolved(vocabulary)         # complains now
-    total = image_module.weights(source.config)
+    packed, total = vocabulary.pack() if vocabulary else b"", image_module.weights(source.config)
     try:
         with progress.bar("converting", total, "weights", patience_s=1.0) as bar:
             image_module.write(file, source.config, source.tensors, format=format, group=group, groups=source.groups,
-                               tokenizer=vocabulary.pack() if vocabulary else b"", template=text, report=bar.update,
+                               tokenizer=packed, template=text, report=bar.update,
                                provenance=f"{path.name} ({source.source})")
     except checkpoint.CheckpointError:
         raise
@@ -237,7 +237,7 @@ def find_tokenizer(checkpoint_path: Path, vocab_size: int) -> Path | None:
 def find_template(checkpoint_path: Path) -> str | None:
     """The chat template that a model brings along: in its folder, or in its GGUF file."""
     if _starts(checkpoint_path, gguf.MAGIC):
-        text = GgufFile(checkpoint_path).value("tokenizer.chat_template")
+        text = GgufFile.open(checkpoint_path).value("tokenizer.chat_template")
         return text if isinstance(text, str) else None
     folder = checkpoint_path if checkpoint_path.is_dir() else checkpoint_path.parent
     if not checkpoint_path.is_dir() and checkpoint_path.suffix != ".safetensors":

@@ -15,7 +15,7 @@ def matches(data: bytes) -> bool:
 
 def pack(kind: str, content: str, options: dict) -> bytes:
     text = json.dumps({"kind": kind, "content": content, "options": options}, ensure_ascii=False, separators=(",", ":"))
-    return MAGIC + zlib.compress(text.encode(), 9)
+    return MAGIC + zlib.compress(text.encode(), 6)
 
 
 def pack_scored(binary: bytes, options: dict) -> bytes:

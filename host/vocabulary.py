@@ -4,6 +4,8 @@
 
 import base64
 import binascii
+import contextlib
+import functools
 import json
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from host.tokenizer import Tokenizer, TokenizerError
 from spec.protocol import MAX_STOPS
 
 NAMES = ("tokenizer.json", "tokenizer.model", "tokenizer.bin")
+BESIDE = ("tokenizer_config.json", "generation_config.json", "config.json")     #: what they say about special tokens
 MAX_BYTES = 256 << 20
 LLAMA3_SPLIT = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|"
                 r"\s+(?!\S)|\s+")
@@ -35,6 +38,17 @@ def load(path: Path, vocab_size: int | None = None):
         if not names:
             raise TokenizerError(f"{path}: cannot be read: no tokenizer in this folder: expected {', '.join(NAMES)}")
         return Tokenizer.load(path / names[0], vocab_size)
+    stamps = []
+    for file in (path, *(path.parent / name for name in BESIDE)):
+        with contextlib.suppress(OSError):
+            status = file.stat()
+            stamps.append((file.name, status.st_ino, status.st_mtime_ns, status.st_size))
+    return _load(path, vocab_size, tuple(stamps))
+
+
+@functools.lru_cache(maxsize=2)
+def _load(path: Path, vocab_size: int | None, stamps):
+    """Kept as long as the files are the same: a vocabulary is looked for, then used, then shown."""
     try:
         with open(path, "rb") as file:
             head = file.read(64)
@@ -67,16 +81,15 @@ def _from_json(data: bytes, path: Path, vocab_size: int | None) -> JsonTokenizer
         content = data.decode()
     except UnicodeDecodeError:
         raise TokenizerError(f"{path}: no tokenizer.json: it is not UTF-8: copy the file again") from None
-    settings, generation, model = (_beside(path, name) for name in
-                                   ("tokenizer_config.json", "generation_config.json", "config.json"))
+    settings, generation, model = (_beside(path, name) for name in BESIDE)
     ids = JsonTokenizer(content, name=path, vocab_size=vocab_size or 0)
     bos = _special(ids, settings.get("bos_token"), _list(generation.get("bos_token_id")) or _list(model.get("bos_token_id")))
     eos = _special(ids, settings.get("eos_token"), _list(generation.get("eos_token_id")) or _list(model.get("eos_token_id")))
     stops = [eos, *_list(generation.get("eos_token_id")), *_list(model.get("eos_token_id"))]
     stops += [ids.specials[end] for end in ENDS if end in ids.specials]
     adds_bos = settings.get("add_bos_token")
-    return JsonTokenizer(content, name=path, bos_id=bos, eos_id=eos, stop_ids=_few(stops, ids.vocab_size),
-                         adds_bos=adds_bos if isinstance(adds_bos, bool) else None, vocab_size=vocab_size or 0)
+    return ids.with_ids(bos_id=bos, eos_id=eos, stop_ids=_few(stops, ids.vocab_size),
+                        adds_bos=adds_bos if isinstance(adds_bos, bool) else None)
 
 
 def _beside(path: Path, name: str) -> dict:
@@ -165,7 +178,7 @@ def _characters(piece: bytes) -> str:
 
 
 def _from_gguf(path: Path):
-    file = GgufFile(path)
+    file = GgufFile.open(path)
     value = lambda name: file.value(f"tokenizer.ggml.{name}")
     kind, texts = value("model"), value("tokens")
     if kind not in ("llama", "gpt2"):

@@ -61,8 +61,8 @@ HEADER_FIELDS = (
     ("rope_theta", "f", "as in the checkpoint; the frequencies are normative"),
     ("entries_offset", "I", "directory"), ("entries_count", "I", ""),
     ("rope_offset", "I", "head_dim/2 words: turns per position * 2**32"),
-    ("tokenizer_offset", "I", "llama2.c's tokenizer.bin"), ("tokenizer_bytes", "I", "0: none"),
-    ("template_offset", "I", "chat template, UTF-8"), ("template_bytes", "I", ""),
+    ("tokenizer_offset", "I", "llama2.c's tokenizer.bin, or compressed JSON behind TOKZ"), ("tokenizer_bytes", "I", "0: none"),
+    ("template_offset", "I", "chat template: JSON in UTF-8"), ("template_bytes", "I", ""),
     ("provenance_offset", "I", "where the weights come from, UTF-8"), ("provenance_bytes", "I", ""),
 )
 HEADER = struct.Struct("<" + "".join(code for _, code, _ in HEADER_FIELDS))

@@ -29,7 +29,7 @@ def matches(head: bytes) -> bool:
 
 def read(data, path: Path):
     """Config, tensors still in the file, and the groups of those in Q8_0."""
-    file = GgufFile(path)
+    file = GgufFile.open(path)
     architecture = file.value("general.architecture")
     if architecture != "llama":
         raise CheckpointError(f"{path}: unsupported: architecture {str(architecture)[:40]!r}, expected llama")

@@ -32,7 +32,7 @@ def find(directory: Path) -> list[Path]:
         if not isinstance(names, dict) or not names or not all(isinstance(name, str) for name in names.values()):
             raise CheckpointError(f"{directory / INDEX}: no weight_map of tensors to files: copy the file again")
         for name in names.values():
-            if not name or Path(name).name != name or "\0" in name:
+            if Path(name).name != name or not name.isprintable():
                 raise CheckpointError(f"{directory / INDEX}: {name[:60]!r} is no file of this folder: copy the folder again")
         return [directory / name for name in sorted(set(names.values()))]
     if (directory / SINGLE).is_file():

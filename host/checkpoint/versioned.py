@@ -67,7 +67,8 @@ def _read_groups(data, config, group_size, path):
         # Copied: a scale need not start at a multiple of four bytes.
         scales = np.frombuffer(bytes(data[offset:offset + 4 * (size // group_size)]), "<f4")
         offset += 4 * len(scales)
-        weights = codes.reshape(-1, group_size) * scales[:, None]
+        with np.errstate(over="ignore", invalid="ignore"):      # damaged scales: refused with the other infinities
+            weights = codes.reshape(-1, group_size) * scales[:, None]
         tensors[name] = weights.reshape(sizes[name])
         groups[name] = (codes.reshape(sizes[name]), scales, group_size)
     return source, config, tensors, groups
