@@ -15,8 +15,10 @@ class Activations(wiring.Component):
         Forget the largest exponent of ``clear_buffer`` of the columns in the mask, before it is written anew.
     write, exponent_write : In
         An element, or the exponent of the chunk at ``index``, of ``buffer`` of ``column``.
-    address, read_buffer : In
-        Word to read; ``words`` and ``offsets`` (largest exponent minus the chunk's) follow one cycle later.
+    both : In
+        One position is decoded: column 1 is a copy of column 0.
+    address, odd_word, read_buffer : In
+        Word to read, column 1 the odd one of its chunk with ``odd_word``; ``words`` and ``offsets`` (largest exponent minus the chunk's) follow one cycle later.
     largest : Out
         Largest exponent of the read buffer, a column each.
     """
@@ -28,7 +30,7 @@ class Activations(wiring.Component):
             "clear": In(columns), "clear_buffer": In(1),
             "write": In(1), "exponent_write": In(1), "buffer": In(1), "column": In(range(max(columns, 2))),
             "index": In(13), "mantissa": In(16), "exponent": In(6),
-            "address": In(12), "read_buffer": In(1),
+            "both": In(1), "address": In(12), "odd_word": In(1), "read_buffer": In(1),
             "words": Out(256 * columns), "offsets": Out(data.ArrayLayout(6, columns)),
             "largest": Out(data.ArrayLayout(6, columns)),
         })
@@ -41,12 +43,15 @@ class Activations(wiring.Component):
                      write_word.eq(self.index[4:] + Mux(self.buffer, self.second, 0))]
         # A chunk is two words; the second half must begin on a chunk
         for c in range(self.columns):
-            mine = self.column == c
+            mine, cleared, address = self.column == c, self.clear[c], read_address
+            if c == 1:
+                mine, cleared = mine | self.both, cleared | (self.both & self.clear[0])
+                address = read_address | self.odd_word
             m.submodules[f"words{c}"] = words = memory.Memory(shape=data.ArrayLayout(16, WORD), depth=self.depth, init=[])
             w, r = words.write_port(granularity=1), words.read_port()
             m.d.comb += [w.addr.eq(write_word), w.data.as_value().eq(self.mantissa.replicate(WORD)),
                          w.en.eq(Mux(self.write & mine, 1 << self.index[:4], 0)),
-                         r.addr.eq(read_address), self.words[256 * c:256 * c + 256].eq(r.data)]
+                         r.addr.eq(address), self.words[256 * c:256 * c + 256].eq(r.data)]
             m.submodules[f"exponents{c}"] = exponents = memory.Memory(shape=6, depth=(self.depth + 1) // 2, init=[])
             w, r = exponents.write_port(), exponents.read_port()
             largest = [Signal(6, name=f"largest{c}_{b}") for b in range(2)]
@@ -55,7 +60,7 @@ class Activations(wiring.Component):
             m.d.comb += [self.largest[c].eq(Array(largest)[self.read_buffer]),
                          self.offsets[c].eq(Array(largest)[self.read_buffer] - r.data)]
             for b in range(2):
-                with m.If(self.clear[c] & (self.clear_buffer == b)):
+                with m.If(cleared & (self.clear_buffer == b)):
                     m.d.sync += largest[b].eq(0)
                 with m.Elif(self.exponent_write & mine & (self.buffer == b) & (self.exponent > largest[b])):
                     m.d.sync += largest[b].eq(self.exponent)

@@ -104,7 +104,9 @@ class Core(wiring.Component):
             matvec.q4.eq(command.q4), matvec.group64.eq(command.group64), matvec.words.eq(command.words),
             matvec.rows.eq(command.rows), matvec.dest.eq(command.dest), matvec.shifts.eq(sequencer.shifts),
             matvec.first.eq(Mux(command.dest == Dest.LOGITS, command.columns, 0)),
-            matvec.count.eq(sequencer.columns_active),
+            matvec.count.eq(sequencer.columns_active), matvec.gang.eq(sequencer.gang),
+            matvec.second.eq(reader.second), matvec.second_valid.eq(reader.second_valid),
+            reader.both.eq((sequencer.route == Opcode.MATVEC) & matvec.both),
         ]
         rows_beats = attention.rows_beats
         with m.Switch(sequencer.route):
@@ -205,7 +207,8 @@ class Core(wiring.Component):
             activations.buffer.eq((q.dest == OUTPUT) | (q.dest == Dest.SWIGLU)), activations.column.eq(q.column),
             activations.index.eq(q.index), activations.mantissa.eq(q.mantissa), activations.exponent.eq(q.exponent),
             activations.clear.eq(sequencer.clear), activations.clear_buffer.eq(sequencer.clear_buffer),
-            activations.address.eq(matvec.address), activations.read_buffer.eq(sequencer.read_buffer),
+            activations.both.eq(sequencer.both), activations.address.eq(matvec.address),
+            activations.odd_word.eq(matvec.odd_word), activations.read_buffer.eq(sequencer.read_buffer),
             matvec.activations.eq(activations.words), matvec.offsets.eq(activations.offsets),
             sequencer.largest.eq(activations.largest),
         ]
@@ -278,7 +281,7 @@ class Core(wiring.Component):
             self.csr__max_seq_len__value.eq(MAX_SEQ_LEN),
             self.irq.eq(window.result_valid & self.csr__control__irq_enable),
             window.phase.eq(command.phase), window.count_cycle.eq(sequencer.executing),
-            window.count_beat.eq(beats.valid & beats.ready),
+            window.count_beat.eq(Mux(beats.valid & beats.ready, 1 + reader.both, 0)),
             window.count_starved.eq(matvec.starved | sequencer.waiting_beat), window.count_fenced.eq(sequencer.fenced),
             window.count_stalled.eq(matvec.stalled), window.clear.eq(self.csr__control__clear_counters),
         ]

@@ -93,8 +93,12 @@ class MatVec(wiring.Component):
         A sum is still on its way.
     beats : In(stream)
         The packed tensor, see spec.packing.
-    address : Out
-        Activation word to read; ``activations`` (columns x 16 x int16) and ``offsets`` (right shift of its chunk, one
+    second, second_valid, both : In, In, Out
+        The beat after ``beats``; whether it is taken, too.
+    gang : In
+        One position only: columns 0 and 1 work on it together, two beats a cycle. Column 1's activations are a copy.
+    address, odd_word : Out
+        Activation word to read, by column 1 the odd one of its chunk with ``odd_word``; ``activations`` (columns x 16 x int16) and ``offsets`` (right shift of its chunk, one
         a column) follow one cycle later.
     sums : Out(stream)
         For each row pair, for each active column from ``first`` on: even row, odd row.
@@ -106,8 +110,8 @@ class MatVec(wiring.Component):
             "q4": In(1), "group64": In(1), "words": In(12), "rows": In(18), "dest": In(3),
             "first": In(range(max(columns, 2))), "count": In(range(columns + 1)),
             "shifts": In(data.ArrayLayout(6, columns)),
-            "beats": In(stream.Signature(128)),
-            "address": Out(12), "activations": In(256 * columns), "offsets": In(data.ArrayLayout(6, columns)),
+            "beats": In(stream.Signature(128)), "second": In(128), "second_valid": In(1), "both": Out(1), "gang": In(1),
+            "address": Out(12), "odd_word": Out(1), "activations": In(256 * columns), "offsets": In(data.ArrayLayout(6, columns)),
             "sums": Out(stream.Signature(sum_layout(columns))),
             "starved": Out(1), "stalled": Out(1),
         })
@@ -116,7 +120,8 @@ class MatVec(wiring.Component):
         m = Module()
         C = self.columns
 
-        # Front end: one beat a cycle, while there is room for the row pair's sums ----------------------
+        # Front end: one beat a cycle, or two, while there is room for the row pair's sums -----------------
+        gang = Signal()
         q4, group64, words, dest = Signal(), Signal(), Signal(12), Signal(3)
         first, count = Signal.like(self.first), Signal.like(self.count)
         shifts = Signal(data.ArrayLayout(6, C))
@@ -126,6 +131,7 @@ class MatVec(wiring.Component):
         row = Signal(18)
         bubble = Signal()
         room = Signal(range(PAIRS + 1), init=PAIRS)
+        wide, full = Signal(), Signal()
         last_word, chunk_last, take, pair_done = Signal(), Signal(), Signal(), Signal()
         scale_memory = memory.Memory(shape=128, depth=1 << (self.max_groups - 1).bit_length(), init=[])
         m.submodules.scales = scale_memory
@@ -133,9 +139,11 @@ class MatVec(wiring.Component):
         m.d.comb += [
             scale_write.addr.eq(group), scale_write.data.eq(self.beats.payload),
             scale_read.addr.eq(Mux(group64, word >> 2, word >> 1)),
-            last_word.eq(word == words - 1),
-            chunk_last.eq(word[0] | last_word),
-            self.address.eq(word),
+            # Together, in q8 the columns take the two rows of a word, in q4 the two words of a chunk
+            wide.eq(gang & q4), full.eq(word != words - 1),
+            last_word.eq((word == words - 1) | (wide & (word == words - 2))),
+            chunk_last.eq(word[0] | last_word | wide),
+            self.address.eq(word), self.odd_word.eq(wide),
         ]
         with m.FSM() as fsm:
             with m.State("IDLE"):
@@ -146,6 +154,7 @@ class MatVec(wiring.Component):
                         first.eq(self.first), count.eq(self.count), shifts.eq(self.shifts), left.eq(self.rows),
                         groups.eq(Mux(self.group64, (self.words + 3) >> 2, (self.words + 1) >> 1)),
                         group.eq(0), word.eq(0), pair.eq(0), odd.eq(0), row.eq(0), bubble.eq(0),
+                        gang.eq(self.gang if C > 1 else 0),
                     ]
                     m.next = "SCALES"
             with m.State("SCALES"):
@@ -159,20 +168,21 @@ class MatVec(wiring.Component):
                 begin = (word == 0) & ~odd
                 blocked = begin & (room == 0)
                 # In q4 both rows' chunk sums come at once and leave in two cycles: a chunk of one word waits for one.
-                wait = q4 & last_word & ~word[0] & ~bubble
+                wait = q4 & last_word & ~word[0] & ~bubble & ~gang
+                m.d.comb += self.both.eq(gang & (~q4 | full))
+                there = self.beats.valid & (~self.both | self.second_valid)
                 m.d.comb += [
-                    self.beats.ready.eq(~blocked & ~wait),
-                    take.eq(self.beats.ready & self.beats.valid),
-                    self.starved.eq(~self.beats.valid & ~blocked),
+                    self.beats.ready.eq(~blocked & ~wait & there), take.eq(self.beats.ready),
+                    self.starved.eq(~there & ~blocked),
                     self.stalled.eq(self.beats.valid & blocked),
                 ]
                 m.d.sync += bubble.eq(wait & ~blocked)
                 with m.If(take):
                     m.d.sync += bubble.eq(0)
-                    with m.If(~q4 & ~odd):
+                    with m.If(~q4 & ~odd & ~gang):
                         m.d.sync += odd.eq(1)
                     with m.Else():
-                        m.d.sync += [odd.eq(0), word.eq(word + 1)]
+                        m.d.sync += [odd.eq(0), word.eq(word + Mux(wide, 2, 1))]
                         with m.If(last_word):
                             m.d.comb += pair_done.eq(1)
                             m.d.sync += [word.eq(0), pair.eq(pair + 1), row.eq(row + 2), left.eq(left - 2)]
@@ -197,16 +207,16 @@ class MatVec(wiring.Component):
                 value = nxt
             return value
         tag = data.StructLayout({"q4": 1, "odd": 1, "chunk_first": 1, "chunk_last": 1, "row_first": 1, "row_last": 1,
-                                 "single": 1, "last": 1, "row": 18, "dest": 3})
+                                 "gang": 1, "full": 1, "single": 1, "last": 1, "row": 18, "dest": 3})
         now = Signal(tag)
         m.d.comb += [
             now.q4.eq(q4), now.odd.eq(odd), now.chunk_first.eq(~word[0]), now.chunk_last.eq(chunk_last),
             now.row_first.eq(word[1:] == 0), now.row_last.eq(last_word), now.single.eq(left == 1),
-            now.last.eq(left <= 2), now.row.eq(row), now.dest.eq(dest),
+            now.gang.eq(gang), now.full.eq(full), now.last.eq(left <= 2), now.row.eq(row), now.dest.eq(dest),
         ]
         # 1: memories answer; 2: the pair's scale words chosen
         pair1 = delay(pair, 1, "pair")
-        beat2 = delay(self.beats.payload, 2, "beat")
+        beat2, second2 = delay(self.beats.payload, 2, "beat"), delay(self.second, 2, "second")
         scale_words = Array(scale_read.data[32 * i:32 * i + 32] for i in range(4))
         scale2 = Signal(data.ArrayLayout(data.StructLayout({"mantissa": 12, "zero": 4}), 2), reset_less=True)
         m.d.sync += scale2.as_value().eq(scale_words[pair1])
@@ -214,7 +224,7 @@ class MatVec(wiring.Component):
         offsets2 = delay(self.offsets, 1, "offsets")
         tag2 = delay(now, 2, "tag2")
         valid2 = valid_delay(take, 2, "valid2")
-        L = Lanes.latency
+        L = Lanes.latency + 1       # the last adds what two columns have of a row
         tag_l, valid_l = delay(tag2, L, "tag_l"), valid_delay(valid2, L, "valid_l")
         mantissas_l = delay(Cat(scale2[0].mantissa, scale2[1].mantissa), L, "mantissas")
         offsets_l = delay(offsets2, L, "offsets_l")
@@ -227,16 +237,17 @@ class MatVec(wiring.Component):
         held_offsets, held_shifts = Signal.like(offsets_l, reset_less=True), Signal.like(shifts_l, reset_less=True)
         m.d.comb += [even_out.eq(valid_l & tag_l.chunk_last & (tag_l.q4 | ~tag_l.odd)),
                      odd_out.eq(valid_l & tag_l.chunk_last & ~tag_l.q4 & tag_l.odd)]
-        m.d.sync += [held.eq(valid_l & tag_l.chunk_last & tag_l.q4 & ~self.abort), held_tag.eq(tag_l),
+        m.d.sync += [held.eq(valid_l & tag_l.chunk_last & tag_l.q4 & ~tag_l.gang & ~self.abort), held_tag.eq(tag_l),
                      held_mantissa.eq(mantissas_l[12:]), held_offsets.eq(offsets_l), held_shifts.eq(shifts_l)]
         chunk_valid, chunk_odd = Signal(), Signal()
         chunk_tag = Signal(tag, reset_less=True)
-        chunk_mantissa = Signal(12, reset_less=True)
+        chunk_mantissa, chunk_second = Signal(12, reset_less=True), Signal(12, reset_less=True)
         chunk_offsets, chunk_shifts = Signal.like(offsets_l, reset_less=True), Signal.like(shifts_l, reset_less=True)
         m.d.sync += [
             chunk_valid.eq((even_out | odd_out | held) & ~self.abort), chunk_odd.eq(odd_out | held),
             chunk_tag.eq(Mux(held, held_tag.as_value(), tag_l.as_value())),
             chunk_mantissa.eq(Mux(held, held_mantissa, Mux(odd_out, mantissas_l[12:], mantissas_l[:12]))),
+            chunk_second.eq(mantissas_l[12:]),
             chunk_offsets.eq(Mux(held, held_offsets.as_value(), offsets_l.as_value())),
             chunk_shifts.eq(Mux(held, held_shifts.as_value(), shifts_l.as_value())),
         ]
@@ -247,18 +258,27 @@ class MatVec(wiring.Component):
         done_valid = valid_delay(valid_s & tag_s.row_last, 1, "done_valid")
         done_tag, done_odd = delay(tag_s, 1, "done_tag"), delay(odd_s, 1, "done_odd")
         results = []
-        for c in range(C):
-            lanes = Lanes()
+        every_lanes = [Lanes() for _ in range(C)]
+        tag_a = delay(tag2, L - 1, "tag_a")
+        for c, lanes in enumerate(every_lanes):
             m.submodules[f"lanes{c}"] = lanes
+            # In a gang column 0 adds up even rows and column 1 odd rows
+            low, high = Signal(signed(28), name=f"low{c}", reset_less=True), Signal(signed(24), name=f"high{c}", reset_less=True)
+            m.d.sync += [low.eq(lanes.low), high.eq(lanes.high)]
+            if C > 1 and c < 2:
+                a, b = every_lanes[:2]
+                crossed = tag_a.gang & tag_a.q4
+                mine, other = (a.low, b.low) if c == 0 else (Mux(crossed, a.high, b.low), b.high)
+                m.d.sync += low.eq(mine + Mux(crossed & tag_a.full, other, 0))
             m.d.comb += [
-                lanes.beat.eq(beat2), lanes.q4.eq(tag2.q4), lanes.zeros[0].eq(scale2[0].zero),
+                lanes.beat.eq(Mux(tag2.gang, second2, beat2) if c == 1 else beat2), lanes.q4.eq(tag2.q4), lanes.zeros[0].eq(scale2[0].zero),
                 lanes.zeros[1].eq(scale2[1].zero), lanes.activations.eq(activations2[256 * c:256 * c + 256]),
             ]
             partial = [Signal(signed(28), name=f"partial{c}_{r}", reset_less=True) for r in range(2)]
             total = [Signal(signed(28), name=f"total{c}_{r}") for r in range(2)]
-            odd_row = Mux(tag_l.q4, lanes.high, lanes.low)
+            odd_row = Mux(tag_l.q4, high, low)
             m.d.comb += [
-                total[0].eq(lanes.low + Mux(tag_l.chunk_first, 0, partial[0])),   # 32 products of 2**22: 28 bits
+                total[0].eq(low + Mux(tag_l.chunk_first, 0, partial[0])),   # 32 products of 2**22: 28 bits
                 total[1].eq(odd_row + Mux(tag_l.chunk_first, 0, partial[1])),
             ]
             with m.If(valid_l & (tag_l.q4 | ~tag_l.odd)):
@@ -274,7 +294,8 @@ class MatVec(wiring.Component):
             m.d.sync += [
                 held_total.eq(total[1]),
                 chunk.eq(Mux(held, held_total, Mux(odd_out, total[1], total[0]))),
-                product.eq(chunk * Cat(chunk_mantissa, Const(0, 1)).as_signed()),
+                product.eq(chunk * Cat(Mux(chunk_tag.gang, chunk_second, chunk_mantissa) if c == 1 else chunk_mantissa,
+                                       Const(0, 1)).as_signed()),
                 shifted.eq(floor_shift(m, product, offset, name=f"floored{c}")),
             ]
             for r in range(2):
@@ -289,8 +310,9 @@ class MatVec(wiring.Component):
         m.d.comb += [
             even.w_en.eq(done_valid & ~done_odd),
             even.w_data.eq(Cat(*(r[0] for r in results), shifts_s, done_tag.row, done_tag.dest, done_tag.single, done_tag.last)),
-            oddq.w_en.eq(done_valid & done_odd),
-            oddq.w_data.eq(Cat(*(r[1] for r in results))),
+            oddq.w_en.eq(done_valid & (done_odd | done_tag.gang)),
+            oddq.w_data.eq(Cat(Mux(done_tag.gang, results[1][0], results[0][1]) if C > 1 else results[0][1],
+                               *(r[1] for r in results[1:]))),
         ]
         del fifo_reset
         out = self.sums.payload

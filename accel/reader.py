@@ -20,6 +20,8 @@ class SegmentReader(wiring.Component):
     segments : In(stream)
         First beat and number of beats; ``kv``: not before ``stores_done`` equals ``stores``.
     beats : Out(stream)
+    second, second_valid, both : Out, Out, In
+        The beat after it; with ``both``, ``beats.ready`` takes the two.
     abort : In
         Drop everything; ``aborting`` until the outstanding reads have come back.
     """
@@ -28,6 +30,7 @@ class SegmentReader(wiring.Component):
         self.segment = data.StructLayout({"base": addr_width, "beats": 28, "kv": 1, "stores": 8})
         super().__init__({
             "segments": In(stream.Signature(self.segment)), "beats": Out(stream.Signature(128)),
+            "second": Out(128), "second_valid": Out(1), "both": In(1),
             "stores_done": In(8), "busy": Out(1), "abort": In(1), "aborting": Out(1),
             "read0": Out(NativeRead(addr_width, 128)), "read1": Out(NativeRead(addr_width, 128)),
         })
@@ -99,17 +102,25 @@ class SegmentReader(wiring.Component):
             with m.If(drop):
                 m.d.sync += [remaining[i].eq(0), credit.eq(self.depth), ages[i].eq(0)]
 
-        # Beats in order --------------------------------------------------------------------------------------
-        buffer = queue("buffer", 128, self.buffer, True)
+        # Beats in order; they take turns in the halves of the buffer, so that two can leave in a cycle -----------
+        halves = [queue(f"buffer{i}", 128, self.buffer // 2, True) for i in range(2)]
         taking, side = Signal(rb + 1), Signal()
         move = Signal()
+        into, first, taken, taken_both = Signal(), Signal(), Signal(), Signal()
+        full = Mux(into, ~halves[1].w_rdy, ~halves[0].w_rdy)
+        for i, half in enumerate(halves):
+            m.d.comb += [half.w_en.eq(move & (into == i)), half.w_data.eq(Mux(side, outs[1].r_data, outs[0].r_data)),
+                         half.r_en.eq(taken & ((first == i) | taken_both))]
+        m.d.sync += [into.eq((into ^ move) & ~drop), first.eq((first ^ (taken & ~taken_both)) & ~drop)]
         m.d.comb += [
-            move.eq((taking != 0) & buffer.w_rdy & Mux(side, outs[1].r_rdy, outs[0].r_rdy)),
-            buffer.w_en.eq(move), buffer.w_data.eq(Mux(side, outs[1].r_data, outs[0].r_data)),
+            move.eq((taking != 0) & ~full & Mux(side, outs[1].r_rdy, outs[0].r_rdy)),
             outs[0].r_en.eq(move & ~side), outs[1].r_en.eq(move & side),
             order.r_en.eq((taking == 0) | (move & (taking == 1))),
-            self.beats.valid.eq(buffer.r_rdy & ~drop), self.beats.payload.eq(buffer.r_data),
-            buffer.r_en.eq(self.beats.ready),
+            self.beats.valid.eq(Mux(first, halves[1].r_rdy, halves[0].r_rdy) & ~drop),
+            self.beats.payload.eq(Mux(first, halves[1].r_data, halves[0].r_data)),
+            self.second_valid.eq(halves[0].r_rdy & halves[1].r_rdy & ~drop),
+            self.second.eq(Mux(first, halves[0].r_data, halves[1].r_data)),
+            taken.eq(self.beats.valid & self.beats.ready), taken_both.eq(self.both),
         ]
         with m.If(move):
             m.d.sync += taking.eq(taking - 1)
@@ -120,5 +131,5 @@ class SegmentReader(wiring.Component):
         flying = (outstanding[0] != 0) | (outstanding[1] != 0)
         m.d.sync += self.aborting.eq(self.abort | (self.aborting & flying))
         m.d.comb += self.busy.eq((segments.level != 0) | (left != 0) | (remaining[0] != 0) | (remaining[1] != 0) | flying
-                                 | order.r_rdy | (taking != 0) | (buffer.level != 0) | blocks[0].r_rdy | blocks[1].r_rdy)
+                                 | order.r_rdy | (taking != 0) | (halves[0].level != 0) | (halves[1].level != 0) | blocks[0].r_rdy | blocks[1].r_rdy)
         return m

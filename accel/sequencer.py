@@ -26,6 +26,8 @@ class Sequencer(wiring.Component):
         To the reader, in order, ahead of execution.
     idle : In
         No unit has work in flight; what a fence waits for.
+    gang, both : Out
+        The command, the step is for one position: columns 0 and 1 may share its work, and so hold the same.
     route : Out
         Which unit takes the stream's beats: Opcode of the running command.
     """
@@ -35,7 +37,7 @@ class Sequencer(wiring.Component):
         super().__init__({
             "commands": In(stream.Signature(128)), "segments": Out(stream.Signature(segment)),
             "idle": In(1), "busy": Out(1), "bad_command": Out(1), "shift_clamped": Out(1),
-            "command": Out(command_layout()), "route": Out(4), "columns_active": Out(range(columns + 1)),
+            "command": Out(command_layout()), "route": Out(4), "columns_active": Out(range(columns + 1)), "gang": Out(1), "both": Out(1),
             "beat_valid": In(1), "beat_ready": In(1),
             "matvec_start": Out(1), "matvec_ready": In(1), "shifts": Out(data.ArrayLayout(6, columns)),
             "largest": In(data.ArrayLayout(6, columns)), "halves": In(data.ArrayLayout(6, columns)),
@@ -98,7 +100,7 @@ class Sequencer(wiring.Component):
         left = Signal(28)
         beat = self.beat_valid & self.beat_ready
         columns = Signal(range(C + 1))
-        m.d.comb += [self.columns_active.eq(columns), columns.eq(command.columns + 1), self.route.eq(0)]
+        m.d.comb += [self.columns_active.eq(columns), columns.eq(command.columns + 1), self.gang.eq(command.columns == 0), self.route.eq(0)]
         with m.FSM() as fsm:
             with m.State("IDLE"):
                 m.d.comb += queue.r_en.eq(1)
@@ -116,6 +118,7 @@ class Sequencer(wiring.Component):
                 with m.If(~hold):
                     m.next = "DISPATCH"
             with m.State("DISPATCH"):
+                m.d.sync += self.both.eq(self.gang)
                 with m.Switch(command.opcode):
                     with m.Case(Opcode.NOP):
                         m.next = "IDLE"

@@ -27,7 +27,7 @@ class Window(wiring.Component):
     model__<name> : Out
         The words of spec.registers.Model.
     count_* : In
-        One more for the counter of ``phase``.
+        So many more for the counter of ``phase``.
     """
     def __init__(self):
         super().__init__({
@@ -39,7 +39,7 @@ class Window(wiring.Component):
             "dump_valid": In(1), "dump_data": In(32), "dump_take": Out(1),
             "candidate_index": Out(6), "candidate_token": In(18), "candidate_logit": In(signed(32)),
             "phase": In(4), "clear": In(1),
-            **{f"count_{name}": In(1) for name in ("cycle", "beat", "starved", "fenced", "stalled")},
+            "count_beat": In(2), **{f"count_{name}": In(1) for name in ("cycle", "starved", "fenced", "stalled")},
         })
 
     def elaborate(self, platform):
@@ -107,7 +107,7 @@ class Window(wiring.Component):
             m.d.comb += [r.addr.eq(self.phase), view.addr.eq(address[5:9]), count_read[i].eq(view.data),
                          total.eq(r.data + one)]
             m.d.comb += [w.addr.eq(Mux(clearing != 0, clearing[:4], self.phase)),
-                         w.data.eq(Mux(clearing != 0, 0, total)), w.en.eq(one | (clearing != 0))]
+                         w.data.eq(Mux(clearing != 0, 0, total)), w.en.eq((one != 0) | (clearing != 0))]
         assert len(Phase) <= 16
 
         # Reads ---------------------------------------------------------------------------------------------------------

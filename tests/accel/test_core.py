@@ -62,7 +62,7 @@ def test_shapes_at_run_time(shape):
     check(random_image(config(**shape), 5, "q8", 32), [3, 7, 1])
 
 
-@pytest.mark.parametrize("columns, format, split", [(2, "q8", [2, 1]), (4, "q4", [3, 1])])
+@pytest.mark.parametrize("columns, format, split", [(2, "q8", [2, 1, 1]), (4, "q4", [3, 1]), (2, "q4", [1, 2, 1])])
 def test_columns_are_one_by_one(columns, format, split):
     """However a prompt is split over columns, logits and K/V rows are those of golden, one by one."""
     check(random_image(config(n_layers=2, dim=32), 3, format), list(range(sum(split))), columns=columns, split=split)

@@ -1,4 +1,6 @@
 """The matrix-vector engine equals spec.golden.Matrix, whatever the format, shape, columns and stalls."""
+import random
+
 import numpy as np
 import pytest
 from amaranth.hdl import Module, Signal
@@ -37,8 +39,11 @@ class Bench(wiring.Component):
         for name, shape, content, sink in (("a", 256 * dut.columns, init, dut.activations),
                                            ("o", 6 * dut.columns, offsets, dut.offsets.as_value())):
             m.submodules[name] = mem = memory.Memory(shape=shape, depth=words, init=content)
-            port = mem.read_port()
-            m.d.comb += [port.addr.eq(dut.address), sink.eq(port.data)]
+            port, odd = mem.read_port(), mem.read_port()
+            m.d.comb += [port.addr.eq(dut.address), odd.addr.eq(dut.address | dut.odd_word), sink.eq(port.data)]
+            if dut.columns > 1:     # column 1 may be at another word
+                part = slice(shape // dut.columns, 2 * shape // dut.columns)
+                m.d.comb += sink[part].eq(odd.data[part])
         return m
 
 
@@ -89,3 +94,60 @@ def test_equals_golden(format, group, columns, rows, length, source_stall, sink_
         assert not ctx.get(dut.busy)
 
     simulate(bench, command, feed, check)
+
+
+def pairs(dut, values, stall, seed=0):
+    """A process that offers beats two at a time; sometimes only one is there."""
+    async def serve(ctx):
+        rng, at = random.Random(seed), 0
+        while at < len(values):
+            one = rng.random() >= stall
+            two = one and at + 1 < len(values) and rng.random() >= stall
+            ctx.set(dut.beats.valid, one)
+            ctx.set(dut.beats.payload, values[at])
+            ctx.set(dut.second_valid, two)
+            ctx.set(dut.second, values[at + 1] if two else 0xbad)
+            _, _, ready, both = await ctx.tick().sample(dut.beats.ready, dut.both)
+            assert not (ready and both) or two
+            at += (one and ready) * (1 + both)
+        ctx.set(dut.beats.valid, 0)
+        ctx.set(dut.second_valid, 0)
+    return serve
+
+
+GANGS = [("q8", 64, 2, 8, 64), ("q4", 32, 2, 8, 64), ("q8", 32, 4, 13, 172), ("q4", 32, 2, 11, 172), ("q4", 64, 4, 10, 80),
+         ("q8", 64, 2, 9, 16), ("q4", 32, 2, 40, 16), ("q4", 32, 2, 3, 48), ("q8", 64, 2, 1, 48)]
+
+
+@pytest.mark.parametrize("source_stall, sink_stall", [(0.0, 0.0), (0.6, 0.0), (0.0, 0.95)])
+@pytest.mark.parametrize("format, group, columns, rows, length", GANGS)
+def test_a_gang_of_two_equals_golden(format, group, columns, rows, length, source_stall, sink_stall):
+    rng = np.random.default_rng(rows)
+    q = packing.quantise(rng.normal(size=(rows, length)) * np.exp(rng.normal(size=(rows, 1))), format=format, group=group)
+    if format == "q8":
+        q.codes[0], q.mantissas[0] = -128, 4095
+    vector = golden.quantise_vector(rng.integers(-1 << 40, 1 << 40, length) >> rng.integers(0, 40, length), 0)
+    vector.mantissas[:length] = np.where(rng.random(length) < .5, -32768, 32767)
+    expected = [int(v) for v in golden.Matrix(q).sums(vector)]
+    other = golden.quantise_vector(rng.integers(-1 << 40, 1 << 40, length), 0)
+    bench = Bench(columns, [vector, vector] + [other] * (columns - 2))
+    dut = bench.dut
+    values = beats(packing.pack(q)) * 2
+
+    async def command(ctx):
+        for _ in range(2):
+            for name, value in (("q4", format == "q4"), ("group64", group == 64), ("words", q.words), ("rows", rows),
+                                ("count", 1), ("gang", 1), ("start", 1)):
+                ctx.set(getattr(dut, name), value)
+            await ctx.tick().until(dut.ready)
+            ctx.set(dut.start, 0)
+            await ctx.tick()
+
+    async def check(ctx):
+        words = await receive(ctx, dut.sums, 2 * rows, stall=sink_stall)
+        got = [dut.sums.payload.shape().from_bits(w) for w in words]
+        assert [(g.row, g.column, g.value) for g in got] == [(r, 0, v) for r, v in enumerate(expected)] * 2
+        await ctx.tick().repeat(2)
+        assert not ctx.get(dut.busy)
+
+    simulate(bench, command, pairs(dut, values, source_stall), check)

@@ -124,3 +124,31 @@ def test_abort(after):
         await push(ctx, dut, 7000, 50)
         assert await take(ctx, dut, 50) == list(range(7000, 7050))
     simulate(dut, drive, background=(memory(dut),))
+
+
+@pytest.mark.parametrize("sink_stall", [0.0, 0.5])
+def test_two_beats_at_a_time(sink_stall):
+    """However one and two are mixed, the beats come in order and none is lost."""
+    dut = SegmentReader(buffer=64)
+    expected = [base + i for base, n in SEGMENTS for i in range(n)]
+
+    async def drive(ctx):
+        for base, n in SEGMENTS:
+            await push(ctx, dut, base, n)
+
+    async def check(ctx):
+        rng, got = random.Random(7), []
+        while len(got) < len(expected):
+            both = rng.random() < .5
+            wanted = rng.random() >= sink_stall
+            ctx.set(dut.both, both)
+            ctx.set(dut.beats.ready, wanted and (not both or ctx.get(dut.second_valid)))
+            _, _, valid, ready, first, second = await ctx.tick().sample(dut.beats.valid, dut.beats.ready, dut.beats.payload,
+                                                                        dut.second)
+            if valid and ready:
+                got += [first, second] if both else [first]
+        assert got == expected
+        ctx.set(dut.beats.ready, 0)
+        await ctx.tick().repeat(3)
+        assert not ctx.get(dut.busy)
+    simulate(dut, drive, check, background=(memory(dut),))
