@@ -13,6 +13,8 @@ from litex.soc.integration.soc_core import SoCCore
 
 from litedram.core.controller import ControllerSettings
 
+from soc.dram_status import DramStatus
+from soc.leds import StatusLeds
 from soc.llama2 import Llama2
 from spec.registers import WINDOW_SIZE
 
@@ -46,6 +48,22 @@ class Llama2SoC(SoCCore):
             # Eight refreshes in a row stop a sequential stream less often: 97.4 % of the pins instead of 96.5 %.
             controller_settings = ControllerSettings(refresh_postponing=8),
         )
+
+    def add_dram_status(self):
+        """Keep the outcome of the DRAM's training, which the firmware writes, where logic can see it."""
+        self.ddrctrl = DramStatus()
+
+    def add_status_leds(self, pads):
+        """Drive four LEDs, see :class:`soc.leds.StatusLeds`. Needs the DRAM's status and the core."""
+        serial    = self.platform.lookup_request("serial")
+        self.leds = StatusLeds(pads, self.sys_clk_freq)
+        self.comb += [
+            self.leds.dram_done.eq(self.ddrctrl.init_done.storage),
+            self.leds.dram_failed.eq(self.ddrctrl.init_error.storage),
+            self.leds.busy.eq(self.llama2.core.csr__status__busy),
+            self.leds.rx.eq(serial.rx),
+            self.leds.tx.eq(serial.tx),
+        ]
 
     def add_llama2(self, core, name="llama2"):
         """Add the decoder core (an Amaranth component with the signature of accel.core.Core)."""

@@ -1,0 +1,130 @@
+#!/usr/bin/env python3
+"""The SoC on a Digilent Arty A7: ``python targets/arty.py --build --load``."""
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+if __name__ == "__main__":
+    sys.path[0] = str(ROOT)
+
+from migen import *
+
+from litex.gen import *
+
+from litex_boards.platforms import digilent_arty
+
+from litex.build.openfpgaloader import OpenFPGALoader
+
+from litex.soc.cores.clock import S7PLL, S7IDELAYCTRL
+
+from litedram.modules import MT41K128M16
+from litedram.phy import s7ddrphy
+
+from soc import board
+from soc.base import Llama2SoC
+
+SYS_CLK_FREQ = int(100e6)
+COLUMNS      = 2
+BOARDS       = {"a7-35": "arty_a7_35t", "a7-100": "arty_a7_100t"}    # openFPGALoader's names
+
+TOOLS = {
+    "vivado":  (["vivado"], "install Vivado ML Standard, which is free for this chip, and put it on PATH or set LITEX_ENV_VIVADO"),
+    "openxc7": (["yosys", "nextpnr-xilinx", "fasm2frames", "xc7frames2bit"], "install the openXC7 toolchain and put it on PATH"),
+}
+
+# CRG ----------------------------------------------------------------------------------------------
+
+class _CRG(LiteXModule):
+    def __init__(self, platform, sys_clk_freq, with_ethernet=False):
+        self.rst          = Signal()
+        self.cd_sys       = ClockDomain()
+        self.cd_sys4x     = ClockDomain()
+        self.cd_sys4x_dqs = ClockDomain()
+        self.cd_idelay    = ClockDomain()
+
+        # # #
+
+        # PLL.
+        self.pll = pll = S7PLL(speedgrade=-1)
+        self.comb += pll.reset.eq(~platform.request("cpu_reset") | self.rst)
+        pll.register_clkin(platform.request("clk100"), 100e6)
+        pll.create_clkout(self.cd_sys,       sys_clk_freq)
+        pll.create_clkout(self.cd_sys4x,     4*sys_clk_freq)
+        pll.create_clkout(self.cd_sys4x_dqs, 4*sys_clk_freq, phase=90)
+        pll.create_clkout(self.cd_idelay,    200e6)
+        platform.add_false_path_constraints(self.cd_sys.clk, pll.clkin)    # the SoC's own reset
+
+        # The Ethernet PHY's reference.
+        if with_ethernet:
+            self.cd_eth = ClockDomain()
+            pll.create_clkout(self.cd_eth, 25e6)
+            self.comb += platform.request("eth_ref_clk").eq(self.cd_eth.clk)
+
+        # IdelayCtrl.
+        self.idelayctrl = S7IDELAYCTRL(self.cd_idelay)
+
+# BaseSoC ------------------------------------------------------------------------------------------
+
+class BaseSoC(Llama2SoC):
+    def __init__(self, core, variant="a7-35", toolchain="vivado", sys_clk_freq=SYS_CLK_FREQ,
+        with_etherbone = False,
+        eth_ip         = "192.168.1.50",
+        **kwargs):
+        platform = digilent_arty.Platform(variant=variant, toolchain=toolchain)
+
+        # CRG --------------------------------------------------------------------------------------
+        self.crg = _CRG(platform, sys_clk_freq, with_ethernet=with_etherbone)
+
+        # SoCCore ----------------------------------------------------------------------------------
+        kwargs = {"ident": f"LLaMA-2 decoder (Arty {variant.upper()})", **kwargs}
+        Llama2SoC.__init__(self, platform, sys_clk_freq, **kwargs)
+
+        # DDR3 SDRAM -------------------------------------------------------------------------------
+        self.ddrphy = s7ddrphy.A7DDRPHY(platform.request("ddram"),
+            memtype      = "DDR3",
+            nphases      = 4,
+            sys_clk_freq = sys_clk_freq)
+        self.add_dram(self.ddrphy, MT41K128M16(sys_clk_freq, "1:4", speedgrade="800"))    # tRFC of the datasheet, 160 ns
+        self.add_dram_status()
+
+        # Decoder ----------------------------------------------------------------------------------
+        self.add_llama2(core)
+
+        # Etherbone --------------------------------------------------------------------------------
+        if with_etherbone:
+            from liteeth.phy.mii import LiteEthPHYMII
+            self.ethphy = LiteEthPHYMII(platform.request("eth_clocks"), platform.request("eth"))
+            self.add_etherbone(phy=self.ethphy, ip_address=eth_ip)
+
+        # Leds -------------------------------------------------------------------------------------
+        self.add_status_leds(platform.request_all("user_led"))
+
+# Build --------------------------------------------------------------------------------------------
+
+def create_core():
+    from accel.core import Core
+    return Core(columns=COLUMNS)
+
+
+def create_parser():
+    parser = board.create_parser("targets/arty.py", digilent_arty.Platform, SYS_CLK_FREQ, "LLaMA-2 decoder SoC on an Arty A7.")
+    parser.add_target_argument("--variant",        default="a7-35", choices=tuple(BOARDS), help="Board variant.")
+    parser.add_target_argument("--with-etherbone", action="store_true",    help="Reach the SoC's bus over Ethernet (litex_server), for debugging.")
+    parser.add_target_argument("--eth-ip",         default="192.168.1.50", help="Address of Etherbone.")
+    return parser
+
+
+def main():
+    parser = create_parser()
+    args   = parser.parse_args()
+    tools, install = TOOLS[args.toolchain]
+    if args.toolchain == "vivado" and os.getenv("LITEX_ENV_VIVADO"):
+        tools = []    # LiteX's script sources its settings
+    soc   = BaseSoC(create_core(), args.variant, args.toolchain, args.sys_clk_freq, args.with_etherbone, args.eth_ip,
+                    **parser.soc_argdict)
+    build = board.Build(parser, args, soc, ROOT/"build"/f"arty-{args.variant}")
+    return board.execute(parser, args, build, lambda: OpenFPGALoader(BOARDS[args.variant]), tools, install)
+
+if __name__ == "__main__":
+    sys.exit(main())
