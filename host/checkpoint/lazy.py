@@ -23,8 +23,9 @@ class RawFile:
         """``count`` bytes as uint8."""
         data = np.empty(count, np.uint8)
         done = 0
+        self._file.seek(offset)
         while done < count:
-            size = os.preadv(self._file.fileno(), [memoryview(data)[done:]], offset + done)
+            size = self._file.readinto(memoryview(data)[done:])
             if not size:
                 raise CheckpointError(f"{self.path}: truncated: no bytes at {offset + done}, a tensor ends at "
                                       f"{offset + count}: copy or export it again")

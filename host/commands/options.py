@@ -5,6 +5,7 @@ from pathlib import Path
 
 from host.backend import Backend
 from host.connection import connect
+from host.errors import HostError
 from host.generation import Sampling
 from host.link import trace_to_stderr
 from host.model import FORMATS, GROUPS
@@ -31,7 +32,7 @@ def add_conversion(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--format", choices=FORMATS, default="q8", help="weights (default %(default)s)")
     group.add_argument("--group", type=int, choices=GROUPS, help="weights that share a scale (default: the checkpoint's, or the format's)")
     group.add_argument("--seq-len", type=int, metavar="N", help="shorten the context, and so the K/V cache")
-    group.add_argument("--template", help="chat template: plain, llama2, chatml, Jinja or JSON (see "
+    group.add_argument("--template", help="chat template: plain, llama2, chatml, or a file with Jinja or JSON (see "
                        "docs/host.md; default: the one that the model brings along)")
 
 
@@ -64,7 +65,15 @@ def sampling(args: argparse.Namespace) -> dict:
 
 
 def conversion(args: argparse.Namespace) -> dict:
-    return {"format": args.format, "group": args.group, "seq_len": args.seq_len, "template": args.template}
+    return {"format": args.format, "group": args.group, "seq_len": args.seq_len, "template": template(args.template)}
+
+
+def template(named: str | None) -> str | None:
+    """A template's text: what is named, or the content of the file that is."""
+    try:
+        return Path(named).read_text() if named and len(named) < 4096 and Path(named).is_file() else named
+    except (OSError, ValueError) as error:
+        raise HostError(f"--template {named[:80]}: cannot be read ({error}): choose another file") from None
 
 
 def open_backend(args: argparse.Namespace, progress: Progress, wait_s: float = 0.0) -> Backend:

@@ -73,7 +73,7 @@ def write_folder(folder: Path, tokenizer: tokenizers.Tokenizer, *, generation: d
     return folder
 
 
-def gguf_byte_level(tokenizer: tokenizers.Tokenizer, *, pre: str = "smollm", template: str | None = None, eos: int = 2):
+def gguf_byte_level(tokenizer: tokenizers.Tokenizer, *, pre: str = "smollm", template: str | None = None, bos: int = 0, eos: int = 2):
     """Writes a byte-level vocabulary's keys, as llama.cpp's converter does."""
     described = json.loads(tokenizer.to_str())
     texts = [text for text, _ in sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])]
@@ -85,7 +85,7 @@ def gguf_byte_level(tokenizer: tokenizers.Tokenizer, *, pre: str = "smollm", tem
         writer.add_token_list(texts)
         writer.add_token_types([3 if id in special else 1 for id in range(len(texts))])
         writer.add_token_merges([" ".join(merge) for merge in described["model"]["merges"]])
-        writer.add_bos_token_id(0)
+        writer.add_bos_token_id(bos)
         writer.add_eos_token_id(eos)
         if template is not None:
             writer.add_chat_template(template)
