@@ -42,6 +42,8 @@ class Rows:
     def __init__(self, name: str, path: Path, shape: tuple[int, ...], read: Callable[[int, int], np.ndarray]):
         self.name, self.path, self.shape, self._read = name, path, tuple(shape), read
 
+    dtype = np.dtype(np.float32)
+
     @property
     def ndim(self) -> int:
         return len(self.shape)
@@ -80,3 +82,27 @@ class Rows:
             heads = self._read(first, last).reshape(-1, 2, half, self.shape[1])
             return heads.transpose(0, 2, 1, 3).reshape(last - first, -1)[start - first:stop - first]
         return Rows(self.name, self.path, self.shape, read)
+
+
+def float_rows(name: str, file: RawFile, offset_bytes: int, shape: tuple[int, ...]) -> Rows:
+    """A tensor that lies in the file as float32, little-endian."""
+    columns = int(np.prod(shape[1:], dtype=np.int64))
+    return Rows(name, file.path, shape, lambda start, stop: file.read(
+        offset_bytes + 4 * start * columns, 4 * (stop - start) * columns).view("<f4").astype(np.float32, copy=False))
+
+
+class FlatGroups:
+    """int8 codes in groups that run over a whole tensor, each with a scale; :meth:`reshape` makes it rows."""
+
+    def __init__(self, name: str, path: Path, codes: np.ndarray, scales: np.ndarray, group_size: int):
+        self.name, self.path, self.codes, self.scales, self.group_size = name, path, codes, scales, group_size
+
+    def reshape(self, shape: tuple[int, ...]) -> Rows:
+        def read(start, stop):
+            first, last = start * shape[1], stop * shape[1]
+            groups = slice(first // self.group_size, -(-last // self.group_size))      # rows may begin and end within one
+            codes = self.codes[groups.start * self.group_size:groups.stop * self.group_size].reshape(-1, self.group_size)
+            with np.errstate(over="ignore", invalid="ignore"):  # damaged scales: Rows refuses what is not finite
+                weights = codes * self.scales[groups, None]
+            return weights.reshape(-1)[first - groups.start * self.group_size:][:last - first]
+        return Rows(self.name, self.path, shape, read)

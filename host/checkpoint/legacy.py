@@ -7,6 +7,7 @@ import numpy as np
 
 from host.checkpoint.errors import CheckpointError
 from host.checkpoint.layout import check_size, config_from_header, count, in_order, shapes
+from host.checkpoint.lazy import RawFile, float_rows
 
 SOURCE = "llama2.c v0"
 HEADER = struct.Struct("<7i")
@@ -20,7 +21,7 @@ def matches(head: bytes) -> bool:
 
 
 def read(data: np.ndarray, path):
-    """Config, tensors as views of ``data``, and no native groups."""
+    """Config, tensors still in the file, and no native groups."""
     if len(data) < HEADER.size:
         raise CheckpointError(f"{path}: truncated checkpoint: {len(data)} bytes, a {SOURCE} header alone has "
                               f"{HEADER.size}: copy or export it again")
@@ -32,10 +33,9 @@ def read(data: np.ndarray, path):
     sizes["rope"] = (2, config.seq_len, config.head_dim // 2)
     check_size(path, len(data), HEADER.size + 4 * sum(map(count, sizes.values())), SOURCE)
 
-    tensors, offset = {}, HEADER.size
+    tensors, offset, file = {}, HEADER.size, RawFile(path)
     for name in in_order(config, ORDER):
-        end = offset + 4 * count(sizes[name])
         if name != "rope":
-            tensors[name] = data[offset:end].view("<f4").reshape(sizes[name])
-        offset = end
+            tensors[name] = float_rows(name, file, offset, sizes[name])
+        offset += 4 * count(sizes[name])
     return SOURCE, config, tensors, None

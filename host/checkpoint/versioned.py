@@ -7,6 +7,7 @@ import numpy as np
 
 from host.checkpoint.errors import CheckpointError
 from host.checkpoint.layout import MATRICES, NORMS, check_size, config_from_header, count, in_order, shapes
+from host.checkpoint.lazy import FlatGroups, RawFile, float_rows
 
 MAGIC = 0x616B3432
 HEADER_BYTES = 256
@@ -42,7 +43,7 @@ def read(data: np.ndarray, path):
 def _read_floats(data, config, path):
     source, sizes = "llama2.c v1", shapes(config)
     check_size(path, len(data), HEADER_BYTES + 4 * sum(map(count, sizes.values())), source)
-    tensors, _ = _floats(data, HEADER_BYTES, in_order(config, FLOATS + WEIGHTS), sizes)
+    tensors, _ = _floats(path, in_order(config, FLOATS + WEIGHTS), sizes)
     return source, config, tensors, None
 
 
@@ -58,7 +59,7 @@ def _read_groups(data, config, group_size, path):
     weights = sum(count(sizes[name]) for name in in_order(config, WEIGHTS))
     check_size(path, len(data), HEADER_BYTES + 4 * floats + weights + 4 * (weights // group_size), source)
 
-    tensors, offset = _floats(data, HEADER_BYTES, in_order(config, FLOATS), sizes)
+    tensors, offset = _floats(path, in_order(config, FLOATS), sizes)
     groups = {}
     for name in in_order(config, WEIGHTS):
         size = count(sizes[name])
@@ -67,17 +68,16 @@ def _read_groups(data, config, group_size, path):
         # Copied: a scale need not start at a multiple of four bytes.
         scales = np.frombuffer(bytes(data[offset:offset + 4 * (size // group_size)]), "<f4")
         offset += 4 * len(scales)
-        with np.errstate(over="ignore", invalid="ignore"):      # damaged scales: refused with the other infinities
-            weights = codes.reshape(-1, group_size) * scales[:, None]
+        weights = FlatGroups(name, path, codes, scales, group_size)
         tensors[name] = weights.reshape(sizes[name])
         groups[name] = (codes.reshape(sizes[name]), scales, group_size)
     return source, config, tensors, groups
 
 
-def _floats(data, offset, names, sizes):
-    tensors = {}
+def _floats(path, names, sizes):
+    """Tensors that begin behind the header, and where they end."""
+    tensors, offset, file = {}, HEADER_BYTES, RawFile(path)
     for name in names:
-        end = offset + 4 * count(sizes[name])
-        tensors[name] = data[offset:end].view("<f4").reshape(sizes[name])
-        offset = end
+        tensors[name] = float_rows(name, file, offset, sizes[name])
+        offset += 4 * count(sizes[name])
     return tensors, offset
