@@ -120,6 +120,9 @@ class Tokenizer:
         if len(pieces) <= EOS:
             raise TokenizerError(f"{name}: {len(pieces)} entries, expected unknown, BOS, EOS and more: "
                                  "copy the file again")
+        from host import vocabulary
+        if vocabulary.is_llama3(pieces):        # the same file for LLaMA-3, where a score is a rank
+            return vocabulary.from_ranks(pieces[:-vocabulary.LLAMA3_SPECIALS], name)
         return cls(pieces, scores)
 
     def pack(self) -> bytes:

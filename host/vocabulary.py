@@ -134,17 +134,22 @@ def _ranks(data: bytes, path: Path) -> list[bytes]:
             if int(rank) != len(pieces):
                 raise ValueError(f"rank {int(rank)} on line {len(pieces) + 1}")
             pieces.append(base64.b64decode(piece, validate=True))
-        if len(set(pieces)) != len(pieces) or not all(0 < len(piece) <= 4096 for piece in pieces):
-            raise ValueError("an entry twice or empty")
     except (ValueError, binascii.Error) as error:
         raise TokenizerError(f"{path}: damaged LLaMA-3 tokenizer ({str(error)[:80]}): copy the file again") from None
-    if not set(bytes([byte]) for byte in range(256)) <= set(pieces):
-        raise TokenizerError(f"{path}: damaged LLaMA-3 tokenizer (not all bytes are entries): copy the file again")
     return pieces
+
+
+def is_llama3(pieces: list[bytes]) -> bool:
+    """Does a vocabulary end with LLaMA-3's special tokens?"""
+    return len(pieces) > LLAMA3_SPECIALS and pieces[-LLAMA3_SPECIALS] == b"<|begin_of_text|>"
 
 
 def from_ranks(pieces: list[bytes], name) -> JsonTokenizer:
     """LLaMA-3's vocabulary: pieces in the order in which they merge, then 256 special tokens."""
+    if len(set(pieces)) != len(pieces) or not all(0 < len(piece) <= 4096 for piece in pieces):
+        raise TokenizerError(f"{name}: damaged LLaMA-3 tokenizer (an entry twice, or empty): copy the file again")
+    if not {bytes([byte]) for byte in range(256)} <= set(pieces):
+        raise TokenizerError(f"{name}: damaged LLaMA-3 tokenizer (not all bytes are entries): copy the file again")
     reserved = iter(range(LLAMA3_SPECIALS))
     texts = [f"<|{LLAMA3_NAMED[i]}|>" if i in LLAMA3_NAMED else f"<|reserved_special_token_{next(reserved)}|>"
              for i in range(LLAMA3_SPECIALS)]

@@ -284,6 +284,18 @@ def test_llama3_special_tokens(llama3):
     assert len(llama3.specials) == 256 and llama3.decode([500, *llama3.encode("Hi", bos=False), 509]) == "Hi"
 
 
+def test_llama3_as_tokenizer_bin(llama3, tmp_path):
+    """llama2.c's layout with ranks for scores, as its LLaMA-3 descendants write it."""
+    texts = [text.encode() for text, _ in sorted(llama3.specials.items(), key=lambda item: item[1])]
+    plain = Tokenizer([*ranks(), *texts], [float(rank) for rank in range(756)])
+    (tmp_path / "tokenizer.bin").write_bytes(plain.pack_pieces())
+    again = Tokenizer.load(tmp_path / "tokenizer.bin", 756)
+    assert again.pack() == llama3.pack() and again.encode("the fox") == llama3.encode("the fox")
+    (tmp_path / "tokenizer.bin").write_bytes(Tokenizer([b"a", *ranks()[1:], *texts], plain.scores).pack_pieces())
+    with pytest.raises(TokenizerError, match="an entry twice"):
+        Tokenizer.load(tmp_path / "tokenizer.bin")
+
+
 @pytest.mark.parametrize("lines", [b"IQ== 0\nIg== 2\n", b"IQ== 0\nIQ== 1\n", b"IQ== 0\nnonsense\n", b"IQ== 0\n\xff\xff 1\n", b"IQ== 0\n"])
 def test_refuses_damaged_ranks(tmp_path, lines):
     (tmp_path / "tokenizer.model").write_bytes(lines)
