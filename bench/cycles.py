@@ -17,7 +17,7 @@ from targets import sim
 BOS = 1
 
 
-def measure(model, tokenizer, format: str, first: int, last: int, columns: int = 1) -> dict:
+def measure(model, tokenizer, format: str, first: int, last: int, columns: int = sim.COLUMNS) -> dict:
     """Mean over the passes at positions ``first`` .. ``last - 1``, greedy, from BOS alone."""
     vsim = sim.build(columns=columns)
     prepared = connect(golden=True, model=model, tokenizer=tokenizer, format=format).model
@@ -57,7 +57,7 @@ def main():
     parser.add_argument("--tokenizer")
     parser.add_argument("--format", choices=("q8", "q4"), default="q8")
     parser.add_argument("--positions", default="0:64", help="A:B")
-    parser.add_argument("--columns", type=int, default=1)
+    parser.add_argument("--columns", type=int, default=sim.COLUMNS)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     first, last = map(int, args.positions.split(":"))

@@ -29,6 +29,7 @@ from soc.sim.simulator import Simulator, SimulatorError
 
 CACHE        = ROOT/"build"/"vsim"
 SYS_CLK_FREQ = int(100e6)    # an Arty's; CPU, DRAM timings and simulated clock agree
+COLUMNS      = 2             # as on the boards
 
 # IOs ----------------------------------------------------------------------------------------------
 
@@ -91,7 +92,7 @@ class BaseSoC(Llama2SoC):
 # Build --------------------------------------------------------------------------------------------
 
 def default_output_dir(columns):
-    return ROOT/"build"/("sim" if columns == 1 else f"sim-columns{columns}")
+    return ROOT/"build"/("sim" if columns == COLUMNS else f"sim-columns{columns}")
 
 
 def gateware_dir(output_dir, builder_options):
@@ -111,7 +112,7 @@ def sources_stamp(core, firmware, options):
     return sources_digest((path for path in files if "__pycache__" not in map(str, Path(path).parts)), salt=repr(options))
 
 
-def build(output_dir=None, columns=1, *, core=None, firmware=FIRMWARE, compile_gateware=True, soc_options={},
+def build(output_dir=None, columns=COLUMNS, *, core=None, firmware=FIRMWARE, compile_gateware=True, soc_options={},
           builder_options={}):
     """Build the simulator if anything changed, and return the path of Vsim.
 
@@ -169,7 +170,7 @@ def create_parser():
     parser.add_target_argument("--build",        action="store_true",      help="Build the simulator, if anything changed.")
     parser.add_target_argument("--run",          action="store_true",      help="Run it until interrupted.")
     parser.add_target_argument("--sys-clk-freq", default=SYS_CLK_FREQ, type=float, help="System clock frequency; the simulation has this one only.")
-    parser.add_target_argument("--columns",      default=1, type=int, choices=(1, 2, 4), help="Positions that share one pass over the weights.")
+    parser.add_target_argument("--columns",      default=COLUMNS, type=int, choices=(1, 2, 4), help="Positions that share one pass over the weights.")
     parser.add_target_argument("--model-image",  default=None, type=Path,  help="File that fills the DRAM when the simulation starts.")
     parser.add_target_argument("--uart-port",    default=0, type=int,      help="Loopback TCP port of the UART; 0 takes a free one.")
     parser.set_defaults(uart_name="sim", integrated_rom_size=ROM_SIZE, integrated_sram_size=SRAM_SIZE)
