@@ -126,6 +126,7 @@ class Pending:
             write = lambda file: convert(self.source, self.path, file, tokenizer=self.tokenizer, format=self.format,
                                          group=self.group, template=self.template, progress=self.progress)
             try:
+                cached.parent.mkdir(parents=True, exist_ok=True)
                 write_whole(cached, write)
             except OSError:                     # a cache that cannot be written is no error
                 file = io.BytesIO()
@@ -172,7 +173,6 @@ def with_special_texts(tokenizer: Tokenizer) -> Tokenizer:
 
 def write_whole(path: Path, write) -> None:
     """Have ``write(file)`` make a file that appears whole or not at all; whoever has mapped an older one keeps that."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         with open(partial, "wb") as file:

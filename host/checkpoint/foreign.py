@@ -13,6 +13,7 @@ KINDS = [
     ("a PyTorch file",            lambda head: head[:4] == b"PK\3\4",                    EXPORT),
     ("a Python pickle",           lambda head: head[:2] in (b"\x80\2", b"\x80\4"),       EXPORT),
     ("a llama2.ts container",     lambda head: head[:5].lower() == b"llama",             EXPORT),
+    ("JSON, not weights",         lambda head: head[:1] == b"{" and head[1:2] in b' "\n\r',   "name the model's folder"),
     ("a Git LFS pointer",         lambda head: head.startswith(b"version https://git"),  "run git lfs pull"),
     ("a web page",                lambda head: head.lstrip()[:1] == b"<",                "download the file itself"),
     ("a gzip archive",            lambda head: head[:2] == b"\x1f\x8b",                  "unpack it first"),

@@ -195,7 +195,7 @@ def test_refuses_a_group_size_that_does_not_divide(read, group_size):
 
 @pytest.mark.parametrize("head, kind", [
     (b"GGUF\3\0\0\0", "GGUF"), (b"tjgg", "GGML"), (struct.pack("<Q", 80) + b'{"a"', "safetensors"),
-    (b"PK\3\4", "PyTorch"), (b"\x80\2}q", "pickle"), (b"LLaMA", "llama2.ts"), (b"version https://git-lfs", "LFS"),
+    (b"PK\3\4", "PyTorch"), (b"\x80\2}q", "pickle"), (b'{\n "model_type"', "JSON"), (b"LLaMA", "llama2.ts"), (b"version https://git-lfs", "LFS"),
     (b"<!DOCTYPE html>", "web page"), (b"\x1f\x8b\x08", "gzip"), (b"\n\x0e\n\x05<unk>", "sentencepiece")])
 def test_names_a_foreign_file(read, head, kind):
     assert kind in refusal(read, head + bytes(200))

@@ -74,6 +74,11 @@ def test_truncated_checkpoint(files):
     assert not (files / "short.llm").exists()
 
 
+def test_output_in_a_folder_that_is_not_there(files):
+    assert "cannot write" in refusal("convert", files / "tiny.bin", "-o", files / "absent" / "out.llm")
+    assert not (files / "absent").exists()
+
+
 def test_missing_file(files):
     assert "nothing.bin" in refusal("generate", "--golden", "--model", files / "nothing.bin")
 
