@@ -114,7 +114,8 @@ def _typed(name: str, value):
     if kind is tuple and isinstance(value, list):
         item = int if name == "stops" else str
         if all(isinstance(element, item) and not isinstance(element, bool) for element in value) \
-                and (name != "special_texts" or len(value) == 2):
+                and (name != "special_texts" or len(value) == 2) \
+                and (name != "stops" or len(value) <= MAX_STOPS and all(0 <= id < 1 << 32 for id in value)):
             return tuple(value)
     elif kind is not tuple and isinstance(value, kind or object):
         return value

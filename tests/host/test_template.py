@@ -172,7 +172,7 @@ def test_round_trip(template):
 
 
 @pytest.mark.parametrize("text", ["{% for %}", "{{ 1 +* 2 }}", "{% if x %}", "{{ x" * 5, "{% block %}", '{"jinja": "{% if"}',
-                                  '{"stops": ["1"]}', '{"special_texts": ["a"]}', '{"jinja": 5}', "{{" + "(" * 5000, "{% x %}" * 90000])
+                                  '{"stops": ["1"]}', '{"stops": [-1]}', '{"stops": [1, 2, 3, 4, 5, 6, 7, 8, 9]}', '{"special_texts": ["a"]}', '{"jinja": 5}', "{{" + "(" * 5000, "{% x %}" * 90000])
 def test_refuses_what_is_no_template(text):
     with pytest.raises((TemplateError, JinjaError)) as refused:
         Template.from_text(text)
