@@ -43,11 +43,17 @@ class Quantised:
         out[:, :columns] = self.codes.astype(np.int32) - zeros
         return out
 
+    def scaled(self, rows=slice(None)) -> np.ndarray:
+        """(codes - zeros) * mantissas, int64 (rows, words * 16): the integers behind the reals; 0 where padded."""
+        columns = self.codes.shape[1]
+        spread = lambda values: np.repeat(values[rows], self.group, axis=-1)[..., :columns].astype(np.int64)
+        out = np.zeros((*spread(self.zeros).shape[:-1], self.words * WORD), np.int64)
+        out[..., :columns] = (self.codes[rows] - spread(self.zeros)) * spread(self.mantissas)
+        return out
+
     def real(self) -> np.ndarray:
         """The weights as float32."""
-        columns = self.codes.shape[1]
-        scale = np.repeat(self.mantissas, self.group, axis=1)[:, :columns].astype(np.float64) * 2.0 ** self.exponent
-        return (self.centred()[:, :columns] * scale).astype(np.float32)
+        return (self.scaled()[:, :self.codes.shape[1]] * 2.0 ** self.exponent).astype(np.float32)
 
 
 def quantise(weights, *, format: str = "q8", group: int = 64, exponent: int | None = None) -> Quantised:

@@ -89,6 +89,14 @@ def reciprocal(l):
     return int(RECIPROCAL((m >> 12) & 0x1ff, m & 0xfff)), n - 16
 
 
+def reciprocals(l):
+    """:func:`reciprocal` of an array: arrays r and s."""
+    l = np.asarray(l, np.int64)
+    n = np.frexp(l.astype(np.float64))[1].astype(np.int64)      # exact: l is below 2**48
+    m = np.where(n >= 22, l >> np.maximum(n - 22, 0), l << np.maximum(22 - n, 0))
+    return RECIPROCAL((m >> 12) & 0x1ff, m & 0xfff), n - 16
+
+
 def rsqrt(s):
     """``(r, e)`` with ``1/sqrt(s) ~ r * 2**(e)``: r in 2**15 .. 2**16; s >= 1 of any width."""
     n = int(s).bit_length()

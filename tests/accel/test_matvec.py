@@ -33,7 +33,7 @@ class Bench(wiring.Component):
             for c, v in enumerate(self.vectors):
                 for i in range(16):
                     value |= (int(v.mantissas[16 * w + i]) & 0xffff) << (256 * c + 16 * i)
-                offset |= (v.largest - int(v.exponents[w // 2])) << 6 * c
+                offset |= (int(v.largest) - int(v.exponents[w // 2])) << 6 * c
             init.append(value)
             offsets.append(offset)
         for name, shape, content, sink in (("a", 256 * dut.columns, init, dut.activations),

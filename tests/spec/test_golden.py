@@ -11,6 +11,9 @@ from host.tokenizer import Tokenizer
 from spec import packing
 from spec.golden import Golden
 from spec.image import Image, ImageError, build, weights
+from spec.attention import Cache, attend_block
+from spec.golden import Golden, Matrix, attend, quantise_vector
+from spec.image import Image, ImageError, build
 from spec.model import ModelConfig
 from spec.reference import Reference
 from tests.accel.decoder import random_image
@@ -81,3 +84,75 @@ def test_rope_factors_divide_the_frequencies():
     np.testing.assert_allclose(scaled * np.array(factors), plain, atol=4)
     with pytest.raises(ImageError, match="2 RoPE factors, expected one per pair, 8"):
         build(replace(CONFIG, rope_factors=(1.0, 2.0)), random_tensors(CONFIG))
+
+def case(name, rng, rows, kv_heads, head_dim):
+    """K, its exponents, V and its exponents of ``rows`` positions."""
+    k, v = (rng.integers(-32768, 32768, (rows, kv_heads, head_dim)) for _ in range(2))
+    ke, ve = (rng.integers(0, 9, (rows, kv_heads)) for _ in range(2))
+    if name == "growing":           # a new maximum almost every row
+        ke += np.arange(rows)[:, None] // 4
+    elif name == "extreme":
+        k[:], v[:] = -32768, np.where(rng.integers(0, 2, v.shape), 32767, -32768)
+        ke[:], ve[:] = rng.choice([0, 33], ke.shape), rng.choice([0, 33], ve.shape)
+    elif name == "one top":         # V's exponent is lifted in the last row alone
+        ve[:], ve[-1] = 0, 30
+    return k, ke, v, ve
+
+
+@pytest.mark.parametrize("name", ["ordinary", "growing", "extreme", "one top"])
+@pytest.mark.parametrize("heads, kv_heads, head_dim", [(4, 2, 16), (3, 3, 8), (8, 1, 24)])
+def test_attention_of_a_block_is_attention_row_by_row(name, heads, kv_heads, head_dim, monkeypatch):
+    monkeypatch.setattr("spec.attention.MAX_SCORES", 1200)          # several parts
+    rng = np.random.default_rng(heads)
+    rows, n, scale = 70, 30, (0x8255, -18)
+    parts = case(name, rng, rows, kv_heads, head_dim)
+    cache = Cache(kv_heads, head_dim)
+    for at in range(0, rows, 16):
+        cache.store(at, *(part[at:at + 16] for part in parts))
+    q, qe = rng.integers(-32768, 32768, (n, heads, head_dim)), rng.integers(0, 9, (n, heads))
+    got = attend_block(q, qe, cache, rows - n, heads // kv_heads, scale)
+    for i in range(n):
+        expected = attend(q[i], qe[i], list(zip(*parts))[:rows - n + i + 1], heads // kv_heads, scale)
+        assert (got[i] == expected).all()
+
+
+@pytest.mark.parametrize("format, group", [("q8", 64), ("q4", 32)])
+def test_row_sums_are_integer_sums(format, group):
+    """Float64 inside, integers outside: the shift of every chunk floors as >> does, at the extremes too."""
+    rng = np.random.default_rng(3)
+    codes = rng.choice([-128, 127], (5, 80)) if format == "q8" else rng.choice([0, 15], (5, 80))
+    tensor = packing.Quantised(format, group, codes.astype(np.int16), rng.integers(0, 16, (5, -(-80 // group))).astype(np.int16)
+                               * (format == "q4"), rng.choice([1, 4095], (5, -(-80 // group))).astype(np.int16), -3)
+    vectors = quantise_vector(rng.choice([-1, 1], (7, 80)) * ((1 << rng.integers(0, 47, (7, 80))) - 1), 0)
+    sums = Matrix(tensor).sums(vectors)
+    for i in range(7):
+        for row in range(5):
+            expected = 0
+            for c in range(3):
+                columns = range(32 * c, min(32 * c + 32, 80))
+                dot = sum((int(codes[row, k]) - int(tensor.zeros[row, k // group])) * int(vectors.mantissas[i, k]) for k in columns)
+                expected += dot * int(tensor.mantissas[row, 32 * c // group]) >> int(vectors.largest[i] - vectors.exponents[i, c])
+            assert sums[i, row] == expected
+
+
+@pytest.mark.parametrize("format", ["q8", "q4"])
+def test_blocks_and_steps_agree(format):
+    config = replace(CONFIG, seq_len=90, tied=format == "q8")
+    image = random_image(config, 5, format)
+    tokens = np.random.default_rng(5).integers(0, config.vocab_size, config.seq_len).tolist()
+    whole, single, prompt = Golden(image), Golden(image), Golden(image)
+    rows = np.stack([logits.values for logits in whole.logits(tokens)])
+    assert (rows == np.stack([single.step(t, p).values for p, t in enumerate(tokens)])).all()
+    assert (prompt.prefill(tokens[:70], 0).values == rows[69]).all()
+    assert (prompt.prefill(tokens[40:], 40).values == rows[-1]).all()       # goes back, then on
+    assert all(whole.kv_row(layer, p) == prompt.kv_row(layer, p) for layer in range(2) for p in (0, 64, 89))
+
+
+def test_positions_that_are_not_there_are_refused():
+    golden = Golden(random_image(CONFIG, 6))
+    golden.prefill([1, 2, 3], 0)
+    for token, position in ((1, 4), (1, -1), (1, CONFIG.seq_len), (CONFIG.vocab_size, 0)):
+        with pytest.raises(ValueError, match="position|vocabulary"):
+            golden.step(token, position)
+    with pytest.raises(ValueError, match="context"):
+        golden.prefill([1] * (CONFIG.seq_len + 1), 0)
