@@ -4,7 +4,7 @@ Independent by intent: it imports numpy and the model's shape, and nothing that 
 
 # Ref: Touvron et al. 2023, Llama 2; Su et al. 2021, RoFormer; Zhang & Sennrich 2019, RMSNorm
 """
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -83,15 +83,31 @@ class Reference:
             raise ValueError(f"Positions must lie in 0..{self.config.seq_len - 1}, not {start}..{end - 1}")
         if tokens.min() < 0 or tokens.max() >= self.config.vocab_size:
             raise ValueError(f"Tokens must lie in 0..{self.config.vocab_size - 1}")
-        epsilon = self.config.norm_epsilon
         x = self.tensors["embedding"][tokens]
         for layer in range(self.config.n_layers):
-            weights = lambda name: self.tensors[f"layers.{layer}.{name}"]
-            h = rmsnorm(x, weights("attention_norm"), epsilon)
-            x = x + self._attention(layer, h, start) @ weights("wo").T
-            h = rmsnorm(x, weights("ffn_norm"), epsilon)
-            x = x + (silu(h @ weights("w1").T) * (h @ weights("w3").T)) @ weights("w2").T
-        return rmsnorm(x, self.tensors["final_norm"], epsilon) @ self.classifier.T
+            x = self.block(layer, x, start)
+        return self.classify(x)
+
+    def block(self, layer: int, x: np.ndarray, start: int = 0, observe: Callable = lambda name, inputs: None) -> np.ndarray:
+        """One layer's work on the residual stream [time, dim] of positions from ``start``.
+
+        ``observe(name, inputs)`` sees what the matrices multiply: of wq (wk and wv too), wo, w1 (w3 too) and w2.
+        """
+        weights, epsilon = lambda name: self.tensors[f"layers.{layer}.{name}"], self.config.norm_epsilon
+        h = rmsnorm(x, weights("attention_norm"), epsilon)
+        observe("wq", h)
+        h = self._attention(layer, h, start)
+        observe("wo", h)
+        x = x + h @ weights("wo").T
+        h = rmsnorm(x, weights("ffn_norm"), epsilon)
+        observe("w1", h)
+        h = silu(h @ weights("w1").T) * (h @ weights("w3").T)
+        observe("w2", h)
+        return x + h @ weights("w2").T
+
+    def classify(self, x: np.ndarray) -> np.ndarray:
+        """Logits [time, vocab] of the last layer's residual stream."""
+        return rmsnorm(x, self.tensors["final_norm"], self.config.norm_epsilon) @ self.classifier.T
 
     def _attention(self, layer: int, x: np.ndarray, start: int) -> np.ndarray:
         """Causal attention of the new rows ``x`` over all positions up to each; [time, n_heads*head_dim]."""
