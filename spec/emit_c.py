@@ -117,9 +117,17 @@ def sampling_section() -> str:
     return "\n".join([
         *[define(f"SAMPLING_{name}", f"{getattr(sampling, name)}u") for name in names],
         define("SAMPLING_MULTIPLIER", f"{sampling.MULTIPLIER:#x}ull"), define("NUMERICS_LOG2_E", f"{numerics.LOG2_E}ull"),
-        define("NUMERICS_LOG2_SHIFT", numerics.ROW_FRACTION - numerics.SCORE_FRACTION),
-        define("EXP2_SHIFT", tables.EXP2.shift),
-        array("EXP2_BASE", tables.EXP2.base), array("EXP2_SLOPE", tables.EXP2.slope)])
+        define("NUMERICS_LOG2_SHIFT", numerics.ROW_FRACTION - numerics.SCORE_FRACTION)])
+
+
+def decoder_section() -> str:
+    names = ("CHUNK", "RESIDUAL_FRACTION", "ROW_FRACTION", "HIDDEN_FRACTION", "OUTPUT_FRACTION", "SCORE_FRACTION", "WIDE",
+             "HEADROOM")
+    parts = [define(f"NUMERICS_{name}", getattr(numerics, name)) for name in names]
+    for table in tables.TABLES:
+        name = table.name.upper()
+        parts += [define(f"{name}_SHIFT", table.shift), array(f"{name}_BASE", table.base), array(f"{name}_SLOPE", table.slope)]
+    return "\n".join(parts)
 
 
 def header() -> str:
@@ -132,6 +140,7 @@ def header() -> str:
         "/* The core's registers, window and commands */", registers_section(),
         "/* The model image */", image_section(),
         "/* The sampler */", sampling_section(),
+        "/* The decoder's numbers, for its baseline in C */", decoder_section(),
     ])
 
 

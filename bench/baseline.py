@@ -1,0 +1,72 @@
+"""The software baseline: the decoder in C, by the same VexRiscv in the same simulated SoC; ``bench.cycles`` measures it.
+
+-O2, both caches on, weights and K/V cache in DRAM, working vectors and the stack in SRAM. The decoder core is there and idle.
+"""
+import struct
+
+import numpy as np
+import serial
+
+from soc.sim.simulator import Simulator
+from spec.protocol import Status
+from targets import sim
+
+FIRMWARE  = sim.ROOT/"firmware"/"baseline"
+TIMEOUT_S = 600
+
+
+class BaselineError(Exception):
+    """The baseline cannot decode this model."""
+
+
+def build():
+    """The simulator with the baseline as its firmware: the same gateware as the product's."""
+    return sim.build(sim.ROOT/"build"/"sim-baseline", firmware=FIRMWARE)
+
+
+class Baseline:
+    """Speaks the requests of firmware/baseline/main.c to a simulator at ``url`` whose DRAM holds an image."""
+    def __init__(self, url, vocab_size):
+        self.port = serial.serial_for_url(url, timeout=TIMEOUT_S)
+        self.vocab_size = vocab_size
+
+    def words(self, count):
+        data = self.port.read(4*count)
+        if len(data) != 4*count:
+            raise BaselineError(f"no answer within {TIMEOUT_S} s: {len(data)} of {4*count} bytes came")
+        return np.frombuffer(data, "<i4")
+
+    def step(self, token, position):
+        """Cycles of decoding ``token`` at ``position``, and its logits, Q14.18."""
+        self.port.write(b"d" + struct.pack("<II", token, position))
+        status = int(self.words(1)[0])
+        if status != Status.OK:
+            raise BaselineError(f"the baseline refuses this model: {Status(status).name}")
+        low, high = self.words(2).view("<u4")
+        return int(low) | int(high) << 32, self.words(self.vocab_size)
+
+    def close(self):
+        self.port.close()
+
+
+def decode(image_path, golden, count):
+    """Cycles of positions 0 to ``count`` - 1, greedy from BOS; every logit must equal golden's.
+
+    ``golden`` is a :class:`spec.golden.Golden` of the same image.
+    """
+    cycles, token = [], 1
+    with Simulator(build(), image_path) as simulator:
+        baseline = Baseline(simulator.url, golden.config.vocab_size)
+        try:
+            for position in range(count):
+                expected = golden.step(token, position)
+                taken, logits = baseline.step(token, position)
+                if not np.array_equal(logits, expected.values):
+                    raise BaselineError(f"position {position}: logits differ from golden's")
+                cycles.append(taken)
+                token = expected.argmax
+        finally:
+            baseline.close()
+        if violations := simulator.violations():
+            raise BaselineError(f"DRAM timing violations: {violations}")
+    return cycles
