@@ -7,10 +7,12 @@ import argparse
 import json
 from pathlib import Path
 
+from bench import baseline
 from host import connect
 from host.generation import Options, Sampling
 from host.statistics import token_cycles
 from soc.sim.simulator import Simulator
+from spec.golden import Golden
 from spec.registers import Counter, Phase
 from targets import sim
 
@@ -45,6 +47,18 @@ def measure(model, tokenizer, format: str, first: int, last: int, columns: int =
     }
 
 
+def against_software(result, model, tokenizer, format: str, count: int) -> None:
+    """Add what ``count`` positions cost the CPU alone, and how many times the core's cycles that is at the same ones."""
+    prepared = connect(golden=True, model=model, tokenizer=tokenizer, format=format).model
+    cycles = baseline.decode(prepared.path, Golden(prepared.image), count)
+    first, last = result["positions"]
+    common = range(max(first, 0), min(last, count))
+    result["baseline"] = {"cycles_per_position": cycles, "cycles_per_token": sum(cycles) / count}
+    if common:
+        core = [result["per_position"][p - first] for p in common]
+        result["baseline"]["ratio"] = sum(cycles[p] for p in common) / sum(core)
+
+
 def breakdown(stats, tokens: int) -> dict:
     """Phase counters, per token of the whole run."""
     return {phase.name: {counter.name.lower(): stats.counters[phase * len(Counter) + counter] / tokens for counter in Counter}
@@ -58,6 +72,8 @@ def main():
     parser.add_argument("--format", choices=("q8", "q4"), default="q8")
     parser.add_argument("--positions", default="0:64", help="A:B")
     parser.add_argument("--columns", type=int, default=sim.COLUMNS)
+    parser.add_argument("--baseline", type=int, default=0, metavar="N",
+                        help="also decode N positions in C on the CPU: seconds of wall time for each")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     first, last = map(int, args.positions.split(":"))
@@ -68,6 +84,12 @@ def main():
     for phase, counters in result["breakdown"].items():
         if counters["cycles"]:
             print(f"  {phase:11} " + "  ".join(f"{name} {value:8,.0f}" for name, value in counters.items()))
+    if args.baseline:
+        against_software(result, args.model, args.tokenizer, args.format, args.baseline)
+        software = result["baseline"]
+        print(f"  the same in C by the CPU: {software['cycles_per_token']:,.0f} cycles/token (positions 0 to "
+              f"{args.baseline - 1}, logits equal to golden's)"
+              + (f", {software['ratio']:.0f} times the core's" if "ratio" in software else ""))
     if args.json:
         args.json.write_text(json.dumps(result, indent=1) + "\n")
 

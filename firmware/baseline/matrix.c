@@ -30,11 +30,13 @@ static void dot_q8(const uint8_t *data, const int16_t *x, uint32_t words, int32_
 	const int8_t *w = (const int8_t *)data;
 	int32_t a = 0, b = 0;
 
-	for (; words != 0; words--, w += NUMERICS_WORD)
-		for (uint32_t i = 0; i < NUMERICS_WORD; i++, w++, x++) {
-			a += w[0] * *x;
-			b += w[NUMERICS_WORD] * *x;
+	for (; words != 0; words--, w += 2 * NUMERICS_WORD, x += NUMERICS_WORD) {
+#pragma GCC unroll 4
+		for (uint32_t i = 0; i < NUMERICS_WORD; i++) {
+			a += w[i] * x[i];
+			b += w[i + NUMERICS_WORD] * x[i];
 		}
+	}
 	dots[0] = a;
 	dots[1] = b;
 }
@@ -43,9 +45,12 @@ static void dot_q4(const uint8_t *w, const int16_t *x, uint32_t words, int32_t z
 {
 	int32_t a = 0, b = 0;
 
-	for (uint32_t i = 0; i < words * NUMERICS_WORD; i++) {
-		a += ((w[i] & 15) - zero0) * x[i];
-		b += ((w[i] >> 4) - zero1) * x[i];
+	for (; words != 0; words--, w += NUMERICS_WORD, x += NUMERICS_WORD) {
+#pragma GCC unroll 4
+		for (uint32_t i = 0; i < NUMERICS_WORD; i++) {
+			a += ((w[i] & 15) - zero0) * x[i];
+			b += ((w[i] >> 4) - zero1) * x[i];
+		}
 	}
 	dots[0] = a;
 	dots[1] = b;
