@@ -71,9 +71,12 @@ def program(image: Image, tokens, position, *, argmax=False, classify=True, keep
 
 
 class Dram:
-    """Beats, served to the core's native ports: in order, ``latency`` cycles later, commands refused at random."""
+    """Beats, served to the core's native ports: in order, ``latency`` cycles later, commands refused at random.
 
-    def __init__(self, image: Image, *, latency=14, stall=0.0, write_stall=0.0, seed=0):
+    ``withhold`` = (address, cycles): when this beat is due for the first time, its port falls silent for so long.
+    """
+    def __init__(self, image: Image, *, latency=14, stall=0.0, write_stall=0.0, withhold=(None, 0), seed=0):
+        self.withheld, self.silence = withhold
         self.latency, self.stall, self.write_stall, self.seed = latency, stall, write_stall, seed
         self.beats = {i: int.from_bytes(image.data[16 * i:16 * i + 16], "little") for i in range(len(image.data) // 16 + 1)}
         self.written = []
@@ -84,12 +87,17 @@ class Dram:
             rng = random.Random(self.seed)
             ports = (dut.read0, dut.read1, dut.embed)
             lines = [[None] * self.latency for _ in ports]
-            pending = []
+            pending, silent = [], [0] * len(ports)
             while True:
                 ready = [rng.random() >= self.stall for _ in ports]
-                for port, line, r in zip(ports, lines, ready):
+                for i, (port, line, r) in enumerate(zip(ports, lines, ready)):
                     ctx.set(port.cmd_ready, r)
-                    data = line.pop(0)
+                    while len(line) > self.latency and line[0] is None:     # catching up after a silence
+                        line.pop(0)
+                    if line[0] is not None and line[0] == self.withheld:
+                        silent[i], self.withheld = self.silence, None
+                    silent[i] = max(silent[i] - 1, 0)
+                    data = None if silent[i] else line.pop(0)
                     ctx.set(port.rdata_valid, data is not None)
                     if data is not None:
                         ctx.set(port.rdata_data, self.beats.get(data, 0xdead))

@@ -5,6 +5,7 @@ from accel.core import Core
 from spec.golden import Golden
 from spec.image import row_layout
 from spec.model import ModelConfig
+from spec.registers import Counter, Opcode, Phase, Window
 from tests.accel.decoder import KV_BASE, program, random_image, run
 
 SMALL = dict(max_dim=128, max_hidden_dim=128, max_kv_dim=128, max_heads=8)
@@ -77,7 +78,7 @@ def test_late_kv_write_is_not_overtaken():
 def test_crc_and_busy():
     """A CRC command is done when the core is no longer busy, and busy at every moment before."""
     import zlib
-    from spec.registers import Opcode, encode
+    from spec.registers import encode
     image = random_image(config(), 2)
     dut = Core(**SMALL)
 
@@ -89,3 +90,40 @@ def test_crc_and_busy():
             data = b"".join(memory.beats.get(base + i, 0xdead).to_bytes(16, "little") for i in range(beats))
             assert driver.ctx.get(dut.csr__crc__value) == zlib.crc32(data)
     run(dut, image, body)
+
+
+@pytest.mark.parametrize("phase", ["S1_QKV", "S2_ATTEND", "S4_OUTPUT", "S5_GATE_UP", "S5_DOWN", "CLASSIFY"])
+def test_a_stage_is_not_done_before_its_last_beat(phase):
+    """The last beat of a stage in layer 0 comes late by ``silence``: so does the result, in that stage and no other."""
+    image, silence = random_image(config(n_layers=1), 6), 2000
+    dut = Core(**SMALL)
+    c = image.config
+    last = {}
+    for command in program(image, [2], 1):
+        word0, _, base, beats = command
+        if beats and (word0 & 15) in (Opcode.MATVEC, Opcode.ATTEND):
+            last[Phase(word0 >> 19 & 15).name] = base + beats - 1
+
+    def cycles(withhold):
+        counted = {}
+
+        async def body(driver, memory):
+            start = 0
+            for position in range(2):
+                if position == 1:
+                    memory.withheld, memory.silence = withhold
+                for command in program(image, [2], position):
+                    await driver.push(command)
+                result = await driver.result()
+                counted["token"], start = result["cycles"] - start, result["cycles"]
+            for p in Phase:
+                counted[p.name] = await driver.read(Window.COUNTERS + 4 * (8 * p + Counter.CYCLES))
+            counted["argmax"] = result["token"]
+        run(dut, image, body)
+        return counted
+    plain, late = cycles((None, 0)), cycles((last[phase], silence))
+    assert late["argmax"] == plain["argmax"]
+    grown = {p.name: late[p.name] - plain[p.name] for p in Phase}
+    assert late["token"] - plain["token"] >= silence - 500          # as far as it was read ahead
+    assert grown[phase] >= silence - 500, (late["token"] - plain["token"], sorted(grown.items()))
+    assert all(growth <= 100 for name, growth in grown.items() if name != phase), (late["token"] - plain["token"], sorted(grown.items()))
