@@ -23,11 +23,15 @@ SHARED = ROOT.parent / "shared"
 NAMES = {Kind.WQ: "wq", Kind.WK: "wk", Kind.WV: "wv", Kind.WO: "wo", Kind.W2: "w2"}
 
 
-def stories(limit: int) -> list[str]:
-    """The evaluation stories."""
+def text_path() -> Path:
+    """The evaluation stories, or ours where they are missing."""
     path = SHARED / "corpus" / "eval_stories.txt"
-    if not path.exists():
-        path = ROOT / "bench" / "stories.txt"
+    return path if path.exists() else ROOT / "bench" / "stories.txt"
+
+
+def stories(limit: int) -> list[str]:
+    """The evaluation stories, ``limit`` of them at most."""
+    path = text_path()
     texts = [t.strip() for t in path.read_text().split("<|endoftext|>")]
     return [t for t in texts if t][:limit]
 
@@ -87,7 +91,7 @@ def measure(path: Path, tokenizer_path: Path, format: str, limit: int) -> dict:
         nats["golden"] -= ours[following].sum()
         tokens, characters = tokens + len(ids) - 1, characters + len(text.encode())
     perplexity = {k: float(np.exp(v / tokens)) for k, v in nats.items()}
-    result = {"model": path.name, "format": format, "tokens": tokens,
+    result = {"model": path.name, "format": format, "text": text_path().name, "tokens": tokens,
               "perplexity_float32": perplexity["float32"], "perplexity_golden": perplexity["golden"],
               "delta_percent": 100 * (perplexity["golden"] / perplexity["float32"] - 1),
               "bits_per_byte_float32": nats["float32"] / np.log(2) / characters,

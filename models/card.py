@@ -2,6 +2,8 @@
 
     python -m models.card --corpus ../shared/corpus --compare ../shared/models/stories260K.bin ../shared/models/tok512.bin
 
+Without --corpus it only prints what the model achieves on the stories of this repository, bench/stories.txt.
+
 Everything is computed with the float reference from the exported files; torch is not needed.
 """
 
@@ -16,6 +18,7 @@ from models.stories import read_stories, read_tales
 from spec.reference import Reference, softmax
 
 README = Path(__file__).with_name("README.md")
+OWN_STORIES = README.parent.parent / "bench" / "stories.txt"
 BEGIN, END = "<!-- figures: begin, written by models/card.py -->\n", "<!-- figures: end -->\n"
 SEEDS, SAMPLE_TOKENS, TEMPERATURE, TOP_P = range(1, 11), 200, 1.0, 0.9
 
@@ -77,11 +80,18 @@ def longest_shared_run(text: str, corpus: str) -> str:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--corpus", type=Path, required=True)
+    parser.add_argument("--corpus", type=Path)
     parser.add_argument("--model", type=Path, default=README.with_name("stories.bin"))
     parser.add_argument("--tokenizer", type=Path, default=README.with_name("stories.model"))
     parser.add_argument("--compare", nargs=2, type=Path, metavar=("MODEL", "TOKENIZER"), help="a second model to measure")
     return parser.parse_args()
+
+
+def row(name: str, model: Checkpoint, text: str, stories: list[str]) -> tuple[str, float]:
+    """A line of the table, and its bits per byte."""
+    perplexity, bits_per_byte = measure(model, stories)
+    return (f"| {name} | {model.n_parameters:,} | {text} | {perplexity:.4f} | {math.log(perplexity):.4f} | "
+            f"{bits_per_byte:.4f} |", bits_per_byte)
 
 
 def figures(args) -> str:
@@ -99,13 +109,13 @@ def figures(args) -> str:
     lines = ["| model | parameters | text | perplexity per token | nats per token | bits per byte |",
              "|---|---|---|---|---|---|"]
     bits = []
-    for text, texts in [("held-out stories (validation)", held_out), ("eval_stories.txt", evaluation)]:
+    for text, texts in [("held-out stories (validation)", held_out), ("eval_stories.txt", evaluation),
+                        (OWN_STORIES.name, read_stories(OWN_STORIES))]:
         for name, model in models.items():
-            if text == "eval_stories.txt" or model is checkpoint:
-                perplexity, bits_per_byte = measure(model, texts)
+            if not text.startswith("held-out") or model is checkpoint:
+                line, bits_per_byte = row(name, model, text, texts)
                 bits.append(bits_per_byte)
-                lines.append(f"| {name} | {model.n_parameters:,} | {text} | {perplexity:.4f} | "
-                             f"{math.log(perplexity):.4f} | {bits_per_byte:.4f} |")
+                lines.append(line)
     if args.compare:
         lines += ["", f"Bits per byte on eval_stories.txt, over those of {args.compare[0].name}: "
                       f"**{bits[1] / bits[2]:.3f}**."]
@@ -129,7 +139,11 @@ def one_line(text: str) -> str:
 
 
 def main():
-    generated = figures(arguments())
+    args = arguments()
+    if args.corpus is None:
+        print(row(args.model.name, load(args.model, args.tokenizer), OWN_STORIES.name, read_stories(OWN_STORIES))[0])
+        return
+    generated = figures(args)
     text = README.read_text()
     before, rest = text.split(BEGIN)
     README.write_text(before + BEGIN + "\n" + generated + "\n" + END + rest.split(END)[1])
