@@ -56,6 +56,7 @@ test: setup
 
 docs: setup
 	$(PYTHON) -m spec.emit_docs
+	$(PYTHON) -m bench.emit_docs
 
 clean:
 	rm -rf build *.egg-info .pytest_cache

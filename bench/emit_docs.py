@@ -1,0 +1,149 @@
+"""The tables of docs/performance.md and its plot, from bench/results: ``python -m bench.emit_docs`` writes them.
+
+The page's prose is written by hand; what stands between a table's two marks is replaced.
+"""
+import json
+import re
+import sys
+from pathlib import Path
+
+from bench import published
+from bench.plot import bars
+from spec.emit_docs import table
+
+ROOT    = Path(__file__).resolve().parent.parent
+RESULTS = ROOT/"bench"/"results"
+PAGE    = ROOT/"docs"/"performance.md"
+PLOT    = ROOT/"docs"/"roofline.svg"
+MARKS   = "<!-- {0}: begin, written by bench/emit_docs.py -->\n", "<!-- {0}: end -->"
+
+
+def read(pattern):
+    """Results by name of file, in order."""
+    return {path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob(pattern))}
+
+
+def label(run):
+    """What a run of bench.cycles decoded."""
+    name = Path(run["model"]).stem
+    columns = run["columns"]
+    return f"{name}, {run['format']}, {columns} column{'s' if columns > 1 else ''}"
+
+
+def positions(run):
+    first, end = run["positions"]
+    return f"{first}-{end - 1}" if end - first > 1 else f"{first}"
+
+
+def runs():
+    """Runs of bench.cycles that decode one position at a time; the largest models last."""
+    return sorted(read("cycles-*.json").values(), key=lambda run: (run["bytes_per_token"] // 1e6, run["model"], run["format"] == "q4"))
+
+# Tables -------------------------------------------------------------------------------------------
+
+
+def cycles_table():
+    rows = []
+    for run in runs():
+        notes = [f"{run['simulated_layers']} of {run['layers']} layers simulated"
+                 ] if run.get("simulated_layers", run.get("layers")) != run.get("layers") else []
+        notes += ["K/V preloaded"] if run.get("preloaded") else []
+        notes += [f"{run['dram_violations']} DRAM timing violations"] if run["dram_violations"] else []
+        rows.append((label(run), positions(run), f"{run['cycles_per_token']:,.0f}", f"{run['tokens_per_second']:,.1f}",
+                     f"{run['bytes_per_token']:,.0f}", f"{run['roofline_percent']:.1f} %", "; ".join(notes), f"`{run['command']}`"))
+    return table(("Model", "Positions", "Cycles/token", "Tokens/s at 100 MHz", "Useful bytes/token", "Of the roofline", "",
+                  "Command"), rows)
+
+
+def breakdown_table():
+    """Per run, the phases' counters summed, per token."""
+    names = ("cycles", "beats", "starved", "fenced", "stalled")
+    rows = []
+    for run in runs():
+        sums = {name: sum(counters[name] for counters in run["breakdown"].values()) for name in names}
+        rows.append((label(run), *(f"{sums[name]:,.0f}" for name in names)))
+    return table(("Model", "Cycles of commands", "Beats", "Starved", "Fenced", "Stalled"), rows)
+
+
+def baseline_table():
+    rows = [(label(run), len(run["baseline"]["cycles_per_position"]), f"{run['baseline']['cycles_per_token']:,.0f}",
+             f"{run['baseline']['ratio']:.0f}") for run in runs() if "ratio" in run.get("baseline", {})]
+    return table(("Model", "Positions compared, from 0", "Cycles/token in C by the CPU", "Times the core's"), rows)
+
+
+def published_table():
+    return table(("Decoder", "Device", "Model", "Tokens/s", "Of the memory's peak", "Source"),
+                 [(d.name, d.device, d.model, d.tokens_per_s, d.share, d.source) for d in published.DECODERS])
+
+
+def stories260k_table():
+    ours = [(label(run), f"{run['cycles_per_token']:,.0f}", f"positions {positions(run)}, everything included") for run in runs()
+            if run["model"].startswith("stories260K")]
+    return table(("stories260K", "Cycles/token", "Counted"),
+                 ours + [(name, f"{cycles:,}", how) for name, cycles, how in published.STORIES260K])
+
+
+def machines_table():
+    ours = [(f"This SoC at 100 MHz, {run['format']}", f"{run['tokens_per_second']:,.0f}", "simulated") for run in runs()
+            if run["model"].startswith("stories260K")]
+    return table(("Machine", "Tokens/s, stories260K", ""), ours + list(published.MACHINES))
+
+
+def accuracy_table():
+    result = json.loads((RESULTS/"accuracy.json").read_text())
+    rows = [(r["model"], r["format"], f"{r['bits_per_weight']:.2f}", f"{r['perplexity_float32']:.4f}",
+             f"{r['perplexity_golden']:.4f}", f"{r['delta_percent']:+.3f} %", f"{r['kl_same_weights']:.1e}",
+             f"{100*r['top1_agreement']:.1f} %") for r in result["rows"]]
+    return table(("Model", "Format", "Bits per weight", "Perplexity float32", "Perplexity golden", "Change",
+                  "KL, same weights", "Top-1 agreement"), rows)
+
+
+def simulator_table():
+    r = json.loads((RESULTS/"simulator.json").read_text())
+    rows = [("build from nothing, software and Verilator", f"{r['build_s']:.0f} s"),
+            ("build when nothing changed", f"{r['unchanged_build_s']:.2f} s"),
+            ("start", f"{r['start_s']:.2f} s"),
+            ("idle", f"{r['idle']['khz_of_cpu']} kHz of processor time, {r['idle']['khz']} kHz of wall time"),
+            ("decoding", f"{r['decoding']['khz_of_cpu']} kHz of processor time, {r['decoding']['khz']} kHz of wall time")]
+    return table(("Simulator", f"on {r['processor']}, {r['cores']} cores, {r['verilator']}"), rows)
+
+
+def plot():
+    """The SVG: published decoders and ours, most of the peak first."""
+    rows = [(f"{d.name}: {d.model}", d.percent, False, f"{d.device}; {d.source}") for d in published.DECODERS]
+    rows += [(f"this core: {label(run)}", run["roofline_percent"], True, run["command"]) for run in runs()]
+    return bars("Share of the memory's peak bandwidth that decoding uses", sorted(rows, key=lambda row: -row[1]))
+
+
+TABLES = {"cycles": cycles_table, "breakdown": breakdown_table, "baseline": baseline_table, "published": published_table,
+          "stories260K": stories260k_table, "machines": machines_table, "accuracy": accuracy_table}
+
+
+def marked(page):
+    """Names of the tables in ``page``."""
+    return re.findall(MARKS[0].format(r"([\w-]+)"), page)
+
+
+def render(page):
+    """``page`` with every marked table as the results say."""
+    for name in marked(page):
+        if name not in TABLES:
+            raise ValueError(f"{PAGE.name} marks a table {name}, there are: {', '.join(TABLES)}")
+        begin, end = (mark.format(name) for mark in MARKS)
+        if page.count(begin) != 1 or page.count(end) != 1 or page.index(begin) > page.index(end):
+            raise ValueError(f"{PAGE.name}: the table {name} needs one begin and one end mark, in this order")
+        before, rest = page.split(begin)
+        page = before + begin + "\n" + TABLES[name]() + "\n" + end + rest.split(end)[1]
+    return page
+
+
+def main():
+    try:
+        PAGE.write_text(render(PAGE.read_text()))
+        PLOT.write_text(plot())
+    except (ValueError, OSError) as error:
+        sys.exit(f"bench.emit_docs: {error}")
+
+
+if __name__ == "__main__":
+    main()

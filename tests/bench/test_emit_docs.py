@@ -1,0 +1,51 @@
+"""docs/performance.md and its plot are what bench/results say."""
+from xml.etree import ElementTree
+
+import pytest
+
+from bench import emit_docs, published
+
+PAGE = emit_docs.PAGE.read_text()
+
+
+def test_page_is_up_to_date():
+    assert emit_docs.render(PAGE) == PAGE, "run python -m bench.emit_docs"
+
+
+def test_plot_is_up_to_date():
+    assert emit_docs.PLOT.read_text() == emit_docs.plot(), "run python -m bench.emit_docs"
+
+
+def test_every_table_has_its_place():
+    assert sorted(emit_docs.marked(PAGE)) == sorted(emit_docs.TABLES)
+
+
+def test_every_run_is_on_the_page_with_its_figures():
+    runs = emit_docs.read("cycles-*.json")
+    assert runs
+    for run in runs.values():
+        line = next(line for line in PAGE.splitlines() if f"`{run['command']}`" in line)
+        assert f"{run['cycles_per_token']:,.0f}" in line and f"{run['roofline_percent']:.1f} %" in line
+
+
+def test_a_changed_figure_shows(monkeypatch):
+    read = emit_docs.read
+    monkeypatch.setattr(emit_docs, "read", lambda pattern: {
+        name: {**run, "cycles_per_token": run["cycles_per_token"] + 1000} for name, run in read(pattern).items()})
+    assert emit_docs.render(PAGE) != PAGE
+
+
+@pytest.mark.parametrize("damage", [lambda page: page.replace("<!-- cycles: end -->", ""),
+                                    lambda page: page.replace("<!-- cycles: begin", "<!-- circles: begin")])
+def test_a_damaged_mark_is_named(damage):
+    with pytest.raises(ValueError, match="cycles|circles"):
+        emit_docs.render(damage(PAGE))
+
+
+def test_plot_has_a_bar_for_every_decoder_as_long_as_its_share():
+    namespace = "{http://www.w3.org/2000/svg}"
+    root = ElementTree.fromstring(emit_docs.plot())
+    widths = [float(r.get("width")) for r in root.iter(f"{namespace}rect") if r.find(f"{namespace}title") is not None]
+    shares = [d.percent for d in published.DECODERS] + [run["roofline_percent"] for run in emit_docs.runs()]
+    assert len(widths) == len(shares)
+    assert widths == pytest.approx([370/100*share for share in sorted(shares, reverse=True)], abs=0.1)
