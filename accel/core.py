@@ -1,6 +1,6 @@
 """The decoder core: four DRAM ports, a Wishbone window, registers; everything between the weights and the next token."""
-from amaranth.hdl import Array, Cat, Module, Mux, ResetInserter, Signal
-from amaranth.lib import memory, stream, wiring
+from amaranth.hdl import Cat, Module, Mux, ResetInserter, Signal, signed
+from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
 from accel.activations import Activations
@@ -9,14 +9,15 @@ from accel.crc import Crc32
 from accel.embed_fetch import EmbedFetch
 from accel.kv_rows import KvRows
 from accel.logits import LogitUnit
-from accel.matvec import LANES, MatVec
+from accel.matvec import LANES, MatVec, sum_layout
 from accel.ports import NativeRead, NativeWrite
-from accel.quantiser import Quantiser
+from accel.quantiser import Quantiser, wide_layout
 from accel.reader import SegmentReader
 from accel.residual import Residual
 from accel.rope import Rope
 from accel.row_scale import EMBEDDING, RowScale
 from accel.sequencer import Sequencer
+from accel.stage import Stage
 from accel.swiglu import SwiGlu
 from accel.window import Window, WishboneSignature
 from spec.numerics import MAX_SEQ_LEN, WORD
@@ -67,11 +68,16 @@ class Core(wiring.Component):
         attention = Attention(max_heads=self.max_heads, max_dim=self.max_dim)
         kv = KvRows(columns=C, max_kv_dim=self.max_kv_dim, max_heads=self.max_heads, addr_width=aw)
         logits, crc, window = LogitUnit(candidates=MAX_CANDIDATES), Crc32(), Window()
+        # Where several sources meet, so that none of them reaches through
+        to_scale, to_quantiser = Stage(sum_layout(C)), Stage(wide_layout(C))
+        wiring.connect(m, to_scale.output, scale.sums)
+        wiring.connect(m, to_quantiser.output, quantiser.values)
         # These drain or keep something that a reset would lose; the others go back to idle at once.
         m.submodules.reader, m.submodules.embed_fetch, m.submodules.window = reader, embed, window
         for name, unit in (("sequencer", sequencer), ("matvec", matvec), ("row_scale", scale), ("rope", rope),
                            ("residual", residual), ("swiglu", swiglu), ("quantiser", quantiser),
-                           ("attention", attention), ("kv", kv), ("logits", logits), ("crc", crc)):
+                           ("attention", attention), ("kv", kv), ("logits", logits), ("crc", crc),
+                           ("to_scale", to_scale), ("to_quantiser", to_quantiser)):
             m.submodules[name] = ResetInserter(abort)(unit)
         m.submodules.activations = activations
         for port, unit in ((self.read0, reader.read0), (self.read1, reader.read1), (self.embed, embed.port),
@@ -124,7 +130,7 @@ class Core(wiring.Component):
         argmax = Signal(18)
         embed_column = Signal(range(bits))
         element = Signal(13)
-        sums, elements = scale.sums, embed.elements
+        sums, elements = to_scale.input, embed.elements
         with m.If(sequencer.embed_start):
             m.d.sync += [embed_column.eq(command.column), element.eq(0)]
         with m.Elif(elements.valid & elements.ready):
@@ -169,7 +175,7 @@ class Core(wiring.Component):
             m.d.sync += [place.eq(0), column.eq(command.column)]
         with m.Elif(output.valid & output.ready):
             m.d.sync += place.eq(place + 1)
-        values = quantiser.values
+        values = to_quantiser.input
         with m.If(rope.values.valid):
             m.d.comb += [values.valid.eq(1), values.payload.eq(rope.values.payload), rope.values.ready.eq(values.ready)]
         with m.Elif(residual.values.valid):
@@ -185,7 +191,11 @@ class Core(wiring.Component):
             ]
 
         # And to its place -------------------------------------------------------------------------------------
-        q = quantiser
+        q = Signal(data.StructLayout({"write": 1, "exponent_write": 1, "column": range(bits), "dest": 3, "index": 13,
+                                      "mantissa": signed(16), "exponent": 6}))
+        m.d.sync += [getattr(q, name).eq(getattr(quantiser, name)) for name, _ in q.shape()]
+        with m.If(abort):
+            m.d.sync += [q.write.eq(0), q.exponent_write.eq(0)]
         to_rows = (q.dest == Dest.K) | (q.dest == Dest.V)
         to_query = q.dest == Dest.Q
         head, head_at = Signal(7), Signal(13)
@@ -236,17 +246,18 @@ class Core(wiring.Component):
             logits.start.eq(sequencer.logits_start), logits.keep.eq(command.keep), logits.dump.eq(command.dump),
             logits.cycles.eq(self.csr__cycles__value),
             window.dump_valid.eq(logits.dump_valid), window.dump_data.eq(logits.dump_data),
-            logits.dump_take.eq(window.dump_take),
             logits.candidate_index.eq(window.candidate_index),
             window.candidate_token.eq(logits.candidate_token), window.candidate_logit.eq(logits.candidate_logit),
         ]
+        m.d.sync += logits.dump_take.eq(window.dump_take)
         wiring.connect(m, logits.result, window.results)
         with m.If(logits.result.valid & logits.result.ready):
             m.d.sync += argmax.eq(logits.result.payload.token)
 
         # State, errors, counters -----------------------------------------------------------------------------------
         busy_units = Cat(matvec.busy, scale.busy, rope.busy, residual.busy, swiglu.busy, quantiser.busy, attention.busy,
-                         kv.busy, embed.busy, logits.busy, crc.busy)
+                         kv.busy, embed.busy, logits.busy, crc.busy, to_scale.busy, to_quantiser.busy, q.write,
+                         q.exponent_write)
         m.d.comb += sequencer.idle.eq(~busy_units.any())
         # An abort waits for a K/V row that is being written, then everything is dropped while reads drain.
         wanted = Signal()
@@ -259,8 +270,9 @@ class Core(wiring.Component):
                   "hidden_saturated": swiglu.saturated, "shift_clamped": sequencer.shift_clamped,
                   "bad_command": sequencer.bad_command, "queue_overflow": window.queue_overflow}
         for name, raised in errors.items():
-            flag = getattr(self, f"csr__errors__{name}")
-            with m.If(raised):
+            flag, seen = getattr(self, f"csr__errors__{name}"), Signal(name=f"{name}_seen")
+            m.d.sync += seen.eq(raised)
+            with m.If(seen):
                 m.d.sync += flag.eq(1)
             with m.Elif(self.csr__control__clear_errors):
                 m.d.sync += flag.eq(0)
@@ -280,10 +292,13 @@ class Core(wiring.Component):
             self.csr__max_heads__value.eq(self.max_heads), self.csr__max_vocab_size__value.eq((1 << 17) + (1 << 16)),
             self.csr__max_seq_len__value.eq(MAX_SEQ_LEN),
             self.irq.eq(window.result_valid & self.csr__control__irq_enable),
+            window.clear.eq(self.csr__control__clear_counters),
+        ]
+        m.d.sync += [
             window.phase.eq(command.phase), window.count_cycle.eq(sequencer.executing),
             window.count_beat.eq(Mux(beats.valid & beats.ready, 1 + reader.both, 0)),
             window.count_starved.eq(matvec.starved | sequencer.waiting_beat), window.count_fenced.eq(sequencer.fenced),
-            window.count_stalled.eq(matvec.stalled), window.clear.eq(self.csr__control__clear_counters),
+            window.count_stalled.eq(matvec.stalled),
         ]
         return m
 

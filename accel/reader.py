@@ -8,6 +8,7 @@ from amaranth.lib import data, fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from accel.ports import NativeRead
+from accel.stage import Stage
 
 SEGMENTS = 64       #: as many as commands can be queued
 
@@ -50,7 +51,11 @@ class SegmentReader(wiring.Component):
         segments = queue("segments", self.segment.size, SEGMENTS, True)
         m.d.comb += [segments.w_en.eq(self.segments.valid), self.segments.ready.eq(segments.w_rdy),
                      segments.w_data.eq(self.segments.payload)]
-        head = data.View(self.segment, segments.r_data)
+        following = Stage(self.segment)     # block RAM is slow to answer
+        m.submodules.following = ResetInserter(drop)(following)
+        head = following.output.payload
+        m.d.comb += [following.input.valid.eq(segments.r_rdy), following.input.payload.eq(segments.r_data),
+                     segments.r_en.eq(following.input.ready)]
         base, left, blocked = Signal(aw), Signal(28), Signal()
         in_row, count = Signal(rb + 1), Signal(rb + 1)
         block = data.StructLayout({"base": aw, "count": rb + 1, "age": 5})
@@ -63,11 +68,11 @@ class SegmentReader(wiring.Component):
             emit.eq((left != 0) & order.w_rdy & Mux(port, blocks[1].w_rdy, blocks[0].w_rdy)),
             order.w_en.eq(emit), order.w_data.eq(Cat(count, port)),
             blocked.eq(head.kv & (head.stores != self.stores_done)),
-            segments.r_en.eq((left == 0) & ~blocked),
+            following.output.ready.eq((left == 0) & ~blocked),
         ]
         for i in range(2):
             m.d.comb += [blocks[i].w_en.eq(emit & (port == i)), blocks[i].w_data.eq(Cat(base, count, age))]
-        with m.If(segments.r_en & segments.r_rdy):
+        with m.If(following.output.ready & following.output.valid):
             m.d.sync += [base.eq(head.base), left.eq(head.beats)]
         with m.If(emit):
             m.d.sync += [base.eq(base + count), left.eq(left - count), age.eq(age + 1)]
@@ -130,6 +135,6 @@ class SegmentReader(wiring.Component):
             m.d.sync += [left.eq(0), taking.eq(0), age.eq(0)]
         flying = (outstanding[0] != 0) | (outstanding[1] != 0)
         m.d.sync += self.aborting.eq(self.abort | (self.aborting & flying))
-        m.d.comb += self.busy.eq((segments.level != 0) | (left != 0) | (remaining[0] != 0) | (remaining[1] != 0) | flying
+        m.d.comb += self.busy.eq((segments.level != 0) | following.busy | (left != 0) | (remaining[0] != 0) | (remaining[1] != 0) | flying
                                  | order.r_rdy | (taking != 0) | (halves[0].level != 0) | (halves[1].level != 0) | blocks[0].r_rdy | blocks[1].r_rdy)
         return m

@@ -3,6 +3,7 @@ from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from accel.stage import Stage
 from spec.numerics import HIDDEN_FRACTION, OUTPUT_FRACTION, RESIDUAL_FRACTION, ROW_FRACTION
 from spec.registers import COMMAND, Dest, Opcode
 
@@ -53,6 +54,9 @@ class Sequencer(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         C = self.columns
+        m.submodules.arriving = arrival = Stage(128)     # the command queue is block RAM: slow to answer
+        wiring.connect(m, wiring.flipped(self.commands), arrival.input)
+        commands = arrival.output
         m.submodules.queue = queue = fifo.SyncFIFOBuffered(width=128, depth=EXECUTE_DEPTH)
 
         # Split: the segment goes to the reader, the command to the execution queue --------------------------
@@ -61,16 +65,16 @@ class Sequencer(wiring.Component):
         stores_pushed = Signal(8)
         segment = self.segments.payload
         m.d.comb += [
-            arriving.eq(self.commands.payload),
+            arriving.eq(commands.payload),
             has_segment.eq((arriving.beats != 0) & ((arriving.opcode == Opcode.GAIN) | (arriving.opcode == Opcode.MATVEC)
                            | (arriving.opcode == Opcode.ATTEND) | (arriving.opcode == Opcode.CRC))),
             segment.base.eq(arriving.base), segment.beats.eq(arriving.beats), segment.kv.eq(arriving.kv),
             segment.stores.eq(stores_pushed),
-            self.segments.valid.eq(self.commands.valid & has_segment & ~sent),
-            self.commands.ready.eq(queue.w_rdy & (~has_segment | sent | self.segments.ready)),
-            queue.w_en.eq(self.commands.valid & self.commands.ready), queue.w_data.eq(self.commands.payload),
+            self.segments.valid.eq(commands.valid & has_segment & ~sent),
+            commands.ready.eq(queue.w_rdy & (~has_segment | sent | self.segments.ready)),
+            queue.w_en.eq(commands.valid & commands.ready), queue.w_data.eq(commands.payload),
         ]
-        m.d.sync += sent.eq((sent | (self.segments.valid & self.segments.ready)) & ~self.commands.ready)
+        m.d.sync += sent.eq((sent | (self.segments.valid & self.segments.ready)) & ~commands.ready)
         with m.If(queue.w_en & (arriving.opcode == Opcode.STORE)):
             m.d.sync += stores_pushed.eq(stores_pushed + 1)
         with m.If(self.stored):
@@ -80,7 +84,7 @@ class Sequencer(wiring.Component):
         command = self.command
         gain_exponent, attended = Signal(signed(8)), Signal()
         residual = command.dest == Dest.RESIDUAL
-        clamped = Signal(C)
+        clamped, below = Signal(C), Signal(C)
         shifts = Signal(data.ArrayLayout(6, C))
         for c in range(C):
             shift = Signal(signed(12), name=f"shift{c}")
@@ -92,12 +96,13 @@ class Sequencer(wiring.Component):
                 m.d.comb += shift.eq(fixed - self.largest[c] - command.exponent)
             with m.Else():
                 m.d.comb += shift.eq(normed + self.halves[c] - self.largest[c] - gain_exponent - command.exponent)
-            m.d.comb += clamped[c].eq(shift < 0)
-            m.d.sync += shifts[c].eq(Mux(shift < 0, 0, Mux(shift > 63, 63, shift)))
+            wide = Signal(signed(12), name=f"wide_shift{c}")
+            m.d.comb += below[c].eq(wide < 0)
+            m.d.sync += [wide.eq(shift), clamped[c].eq(below[c]), shifts[c].eq(Mux(below[c], 0, Mux(wide > 63, 63, wide)))]
         m.d.comb += [self.shifts.eq(shifts), self.read_buffer.eq(residual)]
 
         # Execution -----------------------------------------------------------------------------------------
-        left = Signal(28)
+        left, more = Signal(28), Signal()
         beat = self.beat_valid & self.beat_ready
         columns = Signal(range(C + 1))
         m.d.comb += [self.columns_active.eq(columns), columns.eq(command.columns + 1), self.gang.eq(command.columns == 0), self.route.eq(0)]
@@ -108,7 +113,7 @@ class Sequencer(wiring.Component):
                 with m.If(queue.r_rdy):
                     m.next = "FENCE"
             with m.State("FENCE"):
-                m.d.sync += left.eq(command.beats)
+                m.d.sync += [left.eq(command.beats), more.eq(command.beats != 0)]
                 # Only what needs the K/V rows waits for their way to DRAM
                 of_rows = (command.opcode == Opcode.ATTEND) | (command.opcode == Opcode.STORE) | (
                     (command.opcode == Opcode.MATVEC) & ((command.dest == Dest.K) | (command.dest == Dest.V)))
@@ -116,7 +121,9 @@ class Sequencer(wiring.Component):
                         | (of_rows & self.storing))
                 m.d.comb += self.fenced.eq(hold)
                 with m.If(~hold):
-                    m.next = "DISPATCH"
+                    m.next = "SHIFTS"
+            with m.State("SHIFTS"):     # two cycles after all exponents are known the shifts are
+                m.next = "DISPATCH"
             with m.State("DISPATCH"):
                 m.d.sync += self.both.eq(self.gang)
                 with m.Switch(command.opcode):
@@ -157,7 +164,7 @@ class Sequencer(wiring.Component):
                 m.d.comb += [self.route.eq(command.opcode), self.waiting_beat.eq(~self.beat_valid)]
                 with m.If(beat):
                     m.d.sync += left.eq(left - 1)
-                with m.If((beat & (left == 1)) | (left == 0)):
+                with m.If((beat & (left == 1)) | ~more):
                     m.next = "SETTLE"
             with m.State("SETTLE"):
                 with m.If(~self.crc_busy):
@@ -171,14 +178,14 @@ class Sequencer(wiring.Component):
                     m.d.comb += self.attend_start.eq(1)
                     m.next = "ATTEND"
             with m.State("ATTEND"):
-                with m.If(left != 0):
+                with m.If(more):
                     m.d.comb += [self.route.eq(Opcode.ATTEND), self.waiting_beat.eq(~self.beat_valid)]
                     with m.If(beat):
-                        m.d.sync += left.eq(left - 1)
+                        m.d.sync += [left.eq(left - 1), more.eq(left != 1)]
                 with m.Else():
                     m.d.comb += self.local.eq(1)
                 with m.If(self.attend_done):
                     m.next = "IDLE"
         m.d.comb += [self.executing.eq(~fsm.ongoing("IDLE")),
-                     self.busy.eq(self.executing | (queue.level != 0) | sent)]
+                     self.busy.eq(self.executing | (queue.level != 0) | sent | arrival.busy)]
         return m
