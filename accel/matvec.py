@@ -6,7 +6,7 @@ from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, fifo, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from accel.numeric import floor_shift
+from accel.numeric import delay, floor_shift
 from spec.numerics import WIDE
 
 LANES = 16
@@ -23,8 +23,9 @@ def sum_layout(columns):
 class Lanes(wiring.Component):
     """Sixteen multipliers and two adder trees: ``low`` of the even (or only) row, ``high`` of the odd row in q4.
 
-    Fully pipelined, ``latency`` cycles; q4 codes and zero points are packed into one operand, so that one product
-    holds both rows'.
+    Fully pipelined, ``latency`` cycles. In q4 one product p = (odd row's << 20) + even row's holds both. The upper tree
+    adds ``(p >> 20) + p[19]``, which is the odd row's; the lower one adds p modulo 2**24, and what the odd rows put there
+    is taken off their sum, once.
     """
     latency = 6
 
@@ -34,43 +35,46 @@ class Lanes(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        q4 = self.q4
-        delayed = []
-        for i in range(3):
-            q = Signal(name=f"q4_{i}", reset_less=True)
-            m.d.sync += q.eq(q4 if i == 0 else delayed[-1])
-            delayed.append(q)
-        low, high = [], []
+        # 1, 2: codes minus zero points, an addition that fits in front of a DSP slice's multiplier; 3: product
+        minus = Signal(signed(25), reset_less=True)
+        m.d.sync += minus.eq(Mux(self.q4, -Cat(self.zeros[0], Const(0, SPLIT - 4), self.zeros[1]), 0))
+        low, high, carries = [], [], []
         for i in range(LANES):
             byte = self.beat[8 * i:8 * i + 8]
-            first, second = Signal(signed(6)), Signal(signed(6))
-            operand = Signal(signed(25), reset_less=True)
-            x, x1 = Signal(signed(16), reset_less=True), Signal(signed(16), reset_less=True)
-            m.d.comb += [first.eq(byte[:4] - self.zeros[0]), second.eq(byte[4:] - self.zeros[1])]
-            # (second << 20) + first: the carry out of a negative first is second - 1
-            upper = Signal(signed(5), name=f"upper{i}")
-            m.d.comb += upper.eq(second - first[-1])
-            packed = Cat(first, first[-1].replicate(SPLIT - 6), upper).as_signed()
-            m.d.sync += [operand.eq(Mux(q4, packed, byte.as_signed())), x.eq(self.activations[16 * i:16 * i + 16])]
-            operand1 = Signal(signed(25), reset_less=True)
-            product = Signal(signed(41), reset_less=True)
-            lo, hi = Signal(signed(24), reset_less=True), Signal(signed(20), reset_less=True)
+            codes, operand = (Signal(signed(25), name=f"{name}{i}", reset_less=True) for name in ("codes", "operand"))
+            x, x1 = (Signal(signed(16), name=f"{name}{i}", reset_less=True) for name in ("x", "x1"))
+            product = Signal(signed(41), name=f"product{i}", reset_less=True)
+            pair = Cat(byte[:4], Const(0, SPLIT - 4), byte[4:], Const(0, 1)).as_signed()
             m.d.sync += [
-                operand1.eq(operand), x1.eq(x),
-                product.eq(operand1 * x1),
-                lo.eq(Mux(delayed[2], product[:SPLIT].as_signed(), product[:24].as_signed())),
-                hi.eq((product >> SPLIT) + product[SPLIT - 1]),
+                codes.eq(Mux(self.q4, pair, byte.as_signed())), x.eq(self.activations[16 * i:16 * i + 16]),
+                operand.eq(codes + minus), x1.eq(x),
+                product.eq(operand * x1),
             ]
-            low.append(lo)
-            high.append(hi)
-        for parts, out in ((low, self.low), (high, self.high)):
-            middle = []
-            for i in range(0, LANES, 4):
-                s = Signal(signed(len(parts[0]) + 2), reset_less=True)
-                m.d.sync += s.eq((parts[i] + parts[i + 1]) + (parts[i + 2] + parts[i + 3]))
-                middle.append(s)
-            m.d.sync += out.eq((middle[0] + middle[1]) + (middle[2] + middle[3]))
+            low.append(product[:SPLIT + 4].as_signed())
+            high.append(product[SPLIT:].as_signed())
+            carries.append(product[SPLIT - 1])
+        # 4: sums of two; 5: of eight; 6: of all
+        low = self._tree(m, low, [], "low")
+        high = self._tree(m, [high[0] + carries[0], *high[1:]], carries[1:], "high")
+        taken = Cat(low[:SPLIT], low[SPLIT:SPLIT + 4] - high[:4])[:SPLIT + 4].as_signed()   # |low| <= 16 * 15 * 2**15 < 2**23
+        m.d.sync += [self.low.eq(Mux(delay(m, self.q4, 5, "q4"), taken, low)), self.high.eq(high)]
         return m
+
+    def _tree(self, m, terms, carries, name):
+        """Sum of 16 signed terms and of as many carries as there are adders, two cycles later."""
+        while len(terms) > 1:
+            sums, registered = [], len(terms) in (16, 4)
+            domain = m.d.sync if registered else m.d.comb
+            for a, b in zip(terms[::2], terms[1::2]):
+                total = Signal(signed(len(a) + 1), name=f"{name}_{len(terms)}_{len(sums)}", reset_less=True)
+                # a + b + carry in one adder a bit longer
+                value = (Cat(1, a).as_signed() + Cat(carries.pop(), b).as_signed()) >> 1 if carries else a + b
+                domain += total.eq(value)
+                sums.append(total)
+            if registered:
+                carries = [delay(m, c, 1, f"{name}_carry_{len(terms)}_{i}") for i, c in enumerate(carries)]
+            terms = sums
+        return terms[0]
 
 
 class MatVec(wiring.Component):
