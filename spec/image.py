@@ -69,6 +69,7 @@ HEADER = struct.Struct("<" + "".join(code for _, code, _ in HEADER_FIELDS))
 HEADER_BYTES = 256
 CHECKED_FROM = 16       #: header_crc covers from here
 PAYLOAD_ALIGN = 2048
+GROUP = {"q8": 64, "q4": 32}    #: columns that share a scale, unless said otherwise
 
 ENTRY_FIELDS = (
     ("kind", "B", "Kind"), ("format", "B", "Format"), ("group", "B", "32 or 64"),
@@ -131,6 +132,14 @@ def columns(config: ModelConfig, kind: Kind) -> int:
     return {Kind.WO: config.q_dim, Kind.W2: config.hidden_dim}.get(kind, config.dim)
 
 
+def _planned(choice, tensors, names, native):
+    """The pieces of a tensor that is quantised already, or in the format and group size chosen for it."""
+    if isinstance(choice, Quantised):
+        return [choice]
+    format, group = choice
+    return _pieces(tensors, names, format, group or GROUP[format], native)
+
+
 def _pieces(tensors, names, format: str, group: int, native):
     """A tensor as Quantised pieces of consecutive rows, few enough at a time for any size of tensor to fit in memory.
 
@@ -138,14 +147,14 @@ def _pieces(tensors, names, format: str, group: int, native):
     """
     step = _rows_at_a_time(tensors[names[0]].shape)
     rows = range(0, tensors[names[0]].shape[0], step)
-    held = _native(tensors, names, native) if format == "q8" else None
+    held = _native(names, format, native)
     if held:
-        codes, scales, size = held
+        codes, scales, size = [part.codes for part in held], [part.scales for part in held], held[0].group
         largest = max(float(np.max(part[a:a + step], initial=0)) for part in scales for a in rows)
         exponent = packing.scale_exponent(largest)
         for a in rows:
             yield packing.carried_over(_interleave([np.asarray(part[a:a + step]) for part in codes]),
-                                       _interleave([np.asarray(part[a:a + step]) for part in scales]), size, exponent)
+                                       _interleave([np.asarray(part[a:a + step]) for part in scales]), size, exponent, format)
         return
     parts = [tensors[name] for name in names]
     exponent = packing.scale_exponent(max(packing.largest_scale(part[a:a + step], format=format, group=group)
@@ -160,16 +169,11 @@ def _rows_at_a_time(shape) -> int:
     return max((1 << 20) // shape[1] // packing.SUPERBLOCK, 1) * packing.SUPERBLOCK
 
 
-def _native(tensors, names, native):
-    """Codes, scales [rows, groups] and group size where every part has groups of one supported size within its rows."""
+def _native(names, format, native):
+    """The parts of a tensor where the file holds them all in groups of one size and in this format."""
     held = [native.get(name) if native else None for name in names]
-    if None in held or len({size for _, _, size in held}) != 1:
-        return None
-    size, columns = held[0][2], tensors[names[0]].shape[1]
-    if size not in (32, 64) or columns % size:
-        return None
-    scales = [part if len(part.shape) == 2 else part.reshape(-1, columns // size) for _, part, _ in held]
-    return [codes for codes, _, _ in held], scales, size
+    held = [part.rowwise() if part and part.format == format else None for part in held]
+    return held if None not in held and len({part.group for part in held}) == 1 else None
 
 
 def _interleave(parts):
@@ -184,15 +188,16 @@ def build(config: ModelConfig, tensors, **options) -> bytes:
 
 
 def write(file, config: ModelConfig, tensors, *, format: str = "q8", group: int | None = None, tokenizer: bytes = b"",
-          template: str = "", provenance: str = "", groups=None, report=lambda done: None) -> int:
+          template: str = "", provenance: str = "", groups=None, plan=None, report=lambda done: None) -> int:
     """Quantise a checkpoint's tensors and write the image to an empty, seekable file; returns its length in bytes.
 
     ``tensors`` are arrays, or anything whose slices of rows are: no more than a slice is held in memory. ``group`` is 64
-    for q8 and 32 for q4 unless given; ``groups`` holds native int8 groups, carried over unchanged where they do not
-    straddle rows. ``report(done)`` is told how many weights of :func:`weights` are written.
+    for q8 and 32 for q4 unless given; ``groups`` holds the file's own groups (:class:`spec.packing.Native`), whose codes are
+    carried over unchanged. ``plan`` has for a (kind, layer) its own (format, group), or the tensor already quantised.
+    ``report(done)`` is told how many weights of :func:`weights` are written.
     """
     check(config)
-    group = group or {"q8": 64, "q4": 32}[format]
+    plan = plan or {}
     items = list(order(config))
     rope = _rope(config).astype("<u4").tobytes()
     texts = [tokenizer, template.encode(), provenance.encode()]
@@ -213,7 +218,7 @@ def write(file, config: ModelConfig, tensors, *, format: str = "q8", group: int 
             entry = Format.Q8, 0, exponent, layer, len(data) // BEAT, config.dim
         else:
             rows = 0
-            for piece in _pieces(tensors, names, format, group, groups):
+            for piece in _planned(plan.get((kind, layer), (format, group)), tensors, names, groups):
                 stream.write(packing.pack(piece))
                 rows, done = rows + piece.rows, done + piece.codes.size
                 report(done)
@@ -262,17 +267,20 @@ def weights(config: ModelConfig) -> int:
     return config.n_layers * layer + config.vocab_size * config.dim * (1 if config.tied else 2)
 
 
-def payload_bytes(config: ModelConfig, format: str, group: int | None = None) -> int:
-    """Length of the weight stream in one format, before anything is converted."""
-    group = group or {"q8": 64, "q4": 32}[format]
+def tensor_bytes(config: ModelConfig, kind: Kind, format: str, group: int | None = None) -> int:
+    """Length of one matrix in the weight stream."""
     rows = {Kind.WQ: config.q_dim, Kind.WK: config.kv_dim, Kind.WV: config.kv_dim, Kind.WO: config.dim,
             Kind.W13: 2 * config.hidden_dim, Kind.W2: config.dim}
-    beats = 0
-    for kind, _, _ in order(config):
-        words = -(-columns(config, kind) // WORD)
-        beats += -(-2 * config.dim // BEAT) if kind == Kind.GAIN else \
-            packing.tensor_beats(rows.get(kind, config.vocab_size), words, format, group)
-    return beats * BEAT
+    words = -(-columns(config, kind) // WORD)
+    return packing.tensor_beats(rows.get(kind, config.vocab_size), words, format, group or GROUP[format]) * BEAT
+
+
+def payload_bytes(config: ModelConfig, format: str, group: int | None = None, plan=None) -> int:
+    """Length of the weight stream, before anything is converted; ``plan`` has a (format, group) for a (kind, layer)."""
+    plan = plan or {}
+    gain = -(-2 * config.dim // BEAT) * BEAT
+    return sum(gain if kind == Kind.GAIN else tensor_bytes(config, kind, *plan.get((kind, layer), (format, group)))
+               for kind, layer, _ in order(config))
 
 
 def _rope(config: ModelConfig) -> np.ndarray:

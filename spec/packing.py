@@ -6,6 +6,7 @@ A tensor is superblocks of 8 rows: G scale beats (G = weight groups per row; bea
 last superblock holds only the pairs that exist; an odd last row is paired with a row of zeros.
 """
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from spec.numerics import SCALE_BITS, WORD
 
 BEAT = 16               #: bytes
 SUPERBLOCK = 8          #: rows
+GROUPS = (64, 32)       #: columns that may share a scale
 ZERO_POINT_LOW = 12     #: a scale word is {zero point: 4, mantissa: 12}
 
 
@@ -99,11 +101,41 @@ def largest_scale(weights, *, format: str, group: int) -> float:
     return max(float(group_scales(part.astype(np.float64), format)[0].max(initial=0)) for part in parts)
 
 
-def carried_over(codes, scales, group: int, exponent: int | None = None) -> Quantised:
-    """int8 codes with a float scale per group along the row (llama2.c v2 where its groups do not straddle rows)."""
+class Native(NamedTuple):
+    """A tensor that its file holds in groups already; both arrays may be anything whose slices of rows are arrays."""
+    codes: np.ndarray       #: int8 (rows, columns): -128..127 in q8, -8..8 in q4, without both -8 and 8 in a group
+    scales: np.ndarray      #: float (rows, groups), or flat where the groups run over the flattened tensor
+    group: int              #: columns that share a scale
+    format: str = "q8"
+
+    def rowwise(self) -> "Native | None":
+        """In groups of 64 or 32 within a row, with the same codes and scales; None where a group ends amid 32 columns.
+
+        Groups that straddle rows, or are longer than 64, are told in shorter ones that repeat their scales.
+        """
+        rows, columns = self.codes.shape
+        if len(self.scales.shape) == 2 and self.group in GROUPS:
+            return self
+        if len(self.scales.shape) == 2:
+            return None
+        for group in GROUPS:
+            if self.group % group == 0 and columns % group == 0:
+                starts = np.arange(0, rows * columns, group)
+                return Native(self.codes, np.asarray(self.scales)[starts // self.group].reshape(rows, -1), group, self.format)
+        return None
+
+
+def carried_over(codes, scales, group: int, exponent: int | None = None, format: str = "q8") -> Quantised:
+    """A :class:`Native`'s codes as they are, with a float scale per group along the row rounded to its mantissa."""
     mantissas, exponent = scale_mantissas(np.asarray(scales, np.float64), exponent)
-    codes = np.asarray(codes, np.int16)
-    return Quantised("q8", group, codes, np.zeros_like(mantissas, np.int16), mantissas.astype(np.int16), exponent)
+    codes, zeros = np.asarray(codes, np.int16), np.zeros(mantissas.shape, np.int16)
+    if format == "q4":
+        rows, columns = codes.shape
+        padded = np.zeros((rows, zeros.shape[1] * group), np.int16)
+        padded[:, :columns] = codes
+        zeros = np.where(padded.reshape(rows, -1, group).max(axis=2) > 7, 7, 8).astype(np.int16)
+        codes = codes + np.repeat(zeros, group, axis=1)[:, :columns]
+    return Quantised(format, group, codes, zeros, mantissas.astype(np.int16), exponent)
 
 
 def scale_mantissas(scales, exponent: int | None = None) -> tuple[np.ndarray, int]:

@@ -4,6 +4,7 @@ Files of llama2.c are modules with `matches(head)` and `read(data, path)`; folde
 (safetensors, GGUF) have readers of their own, which leave the tensors in the file until they are sliced.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from host.checkpoint import foreign, gguf, huggingface, legacy, shards, versione
 from host.checkpoint.errors import CheckpointError
 from host.tokenizer import Tokenizer
 from spec.model import ModelConfig
+from spec.packing import Native
 
 __all__ = ["Checkpoint", "CheckpointError", "load"]
 
@@ -33,8 +35,7 @@ class Checkpoint:
     config: ModelConfig
     tensors: dict[str, np.ndarray]
     source: str                         #: name of the format
-    #: quantised formats: int8 codes [out][in], scales over the flattened codes, group size
-    groups: dict[str, tuple[np.ndarray, np.ndarray, int]] | None = None
+    groups: Mapping[str, Native] | None = None      #: codes and scales of matrices that the file holds quantised
     tokenizer: Tokenizer | None = None  #: if its file was given to ``load``
 
     @property

@@ -13,6 +13,7 @@ from host.checkpoint.fields import Fields
 from host.checkpoint.gguf_file import MAGIC, GgufFile, Stored
 from host.checkpoint.layout import check_shapes, config_from_fields, shapes
 from host.checkpoint.lazy import RawFile, Rows
+from spec.packing import Native
 
 TYPES = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K")
 EMBEDDING, CLASSIFIER, FINAL_NORM, ROPE_FACTORS = ("token_embd.weight", "output.weight", "output_norm.weight",
@@ -20,7 +21,8 @@ EMBEDDING, CLASSIFIER, FINAL_NORM, ROPE_FACTORS = ("token_embd.weight", "output.
 # wq and wk are in llama2.c's order already: the converter to GGUF has put them so.
 LAYER = {"attention_norm": "attn_norm", "wq": "attn_q", "wk": "attn_k", "wv": "attn_v", "wo": "attn_output",
          "ffn_norm": "ffn_norm", "w1": "ffn_gate", "w2": "ffn_down", "w3": "ffn_up"}
-Q8_0_GROUP, Q8_0_BYTES = 32, 34     #: a float16 scale, then 32 codes
+NATIVE_GROUP = 32
+NATIVE_BYTES = {"Q8_0": 34, "Q4_0": 18}     #: a float16 scale, then 32 codes
 
 
 def matches(head: bytes) -> bool:
@@ -28,7 +30,7 @@ def matches(head: bytes) -> bool:
 
 
 def read(data, path: Path):
-    """Config, tensors still in the file, and the groups of those in Q8_0."""
+    """Config, tensors still in the file, and the groups of those in Q8_0 and Q4_0."""
     file = GgufFile.open(path)
     architecture = file.value("general.architecture")
     if architecture != "llama":
@@ -51,7 +53,7 @@ def read(data, path: Path):
         if stored is None:
             raise CheckpointError(f"{path}: tensor {names[name]} is missing: copy or download the file again")
         tensors[name] = _rows(name, stored, raw)
-        if stored.type == "Q8_0":
+        if stored.type in NATIVE_BYTES:
             native[name] = stored
     check_shapes(config, tensors, path)
     return f"GGUF {_types(file)}", config, tensors, Groups(native, raw) if native else None
@@ -128,14 +130,15 @@ def _rows(name: str, stored: Stored, raw: RawFile) -> Rows:
 
 
 class Groups(Mapping):
-    """Native int8 groups by tensor: (codes, scales, 32), both sliced by rows; what does not fit int8 is not in it."""
+    """The groups of 32 in which the file holds tensors of Q8_0 and Q4_0, sliced by rows."""
 
     def __init__(self, stored: dict[str, Stored], raw: RawFile):
         self._stored, self._raw = stored, raw
 
-    def __getitem__(self, name: str):
+    def __getitem__(self, name: str) -> Native:
         stored = self._stored[name]
-        return _Part(stored, self._raw, codes=True), _Part(stored, self._raw, codes=False), Q8_0_GROUP
+        return Native(_Part(stored, self._raw, codes=True), _Part(stored, self._raw, codes=False), NATIVE_GROUP,
+                      {"Q8_0": "q8", "Q4_0": "q4"}[stored.type])
 
     def __iter__(self):
         return iter(self._stored)
@@ -145,24 +148,27 @@ class Groups(Mapping):
 
 
 class _Part:
-    """The codes, int8 [out][in], or the scales, float32 [out][groups], of a tensor in Q8_0."""
+    """The codes, int8 [out][in], or the scales, float32 [out][groups], of a tensor in Q8_0 or Q4_0."""
 
     def __init__(self, stored: Stored, raw: RawFile, *, codes: bool):
         self._stored, self._raw, self._codes = stored, raw, codes
         rows, columns = stored.shape
-        self.shape = (rows, columns if codes else columns // Q8_0_GROUP)
+        self.shape = (rows, columns if codes else columns // NATIVE_GROUP)
 
     def __getitem__(self, rows: slice) -> np.ndarray:
         start, stop, _ = rows.indices(self.shape[0])
         data = self._raw.read(self._stored.offset_bytes + start * self._stored.row_bytes,
-                              (stop - start) * self._stored.row_bytes).reshape(-1, Q8_0_BYTES)
+                              (stop - start) * self._stored.row_bytes).reshape(-1, NATIVE_BYTES[self._stored.type])
         scales = np.ascontiguousarray(data[:, :2]).view("<f2").astype(np.float32)
         if not np.isfinite(scales).all():
             raise CheckpointError(f"{self._raw.path}: a scale is no number: copy or download the file again")
         if not self._codes:
             return np.abs(scales).reshape(stop - start, -1)
-        # A negative scale, which nobody writes, turns its codes over; -128 has no opposite and saturates.
-        codes = np.maximum(data[:, 2:].view(np.int8), -127)
+        if self._stored.type == "Q4_0":         # low nibbles, then high ones; 8 is zero
+            codes = np.concatenate([data[:, 2:] & 15, data[:, 2:] >> 4], axis=1).astype(np.int8) - np.int8(8)
+        else:                                   # -128, which nobody writes, has no opposite and saturates
+            codes = np.maximum(data[:, 2:].view(np.int8), -127)
+        # A negative scale turns its codes over: in Q4_0 half of them are.
         return np.where(scales < 0, -codes, codes).reshape(stop - start, -1)
 
 

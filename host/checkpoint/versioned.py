@@ -8,6 +8,7 @@ import numpy as np
 from host.checkpoint.errors import CheckpointError
 from host.checkpoint.layout import MATRICES, NORMS, check_size, config_from_header, count, in_order, shapes
 from host.checkpoint.lazy import FlatGroups, RawFile, float_rows
+from spec.packing import Native
 
 MAGIC = 0x616B3432
 HEADER_BYTES = 256
@@ -70,7 +71,7 @@ def _read_groups(data, config, group_size, path):
         offset += 4 * len(scales)
         weights = FlatGroups(name, path, codes, scales, group_size)
         tensors[name] = weights.reshape(sizes[name])
-        groups[name] = (codes.reshape(sizes[name]), scales, group_size)
+        groups[name] = Native(codes.reshape(sizes[name]), scales, group_size)
     return source, config, tensors, groups
 
 

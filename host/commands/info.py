@@ -33,8 +33,8 @@ def checkpoint_lines(path: Path) -> list[str]:
     source = checkpoint.load(path)
     files = [path] if path.is_file() else sorted(path.glob("*.safetensors"))
     size = sum(file.stat().st_size for file in files)
-    groups = sorted({group for _, _, group in (source.groups or {}).values()})
-    weights = f", int8 in groups of {', '.join(map(str, groups))}" if groups else ""
+    groups = sorted({f"{part.format} g{part.group}" for part in (source.groups or {}).values()})
+    weights = f", {' and '.join(groups)}" if groups else ""
     return [f"checkpoint  {path.name}: {source.source}, {quantity(size)}, {source.n_parameters:,} parameters{weights}",
             *shape_lines(source.config)]
 

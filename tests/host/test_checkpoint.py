@@ -68,7 +68,7 @@ def test_v2_gives_native_groups_and_their_values(read, config, group_size):
     assert checkpoint.config == config and checkpoint.source == "llama2.c v2"
     assert checkpoint.tensors.keys() == tensors.keys()
     assert checkpoint.groups.keys() == {name for name, tensor in tensors.items() if tensor.ndim == 2}
-    for name, (codes, scales, size) in checkpoint.groups.items():
+    for name, (codes, scales, size, _) in checkpoint.groups.items():
         assert codes.dtype == np.int8 and codes.shape == tensors[name].shape and size == group_size
         assert scales.dtype == np.float32 and scales.flags.aligned and len(scales) * size == codes.size
         values = (codes.ravel() * np.repeat(scales, size)).reshape(codes.shape)
@@ -91,7 +91,7 @@ def test_v2_groups_may_span_rows(read):
 def test_v2_rounds_half_to_even(read):
     tensors = random_tensors(SMALL)
     tensors["layers.1.wq"][0, :4] = [127.0, 0.5, 1.5, -2.5]
-    codes, scales, _ = read(pack_v2(SMALL, tensors, 4)).groups["layers.1.wq"]
+    codes, scales, *_ = read(pack_v2(SMALL, tensors, 4)).groups["layers.1.wq"]
     assert codes[0, :4].tolist() == [127, 0, 2, -2] and scales[0] == 1.0
 
 

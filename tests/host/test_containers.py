@@ -303,7 +303,7 @@ def test_a_negative_scale_of_q8_0_turns_its_codes_over(tmp_path):
     data["layers.0.wv"].reshape(-1, 34)[::3, 1] |= 0x80
     values["layers.0.wv"] = dequantize(data["layers.0.wv"], GGMLQuantizationType.Q8_0)
     checkpoint = load(write_gguf(tmp_path / "model.gguf", CONFIG, values, "Q8_0", blocks=data.get))
-    codes, scales, _ = checkpoint.groups["layers.0.wv"]
+    codes, scales, *_ = checkpoint.groups["layers.0.wv"]
     again = codes[:].reshape(-1, 32) * scales[:].reshape(-1, 1)
     assert (scales[:] >= 0).all() and np.abs(again.reshape(32, 32) - values["layers.0.wv"]).max() <= scales[:].max()
 

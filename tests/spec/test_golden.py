@@ -9,11 +9,9 @@ from bench.accuracy import dequantised, log_softmax
 from host import checkpoint
 from host.tokenizer import Tokenizer
 from spec import packing
-from spec.golden import Golden
 from spec.image import Image, ImageError, build, weights
 from spec.attention import Cache, attend_block
 from spec.golden import Golden, Matrix, attend, quantise_vector
-from spec.image import Image, ImageError, build
 from spec.model import ModelConfig
 from spec.reference import Reference
 from tests.accel.decoder import random_image
