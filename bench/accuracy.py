@@ -2,25 +2,38 @@
 
 Two comparisons, on the evaluation stories, BOS per story, teacher-forced: golden against float32 on the *same quantised
 weights* (KL divergence: what the integer datapath costs) and golden against float32 on the checkpoint's own weights
-(perplexity: what the format costs). Without ``../shared`` the committed stories of bench/stories.txt are used.
+(perplexity: what the format costs). q4 and mixed are calibrated on other stories, as the command line's --calibrate does it.
+Without ``../shared`` the committed stories of bench/stories.txt are read, and nothing is calibrated.
 """
 import argparse
 import json
+import time
 from pathlib import Path
 
 import numpy as np
 
-from host import checkpoint
+from host import checkpoint, corpus
+from host.evaluation import Score, dequantised, golden_logits, log_softmax, row
+from host.progress import Progress
+from host.quantisation import Recipe, plan
 from host.tokenizer import Tokenizer
 from spec import image as image_module
 from spec.golden import Golden
-from spec.image import Image, Kind
-from spec.numerics import ROW_FRACTION
+from spec.image import Format, Image, Kind
 from spec.reference import Reference
+from spec.traffic import TARGETS
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared"
-NAMES = {Kind.WQ: "wq", Kind.WK: "wk", Kind.WV: "wv", Kind.WO: "wo", Kind.W2: "w2"}
+CALIBRATION = SHARED / "corpus" / "calib_stories.txt"
+TARGET = "arty"
+MODELS = [(SHARED / "models" / "stories260K.bin", SHARED / "models" / "tok512.bin"),
+          (ROOT / "models" / "stories.bin", ROOT / "models" / "stories.tokenizer.bin")]
+#: What --format and its companions say, by name of the row.
+RECIPES = {"q8": Recipe("q8"), "q4, rounded to nearest, embedding too": Recipe("q4", embedding="q4"),
+           "q4, rounded to nearest": Recipe("q4"), "q4, calibrated": Recipe("q4", calibrate=CALIBRATION),
+           "mixed, calibrated, 5.5 bits": Recipe("mixed", calibrate=CALIBRATION, budget="5.5bits"),
+           "mixed, calibrated, 6 bits": Recipe("mixed", calibrate=CALIBRATION)}
 
 
 def text_path() -> Path:
@@ -29,75 +42,36 @@ def text_path() -> Path:
     return path if path.exists() else ROOT / "bench" / "stories.txt"
 
 
-def stories(limit: int) -> list[str]:
+def stories(limit: int | None) -> list[str]:
     """The evaluation stories, ``limit`` of them at most."""
-    path = text_path()
-    texts = [t.strip() for t in path.read_text().split("<|endoftext|>")]
-    return [t for t in texts if t][:limit]
+    return corpus.stories(text_path())[:limit]
 
 
-def dequantised(image: Image, tensors) -> dict:
-    """The image's own weights as float32, under the checkpoint's names; gains too."""
-    out = dict(tensors)
-    gains = []
-    for e in image.entries:
-        if e.kind == Kind.GAIN:
-            gains.append((image.gain(e) * 2.0 ** e.exponent / np.sqrt(image.config.dim)).astype(np.float32))
-            continue
-        real = image.tensor(e).real()
-        if e.kind in NAMES:
-            out[f"layers.{e.layer}.{NAMES[e.kind]}"] = real
-        elif e.kind == Kind.W13:
-            out[f"layers.{e.layer}.w1"], out[f"layers.{e.layer}.w3"] = real[0::2], real[1::2]
-        else:
-            out["classifier" if e.kind == Kind.CLASSIFIER and not image.config.tied else "embedding"] = real
-    for i in range(image.config.n_layers):
-        out[f"layers.{i}.attention_norm"], out[f"layers.{i}.ffn_norm"] = gains[2 * i], gains[2 * i + 1]
-    out["final_norm"] = gains[-1]
-    return out
-
-
-def log_softmax(x):
-    x = np.asarray(x, np.float64)
-    x = x - x.max(axis=-1, keepdims=True)
-    return x - np.log(np.exp(x).sum(axis=-1, keepdims=True))
-
-
-def golden_logits(golden: Golden, ids) -> np.ndarray:
-    """Teacher-forced logits of every position."""
-    return np.stack([golden.step(t, p).values for p, t in enumerate(ids)]) / 2.0 ** ROW_FRACTION
-
-
-def measure(path: Path, tokenizer_path: Path, format: str, limit: int) -> dict:
-    """Perplexities, divergence and greedy agreement of one checkpoint in one format."""
-    source = checkpoint.load(path)
+def measure(path: Path, tokenizer_path: Path, name: str, limit: int | None, progress: Progress = Progress.silent) -> dict:
+    """One model in the format of a row: perplexities, divergences, greedy agreement, size and foretold speed."""
+    recipe, source = RECIPES[name], checkpoint.load(path)
     tokenizer = Tokenizer.load(tokenizer_path, source.config.vocab_size)
-    image = Image.parse(image_module.build(source.config, source.tensors, format=format, groups=source.groups))
-    float32 = Reference(source.config, source.tensors)
-    same = Reference(source.config, dequantised(image, source.tensors))
-    golden = Golden(image)
-    nats = {"float32": 0.0, "golden": 0.0}
-    kl, worst, agree, tokens, characters = 0.0, 0.0, 0, 0, 0
-    for text in stories(limit):
-        ids = tokenizer.encode(text)[:source.config.seq_len]
-        following = np.arange(len(ids) - 1), np.array(ids[1:])
-        rows = golden_logits(golden, ids)[:-1]
-        ours, theirs = log_softmax(rows), log_softmax(same.logits(ids)[:-1])
-        exact = log_softmax(float32.logits(ids)[:-1])
-        divergence = (np.exp(theirs) * (theirs - ours)).sum(axis=1)
-        kl, worst = kl + divergence.sum(), max(worst, float(divergence.max()))
-        agree += int((ours.argmax(axis=1) == exact.argmax(axis=1)).sum())
-        nats["float32"] -= exact[following].sum()
-        nats["golden"] -= ours[following].sum()
-        tokens, characters = tokens + len(ids) - 1, characters + len(text.encode())
-    perplexity = {k: float(np.exp(v / tokens)) for k, v in nats.items()}
-    result = {"model": path.name, "format": format, "text": text_path().name, "tokens": tokens,
-              "perplexity_float32": perplexity["float32"], "perplexity_golden": perplexity["golden"],
-              "delta_percent": 100 * (perplexity["golden"] / perplexity["float32"] - 1),
-              "bits_per_byte_float32": nats["float32"] / np.log(2) / characters,
-              "bits_per_byte_golden": nats["golden"] / np.log(2) / characters,
-              "kl_same_weights": kl / tokens, "kl_same_weights_worst": worst, "top1_agreement": agree / tokens,
-              "bits_per_weight": 8 * image.header["payload_bytes"] / sum(t.size for t in source.tensors.values()),
+    start_s = time.monotonic()
+    formats = plan(recipe, source, tokenizer, progress=progress)
+    image = Image.parse(image_module.build(source.config, source.tensors, groups=source.groups, plan=formats))
+    conversion_s = time.monotonic() - start_s
+    exact, same, golden = Reference(source.config, source.tensors), Reference(source.config, dequantised(image)), Golden(image)
+    own, ours, integers = Score(), Score(), Score()
+    start_s = time.monotonic()
+    for ids in corpus.encoded(stories(limit), tokenizer, source.config.seq_len):
+        rows, theirs = log_softmax(golden_logits(golden, ids)), log_softmax(exact.logits(ids))
+        own.add(ids, theirs)
+        ours.add(ids, rows, theirs)
+        integers.add(ids, rows, log_softmax(same.logits(ids)))
+    characters = sum(len(text.encode()) for text in stories(limit))
+    result = {"model": path.name, "format": name, "text": text_path().name, "recipe": {"format": recipe.format, "embedding": recipe.embedding,
+              "budget": recipe.budget, "calibrate": recipe.calibrate and recipe.calibrate.name},
+              **row(image, ours, own, TARGETS[TARGET]), "target": TARGET,
+              "bits_per_byte_float32": own.nats / np.log(2) / characters, "bits_per_byte": ours.nats / np.log(2) / characters,
+              "kl_same_weights": integers.kl, "kl_same_weights_worst": integers.worst,
+              "conversion_seconds": round(conversion_s, 1), "evaluation_seconds": round(time.monotonic() - start_s, 1),
+              "q8_matrices": [f"{e.kind.name.lower()}.{e.layer}" for e in image.entries
+                              if e.kind != Kind.GAIN and e.format == Format.Q8] if recipe.format == "mixed" else None,
               "flags": sorted(golden.flags.raised)}
     expected = SHARED / "models" / "expected.json"
     if expected.exists() and path.name == "stories260K.bin":
@@ -118,25 +92,24 @@ def greedy_agreement(golden: Golden, record) -> dict:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--stories", type=int, default=30)
+    parser.add_argument("--stories", type=int, default=None, help="the first N only")
     parser.add_argument("--json", type=Path, default=ROOT / "bench" / "results" / "accuracy.json")
     args = parser.parse_args()
-    models = [(SHARED / "models" / "stories260K.bin", SHARED / "models" / "tok512.bin"),
-              (ROOT / "models" / "stories.bin", ROOT / "models" / "stories.tokenizer.bin")]
     rows = []
-    for path, tokenizer in models:
-        for format in ("q8", "q4"):
-            if not path.exists():
-                print(f"{path.name}: not there, left out")
+    for path, tokenizer in MODELS:
+        for name, recipe in RECIPES.items():
+            if missing := [needed for needed in (path, tokenizer, recipe.calibrate) if needed and not needed.exists()]:
+                print(f"{path.name} {name}: left out, {missing[0]} is not there")
                 continue
-            rows.append(measure(path, tokenizer, format, args.stories))
+            rows.append(measure(path, tokenizer, name, args.stories, Progress.stderr()))
             r = rows[-1]
-            print(f"{r['model']} {format}: perplexity {r['perplexity_float32']:.4f} -> {r['perplexity_golden']:.4f} "
-                  f"({r['delta_percent']:+.3f} %), KL on the same weights {r['kl_same_weights']:.1e}, "
-                  f"top-1 {r['top1_agreement']:.4f}, {r['bits_per_byte_float32']:.4f} bits per byte", flush=True)
+            print(f"{path.name} {name}: perplexity {r['perplexity_float32']:.4f} -> {r['perplexity']:.4f} "
+                  f"({r['delta_percent']:+.3f} %), KL {r['kl']:.1e}, on the same weights {r['kl_same_weights']:.1e}, top-1 {r['top1']:.4f}, "
+                  f"{r['bits_per_weight']:.2f} bits", flush=True)
             for g in r.get("expected_greedy", ()):
                 print(f"    greedy {g['prompt'][:32]!r}: {g['equal_tokens']} of {g['of']} tokens equal float32's")
-    args.json.write_text(json.dumps({"command": "python -m bench.accuracy", "rows": rows}, indent=1) + "\n")
+    command = "python -m bench.accuracy" + (f" --stories {args.stories}" if args.stories else "")
+    args.json.write_text(json.dumps({"command": command, "rows": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -91,11 +91,11 @@ def machines_table():
 
 def accuracy_table():
     result = json.loads((RESULTS/"accuracy.json").read_text())
-    rows = [(r["model"], r["format"], f"{r['bits_per_weight']:.2f}", f"{r['perplexity_float32']:.4f}",
-             f"{r['perplexity_golden']:.4f}", f"{r['delta_percent']:+.3f} %", f"{r['kl_same_weights']:.1e}",
-             f"{100*r['top1_agreement']:.1f} %") for r in result["rows"]]
-    return table(("Model", "Format", "Bits per weight", "Perplexity float32", "Perplexity golden", "Change",
-                  "KL, same weights", "Top-1 agreement"), rows)
+    rows = [(r["model"], r["format"], f"{r['bits_per_weight']:.2f}", f"{r['perplexity_float32']:.4f}", f"{r['perplexity']:.4f}",
+             f"{r['delta_percent']:+.2f} %", f"{r['kl']:.1e}", f"{100*r['top1']:.1f} %", f"{r['kl_same_weights']:.1e}")
+            for r in result["rows"]]
+    return table(("Model", "Format", "Bits per weight", "Perplexity float32", "Perplexity golden", "Change", "KL", "Top-1 agreement",
+                  "KL, same weights"), rows)
 
 
 def simulator_table():

@@ -8,19 +8,19 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-from host import checkpoint, jinja_template, vocabulary
+from host import checkpoint, jinja_template, quantisation, vocabulary
 from host.checkpoint import gguf
 from host.checkpoint.fields import read_json
 from host.checkpoint.gguf_file import GgufFile
 from host.errors import HostError
 from host.progress import Progress
+from host.quantisation import Recipe, plan
 from host.template import PLAIN, Template
 from host.tokenizer import Tokenizer, TokenizerError
 from spec import image as image_module
 from spec.image import MAGIC, Image
 from spec.model import ModelConfig
 
-FORMATS = ("q8", "q4")
 GROUPS = (32, 64)
 INPUT_SUFFIXES = (".safetensors", ".json", ".jinja", ".model")     #: of a folder, what a conversion depends on
 DEFAULT_MODEL = Path("models") / "stories.bin"
@@ -45,15 +45,19 @@ class Model:
 
     @classmethod
     def load(cls, path: str | Path, *, tokenizer: str | Path | None = None, format: str = "q8", group: int | None = None,
-             seq_len: int | None = None, template: str | None = None, progress: Progress = Progress.silent) -> "Model":
-        """Read an image, or prepare to convert a checkpoint; a conversion is kept in the cache for the next time."""
+             seq_len: int | None = None, template: str | None = None, progress: Progress = Progress.silent,
+             **quantisation) -> "Model":
+        """Read an image, or prepare to convert a checkpoint; a conversion is kept in the cache for the next time.
+
+        ``quantisation`` is for :class:`host.quantisation.Recipe`.
+        """
         path = Path(path)
         if is_image(path):
             model = cls(map_file(path), path, template_text=template)
             if tokenizer is not None:
                 model.tokenizer_file = Tokenizer.load(tokenizer, model.config.vocab_size)
             return model
-        return cls(pending=Pending(path, tokenizer=tokenizer, format=format, group=group, seq_len=seq_len,
+        return cls(pending=Pending(path, tokenizer=tokenizer, recipe=Recipe(format, group, **quantisation), seq_len=seq_len,
                                    template=template, progress=progress))
 
     def _convert(self) -> None:
@@ -76,7 +80,12 @@ class Model:
         """Length of the image, or what it will be, but for its texts."""
         if self._data is not None:
             return len(self._data)
-        return image_module.payload_bytes(self.config, self._pending.format, self._pending.group)
+        return self._pending.recipe.expected_bytes(self.config)
+
+    @property
+    def source(self) -> checkpoint.Checkpoint | None:
+        """The checkpoint that it comes from; an image that was made before has none."""
+        return self._pending.source if self._pending else None
 
     @cached_property
     def image(self) -> Image:
@@ -110,21 +119,22 @@ class Model:
 class Pending:
     """A checkpoint that is going to be an image."""
 
-    def __init__(self, path: Path, *, tokenizer: str | Path | None, format: str, group: int | None, seq_len: int | None,
+    def __init__(self, path: Path, *, tokenizer: str | Path | None, recipe: Recipe, seq_len: int | None,
                  template: str | None, progress: Progress):
-        self.path, self.format, self.group, self.template, self.progress = path, format, group, template, progress
+        recipe.check()
+        self.path, self.recipe, self.template, self.progress = path, recipe, template, progress
         self.source = checkpoint.load(path)
         self.tokenizer = tokenizer or find_tokenizer(path, self.source.config.vocab_size)
-        self._options = format, group, seq_len, template
+        self._options = recipe, seq_len, template
         if seq_len is not None:
             self.source.config = _shorten(self.source.config, seq_len)
 
     def convert(self) -> tuple[bytes, Path | None]:
         """The image and the file that holds it, from the cache if it was made before."""
-        cached = cache_directory() / f"{_digest(self.path, self.tokenizer, *self._options)}.llm"
+        cached = cache_directory() / f"{_digest(self.path, self.tokenizer, self.recipe.calibrate, *self._options)}.llm"
         if not cached.exists():
-            write = lambda file: convert(self.source, self.path, file, tokenizer=self.tokenizer, format=self.format,
-                                         group=self.group, template=self.template, progress=self.progress)
+            write = lambda file: convert(self.source, self.path, file, tokenizer=self.tokenizer, recipe=self.recipe,
+                                         template=self.template, progress=self.progress)
             try:
                 cached.parent.mkdir(parents=True, exist_ok=True)
                 write_whole(cached, write)
@@ -135,14 +145,15 @@ class Pending:
         return map_file(cached), cached
 
 
-def convert(source: checkpoint.Checkpoint, path: Path, file, *, tokenizer: str | Path | None = None, format: str = "q8",
-            group: int | None = None, seq_len: int | None = None, template: str | None = None,
+def convert(source: checkpoint.Checkpoint, path: Path, file, *, tokenizer: str | Path | None = None,
+            recipe: Recipe = Recipe(), seq_len: int | None = None, template: str | None = None,
             progress: Progress = Progress.silent) -> None:
     """Write a checkpoint as a model image to an open file; ``path`` is where it came from."""
     if seq_len is not None:
         source.config = _shorten(source.config, seq_len)
     vocabulary = Tokenizer.load(tokenizer, source.config.vocab_size) if tokenizer else None
-    progress.note(f"converting {path.name} ({source.source}) to {format}"
+    progress.note(f"converting {path.name} ({source.source}) to {recipe.format}"
+                  + (f" for the text of {Path(recipe.calibrate).name}" if recipe.calibrate else "")
                   + (f" with {Path(tokenizer).name}" if tokenizer else ", without a tokenizer"))
     text = ""
     if template is not None or (template := find_template(path)):
@@ -153,8 +164,10 @@ def convert(source: checkpoint.Checkpoint, path: Path, file, *, tokenizer: str |
             chosen.resolved(vocabulary)         # complains now
     packed, total = vocabulary.pack() if vocabulary else b"", image_module.weights(source.config)
     try:
+        image_module.check(source.config)
+        formats = plan(recipe, source, vocabulary, progress=progress)
         with progress.bar("converting", total, "weights", patience_s=1.0) as bar:
-            image_module.write(file, source.config, source.tensors, format=format, group=group, groups=source.groups,
+            image_module.write(file, source.config, source.tensors, groups=source.groups, plan=formats,
                                tokenizer=packed, template=text, report=bar.update,
                                provenance=f"{path.name} ({source.source})")
     except checkpoint.CheckpointError:
@@ -284,15 +297,16 @@ def cache_directory() -> Path:
     return Path(base) / "llama2-host"
 
 
-def _digest(path: Path, tokenizer: str | Path | None, *options) -> str:
+def _digest(path: Path, tokenizer: str | Path | None, text: Path | None, *options) -> str:
     """Names a conversion by everything it depends on, the converter's own sources included."""
     digest = hashlib.sha256(repr(options).encode())
     inputs = sorted(p for p in path.iterdir() if p.suffix in INPUT_SUFFIXES) if path.is_dir() else [path]
     if not path.is_dir() and path.suffix == ".safetensors":
         inputs += sorted(p for p in path.parent.iterdir() if p.suffix in INPUT_SUFFIXES and p != path)
     sources = [*Path(image_module.__file__).parent.glob("*.py"), *Path(__file__).parent.glob("*.py"),
-               *Path(checkpoint.__file__).parent.glob("*.py")]
-    for file in [*inputs, *([Path(tokenizer)] if tokenizer and not Path(tokenizer).is_dir() else []), *sorted(sources)]:
+               *Path(checkpoint.__file__).parent.glob("*.py"), *Path(quantisation.__file__).parent.glob("*.py")]
+    named = [Path(file) for file in (tokenizer, text) if file and not Path(file).is_dir()]
+    for file in [*inputs, *named, *sorted(sources)]:
         digest.update(f"\0{file.name}\0".encode())
         with open(file, "rb") as content:
             while chunk := content.read(1 << 20):

@@ -132,22 +132,29 @@ def columns(config: ModelConfig, kind: Kind) -> int:
     return {Kind.WO: config.q_dim, Kind.W2: config.hidden_dim}.get(kind, config.dim)
 
 
-def _planned(choice, tensors, names, native):
+def _planned(choice, tensors, names, groups):
     """The pieces of a tensor that is quantised already, or in the format and group size chosen for it."""
     if isinstance(choice, Quantised):
         return [choice]
     format, group = choice
-    return _pieces(tensors, names, format, group or GROUP[format], native)
+    return _pieces(tensors, names, format, group or GROUP[format], groups)
 
 
-def _pieces(tensors, names, format: str, group: int, native):
+def quantised(tensors, names, format: str, group: int, groups=None) -> Quantised:
+    """A whole tensor of the image, as :func:`write` makes it of the named tensors of a checkpoint."""
+    pieces = list(_pieces(tensors, names, format, group, groups))
+    joined = (np.concatenate([getattr(piece, name) for piece in pieces]) for name in ("codes", "zeros", "mantissas"))
+    return Quantised(format, pieces[0].group, *joined, pieces[0].exponent)
+
+
+def _pieces(tensors, names, format: str, group: int, groups):
     """A tensor as Quantised pieces of consecutive rows, few enough at a time for any size of tensor to fit in memory.
 
     Where a tensor is made of several, their rows alternate.
     """
     step = _rows_at_a_time(tensors[names[0]].shape)
     rows = range(0, tensors[names[0]].shape[0], step)
-    held = _native(names, format, native)
+    held = native(names, format, groups)
     if held:
         codes, scales, size = [part.codes for part in held], [part.scales for part in held], held[0].group
         largest = max(float(np.max(part[a:a + step], initial=0)) for part in scales for a in rows)
@@ -169,9 +176,9 @@ def _rows_at_a_time(shape) -> int:
     return max((1 << 20) // shape[1] // packing.SUPERBLOCK, 1) * packing.SUPERBLOCK
 
 
-def _native(names, format, native):
+def native(names, format: str, groups) -> list[packing.Native] | None:
     """The parts of a tensor where the file holds them all in groups of one size and in this format."""
-    held = [native.get(name) if native else None for name in names]
+    held = [groups.get(name) if groups else None for name in names]
     held = [part.rowwise() if part and part.format == format else None for part in held]
     return held if None not in held and len({part.group for part in held}) == 1 else None
 

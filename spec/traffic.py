@@ -1,5 +1,6 @@
 """The beats that a token has to move through DRAM: what the roofline is reckoned from."""
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from spec.image import Entry, row_layout
 from spec.model import ModelConfig
@@ -23,3 +24,19 @@ def useful_beats(config: ModelConfig, entries: Sequence[Entry], position: int) -
     weights = sum(entry.beats for entry in entries) - (0 if config.tied else table.beats)
     row = row_beats(table.words, table.format.name.lower(), table.group)
     return weights + kv_beats(config, position + 1) + row
+
+
+@dataclass(frozen=True)
+class Target:
+    """A build whose speed is foretold: its clock, and the share of its beats per second that decoding gets."""
+    clock_hz: int
+    share: float        #: measured: see docs/performance.md
+
+
+#: The Arty's DRAM at 100 MHz 1:4, one beat a cycle; the share that stories260K reached on the simulated SoC.
+TARGETS = {"arty": Target(100_000_000, 0.825)}
+
+
+def tokens_per_second(config: ModelConfig, entries: Sequence[Entry], position: int, target: Target) -> float:
+    """Foretold rate of decoding at ``position``: the beats it needs, at the rate at which they come."""
+    return target.clock_hz * target.share / useful_beats(config, entries, position)

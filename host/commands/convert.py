@@ -15,14 +15,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    progress = Progress.stderr()
+    progress, recipe = Progress.stderr(), options.recipe(args)
+    recipe.check()
     if is_image(args.checkpoint):
         raise ModelError(f"{args.checkpoint} is a model image already: convert takes a checkpoint")
     source = checkpoint.load(args.checkpoint)
     tokenizer = args.tokenizer or find_tokenizer(args.checkpoint, source.config.vocab_size)
     try:
         write_whole(args.output, lambda file: convert(source, args.checkpoint, file, tokenizer=tokenizer, progress=progress,
-                                                      **options.conversion(args)))
+                                                      recipe=recipe, seq_len=args.seq_len, template=options.template(args.template)))
     except OSError as error:
         raise ModelError(f"cannot write {args.output}: {error.strerror or error}") from error
     progress.note(f"wrote {args.output}, {quantity(args.output.stat().st_size)}")

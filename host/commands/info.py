@@ -3,10 +3,10 @@ import argparse
 from pathlib import Path
 
 from host import checkpoint
+from host.commands import options
 from host.fit import kv_bytes
 from host.model import Model, is_image
 from host.progress import quantity
-from spec.image import Kind
 from spec.model import ModelConfig
 
 
@@ -43,16 +43,10 @@ def image_lines(model: Model) -> list[str]:
     image = model.image
     tokenizer = model.tokenizer
     return [
-        f"image       {model.path.name}: {quantity(len(model.data))}, {weights(image)}, {len(image.entries)} tensors",
+        f"image       {model.path.name}: {quantity(len(model.data))}, {options.weights(image)}, {len(image.entries)} tensors",
         *shape_lines(image.config),
         f"tokenizer   {f'{tokenizer.vocab_size} entries' if tokenizer else 'none'}",
         f"template    {model.template.name}",
         f"provenance  {image.provenance or 'none'}",
         f"CRC         header {model.header_crc:#010x}, tensors {model.payload_crc:#010x}",
     ]
-
-
-def weights(image) -> str:
-    """The formats and group sizes that occur."""
-    found = {f"{entry.format.name.lower()} g{entry.group}" for entry in image.entries if entry.kind != Kind.GAIN}
-    return " and ".join(sorted(found))

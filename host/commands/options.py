@@ -8,9 +8,13 @@ from host.connection import connect
 from host.errors import HostError
 from host.generation import Sampling
 from host.link import trace_to_stderr
-from host.model import FORMATS, GROUPS
+from host.model import GROUPS, Model
 from host.progress import Progress
+from host.quantisation import FORMATS, MATRIX_FORMATS, Recipe
+from host.tokenizer import Tokenizer
 from host.transport import DEFAULT_BAUD
+from spec.image import Image, Kind
+from spec.traffic import TARGETS
 
 
 def add_device(parser: argparse.ArgumentParser, *, local: bool = True) -> None:
@@ -25,21 +29,49 @@ def add_device(parser: argparse.ArgumentParser, *, local: bool = True) -> None:
     group.add_argument("--trace", action="store_true", help="show every frame with its time and opcode on stderr")
 
 
-def add_conversion(parser: argparse.ArgumentParser) -> None:
+def add_conversion(parser: argparse.ArgumentParser, *, formats: bool = False) -> None:
+    """``formats``: --format takes several."""
     group = parser.add_argument_group("conversion of a checkpoint")
     group.add_argument("-z", "--tokenizer", type=Path, metavar="FILE", help="tokenizer.bin, .model, "
                        "tokenizer.json, a GGUF file or a folder (default: the image's, or one that lies beside the checkpoint)")
-    group.add_argument("--format", choices=FORMATS, default="q8", help="weights (default %(default)s)")
+    if formats:
+        group.add_argument("--format", choices=FORMATS, nargs="+", help="weights (default: q8 and q4; mixed too with --calibrate)")
+    else:
+        group.add_argument("--format", choices=FORMATS, default="q8", help="weights; mixed is q4 with q8 where it helps most "
+                           "(default %(default)s)")
+    group.add_argument("--calibrate", type=Path, metavar="FILE", help="round q4 for this text, like those that the model will write")
+    group.add_argument("--embedding", choices=MATRIX_FORMATS, default="q8", help="embedding and classifier in q4 and mixed "
+                       "(default %(default)s)")
+    group.add_argument("--budget", metavar="AMOUNT", help="of mixed: 4MB, 3.5MiB, 5.5bits a weight or 500tok/s (default 6bits)")
     group.add_argument("--group", type=int, choices=GROUPS, help="weights that share a scale (default: the checkpoint's, or the format's)")
     group.add_argument("--seq-len", type=int, metavar="N", help="shorten the context, and so the K/V cache")
     group.add_argument("--template", help="chat template: plain, llama2, chatml, or a file with Jinja or JSON (see "
                        "docs/host.md; default: the one that the model brings along)")
 
 
-def add_model(parser: argparse.ArgumentParser, *, required: bool = False) -> None:
+def add_model(parser: argparse.ArgumentParser, *, required: bool = False, formats: bool = False) -> None:
     parser.add_argument("--model", type=Path, metavar="FILE", required=required, help="an image (.llm) or a checkpoint, converted "
                         "on the way (default: the device's own; with --sim and --golden the project's)")
-    add_conversion(parser)
+    add_conversion(parser, formats=formats)
+
+
+def add_text(parser: argparse.ArgumentParser) -> None:
+    """What an evaluation reads, and how it is told."""
+    parser.add_argument("--text", type=Path, required=True, metavar="FILE", help="a text, or several with <|endoftext|> between them")
+    parser.add_argument("--target", choices=TARGETS, default=next(iter(TARGETS)), help="whose speed is predicted (default %(default)s)")
+    parser.add_argument("--json", action="store_true", help="for a program")
+
+
+def require_tokenizer(model: Model) -> Tokenizer:
+    if model.tokenizer is None:
+        raise HostError("the model has no tokenizer: name it with --tokenizer")
+    return model.tokenizer
+
+
+def weights(image: Image) -> str:
+    """The formats and group sizes that occur."""
+    found = {f"{entry.format.name.lower()} g{entry.group}" for entry in image.entries if entry.kind != Kind.GAIN}
+    return " and ".join(sorted(found))
 
 
 def add_sampling(parser: argparse.ArgumentParser) -> None:
@@ -65,7 +97,12 @@ def sampling(args: argparse.Namespace) -> dict:
 
 
 def conversion(args: argparse.Namespace) -> dict:
-    return {"format": args.format, "group": args.group, "seq_len": args.seq_len, "template": template(args.template)}
+    return {"format": args.format, "group": args.group, "seq_len": args.seq_len, "template": template(args.template),
+            "calibrate": args.calibrate, "embedding": args.embedding, "budget": args.budget}
+
+
+def recipe(args: argparse.Namespace) -> Recipe:
+    return Recipe(args.format, args.group, args.embedding, args.calibrate, args.budget)
 
 
 def template(named: str | None) -> str | None:

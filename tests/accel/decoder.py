@@ -12,7 +12,7 @@ from tests.accel.streams import simulate
 KV_BASE = 1 << 16       #: beats; every test image is smaller
 
 
-def random_image(config: ModelConfig, seed=0, format="q8", group=None) -> Image:
+def random_image(config: ModelConfig, seed=0, format="q8", group=None, plan=None) -> Image:
     """A model of random weights that behaves like a trained one: norms near 1, a few outliers."""
     rng = np.random.default_rng(seed)
     c, t = config, {}
@@ -30,7 +30,7 @@ def random_image(config: ModelConfig, seed=0, format="q8", group=None) -> Image:
     t["final_norm"] = np.ones(c.dim, np.float32)
     if not c.tied:
         t["classifier"] = matrix(c.vocab_size, c.dim)
-    return Image.parse(image_module.build(config, t, format=format, group=group))
+    return Image.parse(image_module.build(config, t, format=format, group=group, plan=plan))
 
 
 def program(image: Image, tokens, position, *, argmax=False, classify=True, keep=0, dump=0):

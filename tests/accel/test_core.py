@@ -5,7 +5,7 @@ import pytest
 
 from accel.core import Core
 from spec.golden import Golden
-from spec.image import row_layout
+from spec.image import Format, Kind, order, row_layout
 from spec.model import ModelConfig
 from spec.registers import Counter, Opcode, Phase, Window
 from tests.accel.decoder import KV_BASE, program, random_image, run
@@ -54,6 +54,17 @@ def check(image, tokens, *, columns=1, split=None, **dram):
     ("q8", 64, {}), ("q4", 32, {}), ("q8", 32, dict(stall=0.6, latency=30)), ("q4", 64, dict(write_stall=0.97))])
 def test_decodes(format, group, stalls):
     check(random_image(config(), 1, format, group), [3, 7] if stalls else [3, 7, 1], **stalls)
+
+
+def test_every_matrix_in_a_format_of_its_own():
+    """As a mixed image has them: neighbours that differ in format and group size, a q8 embedding before q4 layers."""
+    choices = [("q8", 64), ("q4", 32), ("q8", 32), ("q4", 64)]
+    slots = [(kind, layer) for kind, layer, _ in order(config()) if kind != Kind.GAIN]
+    plan = {slot: choices[i % 4] for i, slot in enumerate(slots)} | {(Kind.CLASSIFIER, 0): ("q8", 64)}
+    image = random_image(config(), 8, "q4", plan=plan)
+    assert {(e.format, e.group) for e in image.entries if e.kind != Kind.GAIN} == {
+        (Format.Q8, 64), (Format.Q4, 32), (Format.Q8, 32), (Format.Q4, 64)}
+    check(image, [3, 7, 1])
 
 
 @pytest.mark.parametrize("shape", [

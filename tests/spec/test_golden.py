@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.accuracy import dequantised, log_softmax
 from host import checkpoint
+from host.evaluation import dequantised, golden_logits, log_softmax
 from host.tokenizer import Tokenizer
 from spec import packing
-from spec.image import Image, ImageError, build, weights
 from spec.attention import Cache, attend_block
 from spec.golden import Golden, Matrix, attend, quantise_vector
+from spec.image import Image, ImageError, build, weights
 from spec.model import ModelConfig
 from spec.reference import Reference
 from tests.accel.decoder import random_image
@@ -30,7 +30,7 @@ def test_kl_on_the_same_weights(format):
     tokens = Tokenizer.load(MODELS / "stories.tokenizer.bin", source.config.vocab_size).encode(TEXT)
     image = Image.parse(build(source.config, source.tensors, format=format))
     golden = Golden(image)
-    ours = log_softmax(np.stack([golden.step(t, p).values for p, t in enumerate(tokens)]) / 2.0 ** 18)
+    ours = log_softmax(golden_logits(golden, tokens))
     theirs = log_softmax(Reference(source.config, dequantised(image, source.tensors)).logits(tokens))
     assert len(tokens) > 40
     assert (np.exp(theirs) * (theirs - ours)).sum(axis=1).mean() < 1e-6

@@ -1,0 +1,37 @@
+"""Reads text for evaluation and calibration: stories with ``<|endoftext|>`` between them, or one text, as token sequences."""
+from collections.abc import Iterable
+from pathlib import Path
+
+from host.errors import HostError
+from host.tokenizer import Tokenizer
+
+SEPARATOR = "<|endoftext|>"
+
+
+def stories(path: Path) -> list[str]:
+    """The texts of a file, without what surrounds them."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise HostError(f"{path}: not UTF-8 at byte {error.start}: expected plain text") from None
+    except OSError as error:
+        raise HostError(f"cannot read {path}: {error.strerror or error}") from None
+    return [story for story in map(str.strip, text.split(SEPARATOR)) if story]
+
+
+def encoded(texts: Iterable[str], tokenizer: Tokenizer, seq_len: int) -> list[list[int]]:
+    """Token ids of every text, BOS first; what is longer than the context goes on in a further sequence, BOS first."""
+    out = []
+    for text in texts:
+        ids = tokenizer.encode(text)
+        first, step = ids[:1], seq_len - 1
+        out += [first + ids[at:at + step] for at in range(1, len(ids), step)]
+    return [ids for ids in out if len(ids) > 1]
+
+
+def sequences(path: Path, tokenizer: Tokenizer, seq_len: int) -> list[list[int]]:
+    """Both: at least one sequence, or an error."""
+    out = encoded(stories(path), tokenizer, seq_len)
+    if not out:
+        raise HostError(f"{path}: no text of two tokens or more: expected stories with {SEPARATOR} between them, or one text")
+    return out

@@ -1,0 +1,131 @@
+"""What the user asked for, q8, q4 or mixed, with calibration text and budget, as a plan for the image."""
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from host import corpus
+from host.checkpoint import Checkpoint
+from host.errors import HostError
+from host.progress import Progress, quantity
+from host.quantisation import calibration, sensitivity
+from host.quantisation.budget import Budget
+from host.quantisation.calibration import Slot
+from host.tokenizer import Tokenizer
+from spec import image
+from spec.image import Kind
+from spec.model import ModelConfig
+from spec.packing import Quantised
+
+FORMATS = ("q8", "q4", "mixed")
+MATRIX_FORMATS = ("q8", "q4")
+DEFAULT_BUDGET = "6bits"
+MAX_TOKENS = 1 << 16            #: of calibration text; more of it changes nothing
+MAX_SEQUENCE = 512              #: positions
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a checkpoint becomes codes.
+
+    format : q8; q4, where embedding and classifier keep ``embedding``; or mixed, q4 with as much q8 as ``budget`` allows.
+    calibrate : text that q4 is rounded for; without it q4 rounds to nearest, and mixed is refused.
+    budget : see :class:`host.quantisation.budget.Budget`.
+    """
+    format: str = "q8"
+    group: int | None = None
+    embedding: str = "q8"
+    calibrate: Path | None = None
+    budget: str | None = None
+
+    def check(self) -> None:
+        """Raise one line for what cannot be meant."""
+        if self.calibrate is not None and self.format == "q8":
+            raise HostError("--calibrate is for --format q4 and mixed: q8 is as good without")
+        if self.budget is not None and self.format != "mixed":
+            raise HostError(f"--budget is for --format mixed, not {self.format}")
+        if self.format == "mixed" and self.calibrate is None:
+            raise HostError("--format mixed needs --calibrate FILE: a text like those the model will write, to measure on it "
+                            "which matrices bear 4 bits")
+        if self.budget is not None:
+            Budget.parse(self.budget)
+
+    def formats(self) -> "Formats":
+        """The (format, group) of every matrix, before a budget is spent."""
+        return Formats("q8" if self.format == "q8" else "q4", self.group, self.embedding if self.format != "q8" else "q8")
+
+    def expected_bytes(self, config: ModelConfig) -> int:
+        """Length of the weight stream, before anything is converted; with a budget, all of it."""
+        least = image.payload_bytes(config, "q8", plan=self.formats().of(config))
+        if self.format != "mixed":
+            return least
+        return max(least, Budget.parse(self.budget or DEFAULT_BUDGET).stream_bytes(config))
+
+
+@dataclass(frozen=True)
+class Formats:
+    """One format for the layers' matrices, one for embedding and classifier."""
+    layers: str
+    group: int | None
+    table: str
+
+    def of(self, config: ModelConfig) -> dict[Slot, tuple[str, int]]:
+        """(format, group) of every matrix of the image."""
+        out = {}
+        for kind, layer, _ in image.order(config):
+            if kind != Kind.GAIN:
+                format = self.table if kind in (Kind.CLASSIFIER, Kind.EMBEDDING) else self.layers
+                out[kind, layer] = format, self.group or image.GROUP[format]
+        return out
+
+
+def plan(recipe: Recipe, source: Checkpoint, tokenizer: Tokenizer | None, *,
+         progress: Progress = Progress.silent) -> dict[Slot, tuple[str, int] | Quantised]:
+    """What :func:`spec.image.write` is to make of every matrix; calibrated ones are quantised already."""
+    recipe.check()
+    formats = recipe.formats().of(source.config)
+    if recipe.calibrate is None:
+        return formats
+    if tokenizer is None:
+        raise HostError("--calibrate needs the model's tokenizer: name it with --tokenizer")
+    texts = _texts(recipe.calibrate, tokenizer, source.config)
+    if recipe.format == "mixed":
+        formats = _spend(recipe, source, texts, formats, progress)
+    names = {(kind, layer): names for kind, layer, names in image.order(source.config)}
+
+    def given(slot: Slot) -> Quantised | None:
+        """A tensor that needs no calibration: in q8, the embedding's, or in q4 in the file."""
+        format, group = formats[slot]
+        table = slot[0] in (Kind.CLASSIFIER, Kind.EMBEDDING)
+        if format == "q8" or table or image.native(names[slot], format, source.groups):
+            return image.quantised(source.tensors, names[slot], format, group, source.groups)
+        return None
+    return formats | calibration.calibrated(source.config, source.tensors, texts, formats, given=given, progress=progress)
+
+
+def _texts(path: Path, tokenizer: Tokenizer, config: ModelConfig) -> list[list[int]]:
+    texts = corpus.sequences(path, tokenizer, min(config.seq_len, MAX_SEQUENCE))
+    total = sum(map(len, texts))
+    if total > MAX_TOKENS:                          # every so many-th, so that all of the file is heard
+        texts = texts[::-(-total // MAX_TOKENS)]
+    return texts
+
+
+def _spend(recipe, source, texts, formats: Mapping[Slot, tuple[str, int]], progress) -> dict[Slot, tuple[str, int]]:
+    """Raise matrices to q8, those first whose 4 bits cost most per byte saved, while the budget lasts."""
+    config, chosen = source.config, dict(formats)
+    limit = Budget.parse(recipe.budget or DEFAULT_BUDGET).stream_bytes(config)
+    used = image.payload_bytes(config, "q4", plan=chosen)
+    if used > limit:
+        raise HostError(f"--budget {recipe.budget or DEFAULT_BUDGET} is {quantity(limit)} of weights, all matrices in q4 with "
+                        f"the embedding in {recipe.embedding} take {quantity(used)}: allow more"
+                        + (", or add --embedding q4" if recipe.embedding != "q4" else ", or use a smaller model"))
+    better = ("q8", recipe.group or image.GROUP["q8"])
+    costs = sensitivity.costs(config, source.tensors, texts, chosen, progress=progress)
+    extra = {slot: image.tensor_bytes(config, slot[0], *better) - image.tensor_bytes(config, slot[0], *chosen[slot])
+             for slot in costs}
+    for slot in sorted(costs, key=lambda slot: -costs[slot] / extra[slot]):
+        if used + extra[slot] <= limit and costs[slot] > 0:
+            chosen[slot], used = better, used + extra[slot]
+    kept = [slot for slot, (format, _) in chosen.items() if format == "q4"]
+    progress.note(f"mixed: {len(chosen) - len(kept)} of {len(chosen)} matrices in q8, {quantity(used)} of {quantity(limit)}")
+    return chosen
