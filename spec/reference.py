@@ -4,7 +4,7 @@ Independent by intent: it imports numpy and the model's shape, and nothing that 
 
 # Ref: Touvron et al. 2023, Llama 2; Su et al. 2021, RoFormer; Zhang & Sennrich 2019, RMSNorm
 """
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -88,22 +88,28 @@ class Reference:
             x = self.block(layer, x, start)
         return self.classify(x)
 
-    def block(self, layer: int, x: np.ndarray, start: int = 0, observe: Callable = lambda name, inputs: None) -> np.ndarray:
-        """One layer's work on the residual stream [time, dim] of positions from ``start``.
+    def block(self, layer: int, x: np.ndarray, start: int = 0) -> np.ndarray:
+        """The residual stream [time, dim] of positions from ``start``, after one layer's work on it."""
+        *_, (_, _, x) = self.stages(layer, x, start)
+        return x
 
-        ``observe(name, inputs)`` sees what the matrices multiply: of wq (wk and wv too), wo, w1 (w3 too) and w2.
+    def stages(self, layer: int, x: np.ndarray, start: int = 0) -> Iterator[tuple[str, np.ndarray | None, np.ndarray]]:
+        """A layer step by step: (matrix, what it is going to multiply, residual stream).
+
+        Of wq (wk and wv too), wo, w1 (w3 too) and w2; in the end an empty name, None and the stream after the layer. A
+        matrix that is replaced in ``tensors`` before the next step counts at once.
         """
         weights, epsilon = lambda name: self.tensors[f"layers.{layer}.{name}"], self.config.norm_epsilon
         h = rmsnorm(x, weights("attention_norm"), epsilon)
-        observe("wq", h)
+        yield "wq", h, x
         h = self._attention(layer, h, start)
-        observe("wo", h)
+        yield "wo", h, x
         x = x + h @ weights("wo").T
         h = rmsnorm(x, weights("ffn_norm"), epsilon)
-        observe("w1", h)
+        yield "w1", h, x
         h = silu(h @ weights("w1").T) * (h @ weights("w3").T)
-        observe("w2", h)
-        return x + h @ weights("w2").T
+        yield "w2", h, x
+        yield "", None, x + h @ weights("w2").T
 
     def classify(self, x: np.ndarray) -> np.ndarray:
         """Logits [time, vocab] of the last layer's residual stream."""

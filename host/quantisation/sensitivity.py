@@ -7,51 +7,48 @@ from host.progress import Progress
 from host.quantisation import gptq
 from host.quantisation.calibration import DAMPING, NAMES, STAGES, Slot, rows_of
 from spec.model import ModelConfig
-from spec.reference import Reference
+from spec.reference import Reference, softmax
 
-MAX_TOKENS = 1 << 13        #: that are looked at; one in four of stories260K's calibration text ranks the same
+MAX_TOKENS = 1 << 12        #: that are looked at: an eighth of stories260K's calibration text ranks its matrices as all of it
+MAX_LOGITS = 1 << 25        #: and of them no more than their logits take 256 MiB, twice
 
 
 def costs(config: ModelConfig, tensors: Mapping[str, np.ndarray], texts: Sequence[Sequence[int]],
           formats: Mapping[Slot, tuple[str, int]], *, progress: Progress = Progress.silent) -> dict[Slot, float]:
     """Mean KL divergence in nats per token for every layer's matrix that ``formats`` has in q4, all others being float32."""
-    texts = texts[::-(-sum(map(len, texts)) // MAX_TOKENS)]
+    limit = max(min(MAX_TOKENS, MAX_LOGITS // config.vocab_size), 1)
+    texts = texts[::-(-sum(map(len, texts)) // limit)]
     model = Reference(config, tensors)
     streams = [model.tensors["embedding"][list(ids)] for ids in texts]
-    wanted = [_log_probabilities(model.logits(ids)) for ids in texts]
+    wanted = [(logits, softmax(logits)) for logits in map(model.logits, texts)]
     tokens = sum(map(len, texts))
     out = {}
     with progress.bar("measuring sensitivity", config.n_layers * len(NAMES), "matrices", patience_s=1.0) as bar:
         for layer in range(config.n_layers):
-            hessians, after = dict.fromkeys((stage for stage, _ in STAGES), 0), []
-            for x in streams:
-                inputs = {}
-                after.append(model.block(layer, x, 0, inputs.__setitem__))
-                for stage in hessians:
-                    hessians[stage] = hessians[stage] + inputs[stage].astype(np.float64).T @ inputs[stage].astype(np.float64)
-            for stage, kinds in STAGES:
+            runs = [model.stages(layer, x) for x in streams]
+            for kinds in STAGES.values():
+                inputs = [found.astype(np.float64) for _, found, _ in map(next, runs)]
+                hessian = sum(part.T @ part for part in inputs)
                 for kind in kinds:
                     format, group = formats[kind, layer]
                     if format == "q4":
-                        real = gptq.quantise(rows_of(tensors, kind, layer), hessians[stage], group=group, damping=DAMPING).real()
+                        real = gptq.quantise(rows_of(tensors, kind, layer), hessian, group=group, damping=DAMPING).real()
                         names = [f"layers.{layer}.{name}" for name in NAMES[kind]]
                         exact = {name: model.tensors[name] for name in names}
                         model.tensors.update((name, real[i::len(names)]) for i, name in enumerate(names))
-                        out[kind, layer] = sum(_divergence(model, layer, x, p) for x, p in zip(streams, wanted)) / tokens
+                        out[kind, layer] = sum(_divergence(model, layer, x, *pair) for x, pair in zip(streams, wanted)) / tokens
                         model.tensors.update(exact)
                     bar.update(bar.done + 1)
-            streams = after
+            streams = [x for _, _, x in map(next, runs)]
     return out
 
 
-def _divergence(model, layer, x, wanted):
-    """Summed over a text that enters ``layer`` as ``x``."""
+def _divergence(model, layer, x, logits, probabilities):
+    """KL divergence summed over a text that enters ``layer`` as ``x``."""
     for following in range(layer, model.config.n_layers):
         x = model.block(following, x)
-    return float((np.exp(wanted) * (wanted - _log_probabilities(model.classify(x)))).sum())
-
-
-def _log_probabilities(logits):
-    logits = logits.astype(np.float64)
-    logits -= logits.max(axis=-1, keepdims=True)
-    return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+    change = model.classify(x) - logits
+    # log(sum(p * exp(change))) - sum(p * change): no difference of large numbers, so float32 will do.
+    mean = np.einsum("tv,tv->t", probabilities, change)
+    rise = np.einsum("tv,tv->t", probabilities, np.expm1(change, out=change))
+    return float((np.log1p(rise.astype(np.float64)) - mean).sum())
