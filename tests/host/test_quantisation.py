@@ -67,6 +67,21 @@ def test_products_change_less_than_by_rounding_to_nearest(rows, columns, group):
     assert (back.real() == found.real()).all()
 
 
+def test_feeding_errors_forward_helps_and_blocks_change_nothing(monkeypatch):
+    rng = np.random.default_rng(6)
+    weights, inputs = rng.normal(size=(12, 60)), rng.normal(size=(300, 60)) @ rng.normal(size=(60, 60))
+    hessian = gptq.damped(inputs.T @ inputs, 0.01)
+    steps, zeros = np.full((12, 60), 0.4), np.full((12, 60), 8.0)
+    codes = {}
+    for block in (1, 7, 64):
+        monkeypatch.setattr(gptq, "BLOCK", block)
+        codes[block] = gptq._feed_forward(weights, hessian, steps, zeros)
+    assert (codes[1] == codes[64]).all() and (codes[7] == codes[64]).all()
+    nearest = np.clip(np.round(weights / steps) + zeros, 0, 15)
+    error = [np.square(inputs @ (weights - (q - zeros) * steps).T).sum() for q in (codes[64], nearest)]
+    assert error[0] < 0.6 * error[1]
+
+
 def test_a_sweep_never_makes_a_row_worse():
     rng = np.random.default_rng(2)
     weights, inputs = rng.normal(size=(9, 64)), rng.normal(size=(80, 64)) @ rng.normal(size=(64, 64))
