@@ -22,7 +22,7 @@ BOS = 1
 def measure(model, tokenizer, format: str, first: int, last: int, columns: int = sim.COLUMNS) -> dict:
     """Mean over the passes at positions ``first`` .. ``last - 1``, greedy, from BOS alone."""
     vsim = sim.build(columns=columns)
-    prepared = connect(golden=True, model=model, tokenizer=tokenizer, format=format).model
+    prepared = connect(golden=True, model=model, tokenizer=tokenizer, format=format, embedding=format).model
     image = prepared.path
     with Simulator(vsim, dram_image=image) as simulator:
         with connect(port=simulator.url, wait_s=60, model=image) as device:
@@ -49,7 +49,7 @@ def measure(model, tokenizer, format: str, first: int, last: int, columns: int =
 
 def against_software(result, model, tokenizer, format: str, count: int) -> None:
     """Add what ``count`` positions cost the CPU alone, and how many times the core's cycles that is at the same ones."""
-    prepared = connect(golden=True, model=model, tokenizer=tokenizer, format=format).model
+    prepared = connect(golden=True, model=model, tokenizer=tokenizer, format=format, embedding=format).model
     cycles = baseline.decode(prepared.path, Golden(prepared.image), count)
     first, last = result["positions"]
     common = range(max(first, 0), min(last, count))
@@ -69,7 +69,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", required=True)
     parser.add_argument("--tokenizer")
-    parser.add_argument("--format", choices=("q8", "q4"), default="q8")
+    parser.add_argument("--format", choices=("q8", "q4"), default="q8", help="of all matrices, the embedding too")
     parser.add_argument("--positions", default="0:64", help="A:B")
     parser.add_argument("--columns", type=int, default=sim.COLUMNS)
     parser.add_argument("--baseline", type=int, default=0, metavar="N",

@@ -127,7 +127,7 @@ def test_the_same_inputs_give_the_same_image(source, tokenizer, text):
     assert made(source, tokenizer, recipe).data == made(source, tokenizer, recipe).data
 
 
-@pytest.mark.parametrize("budget", ["5.5bits", "300kB", "2050tok/s"])
+@pytest.mark.parametrize("budget", ["5.5bits", "300kB", "2350tok/s"])
 def test_mixed_keeps_its_budget_and_uses_it(source, tokenizer, text, budget):
     image = made(source, tokenizer, Recipe("mixed", calibrate=text, budget=budget))
     limit = Budget.parse(budget).stream_bytes(source.config)

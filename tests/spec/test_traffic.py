@@ -1,11 +1,13 @@
 """The beats behind the roofline, reckoned by hand for stories260K's shape."""
+import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from spec.image import Format
 from spec.model import ModelConfig
-from spec.traffic import kv_beats, useful_beats
+from spec.traffic import TARGETS, Target, kv_beats, tokens_per_second, useful_beats
 
 CONFIG = ModelConfig(dim=64, hidden_dim=172, n_layers=5, n_heads=8, n_kv_heads=4, head_dim=8, vocab_size=512, seq_len=512)
 
@@ -22,3 +24,13 @@ def test_tensors_once_rows_read_and_written_and_one_embedding_row(tied, position
     table = SimpleNamespace(beats=2112, rows=512, words=4, group=64, format=Format.Q8)   # a row: 1 scale beat, 4 of codes
     entries = [SimpleNamespace(beats=100), table] + ([] if tied else [table])
     assert useful_beats(config, entries, position) == expected
+
+
+def test_foretold_speed_is_the_share_of_beats_that_was_measured():
+    """No target is promised more than a run on the simulated SoC got, nor much less."""
+    results = sorted((Path(__file__).parents[2] / "bench" / "results").glob("cycles-*.json"))
+    measured = min(json.loads(path.read_text())["roofline_percent"] for path in results)
+    assert 100 * TARGETS["arty"].share == pytest.approx(measured, abs=1)
+    table = SimpleNamespace(beats=2112, rows=512, words=4, group=64, format=Format.Q8)
+    beats = 100 + 2112 + 64 * 45 + 5
+    assert tokens_per_second(CONFIG, [SimpleNamespace(beats=100), table], 63, Target(50_000_000, 0.5)) == 25_000_000 / beats
