@@ -34,7 +34,8 @@ sys.exit(status)
 def convert(folder: Path, output: Path, format: str) -> dict:
     """One conversion in a process of its own: its seconds, and the most memory it had resident."""
     start_s = time.monotonic()
-    process = subprocess.run([sys.executable, "-c", CHILD, "convert", str(folder), "-o", str(output), "--format", format],
+    process = subprocess.run([sys.executable, "-c", CHILD, "convert", str(folder), "-o", str(output), "--format", format,
+                              "--embedding", format],
                              cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
     cpu_s, resident_kib = process.stdout.split()[-2:]
     return {"wall_s": round(time.monotonic() - start_s, 1), "cpu_s": round(float(cpu_s), 1),

@@ -1,6 +1,7 @@
 """Checks before an upload that a model fits a device, with the arithmetic in the refusal."""
 from host.errors import HostError
 from host.progress import quantity
+from host.quantisation import Recipe
 from spec.image import payload_bytes
 from spec.model import ModelConfig
 from spec.protocol import Device
@@ -47,5 +48,6 @@ def _advice(config: ModelConfig, image_end: int, dram_bytes: int) -> str:
         return f"convert with --seq-len {positions // 16 * 16} or less, or use a smaller model"
     smallest = payload_bytes(config, "q4")
     if smallest + kv_bytes(config, FEW_POSITIONS) > dram_bytes:
-        return f"use a smaller model, this one has {quantity(smallest)} even with --format q4"
-    return "convert with --format q4, or use a smaller model"
+        return f"use a smaller model, this one has {quantity(smallest)} even with --format q4 --embedding q4"
+    enough = Recipe("q4").expected_bytes(config) + kv_bytes(config, FEW_POSITIONS) <= dram_bytes
+    return f"convert with --format q4{'' if enough else ' --embedding q4'}, or use a smaller model"

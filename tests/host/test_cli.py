@@ -158,7 +158,7 @@ def test_a_model_that_cannot_fit_is_refused_before_it_is_converted(tmp_path):
     with FakeDevice(model_state=ModelState.NONE, dram_bytes=256 << 20, max_dim=2048, max_hidden_dim=5632, max_heads=64) as device:
         line = refusal("load", "--port", device.url, "--model", tmp_path / "tinyllama")
         assert "the model needs 1.0 GiB (image 1017.5 MiB + K/V cache of 2048 positions 44.7 MiB), the device has 256.0 MiB: " in line
-        assert line.endswith("use a smaller model, this one has 555.1 MiB even with --format q4")
+        assert line.endswith("use a smaller model, this one has 555.1 MiB even with --format q4 --embedding q4")
         assert Opcode.LOAD_BEGIN not in device.effects
     assert not (tmp_path / "cache").exists()
 
