@@ -1,7 +1,9 @@
 """What the user asked for, q8, q4 or mixed, with calibration text and budget, as a plan for the image."""
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from host import corpus
 from host.checkpoint import Checkpoint
@@ -19,7 +21,7 @@ from spec.packing import Quantised
 FORMATS = ("q8", "q4", "mixed")
 MATRIX_FORMATS = ("q8", "q4")
 DEFAULT_BUDGET = "6bits"
-MAX_TOKENS = 1 << 16            #: of calibration text; more of it changes nothing
+MAX_TOKENS = 1 << 16            #: of calibration text
 MAX_SEQUENCE = 512              #: positions
 
 
@@ -49,47 +51,39 @@ class Recipe:
         if self.budget is not None:
             Budget.parse(self.budget)
 
-    def formats(self) -> "Formats":
+    def formats(self, config: ModelConfig) -> dict[Slot, tuple[str, int]]:
         """The (format, group) of every matrix, before a budget is spent."""
-        return Formats("q8" if self.format == "q8" else "q4", self.group, self.embedding if self.format != "q8" else "q8")
-
-    def expected_bytes(self, config: ModelConfig) -> int:
-        """Length of the weight stream, before anything is converted; with a budget, all of it."""
-        least = image.payload_bytes(config, "q8", plan=self.formats().of(config))
-        if self.format != "mixed":
-            return least
-        return max(least, Budget.parse(self.budget or DEFAULT_BUDGET).stream_bytes(config))
-
-
-@dataclass(frozen=True)
-class Formats:
-    """One format for the layers' matrices, one for embedding and classifier."""
-    layers: str
-    group: int | None
-    table: str
-
-    def of(self, config: ModelConfig) -> dict[Slot, tuple[str, int]]:
-        """(format, group) of every matrix of the image."""
+        layers = "q8" if self.format == "q8" else "q4"
+        table = "q8" if self.format == "q8" else self.embedding
         out = {}
         for kind, layer, _ in image.order(config):
             if kind != Kind.GAIN:
-                format = self.table if kind in (Kind.CLASSIFIER, Kind.EMBEDDING) else self.layers
+                format = table if kind in (Kind.CLASSIFIER, Kind.EMBEDDING) else layers
                 out[kind, layer] = format, self.group or image.GROUP[format]
         return out
+
+    def expected_bytes(self, config: ModelConfig) -> int:
+        """Length of the weight stream, before anything is converted; with a budget, all of it."""
+        least = image.payload_bytes(config, "q8", plan=self.formats(config))
+        if self.format != "mixed":
+            return least
+        return max(least, Budget.parse(self.budget or DEFAULT_BUDGET).stream_bytes(config))
 
 
 def plan(recipe: Recipe, source: Checkpoint, tokenizer: Tokenizer | None, *,
          progress: Progress = Progress.silent) -> dict[Slot, tuple[str, int] | Quantised]:
     """What :func:`spec.image.write` is to make of every matrix; calibrated ones are quantised already."""
     recipe.check()
-    formats = recipe.formats().of(source.config)
+    formats = recipe.formats(source.config)
     if recipe.calibrate is None:
         return formats
     if tokenizer is None:
         raise HostError("--calibrate needs the model's tokenizer: name it with --tokenizer")
     texts = _texts(recipe.calibrate, tokenizer, source.config)
+    # Read from the file once; the float32 models below share them.
+    tensors = {name: np.asarray(tensor, np.float32) for name, tensor in source.tensors.items()}
     if recipe.format == "mixed":
-        formats = _spend(recipe, source, texts, formats, progress)
+        formats = _spend(recipe, source.config, tensors, texts, formats, progress)
     names = {(kind, layer): names for kind, layer, names in image.order(source.config)}
 
     def given(slot: Slot) -> Quantised | None:
@@ -97,9 +91,9 @@ def plan(recipe: Recipe, source: Checkpoint, tokenizer: Tokenizer | None, *,
         format, group = formats[slot]
         table = slot[0] in (Kind.CLASSIFIER, Kind.EMBEDDING)
         if format == "q8" or table or image.native(names[slot], format, source.groups):
-            return image.quantised(source.tensors, names[slot], format, group, source.groups)
+            return image.quantised(tensors, names[slot], format, group, source.groups)
         return None
-    return formats | calibration.calibrated(source.config, source.tensors, texts, formats, given=given, progress=progress)
+    return formats | calibration.calibrated(source.config, tensors, texts, formats, given=given, progress=progress)
 
 
 def _texts(path: Path, tokenizer: Tokenizer, config: ModelConfig) -> list[list[int]]:
@@ -110,9 +104,9 @@ def _texts(path: Path, tokenizer: Tokenizer, config: ModelConfig) -> list[list[i
     return texts
 
 
-def _spend(recipe, source, texts, formats: Mapping[Slot, tuple[str, int]], progress) -> dict[Slot, tuple[str, int]]:
+def _spend(recipe, config, tensors, texts, formats: Mapping[Slot, tuple[str, int]], progress) -> dict[Slot, tuple[str, int]]:
     """Raise matrices to q8, those first whose 4 bits cost most per byte saved, while the budget lasts."""
-    config, chosen = source.config, dict(formats)
+    chosen = dict(formats)
     limit = Budget.parse(recipe.budget or DEFAULT_BUDGET).stream_bytes(config)
     used = image.payload_bytes(config, "q4", plan=chosen)
     if used > limit:
@@ -120,7 +114,7 @@ def _spend(recipe, source, texts, formats: Mapping[Slot, tuple[str, int]], progr
                         f"the embedding in {recipe.embedding} take {quantity(used)}: allow more"
                         + (", or add --embedding q4" if recipe.embedding != "q4" else ", or use a smaller model"))
     better = ("q8", recipe.group or image.GROUP["q8"])
-    costs = sensitivity.costs(config, source.tensors, texts, chosen, progress=progress)
+    costs = sensitivity.costs(config, tensors, texts, chosen, progress=progress)
     extra = {slot: image.tensor_bytes(config, slot[0], *better) - image.tensor_bytes(config, slot[0], *chosen[slot])
              for slot in costs}
     for slot in sorted(costs, key=lambda slot: -costs[slot] / extra[slot]):
