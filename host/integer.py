@@ -5,7 +5,7 @@ from host.backend import Backend
 from host.errors import HostError
 from host.generation import Options, Outcome, TokenEvent
 from host.model import Model
-from spec.golden import Golden, Logits
+from spec.golden import BLOCK, Golden, Logits
 from spec.protocol import Generate, Reason
 from spec.registers import REGISTERS
 from spec.sampling import Sampler
@@ -81,12 +81,15 @@ class GoldenGeneration:
         return []
 
     def _feed(self) -> Logits:
+        logits = None
         while self._fed:
-            token, last = self._fed[0], len(self._fed) == 1
-            self.sampler.remember(self._position, token)
-            logits = self.golden.step(token, self._position, classify=last and self.options.max_new > 0)
-            self._position += 1
-            del self._fed[0]
+            part = self._fed[:BLOCK]
+            for position, token in enumerate(part, self._position):
+                self.sampler.remember(position, token)
+            wanted = len(part) == len(self._fed) and self.options.max_new > 0
+            logits = (self.golden.prefill if wanted else self.golden.decode)(part, self._position)
+            self._position += len(part)
+            del self._fed[:BLOCK]
         if self.on_logits is not None and logits is not None:
             self.on_logits(self._position - 1, 0, logits.values.tolist())
         return logits
