@@ -20,8 +20,8 @@ from spec.registers import WINDOW_SIZE
 
 ROOT          = Path(__file__).resolve().parent.parent
 FIRMWARE      = ROOT/"firmware"
-ROM_SIZE      = 0x10000        # bytes; firmware never runs from DRAM, which belongs to the weight stream
-SRAM_SIZE     = 0x8000         # bytes
+ROM_SIZE      = 0x8000         # bytes; firmware never runs from DRAM, which belongs to the weight stream
+SRAM_SIZE     = 0x6000         # bytes
 L2_SIZE       = 8192           # bytes
 WINDOW_ORIGIN = 0x9000_0000    # of the core's Wishbone slave, outside the cached half of the map
 
@@ -35,15 +35,19 @@ class Llama2SoC(SoCCore):
     def __init__(self, platform, sys_clk_freq, **kwargs):
         kwargs["integrated_rom_size"]  = kwargs.get("integrated_rom_size") or ROM_SIZE
         kwargs["integrated_sram_size"] = kwargs.get("integrated_sram_size") or SRAM_SIZE
-        kwargs["timer_uptime"]         = True
+        kwargs["with_ctrl"]            = False    # the bus error counter and the scratch register, which nobody reads
         self.l2_size = kwargs.pop("l2_size", L2_SIZE)
         SoCCore.__init__(self, platform, sys_clk_freq, **kwargs)
 
-    def add_dram(self, phy, module):
-        """Add ``phy`` and its controller, with the settings that the weight stream was measured with."""
+    def add_dram(self, phy, module, size=None):
+        """Add ``phy`` and its controller, with the settings that the weight stream was measured with.
+
+        ``size`` (bytes) limits what is used of the chip.
+        """
         self.add_sdram("sdram",
             phy                 = phy,
             module              = module,
+            size                = size,
             l2_cache_size       = self.l2_size,
             # Eight refreshes in a row stop a sequential stream less often: 97.4 % of the pins instead of 96.5 %.
             controller_settings = ControllerSettings(refresh_postponing=8),

@@ -57,6 +57,8 @@ class Llama2(LiteXModule):
             port = crossbar.get_port(mode="read", data_width=DATA_WIDTH)
             self.connect_command(name, port, we=0)
             self.comb += [
+                # Never written: the write port's data makes the crossbar's multiplexer two inputs wide instead of five.
+                port.wdata.data.eq(core.write__wdata_data),
                 port.rdata.ready.eq(1),    # requested data cannot be stalled
                 getattr(core, f"{name}__rdata_valid").eq(port.rdata.valid),
                 getattr(core, f"{name}__rdata_data").eq(port.rdata.data),

@@ -1,0 +1,117 @@
+"""The decoder core alone on an ECP5-6, placed and routed: its clock and its ten worst paths: ``make timing``.
+
+``--estimate`` ranks the paths of the mapped netlist instead, without placement: a minute or two.
+"""
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from amaranth.hdl import Cat, Module, Signal, Value
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from accel.core import Core
+from bench.netlist import Netlist
+from bench.synthesis import run_yosys
+from soc import open_tools
+from soc.amaranth import verilog_file
+
+RESULT      = Path(__file__).parent/"results"/"timing-core-ecp5.json"
+OUT         = Path(__file__).parent.parent/"build"/"timing"
+DEVICE      = {"part": "LFE5U-85F-6", "options": ["--85k", "--package", "CABGA756", "--speed", "6"]}
+TARGET_MHZ  = 110
+COLUMNS     = 2
+TOP         = "core_alone"
+SEED        = 1
+
+
+class CoreAlone(wiring.Component):
+    """The core between registers: a chain feeds its inputs, a tree folds its outputs into one pin."""
+    def __init__(self, core):
+        self.core = core
+        self.columns = core.columns    # part of the Verilog's identity in the cache
+        super().__init__({"i": In(1), "o": Out(1)})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.core = self.core
+        ports = [(member.flow, Value.cast(value)) for _, member, value in self.core.signature.flatten(self.core)]
+        chain = Signal(sum(len(value) for flow, value in ports if flow is In))
+        m.d.sync += chain.eq(Cat(self.i, chain))
+        at = 0
+        for flow, value in ports:
+            if flow is In:
+                m.d.comb += value.eq(chain[at:at + len(value)])
+                at += len(value)
+        bits = Cat(*(value for flow, value in ports if flow is Out))
+        while True:
+            level = Signal(len(bits), name=f"fold{len(bits)}")
+            m.d.sync += level.eq(bits)
+            if len(level) == 1:
+                break
+            bits = Cat(*(level[i:i + 4].xor() for i in range(0, len(level), 4)))
+        m.d.comb += self.o.eq(level)
+        return m
+
+
+def synthesise(core, out: Path) -> Path:
+    """Map ``core`` in its harness; returns the netlist."""
+    out.mkdir(parents=True, exist_ok=True)
+    netlist = out/f"{TOP}.json"
+    run_yosys([f"read_verilog {verilog_file(CoreAlone(core), TOP)}", f"synth_ecp5 -abc9 -top {TOP} -json {netlist}"],
+              out/"yosys.log")
+    return netlist
+
+
+def route(netlist: Path, out: Path) -> dict:
+    """Place and route; returns nextpnr's report."""
+    open_tools.add_to_path()
+    report = out/"report.json"
+    report.unlink(missing_ok=True)
+    with open(out/"nextpnr.log", "w") as log:
+        subprocess.run(["nextpnr-ecp5", *DEVICE["options"], "--json", netlist, "--textcfg", out/"core.config",
+                        "--freq", str(TARGET_MHZ), "--seed", str(SEED), "--lpf-allow-unconstrained", "--timing-allow-fail",
+                        "--report", report, "--detailed-timing-report"], stdout=log, stderr=log, check=True)
+    return json.loads(report.read_text())
+
+
+def routed_delays(report: dict, netlist: Netlist) -> list:
+    """Endpoints of nextpnr's report with the routed delays, as of :meth:`Netlist.estimate`."""
+    found = []
+    for net in report["detailed_net_timings"]:
+        for end in net["endpoints"]:
+            cell = netlist.cells.get(end["cell"])
+            pin  = end["port"]
+            if cell and cell["type"] == "TRELLIS_FF" and pin in ("M", "DI"):
+                pin = "DI"
+            bits = cell["connections"].get(pin) if cell else None
+            if bits and end["event"] == net["event"]:    # not what comes from pins
+                found.append((end["delay"][1], end["cell"], pin, bits[0]))
+    return sorted(found, key=lambda item: -item[0])
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(prog="python -m bench.timing", description=__doc__.splitlines()[0])
+    parser.add_argument("--estimate", action="store_true", help="rank the paths before placement, write no result")
+    parser.add_argument("--paths", type=int, default=None, help="how many paths (default: 10, 60 with --estimate)")
+    args = parser.parse_args(argv)
+    path = synthesise(Core(columns=COLUMNS), OUT)
+    netlist = Netlist(path, TOP)
+    if args.estimate:
+        rows = netlist.worst(netlist.estimate(), args.paths or 60)
+    else:
+        report = route(path, OUT)
+        fmax = min(clock["achieved"] for clock in report["fmax"].values())
+        rows = netlist.worst(routed_delays(report, netlist), args.paths or 10)
+        result = {"command": "python -m bench.timing", "device": DEVICE["part"], "columns": COLUMNS, "seed": SEED,
+                  "fmax_mhz": round(fmax, 2), "target_mhz": TARGET_MHZ, "worst_paths": rows}
+        RESULT.write_text(json.dumps(result, indent=1) + "\n")
+        print(f"{fmax:.1f} MHz (target {TARGET_MHZ}), written to {RESULT}", file=sys.stderr)
+    for row in rows:
+        print(f"{row['ns']:6.2f} ns  {row['from']} -> {row['to']}  [{row['cells']}]")
+    return 0
+
+if __name__ == "__main__":
+    sys.exit(main())
