@@ -8,8 +8,7 @@ from pathlib import Path
 CORE = "llama2_core"
 
 #: Look-up tables that one memory or shift register cell takes; LUT1 .. LUT6 take one each.
-#: Ref: Xilinx UG474, 7 Series CLB; Lattice TN02205, ECP5 memory usage guide (a DPR16X4 is two slices, four LUTs, of which
-#: two hold bits and two are used up by the write port).
+#: Ref: Xilinx UG474, 7 Series CLB. An ECP5's 16 x 4 memory takes the LUTs of three slices, less what it leaves: four.
 MEMORY_LUTS = {
     "RAM32X1S": 1, "RAM64X1S": 1, "RAM128X1S": 2, "RAM256X1S": 4, "RAM32X1D": 2, "RAM64X1D": 2, "RAM128X1D": 4,
     "RAM32M": 4, "RAM64M": 4, "SRL16E": 1, "SRLC32E": 1,
@@ -46,19 +45,24 @@ def cost(cells: dict) -> dict:
     }
 
 
-def run_yosys(commands: list, log: Path):
-    """Run ``commands`` in a Yosys of its own; RuntimeError with the end of the log if it fails."""
+def run_yosys(commands: list, log: Path, directory: Path = None):
+    """Run ``commands`` in a Yosys of its own, in ``directory``; RuntimeError with the end of the log if it fails."""
+    log    = log.resolve()
     script = log.with_suffix(".ys")
     script.write_text("\n".join(commands) + "\n")
     code = f"from pyosys import libyosys as ys; ys.Design().run_pass('tee -q -o {log} script {script}')"
-    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=directory, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:
         tail = log.read_text().splitlines()[-3:] if log.exists() else done.stdout.splitlines()[-3:]
         raise RuntimeError(f"yosys failed, see {log}: " + " / ".join(tail))
 
 
-def synthesise(sources: list, top: str, family: str, out: Path, *, defines=()) -> dict:
-    """Map ``sources`` (Verilog) to ``family``; ``{unit: cells}`` with the core's units and ``soc``, the rest."""
+def synthesise(sources: list, top: str, family: str, out: Path, directory: Path) -> dict:
+    """Map ``sources`` (Verilog) to ``family``; ``{unit: cells}`` with the core's units and ``soc``, the rest.
+
+    ``directory`` holds the contents of memories that the sources name.
+    """
+    out = out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     text = "".join(Path(source).read_text() for source in sources)
     names = set(re.findall(rf"^module \\?({CORE}(?:\.[^\s(]+)?)", text, re.M))
@@ -68,7 +72,7 @@ def synthesise(sources: list, top: str, family: str, out: Path, *, defines=()) -
     commands += [f"setattr -mod -set keep_hierarchy 1 {name}" for name in [CORE, *units]]
     commands += [line.format(top=top) for line in SYNTH[family]]
     commands += [f"tee -q -o {out/'cells.json'} stat -json"]
-    run_yosys(commands, out/"yosys.log")
+    run_yosys(commands, out/"yosys.log", directory)
     modules = json.loads((out/"cells.json").read_text())["modules"]
     cells = {}
     for name, module in modules.items():

@@ -12,17 +12,16 @@ from amaranth.hdl import Cat, Module, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from accel.core import Core
 from bench.netlist import Netlist
 from bench.synthesis import run_yosys
 from soc import open_tools
 from soc.amaranth import verilog_file
+from soc.configuration import PARAMETERS, create_core
 
 RESULT      = Path(__file__).parent/"results"/"timing-core-ecp5.json"
 OUT         = Path(__file__).parent.parent/"build"/"timing"
 DEVICE      = {"part": "LFE5U-85F-6", "options": ["--85k", "--package", "CABGA756", "--speed", "6"]}
 TARGET_MHZ  = 110
-COLUMNS     = 2
 TOP         = "core_alone"
 SEED        = 1
 
@@ -31,7 +30,7 @@ class CoreAlone(wiring.Component):
     """The core between registers: a chain feeds its inputs, a tree folds its outputs into one pin."""
     def __init__(self, core):
         self.core = core
-        self.columns = core.columns    # part of the Verilog's identity in the cache
+        self.parameters = tuple(core.__dict__.get(name) for name in PARAMETERS)    # identity of the Verilog in the cache
         super().__init__({"i": In(1), "o": Out(1)})
 
     def elaborate(self, platform):
@@ -97,7 +96,7 @@ def main(argv=None):
     parser.add_argument("--estimate", action="store_true", help="rank the paths before placement, write no result")
     parser.add_argument("--paths", type=int, default=None, help="how many paths (default: 10, 60 with --estimate)")
     args = parser.parse_args(argv)
-    path = synthesise(Core(columns=COLUMNS), OUT)
+    path = synthesise(create_core(), OUT)
     netlist = Netlist(path, TOP)
     if args.estimate:
         rows = netlist.worst(netlist.estimate(), args.paths or 60)
@@ -105,7 +104,7 @@ def main(argv=None):
         report = route(path, OUT)
         fmax = min(clock["achieved"] for clock in report["fmax"].values())
         rows = netlist.worst(routed_delays(report, netlist), args.paths or 10)
-        result = {"command": "python -m bench.timing", "device": DEVICE["part"], "columns": COLUMNS, "seed": SEED,
+        result = {"command": "python -m bench.timing", "device": DEVICE["part"], "columns": PARAMETERS["columns"], "seed": SEED,
                   "fmax_mhz": round(fmax, 2), "target_mhz": TARGET_MHZ, "worst_paths": rows}
         RESULT.write_text(json.dumps(result, indent=1) + "\n")
         print(f"{fmax:.1f} MHz (target {TARGET_MHZ}), written to {RESULT}", file=sys.stderr)

@@ -23,9 +23,10 @@ from litedram.phy import s7ddrphy
 
 from soc import board
 from soc.base import Llama2SoC
+from soc.configuration import create_core
+from soc.spi_flash import SPIFlash
 
 SYS_CLK_FREQ = int(100e6)
-COLUMNS      = 2
 BOARDS       = {"a7-35": "arty_a7_35t", "a7-100": "arty_a7_100t"}    # openFPGALoader's names
 
 TOOLS = {
@@ -70,6 +71,7 @@ class BaseSoC(Llama2SoC):
     def __init__(self, core, variant="a7-35", toolchain="vivado", sys_clk_freq=SYS_CLK_FREQ,
         with_etherbone = False,
         eth_ip         = "192.168.1.50",
+        with_spi_flash = False,
         **kwargs):
         platform = digilent_arty.Platform(variant=variant, toolchain=toolchain)
 
@@ -91,6 +93,10 @@ class BaseSoC(Llama2SoC):
         # Decoder ----------------------------------------------------------------------------------
         self.add_llama2(core)
 
+        # SPI Flash --------------------------------------------------------------------------------
+        if with_spi_flash:
+            self.spiflash = SPIFlash(platform.request("spiflash"), sys_clk_freq)
+
         # Etherbone --------------------------------------------------------------------------------
         if with_etherbone:
             from liteeth.phy.mii import LiteEthPHYMII
@@ -102,15 +108,11 @@ class BaseSoC(Llama2SoC):
 
 # Build --------------------------------------------------------------------------------------------
 
-def create_core():
-    from accel.core import Core
-    return Core(columns=COLUMNS)
-
-
 def create_parser():
     parser = board.create_parser("targets/arty.py", digilent_arty.Platform, SYS_CLK_FREQ, "LLaMA-2 decoder SoC on an Arty A7.")
     parser.add_target_argument("--variant",        default="a7-35", choices=tuple(BOARDS), help="Board variant.")
     parser.add_target_argument("--with-etherbone", action="store_true",    help="Reach the SoC's bus over Ethernet (litex_server), for debugging.")
+    parser.add_target_argument("--with-spi-flash", action="store_true",    help="The SPI flash as a peripheral of the CPU.")
     parser.add_target_argument("--eth-ip",         default="192.168.1.50", help="Address of Etherbone.")
     return parser
 
@@ -118,11 +120,16 @@ def create_parser():
 def main():
     parser = create_parser()
     args   = parser.parse_args()
+    if args.with_etherbone and args.variant == "a7-35":
+        parser.error("--with-etherbone does not fit beside the decoder: use --variant a7-100")
     tools, install = TOOLS[args.toolchain]
     if args.toolchain == "vivado" and os.getenv("LITEX_ENV_VIVADO"):
         tools = []    # LiteX's script sources its settings
-    soc   = BaseSoC(create_core(), args.variant, args.toolchain, args.sys_clk_freq, args.with_etherbone, args.eth_ip,
-                    **parser.soc_argdict)
+    soc   = BaseSoC(create_core(), args.variant, args.toolchain, args.sys_clk_freq,
+        with_etherbone = args.with_etherbone,
+        eth_ip         = args.eth_ip,
+        with_spi_flash = args.with_spi_flash,
+        **parser.soc_argdict)
     build = board.Build(parser, args, soc, ROOT/"build"/f"arty-{args.variant}")
     return board.execute(parser, args, build, lambda: OpenFPGALoader(BOARDS[args.variant]), tools, install)
 

@@ -23,9 +23,10 @@ from litedram.phy import ECP5DDRPHY
 
 from soc import board, open_tools
 from soc.base import Llama2SoC
+from soc.configuration import create_core
+from soc.spi_flash import SPIFlash
 
 SYS_CLK_FREQ = int(75e6)
-COLUMNS      = 2
 DRAM_SIZE    = 256 << 20    # bytes: what the core's 24-bit beat addresses reach, of the chip's 512 MiB
 
 TOOLS = (["yosys", "nextpnr-ecp5", "ecppack"], "run `make setup`, which installs them from PyPI")
@@ -85,7 +86,9 @@ class _CRG(LiteXModule):
 # BaseSoC ------------------------------------------------------------------------------------------
 
 class BaseSoC(Llama2SoC):
-    def __init__(self, core, device="85F", toolchain="trellis", sys_clk_freq=SYS_CLK_FREQ, **kwargs):
+    def __init__(self, core, device="85F", toolchain="trellis", sys_clk_freq=SYS_CLK_FREQ,
+        with_spi_flash = False,
+        **kwargs):
         platform = lambdaconcept_ecpix5.Platform(device=device, toolchain=toolchain)
 
         # CRG --------------------------------------------------------------------------------------
@@ -107,6 +110,10 @@ class BaseSoC(Llama2SoC):
         # Decoder ----------------------------------------------------------------------------------
         self.add_llama2(core)
 
+        # SPI Flash --------------------------------------------------------------------------------
+        if with_spi_flash:
+            self.spiflash = SPIFlash(platform.request("spiflash"), sys_clk_freq)
+
         # Leds -------------------------------------------------------------------------------------
         green = Signal(4)
         self.add_status_leds(green)
@@ -116,16 +123,12 @@ class BaseSoC(Llama2SoC):
 
 # Build --------------------------------------------------------------------------------------------
 
-def create_core():
-    from accel.core import Core
-    return Core(columns=COLUMNS)
-
-
 def create_parser():
     parser = board.create_parser("targets/ecpix5.py", lambdaconcept_ecpix5.Platform, SYS_CLK_FREQ,
                                  "LLaMA-2 decoder SoC on an ECPIX-5.",
                                  yosys_abc9=True, nextpnr_timingstrict=True, ecppack_compress=True)
     parser.add_target_argument("--device", default="85F", choices=("85F",), help="ECP5 device; the 45F has too few multipliers.")
+    parser.add_target_argument("--with-spi-flash", action="store_true", help="The SPI flash as a peripheral of the CPU.")
     return parser
 
 
@@ -135,7 +138,7 @@ def main():
     if args.toolchain != "trellis":
         parser.error("--toolchain trellis is the one that this target was built with")
     open_tools.add_to_path()
-    soc   = BaseSoC(create_core(), args.device, args.toolchain, args.sys_clk_freq, **parser.soc_argdict)
+    soc   = BaseSoC(create_core(), args.device, args.toolchain, args.sys_clk_freq, args.with_spi_flash, **parser.soc_argdict)
     build = board.Build(parser, args, soc, ROOT/"build"/f"ecpix5-{args.device.lower()}")
     return board.execute(parser, args, build, lambda: OpenFPGALoader("ecpix5"), *TOOLS)
 

@@ -21,6 +21,7 @@ from litex.build.sim.config import SimConfig
 
 from litedram.modules import MT41K128M16
 
+from soc import configuration
 from soc.amaranth import sources_digest
 from soc.base import FIRMWARE, ROM_SIZE, SRAM_SIZE, Llama2Builder, Llama2SoC
 from soc.sim import compile as sim_compile
@@ -100,8 +101,7 @@ def gateware_dir(output_dir, builder_options):
 
 
 def create_core(columns):
-    from accel.core import Core
-    return Core(columns=columns)
+    return configuration.create_core(columns=columns)
 
 
 def sources_stamp(core, firmware, options):

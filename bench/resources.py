@@ -1,0 +1,95 @@
+"""What each board's SoC costs in its FPGA, unit by unit, as Yosys maps it: ``make resources``.
+
+Writes bench/results/resources.json and the table in docs/boards.md. No placement: a vendor's tool packs look-up tables
+more tightly (two small ones into one site), so ``lut`` is on the safe side.
+"""
+import argparse
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from bench.synthesis import LIMITS, cost, synthesise
+
+ROOT    = Path(__file__).resolve().parent.parent
+RESULT  = ROOT/"bench"/"results"/"resources.json"
+PAGE    = ROOT/"docs"/"boards.md"
+BEGIN, END = "<!-- resources: written by `make resources` -->", "<!-- /resources -->"
+KINDS   = ("lut", "ff", "bram36", "dsp")
+
+#: Name: target, its options, top module, Yosys' family, device, further devices that take the same design.
+TARGETS = {
+    "arty-a7-35":  ("targets/arty.py", [], "digilent_arty", "xc7", "XC7A35T"),
+    "ecpix5-85f":  ("targets/ecpix5.py", [], "lambdaconcept_ecpix5", "ecp5", "LFE5UM5G-85F"),
+}
+
+
+def generate(target, options, out: Path) -> list:
+    """Generate the design as for its bitstream; returns its Verilog files."""
+    log = out/"generate.log"
+    out.mkdir(parents=True, exist_ok=True)
+    with open(log, "w") as file:
+        done = subprocess.run([sys.executable, target, "--build", "--no-compile-gateware", "--output-dir", str(out), *options],
+                              cwd=ROOT, stdout=file, stderr=subprocess.STDOUT)
+    if done.returncode:
+        raise RuntimeError(f"{target} did not generate, see {log}")
+    script = next((out/"gateware").glob("*.tcl"), None) or next((out/"gateware").glob("*.ys"))
+    return re.findall(r"read_verilog (?:-\S+ )*\{?([^\s{}]+\.v)\}?", script.read_text())
+
+
+def measure(name: str) -> dict:
+    """Resources of one of ``TARGETS``."""
+    target, options, top, family, device = TARGETS[name]
+    out = ROOT/"build"/"resources"/name
+    cells = synthesise(generate(target, options, out), top, family, out/"synthesis", directory=out/"gateware")
+    units = {unit: cost(counts) for unit, counts in cells.items()}
+    total = {kind: sum(unit[kind] for unit in units.values()) for kind in (*KINDS, "lut_memory")}
+    return {"command": f"python -m bench.resources {name}", "device": device, **total,
+            **{f"limit_{kind}": LIMITS[device][kind] for kind in KINDS}, "units": units}
+
+
+def table(results: dict) -> str:
+    """The results as Markdown."""
+    text = []
+    for name, result in results.items():
+        text += [f"**{name}** ({result['device']})", "", "| Unit | LUT | FF | BRAM36 | DSP |", "|---|---|---|---|---|"]
+        rows = [(unit, *(cells[kind] for kind in KINDS)) for unit, cells in result["units"].items()]
+        rows.sort(key=lambda row: -row[1])
+        rows += [("**all**", *(result[kind] for kind in KINDS)), ("device has", *(result[f"limit_{kind}"] for kind in KINDS)),
+                 ("used", *(f"{100*result[kind]/result[f'limit_{kind}']:.0f} %" for kind in KINDS))]
+        text += ["| " + " | ".join(f"{cell:,g}" if isinstance(cell, (int, float)) else cell for cell in row) + " |"
+                 for row in rows]
+        text.append("")
+    return "\n".join(text)
+
+
+def write_page(results: dict, page: Path = PAGE):
+    """Put the table between its two marks in ``page``."""
+    text = page.read_text()
+    before, rest = text.split(BEGIN)
+    page.write_text(f"{before}{BEGIN}\n{table(results)}{END}{rest.split(END)[1]}")
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(prog="python -m bench.resources", description=__doc__.splitlines()[0])
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"of {', '.join(TARGETS)}; all of them if none is named")
+    args = parser.parse_args(argv)
+    unknown = set(args.targets) - set(TARGETS)
+    if unknown:
+        parser.error(f"unknown target {', '.join(sorted(unknown))}: choose from {', '.join(TARGETS)}")
+    results = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+    try:
+        for name in args.targets or TARGETS:
+            results[name] = measure(name)
+    except RuntimeError as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 1
+    results = {name: results[name] for name in TARGETS if name in results}
+    RESULT.write_text(json.dumps(results, indent=1) + "\n")
+    write_page(results)
+    print(table(results))
+    return 0
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,17 @@
+"""The one configuration of the decoder core that boards, figures and documents are about."""
+
+#: Arguments of accel.core.Core; what is not named here is as there.
+PARAMETERS = {
+    "columns":        2,       # positions that share one pass over the weights
+    "max_dim":        2048,
+    "max_hidden_dim": 5632,
+    "max_kv_dim":     1024,
+    "max_heads":      64,
+    "addr_width":     24,      # beats of 16 bytes: 256 MiB
+}
+
+
+def create_core(**deviations):
+    """The core in the one configuration, but for ``deviations``."""
+    from accel.core import Core    # here, so that --help does not wait for it
+    return Core(**{**PARAMETERS, **deviations})
