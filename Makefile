@@ -9,7 +9,7 @@ STAMP    := $(VENV)/installed-$(HASH)
 MODEL    := models/stories.bin
 PACKAGES := $(shell sed 's/\#.*//' requirements-debian.txt)
 
-.PHONY: help setup sim demo test docs clean
+.PHONY: help setup sim demo test resources timing bitstream docs clean
 
 help:
 	@head -1 Makefile | cut -c3-
@@ -51,6 +51,20 @@ test: setup
 	$(PYTHON) -m pytest -q -n 2 -m "not soc"
 	$(PYTHON) -m pytest -q -n 2 --dist loadfile -m soc
 	@echo "skipped tests, by reason:"; if [ -s build/skips.txt ]; then sed 's/^/  /' build/skips.txt; else echo "  none"; fi
+
+# FPGAs: none of these needs a board or a vendor's tool ---------------------------------------------
+
+# Look-up tables, registers, memories and multipliers of each board's SoC, unit by unit: about five minutes.
+resources: setup
+	$(PYTHON) -m bench.resources
+
+# The core alone on an ECP5-6, placed and routed: its clock and its ten worst paths: about half an hour.
+timing: setup
+	$(PYTHON) -m bench.timing
+
+# The whole SoC to an ECP5 bitstream; fails if the clock is missed: about half an hour.
+bitstream: setup
+	$(PYTHON) -m bench.bitstream
 
 # Documents ----------------------------------------------------------------------------------------
 
