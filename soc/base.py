@@ -20,8 +20,8 @@ from spec.registers import WINDOW_SIZE
 
 ROOT          = Path(__file__).resolve().parent.parent
 FIRMWARE      = ROOT/"firmware"
-ROM_SIZE      = 0x8000         # bytes; firmware never runs from DRAM, which belongs to the weight stream
-SRAM_SIZE     = 0x6000         # bytes
+ROM_SIZE      = 0x10000        # bytes; firmware never runs from DRAM, which belongs to the weight stream
+SRAM_SIZE     = 0x8000         # bytes
 L2_SIZE       = 8192           # bytes
 WINDOW_ORIGIN = 0x9000_0000    # of the core's Wishbone slave, outside the cached half of the map
 

@@ -10,10 +10,17 @@ from litex.soc.integration.soc_core import *    # first: litex.build.parser need
 from litex.build.parser import LiteXArgumentParser
 
 from soc.amaranth import sources_digest
-from soc.base import FIRMWARE, ROM_SIZE, SRAM_SIZE, Llama2Builder
+from soc.base import FIRMWARE, Llama2Builder
 
 ROOT  = Path(__file__).resolve().parent.parent
 ROOMS = ("spec", "accel", "soc", "targets", "firmware")    # what a bitstream is made from
+
+# Block RAM is what the smallest board has least of: what the firmware needs and no more. The simulator has twice this, for the
+# baseline in C, and an L2, for its image in DRAM; the linker refuses a firmware that outgrows a board.
+ROM_SIZE  = 0x8000    # bytes
+SRAM_SIZE = 0x6000    # bytes
+L2_SIZE   = 0         # bytes: the CPU uses DRAM only to load a model
+
 
 class Refusal(Exception):
     """What is in the way, and what to do about it, in one line."""
@@ -26,7 +33,7 @@ def create_parser(prog, platform, sys_clk_freq, description, **defaults):
     parser.prog, parser.description = prog, description    # LiteX mistakes keywords for prog
     parser.add_target_argument("--flash",        action="store_true", help="Write the bitstream to the board's flash: it survives power-off.")
     parser.add_target_argument("--sys-clk-freq", default=sys_clk_freq, type=float, help="System clock frequency.")
-    parser.set_defaults(integrated_rom_size=ROM_SIZE, integrated_sram_size=SRAM_SIZE, l2_size=0, **defaults)
+    parser.set_defaults(integrated_rom_size=ROM_SIZE, integrated_sram_size=SRAM_SIZE, l2_size=L2_SIZE, **defaults)
     return parser
 
 # Build --------------------------------------------------------------------------------------------

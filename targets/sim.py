@@ -30,7 +30,7 @@ from soc.sim.simulator import Simulator, SimulatorError
 
 CACHE        = ROOT/"build"/"vsim"
 SYS_CLK_FREQ = int(100e6)    # an Arty's; CPU, DRAM timings and simulated clock agree
-COLUMNS      = 2             # as on the boards
+COLUMNS      = configuration.PARAMETERS["columns"]
 
 # IOs ----------------------------------------------------------------------------------------------
 

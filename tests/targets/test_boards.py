@@ -20,9 +20,7 @@ TARGETS = {    # name of the target: options, build name, constraints; compiling
     "ecpix5": (["--no-compile-software"], "lambdaconcept_ecpix5", "lpf"),
 }
 #: What a target's core has otherwise than soc.configuration, and why.
-DEVIATIONS = {
-    ("sim", "columns"): (1, "the default simulator decodes stories only; --columns 2 gives the boards' core"),
-}
+DEVIATIONS = {}    # (target, parameter): (value, reason)
 
 
 def python_target(name, *options, env=None):
@@ -32,7 +30,7 @@ def python_target(name, *options, env=None):
 
 def default_core(name):
     module = importlib.import_module(f"targets.{name}")
-    return module.create_core(1) if name == "sim" else module.create_core()    # 1: the default of --columns
+    return module.create_core(module.COLUMNS) if name == "sim" else module.create_core()
 
 # Configuration ------------------------------------------------------------------------------------
 
