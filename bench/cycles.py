@@ -1,98 +1,230 @@
 """Cycles per token of the simulated SoC, from token event to token event: ``python -m bench.cycles --model FILE``.
 
 Every position is a full decode with classifier and sampling by the shipped firmware and client. Cycles are differences of
-the core's free-running counter between consecutive token events; the breakdown is what the phase counters say.
+the core's free-running counter between consecutive token events; useful bytes are reckoned from shapes and formats. Stalls
+are what the counters say of the whole generation: with the beats they sum to its cycles.
 """
 import argparse
 import json
+from dataclasses import asdict
 from pathlib import Path
 
-from bench import baseline
+from bench import baseline, shapes
+from bench.prefill import measure_prefill
 from host import connect
 from host.generation import Options, Sampling
-from host.statistics import token_cycles
+from host.statistics import WORD32, token_cycles
 from soc.sim.simulator import Simulator
 from spec.golden import Golden
+from spec.image import Image
+from spec.packing import BEAT, row_beats
+from spec.protocol import GenerateFlag
 from spec.registers import Counter, Phase
 from targets import sim
 
 BOS = 1
+GREEDY = Sampling(temperature=0)
+
+# What is decoded ----------------------------------------------------------------------------------
 
 
-def measure(model, tokenizer, format: str, first: int, last: int, columns: int = sim.COLUMNS) -> dict:
-    """Mean over the passes at positions ``first`` .. ``last - 1``, greedy, from BOS alone."""
-    vsim = sim.build(columns=columns)
-    prepared = connect(golden=True, model=model, tokenizer=tokenizer, format=format, embedding=format).model
-    image = prepared.path
-    with Simulator(vsim, dram_image=image) as simulator:
-        with connect(port=simulator.url, wait_s=60, model=image) as device:
-            device.device.reset()
-            # The pass at position p yields the token event of position p + 1; cycles run from the one before.
-            events = list(device.generate([BOS], Options(max_new=last, sampling=Sampling(temperature=0), stops=())))
-            stats = device.device.stats()
-        cycles = token_cycles(events)
-        passes = {event.position - 1: c for event, c in zip(events[1:], cycles)}
-        chosen = [p for p in range(max(first, 1), last) if p in passes]
-        total = sum(passes[p] for p in chosen)
-        useful = sum(device.useful_beats(p) for p in chosen)
-        violations = sum(simulator.violations().values())
-    return {
-        "command": f"python -m bench.cycles --model {Path(model).name} --format {format} --positions {first}:{last} "
-                   f"--columns {columns}",
-        "model": Path(model).name, "format": format, "columns": columns, "positions": [chosen[0], chosen[-1] + 1],
-        "cycles_per_token": total / len(chosen), "tokens_per_second": sim.SYS_CLK_FREQ * len(chosen) / total,
-        "bytes_per_token": 16 * useful / len(chosen), "roofline_percent": 100 * useful / total,
-        "per_position": [passes[p] for p in chosen], "dram_violations": violations,
-        "breakdown": breakdown(stats, len(events)),
-    }
+def prepare(args, layers=None):
+    """Path of the image that the arguments name."""
+    if args.shape:
+        return shapes.random_image(args.shape, args.format, args.group, layers, args.seq_len)
+    options = {"group": args.group} if args.group else {}
+    options |= {"seq_len": args.seq_len} if args.seq_len else {}
+    return connect(golden=True, model=args.model, tokenizer=args.tokenizer, format=args.format, embedding=args.format, **options).model.path
 
 
-def against_software(result, model, tokenizer, format: str, count: int) -> None:
-    """Add what ``count`` positions cost the CPU alone, and how many times the core's cycles that is at the same ones."""
-    prepared = connect(golden=True, model=model, tokenizer=tokenizer, format=format, embedding=format).model
-    cycles = baseline.decode(prepared.path, Golden(prepared.image), count)
-    first, last = result["positions"]
-    common = range(max(first, 0), min(last, count))
-    result["baseline"] = {"cycles_per_position": cycles, "cycles_per_token": sum(cycles) / count}
-    if common:
-        core = [result["per_position"][p - first] for p in common]
-        result["baseline"]["ratio"] = sum(cycles[p] for p in common) / sum(core)
+def moved_beats(image, stats, passes):
+    """Beats that went through DRAM: counted ones, and the embedding rows, which no counter sees."""
+    table = image.embedding
+    embedding = row_beats(table.words, table.format.name.lower(), table.group)
+    taken = sum(stats.counters[phase*len(Counter) + Counter.BEATS] for phase in Phase)
+    return taken + stats.stores + passes*embedding
 
 
-def breakdown(stats, tokens: int) -> dict:
-    """Phase counters, per token of the whole run."""
-    return {phase.name: {counter.name.lower(): stats.counters[phase * len(Counter) + counter] / tokens for counter in Counter}
+def breakdown(stats, passes):
+    """Phase counters, per pass of the whole run."""
+    return {phase.name: {counter.name.lower(): stats.counters[phase*len(Counter) + counter]/passes for counter in Counter}
             for phase in Phase}
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--tokenizer")
-    parser.add_argument("--format", choices=("q8", "q4"), default="q8", help="of all matrices, the embedding too")
-    parser.add_argument("--positions", default="0:64", help="A:B")
-    parser.add_argument("--columns", type=int, default=sim.COLUMNS)
-    parser.add_argument("--baseline", type=int, default=0, metavar="N",
-                        help="also decode N positions in C on the CPU: seconds of wall time for each")
-    parser.add_argument("--json", type=Path)
-    args = parser.parse_args()
-    first, last = map(int, args.positions.split(":"))
-    result = measure(args.model, args.tokenizer, args.format, first, last, args.columns)
+def stalls(stats, cycles):
+    """Beats taken and stall cycles by cause, which sum to ``cycles`` exactly.
+
+    ``working`` is the rest of the commands' cycles: starting, draining, beats held on chip; a cycle that takes two beats
+    (two columns on one position) counts -1 in it. ``idle``: no command was executing.
+    """
+    sums = {counter: sum(stats.counters[phase*len(Counter) + counter] for phase in Phase) for counter in Counter}
+    parts = {"starved": sums[Counter.STARVED], "fenced": sums[Counter.FENCED], "stalled": sums[Counter.STALLED]}
+    parts["working"] = sums[Counter.CYCLES] - sums[Counter.BEATS] - sum(parts.values())
+    parts["idle"] = cycles - sums[Counter.CYCLES]
+    return {"cycles": cycles, "beats": sums[Counter.BEATS], **parts}
+
+# Measurements -------------------------------------------------------------------------------------
+
+
+def decode(vsim, path, first, last):
+    """Cycles of the passes at positions ``first`` .. ``last - 1``, and what else a run says; greedy.
+
+    From position 0 on, starting with BOS; or, if ``first`` is 255 or more, from ``first - 1`` on over a cache of random
+    rows, which is put into the DRAM beside the image.
+    """
+    image = Image.parse(path.read_bytes())
+    preloaded = first >= 255
+    begin = first - 1 if preloaded else 0
+    dram = shapes.with_cache(path, image.config) if preloaded else path
+    with Simulator(vsim, dram_image=dram) as simulator:
+        with connect(port=simulator.url, wait_s=60, model=path) as device:
+            device.device.reset()
+            # The pass at position p yields the token event of position p + 1; cycles run from the one before.
+            generation = device.generate([BOS], Options(begin, last - begin, GREEDY, stops=()),
+                                         flags=GenerateFlag.PRELOADED if preloaded else 0)
+            events = list(generation)
+            stats = device.device.stats()
+        violations = sum(simulator.violations().values())
+    passes = {event.position - 1: cycles for event, cycles in zip(events[1:], token_cycles(events))}
+    chosen = [p for p in range(max(first, begin + 1), last) if p in passes]
+    if not chosen:
+        raise SystemExit(f"bench.cycles: no position measured: {len(events)} tokens came of {last - begin}")
+    total = sum(passes[p] for p in chosen)
+    useful = sum(device.useful_beats(p) for p in chosen)
+    window = (generation.outcome.end_cycles - generation.outcome.start_cycles) % WORD32
+    moved = moved_beats(image, stats, len(events))
+    needed = sum(device.useful_beats(p) for p in range(begin, begin + len(events)))
+    return {
+        "positions": [chosen[0], chosen[-1] + 1], "cycles": total, "useful_beats": useful,
+        "per_position": [passes[p] for p in chosen], "dram_violations": violations,
+        "preloaded": "random rows" if preloaded else False, "moved_over_useful": moved/needed,
+        "breakdown": breakdown(stats, len(events)), "stalls": stalls(stats, window), "config": asdict(image.config),
+    }
+
+
+def per_token(run):
+    """The figures that are compared, from a run's sums."""
+    count = run["positions"][1] - run["positions"][0]
+    cycles, useful = run.pop("cycles"), run.pop("useful_beats")
+    return {"cycles_per_token": cycles/count, "tokens_per_second": sim.SYS_CLK_FREQ*count/cycles,
+            "bytes_per_token": BEAT*useful/count, "useful_bytes": BEAT*useful/count,
+            "moved_bytes": BEAT*useful/count*run["moved_over_useful"], "roofline_percent": 100*useful/cycles, **run}
+
+
+def extrapolate(few, more, few_layers, more_layers, layers):
+    """A run of ``more_layers`` made to one of ``layers``: every further layer costs what the last ones did."""
+    factor = (layers - more_layers)/(more_layers - few_layers)
+
+    def grown(a, b):
+        return b + factor*(b - a)
+    return {**more, "cycles": grown(few["cycles"], more["cycles"]),
+            "useful_beats": grown(few["useful_beats"], more["useful_beats"]),
+            "per_position": [grown(a, b) for a, b in zip(few["per_position"], more["per_position"])],
+            "layers": layers, "simulated_layers": [few_layers, more_layers]}
+
+
+def measure(args):
+    """The result for the arguments of the command line, as it goes into a file."""
+    vsim = sim.build(columns=args.columns)
+    first, last = args.positions
+    path = prepare(args, args.layers)
+    run = decode(vsim, path, first, last)
+    if args.layers:
+        few = decode(vsim, prepare(args, args.layers//2), first, last)
+        run = extrapolate(few, run, args.layers//2, args.layers, shapes.SHAPES[args.shape].n_layers)
+    result = {"command": command(args), "model": args.shape or Path(args.model).name, "format": args.format,
+              "random_weights": bool(args.shape), "columns": args.columns, **per_token(run)}
+    if args.prefill:
+        result["prefill"] = measure_prefill(vsim, path, args.prefill)
+    if args.baseline:
+        against_software(result, path, args.baseline)
+    return result
+
+
+def against_software(result, path, count):
+    """Add what ``count`` positions cost the CPU alone, and how many times the core's cycles that is at the same ones."""
+    cycles = baseline.decode(path, Golden(Image.parse(path.read_bytes())), count)
+    first, last = result["positions"]
+    common = range(first, min(last, count))
+    result["baseline"] = {"cycles_per_position": cycles, "cycles_per_token": sum(cycles)/count}
+    if common:
+        core = [result["per_position"][p - first] for p in common]
+        result["baseline"]["ratio"] = sum(cycles[p] for p in common)/sum(core)
+
+# Command line -------------------------------------------------------------------------------------
+
+
+def positions(text):
+    first, colon, last = text.partition(":")
+    if not (colon and first.isdecimal() and last.isdecimal() and int(first) < int(last)):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected A:B with A < B, as in 0:64")
+    return int(first), int(last)
+
+
+def command(args):
+    """The command as it can be typed again."""
+    options = [("model", args.model and Path(args.model).name), ("shape", args.shape), ("format", args.format),
+               ("group", args.group), ("layers", args.layers), ("seq-len", args.seq_len),
+               ("positions", ":".join(map(str, args.positions))), ("columns", args.columns), ("prefill", args.prefill),
+               ("baseline", args.baseline)]
+    return "python -m bench.cycles " + " ".join(f"--{name} {value}" for name, value in options if value)
+
+
+def report(result):
+    """Print what matters."""
     print(f"{result['model']} {result['format']}: {result['cycles_per_token']:,.0f} cycles/token, "
-          f"{result['tokens_per_second']:,.0f} tokens/s at 100 MHz, {result['roofline_percent']:.1f} % of the roofline "
-          f"({result['bytes_per_token']:,.0f} bytes/token), DRAM timing violations: {result['dram_violations']}")
+          f"{result['tokens_per_second']:,.1f} tokens/s at 100 MHz, {result['roofline_percent']:.1f} % of the roofline "
+          f"({result['useful_bytes']:,.0f} useful bytes/token, {100*(result['moved_over_useful'] - 1):+.2f} % moved), "
+          f"DRAM timing violations: {result['dram_violations']}")
+    if "simulated_layers" in result:
+        few, more = result["simulated_layers"]
+        print(f"  extrapolated to {result['layers']} layers from runs of {few} and {more}")
     for phase, counters in result["breakdown"].items():
         if counters["cycles"]:
             print(f"  {phase:11} " + "  ".join(f"{name} {value:8,.0f}" for name, value in counters.items()))
-    if args.baseline:
-        against_software(result, args.model, args.tokenizer, args.format, args.baseline)
+    print("  of all cycles: " + ", ".join(f"{name} {100*value/result['stalls']['cycles']:.1f} %"
+                                         for name, value in result["stalls"].items() if name != "cycles"))
+    if "prefill" in result:
+        p = result["prefill"]
+        print(f"  prefill of {p['tokens']} tokens: {p['cycles_per_token']:,.0f} cycles/token, {p['one_by_one_cycles_per_token']:,.0f} "
+              f"one by one: {p['speedup']:.2f} times faster, {'identical' if p['identical'] else 'NOT IDENTICAL'}")
+    if "baseline" in result:
         software = result["baseline"]
         print(f"  the same in C by the CPU: {software['cycles_per_token']:,.0f} cycles/token (positions 0 to "
-              f"{args.baseline - 1}, logits equal to golden's)"
+              f"{len(software['cycles_per_position']) - 1}, logits equal to golden's)"
               + (f", {software['ratio']:.0f} times the core's" if "ratio" in software else ""))
+
+
+def parse(arguments=None):
+    parser = argparse.ArgumentParser(prog="python -m bench.cycles", description=__doc__)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--model", help="checkpoint or image")
+    what.add_argument("--shape", choices=tuple(shapes.SHAPES), help="a known model's shape, random weights")
+    parser.add_argument("--tokenizer")
+    parser.add_argument("--format", choices=("q8", "q4"), default="q8", help="of all matrices, the embedding too")
+    parser.add_argument("--group", type=int, choices=(32, 64), help="weights per scale (q8: 64, q4: 32)")
+    parser.add_argument("--layers", type=int, help="simulate this many layers and half of them, and extrapolate")
+    parser.add_argument("--seq-len", type=int, help="another context than the shape's")
+    parser.add_argument("--positions", type=positions, default=(0, 64), help="A:B")
+    parser.add_argument("--columns", type=int, choices=(1, 2, 4), default=sim.COLUMNS)
+    parser.add_argument("--prefill", type=int, metavar="N", help="also measure a prompt of N tokens")
+    parser.add_argument("--baseline", type=int, default=0, metavar="N",
+                        help="also decode N positions in C on the CPU: seconds of wall time for each")
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args(arguments)
+    if args.layers and not (args.shape and args.layers >= 2 and args.layers % 2 == 0):
+        parser.error("--layers needs --shape, and an even number")
+    return args
+
+
+def main():
+    args = parse()
+    result = measure(args)
+    report(result)
     if args.json:
         args.json.write_text(json.dumps(result, indent=1) + "\n")
+    return 0 if result.get("prefill", {}).get("identical", True) and not result["dram_violations"] else 1
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

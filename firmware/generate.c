@@ -93,6 +93,7 @@ static enum status check_ranges(const struct wire_generate *request, uint32_t id
 static enum status check(const struct wire_generate *request, uint32_t id_count, struct wire_error *error)
 {
 	enum status status = check_ranges(request, id_count, error);
+	uint32_t cached = request->flags & GENERATE_FLAG_PRELOADED ? model.seq_len : model.kv_positions;
 
 	if (status != STATUS_OK)
 		return status;
@@ -100,8 +101,8 @@ static enum status check(const struct wire_generate *request, uint32_t id_count,
 		return refuse(error, STATUS_NO_MODEL, SUBJECT_NONE, 0, 0);
 	if (report_pending())
 		return refuse(error, STATUS_BUSY, SUBJECT_NONE, 0, 0);
-	if (request->position > model.kv_positions)
-		return refuse(error, STATUS_BAD_POSITION, SUBJECT_NONE, request->position, model.kv_positions);
+	if (request->position > cached)
+		return refuse(error, STATUS_BAD_POSITION, SUBJECT_NONE, request->position, cached);
 	if (id_count > model.seq_len - request->position)
 		return refuse(error, STATUS_CONTEXT_FULL, SUBJECT_NONE, request->position + id_count, model.seq_len);
 	for (uint32_t i = 0; i < id_count; i++)

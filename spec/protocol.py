@@ -107,6 +107,7 @@ class GenerateFlag(IntFlag):
     """Options of a generation."""
     DUMP_LOGITS = 1  #: every logit of every classified position as LOGITS events (slow)
     ALL_LOGITS  = 2  #: classify every prompt position, not only the last
+    PRELOADED   = 4  #: the cache holds rows up to the request's position, whatever the device knows of them
 
 
 class ResetFlag(IntFlag):

@@ -268,6 +268,7 @@ def test_sampled_decoding_waits_only_for_the_token(device):
     (dict(ids=(1,), repetition_penalty=0), (Status.BAD_VALUE, Subject.PENALTY, 0, ONE)),
     (dict(ids=(1,), repetition_window=257), (Status.BAD_VALUE, Subject.WINDOW, 257, 256)),
     (dict(ids=(1,), position=1), (Status.BAD_POSITION, Subject.NONE, 1, 0)),
+    (dict(ids=(1,), position=SEQ_LEN + 1, flags=GenerateFlag.PRELOADED), (Status.BAD_POSITION, Subject.NONE, SEQ_LEN + 1, SEQ_LEN)),
     (dict(ids=(1, VOCAB)), (Status.BAD_TOKEN, Subject.NONE, VOCAB, VOCAB))])
 def test_bad_request_is_refused_with_its_numbers(device, options, error):
     assert library.error(device.request(Opcode.GENERATE, Generate(**options))) == error
@@ -285,3 +286,9 @@ def test_busy_device_refuses_what_would_disturb(device):
     assert library.error(device.request(Opcode.LOAD_BEGIN, LoadBegin(100, 1)))[0] == Status.BUSY
     assert library.error(device.request(Opcode.GENERATE, Generate(ids=(1,))))[0] == Status.BUSY
     assert isinstance(device.ask(Opcode.STATS), Stats)
+
+
+def test_preloaded_cache_is_taken_on_trust(device):
+    tokens, done = device.generate(ids=(1,), position=300, max_new=2, flags=GenerateFlag.PRELOADED)
+    assert tokens == greedy(device, 1, 300, 2) and done.position == 302
+    assert device.request(Opcode.GENERATE, Generate(ids=(1,), position=303)).status == Status.BAD_POSITION

@@ -1,0 +1,42 @@
+"""What a prompt costs when its positions share passes over the weights, against one position at a time."""
+import numpy as np
+
+from host import connect
+from host.generation import Options, Sampling
+from host.statistics import WORD32
+from soc.sim.simulator import Simulator
+from spec.image import row_layout
+
+GREEDY = Sampling(temperature=0)
+BOS = 1
+
+
+def span(device, ids, position, max_new):
+    """Cycles from the start of a request to its end, and its tokens."""
+    generation = device.generate(ids, Options(position, max_new, GREEDY, stops=()))
+    tokens = [event.token for event in generation]
+    return (generation.outcome.end_cycles - generation.outcome.start_cycles) % WORD32, tokens
+
+
+def measure_prefill(vsim, path, count):
+    """Cycles of ``count`` random prompt tokens in one request, and in ``count`` requests of one each; no classifier.
+
+    ``identical``: the token that follows, and every K/V row, are the same after both.
+    """
+    with Simulator(vsim, dram_image=path) as simulator, connect(port=simulator.url, wait_s=60, model=path) as device:
+        rng = np.random.default_rng(3)
+        ids = [BOS, *map(int, rng.integers(3, device.config.vocab_size, count - 1))]
+        single = sum(span(device, [token], position, 0)[0] for position, token in enumerate(ids))
+        after_single = [span(device, [BOS], count, 1)[1], rows(device, path, count)]
+        together, _ = span(device, ids, 0, 0)
+        after_together = [span(device, [BOS], count, 1)[1], rows(device, path, count)]
+    return {"tokens": count, "cycles": together, "cycles_per_token": together/count, "one_by_one_cycles_per_token": single/count,
+            "speedup": single/together, "identical": after_single == after_together}
+
+
+def rows(device, path, count):
+    """The last layer's K/V rows of the first ``count`` positions: they depend on all that came before."""
+    config = device.config
+    _, beats = row_layout(config)
+    base = -(-path.stat().st_size//2048)*2048
+    return device.device.read(base + (config.n_layers - 1)*config.seq_len*beats*16, count*beats*16)

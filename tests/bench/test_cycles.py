@@ -1,0 +1,69 @@
+"""What bench.cycles makes of counters and runs: sums that hold exactly, extrapolation, images, arguments."""
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from bench import cycles, shapes
+from spec.image import Image, row_layout
+from spec.registers import Counter, Phase
+
+
+def stats(seed=0):
+    return SimpleNamespace(counters=np.random.default_rng(seed).integers(0, 1 << 20, len(Phase)*len(Counter)).tolist(), stores=77)
+
+
+def test_beats_and_stalls_sum_to_the_cycles_exactly():
+    parts = cycles.stalls(stats(), 123_456_789)
+    assert parts.pop("cycles") == 123_456_789 == sum(parts.values())
+    assert parts["beats"] == sum(stats().counters[Counter.BEATS::len(Counter)])
+    assert parts["starved"] == sum(stats().counters[Counter.STARVED::len(Counter)])
+
+
+def test_further_layers_cost_what_the_last_ones_did():
+    few = {"positions": [1, 3], "cycles": 1000 + 2*300, "useful_beats": 900 + 2*280, "per_position": [800, 800]}
+    more = {"positions": [1, 3], "cycles": 1000 + 4*300, "useful_beats": 900 + 4*280, "per_position": [1100, 1100]}
+    run = cycles.extrapolate(few, more, 2, 4, 30)
+    assert (run["cycles"], run["useful_beats"]) == (1000 + 30*300, 900 + 30*280)
+    assert run["per_position"] == [800 + 14*300]*2 and run["simulated_layers"] == [2, 4] and run["layers"] == 30
+    figures = cycles.per_token({**run, "moved_over_useful": 1.5})
+    assert figures["cycles_per_token"] == 5000 and figures["useful_bytes"] == 16*9300/2
+    assert figures["moved_bytes"] == 1.5*figures["useful_bytes"]
+    assert figures["roofline_percent"] == 93 and figures["tokens_per_second"] == 20_000
+
+
+@pytest.mark.parametrize("text", ["5", "3:3", "4:2", "a:b", ":4", "-1:4"])
+def test_bad_positions_are_refused(text, capsys):
+    with pytest.raises(SystemExit):
+        cycles.parse(["--shape", "stories15M", "--positions", text])
+    assert "--positions" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["--model", "x.bin", "--layers", "2"], ["--shape", "stories15M", "--layers", "3"],
+                                       ["--shape", "nothing"], ["--model", "x.bin", "--shape", "stories15M"], []])
+def test_bad_arguments_are_refused(arguments, capsys):
+    with pytest.raises(SystemExit) as refused:
+        cycles.parse(arguments)
+    assert refused.value.code == 2 and "error: " in capsys.readouterr().err
+
+
+def test_command_can_be_typed_again():
+    arguments = ["--shape", "stories15M", "--format", "q4", "--positions", "3:9", "--columns", "1", "--prefill", "64"]
+    again = cycles.command(cycles.parse(arguments)).split()[3:]
+    assert vars(cycles.parse(again)) == vars(cycles.parse(arguments))
+
+
+@pytest.mark.parametrize("format", ["q8", "q4"])
+def test_image_of_a_shape_is_whole_and_its_cache_is_filled(format, monkeypatch, tmp_path):
+    monkeypatch.setattr(shapes, "CACHE", tmp_path)
+    path = shapes.random_image("stories260K", format, layers=2, seq_len=20)
+    config = shapes.config_of("stories260K", 2, 20)
+    image = Image.parse(path.read_bytes())
+    assert replace(image.config, norm_epsilon=1e-5) == config    # the image holds it as float32
+    filled = shapes.with_cache(path, config).read_bytes()
+    start = -(-len(image.data)//2048)*2048
+    head, beats = row_layout(config)
+    assert filled[:len(image.data)] == image.data and len(filled) - start == 2*20*beats*16
+    rows = np.frombuffer(filled[start:], np.uint8).reshape(40, beats*16)
+    assert (rows[:, :8] == 4).all() and (rows[:, 8:16*head] == 0).all() and rows[:, 16*head:].std() > 60
