@@ -2,7 +2,7 @@
 
 Computes :meth:`spec.golden.Logits.kept` and :func:`spec.golden.running_mass`; logits never go to DRAM.
 """
-from amaranth.hdl import Array, Cat, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -63,7 +63,9 @@ class LogitUnit(wiring.Component):
         m.submodules.store = store = memory.Memory(shape=signed(KEY), depth=self.candidates, init=[])
         w, r, view = store.write_port(), store.read_port(), store.read_port()
         groups = self.candidates // GROUP
-        smallest = Signal(data.ArrayLayout(data.StructLayout({"key": signed(KEY), "slot": 3}), groups))
+        m.submodules.smallest = smallest = memory.Memory(shape=data.StructLayout({"key": signed(KEY), "slot": 3}), depth=groups,
+                                                         init=[])
+        smallest_in, smallest_out = smallest.write_port(), smallest.read_port(domain="comb")
         low, low_group, low_slot = Signal(signed(KEY)), Signal(range(groups)), Signal(3)
         kept = Signal(7)
         full = kept == self.candidates
@@ -71,7 +73,8 @@ class LogitUnit(wiring.Component):
         found, found_slot = Signal(signed(KEY)), Signal(3)
         m.d.comb += [view.addr.eq(self.candidate_index), self.candidate_token.eq(~view.data[:18]),
                      self.candidate_logit.eq(view.data[18:].as_signed()),
-                     w.data.eq(key), r.addr.eq(Cat(at[:3], group))]
+                     w.data.eq(key), r.addr.eq(Cat(at[:3], group)), smallest_in.addr.eq(group),
+                     smallest_in.data.key.eq(found), smallest_in.data.slot.eq(found_slot), smallest_out.addr.eq(at)]
         with m.FSM() as fsm:
             with m.State("READY"):
                 m.d.comb += free.eq(1)
@@ -94,9 +97,7 @@ class LogitUnit(wiring.Component):
                 with m.If(at == GROUP):
                     m.next = "GROUP"
             with m.State("GROUP"):
-                for g in range(groups):
-                    with m.If(group == g):
-                        m.d.sync += [smallest[g].key.eq(found), smallest[g].slot.eq(found_slot)]
+                m.d.comb += smallest_in.en.eq(1)
                 m.d.sync += at.eq(0)
                 with m.If(scan_all & (group != groups - 1)):
                     m.d.sync += group.eq(group + 1)
@@ -104,40 +105,40 @@ class LogitUnit(wiring.Component):
                 with m.Else():
                     m.next = "LOWEST"
             with m.State("LOWEST"):
-                entry = Array(smallest[g].as_value() for g in range(groups))[at[:3]]
-                entry_key = entry[:KEY].as_signed()
+                entry = smallest_out.data
                 m.d.sync += at.eq(at + 1)
-                with m.If((at == 0) | (entry_key < low)):
-                    m.d.sync += [low.eq(entry_key), low_slot.eq(entry[KEY:]), low_group.eq(at)]
+                with m.If((at == 0) | (entry.key < low)):
+                    m.d.sync += [low.eq(entry.key), low_slot.eq(entry.slot), low_group.eq(at)]
                 with m.If(at == groups - 1):
                     m.next = "READY"
 
         # Mass: scale to log2, raise the reference with each new maximum, weigh, add --------------------------------
-        shift = Signal(signed(9))
-        m.d.comb += shift.eq(ROW_FRACTION - SCORE_FRACTION - self.scale_exponent)
-        product, shifted = Signal(signed(49)), Signal(signed(50))
-        score, maximum, first = Signal(signed(32)), Signal(signed(18)), Signal(init=1)
-        d, rise = Signal(signed(34)), Signal(6)
+        wanted, shift = Signal(signed(9)), Signal(6)
+        product, shifted = Signal(signed(48)), Signal(signed(49))
+        score, maximum, first = Signal(signed(32)), Signal(signed(17)), Signal(init=1)
+        m.d.comb += wanted.eq(ROW_FRACTION - SCORE_FRACTION - self.scale_exponent)
         m.d.sync += [
-            product.eq(item.value * Cat(self.scale_mantissa, 0).as_signed()),
-            shifted.eq(round_shift(m, product, Mux(shift < 0, 0, Mux(shift > 63, 63, shift))[:6])),
+            shift.eq(Mux(wanted < 0, 0, Mux(wanted > 63, 63, wanted))),     # a constant of the pass
+            product.eq(item.value * Cat(self.scale_mantissa, Const(0, 1)).as_signed()),     # |product| <= 2**47
+            shifted.eq(round_shift(m, product, shift)),
             score.eq(saturate(m, shifted, 32)[0]),
         ]
-        above = Signal(signed(18))
-        gap = Signal(signed(19))
-        m.d.comb += [above.eq((score >> 16) + 1), gap.eq(above - maximum)]
-        raised = first | (gap > 0)
+        # A score that reaches the reference raises it to one above the score's integer part
+        integer, fraction = score[SCORE_FRACTION:].as_signed(), score[:SCORE_FRACTION]
+        above, rise = Signal(signed(18)), Signal(6)
+        d = Signal(data.StructLayout({"fraction": SCORE_FRACTION, "integer": signed(18)}))
+        m.d.comb += above.eq(integer - maximum)
+        raised = first | (above >= 0)
         stages = [take & keep]
         for i in range(4 + SoftmaxWeight.latency):
             v = Signal(name=f"mass_valid{i}")
             m.d.sync += v.eq(stages[-1])
             stages.append(v)
         with m.If(stages[3]):
-            m.d.sync += [
-                first.eq(0), maximum.eq(Mux(raised, above, maximum)),
-                d.eq(score - (Mux(raised, above, maximum) << 16)),
-                rise.eq(Mux(first | (gap <= 0), 0, Mux(gap > 63, 63, gap))),
-            ]
+            m.d.sync += [first.eq(0), d.fraction.eq(fraction), d.integer.eq(Mux(raised, -1, above)),
+                         rise.eq(Mux(first | (above < 0), 0, Mux(above >= 63, 63, above + 1)))]
+            with m.If(raised):
+                m.d.sync += maximum.eq(integer + 1)
         m.submodules.weight = weight = SoftmaxWeight(width=34)
         m.d.comb += weight.d.eq(d)
         rises = [rise]
