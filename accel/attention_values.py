@@ -6,7 +6,9 @@ from amaranth.lib.wiring import In, Out
 from accel.attention_scores import SHAPE, WEIGHT, ring_depth, weight_layout
 from spec.numerics import WIDE
 
-STEPS = (0, 1, 4, 16)       # a pass shifts by one of these; a larger shift takes several passes over its slot
+#: A pass shifts by one of these; a larger shift takes several passes over its slot. With three of them and zero, a bit
+#: of a sum is one look-up table of six inputs with its carry.
+STEPS = (0, 1, 4)
 
 
 class AttentionValues(wiring.Component):
@@ -74,9 +76,7 @@ class AttentionValues(wiring.Component):
         place1, place2, valid1, valid2 = Signal.like(place), Signal.like(place), Signal(), Signal()
         step = Signal(2)
         issue, last_pass = Signal(), Signal()
-        with m.If(shift >= 16):
-            m.d.comb += step.eq(3)
-        with m.Elif(shift >= 4):
+        with m.If(shift >= 4):
             m.d.comb += step.eq(2)
         with m.Elif(shift >= 1):
             m.d.comb += step.eq(1)
@@ -94,24 +94,24 @@ class AttentionValues(wiring.Component):
             m.d.sync += [held.eq(1), place.eq(address), beat.eq(values.payload), weight.eq(w_out.data.weight),
                          shift.eq(w_out.data.shift), fresh.eq(first_row)]
 
-        # 1: sums read, products; 2: sums shifted; then added and written back --------------------------------
+        # 1: sums read, products; 2: again; then shifted, added and written back -------------------------------
         step1, fresh1, add1 = Signal(2, reset_less=True), Signal(reset_less=True), Signal(reset_less=True)
+        choice2 = Signal(2, reset_less=True)        # 0: nothing was there; otherwise a step, plus one
         m.d.sync += [valid1.eq(issue), valid2.eq(valid1), place1.eq(place), place2.eq(place1),
-                     step1.eq(step), fresh1.eq(fresh), add1.eq(last_pass)]
+                     step1.eq(step), fresh1.eq(fresh), add1.eq(last_pass), choice2.eq(Mux(fresh1, 0, step1 + 1))]
         m.d.comb += [s_out.addr.eq(Mux(self.reading, self.read_slot, place)), s_in.addr.eq(place2), s_in.en.eq(valid2),
                      self.sums.eq(s_out.data)]
         for i in range(8):
             product1 = Signal(signed(WEIGHT + 16), name=f"product{i}", reset_less=True)
             product2 = Signal(signed(WEIGHT + 16), name=f"addend{i}", reset_less=True)
-            shifted2 = Signal(signed(WIDE), name=f"shifted{i}", reset_less=True)
+            old2 = Signal(signed(WIDE), name=f"old{i}", reset_less=True)
             v = Signal(signed(16), name=f"v{i}")
             m.d.comb += v.eq(beat[16 * i:16 * i + 16])
-            old = s_out.data[i]
             m.d.sync += [
                 product1.eq(v * Cat(weight, 0).as_signed()),
                 product2.eq(Mux(add1, product1, 0)),
-                shifted2.eq(Mux(fresh1, 0, Array(old >> n for n in STEPS)[step1])),
+                old2.eq(s_out.data[i]),
             ]
-            m.d.comb += s_in.data[i].eq(shifted2 + product2)
+            m.d.comb += s_in.data[i].eq(product2 + Array([0, *(old2 >> n for n in STEPS)])[choice2])
         m.d.comb += self.busy.eq((left != 0) | held | valid1 | valid2)
         return m
