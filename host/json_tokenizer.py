@@ -2,11 +2,10 @@
 # Ref: https://github.com/huggingface/tokenizers; Radford et al. 2019 for the byte-level alphabet
 
 import copy
-import json
 import re
 from collections.abc import Iterable
 
-from host import packed_tokenizer
+from host import nested_json, packed_tokenizer
 from host.tokenizer import Decoder, TokenizerError
 
 SPACE = "▁"             #: how sentencepiece writes a space
@@ -102,7 +101,7 @@ class JsonTokenizer:
 def _parse(content: str, name):
     import tokenizers                   # only these files need it
     try:
-        described = json.loads(content)
+        described = nested_json.loads(content)
         model = described["model"]
         kind = model.get("type", "BPE") if isinstance(model, dict) else None
     except (ValueError, KeyError, TypeError, RecursionError):

@@ -3,6 +3,7 @@ import base64
 import json
 import zlib
 
+from host import nested_json
 from host.tokenizer import Tokenizer, TokenizerError
 
 MAGIC = b"TOKZ"                     #: as the length of a longest piece, which tokenizer.bin begins with, it would be huge
@@ -30,7 +31,7 @@ def unpack(data: bytes, name="tokenizer"):
         text = stream.decompress(data[len(MAGIC):], MAX_BYTES)
         if not stream.eof:
             raise ValueError("incomplete")
-        packed = json.loads(text)
+        packed = nested_json.loads(text)
         options = dict(packed["options"])
         options["stop_ids"] = tuple(options["stop_ids"])
         if packed["kind"] == "json":
@@ -42,6 +43,6 @@ def unpack(data: bytes, name="tokenizer"):
         raise ValueError(f"of kind {packed['kind']!r:.40}")
     except TokenizerError:
         raise
-    except (ValueError, TypeError, KeyError, AttributeError, zlib.error, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, zlib.error, RecursionError) as error:
         raise TokenizerError(f"{name}: damaged tokenizer section ({' '.join(str(error).split())[:80]}): convert the "
                              "checkpoint again") from None

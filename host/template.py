@@ -2,6 +2,7 @@
 import json
 from dataclasses import asdict, dataclass, replace
 
+from host import nested_json
 from host.errors import HostError
 from host.generation import STOP_IDS
 from spec.protocol import MAX_STOPS
@@ -83,7 +84,7 @@ class Template:
             if "{%" in text or "{{" in text:
                 return cls.from_jinja(text)
         try:
-            template = cls(**{name: _typed(name, value) for name, value in json.loads(text).items()})
+            template = cls(**{name: _typed(name, value) for name, value in nested_json.loads(text).items()})
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise TemplateError(f"not a chat template: {text[:40]!r}... ({error}): use {', '.join(BUILT_IN)}, Jinja "
                                 "or JSON as docs/host.md shows") from error

@@ -1,9 +1,9 @@
 """Reads named values of a checkpoint's description, and refuses in one line what is missing or of another type."""
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
 
+from host import nested_json
 from host.checkpoint.errors import CheckpointError
 
 MAX_JSON_BYTES = 64 << 20
@@ -16,7 +16,7 @@ def read_json(path: Path) -> dict:
         if path.stat().st_size > MAX_JSON_BYTES:
             raise CheckpointError(f"{path}: {path.stat().st_size} bytes, expected at most {MAX_JSON_BYTES}: "
                                   "is this a model's description?")
-        value = json.loads(path.read_bytes())
+        value = nested_json.loads(path.read_bytes())
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}: check the folder") from None
     except (ValueError, RecursionError):

@@ -1,12 +1,12 @@
 """Gives the tensors of safetensors files, one or several with an index, as rows still in their files."""
 # Ref: https://github.com/huggingface/safetensors, its README's format
 
-import json
 import struct
 from pathlib import Path
 
 import numpy as np
 
+from host import nested_json
 from host.checkpoint.errors import CheckpointError
 from host.checkpoint.fields import read_json
 from host.checkpoint.lazy import RawFile, Rows
@@ -71,7 +71,7 @@ def _header(path: Path):
         with safe_open(path, framework="np"):
             pass
         length, = struct.unpack("<Q", file.read(0, 8))
-        return json.loads(file.read(8, length).tobytes()), 8 + length, file
+        return nested_json.loads(file.read(8, length).tobytes()), 8 + length, file
     except (SafetensorError, ValueError, OSError, RecursionError) as error:
         if isinstance(error, CheckpointError):
             raise
