@@ -1,6 +1,5 @@
 """What the targets with a board share: options, building without a surprise, loading only what was just described."""
-import inspect
-import os
+import subprocess
 import sys
 from pathlib import Path
 from shutil import which
@@ -27,10 +26,13 @@ class Refusal(Exception):
 
 # Options ------------------------------------------------------------------------------------------
 
-def create_parser(prog, platform, sys_clk_freq, description, **defaults):
-    """LiteX's options and those of every board. ``defaults`` replace LiteX's."""
+def create_parser(prog, platform, toolchains, sys_clk_freq, description, **defaults):
+    """LiteX's options and those of every board. ``toolchains`` and ``defaults`` replace LiteX's."""
     parser = LiteXArgumentParser(platform=platform)
     parser.prog, parser.description = prog, description    # LiteX mistakes keywords for prog
+    for action in parser._actions:
+        if action.dest == "toolchain":
+            action.choices, action.help = tuple(toolchains), "FPGA toolchain."
     parser.add_target_argument("--flash",        action="store_true", help="Write the bitstream to the board's flash: it survives power-off.")
     parser.add_target_argument("--sys-clk-freq", default=sys_clk_freq, type=float, help="System clock frequency.")
     parser.set_defaults(integrated_rom_size=ROM_SIZE, integrated_sram_size=SRAM_SIZE, l2_size=L2_SIZE, **defaults)
@@ -80,7 +82,12 @@ class Build:
             path.unlink(missing_ok=True)    # from now on, what lies there is of this design
         self.gateware.mkdir(parents=True, exist_ok=True)
         self.stamp.write_text(self.digest)
-        self.builder.build(run=run, **self.toolchain)
+        try:
+            self.builder.build(run=run, **self.toolchain)
+        except (OSError, subprocess.CalledProcessError, SystemExit) as error:    # LiteX's ways to say that a tool failed
+            for path in (self.stamp, self.bitstream("sram"), self.bitstream("flash")):
+                path.unlink(missing_ok=True)
+            raise Refusal(f"the build failed ({str(error).splitlines()[0]}): see the messages above and {self.gateware}") from None
         if run and not self.bitstream().exists():
             raise Refusal(f"{self.script} left no bitstream: see its messages above")
 
@@ -102,37 +109,33 @@ def require(tools, install):
         raise Refusal(f"{', '.join(missing)} not found: {install}")
 
 
-def execute(parser, args, build, programmer, tools, install):
+def execute(parser, args, build, programmer, tools, install, needs_tools=False):
     """Do what ``args`` ask for, and return the exit status.
 
     ``programmer()`` yields LiteX's programmer of the board, ``tools`` are the programs that the build's script needs,
-    and ``install`` says how to get them.
+    ``install`` says how to get them. With ``needs_tools``, not even the script can be written without them.
     """
     if not (args.build or args.load or args.flash):
         parser.print_help()
         return 0
     try:
         if args.build:
-            compile_gateware = build.builder.compile_gateware
-            try:
-                if compile_gateware:
-                    require(tools, install)
-            except Refusal as refusal:
-                build.generate(run=False)
-                raise Refusal(f"{refusal}; the build script is {build.script}") from None
-            try:
-                build.generate(run=compile_gateware)
-            except OSError as error:
-                raise Refusal(f"the build failed ({str(error).splitlines()[0]}): see {build.gateware}") from None
+            run     = build.builder.compile_gateware
+            missing = [tool for tool in tools if which(tool) is None]
+            if needs_tools:
+                require(tools, install)
+            build.generate(run=run and not missing)
+            if run and missing:
+                require(tools, f"{install}; the build script is {build.script}")
+        for mode, wanted in (("sram", args.load), ("flash", args.flash)):
+            if wanted:
+                build.current(mode)
         if args.load or args.flash:
-            for mode, wanted in (("sram", args.load), ("flash", args.flash)):
-                if wanted:
-                    build.current(mode)
             require(["openFPGALoader"], "install it (Debian: apt-get install openfpgaloader) to load a board")
-            if args.load:
-                programmer().load_bitstream(build.current("sram"))
-            if args.flash:
-                programmer().flash(0, build.current("flash"))
+        if args.load:
+            programmer().load_bitstream(build.current("sram"))
+        if args.flash:
+            programmer().flash(0, build.current("flash"))
         return 0
     except Refusal as refusal:
         print(f"{parser.prog}: {refusal}", file=sys.stderr)

@@ -31,7 +31,7 @@ BOARDS       = {"a7-35": "arty_a7_35t", "a7-100": "arty_a7_100t"}    # openFPGAL
 
 TOOLS = {
     "vivado":  (["vivado"], "install Vivado ML Standard, which is free for this chip, and put it on PATH or set LITEX_ENV_VIVADO"),
-    "openxc7": (["yosys", "nextpnr-xilinx", "fasm2frames", "xc7frames2bit"], "install the openXC7 toolchain and put it on PATH"),
+    "openxc7": (["yosys", "nextpnr-xilinx", "fasm2frames", "xc7frames2bit"], "install the openXC7 toolchain, put it on PATH and set CHIPDB and PRJXRAY_DB_DIR"),
 }
 
 # CRG ----------------------------------------------------------------------------------------------
@@ -109,7 +109,7 @@ class BaseSoC(Llama2SoC):
 # Build --------------------------------------------------------------------------------------------
 
 def create_parser():
-    parser = board.create_parser("targets/arty.py", digilent_arty.Platform, SYS_CLK_FREQ, "LLaMA-2 decoder SoC on an Arty A7.")
+    parser = board.create_parser("targets/arty.py", digilent_arty.Platform, TOOLS, SYS_CLK_FREQ, "LLaMA-2 decoder SoC on an Arty A7.")
     parser.add_target_argument("--variant",        default="a7-35", choices=tuple(BOARDS), help="Board variant.")
     parser.add_target_argument("--with-etherbone", action="store_true",    help="Reach the SoC's bus over Ethernet (litex_server), for debugging.")
     parser.add_target_argument("--with-spi-flash", action="store_true",    help="The SPI flash as a peripheral of the CPU.")
@@ -131,7 +131,8 @@ def main():
         with_spi_flash = args.with_spi_flash,
         **parser.soc_argdict)
     build = board.Build(parser, args, soc, ROOT/"build"/f"arty-{args.variant}")
-    return board.execute(parser, args, build, lambda: OpenFPGALoader(BOARDS[args.variant]), tools, install)
+    return board.execute(parser, args, build, lambda: OpenFPGALoader(BOARDS[args.variant]), tools, install,
+        needs_tools = args.toolchain == "openxc7")    # LiteX looks for its databases before it writes the script
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -125,7 +125,7 @@ class BaseSoC(Llama2SoC):
 # Build --------------------------------------------------------------------------------------------
 
 def create_parser():
-    parser = board.create_parser("targets/ecpix5.py", lambdaconcept_ecpix5.Platform, SYS_CLK_FREQ,
+    parser = board.create_parser("targets/ecpix5.py", lambdaconcept_ecpix5.Platform, ["trellis"], SYS_CLK_FREQ,
                                  "LLaMA-2 decoder SoC on an ECPIX-5.",
                                  yosys_abc9=True, nextpnr_timingstrict=True, ecppack_compress=True)
     parser.add_target_argument("--device", default="85F", choices=("85F",), help="ECP5 device; the 45F has too few multipliers.")
@@ -136,8 +136,6 @@ def create_parser():
 def main():
     parser = create_parser()
     args   = parser.parse_args()
-    if args.toolchain != "trellis":
-        parser.error("--toolchain trellis is the one that this target was built with")
     open_tools.add_to_path()
     soc   = BaseSoC(create_core(), args.device, args.toolchain, args.sys_clk_freq, args.with_spi_flash, **parser.soc_argdict)
     build = board.Build(parser, args, soc, ROOT/"build"/f"ecpix5-{args.device.lower()}")

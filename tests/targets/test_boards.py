@@ -149,6 +149,12 @@ def test_build_without_vivado_says_what_to_install_and_where_the_script_lies(tmp
     assert "vivado not found: install Vivado" in last_line(done) and str(script) in last_line(done)
 
 
+def test_openxc7_is_refused_before_anything_is_written(tmp_path, bare_path):
+    done = python_target("arty", "--toolchain", "openxc7", "--build", "--output-dir", str(tmp_path/"out"), *FAST, env=bare_path[1])
+    assert done.returncode == 1 and "nextpnr-xilinx" in last_line(done) and "install the openXC7 toolchain" in last_line(done)
+    assert not list((tmp_path/"out").rglob("*.v"))
+
+
 @pytest.fixture(scope="module")
 def generated(tmp_path_factory):
     """A generated Arty design without a bitstream."""
