@@ -35,7 +35,7 @@ class StatusLeds(LiteXModule):
         second = round(sys_clk_freq)
         count  = Signal(max=second)
         self.sync += If(count == second - 1, count.eq(0)).Else(count.eq(count + 1))
-        slow, fast = Signal(), Signal()    # 1 Hz, and about 10 Hz
+        slow, fast = Signal(), Signal()    # 1 Hz, and 6 to 16 Hz
         self.comb += [
             slow.eq(count < second//2),
             fast.eq(count[max(len(count) - 4, 0)]),
