@@ -11,10 +11,10 @@ from pathlib import Path
 
 from bench import baseline, shapes
 from bench.prefill import measure_prefill
+from bench.session import session
 from host import connect
 from host.generation import Options, Sampling
 from host.statistics import WORD32, token_cycles
-from soc.sim.simulator import Simulator
 from spec.golden import Golden
 from spec.image import Image
 from spec.packing import BEAT, row_beats
@@ -76,14 +76,13 @@ def decode(vsim, path, first, last):
     preloaded = first >= 255
     begin = first - 1 if preloaded else 0
     dram = shapes.with_cache(path, image.config) if preloaded else path
-    with Simulator(vsim, dram_image=dram) as simulator:
-        with connect(port=simulator.url, wait_s=60, model=path) as device:
-            device.device.reset()
-            # The pass at position p yields the token event of position p + 1; cycles run from the one before.
-            generation = device.generate([BOS], Options(begin, last - begin, GREEDY, stops=()),
-                                         flags=GenerateFlag.PRELOADED if preloaded else 0)
-            events = list(generation)
-            stats = device.device.stats()
+    with session(vsim, dram, path) as (simulator, device):
+        device.device.reset()
+        # The pass at position p yields the token event of position p + 1; cycles run from the one before.
+        generation = device.generate([BOS], Options(begin, last - begin, GREEDY, stops=()),
+                                     flags=GenerateFlag.PRELOADED if preloaded else 0)
+        events = list(generation)
+        stats = device.device.stats()
         violations = sum(simulator.violations().values())
     passes = {event.position - 1: cycles for event, cycles in zip(events[1:], token_cycles(events))}
     chosen = [p for p in range(max(first, begin + 1), last) if p in passes]

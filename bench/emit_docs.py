@@ -27,7 +27,8 @@ def label(run):
     """What a run of bench.cycles decoded."""
     name = Path(run["model"]).stem
     columns = run["columns"]
-    return f"{name}, {run['format']}, {columns} column{'s' if columns > 1 else ''}"
+    shape = " shape" if run.get("random_weights") else ""
+    return f"{name}{shape}, {run['format']}, {columns} column{'s' if columns > 1 else ''}"
 
 
 def positions(run):
@@ -36,8 +37,17 @@ def positions(run):
 
 
 def runs():
-    """Runs of bench.cycles that decode one position at a time; the largest models last."""
-    return sorted(read("cycles-*.json").values(), key=lambda run: (run["bytes_per_token"] // 1e6, run["model"], run["format"] == "q4"))
+    """Runs of bench.cycles, by model and position; the largest models last."""
+    found = read("cycles-*.json").values()
+    smallest = {}
+    for run in found:
+        smallest[run["model"]] = min(run["bytes_per_token"], smallest.get(run["model"], float("inf")))
+    return sorted(found, key=lambda run: (smallest[run["model"]], run["model"], run["format"] == "q4", run["positions"]))
+
+
+def trained_260k():
+    """Runs of the checkpoint that others have figures of."""
+    return [run for run in runs() if run["model"] == "stories260K.bin"]
 
 # Tables -------------------------------------------------------------------------------------------
 
@@ -45,9 +55,9 @@ def runs():
 def cycles_table():
     rows = []
     for run in runs():
-        notes = [f"{run['simulated_layers']} of {run['layers']} layers simulated"
-                 ] if run.get("simulated_layers", run.get("layers")) != run.get("layers") else []
-        notes += ["K/V preloaded"] if run.get("preloaded") else []
+        notes = ["extrapolated to {} layers from {} and {}".format(run["layers"], *run["simulated_layers"])
+                 ] if "simulated_layers" in run else []
+        notes += [f"K/V preloaded: {run['preloaded']}"] if run.get("preloaded") else []
         notes += [f"{run['dram_violations']} DRAM timing violations"] if run["dram_violations"] else []
         rows.append((label(run), positions(run), f"{run['cycles_per_token']:,.0f}", f"{run['tokens_per_second']:,.1f}",
                      f"{run['bytes_per_token']:,.0f}", f"{run['roofline_percent']:.1f} %", "; ".join(notes), f"`{run['command']}`"))
@@ -61,8 +71,8 @@ def breakdown_table():
     rows = []
     for run in runs():
         sums = {name: sum(counters[name] for counters in run["breakdown"].values()) for name in names}
-        rows.append((label(run), *(f"{sums[name]:,.0f}" for name in names)))
-    return table(("Model", "Cycles of commands", "Beats", "Starved", "Fenced", "Stalled"), rows)
+        rows.append((label(run), positions(run), *(f"{sums[name]:,.0f}" for name in names)))
+    return table(("Model", "Positions", "Cycles of commands", "Beats", "Starved", "Fenced", "Stalled"), rows)
 
 
 def baseline_table():
@@ -77,15 +87,13 @@ def published_table():
 
 
 def stories260k_table():
-    ours = [(label(run), f"{run['cycles_per_token']:,.0f}", f"positions {positions(run)}, everything included") for run in runs()
-            if run["model"].startswith("stories260K")]
+    ours = [(label(run), f"{run['cycles_per_token']:,.0f}", f"positions {positions(run)}, everything included") for run in trained_260k()]
     return table(("stories260K", "Cycles/token", "Counted"),
                  ours + [(name, f"{cycles:,}", how) for name, cycles, how in published.STORIES260K])
 
 
 def machines_table():
-    ours = [(f"This SoC at 100 MHz, {run['format']}", f"{run['tokens_per_second']:,.0f}", "simulated") for run in runs()
-            if run["model"].startswith("stories260K")]
+    ours = [(f"This SoC at 100 MHz, {run['format']}", f"{run['tokens_per_second']:,.0f}", "simulated") for run in trained_260k()]
     return table(("Machine", "Tokens/s, stories260K", ""), ours + list(published.MACHINES))
 
 
@@ -101,22 +109,29 @@ def accuracy_table():
 def simulator_table():
     r = json.loads((RESULTS/"simulator.json").read_text())
     rows = [("build from nothing, software and Verilator", f"{r['build_s']:.0f} s"),
-            ("build when nothing changed", f"{r['unchanged_build_s']:.2f} s"),
+            ("build when nothing changed", f"{r['unchanged_build_s']:.1f} s"),
             ("start", f"{r['start_s']:.2f} s"),
             ("idle", f"{r['idle']['khz_of_cpu']} kHz of processor time, {r['idle']['khz']} kHz of wall time"),
             ("decoding", f"{r['decoding']['khz_of_cpu']} kHz of processor time, {r['decoding']['khz']} kHz of wall time")]
     return table(("Simulator", f"on {r['processor']}, {r['cores']} cores, {r['verilator']}"), rows)
 
 
+def stream_table():
+    result = json.loads((RESULTS/"stream.json").read_text())
+    rows = [(r["what"], f"{r['beats']:,}", f"{r['cycles']:,}", f"{r['percent']:.2f} %") for r in result["rows"]]
+    return table(("Sequential reads", "Beats", "Cycles", "Of 16 bytes a cycle"), rows)
+
+
 def plot():
     """The SVG: published decoders and ours, most of the peak first."""
     rows = [(f"{d.name}: {d.model}", d.percent, False, f"{d.device}; {d.source}") for d in published.DECODERS]
-    rows += [(f"this core: {label(run)}", run["roofline_percent"], True, run["command"]) for run in runs()]
+    rows += [(f"this core: {label(run)}, {positions(run)}", run["roofline_percent"], True, run["command"]) for run in runs()]
     return bars("Share of the memory's peak bandwidth that decoding uses", sorted(rows, key=lambda row: -row[1]))
 
 
 TABLES = {"cycles": cycles_table, "breakdown": breakdown_table, "baseline": baseline_table, "published": published_table,
-          "stories260K": stories260k_table, "machines": machines_table, "accuracy": accuracy_table}
+          "stories260K": stories260k_table, "machines": machines_table, "accuracy": accuracy_table,
+          "simulator": simulator_table, "stream": stream_table}
 
 
 def marked(page):

@@ -1,10 +1,9 @@
 """What a prompt costs when its positions share passes over the weights, against one position at a time."""
 import numpy as np
 
-from host import connect
+from bench.session import session
 from host.generation import Options, Sampling
 from host.statistics import WORD32
-from soc.sim.simulator import Simulator
 from spec.image import row_layout
 
 GREEDY = Sampling(temperature=0)
@@ -23,7 +22,7 @@ def measure_prefill(vsim, path, count):
 
     ``identical``: the token that follows, and every K/V row, are the same after both.
     """
-    with Simulator(vsim, dram_image=path) as simulator, connect(port=simulator.url, wait_s=60, model=path) as device:
+    with session(vsim, path, path) as (_, device):
         rng = np.random.default_rng(3)
         ids = [BOS, *map(int, rng.integers(3, device.config.vocab_size, count - 1))]
         single = sum(span(device, [token], position, 0)[0] for position, token in enumerate(ids))
