@@ -111,7 +111,10 @@ def per_token(run):
 
 
 def extrapolate(few, more, few_layers, more_layers, layers):
-    """A run of ``more_layers`` made to one of ``layers``: every further layer costs what the last ones did."""
+    """A run of ``more_layers`` made to one of ``layers``: every further layer costs what the last ones did.
+
+    The breakdown and the stalls stay those of the simulated ``more_layers``.
+    """
     factor = (layers - more_layers)/(more_layers - few_layers)
 
     def grown(a, b):
