@@ -23,7 +23,7 @@ from spec.registers import Counter, Phase
 from targets import sim
 
 BOS = 1
-GREEDY = Sampling(temperature=0)
+TOP_P = 0.9
 
 # What is decoded ----------------------------------------------------------------------------------
 
@@ -66,8 +66,8 @@ def stalls(stats, cycles):
 # Measurements -------------------------------------------------------------------------------------
 
 
-def decode(vsim, path, first, last):
-    """Cycles of the passes at positions ``first`` .. ``last - 1``, and what else a run says; greedy.
+def decode(vsim, path, first, last, temperature=0.0):
+    """Cycles of the passes at positions ``first`` .. ``last - 1``, and what else a run says.
 
     From position 0 on, starting with BOS; or, if ``first`` is 255 or more, from ``first - 1`` on over a cache of random
     rows, which is put into the DRAM beside the image.
@@ -79,7 +79,8 @@ def decode(vsim, path, first, last):
     with session(vsim, dram, path) as (simulator, device):
         device.device.reset()
         # The pass at position p yields the token event of position p + 1; cycles run from the one before.
-        generation = device.generate([BOS], Options(begin, last - begin, GREEDY, stops=()),
+        sampling = Sampling(temperature=temperature, top_p=TOP_P, seed=1)
+        generation = device.generate([BOS], Options(begin, last - begin, sampling, stops=()),
                                      flags=GenerateFlag.PRELOADED if preloaded else 0)
         events = list(generation)
         stats = device.device.stats()
@@ -130,12 +131,12 @@ def measure(args):
     vsim = sim.build(columns=args.columns)
     first, last = args.positions
     path = prepare(args, args.layers)
-    run = decode(vsim, path, first, last)
+    run = decode(vsim, path, first, last, args.temperature)
     if args.layers:
-        few = decode(vsim, prepare(args, args.layers//2), first, last)
+        few = decode(vsim, prepare(args, args.layers//2), first, last, args.temperature)
         run = extrapolate(few, run, args.layers//2, args.layers, shapes.SHAPES[args.shape].n_layers)
     result = {"command": command(args), "model": args.shape or Path(args.model).name, "format": args.format,
-              "random_weights": bool(args.shape), "columns": args.columns, **per_token(run)}
+              "random_weights": bool(args.shape), "temperature": args.temperature, "columns": args.columns, **per_token(run)}
     if args.prefill:
         result["prefill"] = measure_prefill(vsim, path, args.prefill)
     if args.baseline:
@@ -168,7 +169,7 @@ def command(args):
     options = [("model", args.model and Path(args.model).name), ("shape", args.shape), ("format", args.format),
                ("group", args.group), ("layers", args.layers), ("seq-len", args.seq_len),
                ("positions", ":".join(map(str, args.positions))), ("columns", args.columns), ("prefill", args.prefill),
-               ("baseline", args.baseline)]
+               ("temperature", args.temperature), ("baseline", args.baseline)]
     return "python -m bench.cycles " + " ".join(f"--{name} {value}" for name, value in options if value)
 
 
@@ -210,6 +211,7 @@ def parse(arguments=None):
     parser.add_argument("--positions", type=positions, default=(0, 64), help="A:B")
     parser.add_argument("--columns", type=int, choices=(1, 2, 4), default=sim.COLUMNS)
     parser.add_argument("--prefill", type=int, metavar="N", help="also measure a prompt of N tokens")
+    parser.add_argument("--temperature", type=float, default=0.0, help=f"sample, with top-p {TOP_P}; 0, the default, is greedy")
     parser.add_argument("--baseline", type=int, default=0, metavar="N",
                         help="also decode N positions in C on the CPU: seconds of wall time for each")
     parser.add_argument("--json", type=Path)

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from bench import published
+from bench.cycles import TOP_P
 from bench.plot import bars
 from spec.emit_docs import table
 
@@ -28,7 +29,7 @@ def label(run):
     name = Path(run["model"]).stem
     columns = run["columns"]
     shape = " shape" if run.get("random_weights") else ""
-    return f"{name}{shape}, {run['format']}, {columns} column{'s' if columns > 1 else ''}"
+    return f"{name}{shape}, {run['format']}, {columns} column{'s' if columns > 1 else ''}" + (", sampled" if run.get("temperature") else "")
 
 
 def positions(run):
@@ -57,6 +58,7 @@ def cycles_table():
     for run in runs():
         notes = ["extrapolated to {} layers from {} and {}".format(run["layers"], *run["simulated_layers"])
                  ] if "simulated_layers" in run else []
+        notes += [f"sampled, temperature {run['temperature']:g}, top-p {TOP_P}"] if run.get("temperature") else []
         notes += [f"K/V preloaded: {run['preloaded']}"] if run.get("preloaded") else []
         notes += [f"{run['dram_violations']} DRAM timing violations"] if run["dram_violations"] else []
         rows.append((label(run), positions(run), f"{run['cycles_per_token']:,.0f}", f"{run['tokens_per_second']:,.1f}",
@@ -73,6 +75,19 @@ def breakdown_table():
         sums = {name: sum(counters[name] for counters in run["breakdown"].values()) for name in names}
         rows.append((label(run), positions(run), *(f"{sums[name]:,.0f}" for name in names)))
     return table(("Model", "Positions", "Cycles of commands", "Beats", "Starved", "Fenced", "Stalled"), rows)
+
+
+def sampling_table():
+    """Sampled runs against greedy ones of the same model, format, columns and positions."""
+    keys = ("model", "format", "columns", "positions")
+    rows = []
+    for run in (run for run in runs() if run.get("temperature")):
+        greedy = next((r for r in runs() if not r.get("temperature") and all(r[key] == run[key] for key in keys)), None)
+        if greedy:
+            extra = run["cycles_per_token"] - greedy["cycles_per_token"]
+            rows.append((label(run), f"{greedy['cycles_per_token']:,.0f}", f"{run['cycles_per_token']:,.0f}",
+                         f"{extra:,.0f}", f"{100*extra/greedy['cycles_per_token']:.1f} %"))
+    return table(("Model", "Cycles/token, greedy", "Sampled", "More", "Of a greedy token"), rows)
 
 
 def baseline_table():
@@ -131,7 +146,7 @@ def plot():
 
 TABLES = {"cycles": cycles_table, "breakdown": breakdown_table, "baseline": baseline_table, "published": published_table,
           "stories260K": stories260k_table, "machines": machines_table, "accuracy": accuracy_table,
-          "simulator": simulator_table, "stream": stream_table}
+          "sampling": sampling_table, "simulator": simulator_table, "stream": stream_table}
 
 
 def marked(page):

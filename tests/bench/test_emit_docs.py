@@ -28,6 +28,11 @@ def test_every_run_is_on_the_page_with_its_figures():
         assert f"{run['cycles_per_token']:,.0f}" in line and f"{run['roofline_percent']:.1f} %" in line
 
 
+def test_sampled_and_greedy_runs_are_told_apart():
+    labels = [(emit_docs.label(run), emit_docs.positions(run)) for run in emit_docs.runs()]
+    assert len(set(labels)) == len(labels)
+
+
 def test_a_changed_figure_shows(monkeypatch):
     read = emit_docs.read
     monkeypatch.setattr(emit_docs, "read", lambda pattern: {
