@@ -45,15 +45,15 @@ class KvRows(wiring.Component):
         # Constants of the model: they settle long before the first token
         m.d.sync += [head_beats.eq((2 * self.n_kv_heads + 15) >> 4), kv_beats.eq((self.n_kv_heads * self.head_dim) >> 3),
                      self.row_beats.eq(head_beats + 2 * kv_beats)]
-        place = Signal(bits)
+        place, header = Signal(bits), Signal(bits)
         byte = Signal(8)
         is_v = self.dest == Dest.V
         m.d.comb += [
             place.eq(head_beats + self.index[3:] + Mux(is_v, kv_beats, 0)),
-            byte.eq(self.head + Mux(is_v, self.n_kv_heads, 0)),
+            byte.eq(self.head + Mux(is_v, self.n_kv_heads, 0)), header.eq(byte >> 4),
         ]
         with m.If(self.exponent_write):
-            m.d.comb += [w.addr.eq(Cat((byte >> 4)[:bits], self.column)), w.en.eq(1 << byte[:4]),
+            m.d.comb += [w.addr.eq(Cat(header, self.column)), w.en.eq(1 << byte[:4]),
                          w.data.as_value().eq(Cat(self.exponent, Signal(2, name="pad")).replicate(16))]
         with m.Else():
             m.d.comb += [w.addr.eq(Cat(place, self.column)), w.en.eq(Mux(self.write, 0b11 << Cat(0, self.index[:3])[:4], 0)),

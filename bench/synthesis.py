@@ -26,7 +26,8 @@ SYNTH = {
     # `clean -purge`: without it abc9 of this Yosys stops at two wires of one name
     "xc7":  ["synth_xilinx -family xc7 -flatten -top {top} -run begin:map_luts", "clean -purge",
              "synth_xilinx -family xc7 -flatten -top {top} -run map_luts:edif"],
-    "ecp5": ["synth_ecp5 -abc9 -top {top}"],
+    "ecp5": ["synth_ecp5 -abc9 -top {top} -run begin:map_luts", "clean -purge",
+             "synth_ecp5 -abc9 -top {top} -run map_luts:edif"],
 }
 
 
