@@ -6,6 +6,7 @@ import datetime
 import functools
 import json
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -15,6 +16,7 @@ MAX_SOURCE = 1 << 18        #: characters; the longest that models bring are som
 MAX_TEXT = 1 << 22          #: characters of a conversation
 DEADLINE_S = 2.0
 MEMORY_BYTES = 256 << 20    #: what rendering may add to the process
+STACK_BYTES = 16 << 20      #: for templates that call themselves, up to Python's limit
 STATM = Path("/proc/self/statm")
 
 
@@ -88,19 +90,36 @@ def _refuse(message="") -> None:
 
 
 def _within(limit_s: float, function):
-    """Its result, unless it runs longer: a trace of every line looks at the clock."""
-    end_s, before = time.monotonic() + limit_s, sys.gettrace()
+    """Its result, unless it runs longer: a trace of every line looks at the clock.
+
+    In a thread, whose stack is there before memory becomes scarce: one that could not grow would end the process.
+    """
+    end_s, outcome = time.monotonic() + limit_s, {}
 
     def trace(frame, event, argument):
         if time.monotonic() > end_s:
             raise _Late
         return trace
-    with _little_memory():
-        sys.settrace(trace)
-        try:
-            return function()
-        finally:
-            sys.settrace(before)
+
+    def run():
+        with _little_memory():
+            sys.settrace(trace)
+            try:
+                outcome["result"] = function()
+            except BaseException as error:      # raised again by the caller's thread
+                outcome["error"] = error
+            finally:
+                sys.settrace(None)
+    size = threading.stack_size(STACK_BYTES)
+    try:
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+    finally:
+        threading.stack_size(size)
+    thread.join()
+    if "error" in outcome:
+        raise outcome["error"]
+    return outcome["result"]
 
 
 @contextlib.contextmanager
