@@ -3,7 +3,7 @@
 Computes the residual half of :meth:`spec.golden.Golden._residual` and :meth:`_normalise`.
 Ref: Zhang & Sennrich 2019, Root Mean Square Layer Normalization.
 """
-from amaranth.hdl import Array, Cat, Module, Mux, Signal, signed
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -64,9 +64,11 @@ class Residual(wiring.Component):
         p1, p2, p3, p4 = (Signal(row_layout(C), name=f"p{i}") for i in range(1, 5))
         total = Signal(signed(33))
         added, flag = saturate(m, total, 32)
-        x2, x3 = Signal(signed(32)), Signal(signed(32))
+        x2 = Signal(signed(32))
         gain2, product = Signal(signed(16)), Signal(signed(48))
-        square, square4 = Signal(64), Signal(64)
+        # x**2 = high**2 * 2**32 + high * low * 2**17 + low**2: three multipliers, and the outer two do not overlap
+        high2, low2 = x2[16:].as_signed(), Cat(x2[:16], Const(0, 1)).as_signed()
+        squares, middle, square4 = Signal(64), Signal(signed(33)), Signal(64)
         product4 = Signal(signed(48))
         m.d.comb += [
             total.eq(p1.value + Mux(p1.dest == EMBEDDING, 0, x_read.data)),
@@ -77,8 +79,9 @@ class Residual(wiring.Component):
             m.d.sync += [
                 v1.eq(self.rows.valid), p1.eq(p0),
                 v2.eq(v1), p2.eq(p1), x2.eq(added), gain2.eq(Array(gain_read.data)[p1.row[:3]]),
-                v3.eq(v2), p3.eq(p2), x3.eq(x2), product.eq(x2 * gain2), square.eq(x2 * x2),
-                v4.eq(v3), p4.eq(p3), product4.eq(product), square4.eq(square),
+                v3.eq(v2), p3.eq(p2), product.eq(x2 * gain2),
+                squares.eq(Cat((low2 * low2)[:32], (high2 * high2)[:32])), middle.eq(high2 * low2),
+                v4.eq(v3), p4.eq(p3), product4.eq(product), square4.eq(squares + (middle << 17)),
             ]
         o = out.payload
         m.d.comb += [out.valid.eq(v4), o.value.eq(product4), o.column.eq(p4.column), o.index.eq(p4.row),
