@@ -7,7 +7,7 @@ from amaranth.lib import data, fifo, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from accel.attention_output import AttentionOutput
-from accel.attention_scores import SHAPE, AttentionScores, key_layout, query_write
+from accel.attention_scores import SHAPE, AttentionScores, key_layout, query_members
 from accel.attention_values import AttentionValues
 from spec.numerics import WIDE
 
@@ -84,17 +84,19 @@ class Attention(wiring.Component):
 
     Parameters
     ----------
-    max_heads, max_dim : int
-        Largest n_heads, and n_heads * head_dim.
+    columns, max_heads, max_dim : int
+        Queries kept; largest n_heads, and n_heads * head_dim.
     v_buffer : int
         V beats that may wait for their weights. Affects the speed only.
 
     Members
     -------
     n_heads, n_kv_heads, head_dim : In
-        Constants of the model; n_rep is derived from them in at most ``2 * max_heads`` cycles.
+        Constants of the model, head_dim a multiple of 8; what is derived from them settles in ``3 * max_heads`` cycles.
+    kv_beats : Out
+        n_kv_heads * head_dim / 8.
     start : In
-        Consume ``rows`` rows (at least one) with the query written before; only while not ``busy``.
+        Consume ``rows`` rows (at least one) with the query written before for ``column``; only while not ``busy``.
     rows_beats : In(stream)
         Rows as they lie in DRAM: exponents, K heads, V heads.
     output : Out(stream)
@@ -102,15 +104,15 @@ class Attention(wiring.Component):
     abort : In
         Drop everything at the next edge; the query stays.
     """
-    def __init__(self, *, max_heads=64, max_dim=2048, v_buffer=64):
+    def __init__(self, *, columns=1, max_heads=64, max_dim=2048, v_buffer=64):
         if max_heads > 64 or max_dim % 8:
             raise ValueError(f"At most 64 heads and a multiple of 8 elements, not {max_heads} and {max_dim}")
-        self.max_heads, self.max_dim, self.v_buffer = max_heads, max_dim, v_buffer
+        self.columns, self.max_heads, self.max_dim, self.v_buffer = columns, max_heads, max_dim, v_buffer
         element = data.StructLayout({"value": signed(WIDE), "last": 1})
         super().__init__({
             "n_heads": In(7), "n_kv_heads": In(7), "head_dim": In(8),
-            "score_mantissa": In(16), "score_exponent": In(signed(8)),
-            **query_write(max_heads, max_dim),
+            "kv_beats": Out(10), "score_mantissa": In(16), "score_exponent": In(signed(8)),
+            **query_members(columns, max_heads, max_dim),
             "start": In(1), "rows": In(17), "abort": In(1), "busy": Out(1), "done": Out(1),
             "rows_beats": In(stream.Signature(128)), "output": Out(stream.Signature(element)),
         })
@@ -118,18 +120,22 @@ class Attention(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         shape = Signal(SHAPE)
-        # n_rep by repeated addition, over and over: a constant of the model
+        # n_rep and n_kv_heads * head_dim / 8 by repeated addition, over and over: constants of the model
         sum_, count = Signal(8), Signal(7)
         m.d.sync += [sum_.eq(sum_ + self.n_kv_heads), count.eq(count + 1)]
         with m.If(sum_ + self.n_kv_heads >= self.n_heads):
             m.d.sync += [sum_.eq(0), count.eq(0), shape.last_rep.eq(count)]
+        beats, kv_heads = Signal(10), Signal(7)
+        m.d.sync += [beats.eq(beats + self.head_dim[3:]), kv_heads.eq(kv_heads + 1)]
+        with m.If(kv_heads >= shape.last_kv_head):
+            m.d.sync += [beats.eq(0), kv_heads.eq(0), self.kv_beats.eq(beats + self.head_dim[3:])]
         m.d.sync += [
             shape.last_head.eq(self.n_heads - 1), shape.last_kv_head.eq(self.n_kv_heads - 1),
             shape.last_slot.eq((self.head_dim >> 3) - 1), shape.last_header.eq(((2 * self.n_kv_heads + 15) >> 4) - 1),
-            shape.last_beat.eq(((self.n_kv_heads * self.head_dim) >> 3) - 1),
+            shape.last_beat.eq(self.kv_beats - 1),
         ]
         splitter = RowSplitter(max_heads=self.max_heads, v_buffer=self.v_buffer)
-        scores = AttentionScores(max_heads=self.max_heads, max_dim=self.max_dim)
+        scores = AttentionScores(columns=self.columns, max_heads=self.max_heads, max_dim=self.max_dim)
         values = AttentionValues(max_heads=self.max_heads, max_dim=self.max_dim)
         output = AttentionOutput(max_heads=self.max_heads, max_dim=self.max_dim)
         for name, unit in (("splitter", splitter), ("scores", scores), ("values", values), ("output", output)):
@@ -138,6 +144,8 @@ class Attention(wiring.Component):
         wiring.connect(m, splitter.keys, scores.keys)
         wiring.connect(m, splitter.values, values.values)
         begin = Signal()
+        with m.If(begin):
+            m.d.sync += scores.column.eq(self.column)
         m.d.comb += [
             begin.eq(self.start & ~self.busy),
             splitter.start.eq(begin), splitter.rows.eq(self.rows), scores.start.eq(begin),

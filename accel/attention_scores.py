@@ -29,11 +29,13 @@ def ring_depth(max_heads):
     return max(2 << (max_heads - 1).bit_length(), 32)      # they are some 20 cycles on their way
 
 
-def query_write(max_heads, max_dim):
-    """The members that fill the query: element ``head * head_dim + i``, and the exponent of a head."""
+def query_members(columns, max_heads, max_dim):
+    """The members that fill a column's query: element ``head * head_dim + i``, and the exponent of a head; and choose one."""
+    column = range(max(columns, 2))
     return {
-        "q_write": In(data.StructLayout({"en": 1, "address": range(max_dim), "data": signed(16)})),
-        "q_exponent_write": In(data.StructLayout({"en": 1, "head": range(max_heads), "data": 6})),
+        "q_write": In(data.StructLayout({"en": 1, "column": column, "address": range(max_dim), "data": signed(16)})),
+        "q_exponent_write": In(data.StructLayout({"en": 1, "column": column, "head": range(max_heads), "data": 6})),
+        "column": In(column),
     }
 
 
@@ -48,13 +50,15 @@ class AttentionScores(wiring.Component):
         ``weight`` of the next head, in order of rows and heads.
     release : In
         A K/V head's weights were used: n_rep more may be produced.
+    column : In
+        Whose query it is; held while keys are.
     read_head : In
         Head whose ``mass`` and ``top`` (the largest V exponent) are shown.
     """
-    def __init__(self, *, max_heads, max_dim):
-        self.max_heads, self.max_dim = max_heads, max_dim
+    def __init__(self, *, columns, max_heads, max_dim):
+        self.columns, self.max_heads, self.max_dim = columns, max_heads, max_dim
         super().__init__({
-            "shape": In(SHAPE), "score_mantissa": In(16), "score_exponent": In(signed(8)), **query_write(max_heads, max_dim),
+            "shape": In(SHAPE), "score_mantissa": In(16), "score_exponent": In(signed(8)), **query_members(columns, max_heads, max_dim),
             "start": In(1), "keys": In(stream.Signature(key_layout())), "release": In(1),
             "weight_write": Out(1), "weight": Out(weight_layout()),
             "read_head": In(6), "mass": Out(MASS), "top": Out(6),
@@ -63,14 +67,16 @@ class AttentionScores(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         shape, key = self.shape, self.keys.payload
-        m.submodules.query = query = memory.Memory(shape=data.ArrayLayout(signed(16), 8), depth=self.max_dim // 8, init=[])
-        m.submodules.query_exponents = exponents = memory.Memory(shape=6, depth=self.max_heads, init=[])
+        slot_bits, head_bits = (self.max_dim // 8 - 1).bit_length(), (self.max_heads - 1).bit_length()
+        m.submodules.query = query = memory.Memory(shape=data.ArrayLayout(signed(16), 8), depth=self.columns << slot_bits,
+                                                   init=[])
+        m.submodules.query_exponents = exponents = memory.Memory(shape=6, depth=self.columns << head_bits, init=[])
         q_in, q_out = query.write_port(granularity=1), query.read_port()
-        e_in, e_out = exponents.write_port(), exponents.read_port(domain="comb")
+        e_in, e_out = exponents.write_port(), exponents.read_port()
         m.d.comb += [
-            q_in.addr.eq(self.q_write.address >> 3), q_in.en.eq(self.q_write.en << self.q_write.address[:3]),
+            q_in.addr.eq(Cat((self.q_write.address >> 3)[:slot_bits], self.q_write.column)), q_in.en.eq(self.q_write.en << self.q_write.address[:3]),
             *(q_in.data[i].eq(self.q_write.data) for i in range(8)),
-            e_in.addr.eq(self.q_exponent_write.head), e_in.en.eq(self.q_exponent_write.en),
+            e_in.addr.eq(Cat(self.q_exponent_write.head, self.q_exponent_write.column)), e_in.en.eq(self.q_exponent_write.en),
             e_in.data.eq(self.q_exponent_write.data),
         ]
 
@@ -88,7 +94,7 @@ class AttentionScores(wiring.Component):
             last_slot.eq(slot == shape.last_slot), last_rep.eq(rep == shape.last_rep),
             # A head's mass is updated in two cycles; with several heads its turns are further apart.
             issue.eq(self.keys.valid & ~(last_slot & (room == 0)) & ~(issued & (shape.last_head == 0))),
-            self.keys.ready.eq(issue & last_rep), q_out.addr.eq(address),
+            self.keys.ready.eq(issue & last_rep), q_out.addr.eq(Cat(address, self.column)),
             tag0.head.eq(head), tag0.rep.eq(rep), tag0.first_row.eq(first_row), tag0.first_slot.eq(slot == 0),
             tag0.last_slot.eq(last_slot), tag0.k_exponent.eq(key.k_exponent), tag0.v_exponent.eq(key.v_exponent),
         ]
@@ -129,7 +135,7 @@ class AttentionScores(wiring.Component):
         product6 = product_of(m, dot4, Cat(self.score_mantissa, Const(0, 1)).as_signed(), "scaled")
         shift = Signal(signed(10))
         shift5 = Signal(8, reset_less=True)
-        m.d.comb += [e_out.addr.eq(tag4.head),
+        m.d.comb += [e_out.addr.eq(Cat(tag3.head[:head_bits], self.column)),
                      shift.eq(2 * ROW_FRACTION - SCORE_FRACTION - self.score_exponent - e_out.data - tag4.k_exponent)]
         m.d.sync += shift5.eq(Mux(shift < 0, 0, shift))
         shift6 = delay(m, shift5, 1, "shift6")

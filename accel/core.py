@@ -1,6 +1,6 @@
 """The decoder core: four DRAM ports, a Wishbone window, registers; everything between the weights and the next token."""
 from amaranth.hdl import Cat, Module, Mux, ResetInserter, Signal, signed
-from amaranth.lib import data, memory, wiring
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from accel.activations import Activations
@@ -65,7 +65,7 @@ class Core(wiring.Component):
         scale, rope = RowScale(columns=C), Rope(columns=C)
         residual, swiglu = Residual(columns=C, max_dim=self.max_dim), SwiGlu(columns=C)
         quantiser = Quantiser(columns=C)
-        attention = Attention(max_heads=self.max_heads, max_dim=self.max_dim)
+        attention = Attention(columns=C, max_heads=self.max_heads, max_dim=self.max_dim)
         kv = KvRows(columns=C, max_kv_dim=self.max_kv_dim, max_heads=self.max_heads, addr_width=aw)
         logits, crc, window = LogitUnit(candidates=MAX_CANDIDATES), Crc32(), Window()
         # Where several sources meet, so that none of them reaches through
@@ -89,7 +89,7 @@ class Core(wiring.Component):
         command, p = sequencer.command, window
         m.d.comb += [
             residual.dim.eq(p.model__dim), residual.epsilon.eq(p.model__epsilon), rope.head_dim.eq(p.model__head_dim),
-            kv.n_kv_heads.eq(p.model__n_kv_heads), kv.head_dim.eq(p.model__head_dim),
+            kv.n_kv_heads.eq(p.model__n_kv_heads), kv.kv_beats.eq(attention.kv_beats),
             attention.n_heads.eq(p.model__n_heads), attention.n_kv_heads.eq(p.model__n_kv_heads),
             attention.head_dim.eq(p.model__head_dim),
             attention.score_mantissa.eq(p.model__score_scale[:16]), attention.score_exponent.eq(p.model__score_scale[16:24]),
@@ -222,19 +222,17 @@ class Core(wiring.Component):
             matvec.activations.eq(activations.words), matvec.offsets.eq(activations.offsets),
             sequencer.largest.eq(activations.largest),
         ]
-        if C == 1:
-            m.d.comb += [
-                attention.q_write.en.eq(q.write & to_query), attention.q_write.address.eq(q.index),
-                attention.q_write.data.eq(q.mantissa),
-                attention.q_exponent_write.en.eq(q.exponent_write & to_query), attention.q_exponent_write.head.eq(kv.head),
-                attention.q_exponent_write.data.eq(q.exponent), sequencer.load_busy.eq(0),
-            ]
-        else:
-            self._query_store(m, q, to_query, kv.head, attention, sequencer, p)
+        m.d.comb += [
+            attention.q_write.en.eq(q.write & to_query), attention.q_write.column.eq(q.column),
+            attention.q_write.address.eq(q.index), attention.q_write.data.eq(q.mantissa),
+            attention.q_exponent_write.en.eq(q.exponent_write & to_query), attention.q_exponent_write.column.eq(q.column),
+            attention.q_exponent_write.head.eq(kv.head), attention.q_exponent_write.data.eq(q.exponent),
+        ]
 
         # Attention and the cache --------------------------------------------------------------------------------
         m.d.comb += [
-            attention.start.eq(sequencer.attend_start), attention.rows.eq(command.rows + command.column + 1),
+            attention.start.eq(sequencer.attend_start), attention.column.eq(command.column),
+            attention.rows.eq(command.rows + command.column + 1),
             sequencer.attend_done.eq(attention.done),
             kv.read_start.eq(sequencer.attend_start), kv.read_rows.eq(command.column + 1),
             kv.store_start.eq(sequencer.store_start), kv.store_rows.eq(sequencer.columns_active), kv.base.eq(command.base),
@@ -301,32 +299,3 @@ class Core(wiring.Component):
             window.count_stalled.eq(matvec.stalled),
         ]
         return m
-
-    def _query_store(self, m, q, to_query, head, attention, sequencer, model):
-        """Queries of all columns; one column's are copied into the attention unit before it starts."""
-        C = self.columns
-        bits = (self.max_dim - 1).bit_length()
-        m.submodules.queries = queries = memory.Memory(shape=16, depth=C << bits, init=[])
-        m.submodules.query_exponents = exponents = memory.Memory(shape=6, depth=C * self.max_heads, init=[])
-        w, r = queries.write_port(), queries.read_port()
-        we, re = exponents.write_port(), exponents.read_port()
-        head_bits = (self.max_heads - 1).bit_length()
-        at, read_at, copying, copied, ends = Signal(13), Signal(13), Signal(), Signal(), Signal(13)
-        m.d.sync += ends.eq(model.model__n_heads * model.model__head_dim)
-        column = sequencer.command.column
-        m.d.comb += [
-            w.addr.eq(Cat(q.index[:bits], q.column)), w.data.eq(q.mantissa), w.en.eq(q.write & to_query),
-            we.addr.eq(Cat(head[:head_bits], q.column)), we.data.eq(q.exponent), we.en.eq(q.exponent_write & to_query),
-            r.addr.eq(Cat(at[:bits], column)), re.addr.eq(Cat(at[:head_bits], column)),
-            attention.q_write.en.eq(copied), attention.q_write.address.eq(read_at), attention.q_write.data.eq(r.data),
-            attention.q_exponent_write.en.eq(copied & (read_at < model.model__n_heads)),
-            attention.q_exponent_write.head.eq(read_at), attention.q_exponent_write.data.eq(re.data),
-            sequencer.load_busy.eq(copying | copied),
-        ]
-        m.d.sync += [read_at.eq(at), copied.eq(copying)]
-        with m.If(sequencer.load_start):
-            m.d.sync += [at.eq(0), copying.eq(1)]
-        with m.Elif(copying):
-            m.d.sync += at.eq(at + 1)
-            with m.If(at == ends - 1):
-                m.d.sync += copying.eq(0)

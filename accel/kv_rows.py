@@ -15,6 +15,8 @@ class KvRows(wiring.Component):
 
     Members
     -------
+    n_kv_heads, kv_beats : In
+        Constants of the model: K/V heads, and beats of K or of V in a row.
     write, exponent_write : In
         An element of K or V (``dest``), or the exponent of ``head``.
     read_start : In
@@ -27,8 +29,7 @@ class KvRows(wiring.Component):
         self.columns, self.addr_width = columns, addr_width
         self.stride = 1 << (2 * max_kv_dim // 8 + -(-2 * max_heads // 16) - 1).bit_length()
         super().__init__({
-            "n_kv_heads": In(7), "head_dim": In(8),
-            "row_beats": Out(12),
+            "n_kv_heads": In(7), "kv_beats": In(10),
             "write": In(1), "exponent_write": In(1), "dest": In(3), "column": In(range(max(columns, 2))),
             "index": In(13), "head": In(7), "mantissa": In(16), "exponent": In(6),
             "read_start": In(1), "read_rows": In(range(columns + 1)), "beats": Out(stream.Signature(128)),
@@ -41,15 +42,15 @@ class KvRows(wiring.Component):
         m.submodules.rows = rows = memory.Memory(shape=data.ArrayLayout(8, 16), depth=self.columns * self.stride, init=[])
         w, r = rows.write_port(granularity=1), rows.read_port()
         bits = (self.stride - 1).bit_length()
-        head_beats, kv_beats = Signal(6), Signal(10)
+        head_beats, first_v, last_beat = Signal(6), Signal(bits), Signal(bits)
         # Constants of the model: they settle long before the first token
-        m.d.sync += [head_beats.eq((2 * self.n_kv_heads + 15) >> 4), kv_beats.eq((self.n_kv_heads * self.head_dim) >> 3),
-                     self.row_beats.eq(head_beats + 2 * kv_beats)]
+        m.d.sync += [head_beats.eq((2 * self.n_kv_heads + 15) >> 4), first_v.eq(head_beats + self.kv_beats),
+                     last_beat.eq(first_v + self.kv_beats - 1)]
         place, header = Signal(bits), Signal(bits)
         byte = Signal(8)
         is_v = self.dest == Dest.V
         m.d.comb += [
-            place.eq(head_beats + self.index[3:] + Mux(is_v, kv_beats, 0)),
+            place.eq(Mux(is_v, first_v, head_beats) + self.index[3:]),
             byte.eq(self.head + Mux(is_v, self.n_kv_heads, 0)), header.eq(byte >> 4),
         ]
         with m.If(self.exponent_write):
@@ -62,11 +63,11 @@ class KvRows(wiring.Component):
         # Reading: one walker, for attention or for the store ------------------------------------------------
         m.submodules.queue = queue = fifo.SyncFIFO(width=128, depth=8)
         storing, left_rows = self.storing, Signal.like(self.read_rows)
-        beat, column = Signal(12), Signal(range(max(self.columns, 2)))
+        beat, column = Signal(bits), Signal(range(max(self.columns, 2)))
         room = Signal(range(9), init=8)
         issue, issued = Signal(), Signal()
         walking = Signal()
-        m.d.comb += [r.addr.eq(Cat(beat[:bits], column)), issue.eq(walking & (room != 0)),
+        m.d.comb += [r.addr.eq(Cat(beat, column)), issue.eq(walking & (room != 0)),
                      queue.w_en.eq(issued), queue.w_data.eq(r.data)]
         m.d.sync += [issued.eq(issue), room.eq(room - issue + (queue.r_en & queue.r_rdy))]
         start = self.read_start | self.store_start
@@ -75,19 +76,19 @@ class KvRows(wiring.Component):
                          beat.eq(0), column.eq(0), walking.eq(1)]
         with m.Elif(issue):
             m.d.sync += beat.eq(beat + 1)
-            with m.If(beat == self.row_beats - 1):
+            with m.If(beat == last_beat):
                 m.d.sync += [beat.eq(0), column.eq(column + 1), left_rows.eq(left_rows - 1)]
                 with m.If(left_rows == 1):
                     m.d.sync += walking.eq(0)
 
-        # DRAM: a command only when its data waits in the queue -----------------------------------------------
+        # DRAM: a command for each beat that waits in the queue ----------------------------------------------
         port = self.port
         commanded, ready_data = Signal(5), Signal(5)        # commands without data yet, beats in the queue
-        address, total, accepted = Signal(self.addr_width), Signal(16), Signal(16)
+        address = Signal(self.addr_width)
         m.d.comb += ready_data.eq(queue.level)
         fire, taken = Signal(), Signal()
         m.d.comb += [
-            port.cmd_valid.eq(storing & (accepted != total) & (commanded < ready_data)), port.cmd_addr.eq(address),
+            port.cmd_valid.eq(storing & (commanded < ready_data)), port.cmd_addr.eq(address),
             fire.eq(port.cmd_valid & port.cmd_ready),
             port.wdata_valid.eq(storing & queue.r_rdy), port.wdata_data.eq(queue.r_data),
             taken.eq(port.wdata_valid & port.wdata_ready),
@@ -96,10 +97,10 @@ class KvRows(wiring.Component):
         ]
         m.d.sync += commanded.eq(commanded + fire - taken)
         with m.If(self.store_start):
-            m.d.sync += [address.eq(self.base), accepted.eq(0), total.eq(self.store_rows * self.row_beats)]
+            m.d.sync += address.eq(self.base)
         with m.Elif(fire):
-            m.d.sync += [address.eq(address + 1), accepted.eq(accepted + 1)]
-        done = storing & (accepted == total) & (commanded == 0) & ~walking & ~issued & ~queue.r_rdy
+            m.d.sync += address.eq(address + 1)
+        done = storing & (commanded == 0) & ~walking & ~issued & ~queue.r_rdy
         with m.If(done & ~start):
             m.d.comb += self.stored.eq(1)
             m.d.sync += storing.eq(0)

@@ -44,7 +44,6 @@ class Sequencer(wiring.Component):
             "largest": In(data.ArrayLayout(6, columns)), "halves": In(data.ArrayLayout(6, columns)),
             "read_buffer": Out(1), "clear": Out(columns), "clear_buffer": Out(1),
             "gain_start": Out(1), "embed_start": Out(1), "embed_busy": In(1), "position": Out(17),
-            "load_start": Out(1), "load_busy": In(1),
             "attend_start": Out(1), "attend_done": In(1), "local": Out(1),
             "store_start": Out(1), "storing": In(1), "stored": In(1), "stores_done": Out(8),
             "logits_start": Out(1), "crc_start": Out(1), "crc_busy": In(1),
@@ -148,9 +147,9 @@ class Sequencer(wiring.Component):
                             m.d.sync += attended.eq(0)
                         m.next = "MATVEC"
                     with m.Case(Opcode.ATTEND):
-                        m.d.comb += [self.clear.eq(1 << command.column), self.clear_buffer.eq(1), self.load_start.eq(1)]
+                        m.d.comb += [self.clear.eq(1 << command.column), self.clear_buffer.eq(1), self.attend_start.eq(1)]
                         m.d.sync += attended.eq(1)
-                        m.next = "LOAD"
+                        m.next = "ATTEND"
                     with m.Case(Opcode.STORE):
                         m.d.comb += self.store_start.eq(1)
                         m.next = "IDLE"
@@ -173,10 +172,6 @@ class Sequencer(wiring.Component):
                 m.d.comb += self.route.eq(Opcode.MATVEC)
                 with m.If(self.matvec_ready):
                     m.next = "IDLE"
-            with m.State("LOAD"):
-                with m.If(~self.load_busy):
-                    m.d.comb += self.attend_start.eq(1)
-                    m.next = "ATTEND"
             with m.State("ATTEND"):
                 with m.If(more):
                     m.d.comb += [self.route.eq(Opcode.ATTEND), self.waiting_beat.eq(~self.beat_valid)]

@@ -12,9 +12,10 @@ SCALE = (0x8255, -18)
 class Case:
     """A query and rows of K/V, all drawn from a seed, unless ``fill`` gives every mantissa."""
 
-    def __init__(self, heads, kv_heads, head_dim, rows, *, seed=0, scale=SCALE, v_exponents=(0, 8), growth=0, fill=None):
+    def __init__(self, heads, kv_heads, head_dim, rows, *, seed=0, scale=SCALE, v_exponents=(0, 8), growth=0, fill=None,
+                 column=0):
         rng = np.random.default_rng(seed)
-        self.heads, self.kv_heads, self.head_dim, self.scale, self.count = heads, kv_heads, head_dim, scale, rows
+        self.heads, self.kv_heads, self.head_dim, self.scale, self.count, self.column = heads, kv_heads, head_dim, scale, rows, column
         self.n_rep = heads // kv_heads
 
         def mantissas(*shape):
@@ -43,17 +44,18 @@ class Case:
                             (dut.score_mantissa, mantissa), (dut.score_exponent, exponent)):
             ctx.set(port, value)
         for i, value in enumerate(self.q.reshape(-1)):
-            ctx.set(dut.q_write, {"en": 1, "address": i, "data": int(value)})
+            ctx.set(dut.q_write, {"en": 1, "column": self.column, "address": i, "data": int(value)})
             await ctx.tick()
         ctx.set(dut.q_write.en, 0)
         for h, value in enumerate(self.qe):
-            ctx.set(dut.q_exponent_write, {"en": 1, "head": h, "data": int(value)})
+            ctx.set(dut.q_exponent_write, {"en": 1, "column": self.column, "head": h, "data": int(value)})
             await ctx.tick()
         ctx.set(dut.q_exponent_write.en, 0)
-        await ctx.tick().repeat(2 * dut.max_heads + 2)
+        await ctx.tick().repeat(3 * dut.max_heads + 2)
 
     async def start(self, ctx, dut):
         ctx.set(dut.rows, self.count)
+        ctx.set(dut.column, self.column)
         ctx.set(dut.start, 1)
         await ctx.tick()
         ctx.set(dut.start, 0)
@@ -104,6 +106,21 @@ def test_shapes():
 
 def test_sixty_four_heads():
     run([Case(64, 8, 16, 3), Case(64, 64, 8, 3, seed=1)], dut=Attention())
+
+
+def test_keeps_a_query_for_each_column():
+    """All are written first; each is attended with its own, in any order, the last of them twice."""
+    cases = [Case(6, 2, 24, 3, seed=column, column=column) for column in (2, 0, 1, 1)]
+    dut = Attention(columns=3, max_heads=6, max_dim=152)
+
+    async def load_all(ctx, dut):
+        for case in cases:
+            await case.load(ctx, dut)
+            case.load = nothing
+
+    async def nothing(ctx, dut):
+        pass
+    run(cases, dut=dut, prepare=load_all)
 
 
 @pytest.mark.parametrize("stalls", [(0.9, 0.0), (0.0, 0.9), (0.5, 0.5)])
