@@ -3,7 +3,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from accel.numeric import delay, floor_shift, product_of, saturate
+from accel.numeric import coarse_shift, delay, fine_shift, floor_shift, product_of
 from accel.table import InterpolatedTable
 from spec.numerics import HEADROOM, ROW_FRACTION, SCORE_FRACTION
 from spec.tables import EXP2
@@ -134,13 +134,13 @@ class AttentionScores(wiring.Component):
         # 5, 6: times the score scale; 7: shifted; 8: score ----------------------------------------------------
         product6 = product_of(m, dot4, Cat(self.score_mantissa, Const(0, 1)).as_signed(), "scaled")
         shift = Signal(signed(10))
-        shift5 = Signal(8, reset_less=True)
+        shift5 = Signal(6, reset_less=True)
         m.d.comb += [e_out.addr.eq(Cat(tag3.head[:head_bits], self.column)),
                      shift.eq(2 * ROW_FRACTION - SCORE_FRACTION - self.score_exponent - e_out.data - tag4.k_exponent)]
-        m.d.sync += shift5.eq(Mux(shift < 0, 0, shift))
+        m.d.sync += shift5.eq(Mux(shift < 0, 0, Mux(shift > 63, 63, shift)))
         shift6 = delay(m, shift5, 1, "shift6")
-        wide7 = delay(m, floor_shift(m, Cat(Const(0, 1), product6), shift6, name="score_floored"), 1, "wide7")
-        score8 = delay(m, saturate(m, ((wide7 >> 1) + wide7[0]).as_signed(), 32, name="score")[0], 1, "score8")
+        coarse7 = delay(m, coarse_shift(m, product6, shift6, 32), 1, "coarse7")
+        score8 = delay(m, fine_shift(m, coarse7, delay(m, shift6[:4], 1, "shift7"), 32, name="score")[0], 1, "score8")
         tag8, valid8 = delay(m, tag4, 4, "tag8"), delay(m, valid4, 4, "valid8", valid=True)
 
         # 8: maximum and top of the head; 9: rise and shift of the weight; 8 to 11: table ----------------------

@@ -6,7 +6,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from accel.numeric import round_shift, saturate
+from accel.numeric import coarse_shift, fine_shift
 from accel.softmax_weight import SoftmaxWeight
 from accel.window import RESULT
 from spec.numerics import ROW_FRACTION, SCORE_FRACTION
@@ -114,14 +114,13 @@ class LogitUnit(wiring.Component):
 
         # Mass: scale to log2, raise the reference with each new maximum, weigh, add --------------------------------
         wanted, shift = Signal(signed(9)), Signal(6)
-        product, shifted = Signal(signed(48)), Signal(signed(49))
+        product, coarse = Signal(signed(48)), Signal(signed(32 + 18))
         score, maximum, first = Signal(signed(32)), Signal(signed(17)), Signal(init=1)
         m.d.comb += wanted.eq(ROW_FRACTION - SCORE_FRACTION - self.scale_exponent)
         m.d.sync += [
             shift.eq(Mux(wanted < 0, 0, Mux(wanted > 63, 63, wanted))),     # a constant of the pass
             product.eq(item.value * Cat(self.scale_mantissa, Const(0, 1)).as_signed()),     # |product| <= 2**47
-            shifted.eq(round_shift(m, product, shift)),
-            score.eq(saturate(m, shifted, 32)[0]),
+            coarse.eq(coarse_shift(m, product, shift, 32)), score.eq(fine_shift(m, coarse, shift, 32)[0]),
         ]
         # A score that reaches the reference raises it to one above the score's integer part
         integer, fraction = score[SCORE_FRACTION:].as_signed(), score[:SCORE_FRACTION]

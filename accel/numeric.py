@@ -31,6 +31,38 @@ def saturate(m, x, bits, *, name="saturated"):
     return out, flag
 
 
+def coarse_shift(m, x, shift, bits, *, name="coarse"):
+    """First half of ``saturate(round_shift(x, shift), bits)``, for signed ``x`` and six bits of ``shift``. Combinational.
+
+    A register may hold what it returns; :func:`fine_shift` goes on with it and the lower four bits of ``shift``.
+    """
+    keep = bits + 17                        # twice the rounded value and its sign, with up to 15 bits to be shifted out
+    out = Signal(signed(keep + 1), name=name)
+    sign = x[-1]
+    doubled = Cat(Const(0, 1), x, sign.replicate(max(keep - len(x), 1)))
+    with m.Switch(shift[4:6]):
+        for i in range(4):
+            moved = Cat(doubled[16 * i:], sign.replicate(16 * i))
+            far = (moved[keep - 1:] ^ sign.replicate(len(moved) - keep + 1)).any()
+            with m.Case(i):
+                m.d.comb += out.eq(Cat(moved[:keep - 1], sign ^ far, sign))     # too far out for any fine shift
+    return out
+
+
+def fine_shift(m, x, shift, bits, *, name="fine"):
+    """Second half: ``x`` of :func:`coarse_shift`, shifted by four bits of ``shift``; (value, whether it was clamped)."""
+    moved = Signal.like(x, name=name + "_moved")
+    near = Signal(signed(bits + 2), name=name + "_near")
+    m.d.comb += [moved.eq(x >> shift[:4]), near.eq((moved[:bits + 2].as_signed() >> 1) + moved[0])]
+    out, flag = Signal(signed(bits), name=name), Signal(name=name + "_flag")
+    top, above = moved[bits + 1:], near[bits - 1:]
+    m.d.comb += [
+        flag.eq((top.any() & ~top.all()) | (above.any() & ~above.all())),
+        out.eq(Mux(flag, Cat((~x[-1]).replicate(bits - 1), x[-1]).as_signed(), near[:bits].as_signed())),
+    ]
+    return out, flag
+
+
 def bit_length(m, x, *, name="bits"):
     """Number of significant bits of unsigned ``x``. Combinational priority encoder."""
     out = Signal(range(len(x) + 1), name=name)

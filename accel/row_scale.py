@@ -4,7 +4,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from accel.matvec import sum_layout
-from accel.numeric import round_shift, saturate
+from accel.numeric import coarse_shift, fine_shift
 from spec.numerics import WIDE
 from spec.registers import Dest
 
@@ -43,9 +43,8 @@ class RowScale(wiring.Component):
         fixed = (dest == Dest.RESIDUAL) | (dest == EMBEDDING)
         value = Signal(signed(WIDE), reset_less=True)
         factor = Signal(17, reset_less=True)
-        product = Signal(signed(WIDE + 18), reset_less=True)
-        shifted = Signal(signed(WIDE + 19), reset_less=True)
-        narrow, flag = saturate(m, shifted, 32)
+        low, high = Signal(signed(25 + 18), reset_less=True), Signal(signed(WIDE - 24 + 18), reset_less=True)
+        coarse = Signal(signed(32 + 18), reset_less=True)
         tags, shifts = [tag], [shift]
         for i in range(4):
             v = Signal(name=f"valid{i}")
@@ -59,12 +58,15 @@ class RowScale(wiring.Component):
             shifts.append(s)
             valid = v
         p = rows.payload
+        mantissa = Cat(factor, Const(0, 1)).as_signed()
+        narrow, flag = fine_shift(m, coarse, shifts[3], 32)
         with m.If(advance):
             m.d.sync += [
                 value.eq(sums.payload.value),
                 factor.eq(Mux(fixed, 1 << 15, Array(self.factors)[sums.payload.column])),
-                product.eq(value * Cat(factor, Const(0, 1)).as_signed()),
-                shifted.eq(round_shift(m, product, shifts[2])),
+                # Two DSP slices; their sum has WIDE + 18 bits
+                low.eq(Cat(value[:24], Const(0, 1)).as_signed() * mantissa), high.eq(value[24:].as_signed() * mantissa),
+                coarse.eq(coarse_shift(m, ((high << 24) + low)[:WIDE + 18].as_signed(), shifts[2], 32)),
                 p.value.eq(narrow),
             ]
         m.d.comb += [

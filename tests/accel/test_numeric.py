@@ -54,3 +54,28 @@ def test_roundings_equal_spec():
             await ctx.delay(1e-9)
 
     simulate(m, drive)
+
+
+@pytest.mark.parametrize("width, bits", [(66, 32), (48, 32), (48, 16), (20, 16)])
+def test_shift_in_two_halves_equals_spec(width, bits):
+    m = Module()
+    x, shift = Signal(signed(width)), Signal(6)
+    value, flag = numeric.fine_shift(m, numeric.coarse_shift(m, x, shift, bits), shift, bits)
+    rng = np.random.default_rng(width + bits)
+    low, high = -(1 << width - 1), (1 << width - 1) - 1
+    near = [sign * ((1 << bits - 1 + s) - odd) for s in range(64) for sign in (1, -1) for odd in (-1, 0, 1, (1 << s) // 2, (1 << s) // 2 + 1)]
+    values = [low, high, -1, 0, 1, *(v for v in near if low <= v <= high)]
+    cases = [(v, s) for v in values for s in rng.integers(64, size=6)]
+    cases += [(v, s) for v in values[5:] for s in [max(abs(v).bit_length() - bits, 0)]]
+    cases += [(int(rng.integers(-1 << 62, 1 << 62)) * 16 >> int(rng.integers(67 - width, 67)), s) for s in rng.integers(64, size=500)]
+
+    async def drive(ctx):
+        for v, s in [(v, int(s)) for v, s in cases]:
+            ctx.set(x, v)
+            ctx.set(shift, s)
+            exact = (v >> s) + (v >> s - 1 & 1 if s else 0)
+            expected = min(max(exact, -(1 << bits - 1)), (1 << bits - 1) - 1)
+            assert (ctx.get(value), ctx.get(flag)) == (expected, exact != expected), (v, s)
+            await ctx.delay(1e-9)
+
+    simulate(m, drive)
