@@ -3,7 +3,7 @@ from amaranth.hdl import Array, Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, fifo, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from accel.numeric import bit_length, round_shift
+from accel.numeric import bit_length, coarse_shift, fine_shift
 from spec.numerics import WIDE
 
 GROUP = 128         #: the longest group: a head
@@ -102,26 +102,26 @@ class Quantiser(wiring.Component):
             with m.State("DRAIN"):
                 m.next = "DRAIN-2"
             with m.State("DRAIN-2"):
-                m.next = "IDLE"
+                m.next = "IDLE"     # the last element leaves in the next cycle, with this head
         for i in range(C):
             with m.If(release & (head.column == i)):
                 m.d.sync += full[i].bit_select(head.half, 1).eq(0)
-        read, rounded_valid = Signal(), Signal()
-        rounded = Signal(signed(WIDE + 1))
-        m.d.sync += [read.eq(issue), rounded_valid.eq(read)]
-        m.d.sync += rounded.eq(round_shift(m, r.data.as_signed(), exponent))
-        index = Signal(13)
-        m.d.sync += index.eq(head.first + at)
-        index1 = Signal(13)
-        m.d.sync += index1.eq(index)
+        # 1: read; 2: coarsely shifted; 3: finely, and clamped
+        read, coarse_valid = Signal(), Signal()
+        coarse = Signal(signed(16 + 18), reset_less=True)
+        index, index1, index2 = Signal(13), Signal(13), Signal(13)
+        m.d.sync += [
+            read.eq(issue), coarse_valid.eq(read), self.write.eq(coarse_valid),
+            coarse.eq(coarse_shift(m, r.data.as_signed(), exponent, 16)),
+            self.mantissa.eq(fine_shift(m, coarse, exponent, 16)[0]),
+            index.eq(head.first + at), index1.eq(index), index2.eq(index1),
+        ]
         writing_exponent = fsm.ongoing("WRITE-EXPONENT")
         m.d.comb += [
-            self.write.eq(rounded_valid),
             self.exponent_write.eq(writing_exponent),
             self.column.eq(head.column), self.dest.eq(head.dest), self.exponent.eq(exponent),
-            self.index.eq(Mux(writing_exponent, head.first, index1)),
-            self.mantissa.eq(Mux(rounded > 32767, 32767, rounded[:16].as_signed())),
-            self.busy.eq(groups.r_rdy | ~fsm.ongoing("IDLE") | Cat(*count).any() | read | rounded_valid),
+            self.index.eq(Mux(writing_exponent, head.first, index2)),
+            self.busy.eq(groups.r_rdy | ~fsm.ongoing("IDLE") | Cat(*count).any() | self.write),
         ]
         with m.If(self.abort):
             m.d.comb += groups.r_en.eq(1)

@@ -74,13 +74,13 @@ def test_quantiser(columns, group, source_stall):
 
     async def watch(ctx):
         while True:
-            _, _, e, w, c, i, x, mant = await ctx.tick().sample(dut.exponent_write, dut.write, dut.column, dut.index,
-                                                                dut.exponent, dut.mantissa)
+            _, _, e, w, c, d, i, x, mant = await ctx.tick().sample(dut.exponent_write, dut.write, dut.column, dut.dest,
+                                                                   dut.index, dut.exponent, dut.mantissa)
             if e:
                 assert (c, i) not in exponents
                 exponents[c, i] = x
             if w:
-                assert (c, i) not in mantissas and ctx.get(dut.dest) == c
+                assert (c, i) not in mantissas and d == c
                 mantissas[c, i] = mant
     simulate(dut, drive, background=(watch,))
     for c in range(columns):
