@@ -32,8 +32,8 @@ class EmbedFetch(wiring.Component):
         aw = self.addr_width
         token, base, words, q4, group64 = Signal(18), Signal(aw), Signal(12), Signal(), Signal()
         groups, stride = Signal(12), Signal(16)
-        address, step, left, scales_left = Signal(aw), Signal(2), Signal(13), Signal(12)
-        offset = Signal(aw)
+        address, left = Signal(aw), Signal(13)
+        offset, superblock = Signal(aw), Signal(15)
         outstanding, credit = Signal(range(QUEUE + 1)), Signal(range(QUEUE + 1), init=QUEUE)
         drop = Signal()
         queue = fifo.SyncFIFO(width=128, depth=QUEUE)
@@ -50,6 +50,7 @@ class EmbedFetch(wiring.Component):
 
         # Requests: the scale beats, then every (q8: second) beat of the row's pair --------------------------
         pair_beats = Mux(q4, words, words << 1)
+        begin, jump, skip = Signal(), Signal(), Signal()
         dropping = Signal()
         m.d.comb += drop.eq(self.abort | dropping)
         m.d.sync += stride.eq(groups + Mux(q4, words << 2, words << 3))
@@ -61,28 +62,37 @@ class EmbedFetch(wiring.Component):
                                  groups.eq(Mux(self.group64, (self.words + 3) >> 2, (self.words + 1) >> 1))]
                     m.next = "STRIDE"
             with m.State("STRIDE"):
+                m.d.sync += [superblock.eq(token >> 3), offset.eq(0), left.eq(len(superblock))]
                 m.next = "MULTIPLY"
             with m.State("MULTIPLY"):
-                m.d.sync += offset.eq((token >> 3) * stride)
-                m.next = "PAIR"
+                # superblock * stride, a bit a cycle: once a token, ahead of its turn
+                m.d.sync += [offset.eq((offset << 1) + Mux(superblock[-1], stride, 0)), superblock.eq(superblock << 1),
+                             left.eq(left - 1)]
+                with m.If(left == 1):
+                    m.next = "PAIR"
             with m.State("PAIR"):
-                m.d.sync += [address.eq(base + offset), offset.eq(groups + token[1:3] * pair_beats), step.eq(1),
-                             left.eq(groups)]
+                m.d.comb += [begin.eq(1), jump.eq(1)]
+                m.d.sync += [left.eq(groups), offset.eq(Mux(token[2], pair_beats << 1, 0) + Mux(token[1], pair_beats, 0)
+                                                        + (token[0] & ~q4))]
                 m.next = "SCALES"
             with m.State("SCALES"):
                 m.d.comb += requesting.eq(1)
                 with m.If(fire):
-                    m.d.sync += [address.eq(address + 1), left.eq(left - 1)]
+                    m.d.sync += left.eq(left - 1)
                     with m.If(left == 1):
-                        m.d.sync += [address.eq(address + 1 - groups + offset + Mux(q4, 0, token[0])), left.eq(words)]
+                        m.d.comb += jump.eq(1)
+                        m.d.sync += left.eq(words)
                         m.next = "DATA"
             with m.State("DATA"):
-                m.d.comb += requesting.eq(1)
+                m.d.comb += [requesting.eq(1), skip.eq(~q4)]
                 with m.If(fire):
-                    m.d.sync += [address.eq(address + Mux(q4, 1, 2)), left.eq(left - 1)]
+                    m.d.sync += left.eq(left - 1)
                     with m.If(left == 1):
                         m.next = "IDLE"
-            m.d.comb += []
+
+        # One adder for the address: to the superblock, to the next beat or the one after it, to the pair
+        with m.If(begin | fire):
+            m.d.sync += address.eq((Cat(1, Mux(begin, base, address)) + Cat(~begin, Mux(jump, offset, skip)))[1:])
 
         # Elements --------------------------------------------------------------------------------------------
         scale_at, word, lane, beat = Signal(12), Signal(12), Signal(4), Signal(128)
