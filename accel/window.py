@@ -1,5 +1,5 @@
 """The core's Wishbone window: commands in, model constants in, results, candidates and counters out."""
-from amaranth.hdl import Array, Cat, Module, Mux, ResetInserter, Signal, signed
+from amaranth.hdl import Array, Cat, Const, Module, Mux, ResetInserter, Signal, signed
 from amaranth.lib import data, fifo, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -10,6 +10,9 @@ from spec.registers import Window as Region
 RESULT = data.StructLayout({"token": 32, "logit": signed(32), "cycles": 32, "maximum": signed(32), "mass": 64, "kept": 32})
 
 
+LOW = 6             # bits of a counter that are counted where they are kept
+
+
 class WishboneSignature(wiring.Signature):
     """A classic Wishbone slave of 32-bit words, seen from the master."""
     def __init__(self, addr_width=10):
@@ -18,7 +21,7 @@ class WishboneSignature(wiring.Signature):
 
 
 class Window(wiring.Component):
-    """See spec.registers.Window for the map; an access takes three cycles.
+    """See spec.registers.Window for the map; an access takes three cycles, more beside a counter's carry or clear.
 
     Members
     -------
@@ -27,7 +30,8 @@ class Window(wiring.Component):
     model__<name> : Out
         The words of spec.registers.Model.
     count_* : In
-        So many more for the counter of ``phase``.
+        So many more for the counter of ``phase``. At most three count in a cycle, and a phase lasts three at least:
+        then what a counter carries is added before it can carry again.
     """
     def __init__(self):
         super().__init__({
@@ -48,9 +52,12 @@ class Window(wiring.Component):
         address = Signal(12)
         write, step = Signal(), Signal(2)
         m.d.comb += address.eq(bus.adr << 2)
+        clearing, place, counting = Signal(), Signal(6), Signal()
         access = bus.cyc & bus.stb & ~bus.ack
-        m.d.sync += [bus.ack.eq(access & (step == 2)), step.eq(Mux(access & (step != 2), step + 1, 0))]
-        m.d.comb += write.eq(access & bus.we & (step == 2))
+        # What a counter has carried is added before anything is read; after a clear every access waits for its end.
+        last_step = access & (step == 2) & ~counting & ~clearing
+        m.d.sync += [bus.ack.eq(last_step), step.eq(Mux(last_step | ~access, 0, Mux(step == 2, 2, step + 1)))]
+        m.d.comb += write.eq(last_step & bus.we)
 
         # Commands ----------------------------------------------------------------------------------------------
         queue = fifo.SyncFIFOBuffered(width=128, depth=QUEUE_DEPTH)
@@ -78,45 +85,77 @@ class Window(wiring.Component):
                      rope_write.en.eq(write & (address[8:] == Region.ROPE >> 8)),
                      rope_read.addr.eq(self.rope_index), self.rope_frequency.eq(rope_read.data)]
 
-        # Results ---------------------------------------------------------------------------------------------------
-        results = fifo.SyncFIFO(width=RESULT.size, depth=RESULT_DEPTH)
-        m.submodules.results = ResetInserter(self.abort)(results)
-        oldest = data.View(RESULT, results.r_data)
+        # Results: word by word into distributed memory, eight words each ----------------------------------------
+        m.submodules.results = results = memory.Memory(shape=32, depth=8 * RESULT_DEPTH, init=[])
+        result_write, result_read = results.write_port(), results.read_port(domain="comb")
+        newest, oldest, kept = Signal(range(RESULT_DEPTH)), Signal(range(RESULT_DEPTH)), Signal(range(RESULT_DEPTH + 1))
+        word, stored, removed = Signal(3), Signal(), Signal()
+        result = self.results.payload
+        words_of_result = Array([result.token, result.logit, result.cycles, result.maximum, result.mass[:32], result.mass[32:],
+                                 result.kept, 0])
+        assert len(Result) == 7
         m.d.comb += [
-            results.w_en.eq(self.results.valid), self.results.ready.eq(results.w_rdy), results.w_data.eq(self.results.payload),
-            self.result_valid.eq(results.r_rdy), results.r_en.eq(write & (address == Region.RESULT)),
+            result_write.addr.eq(Cat(word, newest)), result_write.data.eq(words_of_result[word]),
+            result_write.en.eq(self.results.valid & (kept != RESULT_DEPTH)),
+            stored.eq(result_write.en & (word == len(Result) - 1)), self.results.ready.eq(stored),
+            self.result_valid.eq(kept != 0), removed.eq(write & (address == Region.RESULT) & self.result_valid),
+            result_read.addr.eq(Cat(address[2:5], oldest)),
             self.dump_take.eq(write & (address == Region.LOGIT)), self.candidate_index.eq(address[3:9]),
         ]
-        answers = Array([oldest.token, oldest.logit, oldest.cycles, oldest.maximum, oldest.mass[:32], oldest.mass[32:],
-                         oldest.kept, 0])
-        assert len(Result) == 7
+        with m.If(result_write.en):
+            m.d.sync += word.eq(Mux(stored, 0, word + 1))
+        m.d.sync += [newest.eq(newest + stored), oldest.eq(oldest + removed), kept.eq(kept + stored - removed)]
+        with m.If(self.abort):
+            m.d.sync += [word.eq(0), newest.eq(0), oldest.eq(0), kept.eq(0)]
 
-        # Counters: one entry a phase in distributed memory, read and written in the same cycle --------------------
-        counters = [memory.Memory(shape=32, depth=16, init=[]) for _ in Counter]
+        # Counters: the low bits of each in a memory of its own, what they carry into one for all, one a cycle ------
         inputs = (self.count_cycle, self.count_beat, self.count_starved, self.count_fenced, self.count_stalled)
-        clearing = Signal(5)
-        count_read = Array(Signal(32, name=f"counter{i}") for i in range(8))
+        assert len(inputs) == len(Counter) and len(Phase) <= 9
+        phase, shown = Signal(4), Signal(4)
+        m.d.comb += [phase.eq(Mux(self.phase[3], 8, self.phase)), shown.eq(Mux(address[8], 8, address[5:9]))]
+        m.submodules.counters = high = memory.Memory(shape=32 - LOW, depth=64, init=[])
+        high_write, high_read = high.write_port(), high.read_port(domain="comb")
+
+        def entry(counter, phase):
+            """Place of a counter: eight phases of each, then the ninth of each."""
+            return Mux(phase[3], Cat(counter[:3], Const(0b101, 3)), Cat(phase[:3], counter[:3]))
+        carried, serving = Signal(len(Counter)), Signal(range(len(Counter)))
+        carried_phase = Array(Signal(4, name=f"carried_phase{i}") for i in range(len(Counter)))
+        lows = Array(Signal(LOW, name=f"low{i}") for i in range(8))
+        for i, one in enumerate(inputs):
+            m.submodules[f"counter{i}"] = low = memory.Memory(shape=LOW, depth=16, init=[])
+            w, r, view = low.write_port(), low.read_port(domain="comb"), low.read_port(domain="comb")
+            total = Signal(LOW + 1, name=f"total{i}")
+            m.d.comb += [
+                r.addr.eq(phase), view.addr.eq(shown), lows[i].eq(view.data), total.eq(r.data + one),
+                w.addr.eq(Mux(clearing, place[:4], phase)), w.data.eq(Mux(clearing, 0, total)), w.en.eq((one != 0) | clearing),
+            ]
+            with m.If(total[LOW] & ~clearing):
+                m.d.sync += [carried[i].eq(1), carried_phase[i].eq(phase)]
+            with m.Elif(serving == i):
+                m.d.sync += carried[i].eq(0)
+        for i in reversed(range(len(Counter))):
+            with m.If(carried[i]):
+                m.d.comb += serving.eq(i)
+        m.d.comb += [
+            counting.eq(carried.any()),
+            high_read.addr.eq(Mux(counting, entry(serving, carried_phase[serving]), entry(address[2:5], shown))),
+            high_write.addr.eq(Mux(clearing, place, high_read.addr)), high_write.en.eq(counting | clearing),
+            high_write.data.eq(Mux(clearing, 0, high_read.data + 1)),
+        ]
+        m.d.sync += place.eq(place + 1)
         with m.If(self.clear):
-            m.d.sync += clearing.eq(16)
-        with m.Elif(clearing != 0):
-            m.d.sync += clearing.eq(clearing - 1)
-        for i, (counter, one) in enumerate(zip(counters, inputs)):
-            m.submodules[f"counter{i}"] = counter
-            w, r, view = counter.write_port(), counter.read_port(domain="comb"), counter.read_port(domain="comb")
-            total = Signal(32, name=f"total{i}")
-            m.d.comb += [r.addr.eq(self.phase), view.addr.eq(address[5:9]), count_read[i].eq(view.data),
-                         total.eq(r.data + one)]
-            m.d.comb += [w.addr.eq(Mux(clearing != 0, clearing[:4], self.phase)),
-                         w.data.eq(Mux(clearing != 0, 0, total)), w.en.eq((one != 0) | (clearing != 0))]
-        assert len(Phase) <= 16
+            m.d.sync += [clearing.eq(1), place.eq(0), carried.eq(0)]
+        with m.Elif(place == 63):
+            m.d.sync += clearing.eq(0)
 
         # Reads ---------------------------------------------------------------------------------------------------------
         read = Signal(32)
         with m.Switch(address[10:]):
             with m.Case(Region.RESULT >> 10):
-                m.d.comb += read.eq(Mux(address[6], self.dump_data, answers[address[2:5]]))
+                m.d.comb += read.eq(Mux(address[6], self.dump_data, result_read.data))
             with m.Case(Region.COUNTERS >> 10):
-                m.d.comb += read.eq(count_read[address[2:5]])
+                m.d.comb += read.eq(Cat(lows[address[2:5]], high_read.data))
             with m.Case(Region.CANDIDATES >> 10):
                 m.d.comb += read.eq(Mux(address[2], self.candidate_logit, self.candidate_token))
         m.d.sync += bus.dat_r.eq(read)

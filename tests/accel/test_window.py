@@ -1,6 +1,8 @@
 """The Wishbone window: commands out in order, constants, frequencies, results, counters."""
+import random
+
 from accel.window import Window
-from spec.registers import QUEUE_DEPTH, Counter, Model, Result
+from spec.registers import QUEUE_DEPTH, RESULT_DEPTH, Counter, Model, Result
 from spec.registers import Window as Region
 from tests.accel.streams import receive, simulate
 
@@ -81,6 +83,85 @@ def test_constants_results_and_dump():
         ctx.set(dut.candidate_logit, -5)
         assert await access(ctx, dut, Region.CANDIDATES + 8 * 9) == 77
         assert await access(ctx, dut, Region.CANDIDATES + 8 * 9 + 4) == 0xfffffffb
+    simulate(dut, drive)
+
+
+def test_results_wait_in_order():
+    """As many as fit; the next waits, and all come in order; an abort drops them."""
+    dut = Window()
+
+    async def drive(ctx):
+        for n in range(RESULT_DEPTH):
+            ctx.set(dut.results.payload, dict(token=n, logit=-n, cycles=0, maximum=0, mass=n, kept=0))
+            ctx.set(dut.results.valid, 1)
+            await ctx.tick().until(dut.results.ready)
+        ctx.set(dut.results.payload.token, 99)
+        for _ in range(20):
+            assert not ctx.get(dut.results.ready)
+            await ctx.tick()
+        assert await access(ctx, dut, Region.RESULT) == 0
+        await access(ctx, dut, Region.RESULT, 0)
+        await ctx.tick().until(dut.results.ready)
+        ctx.set(dut.results.valid, 0)
+        for n in (*range(1, RESULT_DEPTH), 99):
+            assert ctx.get(dut.result_valid)
+            assert await access(ctx, dut, Region.RESULT + 4 * Result.TOKEN) == n
+            await access(ctx, dut, Region.RESULT, 0)
+        assert not ctx.get(dut.result_valid)
+        ctx.set(dut.results.valid, 1)
+        await ctx.tick().until(dut.results.ready)
+        await ctx.tick().repeat(3)                      # another, half stored
+        ctx.set(dut.results.valid, 0)
+        ctx.set(dut.abort, 1)
+        await ctx.tick()
+        ctx.set(dut.abort, 0)
+        assert not ctx.get(dut.result_valid)
+        ctx.set(dut.results.payload.token, 5)
+        ctx.set(dut.results.valid, 1)
+        await ctx.tick().until(dut.results.ready)
+        ctx.set(dut.results.valid, 0)
+        assert await access(ctx, dut, Region.RESULT) == 5
+    simulate(dut, drive)
+
+
+def test_counters_carry():
+    """Three at once, in phases of three cycles and of hundreds; a read meanwhile is exact to the cycles it takes."""
+    dut = Window()
+    rng = random.Random(1)
+    groups = (("cycle", "beat", "stalled"), ("cycle", "fenced"), ("cycle", "beat", "starved"))
+    names = ("cycle", "beat", "starved", "fenced", "stalled")
+
+    async def drive(ctx):
+        expected = {}
+        for n in range(400):
+            phase, group, length = rng.choice((0, 3, 7, 8)), rng.choice(groups), rng.choice((3, 3, 4, 31, 64, 90))
+            ctx.set(dut.phase, phase)
+            for name in names:
+                one = (2 if name == "beat" else 1) if name in group else 0
+                ctx.set(getattr(dut, f"count_{name}"), one)
+                expected[phase, names.index(name)] = expected.get((phase, names.index(name)), 0) + one * length
+            await ctx.tick().repeat(length)
+            for name in names:                          # as between two commands
+                ctx.set(getattr(dut, f"count_{name}"), 0)
+            await ctx.tick()
+        for phase in range(9):
+            for counter in Counter:
+                got = await access(ctx, dut, Region.COUNTERS + 4 * (8 * phase + counter))
+                assert got == expected.get((phase, int(counter)), 0), (phase, counter)
+        ctx.set(dut.phase, 3)
+        ctx.set(dut.count_cycle, 1)
+        before = await access(ctx, dut, Region.COUNTERS + 4 * 8 * 3)
+        for _ in range(100):                            # an access takes five cycles, or six beside a carry
+            got = await access(ctx, dut, Region.COUNTERS + 4 * 8 * 3)
+            assert before + 4 <= got <= before + 6
+            before = got
+        ctx.set(dut.clear, 1)
+        await ctx.tick()
+        ctx.set(dut.clear, 0)
+        ctx.set(dut.count_cycle, 0)
+        for phase in range(9):
+            for counter in Counter:
+                assert await access(ctx, dut, Region.COUNTERS + 4 * (8 * phase + counter)) == 0
     simulate(dut, drive)
 
 
