@@ -12,7 +12,10 @@
 
 #define UART_EV_RX 2u
 
+#define UART_CLOCKS 16u /* least clocks per bit that the receiver samples well */
+
 static bool dram_ok;
+static uint32_t baud, baud_first;
 
 /* Called by crt0's trap entry. */
 void isr(void);
@@ -23,11 +26,21 @@ void isr(void)
 		llama2_interrupt();
 }
 
+/* The tuning word is what LiteX's UART adds to 32 bits in every clock; each overflow is a bit. */
+static void baud_init(void)
+{
+#ifdef CSR_UART_PHY_TUNING_WORD_ADDR
+	baud = ((uint64_t)uart_phy_tuning_word_read() * CONFIG_CLOCK_FREQUENCY + (1u << 31)) >> 32;
+#endif
+	baud_first = baud;
+}
+
 void board_init(void)
 {
 	irq_setmask(0);
 	irq_setie(1);
 	uart_ev_enable_write(0);
+	baud_init();
 	dram_ok = sdram_init() != 0;
 	irq_setmask(1u << LLAMA2_INTERRUPT);
 }
@@ -65,6 +78,38 @@ unsigned board_write(const uint8_t *bytes, unsigned size)
 	while (n < size && !uart_txfull_read())
 		uart_rxtx_write(bytes[n++]);
 	return n;
+}
+
+bool board_sent(void)
+{
+	return uart_txempty_read();
+}
+
+uint32_t board_baud_first(void)
+{
+	return baud_first;
+}
+
+uint32_t board_baud(void)
+{
+	return baud;
+}
+
+uint32_t board_baud_maximum(void)
+{
+#ifdef CSR_UART_PHY_TUNING_WORD_ADDR
+	return CONFIG_CLOCK_FREQUENCY / UART_CLOCKS < PROTOCOL_MAX_BAUD ? CONFIG_CLOCK_FREQUENCY / UART_CLOCKS : PROTOCOL_MAX_BAUD;
+#else
+	return 0;
+#endif
+}
+
+void board_baud_set(uint32_t rate)
+{
+#ifdef CSR_UART_PHY_TUNING_WORD_ADDR
+	uart_phy_tuning_word_write(((uint64_t)rate << 32) / CONFIG_CLOCK_FREQUENCY);
+#endif
+	baud = rate;
 }
 
 uint8_t *board_dram(void)

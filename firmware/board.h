@@ -17,6 +17,15 @@ unsigned board_read(uint8_t *bytes, unsigned size);
 /* Write up to size bytes, as far as the transmitter takes them now; returns how many. */
 unsigned board_write(const uint8_t *bytes, unsigned size);
 
+/* Everything that was written is on the line. */
+bool board_sent(void);
+
+/* Bits per second of the serial line: at reset, now, and at most; the latter is 0 where the rate is fixed. */
+uint32_t board_baud_first(void);
+uint32_t board_baud(void);
+uint32_t board_baud_maximum(void);
+void board_baud_set(uint32_t rate);
+
 /* DRAM as the CPU sees it: cached. */
 uint8_t *board_dram(void);
 /* What the CPU wrote reaches DRAM before this returns. */

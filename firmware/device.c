@@ -8,6 +8,7 @@
 #include "image.h"
 #include "link.h"
 #include "llama2.h"
+#include "rate.h"
 #include "report.h"
 
 #ifndef FIRMWARE_BUILD
@@ -249,6 +250,18 @@ static void read(const struct wire_read *what)
 	}
 }
 
+static void baud(const struct wire_baud *what)
+{
+	struct wire_line line;
+	struct wire_error error;
+	enum status status = rate_request(what, &line, &error);
+
+	if (status == STATUS_OK)
+		reply(&line, sizeof line);
+	else
+		refuse_with(status, &error);
+}
+
 /* Payload of each request: least bytes, size of the items that may follow, and whether a generation may be running. */
 static const struct {
 	uint8_t opcode, bytes, item, busy;
@@ -263,6 +276,7 @@ static const struct {
 	{OPCODE_STATS, 0, 0, 1},
 	{OPCODE_RESET, sizeof(struct wire_reset), 0, 0},
 	{OPCODE_READ, sizeof(struct wire_read), 0, 0},
+	{OPCODE_BAUD, sizeof(struct wire_baud), 0, 0},
 };
 
 static bool acceptable(void)
@@ -304,6 +318,7 @@ static void handle(void)
 	case OPCODE_STATS: stats(); break;
 	case OPCODE_RESET: reset(payload); break;
 	case OPCODE_READ: read(payload); break;
+	case OPCODE_BAUD: baud(payload); break;
 	}
 }
 
@@ -313,5 +328,6 @@ void device_poll(void)
 		handle();
 		link_release();
 	}
+	rate_poll();
 	generate_poll();
 }

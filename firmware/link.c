@@ -136,6 +136,11 @@ void link_release(void)
 	restart();
 }
 
+bool link_sent(void)
+{
+	return out.tail == out.head && board_sent();
+}
+
 uint32_t link_damaged(void)
 {
 	return in.damaged;

@@ -21,5 +21,8 @@ void link_send2(uint8_t opcode, uint8_t status, uint16_t sequence, const void *f
 		const void *second, uint32_t second_bytes);
 void link_send(uint8_t opcode, uint8_t status, uint16_t sequence, const void *payload, uint32_t bytes);
 
+/* Everything that was sent has left. */
+bool link_sent(void);
+
 /* Frames that arrived damaged since reset. */
 uint32_t link_damaged(void);

@@ -14,6 +14,7 @@ from host.progress import Progress
 from host.remote import model_on
 from host.simulator import Simulator
 from host.transport import DEFAULT_BAUD
+from spec.protocol import MAX_BAUD
 
 SIMULATOR_HELLO_TRIES = 7   #: 1 + 2 + ... + 64 s: it boots at a few hundred kHz, and checks its image first
 RECONNECT_S = 30.0         #: how long a chat waits for a device that was restarted
@@ -43,12 +44,13 @@ class DeviceBackend(Backend):
 
 
 def connect(*, port: str | None = None, sim: bool = False, golden: bool = False, model: str | Path | None = None,
-            tokenizer: str | Path | None = None, upload: bool = False, baud: int = DEFAULT_BAUD, wait_s: float = 0.0,
+            tokenizer: str | Path | None = None, upload: bool = False, baud: int = DEFAULT_BAUD, max_baud: int = MAX_BAUD, wait_s: float = 0.0,
             trace: TextIO | None = None, progress: Progress = Progress.silent, **conversion) -> Backend:
     """A backend with ``model`` (an image, or a checkpoint that is converted on the way) ready to generate.
 
     Without ``model`` a device's own is used; the simulator and golden take the project's default model. ``upload`` sends
-    the model to the simulator over its UART instead of preloading it. ``conversion`` is for :meth:`host.model.Model.load`.
+    the model to the simulator over its UART instead of preloading it. A serial line starts at ``baud`` and goes to the
+    fastest rate up to ``max_baud`` that works. ``conversion`` is for :meth:`host.model.Model.load`.
     """
     if sum((port is not None, sim, golden)) != 1:
         raise HostError("choose where the model runs: --port URL (a board or a running simulator), --sim, or --golden")
@@ -62,6 +64,7 @@ def connect(*, port: str | None = None, sim: bool = False, golden: bool = False,
         return simulate(loaded, upload=upload, trace=trace, progress=progress)
     device = Device.open(port, baud=baud, trace=trace, wait_s=wait_s)
     try:
+        device.hurry(most=max_baud, progress=progress)
         return DeviceBackend(device, put(device, loaded, tokenizer=tokenizer, progress=progress, **conversion))
     except BaseException:
         device.close()

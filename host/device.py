@@ -7,6 +7,7 @@ from spec import protocol
 from spec.frame import MAX_PAYLOAD
 from spec.protocol import ModelState, Opcode, Reason, Status
 
+from host import rate
 from host.errors import HostError
 from host.generation import Options, Outcome, TokenEvent
 from host.link import TRIES, DeviceError, Link, LinkError
@@ -34,10 +35,13 @@ class Device:
     @classmethod
     def open(cls, url: str, *, baud: int = DEFAULT_BAUD, trace: TextIO | None = None, wait_s: float = 0.0,
              hello_timeout_s: float = 1.0, hello_tries: int = BOOT_TRIES) -> "Device":
-        """Open a port and greet what is there."""
+        """Open a port and greet what is there, at ``baud`` or at what an earlier client left behind."""
         transport = Transport.open(url, baud=baud, wait_s=wait_s)
+        link = Link(transport, trace=trace)
         try:
-            return cls(Link(transport, trace=trace), hello_timeout_s=hello_timeout_s, hello_tries=hello_tries)
+            if transport.has_rate:
+                rate.find(link, hello_timeout_s)
+            return cls(link, hello_timeout_s=hello_timeout_s, hello_tries=hello_tries)
         except BaseException:
             transport.close()
             raise
@@ -49,6 +53,7 @@ class Device:
         self.close()
 
     def close(self) -> None:
+        rate.restore(self.link)
         self.link.close()
 
     # Requests ---------------------------------------------------------------------------------
@@ -67,6 +72,10 @@ class Device:
         info = self.info
         return (info.model_state == ModelState.READY
                 and (info.header_crc, info.payload_crc) == (header_crc, payload_crc))
+
+    def hurry(self, *, most: int = protocol.MAX_BAUD, progress: Progress = Progress.silent) -> int:
+        """Go to the fastest rate up to ``most`` that device, port and cable can do; the rate, 0 where there is none."""
+        return rate.fastest(self.link, most, progress)
 
     def load(self, image: bytes, *, progress: Progress = Progress.silent) -> protocol.Verified:
         """Write the image to DRAM, resuming an interrupted upload, and have the device check it."""

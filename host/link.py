@@ -37,6 +37,7 @@ class Link:
         self.events: deque[Frame] = deque()
         self.damaged = 0            #: frames received damaged
         self.resent = 0             #: requests sent again
+        self.first_baud = 0         #: rate to return to, once the line runs at another
         self._replies: deque[Frame] = deque()
         self._bytes = bytearray()
         self._start_s = time.monotonic()

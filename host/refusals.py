@@ -7,6 +7,7 @@ LIMITS = {
     Subject.DIM: "dim (or n_heads * head_dim)", Subject.HIDDEN_DIM: "hidden_dim", Subject.HEAD_DIM: "head_dim",
     Subject.KV_DIM: "n_kv_heads * head_dim", Subject.HEADS: "n_heads", Subject.KV_HEADS: "n_kv_heads",
     Subject.VOCAB_SIZE: "vocab_size", Subject.SEQ_LEN: "seq_len", Subject.LAYERS: "n_layers",
+    Subject.BAUD: "rate", Subject.CONFIRM: "confirm_ms",
 }
 
 TEXTS = {

@@ -61,9 +61,28 @@ class Transport:
         except (OSError, TypeError, AttributeError) as error:
             raise self._gone(error) from error
 
-    def set_baud(self, baud: int) -> None:
-        """Change the line rate; a socket has none and ignores it."""
-        self.port.baudrate = baud
+    @property
+    def has_rate(self) -> bool:
+        """Is this a serial line? A socket carries bytes at no rate."""
+        return not self.name.startswith("socket://")
+
+    @property
+    def baud(self) -> int:
+        return self.port.baudrate
+
+    def set_baud(self, baud: int) -> bool:
+        """Change the line's rate after what was written has left; False, and no change, if this port cannot do it."""
+        before = self.port.baudrate
+        try:
+            self.port.flush()
+            self.port.baudrate = baud
+            return True
+        except (OSError, TypeError, AttributeError, ValueError) as error:
+            try:
+                self.port.baudrate = before
+            except (OSError, TypeError, AttributeError, ValueError):
+                raise self._gone(error) from error
+            return False
 
     def close(self) -> None:
         try:

@@ -23,6 +23,7 @@ FIRMWARE      = ROOT/"firmware"
 ROM_SIZE      = 0x10000        # bytes; firmware never runs from DRAM, which belongs to the weight stream
 SRAM_SIZE     = 0x8000         # bytes
 L2_SIZE       = 8192           # bytes
+UART_FIFO     = 512            # bytes each way: at 3 Mbaud they last while the firmware checks a frame and copies it
 WINDOW_ORIGIN = 0x9000_0000    # of the core's Wishbone slave, outside the cached half of the map
 
 # Libraries that the firmware may link; LiteX's others would only cost build time.
@@ -36,6 +37,9 @@ class Llama2SoC(SoCCore):
         kwargs["integrated_rom_size"]  = kwargs.get("integrated_rom_size") or ROM_SIZE
         kwargs["integrated_sram_size"] = kwargs.get("integrated_sram_size") or SRAM_SIZE
         kwargs["with_ctrl"]            = False    # the bus error counter and the scratch register, which nobody reads
+        if kwargs.get("uart_name", "serial") == "serial":
+            kwargs["uart_with_dynamic_baudrate"] = True    # spec.protocol.Opcode.BAUD
+            kwargs["uart_fifo_depth"]            = max(UART_FIFO, kwargs.get("uart_fifo_depth", 0))
         self.l2_size = kwargs.pop("l2_size", L2_SIZE)
         SoCCore.__init__(self, platform, sys_clk_freq, **kwargs)
 

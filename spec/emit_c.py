@@ -8,7 +8,8 @@ from spec.wire import C_TYPES
 
 STRUCTURES = (protocol.Error, protocol.Hello, protocol.Device, protocol.LoadBegin, protocol.Load, protocol.Loaded,
               protocol.Verified, protocol.Generate, protocol.Accepted, protocol.Resend, protocol.Tokens,
-              protocol.Logits, protocol.Done, protocol.Stats, protocol.Reset, protocol.Read)
+              protocol.Logits, protocol.Done, protocol.Stats, protocol.Reset, protocol.Read,
+              protocol.Baud, protocol.Line)
 
 
 def snake(name: str) -> str:
@@ -64,7 +65,7 @@ def crc32_table() -> list[int]:
 
 def protocol_section() -> str:
     names = ("VERSION", "LOAD_CHUNK", "LOAD_WINDOW", "MAX_STOPS", "MAX_PROMPT", "MAX_HISTORY", "TOKEN_RING",
-             "MAX_LAYERS")
+             "MAX_LAYERS", "MAX_BAUD", "MIN_BAUD", "MAX_CONFIRM")
     parts = [define(f"PROTOCOL_{name}", getattr(protocol, name)) for name in names]
     parts += [define("FRAME_MAX_PAYLOAD", frame.MAX_PAYLOAD), define("FRAME_MAX", frame.MAX_FRAME),
               define("FRAME_MAX_ENCODED", frame.MAX_ENCODED), define("FRAME_DELIMITER", frame.DELIMITER), "", array("CRC32_TABLE", crc32_table())]

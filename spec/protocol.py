@@ -17,6 +17,9 @@ MAX_PROMPT = 224         #: tokens in one GENERATE; a longer prompt is several, 
 MAX_HISTORY = 256        #: positions the repetition penalty can look back
 TOKEN_RING = 128         #: tokens of the last generation that RESEND can repeat
 MAX_LAYERS = 64          #: layers that the firmware's command program has room for
+MAX_BAUD = 3_000_000     #: fastest serial line: its bytes come no faster than the firmware takes them at 75 MHz
+MIN_BAUD = 9600          #: slowest
+MAX_CONFIRM = 10_000     #: ms, longest time a new rate may wait for its confirmation
 
 
 class Opcode(IntEnum):
@@ -31,7 +34,7 @@ class Opcode(IntEnum):
     STATS      = 0x08  #: nothing -> Stats
     RESET      = 0x09  #: Reset -> nothing
     READ       = 0x0a  #: Read -> bytes of DRAM, as the core sees them
-    BAUD       = 0x0b  #: reserved: switch the link's rate
+    BAUD       = 0x0b  #: Baud -> Line; switches the serial line's rate after its reply, for good once BAUD is repeated at that rate
     BASELINE   = 0x10  #: reserved: the software baseline, up to 0x1f
     TOKENS     = 0x81  #: event: Tokens
     LOGITS     = 0x82  #: event: Logits
@@ -84,6 +87,8 @@ class Subject(IntEnum):
     LENGTH        = 16
     CONFIG        = 17  #: shapes that contradict each other
     KV_HEADS      = 18
+    BAUD          = 19
+    CONFIRM       = 20  #: Baud.confirm_ms
 
 
 class ModelState(IntEnum):
@@ -284,9 +289,26 @@ class Read:
     length: int = wire("I", f"bytes, a multiple of 4, at most {MAX_PAYLOAD}")
 
 
+@structure
+class Baud:
+    """A new rate for the serial line. The reply comes at the old one; then the device has the new one for ``confirm_ms``,
+    and returns to its first rate (that of its reset) unless the same rate is asked for again, at that rate."""
+    rate: int = wire("I", "bits per second, MIN_BAUD up to what the device can do; 0 only asks")
+    confirm_ms: int = wire("I", "at most MAX_CONFIRM; the first rate needs no confirmation")
+
+
+@structure
+class Line:
+    """Reply to BAUD: the serial line."""
+    rate: int = wire("I", "its rate after this reply, bits per second")
+    first: int = wire("I", "its rate after reset")
+    maximum: int = wire("I", "fastest rate; 0 if the rate is fixed, or there is none")
+
+
 REQUESTS = {
     Opcode.HELLO: (Hello, Device), Opcode.LOAD_BEGIN: (LoadBegin, Loaded), Opcode.LOAD: (Load, Loaded),
     Opcode.LOAD_END: (None, Verified), Opcode.GENERATE: (Generate, Accepted), Opcode.ABORT: (None, None),
     Opcode.RESEND: (Resend, Tokens), Opcode.STATS: (None, Stats), Opcode.RESET: (Reset, None), Opcode.READ: (Read, None),
+    Opcode.BAUD: (Baud, Line),
 }  #: request and reply payloads of each opcode
 EVENTS = {Opcode.TOKENS: Tokens, Opcode.LOGITS: Logits, Opcode.DONE: Done}

@@ -14,6 +14,7 @@ from host.quantisation import FORMATS, MATRIX_FORMATS, Recipe
 from host.tokenizer import Tokenizer
 from host.transport import DEFAULT_BAUD
 from spec.image import Image, Kind
+from spec.protocol import MAX_BAUD
 from spec.traffic import TARGETS
 
 
@@ -25,7 +26,9 @@ def add_device(parser: argparse.ArgumentParser, *, local: bool = True) -> None:
         group.add_argument("--sim", action="store_true", help="start the simulated SoC, and stop it in the end")
         group.add_argument("--golden", action="store_true", help="the same integers in this process, without any hardware")
         group.add_argument("--upload", action="store_true", help="with --sim: send the model over the UART instead of preloading it")
-    group.add_argument("--baud", type=int, default=DEFAULT_BAUD, help="line rate of a serial port (default %(default)s)")
+    group.add_argument("--baud", type=int, default=DEFAULT_BAUD, help="rate that a serial port starts at (default %(default)s)")
+    group.add_argument("--max-baud", type=int, default=MAX_BAUD, metavar="RATE", help="fastest rate to switch to, if device, "
+                       "port and cable can do it (default %(default)s)")
     group.add_argument("--trace", action="store_true", help="show every frame with its time and opcode on stderr")
 
 
@@ -117,4 +120,5 @@ def open_backend(args: argparse.Namespace, progress: Progress, wait_s: float = 0
     """The backend that the options name."""
     return connect(port=args.port, sim=getattr(args, "sim", False), golden=getattr(args, "golden", False),
                    upload=getattr(args, "upload", False), model=args.model, tokenizer=args.tokenizer, baud=args.baud,
+                   max_baud=args.max_baud,
                    wait_s=wait_s, trace=trace_to_stderr(args.trace), progress=progress, **conversion(args))

@@ -7,6 +7,7 @@
 
 #define FAKE_DRAM_BYTES (4u << 20)
 #define FAKE_LOG 65536u
+#define FAKE_BAUD 115200u
 
 /* Bytes from the host; as many as the receiver takes. */
 uint32_t fake_feed(const uint8_t *bytes, uint32_t size);
@@ -14,6 +15,10 @@ uint32_t fake_feed(const uint8_t *bytes, uint32_t size);
 uint32_t fake_drain(uint8_t *bytes, uint32_t size);
 /* Bytes that the transmitter takes before fake_drain. */
 void fake_transmitter(uint32_t room);
+/* The host's end of the line has this rate; at another than the firmware's, bytes arrive as others. */
+void fake_rate(uint32_t rate);
+/* Time passes without anything else. */
+void fake_wait(uint32_t cycles);
 /* Execute up to count queued commands. */
 void fake_execute(uint32_t count);
 /* Reset the core and the line, not DRAM; columns of the core. */
