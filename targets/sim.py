@@ -37,6 +37,9 @@ COLUMNS      = configuration.PARAMETERS["columns"]
 _io = [
     ("sys_clk", 0, Pins(1)),
     ("sys_rst", 0, Pins(1)),
+]
+
+_serial_bytes = [
     ("serial", 0,
         Subsignal("source_valid", Pins(1)),
         Subsignal("source_ready", Pins(1)),
@@ -47,11 +50,18 @@ _io = [
     ),
 ]
 
+_serial_bits = [
+    ("serial", 0,
+        Subsignal("tx", Pins(1)),
+        Subsignal("rx", Pins(1)),
+    ),
+]
+
 # Platform -----------------------------------------------------------------------------------------
 
 class Platform(SimPlatform):
-    def __init__(self):
-        SimPlatform.__init__(self, "SIM", list(_io))
+    def __init__(self, with_bit_uart=False):
+        SimPlatform.__init__(self, "SIM", _io + (_serial_bits if with_bit_uart else _serial_bytes))
         self.toolchain.build = self.generate    # soc.sim.compile does the rest
 
     def generate(self, platform, fragment, **kwargs):
@@ -69,14 +79,14 @@ class Platform(SimPlatform):
 # BaseSoC ------------------------------------------------------------------------------------------
 
 class BaseSoC(Llama2SoC):
-    def __init__(self, core, **kwargs):
-        platform = Platform()
+    def __init__(self, core, with_bit_uart=False, **kwargs):
+        platform = Platform(with_bit_uart)
 
         # CRG --------------------------------------------------------------------------------------
         self.crg = CRG(platform.request("sys_clk"))
 
         # SoCCore ----------------------------------------------------------------------------------
-        kwargs = {"ident": "LLaMA-2 decoder (simulation)", **kwargs, "uart_name": "sim"}
+        kwargs = {"ident": "LLaMA-2 decoder (simulation)", **kwargs, "uart_name": "serial" if with_bit_uart else "sim"}
         Llama2SoC.__init__(self, platform, SYS_CLK_FREQ, **kwargs)
 
         # DDR3 SDRAM -------------------------------------------------------------------------------
@@ -112,18 +122,19 @@ def sources_stamp(core, firmware, options):
     return sources_digest((path for path in files if "__pycache__" not in map(str, Path(path).parts)), salt=repr(options))
 
 
-def build(output_dir=None, columns=COLUMNS, *, core=None, firmware=FIRMWARE, compile_gateware=True, soc_options={},
-          builder_options={}):
+def build(output_dir=None, columns=COLUMNS, *, core=None, firmware=FIRMWARE, compile_gateware=True, with_bit_uart=False,
+          soc_options={}, builder_options={}):
     """Build the simulator if anything changed, and return the path of Vsim.
 
     ``core`` (an instance with the signature of accel.core.Core) replaces the decoder core, ``firmware`` the
-    directory of the firmware's sources: tests of the SoC use them.
+    directory of the firmware's sources: tests of the SoC use them. ``with_bit_uart`` gives the SoC a board's UART,
+    and its pins a USB bridge that is simulated bit by bit (soc/sim/uart_bits.c), instead of the byte-wide one.
     """
     output_dir = Path(output_dir or default_output_dir(columns)).resolve()
     gateware   = gateware_dir(output_dir, builder_options)
     vsim       = gateware/sim_compile.VSIM
     stamp      = output_dir/"built"
-    options    = (columns, sorted(soc_options.items()), sorted(builder_options.items()))
+    options    = (columns, with_bit_uart, sorted(soc_options.items()), sorted(builder_options.items()))
     with sim_compile.lock(output_dir):
         current = sources_stamp(core, firmware, options)
         if vsim.exists() and stamp.exists() and stamp.read_text() == current:
@@ -131,12 +142,12 @@ def build(output_dir=None, columns=COLUMNS, *, core=None, firmware=FIRMWARE, com
         stamp.unlink(missing_ok=True)
         print(f"building the simulator in {output_dir} (a few minutes the first time)", file=sys.stderr, flush=True)
         with sim_compile.output_to(output_dir/"build.log"):
-            soc     = BaseSoC(core or create_core(columns), **soc_options)
+            soc     = BaseSoC(core or create_core(columns), with_bit_uart, **soc_options)
             builder = Llama2Builder(soc, firmware, **{"csr_json": str(output_dir/"soc.json"), **builder_options,
                                                       "output_dir": str(output_dir)})
             config  = SimConfig()
             config.add_clocker("sys_clk", freq_hz=SYS_CLK_FREQ)
-            config.add_module("uart_tcp", "serial")
+            config.add_module("uart_bits" if with_bit_uart else "uart_tcp", "serial")
             builder.build(sim_config=config, interactive=False)
             if compile_gateware:
                 sources = [gateware/name for name, *_ in soc.platform.sources if Path(name).suffix in (".v", ".sv")]

@@ -10,7 +10,7 @@ VFLAGS ?= -O3 --x-assign fast --x-initial fast --noassert --output-split 20000 -
 
 all: $(MODULES:%=modules/%.so) $(OBJ)/Vsim
 
-modules/%.so: $(HERE)/*.c
+modules/%.so: $(HERE)/*.c $(HERE)/*.h
 	mkdir -p modules
 	$(CC) -O3 -Wall -fPIC -shared -I$(SRC_DIR) -o $@ \
 		$(firstword $(wildcard $(HERE)/$*.c $(SRC_DIR)/modules/$*/$*.c)) -ljson-c

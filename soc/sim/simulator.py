@@ -70,7 +70,7 @@ class Simulator:
                 stderr=subprocess.STDOUT, env={**os.environ, "SIM_UART_PORT": str(self.port)},
                 start_new_session=True, preexec_fn=die_with_parent)
         try:
-            self.url = self.wait_for(r"listening on (socket://\S+)\n", START_TIMEOUT_S)
+            self.url = self.wait_for(r"listening on (\w+://\S+)\n", START_TIMEOUT_S)
         except BaseException:
             self.stop()
             raise
