@@ -30,18 +30,16 @@ class Device:
 
     def __init__(self, link: Link, *, hello_timeout_s: float = 1.0, hello_tries: int = BOOT_TRIES):
         self.link = link
-        self.info = self.hello(timeout_s=hello_timeout_s, tries=hello_tries)
+        info = rate.find(link, hello_timeout_s) if link.transport.has_rate else None
+        self.info = self._greeted(info) if info else self.hello(timeout_s=hello_timeout_s, tries=hello_tries)
 
     @classmethod
     def open(cls, url: str, *, baud: int = DEFAULT_BAUD, trace: TextIO | None = None, wait_s: float = 0.0,
              hello_timeout_s: float = 1.0, hello_tries: int = BOOT_TRIES) -> "Device":
-        """Open a port and greet what is there, at ``baud`` or at what an earlier client left behind."""
+        """Open a port and greet what is there, at ``baud`` or at the rate that an earlier client left."""
         transport = Transport.open(url, baud=baud, wait_s=wait_s)
-        link = Link(transport, trace=trace)
         try:
-            if transport.has_rate:
-                rate.find(link, hello_timeout_s)
-            return cls(link, hello_timeout_s=hello_timeout_s, hello_tries=hello_tries)
+            return cls(Link(transport, trace=trace), hello_timeout_s=hello_timeout_s, hello_tries=hello_tries)
         except BaseException:
             transport.close()
             raise
@@ -61,11 +59,16 @@ class Device:
     def hello(self, *, timeout_s: float = 1.0, tries: int = BOOT_TRIES) -> protocol.Device:
         """Begin a session and learn what the device is; a generation that still runs is aborted."""
         self.link.events.clear()
-        self.info = self.link.request(Opcode.HELLO, protocol.Hello(protocol.VERSION), timeout_s=timeout_s, tries=tries)
-        if self.info.version != protocol.VERSION:
-            raise HostError(f"the device speaks protocol {self.info.version}, this client {protocol.VERSION}: "
-                            "build client and firmware from the same sources")
+        self.info = self._greeted(self.link.request(Opcode.HELLO, protocol.Hello(protocol.VERSION), timeout_s=timeout_s,
+                                                    tries=tries))
         return self.info
+
+    @staticmethod
+    def _greeted(info: protocol.Device) -> protocol.Device:
+        if info.version != protocol.VERSION:
+            raise HostError(f"the device speaks protocol {info.version}, this client {protocol.VERSION}: "
+                            "build client and firmware from the same sources")
+        return info
 
     def holds(self, *, header_crc: int, payload_crc: int) -> bool:
         """Is the image with these CRCs the device's model already?"""

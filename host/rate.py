@@ -2,7 +2,7 @@
 import time
 
 from spec import protocol
-from spec.protocol import MAX_BAUD, Hello, Opcode
+from spec.protocol import MAX_BAUD, Device, Hello, Opcode
 
 from host.link import DeviceError, Link, LinkError
 from host.progress import Progress
@@ -60,28 +60,28 @@ def _port_can(link: Link, rate: int) -> bool:
     return link.transport.set_baud(before) and able
 
 
-def find(link: Link, timeout_s: float) -> None:
+def find(link: Link, timeout_s: float) -> Device | None:
     """Set the port to the rate that the device answers at: its own, or a fast one that a client left it with.
 
-    Nothing is changed, and nothing raised, if it answers at none of them.
+    Returns its answer to HELLO; None, with nothing changed, if it answers at none of them.
     """
     first = link.transport.baud
     try:
-        _find(link, [first, *(rate for rate in RATES if rate != first)], timeout_s)
+        info = _find(link, [first, *(rate for rate in RATES if rate != first)], timeout_s)
     except LinkError:
         link.transport.set_baud(first)
-    else:
-        if link.transport.baud != first:
-            link.first_baud = first
+        return None
+    if link.transport.baud != first:
+        link.first_baud = first
+    return info
 
 
-def _find(link: Link, rates: list[int], timeout_s: float = 2.0) -> None:
+def _find(link: Link, rates: list[int], timeout_s: float = 2.0) -> Device:
     """Set the port to the first of ``rates`` that is answered at; the first of them gets ``timeout_s``, the others less."""
     for number, rate in enumerate(rates):
         if link.transport.set_baud(rate):
             try:
-                link.request(Opcode.HELLO, Hello(), timeout_s=PROBE_S if number else timeout_s, tries=1)
-                return
+                return link.request(Opcode.HELLO, Hello(), timeout_s=PROBE_S if number else timeout_s, tries=1)
             except LinkError:
                 continue
     raise LinkError(f"{link.transport.name} does not answer at {rates[0]} baud any more: reset the board, or plug the cable in again")

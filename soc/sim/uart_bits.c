@@ -7,12 +7,13 @@
 #include "port.h"
 
 #define FIRST_RATE 115200
+#define CHANGE_PS  100000000    // 100 us; a bridge is told its rate in a USB frame of at least 125 us
 
 struct session {
 	struct port port, control;
 	clk_edge_state_t edge;
 	uint8_t *sys_clk, *tx, *rx;     // the pins bear the SoC's names
-	uint64_t bit_ps;
+	uint64_t bit_ps, idle_ps;       // idle_ps: when the last bit to the SoC had left
 	unsigned rate, next_rate;       // next_rate is 0 unless one is asked for
 	bool sending, receiving, broken;
 	bool connected;
@@ -27,7 +28,7 @@ static void rate_set(struct session *s, unsigned rate)
 	s->bit_ps = 1000000000000 / rate;
 }
 
-static void control_poll(struct session *s)
+static void control_poll(struct session *s, uint64_t now_ps)
 {
 	struct ring *in = &s->control.in, *out = &s->control.out;
 	char text[16];
@@ -45,7 +46,9 @@ static void control_poll(struct session *s)
 			client_receive(&s->port);       // what was written before has arrived, on the other connection
 		}
 	}
-	if (s->next_rate && !s->sending && !ring_used(&s->port.in)) {
+	if (s->sending || ring_used(&s->port.in) || !s->next_rate)
+		s->idle_ps = now_ps;
+	if (s->next_rate && now_ps - s->idle_ps >= CHANGE_PS) {
 		rate_set(s, s->next_rate);
 		s->next_rate = 0;
 		for (int i = 0, n = snprintf(text, sizeof text, "%u\n", s->rate); i < n; i++)
@@ -106,7 +109,7 @@ static int uart_tick(void *session, uint64_t time_ps)
 	if (!clk_pos_edge(&s->edge, *s->sys_clk))
 		return RC_OK;
 	port_poll(&s->port);
-	control_poll(s);
+	control_poll(s, time_ps);
 	send_bits(s, time_ps);
 	receive_bits(s, time_ps);
 	return RC_OK;

@@ -118,10 +118,7 @@ def test_no_switch_while_the_reply_is_under_way(board):
 
 def opened(port, **options):
     """What Device.open does with a port that is there."""
-    wire = transport(port)
-    link = Link(wire)
-    host.rate.find(link, 0.2)
-    return Device(link, hello_timeout_s=0.2)
+    return Device(Link(transport(port)), hello_timeout_s=0.2)
 
 
 def test_client_takes_the_fastest_rate_and_leaves_the_first(board):
