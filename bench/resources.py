@@ -82,12 +82,12 @@ def main(argv=None):
     try:
         for name in args.targets or TARGETS:
             results[name] = measure(name)
+            results = {name: results[name] for name in TARGETS if name in results}
+            RESULT.write_text(json.dumps(results, indent=1) + "\n")
+            write_page(results)
     except RuntimeError as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1
-    results = {name: results[name] for name in TARGETS if name in results}
-    RESULT.write_text(json.dumps(results, indent=1) + "\n")
-    write_page(results)
     print(table(results))
     return 0
 
