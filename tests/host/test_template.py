@@ -201,7 +201,7 @@ def test_hostile_templates_end_in_one_line(source):
     with pytest.raises(JinjaError) as refused:
         jinja_template.render(source, [{"role": "user", "content": "x"}])
     assert "\n" not in str(refused.value) and len(str(refused.value)) < 500
-    assert time.monotonic() - start_s < 5 * jinja_template.DEADLINE_S
+    assert time.monotonic() - start_s < 60      # of processor time it has 3 s
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kib < 512 << 10
 
 
@@ -241,3 +241,12 @@ def test_llama2s_own_vocabulary_learns_how_bos_is_written(tmp_path):
     model = Model.load(folder)
     assert model.template.special_texts == ("<s>", "</s>")
     assert model.tokenizer.encode("<s>[INST]", bos=False)[0] == 1
+
+
+def test_a_template_that_breaks_its_interpreter_is_one_line_and_the_next_one_renders():
+    worker = jinja_template._worker()
+    worker.kill()
+    worker.wait()
+    with pytest.raises(JinjaError, match="breaks its interpreter"):
+        jinja_template.render("{{ 1 }}", [])
+    assert jinja_template.render("{{ 1 }}", []) == "1"

@@ -1,0 +1,82 @@
+"""Renders chat templates in a process of its own: what they break is only this process.
+
+Reads a request per line (JSON: ``source``, and ``context`` or null to only compile) and answers each with a line: ``text``, or
+``error`` with the kind of what went wrong.
+"""
+import datetime
+import json
+import resource
+import sys
+from pathlib import Path
+
+from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
+
+CPU_S        = 2            #: per request
+MEMORY_BYTES = 256 << 20    #: beyond what the process takes at first
+MAX_TEXT     = 1 << 22      #: characters of a conversation
+STATM        = Path("/proc/self/statm")
+
+
+class Refused(Exception):
+    """Raised by a template through raise_exception, by name."""
+
+
+class Sandbox(ImmutableSandboxedEnvironment):
+    """Jinja's own, without powers, and without computing constants while it compiles."""
+    intercepted_binops = frozenset(["**"])
+
+    def __init__(self):
+        super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"], optimized=False)
+        self.filters["tojson"] = lambda value, indent=None: json.dumps(value, ensure_ascii=False, indent=indent)
+        self.globals["raise_exception"] = _refuse
+        self.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(str(form)[:100])
+
+    def call_binop(self, context, operator, left, right):
+        raise SecurityError("no powers here: they take for ever")
+
+
+def _refuse(message="") -> None:
+    raise Refused(str(message)[:200])
+
+
+def _limit_memory() -> None:
+    try:
+        pages = int(STATM.read_text().split()[0])
+    except (OSError, ValueError):
+        return
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    wanted = pages * resource.getpagesize() + MEMORY_BYTES
+    resource.setrlimit(resource.RLIMIT_AS, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
+
+
+def _limit_time() -> None:
+    """The system ends the process CPU_S seconds from now, whole seconds rounded up."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+    resource.setrlimit(resource.RLIMIT_CPU, (int(usage.ru_utime + usage.ru_stime) + CPU_S + 1, hard))
+
+
+def answer(environment: Sandbox, source: str, context: dict | None) -> dict[str, str]:
+    """The rendered text, or what was wrong."""
+    kind = "compile"
+    try:
+        template = environment.from_string(source)
+        kind = "render"
+        text = "" if context is None else template.render(context)
+        return {"text": text} if len(text) <= MAX_TEXT else {"error": kind, "line": f"it gives {len(text)} characters"}
+    except Refused as error:
+        return {"error": "refused", "line": str(error)}
+    except Exception as error:      # the parser and expressions raise whatever they like
+        return {"error": kind, "line": str(error)[:1000] or type(error).__name__}
+
+
+def main() -> None:
+    environment = Sandbox()
+    _limit_memory()
+    for line in sys.stdin:
+        _limit_time()
+        print(json.dumps(answer(environment, **json.loads(line))), flush=True)
+
+
+if __name__ == "__main__":
+    main()
