@@ -23,9 +23,11 @@ def sum_layout(columns):
 class Lanes(wiring.Component):
     """Sixteen multipliers and two adder trees: ``low`` of the even (or only) row, ``high`` of the odd row in q4.
 
-    Fully pipelined, ``latency`` cycles. In q4 one product p = (odd row's << 20) + even row's holds both. The upper tree
-    adds ``(p >> 20) + p[19]``, which is the odd row's; the lower one adds p modulo 2**24, and what the odd rows put there
-    is taken off their sum, once.
+    Fully pipelined, ``latency`` cycles. In q4 one product p = (odd row's << 20) + even row's holds both, and so does the
+    sum of two, which a DSP slice adds up itself: |even rows'| < 2**20 there, so all but the sign of it stays below bit 20,
+    and what reaches bit 20 is known from the parity of the odd rows' products. The upper tree adds ``(p >> 20)`` and one
+    where the even rows' are negative, which is the odd rows'; the lower one adds p modulo 2**24, and what the odd rows
+    put there is taken off their sum, once.
     """
     latency = 6
 
@@ -38,7 +40,7 @@ class Lanes(wiring.Component):
         # 1, 2: codes minus zero points, an addition that fits in front of a DSP slice's multiplier; 3: product
         minus = Signal(signed(25), reset_less=True)
         m.d.sync += minus.eq(Mux(self.q4, -Cat(self.zeros[0], Const(0, SPLIT - 4), self.zeros[1]), 0))
-        low, high, carries = [], [], []
+        products, parities = [], []
         for i in range(LANES):
             byte = self.beat[8 * i:8 * i + 8]
             codes, operand = (Signal(signed(25), name=f"{name}{i}", reset_less=True) for name in ("codes", "operand"))
@@ -50,10 +52,16 @@ class Lanes(wiring.Component):
                 operand.eq(codes + minus), x1.eq(x),
                 product.eq(operand * x1),
             ]
-            low.append(product[:SPLIT + 4].as_signed())
-            high.append(product[SPLIT:].as_signed())
-            carries.append(product[SPLIT - 1])
+            products.append(product)
+            parities.append((byte[4] ^ self.zeros[1][0]) & self.activations[16 * i])
         # 4: sums of two; 5: of eight; 6: of all
+        low, high, carries = [], [], []
+        for i in range(0, LANES, 2):
+            two = Signal(signed(42), name=f"two{i}", reset_less=True)
+            m.d.sync += two.eq(products[i + 1] + products[i])
+            low.append(two[:SPLIT + 5].as_signed())
+            high.append(two[SPLIT:].as_signed())
+            carries.append(two[SPLIT] ^ delay(m, parities[i] ^ parities[i + 1], 4, f"parity{i}"))
         low = self._tree(m, low, [], "low")
         high = self._tree(m, [high[0] + carries[0], *high[1:]], carries[1:], "high")
         taken = Cat(low[:SPLIT], low[SPLIT:SPLIT + 4] - high[:4])[:SPLIT + 4].as_signed()   # |low| <= 16 * 15 * 2**15 < 2**23
@@ -61,9 +69,9 @@ class Lanes(wiring.Component):
         return m
 
     def _tree(self, m, terms, carries, name):
-        """Sum of 16 signed terms and of as many carries as there are adders, two cycles later."""
+        """Sum of eight signed terms and of as many carries as there are adders, a cycle later."""
         while len(terms) > 1:
-            sums, registered = [], len(terms) in (16, 4)
+            sums, registered = [], len(terms) == 4
             domain = m.d.sync if registered else m.d.comb
             for a, b in zip(terms[::2], terms[1::2]):
                 total = Signal(signed(len(a) + 1), name=f"{name}_{len(terms)}_{len(sums)}", reset_less=True)
