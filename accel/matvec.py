@@ -3,10 +3,10 @@
 Computes :meth:`spec.golden.Matrix.sums` bit for bit for ``columns`` vectors that share one pass over the weights.
 """
 from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, signed
-from amaranth.lib import data, fifo, memory, stream, wiring
+from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from accel.numeric import delay, floor_shift
+from accel.numeric import delay
 from spec.numerics import WIDE
 
 LANES = 16
@@ -134,13 +134,15 @@ class MatVec(wiring.Component):
 
         # Front end: one beat a cycle, or two, while there is room for the row pair's sums -----------------
         gang = Signal()
-        q4, group64, words, dest = Signal(), Signal(), Signal(12), Signal(3)
-        first, count = Signal.like(self.first), Signal.like(self.count)
-        shifts = Signal(data.ArrayLayout(6, C))
+        q4, group64, words = Signal(), Signal(), Signal(12)
+        # What is the same for all sums of a matrix, of the one that is read and of the one whose sums leave
+        constants = data.StructLayout({"dest": 3, "first": range(max(C, 2)), "count": range(C + 1), "gang": 1,
+                                       "shifts": data.ArrayLayout(6, C)})
+        reading, leaving = Signal(constants), Signal(constants)
+        waiting, drained = Signal(), Signal(init=1)     # until the sums of the matrix before have left
         left = Signal(18)                   # rows not yet begun
         groups, group = Signal(12), Signal(12)
         word, pair, odd = Signal(12), Signal(2), Signal()
-        row = Signal(18)
         bubble = Signal()
         room = Signal(range(PAIRS + 1), init=PAIRS)
         wide, full = Signal(), Signal()
@@ -159,13 +161,14 @@ class MatVec(wiring.Component):
         ]
         with m.FSM() as fsm:
             with m.State("IDLE"):
-                m.d.comb += self.ready.eq(1)
-                with m.If(self.start):
+                m.d.comb += self.ready.eq(~waiting)
+                with m.If(self.start & ~waiting):
                     m.d.sync += [
-                        q4.eq(self.q4), group64.eq(self.group64), words.eq(self.words), dest.eq(self.dest),
-                        first.eq(self.first), count.eq(self.count), shifts.eq(self.shifts), left.eq(self.rows),
+                        q4.eq(self.q4), group64.eq(self.group64), words.eq(self.words), left.eq(self.rows),
+                        reading.dest.eq(self.dest), reading.first.eq(self.first), reading.count.eq(self.count),
+                        reading.shifts.eq(self.shifts), waiting.eq(1),
                         groups.eq(Mux(self.group64, (self.words + 3) >> 2, (self.words + 1) >> 1)),
-                        group.eq(0), word.eq(0), pair.eq(0), odd.eq(0), row.eq(0), bubble.eq(0),
+                        group.eq(0), word.eq(0), pair.eq(0), odd.eq(0), bubble.eq(0),
                         gang.eq(self.gang if C > 1 else 0),
                     ]
                     m.next = "SCALES"
@@ -197,7 +200,7 @@ class MatVec(wiring.Component):
                         m.d.sync += [odd.eq(0), word.eq(word + Mux(wide, 2, 1))]
                         with m.If(last_word):
                             m.d.comb += pair_done.eq(1)
-                            m.d.sync += [word.eq(0), pair.eq(pair + 1), row.eq(row + 2), left.eq(left - 2)]
+                            m.d.sync += [word.eq(0), pair.eq(pair + 1), left.eq(left - 2)]
                             with m.If(left <= 2):
                                 m.next = "IDLE"
                             with m.Elif(pair == 3):
@@ -205,73 +208,63 @@ class MatVec(wiring.Component):
         begun = take & (word == 0) & ~odd
 
         # Tags travel beside the data -------------------------------------------------------------------
-        def delay(value, n, name):
-            for i in range(n):
-                nxt = Signal.like(value, name=f"{name}_{i}", reset_less=True)
-                m.d.sync += nxt.eq(value)
-                value = nxt
-            return value
-
         def valid_delay(value, n, name):
             for i in range(n):
-                nxt = Signal(name=f"{name}_{i}")
-                m.d.sync += nxt.eq(value & ~self.abort)
-                value = nxt
+                value = delay(m, value & ~self.abort, 1, f"{name}_{i}", valid=True)
             return value
         tag = data.StructLayout({"q4": 1, "odd": 1, "chunk_first": 1, "chunk_last": 1, "row_first": 1, "row_last": 1,
-                                 "gang": 1, "full": 1, "single": 1, "last": 1, "row": 18, "dest": 3})
+                                 "gang": 1, "full": 1, "single": 1, "last": 1})
         now = Signal(tag)
         m.d.comb += [
             now.q4.eq(q4), now.odd.eq(odd), now.chunk_first.eq(~word[0]), now.chunk_last.eq(chunk_last),
             now.row_first.eq(word[1:] == 0), now.row_last.eq(last_word), now.single.eq(left == 1),
-            now.gang.eq(gang), now.full.eq(full), now.last.eq(left <= 2), now.row.eq(row), now.dest.eq(dest),
+            now.gang.eq(gang), now.full.eq(full), now.last.eq(left <= 2),
         ]
         # 1: memories answer; 2: the pair's scale words chosen
-        pair1 = delay(pair, 1, "pair")
-        beat2, second2 = delay(self.beats.payload, 2, "beat"), delay(self.second, 2, "second")
+        pair1 = delay(m, pair, 1, "pair")
+        beat2, second2 = delay(m, self.beats.payload, 2, "beat"), delay(m, self.second, 2, "second")
         scale_words = Array(scale_read.data[32 * i:32 * i + 32] for i in range(4))
         scale2 = Signal(data.ArrayLayout(data.StructLayout({"mantissa": 12, "zero": 4}), 2), reset_less=True)
         m.d.sync += scale2.as_value().eq(scale_words[pair1])
-        activations2 = delay(self.activations, 1, "activations")
-        offsets2 = delay(self.offsets, 1, "offsets")
-        tag2 = delay(now, 2, "tag2")
+        activations2 = delay(m, self.activations, 1, "activations")
+        offsets2 = delay(m, self.offsets, 1, "offsets")
+        tag2 = delay(m, now, 2, "tag2")
         valid2 = valid_delay(take, 2, "valid2")
         L = Lanes.latency + 1       # the last adds what two columns have of a row
-        tag_l, valid_l = delay(tag2, L, "tag_l"), valid_delay(valid2, L, "valid_l")
-        mantissas_l = delay(Cat(scale2[0].mantissa, scale2[1].mantissa), L, "mantissas")
-        offsets_l = delay(offsets2, L, "offsets_l")
-        shifts_l = delay(shifts, 2 + L, "shifts_l")
+        tag_l, valid_l = delay(m, tag2, L, "tag_l"), valid_delay(valid2, L, "valid_l")
+        tag_a = delay(m, tag2, L - 1, "tag_a")
+        mantissas_a = delay(m, Cat(scale2[0].mantissa, scale2[1].mantissa), L - 1, "mantissas")
+        offsets_a = delay(m, offsets2, L - 1, "offsets")
 
         # Chunk sums leave one a cycle: the even row's, then (q4: held for a cycle) the odd row's --------
-        even_out, odd_out = Signal(), Signal()
-        held, held_tag = Signal(), Signal(tag, reset_less=True)
-        held_mantissa = Signal(12, reset_less=True)
-        held_offsets, held_shifts = Signal.like(offsets_l, reset_less=True), Signal.like(shifts_l, reset_less=True)
+        even_out, odd_out, holding = Signal(), Signal(), Signal()
+        held = Signal()
         m.d.comb += [even_out.eq(valid_l & tag_l.chunk_last & (tag_l.q4 | ~tag_l.odd)),
-                     odd_out.eq(valid_l & tag_l.chunk_last & ~tag_l.q4 & tag_l.odd)]
-        m.d.sync += [held.eq(valid_l & tag_l.chunk_last & tag_l.q4 & ~tag_l.gang & ~self.abort), held_tag.eq(tag_l),
-                     held_mantissa.eq(mantissas_l[12:]), held_offsets.eq(offsets_l), held_shifts.eq(shifts_l)]
+                     odd_out.eq(valid_l & tag_l.chunk_last & ~tag_l.q4 & tag_l.odd),
+                     holding.eq(valid_l & tag_l.chunk_last & tag_l.q4 & ~tag_l.gang)]
+        m.d.sync += held.eq(holding & ~self.abort)
         chunk_valid, chunk_odd = Signal(), Signal()
-        chunk_tag = Signal(tag, reset_less=True)
-        chunk_mantissa, chunk_second = Signal(12, reset_less=True), Signal(12, reset_less=True)
-        chunk_offsets, chunk_shifts = Signal.like(offsets_l, reset_less=True), Signal.like(shifts_l, reset_less=True)
+        chunk_tag = Signal(data.StructLayout({"row_first": 1, "row_last": 1, "gang": 1, "single": 1, "last": 1}),
+                           reset_less=True)
+        m.d.sync += [chunk_valid.eq((even_out | odd_out | held) & ~self.abort), chunk_odd.eq(odd_out | held)]
+        with m.If(~held):
+            m.d.sync += [getattr(chunk_tag, name).eq(getattr(tag_l, name)) for name, _ in chunk_tag.shape()]
+        # Of an offset, a shift to the right, two bits are a shift of the mantissa to the left, less three
+        offsets_l, mantissa_l, second_l = (Signal.like(value, name=name, reset_less=True) for value, name in
+                                           ((offsets2, "offsets_l"), (mantissas_a[:12], "mantissa_l"), (mantissas_a[:12], "second_l")))
+        with m.If(~holding):
+            m.d.sync += offsets_l.eq(offsets_a)
         m.d.sync += [
-            chunk_valid.eq((even_out | odd_out | held) & ~self.abort), chunk_odd.eq(odd_out | held),
-            chunk_tag.eq(Mux(held, held_tag.as_value(), tag_l.as_value())),
-            chunk_mantissa.eq(Mux(held, held_mantissa, Mux(odd_out, mantissas_l[12:], mantissas_l[:12]))),
-            chunk_second.eq(mantissas_l[12:]),
-            chunk_offsets.eq(Mux(held, held_offsets.as_value(), offsets_l.as_value())),
-            chunk_shifts.eq(Mux(held, held_shifts.as_value(), shifts_l.as_value())),
+            mantissa_l.eq(Mux(holding, second_l, Mux(tag_a.odd & ~tag_a.q4, mantissas_a[12:], mantissas_a[:12]))),
+            second_l.eq(mantissas_a[12:]),
         ]
-        # product, shift, accumulate: three stages
-        tag_s, odd_s = delay(chunk_tag, 2, "tag_s"), delay(chunk_odd, 2, "odd_s")
-        valid_s = valid_delay(chunk_valid, 2, "valid_s")
-        shifts_s = delay(chunk_shifts, 3, "shifts_s")
+        # two products, their sum, shift, accumulate: four stages
+        tag_s, odd_s = delay(m, chunk_tag, 3, "tag_s"), delay(m, chunk_odd, 3, "odd_s")
+        valid_s = valid_delay(chunk_valid, 3, "valid_s")
         done_valid = valid_delay(valid_s & tag_s.row_last, 1, "done_valid")
-        done_tag, done_odd = delay(tag_s, 1, "done_tag"), delay(odd_s, 1, "done_odd")
+        done_tag, done_odd = delay(m, tag_s, 1, "done_tag"), delay(m, odd_s, 1, "done_odd")
         results = []
         every_lanes = [Lanes() for _ in range(C)]
-        tag_a = delay(tag2, L - 1, "tag_a")
         for c, lanes in enumerate(every_lanes):
             m.submodules[f"lanes{c}"] = lanes
             # In a gang column 0 adds up even rows and column 1 odd rows
@@ -286,78 +279,79 @@ class MatVec(wiring.Component):
                 lanes.beat.eq(Mux(tag2.gang, second2, beat2) if c == 1 else beat2), lanes.q4.eq(tag2.q4), lanes.zeros[0].eq(scale2[0].zero),
                 lanes.zeros[1].eq(scale2[1].zero), lanes.activations.eq(activations2[256 * c:256 * c + 256]),
             ]
-            partial = [Signal(signed(28), name=f"partial{c}_{r}", reset_less=True) for r in range(2)]
+            partial = [Signal(signed(28), name=f"partial{c}_{r}") for r in range(2)]    # 32 products of 2**22: 28 bits
             total = [Signal(signed(28), name=f"total{c}_{r}") for r in range(2)]
-            odd_row = Mux(tag_l.q4, high, low)
-            m.d.comb += [
-                total[0].eq(low + Mux(tag_l.chunk_first, 0, partial[0])),   # 32 products of 2**22: 28 bits
-                total[1].eq(odd_row + Mux(tag_l.chunk_first, 0, partial[1])),
-            ]
-            with m.If(valid_l & (tag_l.q4 | ~tag_l.odd)):
-                m.d.sync += partial[0].eq(total[0])
-            with m.If(valid_l & (tag_l.q4 | tag_l.odd)):
-                m.d.sync += partial[1].eq(total[1])
+            m.d.comb += [total[0].eq(low + partial[0]), total[1].eq(partial[1] + Mux(tag_l.q4, high, low))]
+            for r, mine in enumerate((tag_l.q4 | ~tag_l.odd, tag_l.q4 | tag_l.odd)):
+                with m.If(self.abort | (valid_l & mine & tag_l.chunk_last)):
+                    m.d.sync += partial[r].eq(0)
+                with m.Elif(valid_l & mine):
+                    m.d.sync += partial[r].eq(total[r])
             held_total = Signal(signed(28), name=f"held_total{c}", reset_less=True)
             chunk = Signal(signed(28), name=f"chunk{c}", reset_less=True)
-            product = Signal(signed(41), name=f"product{c}", reset_less=True)
-            shifted = Signal(signed(41), name=f"shifted{c}", reset_less=True)
-            offset = delay(chunk_offsets[c], 1, f"offset{c}")
-            sums = [Signal(signed(WIDE), name=f"sum{c}_{r}", reset_less=True) for r in range(2)]
+            mantissa = Signal(signed(16), name=f"mantissa{c}", reset_less=True)
+            low_part = Signal(signed(18 + 15), name=f"low_part{c}", reset_less=True)
+            high_part = Signal(signed(11 + 15), name=f"high_part{c}", reset_less=True)
+            product = Signal(signed(28 + 15), name=f"product{c}", reset_less=True)
+            shifted = Signal(signed(40), name=f"shifted{c}", reset_less=True)
+            coarse = delay(m, offsets_l[c][2:], 3, f"coarse{c}")
             m.d.sync += [
                 held_total.eq(total[1]),
                 chunk.eq(Mux(held, held_total, Mux(odd_out, total[1], total[0]))),
-                product.eq(chunk * Cat(Mux(chunk_tag.gang, chunk_second, chunk_mantissa) if c == 1 else chunk_mantissa,
-                                       Const(0, 1)).as_signed()),
-                shifted.eq(floor_shift(m, product, offset, name=f"floored{c}")),
+                mantissa.eq((Mux(tag_l.gang, second_l, mantissa_l) if c == 1 else mantissa_l) << (~offsets_l[c][:2])),
+                low_part.eq(Cat(chunk[:17], Const(0, 1)).as_signed() * mantissa), high_part.eq(chunk[17:].as_signed() * mantissa),
+                product.eq(low_part + (high_part << 17)),
+                shifted.eq(product.as_signed()[3:].as_signed() >> Cat(Const(0, 2), coarse)),
             ]
+            sums = [Signal(signed(WIDE), name=f"sum{c}_{r}", reset_less=True) for r in range(2)]
+            result = Signal(signed(WIDE), name=f"result{c}", reset_less=True)
+            now_sum = Signal(signed(WIDE), name=f"now_sum{c}")
+            m.d.comb += now_sum.eq(shifted + Mux(tag_s.row_first, 0, Mux(odd_s, sums[1], sums[0])))
+            m.d.sync += result.eq(now_sum)
             for r in range(2):
                 with m.If(valid_s & (odd_s == r)):
-                    m.d.sync += sums[r].eq(shifted + Mux(tag_s.row_first, 0, sums[r]))
-            results.append(sums)
+                    m.d.sync += sums[r].eq(now_sum)
+            results.append(result)
 
-        # Row pairs wait in two FIFOs and leave column by column ------------------------------------------
-        even = fifo.SyncFIFO(width=C * (WIDE + 6) + 18 + 3 + 2, depth=PAIRS)
-        oddq = fifo.SyncFIFO(width=C * WIDE, depth=PAIRS)
-        m.submodules.even, m.submodules.odd = fifo_reset = (even, oddq)
-        m.d.comb += [
-            even.w_en.eq(done_valid & ~done_odd),
-            even.w_data.eq(Cat(*(r[0] for r in results), shifts_s, done_tag.row, done_tag.dest, done_tag.single, done_tag.last)),
-            oddq.w_en.eq(done_valid & (done_odd | done_tag.gang)),
-            oddq.w_data.eq(Cat(Mux(done_tag.gang, results[1][0], results[0][1]) if C > 1 else results[0][1],
-                               *(r[1] for r in results[1:]))),
-        ]
-        del fifo_reset
-        out = self.sums.payload
-        column, second = Signal.like(self.first), Signal()
+        # Row pairs wait in a memory and leave column by column; a gang's columns are its rows -----------------
+        waits = data.StructLayout({"sums": data.ArrayLayout(signed(WIDE), C), "single": 1, "last": 1})
+        m.submodules.pairs = pairs = memory.Memory(shape=waits, depth=2 * PAIRS, init=[])
+        pair_in, pair_out = pairs.write_port(), pairs.read_port(domain="comb")
+        write_pair, read_pair, complete = Signal(range(PAIRS)), Signal(range(PAIRS)), Signal(range(PAIRS + 1))
+        completed, finished = Signal(), Signal()
+        there = pair_out.data
+        column, second = Signal(range(max(C, 2))), Signal()
         begun_out = Signal()                # a pair's columns are being sent; otherwise column is stale
-        at = Mux(begun_out, column, first)
-        single, final = even.r_data[-2], even.r_data[-1]
-        both = even.r_rdy & oddq.r_rdy
-        last_column = at == count - 1
         m.d.comb += [
-            self.sums.valid.eq(both),
-            out.value.eq(Mux(second, Array(oddq.r_data[WIDE * c:WIDE * c + WIDE] for c in range(C))[at],
-                             Array(even.r_data[WIDE * c:WIDE * c + WIDE] for c in range(C))[at]).as_signed()),
-            out.shift.eq(Array(even.r_data[C * WIDE + 6 * c:C * WIDE + 6 * c + 6] for c in range(C))[at]),
-            out.row.eq(even.r_data[-23:-5] | second), out.dest.eq(even.r_data[-5:-2]),
-            out.column.eq(at), out.odd.eq(second), out.last.eq(final & (second | single)),
+            pair_in.addr.eq(Cat(done_odd, write_pair)), pair_in.en.eq(done_valid), pair_in.data.single.eq(done_tag.single),
+            pair_in.data.last.eq(done_tag.last), *(pair_in.data.sums[c].eq(results[c]) for c in range(C)),
+            completed.eq(done_valid & (done_odd | done_tag.gang)), pair_out.addr.eq(Cat(second & ~leaving.gang, read_pair)),
         ]
-        finished = Signal()
+        m.d.sync += [write_pair.eq(write_pair + completed), read_pair.eq(read_pair + finished),
+                     complete.eq(complete + completed - finished)]
+        out, row = self.sums.payload, Signal(17)
+        at = Mux(begun_out, column, leaving.first)
+        m.d.comb += [
+            self.sums.valid.eq((complete != 0) & ~drained), out.value.eq(there.sums[Mux(leaving.gang, second, at) if C > 1 else 0]),
+            out.shift.eq(leaving.shifts[at]), out.row.eq(Cat(second, row)), out.dest.eq(leaving.dest),
+            out.column.eq(at), out.odd.eq(second), out.last.eq(there.last & (second | there.single)),
+        ]
         with m.If(self.sums.valid & self.sums.ready):
-            with m.If(~second & ~single):
-                m.d.sync += [second.eq(1), begun_out.eq(1), column.eq(at)]
+            m.d.sync += begun_out.eq(1)
+            with m.If(~second & ~there.single):
+                m.d.sync += [second.eq(1), column.eq(at)]
             with m.Else():
-                m.d.sync += [second.eq(0), begun_out.eq(1), column.eq(at + 1)]
-                with m.If(last_column):
+                m.d.sync += [second.eq(0), column.eq(at + 1)]
+                with m.If(at == leaving.count - 1):
                     m.d.sync += begun_out.eq(0)
                     m.d.comb += finished.eq(1)
+        m.d.sync += [row.eq(row + finished), room.eq(room - begun + finished)]
+        with m.If(finished & there.last):
+            m.d.sync += drained.eq(1)
+        with m.If(waiting & drained):
+            m.d.sync += [leaving.eq(reading), leaving.gang.eq(gang), row.eq(0), waiting.eq(0), drained.eq(0)]
         with m.If(self.abort):
-            m.d.sync += [second.eq(0), begun_out.eq(0)]
-            m.d.comb += finished.eq(both)
-        m.d.comb += [even.r_en.eq(finished), oddq.r_en.eq(finished)]
-        with m.If(self.abort):
-            m.d.sync += room.eq(PAIRS)
-        with m.Else():
-            m.d.sync += room.eq(room - begun + finished)
+            m.d.sync += [second.eq(0), begun_out.eq(0), room.eq(PAIRS), complete.eq(0), write_pair.eq(0), read_pair.eq(0),
+                         waiting.eq(0), drained.eq(1)]
         m.d.comb += self.busy.eq(~fsm.ongoing("IDLE") | (room != PAIRS))
         return m
