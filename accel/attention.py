@@ -7,7 +7,7 @@ from amaranth.lib import data, fifo, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from accel.attention_output import AttentionOutput
-from accel.attention_scores import SHAPE, AttentionScores, key_layout, query_members
+from accel.attention_scores import SHAPE, AttentionScores, exp2_members, key_layout, query_members
 from accel.attention_values import AttentionValues
 from spec.numerics import WIDE
 
@@ -103,6 +103,8 @@ class Attention(wiring.Component):
         n_heads * head_dim elements, 33 fraction bits. ``done`` pulses when the last is taken.
     abort : In
         Drop everything at the next edge; the query stays.
+    guest : In
+        While not ``busy``: the table of EXP2 answers another unit.
     """
     def __init__(self, *, columns=1, max_heads=64, max_dim=2048, v_buffer=64):
         if max_heads > 64 or max_dim % 8:
@@ -115,6 +117,7 @@ class Attention(wiring.Component):
             **query_members(columns, max_heads, max_dim),
             "start": In(1), "rows": In(17), "abort": In(1), "busy": Out(1), "done": Out(1),
             "rows_beats": In(stream.Signature(128)), "output": Out(stream.Signature(element)),
+            **exp2_members(),
         })
 
     def elaborate(self, platform):
@@ -153,7 +156,8 @@ class Attention(wiring.Component):
             splitter.beats.valid.eq(self.rows_beats.valid), splitter.beats.payload.eq(self.rows_beats.payload),
             self.rows_beats.ready.eq(splitter.beats.ready),
             scores.score_mantissa.eq(self.score_mantissa), scores.score_exponent.eq(self.score_exponent),
-            scores.q_write.eq(self.q_write), scores.q_exponent_write.eq(self.q_exponent_write),
+            scores.guest.eq(self.guest), scores.guest_index.eq(self.guest_index), scores.guest_t.eq(self.guest_t),
+            self.guest_value.eq(scores.guest_value), scores.q_write.eq(self.q_write), scores.q_exponent_write.eq(self.q_exponent_write),
             values.weight_write.eq(scores.weight_write), values.weight.eq(scores.weight), scores.release.eq(values.release),
             scores.read_head.eq(output.head), output.mass.eq(scores.mass), output.top.eq(scores.top),
             values.read_slot.eq(output.slot), output.sums.eq(values.sums),

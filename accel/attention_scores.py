@@ -39,6 +39,11 @@ def query_members(columns, max_heads, max_dim):
     }
 
 
+def exp2_members():
+    """The members that lend the table of EXP2: ``guest_value`` as of :class:`~accel.table.InterpolatedTable`."""
+    return {"guest": In(1), "guest_index": In(EXP2.index_bits), "guest_t": In(EXP2.t_bits), "guest_value": Out(17)}
+
+
 class AttentionScores(wiring.Component):
     """A (beat, query head) a cycle; nothing behind the issue stalls.
 
@@ -54,6 +59,8 @@ class AttentionScores(wiring.Component):
         Whose query it is; held while keys are.
     read_head : In
         Head whose ``mass`` and ``top`` (the largest V exponent) are shown.
+    guest : In
+        As long as no keys are on their way: the table of EXP2 answers another unit, see :func:`exp2_members`.
     """
     def __init__(self, *, columns, max_heads, max_dim):
         self.columns, self.max_heads, self.max_dim = columns, max_heads, max_dim
@@ -61,7 +68,7 @@ class AttentionScores(wiring.Component):
             "shape": In(SHAPE), "score_mantissa": In(16), "score_exponent": In(signed(8)), **query_members(columns, max_heads, max_dim),
             "start": In(1), "keys": In(stream.Signature(key_layout())), "release": In(1),
             "weight_write": Out(1), "weight": Out(weight_layout()),
-            "read_head": In(6), "mass": Out(MASS), "top": Out(6),
+            "read_head": In(6), "mass": Out(MASS), "top": Out(6), **exp2_members(),
         })
 
     def elaborate(self, platform):
@@ -174,7 +181,10 @@ class AttentionScores(wiring.Component):
         m.d.sync += [rise10.eq(Mux(rise > 63, 63, rise)), together10.eq(Mux(together > 63, 63, together)),
                      down10.eq(Mux(down > 31, 31, down))]
         m.submodules.table = table = InterpolatedTable(EXP2)
-        m.d.comb += [table.index.eq(score8[8:16]), table.t.eq(score8[:8])]
+        m.d.comb += [
+            table.index.eq(Mux(self.guest, self.guest_index, score8[8:16])),
+            table.t.eq(Mux(self.guest, self.guest_t, score8[:8])), self.guest_value.eq(table.value),
+        ]
 
         # 11: shifted down; 12: p and the mass shifted; 13: mass; 13, 14: p in units of the largest V exponent --
         wide12 = delay(m, floor_shift(m, Cat(Const(0, 1), table.value, Const(0, 1)), delay(m, down10, 1, "down11"),

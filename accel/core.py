@@ -243,6 +243,9 @@ class Core(wiring.Component):
         m.d.comb += [
             logits.start.eq(sequencer.logits_start), logits.keep.eq(command.keep), logits.dump.eq(command.dump),
             logits.cycles.eq(self.csr__cycles__value),
+            # Attention waits for its queries, and they for all that came before
+            attention.guest.eq(logits.busy), attention.guest_index.eq(logits.exp2_index), attention.guest_t.eq(logits.exp2_t),
+            logits.exp2_value.eq(attention.guest_value),
             window.dump_valid.eq(logits.dump_valid), window.dump_data.eq(logits.dump_data),
             logits.candidate_index.eq(window.candidate_index),
             window.candidate_token.eq(logits.candidate_token), window.candidate_logit.eq(logits.candidate_logit),

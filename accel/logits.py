@@ -6,13 +6,15 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from accel.numeric import coarse_shift, fine_shift
-from accel.softmax_weight import SoftmaxWeight
+from accel.numeric import delay, saturate
+from accel.table import InterpolatedTable
 from accel.window import RESULT
 from spec.numerics import ROW_FRACTION, SCORE_FRACTION
+from spec.tables import EXP2
 
 KEY = 50            # a candidate's rank: {logit, ~token}, so that of equal logits the later token goes first
 GROUP = 8
+FINE = 3            # bits of the score's shift that the scale's mantissa takes over
 
 
 class LogitUnit(wiring.Component):
@@ -28,9 +30,13 @@ class LogitUnit(wiring.Component):
     result : Out(stream)
         One per pass.
     candidate_index : In
-        ``candidate_token`` and ``candidate_logit`` follow one cycle later, in no particular order.
+        ``candidate_token`` and ``candidate_logit`` follow one cycle later, in no particular order; between passes.
+    exp2_index, exp2_t, exp2_value : Out, Out, In
+        An :class:`~accel.table.InterpolatedTable` of EXP2 that serves this unit while it is ``busy``.
     """
     def __init__(self, *, candidates=64):
+        if candidates != GROUP ** 2:
+            raise ValueError(f"Candidates are {GROUP} groups of {GROUP}, not {candidates}")
         self.candidates = candidates
         super().__init__({
             "start": In(1), "keep": In(1), "dump": In(1), "busy": Out(1), "cycles": In(32),
@@ -39,6 +45,7 @@ class LogitUnit(wiring.Component):
             "result": Out(stream.Signature(RESULT)),
             "dump_valid": Out(1), "dump_data": Out(32), "dump_take": In(1),
             "candidate_index": In(6), "candidate_token": Out(18), "candidate_logit": Out(signed(32)),
+            "exp2_index": Out(EXP2.index_bits), "exp2_t": Out(EXP2.t_bits), "exp2_value": In(17),
         })
 
     def elaborate(self, platform):
@@ -46,11 +53,11 @@ class LogitUnit(wiring.Component):
         item = self.logits.payload
         token, best, best_token, none_yet = Signal(18), Signal(signed(32)), Signal(18), Signal(init=1)
         keep, dump, running, ended = Signal(), Signal(), Signal(), Signal()
-        free, take = Signal(), Signal()
+        free, take, moving = Signal(), Signal(), Signal()
         m.d.comb += [
-            self.logits.ready.eq(free & running & ~ended & (~dump | self.dump_take)),
+            self.logits.ready.eq(free & moving & running & ~ended & (~dump | self.dump_take)),
             take.eq(self.logits.ready & self.logits.valid),
-            self.dump_valid.eq(dump & running & ~ended & free & self.logits.valid), self.dump_data.eq(item.value),
+            self.dump_valid.eq(dump & running & ~ended & free & moving & self.logits.valid), self.dump_data.eq(item.value),
         ]
         cycles = Signal(32)
         with m.If(take):
@@ -58,102 +65,132 @@ class LogitUnit(wiring.Component):
             with m.If(none_yet | (item.value > best)):
                 m.d.sync += [best.eq(item.value), best_token.eq(token)]
 
-        # Candidates: eight groups of eight; the smallest of each group and of all is known ------------------------
+        # Candidates: eight groups of eight; where each group's smallest lies is known, and the smallest of all ------
         key = Cat(~token, item.value).as_signed()
         m.submodules.store = store = memory.Memory(shape=signed(KEY), depth=self.candidates, init=[])
-        w, r, view = store.write_port(), store.read_port(), store.read_port()
-        groups = self.candidates // GROUP
-        m.submodules.smallest = smallest = memory.Memory(shape=data.StructLayout({"key": signed(KEY), "slot": 3}), depth=groups,
-                                                         init=[])
-        smallest_in, smallest_out = smallest.write_port(), smallest.read_port(domain="comb")
-        low, low_group, low_slot = Signal(signed(KEY)), Signal(range(groups)), Signal(3)
+        w, r = store.write_port(), store.read_port()
+        m.submodules.smallest = smallest = memory.Memory(shape=3, depth=GROUP, init=[])
+        slot_in, slot_out = smallest.write_port(), smallest.read_port(domain="comb")
         kept = Signal(7)
         full = kept == self.candidates
-        group, at, seen, scan_all = Signal(range(groups)), Signal(4), Signal(), Signal()
-        found, found_slot = Signal(signed(KEY)), Signal(3)
-        m.d.comb += [view.addr.eq(self.candidate_index), self.candidate_token.eq(~view.data[:18]),
-                     self.candidate_logit.eq(view.data[18:].as_signed()),
-                     w.data.eq(key), r.addr.eq(Cat(at[:3], group)), smallest_in.addr.eq(group),
-                     smallest_in.data.key.eq(found), smallest_in.data.slot.eq(found_slot), smallest_out.addr.eq(at)]
+        # Smallest so far of what is scanned: a group, or (``of_groups``) the smallest of all groups
+        low, low_at = Signal(signed(KEY), reset_less=True), Signal(3, reset_less=True)
+        group, at, every, of_groups = Signal(3), Signal(4), Signal(), Signal()
+        scanning, smaller = Signal(), Signal()
+        m.d.comb += [
+            self.candidate_token.eq(~r.data[:18]), self.candidate_logit.eq(r.data[18:].as_signed()), w.data.eq(key),
+            # One comparison: keys differ, so that what is not larger is smaller
+            smaller.eq(~(Mux(scanning, r.data, key) > low)),
+            slot_in.addr.eq(group), slot_in.data.eq(low_at), slot_out.addr.eq(Mux(scanning, at, low_at)),
+            r.addr.eq(Mux(scanning, Mux(of_groups, Cat(slot_out.data, at[:3]), Cat(at[:3], group)), self.candidate_index)),
+        ]
         with m.FSM() as fsm:
             with m.State("READY"):
-                m.d.comb += free.eq(1)
-                m.d.sync += [at.eq(0), seen.eq(0), scan_all.eq(0), group.eq(low_group)]
+                m.d.comb += [free.eq(1), w.addr.eq(Mux(full, Cat(slot_out.data, low_at), kept))]
+                m.d.sync += [at.eq(0), every.eq(~full), of_groups.eq(0), group.eq(Mux(full, low_at, 0))]
                 with m.If(take & keep):
                     with m.If(~full):
-                        m.d.comb += [w.en.eq(1), w.addr.eq(kept)]
+                        m.d.comb += w.en.eq(1)
                         m.d.sync += kept.eq(kept + 1)
                         with m.If(kept == self.candidates - 1):
-                            m.d.sync += [scan_all.eq(1), group.eq(0)]
                             m.next = "SCAN"
-                    with m.Elif(key > low):
-                        m.d.comb += [w.en.eq(1), w.addr.eq(Cat(low_slot, low_group))]
+                    with m.Elif(~smaller):
+                        m.d.comb += w.en.eq(1)
                         m.next = "SCAN"
             with m.State("SCAN"):
                 # Entry at - 1 is there while entry at is asked for
+                m.d.comb += scanning.eq(1)
                 m.d.sync += at.eq(at + 1)
-                with m.If((at != 0) & ((at == 1) | (r.data < found))):
-                    m.d.sync += [found.eq(r.data), found_slot.eq(at - 1)]
+                with m.If((at != 0) & ((at == 1) | smaller)):
+                    m.d.sync += [low.eq(r.data), low_at.eq(at - 1)]
                 with m.If(at == GROUP):
                     m.next = "GROUP"
+                    with m.If(of_groups):
+                        m.next = "READY"
             with m.State("GROUP"):
-                m.d.comb += smallest_in.en.eq(1)
-                m.d.sync += at.eq(0)
-                with m.If(scan_all & (group != groups - 1)):
-                    m.d.sync += group.eq(group + 1)
-                    m.next = "SCAN"
-                with m.Else():
-                    m.next = "LOWEST"
-            with m.State("LOWEST"):
-                entry = smallest_out.data
-                m.d.sync += at.eq(at + 1)
-                with m.If((at == 0) | (entry.key < low)):
-                    m.d.sync += [low.eq(entry.key), low_slot.eq(entry.slot), low_group.eq(at)]
-                with m.If(at == groups - 1):
-                    m.next = "READY"
+                m.d.comb += slot_in.en.eq(1)
+                m.d.sync += [at.eq(0), group.eq(group + 1)]
+                m.next = "SCAN"
+                with m.If(~every | (group == GROUP - 1)):
+                    m.d.sync += of_groups.eq(1)
 
-        # Mass: scale to log2, raise the reference with each new maximum, weigh, add --------------------------------
+        # Mass. Scale: the last bits of the shift to the right as one of the mantissa to the left, once a pass ------
         wanted, shift = Signal(signed(9)), Signal(6)
-        product, coarse = Signal(signed(48)), Signal(signed(32 + 18))
-        score, maximum, first = Signal(signed(32)), Signal(signed(17)), Signal(init=1)
+        scale, fine = Signal(signed(17 + (1 << FINE) - 1)), Signal(FINE)
         m.d.comb += wanted.eq(ROW_FRACTION - SCORE_FRACTION - self.scale_exponent)
-        m.d.sync += [
-            shift.eq(Mux(wanted < 0, 0, Mux(wanted > 63, 63, wanted))),     # a constant of the pass
-            product.eq(item.value * Cat(self.scale_mantissa, Const(0, 1)).as_signed()),     # |product| <= 2**47
-            coarse.eq(coarse_shift(m, product, shift, 32)), score.eq(fine_shift(m, coarse, shift, 32)[0]),
+        m.d.sync += shift.eq(Mux(wanted < 0, 0, Mux(wanted > 63, 63, wanted)))
+        begun = delay(m, self.start, 1, "begun", valid=True)
+        with m.If(begun):
+            m.d.sync += [scale.eq(self.scale_mantissa), fine.eq(~shift[:FINE])]
+        with m.Elif(fine != 0):
+            m.d.sync += [scale.eq(scale << 1), fine.eq(fine - 1)]
+        # 1: products of the logit's halves; 2: their sum; 3: shifted; 4: rounded; only a raise holds them up
+        low1, high1 = Signal(signed(18 + len(scale)), reset_less=True), Signal(signed(15 + len(scale)), reset_less=True)
+        # The sum without the low product's last 17 bits fits a DSP slice
+        upper2, lower2 = Signal(signed(15 + len(scale)), reset_less=True), Signal(17, reset_less=True)
+        score4 = Signal(signed(32), reset_less=True)
+        moved3, far3, sign3 = Signal(signed(34), reset_less=True), Signal(reset_less=True), Signal(reset_less=True)
+        twice2, sign2 = Cat(Const(0, 1), lower2, upper2), upper2[-1]
+        with m.If(moving):
+            m.d.sync += [
+                low1.eq(Cat(item.value[:17], Const(0, 1)).as_signed() * scale), high1.eq(item.value[17:].as_signed() * scale),
+                upper2.eq(high1 + (low1 >> 17)), lower2.eq(low1[:17]), sign3.eq(sign2),
+            ]
+            with m.Switch(shift[FINE:]):
+                for i in range(1 << 6 - FINE):
+                    begin = ((i + 1) << FINE) - 1
+                    part = Cat(twice2, sign2.replicate(64))[begin:]
+                    above = twice2[begin + 33:]         # what the result cannot hold
+                    with m.Case(i):
+                        m.d.sync += [moved3.eq(part[:34]), far3.eq((above != sign2.replicate(len(above))) if len(above) else 0)]
+        near = Signal(signed(33))
+        m.d.comb += near.eq((moved3 >> 1) + moved3[0])
+        narrow, clamped = saturate(m, near, 32, name="near")
+        with m.If(moving):
+            m.d.sync += score4.eq(Mux(far3, Cat((~sign3).replicate(31), sign3).as_signed(), narrow))
+        valids = [take & keep]
+        for i in range(4):
+            valid = Signal(name=f"valid{i + 1}")
+            with m.If(moving):
+                m.d.sync += valid.eq(valids[-1])
+            valids.append(valid)
+        # A score that reaches the reference waits until its weight is below 2: all before are weighed and added up, the
+        # reference raised to one above the score's integer part, and the mass shifted down by as much
+        integer, fraction = score4[SCORE_FRACTION:].as_signed(), score4[:SCORE_FRACTION]
+        maximum, first, rise = Signal(signed(17)), Signal(init=1), Signal(6)
+        above, down = Signal(signed(18)), Signal(5, reset_less=True)
+        raising, settled = Signal(), Signal()
+        m.d.comb += [
+            above.eq(integer - maximum), raising.eq(valids[4] & (first | (above >= 0))), moving.eq(~raising & (rise == 0) & ~begun & (fine == 0)),
+            self.exp2_index.eq(fraction[8:]), self.exp2_t.eq(fraction[:8]),
         ]
-        # A score that reaches the reference raises it to one above the score's integer part
-        integer, fraction = score[SCORE_FRACTION:].as_signed(), score[:SCORE_FRACTION]
-        above, rise = Signal(signed(18)), Signal(6)
-        d = Signal(data.StructLayout({"fraction": SCORE_FRACTION, "integer": signed(18)}))
-        m.d.comb += above.eq(integer - maximum)
-        raised = first | (above >= 0)
-        stages = [take & keep]
-        for i in range(4 + SoftmaxWeight.latency):
-            v = Signal(name=f"mass_valid{i}")
-            m.d.sync += v.eq(stages[-1])
-            stages.append(v)
-        with m.If(stages[3]):
-            m.d.sync += [first.eq(0), d.fraction.eq(fraction), d.integer.eq(Mux(raised, -1, above)),
-                         rise.eq(Mux(first | (above < 0), 0, Mux(above >= 63, 63, above + 1)))]
-            with m.If(raised):
-                m.d.sync += maximum.eq(integer + 1)
-        m.submodules.weight = weight = SoftmaxWeight(width=34)
-        m.d.comb += weight.d.eq(d)
-        rises = [rise]
-        for i in range(SoftmaxWeight.latency):
-            x = Signal(6, name=f"rise{i}")
-            m.d.sync += x.eq(rises[-1])
-            rises.append(x)
-        mass = Signal(48)
-        with m.If(stages[4 + SoftmaxWeight.latency]):
-            m.d.sync += mass.eq((mass >> rises[-1]) + weight.p)
+        weighing = [valids[4] & moving]
+        for i in range(InterpolatedTable.latency + 1):
+            weighing.append(delay(m, weighing[-1], 1, f"weighing{i}", valid=True))
+        m.d.comb += settled.eq(~Cat(*weighing[1:]).any())
+        with m.If(raising & settled & (rise == 0)):
+            m.d.sync += [first.eq(0), maximum.eq(integer + 1), rise.eq(Mux(first, 0, Mux(above >= 63, 63, above + 1)))]
+        # The weight: 2**fraction, shifted down
+        m.d.sync += down.eq(Mux(above < -30, 31, (1 - above)[:5]))
+        down_late = delay(m, down, InterpolatedTable.latency - 1, "down")
+        doubled, weight = Signal(18), Signal(17)
+        m.d.comb += doubled.eq((self.exp2_value << 1) >> down_late)
+        m.d.sync += weight.eq(Mux(weighing[-2], (doubled >> 1) + doubled[0], 0))
+        mass, lowered = Signal(48), Signal(48)
+        with m.If(rise >= 4):
+            m.d.comb += lowered.eq(mass >> 4)
+            m.d.sync += rise.eq(rise - 4)
+        with m.Elif(rise != 0):
+            m.d.comb += lowered.eq(mass >> 1)
+            m.d.sync += rise.eq(rise - 1)
+        with m.Else():
+            m.d.comb += lowered.eq(mass)
+        m.d.sync += mass.eq(weight + lowered)
 
         # The result, when all has settled -------------------------------------------------------------------------------
         out = self.result.payload
-        settled = running & ended & fsm.ongoing("READY") & ~Cat(*stages[1:]).any()
         m.d.comb += [
-            self.result.valid.eq(settled), out.token.eq(best_token), out.logit.eq(best), out.cycles.eq(cycles),
+            self.result.valid.eq(running & ended & fsm.ongoing("READY") & settled & ~Cat(*valids[1:]).any() & (rise == 0)), out.token.eq(best_token), out.logit.eq(best), out.cycles.eq(cycles),
             out.maximum.eq(maximum), out.mass.eq(mass), out.kept.eq(kept), self.busy.eq(running),
         ]
         with m.If(self.result.valid & self.result.ready):

@@ -3,7 +3,9 @@ import numpy as np
 import pytest
 
 from accel.attention import Attention
+from accel.table import InterpolatedTable
 from spec.golden import attend
+from spec.tables import EXP2
 from tests.accel.streams import receive, send, simulate
 
 SCALE = (0x8255, -18)
@@ -218,3 +220,17 @@ def test_rates(capsys):
         print(f"\nattention 8/4 x 8: {per_row} cycles a row, {end} before the first and after the last")
     assert per_row <= 12
     assert end <= 64 + 60
+
+
+def test_lends_its_exp2():
+    dut = Attention(max_heads=8, max_dim=64)
+    points = [(0, 0), (255, 255), (17, 200), (128, 1)]
+
+    async def ask(ctx):
+        ctx.set(dut.guest, 1)
+        for index, t in points:
+            ctx.set(dut.guest_index, index)
+            ctx.set(dut.guest_t, t)
+            await ctx.tick().repeat(InterpolatedTable.latency)
+            assert ctx.get(dut.guest_value) == EXP2(index, t)
+    simulate(dut, ask)
