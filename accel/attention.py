@@ -2,7 +2,7 @@
 
 Ref: Milakov & Gimelshein 2018 (online softmax).
 """
-from amaranth.hdl import Module, ResetInserter, Signal, signed
+from amaranth.hdl import Cat, Module, Mux, ResetInserter, Signal, signed
 from amaranth.lib import data, fifo, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -15,18 +15,35 @@ KEY_BUFFER = 16     # beats: keeps the scores busy while a V row with n_rep >= 2
 
 
 class RowSplitter(wiring.Component):
-    """K/V rows to K beats, each with its head's exponents, and V beats, each in a FIFO of its own."""
+    """K/V rows to slots of K, each with its head's exponents, and slots of V, each in a FIFO of its own.
+
+    A slot is eight elements of 16 bits: a beat as it is, or one half after the other of a beat of 8-bit elements. There is
+    one a cycle, so an 8-bit row takes as many cycles as its 16-bit one, less the header, and half of the memory.
+
+    Members
+    -------
+    narrow : In
+        Elements of 8 bits, of V (bit 0) and of K (bit 1).
+    beats, newest, local : In(stream), In(stream), In
+        Rows from DRAM; while ``local``, rows held on chip.
+    """
 
     def __init__(self, *, max_heads, v_buffer):
         self.max_heads, self.v_buffer = max_heads, v_buffer
         super().__init__({
-            "shape": In(SHAPE), "start": In(1), "rows": In(17), "beats": In(stream.Signature(128)),
+            "shape": In(SHAPE), "start": In(1), "rows": In(17), "narrow": In(2),
+            "beats": In(stream.Signature(128)), "newest": In(stream.Signature(128)), "local": In(1),
             "keys": Out(stream.Signature(key_layout())), "values": Out(stream.Signature(128)),
         })
 
     def elaborate(self, platform):
         m = Module()
-        shape, beats = self.shape, self.beats
+        shape = self.shape
+        valid, ready, raw = Signal(), Signal(), Signal(128)
+        m.d.comb += [
+            valid.eq(Mux(self.local, self.newest.valid, self.beats.valid)), self.beats.ready.eq(ready & ~self.local),
+            raw.eq(Mux(self.local, self.newest.payload, self.beats.payload)), self.newest.ready.eq(ready & self.local),
+        ]
         # Exponents have six bits; the row being split is the only one whose header is kept.
         m.submodules.header = header = memory.Memory(shape=data.ArrayLayout(6, 16), depth=-(-2 * self.max_heads // 16), init=[])
         write = header.write_port()
@@ -35,18 +52,24 @@ class RowSplitter(wiring.Component):
         left, beat, slot = Signal(17), Signal(10), Signal(4)
         bytes_at = [Signal(7, name=f"{name}_byte") for name in "kv"]
         entry = Signal(key_layout())
+        # One choice per byte, in one look-up table with that of the source; see spec.image.row_elements
+        unpacked, narrow, second = Signal(128), Signal(), Signal()
+        for i in range(0, 128, 16):
+            low = Signal(8, name=f"low{i}")
+            m.d.comb += [low.eq(Mux(second, raw[i + 8:i + 16], raw[i:i + 8])),
+                         unpacked[i:i + 16].eq(Cat(low, Mux(narrow, low[7].replicate(8), raw[i + 8:i + 16])))]
         for at, exponent in zip(bytes_at, (entry.k_exponent, entry.v_exponent)):
             read = header.read_port(domain="comb")
             m.d.comb += [read.addr.eq(at >> 4), exponent.eq(read.data[at[:4]])]
         m.d.comb += [
-            write.addr.eq(beat), entry.beat.eq(beats.payload),
-            *(write.data[i].eq(beats.payload[8 * i:8 * i + 6]) for i in range(16)),
-            keys.w_data.eq(entry), values.w_data.eq(beats.payload),
+            write.addr.eq(beat), entry.beat.eq(unpacked), second.eq(narrow & beat[0]),
+            *(write.data[i].eq(raw[8 * i:8 * i + 6]) for i in range(16)),
+            keys.w_data.eq(entry), values.w_data.eq(unpacked),
             self.keys.valid.eq(keys.r_rdy), self.keys.payload.eq(keys.r_data), keys.r_en.eq(self.keys.ready),
             self.values.valid.eq(values.r_rdy), self.values.payload.eq(values.r_data), values.r_en.eq(self.values.ready),
         ]
-        take = Signal()
-        m.d.comb += take.eq(beats.valid & beats.ready)
+        room, take, last = Signal(), Signal(), Signal()
+        m.d.comb += [take.eq(valid & room), last.eq(beat == shape.last_beat), ready.eq(room & (~narrow | beat[0] | last))]
         with m.If(take):
             m.d.sync += beat.eq(beat + 1)
         with m.FSM():
@@ -55,23 +78,23 @@ class RowSplitter(wiring.Component):
                 with m.If(self.start):
                     m.next = "HEADER"
             with m.State("HEADER"):
-                m.d.comb += [beats.ready.eq(1), write.en.eq(take)]
+                m.d.comb += [room.eq(1), write.en.eq(take)]
                 m.d.sync += [bytes_at[0].eq(0), bytes_at[1].eq(shape.last_kv_head + 1), slot.eq(0)]
                 with m.If(take & (beat == shape.last_header)):
                     m.d.sync += beat.eq(0)
                     m.next = "KEYS"
             with m.State("KEYS"):
-                m.d.comb += [beats.ready.eq(keys.w_rdy), keys.w_en.eq(take)]
+                m.d.comb += [room.eq(keys.w_rdy), keys.w_en.eq(take), narrow.eq(self.narrow[1])]
                 with m.If(take):
                     m.d.sync += slot.eq(slot + 1)
                     with m.If(slot == shape.last_slot):
                         m.d.sync += [slot.eq(0), *(at.eq(at + 1) for at in bytes_at)]
-                    with m.If(beat == shape.last_beat):
+                    with m.If(last):
                         m.d.sync += beat.eq(0)
                         m.next = "VALUES"
             with m.State("VALUES"):
-                m.d.comb += [beats.ready.eq(values.w_rdy), values.w_en.eq(take)]
-                with m.If(take & (beat == shape.last_beat)):
+                m.d.comb += [room.eq(values.w_rdy), values.w_en.eq(take), narrow.eq(self.narrow[0])]
+                with m.If(take & last):
                     m.d.sync += [beat.eq(0), left.eq(left - 1)]
                     m.next = "HEADER"
                     with m.If(left == 1):
@@ -93,12 +116,14 @@ class Attention(wiring.Component):
     -------
     n_heads, n_kv_heads, head_dim : In
         Constants of the model, head_dim a multiple of 8; what is derived from them settles in ``3 * max_heads`` cycles.
-    kv_beats : Out
-        n_kv_heads * head_dim / 8.
+    slots : Out
+        n_kv_heads * head_dim / 8: of K or of V in a row.
+    narrow : In
+        A constant of the model, see :class:`RowSplitter`.
     start : In
         Consume ``rows`` rows (at least one) with the query written before for ``column``; only while not ``busy``.
-    rows_beats : In(stream)
-        Rows as they lie in DRAM: exponents, K heads, V heads.
+    rows_beats, newest, local : In(stream), In(stream), In
+        Rows as they lie in DRAM: exponents, K heads, V heads; the newest, while ``local``, from the chip.
     output : Out(stream)
         n_heads * head_dim elements, 33 fraction bits. ``done`` pulses when the last is taken.
     abort : In
@@ -113,11 +138,11 @@ class Attention(wiring.Component):
         element = data.StructLayout({"value": signed(WIDE), "last": 1})
         super().__init__({
             "n_heads": In(7), "n_kv_heads": In(7), "head_dim": In(8),
-            "kv_beats": Out(10), "score_mantissa": In(16), "score_exponent": In(signed(8)),
+            "slots": Out(10), "narrow": In(2), "score_mantissa": In(16), "score_exponent": In(signed(8)),
             **query_members(columns, max_heads, max_dim),
             "start": In(1), "rows": In(17), "abort": In(1), "busy": Out(1), "done": Out(1),
-            "rows_beats": In(stream.Signature(128)), "output": Out(stream.Signature(element)),
-            **exp2_members(),
+            "rows_beats": In(stream.Signature(128)), "newest": In(stream.Signature(128)), "local": In(1),
+            "output": Out(stream.Signature(element)), **exp2_members(),
         })
 
     def elaborate(self, platform):
@@ -131,11 +156,11 @@ class Attention(wiring.Component):
         beats, kv_heads = Signal(10), Signal(7)
         m.d.sync += [beats.eq(beats + self.head_dim[3:]), kv_heads.eq(kv_heads + 1)]
         with m.If(kv_heads >= shape.last_kv_head):
-            m.d.sync += [beats.eq(0), kv_heads.eq(0), self.kv_beats.eq(beats + self.head_dim[3:])]
+            m.d.sync += [beats.eq(0), kv_heads.eq(0), self.slots.eq(beats + self.head_dim[3:])]
         m.d.sync += [
             shape.last_head.eq(self.n_heads - 1), shape.last_kv_head.eq(self.n_kv_heads - 1),
             shape.last_slot.eq((self.head_dim >> 3) - 1), shape.last_header.eq(((2 * self.n_kv_heads + 15) >> 4) - 1),
-            shape.last_beat.eq(self.kv_beats - 1),
+            shape.last_beat.eq(self.slots - 1),
         ]
         splitter = RowSplitter(max_heads=self.max_heads, v_buffer=self.v_buffer)
         scores = AttentionScores(columns=self.columns, max_heads=self.max_heads, max_dim=self.max_dim)
@@ -153,8 +178,9 @@ class Attention(wiring.Component):
             begin.eq(self.start & ~self.busy),
             splitter.start.eq(begin), splitter.rows.eq(self.rows), scores.start.eq(begin),
             values.start.eq(begin), values.rows.eq(self.rows),
-            splitter.beats.valid.eq(self.rows_beats.valid), splitter.beats.payload.eq(self.rows_beats.payload),
-            self.rows_beats.ready.eq(splitter.beats.ready),
+            splitter.narrow.eq(self.narrow), splitter.local.eq(self.local),
+            *(signal for ours, its in ((self.rows_beats, splitter.beats), (self.newest, splitter.newest))
+              for signal in (its.valid.eq(ours.valid), its.payload.eq(ours.payload), ours.ready.eq(its.ready))),
             scores.score_mantissa.eq(self.score_mantissa), scores.score_exponent.eq(self.score_exponent),
             scores.guest.eq(self.guest), scores.guest_index.eq(self.guest_index), scores.guest_t.eq(self.guest_t),
             self.guest_value.eq(scores.guest_value), scores.q_write.eq(self.q_write), scores.q_exponent_write.eq(self.q_exponent_write),

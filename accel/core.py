@@ -89,7 +89,8 @@ class Core(wiring.Component):
         command, p = sequencer.command, window
         m.d.comb += [
             residual.dim.eq(p.model__dim), residual.epsilon.eq(p.model__epsilon), rope.head_dim.eq(p.model__head_dim),
-            kv.n_kv_heads.eq(p.model__n_kv_heads), kv.kv_beats.eq(attention.kv_beats),
+            kv.n_kv_heads.eq(p.model__n_kv_heads), kv.slots.eq(attention.slots),
+            *(unit.narrow.eq(p.model__kv_format[:2]) for unit in (quantiser, kv, attention)),
             attention.n_heads.eq(p.model__n_heads), attention.n_kv_heads.eq(p.model__n_kv_heads),
             attention.head_dim.eq(p.model__head_dim),
             attention.score_mantissa.eq(p.model__score_scale[:16]), attention.score_exponent.eq(p.model__score_scale[16:24]),
@@ -120,11 +121,9 @@ class Core(wiring.Component):
                 with m.Case(opcode):
                     m.d.comb += [sink.valid.eq(beats.valid), sink.payload.eq(beats.payload), beats.ready.eq(sink.ready)]
             with m.Case(Opcode.ATTEND):
-                m.d.comb += [rows_beats.valid.eq(beats.valid), rows_beats.payload.eq(beats.payload),
-                             beats.ready.eq(rows_beats.ready)]
-        with m.If(sequencer.local):
-            m.d.comb += [rows_beats.valid.eq(kv.beats.valid), rows_beats.payload.eq(kv.beats.payload),
-                         kv.beats.ready.eq(rows_beats.ready)]
+                m.d.comb += [rows_beats.valid.eq(beats.valid), beats.ready.eq(rows_beats.ready)]
+        wiring.connect(m, kv.beats, attention.newest)
+        m.d.comb += [attention.local.eq(sequencer.local), rows_beats.payload.eq(beats.payload)]
 
         # Embedding and matrix rows share the scaler -------------------------------------------------------------
         argmax = Signal(18)

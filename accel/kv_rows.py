@@ -15,10 +15,11 @@ class KvRows(wiring.Component):
 
     Members
     -------
-    n_kv_heads, kv_beats : In
-        Constants of the model: K/V heads, and beats of K or of V in a row.
+    n_kv_heads, slots, narrow : In
+        Constants of the model: K/V heads, eights of elements of K or of V in a row, and whether V's elements (bit 0) and
+        K's (bit 1) have 8 bits.
     write, exponent_write : In
-        An element of K or V (``dest``), or the exponent of ``head``.
+        An element of K or V (``dest``), or the exponent of ``head``. With 8 bits a mantissa of 2**7 is clamped.
     read_start : In
         Hand out rows 0 .. ``read_rows`` - 1 at ``beats``.
     store_start : In
@@ -29,7 +30,7 @@ class KvRows(wiring.Component):
         self.columns, self.addr_width = columns, addr_width
         self.stride = 1 << (2 * max_kv_dim // 8 + -(-2 * max_heads // 16) - 1).bit_length()
         super().__init__({
-            "n_kv_heads": In(7), "kv_beats": In(10),
+            "n_kv_heads": In(7), "slots": In(10), "narrow": In(2),
             "write": In(1), "exponent_write": In(1), "dest": In(3), "column": In(range(max(columns, 2))),
             "index": In(13), "head": In(7), "mantissa": In(16), "exponent": In(6),
             "read_start": In(1), "read_rows": In(range(columns + 1)), "beats": Out(stream.Signature(128)),
@@ -44,21 +45,27 @@ class KvRows(wiring.Component):
         bits = (self.stride - 1).bit_length()
         head_beats, first_v, last_beat = Signal(6), Signal(bits), Signal(bits)
         # Constants of the model: they settle long before the first token
-        m.d.sync += [head_beats.eq((2 * self.n_kv_heads + 15) >> 4), first_v.eq(head_beats + self.kv_beats),
-                     last_beat.eq(first_v + self.kv_beats - 1)]
+        k_beats, v_beats = (Mux(self.narrow[i], (self.slots + 1) >> 1, self.slots) for i in (1, 0))
+        m.d.sync += [head_beats.eq((2 * self.n_kv_heads + 15) >> 4), first_v.eq(head_beats + k_beats),
+                     last_beat.eq(first_v + v_beats - 1)]
         place, header = Signal(bits), Signal(bits)
         byte = Signal(8)
         is_v = self.dest == Dest.V
+        narrow, low, enable = Signal(), Signal(8), Signal(16)
         m.d.comb += [
-            place.eq(Mux(is_v, first_v, head_beats) + self.index[3:]),
+            narrow.eq(Mux(is_v, self.narrow[0], self.narrow[1])),
+            place.eq(Mux(is_v, first_v, head_beats) + Mux(narrow, self.index[4:], self.index[3:])),
+            # Elements i and 8 + i of 8 bits lie side by side, see spec.image.row_elements
+            enable.eq(Mux(narrow, 1, 0b11) << Cat(narrow & self.index[3], self.index[:3])),
+            low.eq(Mux(narrow & self.mantissa[7] & ~self.mantissa[15], 0x7f, self.mantissa[:8])),
             byte.eq(self.head + Mux(is_v, self.n_kv_heads, 0)), header.eq(byte >> 4),
         ]
         with m.If(self.exponent_write):
             m.d.comb += [w.addr.eq(Cat(header, self.column)), w.en.eq(1 << byte[:4]),
                          w.data.as_value().eq(Cat(self.exponent, Signal(2, name="pad")).replicate(16))]
         with m.Else():
-            m.d.comb += [w.addr.eq(Cat(place, self.column)), w.en.eq(Mux(self.write, 0b11 << Cat(0, self.index[:3])[:4], 0)),
-                         w.data.as_value().eq(self.mantissa.replicate(8))]
+            m.d.comb += [w.addr.eq(Cat(place, self.column)), w.en.eq(Mux(self.write, enable, 0)),
+                         w.data.as_value().eq(Cat(low, Mux(narrow, low, self.mantissa[8:])).replicate(8))]
 
         # Reading: one walker, for attention or for the store ------------------------------------------------
         m.submodules.queue = queue = fifo.SyncFIFO(width=128, depth=8)

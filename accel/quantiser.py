@@ -1,10 +1,11 @@
 """Groups of wide values to 16-bit mantissas with a shared exponent. Computes :func:`spec.numerics.quantise`."""
-from amaranth.hdl import Array, Cat, Module, Mux, Signal, signed
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, fifo, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from accel.numeric import bit_length, coarse_shift, fine_shift
 from spec.numerics import WIDE
+from spec.registers import Dest
 
 GROUP = 128         #: the longest group: a head
 
@@ -21,13 +22,15 @@ class Quantiser(wiring.Component):
     -------
     values : In(stream)
         Groups of different columns may be interleaved.
+    narrow : In
+        Of V (bit 0) and of K (bit 1): an exponent for mantissas of 8 bits. One that rounds up to 2**7 is not clamped here.
     write, exponent_write : Out
         One element a cycle, after its group's exponent; ``index`` is that of the element, or of the group's first.
     """
     def __init__(self, *, columns):
         self.columns = columns
         super().__init__({
-            "abort": In(1), "busy": Out(1), "values": In(stream.Signature(wide_layout(columns))),
+            "narrow": In(2), "abort": In(1), "busy": Out(1), "values": In(stream.Signature(wide_layout(columns))),
             "write": Out(1), "exponent_write": Out(1), "column": Out(range(max(columns, 2))), "dest": Out(3),
             "index": Out(13), "mantissa": Out(signed(16)), "exponent": Out(6),
         })
@@ -72,6 +75,7 @@ class Quantiser(wiring.Component):
         at = Signal(8)
         exponent = Signal(6)
         length = bit_length(m, head.magnitude)
+        most = Cat(Const(7, 3), ~Mux(head.dest == Dest.K, self.narrow[1], (head.dest == Dest.V) & self.narrow[0]))
         issue = Signal()
         m.d.comb += r.addr.eq(Cat(at[:7], head.half, head.column))
         release = Signal()
@@ -82,7 +86,7 @@ class Quantiser(wiring.Component):
                 with m.If(groups.r_rdy & ~self.abort):
                     m.next = "EXPONENT"
             with m.State("EXPONENT"):
-                m.d.sync += exponent.eq(Mux(length > 15, length - 15, 0))
+                m.d.sync += exponent.eq(Mux(length > most, length - most, 0))
                 m.next = "WRITE-EXPONENT"
             with m.State("WRITE-EXPONENT"):
                 # Element 0 is read meanwhile; the pipeline is still empty of this group's elements.

@@ -64,6 +64,8 @@ static enum status check_shapes(const struct image_header *h, const struct llama
 		CHECK(maxima[i].value != 0, STATUS_BAD_HEADER, maxima[i].subject, 0, maxima[i].limit);
 		CHECK(maxima[i].value <= maxima[i].limit, STATUS_TOO_LARGE, maxima[i].subject, maxima[i].value, maxima[i].limit);
 	}
+	CHECK(h->kv_format == IMAGE_KV_K16V16 || h->kv_format == IMAGE_KV_K16V8 || h->kv_format == IMAGE_KV_K8V8,
+	      STATUS_BAD_VALUE, SUBJECT_KV_FORMAT, h->kv_format, IMAGE_KV_K8V8);
 	CHECK(h->n_heads % h->n_kv_heads == 0, STATUS_BAD_HEADER, SUBJECT_KV_HEADS, h->n_kv_heads, h->n_heads);
 	CHECK(h->head_dim % 8 == 0, STATUS_BAD_HEADER, SUBJECT_HEAD_DIM, h->head_dim, 8);
 	CHECK(h->dim % NUMERICS_WORD == 0 && h->n_heads * h->head_dim % NUMERICS_WORD == 0, STATUS_BAD_HEADER, SUBJECT_DIM,
@@ -71,10 +73,15 @@ static enum status check_shapes(const struct image_header *h, const struct llama
 	return STATUS_OK;
 }
 
-/* Beats of a cache row: the heads' exponents, then K and V as int16. */
+/* Beats of a cache row: the heads' exponents, then K, then V. */
 static uint32_t row_beats(const struct image_header *h)
 {
-	return divide_up(2 * h->n_kv_heads, BEAT_BYTES) + 4 * h->n_kv_heads * h->head_dim / BEAT_BYTES;
+	uint32_t kv_dim = h->n_kv_heads * h->head_dim;
+	uint32_t k_bytes = h->kv_format == IMAGE_KV_K8V8 ? 1 : 2;
+	uint32_t v_bytes = h->kv_format == IMAGE_KV_K16V16 ? 2 : 1;
+
+	return divide_up(2 * h->n_kv_heads, BEAT_BYTES) + divide_up(kv_dim * k_bytes, BEAT_BYTES) +
+	       divide_up(kv_dim * v_bytes, BEAT_BYTES);
 }
 
 /* Place the cache behind the image. */
@@ -164,6 +171,7 @@ static enum status write_constants(const struct image_header *h, struct wire_err
 	llama2_model_write(LLAMA2_MODEL_EPSILON, h->epsilon);
 	llama2_model_write(LLAMA2_MODEL_SCORE_SCALE, h->score_scale);
 	llama2_model_write(LLAMA2_MODEL_POSITIONS, h->seq_len);
+	llama2_model_write(LLAMA2_MODEL_KV_FORMAT, h->kv_format);
 	for (uint32_t i = 0; i < h->head_dim / 2; i++)
 		llama2_rope_write(i, rope[i]);
 	return STATUS_OK;

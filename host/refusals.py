@@ -8,6 +8,7 @@ LIMITS = {
     Subject.KV_DIM: "n_kv_heads * head_dim", Subject.HEADS: "n_heads", Subject.KV_HEADS: "n_kv_heads",
     Subject.VOCAB_SIZE: "vocab_size", Subject.SEQ_LEN: "seq_len", Subject.LAYERS: "n_layers",
     Subject.BAUD: "rate", Subject.CONFIRM: "confirm_ms",
+    Subject.KV_FORMAT: "K/V format",
 }
 
 TEXTS = {
@@ -50,5 +51,8 @@ def explain(opcode: Opcode, status: int, error: Error) -> str:
         name = f"field {error.subject}"
     if Status(status) == Status.BAD_VALUE and name == "config":
         return "the model's shapes contradict each other: convert the checkpoint again"
+    if Status(status) == Status.BAD_VALUE and name == "K/V format":
+        return f"the image keeps K and V in format {error.value}, which this firmware does not know: build client and firmware " \
+               "from the same sources, or convert with another --kv"
     return text.format(opcode=opcode.name, subject=name, value=error.value, limit=error.limit,
                        value_bytes=quantity(error.value), limit_bytes=quantity(error.limit))

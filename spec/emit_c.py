@@ -3,7 +3,7 @@ import re
 import struct
 import sys
 
-from spec import frame, image, numerics, packing, protocol, registers, sampling, tables
+from spec import frame, image, model, numerics, packing, protocol, registers, sampling, tables
 from spec.wire import C_TYPES
 
 STRUCTURES = (protocol.Error, protocol.Hello, protocol.Device, protocol.LoadBegin, protocol.Load, protocol.Loaded,
@@ -110,6 +110,7 @@ def image_section() -> str:
         define("BEAT_BYTES", packing.BEAT), define("PACKING_SUPERBLOCK", packing.SUPERBLOCK),
         define("NUMERICS_WORD", numerics.WORD), "",
         enum("image_kind", "IMAGE_KIND", image.Kind), enum("image_format", "IMAGE_FORMAT", image.Format),
+        enum("image_kv", "IMAGE_KV", model.KvFormat),
         structure("image_header", image.HEADER_FIELDS), structure("image_entry", image.ENTRY_FIELDS)])
 
 

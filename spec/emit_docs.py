@@ -4,7 +4,7 @@ import re
 import struct
 from pathlib import Path
 
-from spec import frame, image, protocol, registers
+from spec import frame, image, model, protocol, registers
 from spec.wire import C_TYPES
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -104,7 +104,11 @@ def image_page() -> str:
     return "\n".join([
         "# Model image\n", NOTE, docstring(image),
         "## Header\n", fields(image.HEADER_FIELDS), "## Tensor directory: one entry\n", fields(image.ENTRY_FIELDS),
-        "## Values\n", enum(image.Kind), enum(image.Format),
+        "## Values\n", enum(image.Kind), enum(image.Format), enum(model.KvFormat),
+        "## A row of the K/V cache\n",
+        "The cache lies behind the image, from a multiple of 2048 bytes on: layer by layer, position by position a row of whole "
+        "beats. A row is a byte per head with the exponent of K's heads, then of V's, padded to a beat; then K; then V, each padded "
+        "to a beat.\n", docstring(image.row_elements),
     ])
 
 

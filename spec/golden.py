@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from spec.attention import Cache, attend_block
-from spec.image import Image, Kind, row_layout
+from spec.image import Image, Kind, row_elements, row_layout
 from spec.numerics import (CHUNK, HEADROOM, HIDDEN_FRACTION, OUTPUT_FRACTION, RESIDUAL_FRACTION, ROW_FRACTION, WIDE,
                            WORD, exp2_weight, floor_shift, logit_to_log2, quantise, round_shift, saturate)
 from spec.registers import MAX_CANDIDATES
@@ -263,13 +263,13 @@ class Golden:
 
     def _store(self, layer, positions, k, v):
         c, n = self.config, len(positions)
-        km, ke = quantise(rotate(k.reshape(n, c.n_kv_heads, -1), positions, self.image.rope))
-        vm, ve = quantise(v.reshape(n, c.n_kv_heads, -1))
+        km, ke = quantise(rotate(k.reshape(n, c.n_kv_heads, -1), positions, self.image.rope), c.kv.k_bits)
+        vm, ve = quantise(v.reshape(n, c.n_kv_heads, -1), c.kv.v_bits)
         self.cache[layer].store(int(positions[0]), km, ke, vm, ve)
 
     def kv_row(self, layer: int, position: int) -> bytes:
         """The row as it lies in DRAM: exponents, K heads, V heads."""
         km, ke, vm, ve = self.cache[layer][position]
-        head, _ = row_layout(self.config)
+        (head, _), kv = row_layout(self.config), self.config.kv
         exponents = np.concatenate([ke, ve]).astype(np.uint8).tobytes().ljust(head * 16, b"\0")
-        return exponents + km.astype("<i2").tobytes() + vm.astype("<i2").tobytes()
+        return exponents + row_elements(km.reshape(-1), kv.k_bits) + row_elements(vm.reshape(-1), kv.v_bits)

@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 
 from spec import packing
-from spec.model import ModelConfig
+from spec.model import KvFormat, ModelConfig
 from spec.numerics import WORD, split_scale
 from spec.packing import BEAT, Quantised
 
@@ -64,6 +64,7 @@ HEADER_FIELDS = (
     ("tokenizer_offset", "I", "llama2.c's tokenizer.bin, or compressed JSON behind TOKZ"), ("tokenizer_bytes", "I", "0: none"),
     ("template_offset", "I", "chat template: JSON in UTF-8"), ("template_bytes", "I", ""),
     ("provenance_offset", "I", "where the weights come from, UTF-8"), ("provenance_bytes", "I", ""),
+    ("kv_format", "I", "KvFormat"),
 )
 HEADER = struct.Struct("<" + "".join(code for _, code, _ in HEADER_FIELDS))
 HEADER_BYTES = 256
@@ -240,7 +241,8 @@ def write(file, config: ModelConfig, tensors, *, format: str = "q8", group: int 
               config.dim, config.hidden_dim, config.n_layers, config.n_heads, config.n_kv_heads, config.head_dim,
               config.vocab_size, config.seq_len, int(config.tied), round(config.dim * config.norm_epsilon * 2 ** 32),
               mantissa | (exponent & 0xff) << 16, config.norm_epsilon, config.rope_theta, HEADER_BYTES, len(items),
-              rope_offset, offsets[0], len(texts[0]), offsets[1], len(texts[1]), offsets[2], len(texts[2]))
+              rope_offset, offsets[0], len(texts[0]), offsets[1], len(texts[1]), offsets[2], len(texts[2]),
+              KvFormat(config.kv))
     header = bytearray(HEADER.pack(*values).ljust(HEADER_BYTES, b"\0"))
     struct.pack_into("<I", header, 12, zlib.crc32(bytes(header[CHECKED_FROM:]) + body))
     file.seek(0)
@@ -336,9 +338,12 @@ class Image:
             raise ImageError("the image's header is damaged (CRC): copy or convert it again")
         if zlib.crc32(memoryview(data)[h["payload_offset"]:]) != h["payload_crc"]:
             raise ImageError("the image's weights are damaged (CRC): copy or convert it again")
+        if h["kv_format"] not in tuple(KvFormat):
+            raise ImageError(f"K/V format {h['kv_format']}, this program knows {', '.join(f'{f:d} ({f.name.lower()})' for f in KvFormat)}: "
+                             "convert the checkpoint again")
         config = ModelConfig(*(h[n] for n in ("dim", "hidden_dim", "n_layers", "n_heads", "n_kv_heads", "head_dim",
                                               "vocab_size", "seq_len")),
-                             float(h["norm_epsilon"]), float(h["rope_theta"]), bool(h["tied"]))
+                             float(h["norm_epsilon"]), float(h["rope_theta"]), bool(h["tied"]), kv=KvFormat(h["kv_format"]))
         entries = []
         for i in range(h["entries_count"]):
             *fields, crc, _, _ = ENTRY.unpack_from(data, h["entries_offset"] + i * ENTRY.size)
@@ -385,4 +390,17 @@ class Image:
 def row_layout(config: ModelConfig) -> tuple[int, int]:
     """Header beats and beats in all of one position's row in a layer of the K/V cache."""
     head = -(-2 * config.n_kv_heads // BEAT)
-    return head, head + 2 * config.kv_dim * 2 // BEAT
+    return head, head + sum(-(-config.kv_dim * bits // (8 * BEAT)) for bits in (config.kv.k_bits, config.kv.v_bits))
+
+
+def row_elements(mantissas: np.ndarray, bits: int) -> bytes:
+    """K's or V's elements (kv_dim,) in their beats of a row: 8 of 16 bits, or 16 of 8 bits.
+
+    Of 8 bits, elements i and 8 + i lie side by side, so that either eight is unpacked by one choice per byte. Half a beat that
+    is left over is zero here, and anything in DRAM.
+    """
+    if bits == 16:
+        return mantissas.astype("<i2").tobytes()
+    eights = np.zeros((-(-len(mantissas) // BEAT) * 2, 8), np.int8)
+    eights.reshape(-1)[:len(mantissas)] = mantissas
+    return eights.reshape(-1, 2, 8).swapaxes(1, 2).tobytes()

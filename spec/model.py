@@ -1,5 +1,21 @@
 """The shape of a LLaMA-2 model: what every room means by dim, kv_dim and n_rep."""
 from dataclasses import dataclass
+from enum import IntEnum
+
+
+class KvFormat(IntEnum):
+    """Widths of K's and V's elements in the cache."""
+    K16V16 = 0
+    K16V8  = 1  #: V in 8 bits
+    K8V8   = 3
+
+    @property
+    def k_bits(self) -> int:
+        return 8 if self & 2 else 16
+
+    @property
+    def v_bits(self) -> int:
+        return 8 if self & 1 else 16
 
 
 @dataclass(frozen=True)
@@ -17,6 +33,7 @@ class ModelConfig:
     rope_theta: float = 10000.0
     tied: bool = True    #: the classifier is the embedding
     rope_factors: tuple[float, ...] = ()    #: divides RoPE's frequencies, one factor per pair; empty: as rope_theta says
+    kv: KvFormat = KvFormat.K16V16          #: how the cache is kept; nothing of the checkpoint
 
     @property
     def q_dim(self) -> int:

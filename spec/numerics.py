@@ -9,7 +9,7 @@ from spec.tables import weight
 
 WORD = 16              #: activations per word: one per lane
 CHUNK = 32             #: activations that share an exponent
-MANTISSA_BITS = 16     #: signed width of an activation, of a K or V element and of a norm gain
+MANTISSA_BITS = 16     #: signed width of an activation, of a norm gain and, unless 8, of a K or V element
 RESIDUAL_FRACTION = 16 #: residual stream: signed Q16.16
 ROW_FRACTION = 18      #: rows of q, k, v, gate, up and logits: signed Q14.18
 HIDDEN_FRACTION = 22   #: SiLU(gate) * up: signed Q26.22
@@ -50,16 +50,16 @@ def bit_length(x) -> np.ndarray:
     return n + (x > 0)
 
 
-def quantise(values):
-    """Quantise groups to 16-bit mantissas that share the smallest exponent >= 0 that holds them.
+def quantise(values, bits=MANTISSA_BITS):
+    """Quantise groups to mantissas of ``bits`` that share the smallest exponent >= 0 that holds them.
 
     values: int64 (..., group), 48 bits signed. Returns mantissas int64 of the same shape and exponents (...,).
-    A value that rounds up to 2**15 saturates.
+    A value that rounds up to 2**(bits - 1) saturates.
     """
     values = np.asarray(values, np.int64)
     magnitude = np.bitwise_or.reduce(values ^ (values >> 63), axis=-1)
-    exponent = np.maximum(bit_length(magnitude) - (MANTISSA_BITS - 1), 0)
-    mantissa = np.minimum(round_shift(values, exponent[..., None]), (1 << MANTISSA_BITS - 1) - 1)
+    exponent = np.maximum(bit_length(magnitude) - (bits - 1), 0)
+    mantissa = np.minimum(round_shift(values, exponent[..., None]), (1 << bits - 1) - 1)
     return mantissa, exponent
 
 

@@ -89,6 +89,7 @@ class Subject(IntEnum):
     KV_HEADS      = 18
     BAUD          = 19
     CONFIRM       = 20  #: Baud.confirm_ms
+    KV_FORMAT     = 21
 
 
 class ModelState(IntEnum):

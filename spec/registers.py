@@ -89,6 +89,7 @@ class Model(IntEnum):
     SCORE_SCALE     = 5   #: log2(e)/sqrt(head_dim): mantissa in bits 15:0, signed exponent in 23:16
     LOGIT_SCALE     = 6   #: log2(e)/temperature, same encoding
     POSITIONS       = 7   #: longest context, in positions
+    KV_FORMAT       = 8   #: KvFormat: bit 0, V's elements have 8 bits; bit 1, K's too
 
 
 class Result(IntEnum):

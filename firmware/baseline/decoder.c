@@ -54,6 +54,8 @@ enum status decoder_install(uint8_t *dram, uint32_t dram_bytes)
 		return STATUS_BAD_MAGIC;
 	if (h->version != IMAGE_VERSION)
 		return STATUS_BAD_VERSION;
+	if (h->kv_format != IMAGE_KV_K16V16)
+		return STATUS_BAD_VALUE;
 	if (h->dim > MAX_DIM || h->n_heads * h->head_dim > MAX_DIM || h->hidden_dim > VECTOR_MAX ||
 	    h->head_dim > ATTENTION_MAX_HEAD_DIM || h->n_kv_heads > MAX_KV_HEADS)
 		return STATUS_TOO_LARGE;

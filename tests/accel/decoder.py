@@ -147,7 +147,8 @@ class Driver:
         c, h = image.config, image.header
         for word, value in ((Model.DIM, c.dim), (Model.HEAD_DIM, c.head_dim), (Model.N_HEADS, c.n_heads),
                             (Model.N_KV_HEADS, c.n_kv_heads), (Model.EPSILON, h["epsilon"]),
-                            (Model.SCORE_SCALE, h["score_scale"]), (Model.POSITIONS, c.seq_len)):
+                            (Model.SCORE_SCALE, h["score_scale"]), (Model.POSITIONS, c.seq_len),
+                            (Model.KV_FORMAT, c.kv)):
             await self.write(Window.MODEL + 4 * word, value)
         for i, f in enumerate(image.rope):
             await self.write(Window.ROPE + 4 * i, int(f))

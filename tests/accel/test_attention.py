@@ -5,6 +5,8 @@ import pytest
 from accel.attention import Attention
 from accel.table import InterpolatedTable
 from spec.golden import attend
+from spec.image import row_elements
+from spec.model import KvFormat
 from spec.tables import EXP2
 from tests.accel.streams import receive, send, simulate
 
@@ -15,20 +17,20 @@ class Case:
     """A query and rows of K/V, all drawn from a seed, unless ``fill`` gives every mantissa."""
 
     def __init__(self, heads, kv_heads, head_dim, rows, *, seed=0, scale=SCALE, v_exponents=(0, 8), growth=0, fill=None,
-                 column=0):
+                 column=0, kv=KvFormat.K16V16):
         rng = np.random.default_rng(seed)
-        self.heads, self.kv_heads, self.head_dim, self.scale, self.count, self.column = heads, kv_heads, head_dim, scale, rows, column
+        self.heads, self.kv_heads, self.head_dim, self.scale, self.count, self.column, self.kv = heads, kv_heads, head_dim, scale, rows, column, kv
         self.n_rep = heads // kv_heads
 
-        def mantissas(*shape):
+        def mantissas(*shape, bits=16):
             if fill is not None:
-                return fill(rng, shape).astype(np.int64)
-            return rng.integers(-32768, 32768, shape)
+                return fill(rng, shape).astype(np.int64) >> 16 - bits
+            return rng.integers(-1 << bits - 1, 1 << bits - 1, shape)
         self.q, self.qe = mantissas(heads, head_dim), rng.integers(0, 4, heads)
         self.rows = []
         for t in range(rows):
             ke = rng.integers(0, 3, kv_heads) + int(growth * t)
-            self.rows.append((mantissas(kv_heads, head_dim), ke, mantissas(kv_heads, head_dim),
+            self.rows.append((mantissas(kv_heads, head_dim, bits=kv.k_bits), ke, mantissas(kv_heads, head_dim, bits=kv.v_bits),
                               rng.integers(*v_exponents, kv_heads)))
         self.expected = [int(v) for v in attend(self.q, self.qe, self.rows, self.n_rep, scale).reshape(-1)]
 
@@ -37,13 +39,13 @@ class Case:
         for k, ke, v, ve in self.rows:
             exponents = np.concatenate([ke, ve]).astype(np.uint8).tobytes()
             raw += exponents.ljust(-(-len(exponents) // 16) * 16, b"\0")
-            raw += k.astype("<i2").tobytes() + v.astype("<i2").tobytes()
+            raw += row_elements(k.reshape(-1), self.kv.k_bits) + row_elements(v.reshape(-1), self.kv.v_bits)
         return [int.from_bytes(raw[i:i + 16], "little") for i in range(0, len(raw), 16)]
 
     async def load(self, ctx, dut):
         mantissa, exponent = self.scale
         for port, value in ((dut.n_heads, self.heads), (dut.n_kv_heads, self.kv_heads), (dut.head_dim, self.head_dim),
-                            (dut.score_mantissa, mantissa), (dut.score_exponent, exponent)):
+                            (dut.score_mantissa, mantissa), (dut.score_exponent, exponent), (dut.narrow, self.kv)):
             ctx.set(port, value)
         for i, value in enumerate(self.q.reshape(-1)):
             ctx.set(dut.q_write, {"en": 1, "column": self.column, "address": i, "data": int(value)})
@@ -104,6 +106,17 @@ SHAPES = [(1, 1, 8), (2, 1, 8), (4, 4, 8), (8, 4, 8), (8, 1, 16), (6, 2, 24), (8
 
 def test_shapes():
     run([Case(h, kv, dim, rows, seed=i) for i, (h, kv, dim) in enumerate(SHAPES) for rows in (1, 3 if dim > 24 else 12)])
+
+
+@pytest.mark.parametrize("kv", [KvFormat.K16V8, KvFormat.K8V8], ids=str)
+def test_elements_of_eight_bits(kv):
+    """Also where half a beat is left over; rows of another format before and after; starved and stalled."""
+    shapes = [(1, 1, 8), (8, 4, 8), (6, 3, 8), (6, 2, 24), (2, 1, 128)]
+    cases = [Case(*shape, rows, seed=i, kv=kv) for i, shape in enumerate(shapes) for rows in (1, 4)]
+    ends = lambda rng, shape: rng.choice([-32768, 32767], shape)                # noqa: E731
+    cases[3:3] = [Case(8, 4, 8, 3), Case(4, 2, 8, 5, kv=kv, fill=ends, v_exponents=(0, 25))]
+    run(cases)
+    run(cases[2:5], stall_in=0.5, stall_out=0.5)
 
 
 def test_sixty_four_heads():
@@ -234,3 +247,9 @@ def test_lends_its_exp2():
             await ctx.tick().repeat(InterpolatedTable.latency)
             assert ctx.get(dut.guest_value) == EXP2(index, t)
     simulate(dut, ask)
+
+
+def test_a_row_of_eight_bits_takes_no_longer():
+    """An 8-bit beat is two slots, one a cycle: the cycles are those of the 16-bit row."""
+    times = [run([Case(8, 4, 8, 10, kv=kv), Case(8, 4, 8, 50, kv=kv)]) for kv in KvFormat]
+    assert all(abs((long - short) - (times[0][1] - times[0][0])) <= 4 for short, long in times)

@@ -6,7 +6,7 @@ import pytest
 from accel.core import Core
 from spec.golden import Golden
 from spec.image import Format, Kind, order, row_layout
-from spec.model import ModelConfig
+from spec.model import KvFormat, ModelConfig
 from spec.registers import Counter, Opcode, Phase, Window
 from tests.accel.decoder import KV_BASE, program, random_image, run
 
@@ -81,6 +81,13 @@ def test_columns_are_one_by_one(columns, format, split):
     """However a prompt is split over columns, logits and K/V rows are those of golden, one by one."""
     check(random_image(config(n_layers=2, dim=32), 3, format), list(range(sum(split))), columns=columns, split=split,
           maxima=dict(max_kv_dim=1024))     # a row takes more than 256 beats
+
+
+@pytest.mark.parametrize("kv", [KvFormat.K16V8, KvFormat.K8V8], ids=str)
+@pytest.mark.parametrize("shape", [dict(n_heads=6, n_kv_heads=3, dim=48), dict(n_kv_heads=4, head_dim=16, dim=32)], ids=["half beats", "whole beats"])
+def test_kv_formats(kv, shape):
+    """Two columns, whose newest rows are attended on chip, then on from DRAM: the same rounded elements."""
+    check(random_image(config(kv=kv, **shape), 9), [3, 7, 1, 5], columns=2, split=[2, 1, 1])
 
 
 def test_late_kv_write_is_not_overtaken():

@@ -91,6 +91,41 @@ def test_quantiser(columns, group, source_stall):
             assert [mantissas[c, start + i] for i in range(len(part))] == m.tolist()
 
 
+@pytest.mark.parametrize("narrow", range(4))
+def test_quantiser_of_eight_bits(narrow):
+    """K's and V's exponents are for 8 bits where asked for, everybody else's for 16."""
+    rng = np.random.default_rng(narrow)
+    dut, layout, group = Quantiser(columns=1), wide_layout(1), 16
+    values = np.array([[v >> int(rng.integers(40)) for v in wide(rng, group)] for _ in range(30)], np.int64)
+    values[0, :], values[1, :], values[2, :] = 0, 127, -128
+    values[3, 0], values[4, 0] = (127 << 40) | 1 << 39, (1 << 47) - 1     # round up to the next power of two
+    dests = [int(rng.choice([Dest.Q, Dest.K, Dest.V, 7])) for _ in values]
+    dests[3:5] = [Dest.K, Dest.V]
+    expected, got = [], []
+    for row, dest in zip(values, dests):
+        bits = 8 if dest == Dest.K and narrow & 2 or dest == Dest.V and narrow & 1 else 16
+        mantissas, exponent = numerics.quantise(row, bits)
+        expected.append((int(exponent), mantissas.tolist()))
+
+    async def drive(ctx):
+        ctx.set(dut.narrow, narrow)
+        await send(ctx, dut.values, [pack(layout, value=v, index=i, end=i == group - 1, dest=d)
+                                     for row, d in zip(values, dests) for i, v in enumerate(row)])
+        while ctx.get(dut.busy):
+            await ctx.tick()
+
+    async def watch(ctx):
+        while True:
+            _, _, e, w, x, mantissa, dest = await ctx.tick().sample(dut.exponent_write, dut.write, dut.exponent, dut.mantissa, dut.dest)
+            if e:
+                got.append((x, []))
+            if w:
+                eight = dest == Dest.K and narrow & 2 or dest == Dest.V and narrow & 1
+                got[-1][1].append(min(mantissa, 127) if eight else mantissa)    # the K/V rows clamp
+    simulate(dut, drive, background=(watch,))
+    assert got == expected
+
+
 class WithFrequencies(wiring.Component):
     def __init__(self, dut, frequencies):
         self.dut, self.frequencies = dut, frequencies

@@ -1,6 +1,7 @@
 """The decoder in C, on this PC: every logit and K/V row equal to golden, for many shapes and both formats."""
 import ctypes
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from host.model import Model
 from spec import emit_c
 from spec.golden import Golden
 from spec.image import row_layout
-from spec.model import ModelConfig
+from spec.model import KvFormat, ModelConfig
 from spec.protocol import Status
 from tests.accel.decoder import random_image
 from tests.firmware.library import FLAGS, ROOT
@@ -84,6 +85,8 @@ def test_refuses_what_is_no_image_or_too_large(library):
     assert Decoder(library, bytes(4096)).status == Status.BAD_MAGIC
     config = ModelConfig(dim=32, hidden_dim=4112, n_layers=1, n_heads=4, n_kv_heads=2, head_dim=8, vocab_size=9, seq_len=16)
     assert Decoder(library, random_image(config).data).status == Status.TOO_LARGE
+    narrow = replace(config, hidden_dim=32, kv=KvFormat.K8V8)
+    assert Decoder(library, random_image(narrow).data).status == Status.BAD_VALUE
     config = ModelConfig(dim=32, hidden_dim=32, n_layers=1, n_heads=4, n_kv_heads=2, head_dim=8, vocab_size=9, seq_len=16)
     data = random_image(config).data
     assert Decoder(library, data, dram_bytes=len(data)).status == Status.NO_MEMORY

@@ -1,4 +1,6 @@
 """The integer decoder against float32 on the same quantised weights, and the image it reads."""
+import struct
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,8 +13,9 @@ from host.tokenizer import Tokenizer
 from spec import packing
 from spec.attention import Cache, attend_block
 from spec.golden import Golden, Matrix, attend, quantise_vector
-from spec.image import Image, ImageError, build, weights
-from spec.model import ModelConfig
+from spec.image import HEADER_FIELDS, Image, ImageError, build, row_elements, row_layout, weights
+from spec.model import KvFormat, ModelConfig
+from spec.numerics import quantise
 from spec.reference import Reference
 from tests.accel.decoder import random_image
 from tests.host.generated import random_tensors
@@ -144,6 +147,46 @@ def test_blocks_and_steps_agree(format):
     assert (prompt.prefill(tokens[:70], 0).values == rows[69]).all()
     assert (prompt.prefill(tokens[40:], 40).values == rows[-1]).all()       # goes back, then on
     assert all(whole.kv_row(layer, p) == prompt.kv_row(layer, p) for layer in range(2) for p in (0, 64, 89))
+
+
+@pytest.mark.parametrize("kv", KvFormat, ids=str)
+def test_kv_rows_hold_what_attention_reads(kv):
+    """The format is the image's; a row unpacks to the mantissas in the cache, which are those of 8 bits where it says so."""
+    image = random_image(replace(CONFIG, kv=kv, n_kv_heads=1, n_heads=2, head_dim=24, dim=96), 5)
+    assert image.config.kv == kv
+    golden = Golden(image)
+    golden.decode([1, 2, 3], 0)
+    k, ke, v, ve = golden.cache[1][2]
+    row = golden.kv_row(1, 2)
+    head, beats = row_layout(image.config)
+    assert len(row) == 16 * beats and list(row[:2]) == [ke[0], ve[0]]
+    at = 16 * head
+    for mantissas, bits in ((k, kv.k_bits), (v, kv.v_bits)):
+        assert 1 << bits - 2 <= abs(mantissas).max() < 1 << bits - 1        # as many bits as there are
+        for i, expected in enumerate(mantissas[0]):
+            place = at + 2 * i if bits == 16 else at + i // 16 * 16 + i % 8 * 2 + i % 16 // 8
+            assert int.from_bytes(row[place:place + bits // 8], "little", signed=True) == expected
+        at += -(-24 * bits // 128) * 16
+    assert row_elements(np.arange(-8, 16), 8)[:4] == bytes([248, 0, 249, 1])
+
+
+def test_eight_bits_are_rounded_once():
+    """From the wide values, not from 16-bit mantissas: 63.5 - 2**-10 is 63, though 16 bits would say 63.5, and so 64."""
+    wide = np.array([[127 << 20, (63 << 20) + (1 << 19) - (1 << 10)]])
+    mantissas, exponents = quantise(wide, 8)
+    assert (mantissas.tolist(), exponents.tolist()) == ([[127, 63]], [20])
+    assert quantise(wide, 16)[0][0, 1] == 127 << 7
+    assert quantise(np.array([(127 << 20) + (1 << 19), -1]), 8)[0].tolist() == [127, 0]      # would be 2**7
+
+
+def test_unknown_kv_format_is_refused():
+    data = bytearray(random_image(CONFIG, 4).data)
+    at = struct.calcsize("<" + "".join(code for name, code, _ in HEADER_FIELDS if name != "kv_format"))
+    struct.pack_into("<I", data, at, 2)
+    offset = Image.parse(random_image(CONFIG, 4).data).header["payload_offset"]
+    struct.pack_into("<I", data, 12, zlib.crc32(data[16:offset]))
+    with pytest.raises(ImageError, match=r"K/V format 2, this program knows 0 \(k16v16\), 1 \(k16v8\), 3 \(k8v8\): convert"):
+        Image.parse(bytes(data))
 
 
 def test_positions_that_are_not_there_are_refused():

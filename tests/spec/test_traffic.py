@@ -1,12 +1,13 @@
 """The beats behind the roofline, reckoned by hand for stories260K's shape."""
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from spec.image import Format
-from spec.model import ModelConfig
+from spec.model import KvFormat, ModelConfig
 from spec.traffic import TARGETS, Target, kv_beats, tokens_per_second, useful_beats
 
 CONFIG = ModelConfig(dim=64, hidden_dim=172, n_layers=5, n_heads=8, n_kv_heads=4, head_dim=8, vocab_size=512, seq_len=512)
@@ -15,6 +16,12 @@ CONFIG = ModelConfig(dim=64, hidden_dim=172, n_layers=5, n_heads=8, n_kv_heads=4
 def test_a_cache_row_has_its_exponents_in_front():
     assert kv_beats(CONFIG, 1) == 5 * (1 + 4 + 4)
     assert kv_beats(CONFIG) == 512 * 45
+
+
+@pytest.mark.parametrize("kv, heads, row", [(KvFormat.K16V8, 4, 1 + 4 + 2), (KvFormat.K8V8, 4, 1 + 2 + 2),
+                                            (KvFormat.K16V8, 3, 1 + 3 + 2), (KvFormat.K8V8, 3, 1 + 2 + 2)])
+def test_elements_of_eight_bits_take_half_rounded_up_to_beats(kv, heads, row):
+    assert kv_beats(replace(CONFIG, kv=kv, n_kv_heads=heads), 2) == 2 * 5 * row
 
 
 @pytest.mark.parametrize("tied, position, expected", [
