@@ -1,9 +1,12 @@
 """Checks before an upload that a model fits a device, with the arithmetic in the refusal."""
+from dataclasses import replace
+
 from host.errors import HostError
 from host.progress import quantity
 from host.quantisation import Recipe
-from spec.image import payload_bytes
-from spec.model import ModelConfig
+from spec.image import payload_bytes, row_layout
+from spec.model import KvFormat, ModelConfig
+from spec.numerics import MAX_SEQ_LEN
 from spec.protocol import Device
 from spec.traffic import BEAT_BYTES, kv_beats
 
@@ -14,6 +17,28 @@ KV_ALIGNMENT_BYTES = 2048       #: the cache begins at a multiple of it, behind 
 def kv_bytes(config: ModelConfig, positions: int | None = None) -> int:
     """The K/V cache, of the whole context if no number of positions is given."""
     return kv_beats(config, positions) * BEAT_BYTES
+
+
+def arithmetic(config: ModelConfig, image_bytes: int) -> str:
+    """What of a device's DRAM a model takes."""
+    return (f"it takes {quantity(_end(image_bytes) + kv_bytes(config))} of DRAM: image {quantity(image_bytes)} + K/V cache "
+            f"{quantity(kv_bytes(config))} ({cache_arithmetic(config)})")
+
+
+def cache_arithmetic(config: ModelConfig) -> str:
+    """The product behind :func:`kv_bytes`."""
+    return f"{config.seq_len} positions x {config.n_layers} layers x {row_layout(config)[1] * BEAT_BYTES} bytes, {config.kv.name.lower()}"
+
+
+def longest(config: ModelConfig, image_bytes: int, dram_bytes: int) -> dict[KvFormat, int]:
+    """Positions that the DRAM has room for behind the image, in each K/V format."""
+    room = max(dram_bytes - _end(image_bytes), 0)
+    return {kv: min(room // kv_bytes(replace(config, kv=kv), 1), MAX_SEQ_LEN) for kv in KvFormat}
+
+
+def _end(image_bytes: int) -> int:
+    """Where the cache begins."""
+    return -(-image_bytes // KV_ALIGNMENT_BYTES) * KV_ALIGNMENT_BYTES
 
 
 def check(config: ModelConfig, image_bytes: int, device: Device) -> None:
@@ -34,18 +59,20 @@ def check(config: ModelConfig, image_bytes: int, device: Device) -> None:
             advice = f"convert with --seq-len {limit}" if name == "seq_len" else \
                      "use a smaller model or a build with larger maxima"
             raise HostError(f"the model's {name} is {value}, this device's maximum is {limit}: {advice}")
-    image_end = -(-image_bytes // KV_ALIGNMENT_BYTES) * KV_ALIGNMENT_BYTES
-    needed = image_end + kv_bytes(config)
+    needed = _end(image_bytes) + kv_bytes(config)
     if needed > device.dram_bytes:
         raise HostError(f"the model needs {quantity(needed)} (image {quantity(image_bytes)} + K/V cache of {config.seq_len} "
-                        f"positions {quantity(kv_bytes(config))}), the device has {quantity(device.dram_bytes)}: "
-                        f"{_advice(config, image_end, device.dram_bytes)}")
+                        f"positions {quantity(kv_bytes(config))}: {config.n_layers} layers x {row_layout(config)[1] * BEAT_BYTES} "
+                        f"bytes each, {config.kv.name.lower()}), the device has {quantity(device.dram_bytes)}: "
+                        f"{_advice(config, image_bytes, device.dram_bytes)}")
 
 
-def _advice(config: ModelConfig, image_end: int, dram_bytes: int) -> str:
-    positions = max(dram_bytes - image_end, 0) // kv_bytes(config, 1)
-    if positions >= FEW_POSITIONS:
-        return f"convert with --seq-len {positions // 16 * 16} or less, or use a smaller model"
+def _advice(config: ModelConfig, image_bytes: int, dram_bytes: int) -> str:
+    positions = longest(config, image_bytes, dram_bytes)
+    if positions[config.kv] >= FEW_POSITIONS:
+        larger = [f"--kv {kv.name.lower()} ({f'all {config.seq_len}' if count >= config.seq_len else f'up to {count // 16 * 16}'})"
+                  for kv, count in positions.items() if kv > config.kv]
+        return " or ".join([f"convert with --seq-len {positions[config.kv] // 16 * 16} or less", *larger]) + ", or use a smaller model"
     smallest = payload_bytes(config, "q4")
     if smallest + kv_bytes(config, FEW_POSITIONS) > dram_bytes:
         return f"use a smaller model, this one has {quantity(smallest)} even with --format q4 --embedding q4"

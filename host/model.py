@@ -19,9 +19,11 @@ from host.template import PLAIN, Template
 from host.tokenizer import Tokenizer, TokenizerError
 from spec import image as image_module
 from spec.image import MAGIC, Image
-from spec.model import ModelConfig
+from spec.model import KvFormat, ModelConfig
+from spec.numerics import MAX_SEQ_LEN
 
 GROUPS = (32, 64)
+KV_FORMATS = tuple(format.name.lower() for format in KvFormat)
 INPUT_SUFFIXES = (".safetensors", ".json", ".jinja", ".model")     #: of a folder, what a conversion depends on
 DEFAULT_MODEL = Path("models") / "stories.bin"
 
@@ -45,8 +47,8 @@ class Model:
 
     @classmethod
     def load(cls, path: str | Path, *, tokenizer: str | Path | None = None, format: str = "q8", group: int | None = None,
-             seq_len: int | None = None, template: str | None = None, progress: Progress = Progress.silent,
-             **quantisation) -> "Model":
+             seq_len: int | None = None, kv: str = KV_FORMATS[0], template: str | None = None,
+             progress: Progress = Progress.silent, **quantisation) -> "Model":
         """Read an image, or prepare to convert a checkpoint; a conversion is kept in the cache for the next time.
 
         ``quantisation`` is for :class:`host.quantisation.Recipe`.
@@ -58,7 +60,7 @@ class Model:
                 model.tokenizer_file = Tokenizer.load(tokenizer, model.config.vocab_size)
             return model
         return cls(pending=Pending(path, tokenizer=tokenizer, recipe=Recipe(format, group, **quantisation), seq_len=seq_len,
-                                   template=template, progress=progress))
+                                   kv=kv, template=template, progress=progress))
 
     def _convert(self) -> None:
         if self._data is None:
@@ -120,14 +122,13 @@ class Pending:
     """A checkpoint that is going to be an image."""
 
     def __init__(self, path: Path, *, tokenizer: str | Path | None, recipe: Recipe, seq_len: int | None,
-                 template: str | None, progress: Progress):
+                 kv: str, template: str | None, progress: Progress):
         recipe.check()
         self.path, self.recipe, self.template, self.progress = path, recipe, template, progress
         self.source = checkpoint.load(path)
         self.tokenizer = tokenizer or find_tokenizer(path, self.source.config.vocab_size)
-        self._options = recipe, seq_len, template
-        if seq_len is not None:
-            self.source.config = _shorten(self.source.config, seq_len)
+        self._options = recipe, seq_len, kv, template
+        self.source.config = with_cache(self.source.config, seq_len, kv, progress)
 
     def convert(self) -> tuple[bytes, Path | None]:
         """The image and the file that holds it, from the cache if it was made before."""
@@ -146,11 +147,8 @@ class Pending:
 
 
 def convert(source: checkpoint.Checkpoint, path: Path, file, *, tokenizer: str | Path | None = None,
-            recipe: Recipe = Recipe(), seq_len: int | None = None, template: str | None = None,
-            progress: Progress = Progress.silent) -> None:
+            recipe: Recipe = Recipe(), template: str | None = None, progress: Progress = Progress.silent) -> None:
     """Write a checkpoint as a model image to an open file; ``path`` is where it came from."""
-    if seq_len is not None:
-        source.config = _shorten(source.config, seq_len)
     vocabulary = Tokenizer.load(tokenizer, source.config.vocab_size) if tokenizer else None
     progress.note(f"converting {path.name} ({source.source}) to {recipe.format}"
                   + (f" for the text of {Path(recipe.calibrate).name}" if recipe.calibrate else "")
@@ -281,10 +279,16 @@ def default_model() -> Path:
     raise ModelError(f"name a model with --model: the project's own ({DEFAULT_MODEL}) lies in a clone only")
 
 
-def _shorten(config: ModelConfig, seq_len: int) -> ModelConfig:
-    if not 1 <= seq_len <= config.seq_len:
-        raise ModelError(f"--seq-len {seq_len}: the checkpoint was made for contexts of 1 to {config.seq_len} positions")
-    return replace(config, seq_len=seq_len)
+def with_cache(config: ModelConfig, seq_len: int | None, kv: str, progress: Progress = Progress.silent) -> ModelConfig:
+    """A checkpoint's shapes with the context and the K/V format that were asked for."""
+    if kv not in KV_FORMATS:
+        raise ModelError(f"--kv {kv}: choose from {', '.join(KV_FORMATS)}")
+    seq_len = seq_len if seq_len is not None else config.seq_len
+    if not 1 <= seq_len <= MAX_SEQ_LEN:
+        raise ModelError(f"--seq-len {seq_len}: a context has 1 to {MAX_SEQ_LEN} positions")
+    if seq_len > config.seq_len:
+        progress.note(f"the checkpoint was trained on {config.seq_len} positions: what it writes beyond them may make no sense")
+    return replace(config, seq_len=seq_len, kv=KvFormat[kv.upper()])
 
 # Cache --------------------------------------------------------------------------------------------
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from host import checkpoint
 from host.commands import options
-from host.model import ModelError, convert, find_tokenizer, is_image, write_whole
+from host.fit import arithmetic
+from host.model import ModelError, convert, find_tokenizer, is_image, with_cache, write_whole
 from host.progress import Progress, quantity
 
 
@@ -20,11 +21,14 @@ def run(args: argparse.Namespace) -> int:
     if is_image(args.checkpoint):
         raise ModelError(f"{args.checkpoint} is a model image already: convert takes a checkpoint")
     source = checkpoint.load(args.checkpoint)
+    source.config = with_cache(source.config, args.seq_len, args.kv, progress)
     tokenizer = args.tokenizer or find_tokenizer(args.checkpoint, source.config.vocab_size)
     try:
         write_whole(args.output, lambda file: convert(source, args.checkpoint, file, tokenizer=tokenizer, progress=progress,
-                                                      recipe=recipe, seq_len=args.seq_len, template=options.template(args.template)))
+                                                      recipe=recipe, template=options.template(args.template)))
     except OSError as error:
         raise ModelError(f"cannot write {args.output}: {error.strerror or error}") from error
-    progress.note(f"wrote {args.output}, {quantity(args.output.stat().st_size)}")
+    size = args.output.stat().st_size
+    progress.note(f"wrote {args.output}, {quantity(size)}")
+    progress.note(arithmetic(source.config, size))
     return 0

@@ -4,10 +4,13 @@ from pathlib import Path
 
 from host import checkpoint
 from host.commands import options
-from host.fit import kv_bytes
+from host.fit import cache_arithmetic, kv_bytes, longest
 from host.model import Model, is_image
 from host.progress import quantity
+from host.quantisation import Recipe
 from spec.model import ModelConfig
+
+DRAM_BYTES = 256 << 20      #: an Arty's
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,13 +22,16 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def shape_lines(config: ModelConfig) -> list[str]:
+def shape_lines(config: ModelConfig, image_bytes: int) -> list[str]:
+    """``image_bytes``: known, or expected."""
+    room = ", ".join(f"{count} {kv.name.lower()}" for kv, count in longest(config, image_bytes, DRAM_BYTES).items())
     return [
         f"shape       dim {config.dim}, hidden_dim {config.hidden_dim}, {config.n_layers} layers, {config.n_heads} heads, "
         f"{config.n_kv_heads} key/value heads, head_dim {config.head_dim}",
         f"            vocabulary {config.vocab_size}, context {config.seq_len}, "
         f"classifier {'tied to the embedding' if config.tied else 'of its own'}",
-        f"K/V cache   {quantity(kv_bytes(config))} for the whole context",
+        f"K/V cache   {quantity(kv_bytes(config))} for the whole context: {cache_arithmetic(config)}",
+        f"            positions that fit {quantity(DRAM_BYTES)} of DRAM beside {quantity(image_bytes)} of image: {room}",
     ]
 
 
@@ -36,7 +42,7 @@ def checkpoint_lines(path: Path) -> list[str]:
     groups = sorted({f"{part.format} g{part.group}" for part in (source.groups or {}).values()})
     weights = f", {' and '.join(groups)}" if groups else ""
     return [f"checkpoint  {path.name}: {source.source}, {quantity(size)}, {source.n_parameters:,} parameters{weights}",
-            *shape_lines(source.config)]
+            *shape_lines(source.config, Recipe().expected_bytes(source.config))]
 
 
 def image_lines(model: Model) -> list[str]:
@@ -44,7 +50,7 @@ def image_lines(model: Model) -> list[str]:
     tokenizer = model.tokenizer
     return [
         f"image       {model.path.name}: {quantity(len(model.data))}, {options.weights(image)}, {len(image.entries)} tensors",
-        *shape_lines(image.config),
+        *shape_lines(image.config, len(model.data)),
         f"tokenizer   {f'{tokenizer.vocab_size} entries' if tokenizer else 'none'}",
         f"template    {model.template.name}",
         f"provenance  {image.provenance or 'none'}",

@@ -8,7 +8,7 @@ from host.connection import connect
 from host.errors import HostError
 from host.generation import Sampling
 from host.link import trace_to_stderr
-from host.model import GROUPS, Model
+from host.model import GROUPS, KV_FORMATS, Model
 from host.progress import Progress
 from host.quantisation import FORMATS, MATRIX_FORMATS, Recipe
 from host.tokenizer import Tokenizer
@@ -47,7 +47,10 @@ def add_conversion(parser: argparse.ArgumentParser, *, formats: bool = False) ->
                        "(default %(default)s)")
     group.add_argument("--budget", metavar="AMOUNT", help="of mixed: 4MB, 3.5MiB, 5.5bits a weight or 500tok/s (default 6bits)")
     group.add_argument("--group", type=int, choices=GROUPS, help="weights that share a scale (default: the checkpoint's, or the format's)")
-    group.add_argument("--seq-len", type=int, metavar="N", help="shorten the context, and so the K/V cache")
+    group.add_argument("--seq-len", type=int, metavar="N", help="positions of the context, which the K/V cache is for "
+                       "(default: the checkpoint's)")
+    group.add_argument("--kv", choices=KV_FORMATS, default=KV_FORMATS[0], help="bits of K's and V's elements in the cache; fewer, "
+                       "and a longer context fits (default %(default)s)")
     group.add_argument("--template", help="chat template: plain, llama2, chatml, or a file with Jinja or JSON (see "
                        "docs/host.md; default: the one that the model brings along)")
 
@@ -100,7 +103,7 @@ def sampling(args: argparse.Namespace) -> dict:
 
 
 def conversion(args: argparse.Namespace) -> dict:
-    return {"format": args.format, "group": args.group, "seq_len": args.seq_len, "template": template(args.template),
+    return {"format": args.format, "group": args.group, "seq_len": args.seq_len, "kv": args.kv, "template": template(args.template),
             "calibrate": args.calibrate, "embedding": args.embedding, "budget": args.budget}
 
 

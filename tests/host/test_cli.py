@@ -14,8 +14,10 @@ import pytest
 
 from host.checkpoint import huggingface
 from host.checkpoint.layout import shapes
+from host.fit import longest
 from host.tokenizer import Tokenizer
 from spec import protocol
+from spec.model import KvFormat
 from spec.protocol import ModelState, Opcode, Status, Subject
 from tests.host import vocabularies
 from tests.host.checkpoints import huggingface_config, write_huggingface
@@ -152,12 +154,40 @@ def test_model_beyond_the_dram(files):
         assert "the model needs" in line and "K/V cache of 32 positions 2.5 KiB" in line and "--seq-len 16" in line
 
 
+def test_context_beyond_the_dram_fits_in_eight_bits(files):
+    """The refusal reckons it out for the formats that would do better; following it works."""
+    size = -(-(files / "tiny.llm").stat().st_size // 2048) * 2048
+    with FakeDevice(model_state=ModelState.NONE, dram_bytes=size + 32 * 64) as device:       # a row has 80, 64 or 48 bytes
+        line = refusal("load", "--port", device.url, "--model", files / "tiny.bin", "--kv", "k16v16", notes=1)
+        assert "K/V cache of 32 positions 2.5 KiB: 1 layers x 80 bytes each, k16v16)" in line
+        assert "convert with --seq-len 16 or less or --kv k16v8 (all 32) or --kv k8v8 (all 32), or use a smaller model" in line
+        line = refusal("load", "--port", device.url, "--model", files / "tiny.bin", "--kv", "k8v8", "--seq-len", 48, notes=2)
+        assert "48 positions 2.2 KiB: 1 layers x 48 bytes each, k8v8)" in line and "--seq-len 32 or less, or use" in line
+    for arguments in (["--kv", "k8v8"], ["--kv", "k16v8"], ["--kv", "k8v8", "--seq-len", 42]):
+        memory = FakeDevice(model_state=ModelState.NONE, dram_bytes=size + 32 * 64)
+        with memory as device:
+            run("convert", files / "tiny.bin", "-o", files / "out.llm", *arguments)
+            process = start("load", "--port", device.url, "--model", files / "out.llm")
+            assert "K/V cache" not in process.communicate(timeout=WAIT_S)[1]
+            assert Opcode.LOAD_BEGIN in device.effects
+
+
+def test_bad_cache_options(files):
+    assert "--seq-len 65537: a context has 1 to 65536 positions" in refusal(
+        "convert", files / "tiny.bin", "-o", files / "out.llm", "--seq-len", 65537)
+    assert "--seq-len 0: a context has 1 to" in refusal("generate", "--golden", "--model", files / "tiny.bin", "--seq-len", 0)
+    _, errors = run("convert", files / "tiny.bin", "-o", files / "out.llm", "--kv", "k8v16", status=2)
+    assert "--kv: invalid choice: 'k8v16' (choose from" in errors.splitlines()[-1]
+    assert not (files / "out.llm").exists()
+
+
 def test_a_model_that_cannot_fit_is_refused_before_it_is_converted(tmp_path):
     """TinyLlama's shape, 2.2 GB of zeros in a file with holes: the arithmetic comes at once, and nothing is written."""
     sparse_tinyllama(tmp_path / "tinyllama")
     with FakeDevice(model_state=ModelState.NONE, dram_bytes=256 << 20, max_dim=2048, max_hidden_dim=5632, max_heads=64) as device:
         line = refusal("load", "--port", device.url, "--model", tmp_path / "tinyllama")
-        assert "the model needs 1.0 GiB (image 1017.5 MiB + K/V cache of 2048 positions 44.7 MiB), the device has 256.0 MiB: " in line
+        assert ("the model needs 1.0 GiB (image 1017.5 MiB + K/V cache of 2048 positions 44.7 MiB: 22 layers x 1040 bytes each, "
+                "k16v16), the device has 256.0 MiB: ") in line
         assert line.endswith("use a smaller model, this one has 555.1 MiB even with --format q4 --embedding q4")
         assert Opcode.LOAD_BEGIN not in device.effects
     assert not (tmp_path / "cache").exists()
@@ -190,6 +220,13 @@ def test_refused_shapes_on_the_device():
     error = (int(Subject.HEAD_DIM), 256, 128)
     with FakeDevice(model_state=ModelState.REFUSED, model_status=Status.TOO_LARGE, model_error=error) as device:
         assert "the model's head_dim is 256, this device's maximum is 128" in refusal("chat", "--port", device.url)
+
+
+def test_refused_kv_format_on_the_device():
+    error = (int(Subject.KV_FORMAT), 7, 3)
+    with FakeDevice(model_state=ModelState.REFUSED, model_status=Status.BAD_VALUE, model_error=error) as device:
+        line = refusal("chat", "--port", device.url)
+        assert "keeps K and V in format 7, which this firmware does not know: build client and firmware" in line
 
 
 # Ctrl-C -------------------------------------------------------------------------------------------
@@ -281,6 +318,30 @@ def test_convert_and_info(files):
         output, _ = run("info", files / name)
         assert "dim 32" in output and "vocabulary 259" in output
     assert "q4" in output and "context 16" in output
+
+
+def test_the_cache_is_reckoned_out(files):
+    """By convert and info: 80 bytes of a 16-bit row, 48 of an 8-bit one, and what 256 MiB would hold of each."""
+    _, errors = run("convert", files / "tiny.bin", "-o", files / "out.llm", "--kv", "k8v8", "--seq-len", 64)
+    assert "trained on 32 positions" in errors
+    size = (files / "out.llm").stat().st_size
+    total = -(-size // 2048) * 2048 + 64 * 48
+    assert (f"it takes {total / 1024:.1f} KiB of DRAM: image {size / 1024:.1f} KiB + K/V cache 3.0 KiB "
+            "(64 positions x 1 layers x 48 bytes, k8v8)") in errors
+    output, _ = run("info", files / "out.llm")
+    assert "K/V cache   3.0 KiB for the whole context: 64 positions x 1 layers x 48 bytes, k8v8" in output
+    assert "65536 k16v16, 65536 k16v8, 65536 k8v8" in output
+    config = replace(CONFIG, n_layers=64)
+    assert longest(config, 1 << 20, 256 << 20) == {kv: min((255 << 20) // (64 * row), 65536) for kv, row in zip(KvFormat, (80, 64, 48))}
+    assert longest(config, 257 << 20, 256 << 20) == dict.fromkeys(KvFormat, 0)
+
+
+def test_eight_bit_caches_generate(files):
+    """Golden on the command line: the same seeds, other texts only where rounding says so; a format of its own each in the cache."""
+    seen = {kv: run("generate", "--golden", "--model", files / "tiny.bin", "--steps", 30, "--seed", 7, "--ids", "--kv", kv)[0]
+            for kv in ("k16v16", "k16v8", "k8v8")}
+    assert seen["k16v16"] == run("generate", "--golden", "--model", files / "tiny.llm", "--steps", 30, "--seed", 7, "--ids")[0]
+    assert len(list((files / "cache").glob("*.llm"))) >= 3
 
 
 def test_a_folder_with_its_chat(tmp_path):
