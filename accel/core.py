@@ -67,7 +67,7 @@ class Core(wiring.Component):
         quantiser = Quantiser(columns=C)
         attention = Attention(columns=C, max_heads=self.max_heads, max_dim=self.max_dim)
         kv = KvRows(columns=C, max_kv_dim=self.max_kv_dim, max_heads=self.max_heads, addr_width=aw)
-        logits, crc, window = LogitUnit(candidates=MAX_CANDIDATES), Crc32(), Window()
+        logits, crc, window = LogitUnit(columns=C, candidates=MAX_CANDIDATES), Crc32(), Window()
         # Where several sources meet, so that none of them reaches through
         to_scale, to_quantiser = Stage(sum_layout(C)), Stage(wide_layout(C))
         wiring.connect(m, to_scale.output, scale.sums)
@@ -110,7 +110,7 @@ class Core(wiring.Component):
             sequencer.matvec_ready.eq(matvec.ready), matvec.start.eq(sequencer.matvec_start),
             matvec.q4.eq(command.q4), matvec.group64.eq(command.group64), matvec.words.eq(command.words),
             matvec.rows.eq(command.rows), matvec.dest.eq(command.dest), matvec.shifts.eq(sequencer.shifts),
-            matvec.first.eq(Mux(command.dest == Dest.LOGITS, command.columns, 0)),
+            matvec.first.eq(Mux((command.dest == Dest.LOGITS) & ~command.argmax, command.columns, 0)),
             matvec.count.eq(sequencer.columns_active), matvec.gang.eq(sequencer.gang),
             matvec.second.eq(reader.second), matvec.second_valid.eq(reader.second_valid),
             reader.both.eq((sequencer.route == Opcode.MATVEC) & matvec.both),
@@ -164,6 +164,7 @@ class Core(wiring.Component):
                 m.d.comb += [residual.rows.valid.eq(rows.valid), rows.ready.eq(residual.rows.ready)]
         m.d.comb += [rope.rows.payload.eq(rows.payload), swiglu.rows.payload.eq(rows.payload),
                      residual.rows.payload.eq(rows.payload), logits.logits.payload.value.eq(rows.payload.value),
+                     logits.logits.payload.column.eq(rows.payload.column), logits.logits.payload.row.eq(rows.payload.row),
                      logits.logits.payload.last.eq(rows.payload.last)]
 
         # Everything wide goes through the one quantiser; fences keep its sources apart ---------------------------
@@ -240,6 +241,7 @@ class Core(wiring.Component):
 
         # Logits, results, candidates ------------------------------------------------------------------------------
         m.d.comb += [
+            logits.first.eq(matvec.first), logits.last.eq(command.columns),
             logits.start.eq(sequencer.logits_start), logits.keep.eq(command.keep), logits.dump.eq(command.dump),
             logits.cycles.eq(self.csr__cycles__value),
             # Attention waits for its queries, and they for all that came before

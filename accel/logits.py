@@ -1,4 +1,4 @@
-"""The logit unit: argmax, the largest logits as candidates for sampling, and the mass of the whole vocabulary.
+"""The logit unit: argmax of every column, the largest logits as candidates for sampling, and the mass of the vocabulary.
 
 Computes :meth:`spec.golden.Logits.kept` and :func:`spec.golden.running_mass`; logits never go to DRAM.
 """
@@ -22,26 +22,29 @@ class LogitUnit(wiring.Component):
 
     Members
     -------
+    first, last : In
+        The columns whose logits come: every row has one of each, in order.
     start : In
         Forget the last pass.
     logits : In(stream)
     keep, dump : In
-        Gather candidates and mass; offer each logit at ``dump_data`` and wait for ``dump_take``.
+        Gather candidates and mass, of one column only; offer each logit at ``dump_data`` and wait for ``dump_take``.
     result : Out(stream)
-        One per pass.
+        One per column, in order.
     candidate_index : In
         ``candidate_token`` and ``candidate_logit`` follow one cycle later, in no particular order; between passes.
     exp2_index, exp2_t, exp2_value : Out, Out, In
         An :class:`~accel.table.InterpolatedTable` of EXP2 that serves this unit while it is ``busy``.
     """
-    def __init__(self, *, candidates=64):
+    def __init__(self, *, columns=1, candidates=64):
         if candidates != GROUP ** 2:
             raise ValueError(f"Candidates are {GROUP} groups of {GROUP}, not {candidates}")
-        self.candidates = candidates
+        self.columns, self.candidates = columns, candidates
+        column = range(max(columns, 2))
         super().__init__({
-            "start": In(1), "keep": In(1), "dump": In(1), "busy": Out(1), "cycles": In(32),
+            "first": In(column), "last": In(column), "start": In(1), "keep": In(1), "dump": In(1), "busy": Out(1), "cycles": In(32),
             "scale_mantissa": In(16), "scale_exponent": In(signed(8)),
-            "logits": In(stream.Signature(data.StructLayout({"value": signed(32), "last": 1}))),
+            "logits": In(stream.Signature(data.StructLayout({"value": signed(32), "column": column, "row": 18, "last": 1}))),
             "result": Out(stream.Signature(RESULT)),
             "dump_valid": Out(1), "dump_data": Out(32), "dump_take": In(1),
             "candidate_index": In(6), "candidate_token": Out(18), "candidate_logit": Out(signed(32)),
@@ -51,7 +54,7 @@ class LogitUnit(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         item = self.logits.payload
-        token, best, best_token, none_yet = Signal(18), Signal(signed(32)), Signal(18), Signal(init=1)
+        token, final_column, shown = item.row, Signal.like(item.column), Signal.like(item.column)
         keep, dump, running, ended = Signal(), Signal(), Signal(), Signal()
         free, take, moving = Signal(), Signal(), Signal()
         m.d.comb += [
@@ -60,10 +63,17 @@ class LogitUnit(wiring.Component):
             self.dump_valid.eq(dump & running & ~ended & free & moving & self.logits.valid), self.dump_data.eq(item.value),
         ]
         cycles = Signal(32)
+        # Columns take turns, so one comparison serves all; at the end the results are read from the same place.
+        m.submodules.best = best = memory.Memory(shape=data.StructLayout({"logit": signed(32), "token": 18}),
+                                                 depth=max(self.columns, 2), init=[])
+        best_write, best_read = best.write_port(), best.read_port(domain="comb")
+        m.d.comb += [
+            best_read.addr.eq(Mux(ended, shown, item.column)), best_write.addr.eq(item.column),
+            best_write.data.logit.eq(item.value), best_write.data.token.eq(token),
+            best_write.en.eq(take & ((token == 0) | (item.value > best_read.data.logit))),
+        ]
         with m.If(take):
-            m.d.sync += [token.eq(token + 1), none_yet.eq(0), ended.eq(item.last), cycles.eq(self.cycles)]
-            with m.If(none_yet | (item.value > best)):
-                m.d.sync += [best.eq(item.value), best_token.eq(token)]
+            m.d.sync += [ended.eq(item.last & (item.column == final_column)), cycles.eq(self.cycles)]
 
         # Candidates: eight groups of eight; where each group's smallest lies is known, and the smallest of all ------
         key = Cat(~token, item.value).as_signed()
@@ -190,12 +200,15 @@ class LogitUnit(wiring.Component):
         # The result, when all has settled -------------------------------------------------------------------------------
         out = self.result.payload
         m.d.comb += [
-            self.result.valid.eq(running & ended & fsm.ongoing("READY") & settled & ~Cat(*valids[1:]).any() & (rise == 0)), out.token.eq(best_token), out.logit.eq(best), out.cycles.eq(cycles),
+            self.result.valid.eq(running & ended & fsm.ongoing("READY") & settled & ~Cat(*valids[1:]).any() & (rise == 0)),
+            out.token.eq(best_read.data.token), out.logit.eq(best_read.data.logit), out.cycles.eq(cycles),
             out.maximum.eq(maximum), out.mass.eq(mass), out.kept.eq(kept), self.busy.eq(running),
         ]
         with m.If(self.result.valid & self.result.ready):
-            m.d.sync += [running.eq(0), ended.eq(0)]
+            m.d.sync += shown.eq(shown + 1)
+            with m.If(shown == final_column):
+                m.d.sync += [running.eq(0), ended.eq(0)]
         with m.If(self.start):
-            m.d.sync += [running.eq(1), ended.eq(0), keep.eq(self.keep), dump.eq(self.dump), token.eq(0), none_yet.eq(1),
-                         kept.eq(0), first.eq(1), mass.eq(0), maximum.eq(0)]
+            m.d.sync += [running.eq(1), ended.eq(0), keep.eq(self.keep), dump.eq(self.dump), shown.eq(self.first),
+                         final_column.eq(self.last), kept.eq(0), first.eq(1), mass.eq(0), maximum.eq(0)]
         return m

@@ -33,8 +33,8 @@ def random_image(config: ModelConfig, seed=0, format="q8", group=None, plan=None
     return Image.parse(image_module.build(config, t, format=format, group=group, plan=plan))
 
 
-def program(image: Image, tokens, position, *, argmax=False, classify=True, keep=0, dump=0):
-    """The commands of one step of ``len(tokens)`` columns; see docs/image.md."""
+def program(image: Image, tokens, position, *, argmax=False, classify=True, every=False, keep=0, dump=0):
+    """The commands of one step of ``len(tokens)`` columns; see docs/image.md. ``every`` column yields a result."""
     c, n = image.config, len(tokens)
     _, row = row_layout(c)
     entries = iter(image.entries)
@@ -67,7 +67,7 @@ def program(image: Image, tokens, position, *, argmax=False, classify=True, keep
         yield tensor(Opcode.GAIN, Phase.OTHER)
         yield tensor(Opcode.MATVEC, Phase.S5_DOWN, dest=Dest.RESIDUAL, fence=1)
     if classify:
-        yield tensor(Opcode.MATVEC, Phase.CLASSIFY, dest=Dest.LOGITS, fence=1, keep=keep, dump=dump)
+        yield tensor(Opcode.MATVEC, Phase.CLASSIFY, dest=Dest.LOGITS, fence=1, argmax=every, keep=keep, dump=dump)
 
 
 class Dram:

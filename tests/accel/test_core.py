@@ -90,6 +90,21 @@ def test_kv_formats(kv, shape):
     check(random_image(config(kv=kv, **shape), 9), [3, 7, 1, 5], columns=2, split=[2, 1, 1])
 
 
+@pytest.mark.parametrize("columns, active, vocab", [(2, 2, 24), (4, 3, 23)])
+def test_every_column_yields_its_argmax(columns, active, vocab):
+    """One pass over the classifier for all columns; then the rows of all but the first are decoded again, as if rejected."""
+    image = random_image(config(vocab_size=vocab), 7)
+    golden, dut = Golden(image), Core(columns=columns, **SMALL)
+
+    async def body(driver, memory):
+        for position, tokens in ((0, [3, 7, 1, 5][:active]), (1, [2, 9, 4, 8][:active]), (2, [6])):
+            expected = [golden.step(token, position + i).argmax for i, token in enumerate(tokens)]
+            for command in program(image, tokens, position, every=len(tokens) > 1):
+                await driver.push(command)
+            assert [(await driver.result())["token"] for _ in tokens] == expected
+    run(dut, image, body)
+
+
 def test_late_kv_write_is_not_overtaken():
     """The K/V write port stalls past the next token's first reads; the cache of a one-layer model is poisoned ahead."""
     image = random_image(config(n_layers=1, dim=16, hidden_dim=16, n_heads=2, n_kv_heads=2, vocab_size=8), 4)

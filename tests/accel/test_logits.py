@@ -51,6 +51,7 @@ def test_equals_golden(vocab, temperature, source_stall, result_stall):
                 while rng.random() < source_stall:
                     await ctx.tick()
                 ctx.set(dut.logits.payload.value, int(v))
+                ctx.set(dut.logits.payload.row, i)
                 ctx.set(dut.logits.payload.last, i == vocab - 1)
                 ctx.set(dut.logits.valid, 1)
                 await ctx.tick().until(dut.logits.ready)
@@ -75,3 +76,45 @@ def test_equals_golden(vocab, temperature, source_stall, result_stall):
             ctx.set(dut.result.ready, 0)
             assert not ctx.get(dut.busy)
     simulate(bench, drive)
+
+
+@pytest.mark.parametrize("result_stall", [0, 9])
+@pytest.mark.parametrize("columns, first, last", [(2, 0, 1), (4, 0, 2), (4, 0, 3), (4, 2, 2), (8, 0, 6)])
+def test_every_column_has_its_argmax(columns, first, last, result_stall):
+    """Rows in pairs as the matrix engine yields them, an odd vocabulary; ties go to the lowest id, negative logits too."""
+    rng = np.random.default_rng(columns + last)
+    dut = LogitUnit(columns=columns)
+    active = range(first, last + 1)
+    vocab = 77
+
+    async def drive(ctx):
+        ctx.set(dut.first, first)
+        ctx.set(dut.last, last)
+        for n in range(4):
+            low, high = ((-1 << 31, 1 << 31), (-5, 0), (0, 2), (-1 << 31, 2 - (1 << 31)))[n]
+            logits = rng.integers(low, high, (columns, vocab))
+            ctx.set(dut.start, 1)
+            await ctx.tick()
+            ctx.set(dut.start, 0)
+            for even in range(0, vocab, 2):
+                for column in active:
+                    for row in range(even, min(even + 2, vocab)):
+                        ctx.set(dut.logits.payload.value, int(logits[column, row]))
+                        ctx.set(dut.logits.payload.column, column)
+                        ctx.set(dut.logits.payload.row, row)
+                        ctx.set(dut.logits.payload.last, row == vocab - 1)
+                        ctx.set(dut.logits.valid, 1)
+                        await ctx.tick().until(dut.logits.ready)
+                        ctx.set(dut.logits.valid, 0)
+            for column in active:
+                while not ctx.get(dut.result.valid):
+                    await ctx.tick()
+                for _ in range(result_stall):
+                    await ctx.tick()
+                result = ctx.get(dut.result.payload)
+                assert (result.token, result.logit) == (int(logits[column].argmax()), int(logits[column].max()))
+                ctx.set(dut.result.ready, 1)
+                await ctx.tick()
+                ctx.set(dut.result.ready, 0)
+            assert not ctx.get(dut.busy)
+    simulate(dut, drive)
