@@ -2,6 +2,7 @@
 #include "generate.h"
 
 #include "llama2.h"
+#include "lookup.h"
 #include "program.h"
 #include "report.h"
 #include "sampler.h"
@@ -26,6 +27,11 @@ static struct {
 	uint32_t next;         /* position of the next step to be planned */
 	uint32_t classified;   /* tokens that the steps planned so far will yield */
 	uint32_t skip;         /* results to come that are no tokens */
+	uint32_t speculate;    /* tokens to guess in a step, at most */
+	uint32_t guesses[PROGRAM_MAX_COLUMNS - 1]; /* of the step under way */
+	uint32_t guess_count;
+	uint32_t guess_right;  /* so many of them have turned out right */
+	bool guessing;         /* a step that may hold guesses is under way: nothing is planned before its results */
 	bool pushing;          /* a step is being pushed */
 	struct wire_done done;
 	uint32_t draws_before; /* the sampler's statistics when it began */
@@ -34,7 +40,7 @@ static struct {
 } run;
 
 static struct {
-	uint32_t errors, prompt_tokens, tokens;
+	uint32_t errors, prompt_tokens, tokens, passes, guessed;
 } total;
 
 static void errors_take(void)
@@ -56,6 +62,7 @@ void generate_install(uint32_t vocab_size, uint32_t seq_len, uint32_t columns)
 	model.kv_positions = 0;
 	run.known = false;
 	report_forget();
+	lookup_forget();
 }
 
 static enum status refuse(struct wire_error *error, enum status status, enum subject subject, uint32_t value,
@@ -63,6 +70,14 @@ static enum status refuse(struct wire_error *error, enum status status, enum sub
 {
 	*error = (struct wire_error){subject, value, limit};
 	return status;
+}
+
+/* Guesses are verified by the argmax; several columns' logits have neither candidates nor a way out. */
+static bool may_speculate(const struct wire_generate *request)
+{
+	bool penalised = request->repetition_penalty > SAMPLING_ONE && request->repetition_window != 0;
+
+	return request->temperature == 0 && !penalised && !(request->flags & GENERATE_FLAG_DUMP_LOGITS);
 }
 
 /* A number of the request, and the range it must be in. */
@@ -79,6 +94,7 @@ static enum status check_ranges(const struct wire_generate *request, uint32_t id
 		{SUBJECT_MIN_P, request->min_p, 0, SAMPLING_ONE},
 		{SUBJECT_PENALTY, request->repetition_penalty, SAMPLING_ONE, SAMPLING_MAX_PENALTY},
 		{SUBJECT_WINDOW, request->repetition_window, 0, PROTOCOL_MAX_HISTORY},
+		{SUBJECT_SPECULATE, request->speculate, 0, may_speculate(request) ? PROTOCOL_MAX_SPECULATE : 0},
 	};
 
 	for (unsigned i = 0; i < sizeof ranges / sizeof ranges[0]; i++) {
@@ -123,6 +139,22 @@ static void begin_sampler(void)
 	sampler_prepare(run.first);
 }
 
+static void begin_speculation(void)
+{
+	uint32_t most = model.columns - 1;
+
+	run.speculate = run.request.speculate < most ? run.request.speculate : most;
+	run.guess_count = run.guess_right = 0;
+	run.guessing = false;
+	if (run.speculate == 0) {
+		lookup_forget();
+		return;
+	}
+	lookup_rewind(run.request.position);
+	for (uint32_t i = 0; i < run.prompt_count; i++)
+		lookup_add(run.ids[i]);
+}
+
 enum status generate_begin(uint16_t sequence, const struct wire_generate *request, uint32_t id_count,
 			   struct wire_error *error)
 {
@@ -148,6 +180,7 @@ enum status generate_begin(uint16_t sequence, const struct wire_generate *reques
 	errors_take();
 	run.done = (struct wire_done){.prompt_count = id_count, .start_cycles = llama2_cycles()};
 	begin_sampler();
+	begin_speculation();
 	report_begin(sequence, run.first, all ? request->position : run.first - 1, model.vocab_size);
 	/* From here on the rows from position on belong to the new prompt. */
 	model.kv_positions = request->position;
@@ -197,6 +230,31 @@ static void plan_decode(struct program_step *step)
 	run.classified++;
 }
 
+/* The next step of decoding with guesses, as many as context and request have room for. */
+static void plan_guesses(struct program_step *step)
+{
+	uint32_t positions = model.seq_len - run.next - 1, tokens = run.target - report_count() - 1;
+	uint32_t room = positions < tokens ? positions : tokens;
+
+	step->known = step->classify = true;
+	step->tokens[0] = report_token_at(run.next - run.first);
+	run.guess_count = lookup_guess(run.guesses, run.speculate < room ? run.speculate : room);
+	for (uint32_t i = 0; i < run.guess_count; i++)
+		step->tokens[1 + i] = run.guesses[i];
+	step->columns = 1 + run.guess_count;
+	step->every = run.guess_count != 0;
+	run.guess_right = 0;
+	run.guessing = true;
+	run.done.guessed += run.guess_count;
+	run.classified++;
+}
+
+/* Where a step with guesses can be planned: its first token is known, and no other one is under way. */
+static bool may_guess(void)
+{
+	return !run.guessing && report_count() > run.next - run.first;
+}
+
 /* Begin the next step, if there is one. */
 static bool plan(void)
 {
@@ -204,11 +262,15 @@ static bool plan(void)
 
 	if (run.next >= run.first && run.classified >= run.target)
 		return false;
+	if (run.next >= run.first && run.speculate != 0 && !may_guess())
+		return false;
 	step.position = run.next;
 	step.keep = run.sampling;
 	step.dump = run.request.flags & GENERATE_FLAG_DUMP_LOGITS;
 	if (run.next < run.first)
 		plan_prompt(&step);
+	else if (run.speculate != 0)
+		plan_guesses(&step);
 	else
 		plan_decode(&step);
 	run.next += step.columns;
@@ -243,6 +305,8 @@ static void end(enum reason reason)
 	run.done.dropped = sampler_dropped() - run.dropped_before;
 	total.prompt_tokens += run.prompt_count;
 	total.tokens += count;
+	total.passes += run.done.passes;
+	total.guessed += run.done.guessed;
 	run.running = false;
 	report_done(&run.done);
 }
@@ -272,6 +336,24 @@ static uint32_t choose(const struct llama2_result *result)
 	return sampler_choose(result, candidates);
 }
 
+/* A token has come, and was reported. If it is what was guessed, the next result is one, too; otherwise the rest of
+ * the step's are not: the rows that they came from are written anew by the steps that follow. */
+static void verify(uint32_t token)
+{
+	lookup_add(token);
+	if (run.guess_right == 0)
+		run.done.passes++;
+	if (run.guess_right != run.guess_count && token == run.guesses[run.guess_right]) {
+		run.guess_right++;
+		return;
+	}
+	run.skip = run.guess_count - run.guess_right;
+	run.guess_count = run.guess_right = 0;
+	run.guessing = false;
+	run.classified = report_count();
+	run.next = run.first + report_count() - 1;
+}
+
 static void take_token(const struct llama2_result *result)
 {
 	uint32_t position = run.first + report_count();
@@ -281,9 +363,13 @@ static void take_token(const struct llama2_result *result)
 
 	llama2_result_release();
 	report_token(token, result->cycles);
-	if (run.sampling && !last) {
+	if (run.speculate != 0)
+		verify(token);
+	else
+		run.done.passes++;
+	if ((run.sampling || run.speculate != 0) && !last) {
 		/* First feed the core; the sampler's book-keeping is done while it works. */
-		if (run.pushing)
+		if (run.pushing && run.sampling)
 			program_token(token);
 		feed();
 	}
@@ -375,12 +461,14 @@ void generate_stats(struct wire_stats *stats)
 	stats->dropped = sampler_dropped();
 	stats->prompt_tokens = total.prompt_tokens;
 	stats->tokens = total.tokens;
+	stats->passes = total.passes;
+	stats->guessed = total.guessed;
 	stats->resent = report_resent();
 }
 
 void generate_clear(void)
 {
-	total.prompt_tokens = total.tokens = 0;
+	total.prompt_tokens = total.tokens = total.passes = total.guessed = 0;
 	sampler_clear();
 }
 

@@ -152,7 +152,8 @@ static void push_patched(const uint32_t *words)
 	} else if (op == LLAMA2_OP_STORE) {
 		llama2_push(word0, words[1], words[2] + program.row, words[3]);
 	} else {
-		llama2_push(word0 | BITS(KEEP, step->keep) | BITS(DUMP, step->dump), words[1], words[2], words[3]);
+		llama2_push(word0 | BITS(ARGMAX, step->every) | BITS(KEEP, step->keep) | BITS(DUMP, step->dump), words[1],
+			    words[2], words[3]);
 	}
 	if ((op != LLAMA2_OP_EMBED && op != LLAMA2_OP_ATTEND) || column + 1 == step->columns) {
 		program.column = 0;

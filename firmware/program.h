@@ -25,6 +25,7 @@ struct program_step {
 	bool known;        /* the tokens are known; until then only what comes before EMBED is pushed */
 	bool argmax;       /* the token is the last argmax instead; one column */
 	bool classify;     /* end with the classifier, on the last column */
+	bool every;        /* a result of every column instead; neither keep nor dump */
 	bool keep;         /* keep candidates and mass */
 	bool dump;         /* hand every logit over */
 };

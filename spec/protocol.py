@@ -9,12 +9,17 @@ from enum import IntEnum, IntFlag
 from spec.frame import MAX_PAYLOAD
 from spec.wire import structure, tail, wire
 
-VERSION = 1
+VERSION = 2
 LOAD_CHUNK = 1008        #: most bytes of data in one LOAD; a multiple of a beat
 LOAD_WINDOW = 4          #: LOAD requests the host may have unanswered at a time
 MAX_STOPS = 8            #: stop tokens of a generation
 MAX_PROMPT = 224         #: tokens in one GENERATE; a longer prompt is several, all but the last with max_new = 0
 MAX_HISTORY = 256        #: positions the repetition penalty can look back
+MAX_SPECULATE = 7        #: tokens guessed in a pass; the core's columns less one are the limit in fact
+LOOKUP_HISTORY = 1024    #: latest tokens that a guess is looked up in, see spec/lookup.py
+LOOKUP_SUFFIX = 4        #: as many of the last tokens are compared at most
+LOOKUP_LEAST = 2         #: and so many must be equal
+LOOKUP_STEPS = 16        #: earlier places that are compared at most
 TOKEN_RING = 128         #: tokens of the last generation that RESEND can repeat
 MAX_LAYERS = 64          #: layers that the firmware's command program has room for
 MAX_BAUD = 3_000_000     #: fastest serial line: its bytes come no faster than the firmware takes them at 75 MHz
@@ -90,6 +95,7 @@ class Subject(IntEnum):
     BAUD          = 19
     CONFIRM       = 20  #: Baud.confirm_ms
     KV_FORMAT     = 21
+    SPECULATE     = 22
 
 
 class ModelState(IntEnum):
@@ -212,6 +218,8 @@ class Generate:
     repetition_penalty: int = wire("I", "divides positive and multiplies negative logits of recent tokens; 0x10000 is off", 0x10000)
     repetition_window: int = wire("I", "how many recent positions count, at most MAX_HISTORY")
     stop_count: int = wire("I", "stop tokens in use")
+    speculate: int = wire("I", "most tokens guessed in a pass, at most MAX_SPECULATE; 0 is off; neither with sampling nor with DUMP_LOGITS")
+    reserved: int = wire("I", "0")
     seed: int = wire("Q", "of the random numbers; 0 counts as 1")
     stops: tuple = wire(f"{MAX_STOPS}I", "ids that end the generation; they are sent, too")
     ids: tuple = tail("I", "1 to MAX_PROMPT new token ids")
@@ -257,6 +265,8 @@ class Done:
     start_cycles: int = wire("I", "cycle counter when the generation began")
     end_cycles: int = wire("I", "cycle counter when it ended")
     errors: int = wire("I", "sticky error flags of the core (register errors)")
+    passes: int = wire("I", "passes over the weights that the tokens took")
+    guessed: int = wire("I", "tokens guessed for these passes; count - passes of them were right")
     draws: int = wire("I", "tokens that were sampled")
     dropped: int = wire("Q", "probability outside the kept candidates, summed over the draws; 2**32 is 1.0")
 
@@ -271,6 +281,8 @@ class Stats:
     dropped: int = wire("Q", "probability outside the kept candidates, summed over the draws; 2**32 is 1.0")
     prompt_tokens: int = wire("I", "prompt positions processed")
     tokens: int = wire("I", "tokens generated")
+    passes: int = wire("I", "passes over the weights that they took")
+    guessed: int = wire("I", "tokens guessed for these passes")
     resent: int = wire("I", "tokens sent again since boot")
     link_damaged: int = wire("I", "frames received damaged since boot")
     interrupts: int = wire("I", "interrupts taken from the core since boot")

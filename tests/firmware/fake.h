@@ -8,6 +8,7 @@
 #define FAKE_DRAM_BYTES (4u << 20)
 #define FAKE_LOG 65536u
 #define FAKE_BAUD 115200u
+#define FAKE_SCRIPT 4096u
 
 /* Bytes from the host; as many as the receiver takes. */
 uint32_t fake_feed(const uint8_t *bytes, uint32_t size);
@@ -29,5 +30,7 @@ uint32_t fake_log_count(void);
 const struct llama2_command *fake_log(void);
 uint32_t fake_model_word(uint32_t index);
 uint32_t fake_rope_word(uint32_t index);
+/* What the toy model says by heart: its argmax at each position where the whole context is the script's. */
+void fake_script(const uint32_t *tokens, uint32_t count);
 /* The toy model: logit of id after token at position, Q14.18. */
 int32_t fake_logit(uint32_t token, uint32_t position, uint32_t id);

@@ -45,7 +45,7 @@ def load(built: Path, copy: Path) -> ctypes.CDLL:
     library.fake_log.restype = ctypes.POINTER(Command)
     library.fake_logit.restype = ctypes.c_int32
     for name in ("fake_model_word", "fake_rope_word", "fake_log_count", "sampler_choose", "sampler_logit_scale",
-                 "sampler_draws", "exp2_weight", "exp2_logit_scale", "link_damaged"):
+                 "lookup_guess", "sampler_draws", "exp2_weight", "exp2_logit_scale", "link_damaged"):
         getattr(library, name).restype = ctypes.c_uint32
     library.sampler_dropped.restype = ctypes.c_uint64
     return library

@@ -30,7 +30,7 @@ def greedy(device, token, position, count):
     return tokens
 
 
-def expected_commands(position, tokens, columns=1, argmax=False, classify=True, keep=False, dump=False):
+def expected_commands(position, tokens, columns=1, argmax=False, classify=True, every=False, keep=False, dump=False):
     """The contract's program of one step, from the image's directory."""
     image, kv_base, row_beats, seq_len = layout(small_image())
     entries = iter(image.entries)
@@ -61,7 +61,7 @@ def expected_commands(position, tokens, columns=1, argmax=False, classify=True, 
                     tensor(Op.GAIN, phase=Phase.OTHER),
                     tensor(Op.MATVEC, dest=Dest.RESIDUAL, fence=1, phase=Phase.S5_DOWN)]
     if classify:
-        program.append(tensor(Op.MATVEC, dest=Dest.LOGITS, fence=1, keep=keep, dump=dump, phase=Phase.CLASSIFY))
+        program.append(tensor(Op.MATVEC, dest=Dest.LOGITS, fence=1, argmax=every, keep=keep, dump=dump, phase=Phase.CLASSIFY))
     return program
 
 

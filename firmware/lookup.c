@@ -1,0 +1,112 @@
+/* Prompt lookup: what followed the last tokens when they occurred before, as a guess of what follows now.
+ * Places of equal tokens are chained, newest first, so that a guess costs the same however long the history is. */
+#include "lookup.h"
+
+#include <generated/llama2_spec.h>
+
+#define HEADS 256u
+#define AT(position) ((position) % PROTOCOL_LOOKUP_HISTORY)
+
+static struct {
+	uint32_t first;  /* position of the first token that was added */
+	uint32_t end;    /* position after the last one */
+	uint32_t tokens[PROTOCOL_LOOKUP_HISTORY]; /* by position, modulo its length; the same for back */
+	uint16_t back[PROTOCOL_LOOKUP_HISTORY];   /* positions back to the one before with the same head; 0: none */
+	uint32_t heads[HEADS]; /* 1 + the newest position of a token that hashes to it; 0: none */
+} lookup;
+
+static uint32_t *head_of(uint32_t token)
+{
+	return &lookup.heads[(token ^ token >> 8) % HEADS];
+}
+
+/* First position whose token is still there. */
+static uint32_t oldest(void)
+{
+	uint32_t count = lookup.end - lookup.first;
+
+	return count < PROTOCOL_LOOKUP_HISTORY ? lookup.first : lookup.end - PROTOCOL_LOOKUP_HISTORY;
+}
+
+static void forget(uint32_t position)
+{
+	for (uint32_t i = 0; i < HEADS; i++)
+		lookup.heads[i] = 0;
+	lookup.first = lookup.end = position;
+}
+
+void lookup_forget(void)
+{
+	forget(0);
+}
+
+void lookup_rewind(uint32_t position)
+{
+	if (position > lookup.end || position <= oldest()) {
+		forget(position);
+		return;
+	}
+	lookup.first = oldest(); /* what was overwritten stays lost */
+	/* Newest first: each is then the head of its chain. */
+	while (lookup.end != position) {
+		uint32_t at = AT(--lookup.end);
+		uint32_t *head = head_of(lookup.tokens[at]);
+
+		*head = lookup.back[at] != 0 ? *head - lookup.back[at] : 0;
+	}
+}
+
+void lookup_add(uint32_t token)
+{
+	uint32_t *head = head_of(token);
+	uint32_t distance = *head != 0 ? lookup.end + 1 - *head : 0;
+
+	lookup.tokens[AT(lookup.end)] = token;
+	lookup.back[AT(lookup.end)] = distance < PROTOCOL_LOOKUP_HISTORY ? distance : 0;
+	*head = ++lookup.end;
+}
+
+/* How many tokens up to position, LOOKUP_SUFFIX at most, equal the last ones. */
+static uint32_t equal_before(uint32_t position)
+{
+	uint32_t n = 0;
+
+	while (n < PROTOCOL_LOOKUP_SUFFIX && position - n >= oldest() &&
+	       lookup.tokens[AT(position - n)] == lookup.tokens[AT(lookup.end - 1 - n)]) {
+		n++;
+		if (position + 1 == n)
+			break;
+	}
+	return n;
+}
+
+uint32_t lookup_guess(uint32_t *tokens, uint32_t limit)
+{
+	uint32_t position = lookup.end - 1;
+	uint32_t best = 0, length = 0;
+
+	if (lookup.end == lookup.first)
+		return 0;
+	for (uint32_t step = 0; step < PROTOCOL_LOOKUP_STEPS && length < PROTOCOL_LOOKUP_SUFFIX; step++) {
+		uint32_t back = lookup.back[AT(position)];
+		uint32_t n;
+
+		if (back == 0 || position - oldest() < back)
+			break;
+		position -= back;
+		n = equal_before(position);
+		if (n > length) {
+			length = n;
+			best = position;
+		}
+	}
+	if (length < PROTOCOL_LOOKUP_LEAST)
+		return 0;
+	/* Past the end of the history it goes on as it repeated until there. */
+	for (uint32_t i = 0; i < limit; i++) {
+		uint32_t from = best + 1 + i;
+
+		tokens[i] = from < lookup.end ? lookup.tokens[AT(from)] : tokens[from - lookup.end];
+	}
+	return limit;
+}
