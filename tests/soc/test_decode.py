@@ -64,10 +64,10 @@ def test_uploaded_over_the_uart(vsim, tmp_path):
     compare(vsim, tmp_path, "q4", [(40, GREEDY)], upload=True)
 
 
-@pytest.mark.parametrize("format", ["q8", "q4"])
-def test_every_logit_and_kv_row(vsim, tmp_path, format):
+@pytest.mark.parametrize("format, kv", [("q8", "k16v16"), ("q4", "k16v16"), ("q8", "k16v8"), ("q4", "k8v8")])
+def test_every_logit_and_kv_row(vsim, tmp_path, format, kv):
     """All logits of 12 positions, and the K/V rows of all of them in DRAM."""
-    golden = connect(golden=True, **model_arguments(format))
+    golden = connect(golden=True, kv=kv, **model_arguments(format))
     image = tmp_path/"model.llm"
     image.write_bytes(golden.model.data)
     ids = golden.tokenizer.encode("Once upon a time")
