@@ -8,6 +8,7 @@ Without ``../shared`` the committed stories of bench/stories.txt are read, and n
 import argparse
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from host.tokenizer import Tokenizer
 from spec import image as image_module
 from spec.golden import Golden
 from spec.image import Format, Image, Kind
+from spec.model import KvFormat
 from spec.reference import Reference
 from spec.traffic import TARGETS
 
@@ -32,7 +34,10 @@ MODELS = [(SHARED / "models" / "stories260K.bin", SHARED / "models" / "tok512.bi
 RECIPES = {"q8": Recipe("q8"), "q4, rounded to nearest, embedding too": Recipe("q4", embedding="q4"),
            "q4, rounded to nearest": Recipe("q4"), "q4, calibrated": Recipe("q4", calibrate=CALIBRATION),
            "mixed, calibrated, 5.5 bits": Recipe("mixed", calibrate=CALIBRATION, budget="5.5bits"),
-           "mixed, calibrated, 6 bits": Recipe("mixed", calibrate=CALIBRATION)}
+           "mixed, calibrated, 6 bits": Recipe("mixed", calibrate=CALIBRATION),
+           "q8, K/V k16v8": Recipe("q8"), "q8, K/V k8v8": Recipe("q8")}
+#: What --kv says, where it is not the default.
+KV = {"q8, K/V k16v8": KvFormat.K16V8, "q8, K/V k8v8": KvFormat.K8V8}
 
 
 def text_path() -> Path:
@@ -48,7 +53,8 @@ def stories(limit: int | None) -> list[str]:
 
 def measure(path: Path, tokenizer_path: Path, name: str, limit: int | None, progress: Progress = Progress.silent) -> dict:
     """One model in the format of a row: perplexities, divergences, greedy agreement and size; `llama2-host compare` foretells speed too."""
-    recipe, source = RECIPES[name], checkpoint.load(path)
+    recipe, source, kv = RECIPES[name], checkpoint.load(path), KV.get(name, KvFormat.K16V16)
+    source.config = replace(source.config, kv=kv)
     tokenizer = Tokenizer.load(tokenizer_path, source.config.vocab_size)
     start_s = time.monotonic()
     formats = plan(recipe, source, tokenizer, progress=progress)
@@ -64,7 +70,7 @@ def measure(path: Path, tokenizer_path: Path, name: str, limit: int | None, prog
         integers.add(ids, rows, log_softmax(same.logits(ids)))
     characters = sum(len(text.encode()) for text in stories(limit))
     result = {"model": path.name, "format": name, "text": text_path().name, "recipe": {"format": recipe.format, "embedding": recipe.embedding,
-              "budget": recipe.budget, "calibrate": recipe.calibrate and recipe.calibrate.name},
+              "budget": recipe.budget, "calibrate": recipe.calibrate and recipe.calibrate.name, "kv": kv.name.lower()},
               **{key: value for key, value in row(image, ours, own, TARGETS["arty"]).items() if key != "tokens_per_second"},
               "bits_per_byte_float32": own.nats / np.log(2) / characters, "bits_per_byte": ours.nats / np.log(2) / characters,
               "kl_same_weights": integers.kl, "kl_same_weights_worst": integers.worst,
