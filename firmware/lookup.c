@@ -100,8 +100,8 @@ uint32_t lookup_guess(uint32_t *tokens, uint32_t limit)
 			best = position;
 		}
 	}
-	if (length < PROTOCOL_LOOKUP_LEAST)
-		return 0;
+	if (length < 2 && limit > length)
+		limit = length;
 	/* Past the end of the history it goes on as it repeated until there. */
 	for (uint32_t i = 0; i < limit; i++) {
 		uint32_t from = best + 1 + i;

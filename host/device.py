@@ -225,4 +225,5 @@ class DeviceGeneration:
         done = self._done
         self.outcome = Outcome(
             Reason(done.reason), done.position, done.errors, done.draws,
-            done.dropped / 2 ** 32 / done.draws if done.draws else 0.0, done.start_cycles, done.end_cycles)
+            done.dropped / 2 ** 32 / done.draws if done.draws else 0.0, done.start_cycles, done.end_cycles,
+            done.passes, done.guessed)

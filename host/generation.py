@@ -3,7 +3,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from host.errors import HostError
-from spec.protocol import MAX_HISTORY, Reason
+from spec.protocol import MAX_HISTORY, MAX_SPECULATE, Reason
 from spec.sampling import MAX_PENALTY, MAX_TEMPERATURE, ONE
 
 STOP_IDS = (1, 2)       #: BOS and EOS: where llama2.c's story models end
@@ -23,9 +23,14 @@ class Sampling:
     repetition_penalty: float = 1.0     #: 1 is off
     repetition_window: int = 64         #: recent positions that count for the penalty
     seed: int = 1
+    speculate: int = 0                  #: tokens guessed in a pass, at most; greedy only, which it does not change
 
     def fixed(self) -> dict[str, int]:
         """The fields of a GENERATE request: factors in Q16.16."""
+        speculate = _whole("speculate", self.speculate, 0, MAX_SPECULATE + 1)
+        if speculate and (self.temperature or self.repetition_penalty > 1):
+            raise OptionError("--speculate verifies guesses by the likeliest token: add --temperature 0 and no "
+                              "--repetition-penalty, or leave it out")
         return {
             "temperature": _fixed("temperature", self.temperature, 0, MAX_TEMPERATURE / ONE),
             "top_p": _fixed("top-p", self.top_p, 0, 1),
@@ -34,6 +39,7 @@ class Sampling:
             "repetition_penalty": _fixed("repetition-penalty", self.repetition_penalty, 1, MAX_PENALTY / ONE),
             "repetition_window": _whole("repetition-window", self.repetition_window, 0, MAX_HISTORY + 1),
             "seed": _whole("seed", self.seed, 0, 1 << 64),
+            "speculate": speculate,
         }
 
 
@@ -56,6 +62,8 @@ class Outcome:
     dropped: float = 0.0        #: probability outside the kept candidates, mean per draw
     start_cycles: int = 0
     end_cycles: int = 0
+    passes: int = 0             #: passes over the weights that the tokens took; 0 without a device
+    guessed: int = 0            #: tokens guessed for these passes
 
 
 class Generation(Protocol):

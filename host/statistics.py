@@ -24,6 +24,9 @@ class Statistics:
     prompt_cycles: int | None = None            #: from the start of the generation to its first token
     dropped: float = 0.0                        #: mean probability outside the sampler's candidates
     errors: int = 0                             #: sticky error flags of the core
+    passes: int = 0                             #: passes over the weights that the tokens took
+    guessed: int = 0                            #: tokens guessed for them
+    tokens_per_pass: float | None = None        #: 1 without speculation
 
     def line(self) -> str:
         """One line for people."""
@@ -31,8 +34,14 @@ class Statistics:
         if self.cycles_per_token is None:
             return f"{count} in {self.wall_s:.1f} s"
         return (f"{self.tokens_per_s:,.1f} tokens/s at {self.clock_hz / 1e6:g} MHz, "
-                f"{self.cycles_per_token:,.0f} cycles/token, {self.roofline_percent:.1f} % of the DRAM roofline "
-                f"({count} in {self.wall_s:.1f} s)")
+                f"{self.cycles_per_token:,.0f} cycles/token, {self.roofline_percent:.1f} % of the DRAM roofline"
+                f"{self._speculation()} ({count} in {self.wall_s:.1f} s)")
+
+    def _speculation(self) -> str:
+        if not self.guessed:
+            return ""
+        return (f" of one pass a token, {self.tokens_per_pass:.2f} tokens a pass, "
+                f"{self.tokens - self.passes:,} of {self.guessed:,} guesses right")
 
     def to_json(self) -> dict:
         return asdict(self)
@@ -48,7 +57,8 @@ def measure(events: Sequence[TokenEvent], *, prompt_tokens: int, wall_s: float, 
     """Statistics of one generation. ``useful_beats(position)`` are the beats one token at ``position`` has to move."""
     common = {"tokens": len(events), "prompt_tokens": prompt_tokens, "wall_s": wall_s, "clock_hz": clock_hz}
     if outcome is not None:
-        common |= {"dropped": outcome.dropped, "errors": outcome.errors}
+        common |= {"dropped": outcome.dropped, "errors": outcome.errors, "passes": outcome.passes, "guessed": outcome.guessed,
+                   "tokens_per_pass": len(events) / outcome.passes if outcome.passes else None}
     cycles = token_cycles(events)
     if not clock_hz or not cycles or not sum(cycles):
         return Statistics(**common)

@@ -65,7 +65,7 @@ def crc32_table() -> list[int]:
 
 def protocol_section() -> str:
     names = ("VERSION", "LOAD_CHUNK", "LOAD_WINDOW", "MAX_STOPS", "MAX_PROMPT", "MAX_HISTORY", "TOKEN_RING",
-             "MAX_SPECULATE", "LOOKUP_HISTORY", "LOOKUP_SUFFIX", "LOOKUP_LEAST", "LOOKUP_STEPS", "MAX_LAYERS", "MAX_BAUD", "MIN_BAUD", "MAX_CONFIRM")
+             "MAX_SPECULATE", "LOOKUP_HISTORY", "LOOKUP_SUFFIX", "LOOKUP_STEPS", "MAX_LAYERS", "MAX_BAUD", "MIN_BAUD", "MAX_CONFIRM")
     parts = [define(f"PROTOCOL_{name}", getattr(protocol, name)) for name in names]
     parts += [define("FRAME_MAX_PAYLOAD", frame.MAX_PAYLOAD), define("FRAME_MAX", frame.MAX_FRAME),
               define("FRAME_MAX_ENCODED", frame.MAX_ENCODED), define("FRAME_DELIMITER", frame.DELIMITER), "", array("CRC32_TABLE", crc32_table())]

@@ -3,12 +3,12 @@
 Normative for firmware/lookup.c: which tokens are guessed decides how many a pass yields, never which ones.
 
 Among the newest LOOKUP_STEPS earlier places of tokens with the last token's head, the one is chosen where most of the last
-tokens occurred before, up to LOOKUP_SUFFIX and at least LOOKUP_LEAST; of equals the newest. What followed there is guessed;
-past the end of the history it goes on as it repeated until there.
+tokens occurred before, up to LOOKUP_SUFFIX; of equals the newest. What followed there is guessed; past the end of the
+history it goes on as it repeated until there. A place that has only the last token alike gives one guess, no more.
 
 Ref: Saxena 2023, Prompt Lookup Decoding.
 """
-from spec.protocol import LOOKUP_HISTORY, LOOKUP_LEAST, LOOKUP_STEPS, LOOKUP_SUFFIX
+from spec.protocol import LOOKUP_HISTORY, LOOKUP_STEPS, LOOKUP_SUFFIX
 
 HEADS = 256
 
@@ -50,10 +50,8 @@ class Lookup:
                       or at - n not in self.tokens), LOOKUP_SUFFIX)
             if n > length:
                 best, length = at, n
-        if length < LOOKUP_LEAST:
-            return []
         guesses: list[int] = []
-        for i in range(limit):
+        for i in range(min(limit, length) if length < 2 else limit):
             at = best + 1 + i
             guesses.append(self.tokens[at] if at < self.end else guesses[at - self.end])
         return guesses

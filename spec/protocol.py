@@ -18,7 +18,6 @@ MAX_HISTORY = 256        #: positions the repetition penalty can look back
 MAX_SPECULATE = 7        #: tokens guessed in a pass; the core's columns less one are the limit in fact
 LOOKUP_HISTORY = 1024    #: latest tokens that a guess is looked up in, see spec/lookup.py
 LOOKUP_SUFFIX = 4        #: as many of the last tokens are compared at most
-LOOKUP_LEAST = 2         #: and so many must be equal
 LOOKUP_STEPS = 16        #: earlier places that are compared at most
 TOKEN_RING = 128         #: tokens of the last generation that RESEND can repeat
 MAX_LAYERS = 64          #: layers that the firmware's command program has room for

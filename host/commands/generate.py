@@ -82,6 +82,9 @@ def report(writing: Writing, progress: Progress) -> None:
     """The statistics line, and what the user should know beside it."""
     statistics = writing.statistics
     progress.note(statistics.line())
+    if writing.options.sampling.speculate and not statistics.guessed:
+        progress.note("no token was guessed: " + ("nothing was said twice, or the device has one column only" if statistics.passes
+                                                  else "there is no device, whose columns could verify it"))
     if statistics.errors:
         progress.note("the core reports " + ", ".join(saturations(statistics.errors))
                       + ": values left their range, the text may differ from the float model's")

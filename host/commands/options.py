@@ -90,6 +90,8 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--min-p", type=float, default=default.min_p, metavar="P", help="drop what is less likely than P times the likeliest; 0 is off (default)")
     group.add_argument("--repetition-penalty", type=float, default=default.repetition_penalty, metavar="F", help="1 is off (default)")
     group.add_argument("--repetition-window", type=int, default=default.repetition_window, metavar="N", help="recent positions that count for it (default %(default)s)")
+    group.add_argument("--speculate", type=int, default=default.speculate, metavar="N", help="greedy only: guess up to N tokens from what was said before "
+                       "and verify them in one pass, as far as the core has columns; 0 is off (default)")
     group.add_argument("-s", "--seed", type=int, help="of the random numbers (default: a new one each time)")
 
 
@@ -97,7 +99,7 @@ def sampling(args: argparse.Namespace) -> dict:
     """Keywords of :class:`Sampling`, checked now rather than after an upload."""
     seed = args.seed if args.seed is not None else secrets.randbelow(1 << 32) or 1
     keywords = {"temperature": args.temperature, "top_p": args.top_p, "top_k": args.top_k, "min_p": args.min_p,
-                "repetition_penalty": args.repetition_penalty, "repetition_window": args.repetition_window, "seed": seed}
+                "repetition_penalty": args.repetition_penalty, "repetition_window": args.repetition_window, "seed": seed, "speculate": args.speculate}
     Sampling(**keywords).fixed()
     return keywords
 

@@ -50,6 +50,7 @@ def lines(info, stats) -> list[str]:
         *table,
         f"prompt tokens {stats.prompt_tokens:,}, generated {stats.tokens:,}, sampled {stats.draws:,} "
         f"(mean probability outside the candidates {dropped:.2e})",
+        f"passes over the weights for them {stats.passes:,}, guessed for these {stats.guessed:,}",
         f"K/V beats stored {stats.stores:,}, interrupts {stats.interrupts:,}, frames damaged {stats.link_damaged:,}, tokens sent again {stats.resent:,}",
         "errors: " + (", ".join(saturations(stats.errors)) or "none"),
     ]

@@ -162,7 +162,7 @@ class FakeDevice:
 
     def _end(self, reason: Reason):
         self.running = False
-        self.done = protocol.Done(reason, len(self.tokens), self.first - 1 + len(self.tokens), 1, 0xffff_0000, 0)
+        self.done = protocol.Done(reason, len(self.tokens), self.first - 1 + len(self.tokens), 1, 0xffff_0000, 0, 0, 2, 5)
         self._send(Frame(Opcode.DONE, self.sequence, self.done.pack()))
 
     def on_abort(self, frame):

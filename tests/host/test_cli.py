@@ -107,6 +107,7 @@ def test_prompt_longer_than_the_context(files, holding):
 
 def test_option_out_of_range(files):
     assert "--temperature is from 0 to 100" in refusal("generate", "--golden", "--model", files / "tiny.llm", "--temperature", "-1")
+    assert "--speculate verifies guesses" in refusal("generate", "--golden", "--model", files / "tiny.llm", "--speculate", "3")
     assert "--steps is at least 1" in refusal("generate", "--golden", "--model", files / "tiny.llm", "--steps", "0")
 
 

@@ -187,11 +187,25 @@ def test_sampling_options_travel_in_fixed_point():
     request = fake.generate
     assert (request.temperature, request.top_p, request.top_k) == (52429, 62259, 40)
     assert (request.min_p, request.repetition_penalty, request.repetition_window) == (3277, 72090, 32)
-    assert request.seed == 1 << 40
+    assert request.seed == 1 << 40 and request.speculate == 0
+
+
+def test_speculation_travels_and_comes_back():
+    with FakeDevice() as fake, Device.open(fake.url) as device:
+        generation = device.generate([1], Options(max_new=3, sampling=Sampling(0, speculate=3)))
+        tokens(generation)
+    assert fake.generate.speculate == 3
+    assert (generation.outcome.passes, generation.outcome.guessed) == (2, 5)
+
+
+@pytest.mark.parametrize("options", [{"temperature": 0.5}, {"temperature": 0, "repetition_penalty": 1.1}])
+def test_speculation_is_greedy_only(options):
+    with pytest.raises(HostError, match="add --temperature 0"):
+        Sampling(**options, speculate=1).fixed()
 
 
 @pytest.mark.parametrize("options", [{"temperature": -1}, {"top_p": 1.5}, {"min_p": -0.1}, {"seed": -1}, {"top_k": -2},
-                                     {"repetition_penalty": 0}, {"temperature": float("nan")}])
+                                     {"repetition_penalty": 0}, {"temperature": 0, "speculate": 8}, {"temperature": float("nan")}])
 def test_option_out_of_range_is_one_line(options):
     with pytest.raises(HostError, match="is from"):
         Sampling(**options).fixed()

@@ -40,3 +40,12 @@ def test_prompt_is_counted_from_the_start_of_the_generation():
     assert statistics.prompt_cycles == 100
     assert statistics.dropped == 0.25
     assert saturations(statistics.errors) == ["residual_saturated"]
+
+
+def test_speculation_is_told():
+    outcome = Outcome(Reason.LENGTH, 8, passes=3, guessed=4)
+    statistics = measure(events(0, 1000, 1000, 1000, 4000), prompt_tokens=5, wall_s=2.0, clock_hz=100_000_000,
+                         useful_beats=lambda position: 1200, outcome=outcome)
+    assert statistics.tokens_per_pass == pytest.approx(5 / 3) and statistics.cycles_per_token == 1000
+    assert statistics.line() == ("100,000.0 tokens/s at 100 MHz, 1,000 cycles/token, 120.0 % of the DRAM roofline of one pass a token, "
+                                 "1.67 tokens a pass, 2 of 4 guesses right (5 tokens in 2.0 s)")
