@@ -12,6 +12,7 @@ from pathlib import Path
 from bench import baseline, shapes
 from bench.prefill import measure_prefill
 from bench.session import session
+from bench.speculation import measure_speculation
 from host import connect
 from host.generation import Options, Sampling
 from host.statistics import WORD32, token_cycles
@@ -139,6 +140,8 @@ def measure(args):
               "random_weights": bool(args.shape), "temperature": args.temperature, "columns": args.columns, **per_token(run)}
     if args.prefill:
         result["prefill"] = measure_prefill(vsim, path, args.prefill)
+    if args.speculate:
+        result["speculation"] = measure_speculation(vsim, path, args.speculate)
     if args.baseline:
         against_software(result, path, args.baseline)
     return result
@@ -168,7 +171,7 @@ def command(args):
     """The command as it can be typed again."""
     options = [("model", args.model and Path(args.model).name), ("shape", args.shape), ("format", args.format),
                ("group", args.group), ("layers", args.layers), ("seq-len", args.seq_len),
-               ("positions", ":".join(map(str, args.positions))), ("columns", args.columns), ("prefill", args.prefill),
+               ("positions", ":".join(map(str, args.positions))), ("columns", args.columns), ("prefill", args.prefill), ("speculate", args.speculate),
                ("temperature", args.temperature), ("baseline", args.baseline)]
     return "python -m bench.cycles " + " ".join(f"--{name} {value}" for name, value in options if value)
 
@@ -191,6 +194,17 @@ def report(result):
         p = result["prefill"]
         print(f"  prefill of {p['tokens']} tokens: {p['cycles_per_token']:,.0f} cycles/token, {p['one_by_one_cycles_per_token']:,.0f} "
               f"one by one: {p['speedup']:.2f} times faster, {'identical' if p['identical'] else 'NOT IDENTICAL'}")
+        for phase, counters in p["breakdown"].items():
+            if counters["cycles"]:
+                alone = p["one_by_one_breakdown"][phase]["cycles"]
+                print(f"    {phase:11} " + "  ".join(f"{name} {value:8,.0f}" for name, value in counters.items())
+                      + f"  one by one {alone:8,.0f}")
+    for kind in ("repeating", "stories", "random"):
+        if kind in result.get("speculation", {}):
+            s = result["speculation"][kind]
+            print(f"  speculation on {kind} text: {s['tokens_per_pass']:.2f} tokens a pass, {s['right']} of {s['guessed']} guesses right, "
+                  f"{s['cycles_per_token']:,.0f} cycles/token, {s['cycles_per_token_off']:,.0f} without: {s['speedup']:.2f} times "
+                  f"faster, {'identical' if s['identical'] else 'NOT IDENTICAL'}")
     if "baseline" in result:
         software = result["baseline"]
         print(f"  the same in C by the CPU: {software['cycles_per_token']:,.0f} cycles/token (positions 0 to "
@@ -211,6 +225,7 @@ def parse(arguments=None):
     parser.add_argument("--positions", type=positions, default=(0, 64), help="A:B")
     parser.add_argument("--columns", type=int, choices=(1, 2, 4), default=sim.COLUMNS)
     parser.add_argument("--prefill", type=int, metavar="N", help="also measure a prompt of N tokens")
+    parser.add_argument("--speculate", type=int, default=0, metavar="N", help="also decode texts with up to N guesses a pass, and without")
     parser.add_argument("--temperature", type=float, default=0.0, help=f"sample, with top-p {TOP_P}; 0, the default, is greedy")
     parser.add_argument("--baseline", type=int, default=0, metavar="N",
                         help="also decode N positions in C on the CPU: seconds of wall time for each")
@@ -227,7 +242,14 @@ def main():
     report(result)
     if args.json:
         args.json.write_text(json.dumps(result, indent=1) + "\n")
-    return 0 if result.get("prefill", {}).get("identical", True) and not result["dram_violations"] else 1
+    return 0 if sound(result) else 1
+
+
+def sound(result):
+    """Everything that was compared is identical, and no DRAM timing was violated."""
+    parts = [result, result.get("prefill", {}), result.get("speculation", {})]
+    parts += [part for part in parts[-1].values() if isinstance(part, dict)]
+    return all(part.get("identical", True) and not part.get("dram_violations") for part in parts)
 
 
 if __name__ == "__main__":

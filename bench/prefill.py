@@ -5,6 +5,7 @@ from bench.session import session
 from host.generation import Options, Sampling
 from host.statistics import WORD32
 from spec.image import row_layout
+from spec.registers import Counter, Phase
 
 GREEDY = Sampling(temperature=0)
 BOS = 1
@@ -17,20 +18,40 @@ def span(device, ids, position, max_new):
     return (generation.outcome.end_cycles - generation.outcome.start_cycles) % WORD32, tokens
 
 
+def executing(stats):
+    """Cycles in which the core executed a command."""
+    return sum(stats.counters[phase*len(Counter) + Counter.CYCLES] for phase in Phase)
+
+
+def phases(stats, count):
+    """Phase counters per prompt token."""
+    return {phase.name: {counter.name.lower(): stats.counters[phase*len(Counter) + counter]/count for counter in Counter}
+            for phase in Phase}
+
+
 def measure_prefill(vsim, path, count):
     """Cycles of ``count`` random prompt tokens in one request, and in ``count`` requests of one each; no classifier.
 
-    ``identical``: the token that follows, and every K/V row, are the same after both.
+    Of the request all cycles count; of the single ones only those in which the core was executing, so that what a request
+    itself costs makes nothing look faster. ``identical``: the token that follows, and every K/V row, are the same after both.
     """
-    with session(vsim, path, path) as (_, device):
+    with session(vsim, path, path) as (simulator, device):
         rng = np.random.default_rng(3)
         ids = [BOS, *map(int, rng.integers(3, device.config.vocab_size, count - 1))]
-        single = sum(span(device, [token], position, 0)[0] for position, token in enumerate(ids))
+        device.device.reset()
+        requests = sum(span(device, [token], position, 0)[0] for position, token in enumerate(ids))
+        single = device.device.stats()
         after_single = [span(device, [BOS], count, 1)[1], rows(device, path, count)]
+        device.device.reset()
         together, _ = span(device, ids, 0, 0)
+        shared = device.device.stats()
         after_together = [span(device, [BOS], count, 1)[1], rows(device, path, count)]
-    return {"tokens": count, "cycles": together, "cycles_per_token": together/count, "one_by_one_cycles_per_token": single/count,
-            "speedup": single/together, "identical": after_single == after_together}
+        violations = sum(simulator.violations().values())
+    one_by_one = executing(single)
+    return {"tokens": count, "cycles": together, "cycles_per_token": together/count, "one_by_one_cycles_per_token": one_by_one/count,
+            "one_by_one_requests_cycles_per_token": requests/count, "speedup": one_by_one/together,
+            "identical": after_single == after_together, "dram_violations": violations,
+            "breakdown": phases(shared, count), "one_by_one_breakdown": phases(single, count)}
 
 
 def rows(device, path, count):

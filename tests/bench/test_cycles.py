@@ -49,7 +49,8 @@ def test_bad_arguments_are_refused(arguments, capsys):
 
 
 def test_command_can_be_typed_again():
-    arguments = ["--shape", "stories15M", "--format", "q4", "--positions", "3:9", "--columns", "1", "--prefill", "64"]
+    arguments = ["--shape", "stories15M", "--format", "q4", "--positions", "3:9", "--columns", "1", "--prefill", "64",
+                 "--speculate", "3"]
     again = cycles.command(cycles.parse(arguments)).split()[3:]
     assert vars(cycles.parse(again)) == vars(cycles.parse(arguments))
 
