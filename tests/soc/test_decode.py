@@ -60,6 +60,26 @@ def test_q4_greedy_and_sampled(vsim, tmp_path):
     compare(vsim, tmp_path, "q4", [(200, GREEDY), (60, Sampling(temperature=1.0, seed=11))])
 
 
+def test_speculation_is_identical(vsim, tmp_path):
+    """A prompt that repeats: guesses come true and fail; tokens are golden's, and so are those of the turn that follows."""
+    golden = connect(golden=True, **model_arguments("q8"))
+    image = tmp_path/"model.llm"
+    image.write_bytes(golden.model.data)
+    ids = golden.tokenizer.encode("The cat sat on the mat. The dog sat on the mat. "*3)
+    more = golden.tokenizer.encode("The cat sat on the mat.")[1:]
+    speculating = Sampling(temperature=0, speculate=3)      # of which two columns have room for one
+    with Simulator(vsim, dram_image=image) as simulator, connect(port=simulator.url, wait_s=30, model=image) as device:
+        cached = 0
+        for part, count in ((ids, 60), (more, 30)):
+            expected = [event.token for event in golden.generate(part, Options(cached, count, GREEDY))]
+            generation = device.generate(part, Options(cached, count, speculating))
+            assert [event.token for event in generation] == expected
+            outcome = generation.outcome
+            assert len(expected) - outcome.passes > 5 and outcome.guessed > len(expected) - outcome.passes
+            cached, more[:0] = outcome.position, expected[-1:]
+        assert not simulator.violations()
+
+
 def test_uploaded_over_the_uart(vsim, tmp_path):
     compare(vsim, tmp_path, "q4", [(40, GREEDY)], upload=True)
 
