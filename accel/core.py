@@ -41,10 +41,14 @@ class Core(wiring.Component):
         Positions that share one pass over the weights.
     max_dim, max_hidden_dim, max_kv_dim, max_heads : int
         Largest shapes; a model may have any within them.
+    multiplier_bits : int
+        What the wider operand of the device's multipliers may have, 25 or 18. Changes no result.
     """
-    def __init__(self, *, columns=1, max_dim=2048, max_hidden_dim=5632, max_kv_dim=1024, max_heads=64, addr_width=24):
+    def __init__(self, *, columns=1, max_dim=2048, max_hidden_dim=5632, max_kv_dim=1024, max_heads=64, addr_width=24,
+                 multiplier_bits=25):
         self.columns, self.max_dim, self.max_hidden_dim = columns, max_dim, max_hidden_dim
         self.max_kv_dim, self.max_heads, self.addr_width = max_kv_dim, max_heads, addr_width
+        self.multiplier_bits = multiplier_bits
         super().__init__({
             "read0": Out(NativeRead(addr_width, 128)), "read1": Out(NativeRead(addr_width, 128)),
             "embed": Out(NativeRead(addr_width, 128)), "write": Out(NativeWrite(addr_width, 128)),
@@ -60,7 +64,8 @@ class Core(wiring.Component):
         reader = SegmentReader(addr_width=aw)
         sequencer = Sequencer(columns=C, addr_width=aw)
         embed = EmbedFetch(addr_width=aw, max_words=self.max_dim // WORD)
-        matvec = MatVec(columns=C, max_groups=max(self.max_dim, self.max_hidden_dim) // 32)
+        matvec = MatVec(columns=C, max_groups=max(self.max_dim, self.max_hidden_dim) // 32,
+                        multiplier_bits=self.multiplier_bits)
         activations = Activations(columns=C, max_dim=self.max_dim, max_hidden_dim=self.max_hidden_dim)
         scale, rope = RowScale(columns=C), Rope(columns=C)
         residual, swiglu = Residual(columns=C, max_dim=self.max_dim), SwiGlu(columns=C)

@@ -27,46 +27,83 @@ class Lanes(wiring.Component):
     sum of two, which a DSP slice adds up itself: |even rows'| < 2**20 there, so all but the sign of it stays below bit 20,
     and what reaches bit 20 is known from the parity of the odd rows' products. The upper tree adds ``(p >> 20)`` and one
     where the even rows' are negative, which is the odd rows'; the lower one adds p modulo 2**24, and what the odd rows
-    put there is taken off their sum, once.
+    put there is taken off their sum, once. Where multipliers take 18 bits, two of them have the rows apart.
+
+    Parameters
+    ----------
+    multiplier_bits : int
+        What the wider operand of a device's multiplier may have: 25 (Xilinx 7 series) or 18 (Lattice ECP5).
     """
     latency = 6
 
-    def __init__(self):
+    def __init__(self, *, multiplier_bits=25):
+        if multiplier_bits not in (18, 25):
+            raise ValueError(f"Multipliers take 18 or 25 bits, not {multiplier_bits}")
+        self.multiplier_bits = multiplier_bits
         super().__init__({"beat": In(128), "q4": In(1), "zeros": In(data.ArrayLayout(4, 2)), "activations": In(256),
                           "low": Out(signed(28)), "high": Out(signed(24))})
 
     def elaborate(self, platform):
         m = Module()
-        # 1, 2: codes minus zero points, an addition that fits in front of a DSP slice's multiplier; 3: product
-        minus = Signal(signed(25), reset_less=True)
-        m.d.sync += minus.eq(Mux(self.q4, -Cat(self.zeros[0], Const(0, SPLIT - 4), self.zeros[1]), 0))
-        products, parities = [], []
-        for i in range(LANES):
-            byte = self.beat[8 * i:8 * i + 8]
-            codes, operand = (Signal(signed(25), name=f"{name}{i}", reset_less=True) for name in ("codes", "operand"))
-            x, x1 = (Signal(signed(16), name=f"{name}{i}", reset_less=True) for name in ("x", "x1"))
-            product = Signal(signed(41), name=f"product{i}", reset_less=True)
-            pair = Cat(byte[:4], Const(0, SPLIT - 4), byte[4:], Const(0, 1)).as_signed()
+        low, high, carries = (self._packed if self.multiplier_bits == 25 else self._apart)(m)
+        # 4: sums of two; 5: of eight; 6: of all
+        low = self._tree(m, low, [], "low")
+        if carries:
+            high = self._tree(m, [high[0] + carries[0], *high[1:]], carries[1:], "high")
+            taken = Cat(low[:SPLIT], low[SPLIT:SPLIT + 4] - high[:4])[:SPLIT + 4].as_signed()   # |low| <= 16 * 15 * 2**15 < 2**23
+            m.d.sync += self.low.eq(Mux(delay(m, self.q4, 5, "q4"), taken, low))
+        else:
+            high = self._tree(m, high, [], "high")
+            m.d.sync += self.low.eq(low)
+        m.d.sync += self.high.eq(high)
+        return m
+
+    def _products(self, m, codes, zeros, bits, name):
+        """Per lane: codes less the zero point, an addition that fits in front of a DSP slice's multiplier, by activations."""
+        products = []
+        minus = Signal(signed(bits), name=f"{name}minus", reset_less=True)
+        m.d.sync += minus.eq(zeros)
+        for i, code in enumerate(codes):
+            code1, operand = (Signal(signed(bits), name=f"{name}{part}{i}", reset_less=True) for part in ("codes", "operand"))
+            x, x1 = (Signal(signed(16), name=f"{part}{i}", reset_less=True) for part in ("x", "x1"))
+            product = Signal(signed(bits + 16), name=f"{name}product{i}", reset_less=True)
             m.d.sync += [
-                codes.eq(Mux(self.q4, pair, byte.as_signed())), x.eq(self.activations[16 * i:16 * i + 16]),
-                operand.eq(codes + minus), x1.eq(x),
+                code1.eq(code), x.eq(self.activations[16 * i:16 * i + 16]),
+                operand.eq(code1 + minus), x1.eq(x),
                 product.eq(operand * x1),
             ]
             products.append(product)
-            parities.append((byte[4] ^ self.zeros[1][0]) & self.activations[16 * i])
-        # 4: sums of two; 5: of eight; 6: of all
-        low, high, carries = [], [], []
+        return products
+
+    def _twos(self, m, products, name):
         for i in range(0, LANES, 2):
-            two = Signal(signed(42), name=f"two{i}", reset_less=True)
+            two = Signal(signed(len(products[i]) + 1), name=f"{name}two{i}", reset_less=True)
             m.d.sync += two.eq(products[i + 1] + products[i])
-            low.append(two[:SPLIT + 5].as_signed())
-            high.append(two[SPLIT:].as_signed())
-            carries.append(two[SPLIT] ^ delay(m, parities[i] ^ parities[i + 1], 4, f"parity{i}"))
-        low = self._tree(m, low, [], "low")
-        high = self._tree(m, [high[0] + carries[0], *high[1:]], carries[1:], "high")
-        taken = Cat(low[:SPLIT], low[SPLIT:SPLIT + 4] - high[:4])[:SPLIT + 4].as_signed()   # |low| <= 16 * 15 * 2**15 < 2**23
-        m.d.sync += [self.low.eq(Mux(delay(m, self.q4, 5, "q4"), taken, low)), self.high.eq(high)]
-        return m
+            yield two
+
+    def _packed(self, m):
+        """Sums of two of the low and of the high rows, and what to add to the latter."""
+        codes, parities = [], []
+        for i in range(LANES):
+            byte = self.beat[8 * i:8 * i + 8]
+            pair = Cat(byte[:4], Const(0, SPLIT - 4), byte[4:], Const(0, 1)).as_signed()
+            codes.append(Mux(self.q4, pair, byte.as_signed()))
+            parities.append((byte[4] ^ self.zeros[1][0]) & self.activations[16 * i])
+        zeros = Mux(self.q4, -Cat(self.zeros[0], Const(0, SPLIT - 4), self.zeros[1]), 0)
+        twos = list(self._twos(m, self._products(m, codes, zeros, 25, ""), ""))
+        carries = [two[SPLIT] ^ delay(m, parities[2 * i] ^ parities[2 * i + 1], 4, f"parity{i}") for i, two in enumerate(twos)]
+        return [two[:SPLIT + 5].as_signed() for two in twos], [two[SPLIT:].as_signed() for two in twos], carries
+
+    def _apart(self, m):
+        """Sums of two of the low and of the high rows, exact."""
+        lows, highs = [], []
+        for i in range(LANES):
+            byte = self.beat[8 * i:8 * i + 8]
+            lows.append(Mux(self.q4, byte[:4], byte.as_signed()))
+            highs.append(byte[4:])
+        low = self._products(m, lows, Mux(self.q4, -self.zeros[0], 0), 8, "low_")
+        high = self._products(m, highs, -self.zeros[1], 5, "high_")
+        return list(self._twos(m, low, "low_")), list(self._twos(m, high, "high_")), []
 
     def _tree(self, m, terms, carries, name):
         """Sum of eight signed terms and of as many carries as there are adders, a cycle later."""
@@ -94,6 +131,8 @@ class MatVec(wiring.Component):
         Vectors that share the pass.
     max_groups : int
         Scale groups of the longest row.
+    multiplier_bits : int
+        As of :class:`Lanes`.
 
     Members
     -------
@@ -115,8 +154,8 @@ class MatVec(wiring.Component):
     sums : Out(stream)
         For each row pair, for each active column from ``first`` on: even row, odd row.
     """
-    def __init__(self, *, columns, max_groups):
-        self.columns, self.max_groups = columns, max_groups
+    def __init__(self, *, columns, max_groups, multiplier_bits=25):
+        self.columns, self.max_groups, self.multiplier_bits = columns, max_groups, multiplier_bits
         super().__init__({
             "start": In(1), "ready": Out(1), "busy": Out(1), "abort": In(1),
             "q4": In(1), "group64": In(1), "words": In(12), "rows": In(18), "dest": In(3),
@@ -141,7 +180,9 @@ class MatVec(wiring.Component):
         reading, leaving = Signal(constants), Signal(constants)
         waiting, drained = Signal(), Signal(init=1)     # until the sums of the matrix before have left
         left = Signal(18)                   # rows not yet begun
-        groups, group = Signal(12), Signal(12)
+        last_group, group = Signal(12), Signal(12)
+        to_come = Signal(12)                # words of the row, this one included; its and ``left``'s comparisons are registers
+        one, two, final_pair, single = Signal(), Signal(), Signal(), Signal()
         word, pair, odd = Signal(12), Signal(2), Signal()
         bubble = Signal()
         room = Signal(range(PAIRS + 1), init=PAIRS)
@@ -154,8 +195,8 @@ class MatVec(wiring.Component):
             scale_write.addr.eq(group), scale_write.data.eq(self.beats.payload),
             scale_read.addr.eq(Mux(group64, word >> 2, word >> 1)),
             # Together, in q8 the columns take the two rows of a word, in q4 the two words of a chunk
-            wide.eq(gang & q4), full.eq(word != words - 1),
-            last_word.eq((word == words - 1) | (wide & (word == words - 2))),
+            wide.eq(gang & q4), full.eq(~one),
+            last_word.eq(one | (wide & two)),
             chunk_last.eq(word[0] | last_word | wide),
             self.address.eq(word), self.odd_word.eq(wide),
         ]
@@ -167,8 +208,9 @@ class MatVec(wiring.Component):
                         q4.eq(self.q4), group64.eq(self.group64), words.eq(self.words), left.eq(self.rows),
                         reading.dest.eq(self.dest), reading.first.eq(self.first), reading.count.eq(self.count),
                         reading.shifts.eq(self.shifts), waiting.eq(1),
-                        groups.eq(Mux(self.group64, (self.words + 3) >> 2, (self.words + 1) >> 1)),
-                        group.eq(0), word.eq(0), pair.eq(0), odd.eq(0), bubble.eq(0),
+                        last_group.eq(Mux(self.group64, (self.words - 1)[:12] >> 2, (self.words - 1)[:12] >> 1)),
+                        group.eq(0), word.eq(0), to_come.eq(self.words), one.eq(self.words == 1),
+                        two.eq(self.words == 2), final_pair.eq(self.rows <= 2), single.eq(self.rows == 1), pair.eq(0), odd.eq(0), bubble.eq(0),
                         gang.eq(self.gang if C > 1 else 0),
                     ]
                     m.next = "SCALES"
@@ -176,7 +218,7 @@ class MatVec(wiring.Component):
                 m.d.comb += [self.beats.ready.eq(1), scale_write.en.eq(self.beats.valid), self.starved.eq(~self.beats.valid)]
                 with m.If(self.beats.valid):
                     m.d.sync += group.eq(group + 1)
-                    with m.If(group == groups - 1):
+                    with m.If(group == last_group):
                         m.d.sync += group.eq(0)
                         m.next = "DATA"
             with m.State("DATA"):
@@ -197,11 +239,14 @@ class MatVec(wiring.Component):
                     with m.If(~q4 & ~odd & ~gang):
                         m.d.sync += odd.eq(1)
                     with m.Else():
-                        m.d.sync += [odd.eq(0), word.eq(word + Mux(wide, 2, 1))]
+                        m.d.sync += [odd.eq(0), word.eq(word + Mux(wide, 2, 1)),
+                                     to_come.eq(to_come - Mux(wide, 2, 1)), one.eq(Mux(wide, to_come == 3, two)),
+                                     two.eq(to_come == Mux(wide, 4, 3))]
                         with m.If(last_word):
                             m.d.comb += pair_done.eq(1)
-                            m.d.sync += [word.eq(0), pair.eq(pair + 1), left.eq(left - 2)]
-                            with m.If(left <= 2):
+                            m.d.sync += [word.eq(0), to_come.eq(words), one.eq(words == 1), two.eq(words == 2),
+                                         pair.eq(pair + 1), left.eq(left - 2), final_pair.eq(left <= 4), single.eq(left == 3)]
+                            with m.If(final_pair):
                                 m.next = "IDLE"
                             with m.Elif(pair == 3):
                                 m.next = "SCALES"
@@ -217,8 +262,8 @@ class MatVec(wiring.Component):
         now = Signal(tag)
         m.d.comb += [
             now.q4.eq(q4), now.odd.eq(odd), now.chunk_first.eq(~word[0]), now.chunk_last.eq(chunk_last),
-            now.row_first.eq(word[1:] == 0), now.row_last.eq(last_word), now.single.eq(left == 1),
-            now.gang.eq(gang), now.full.eq(full), now.last.eq(left <= 2),
+            now.row_first.eq(word[1:] == 0), now.row_last.eq(last_word), now.single.eq(single),
+            now.gang.eq(gang), now.full.eq(full), now.last.eq(final_pair),
         ]
         # 1: memories answer; 2: the pair's scale words chosen
         pair1 = delay(m, pair, 1, "pair")
@@ -264,7 +309,7 @@ class MatVec(wiring.Component):
         done_valid = valid_delay(valid_s & tag_s.row_last, 1, "done_valid")
         done_tag, done_odd = delay(m, tag_s, 1, "done_tag"), delay(m, odd_s, 1, "done_odd")
         results = []
-        every_lanes = [Lanes() for _ in range(C)]
+        every_lanes = [Lanes(multiplier_bits=self.multiplier_bits) for _ in range(C)]
         for c, lanes in enumerate(every_lanes):
             m.submodules[f"lanes{c}"] = lanes
             # In a gang column 0 adds up even rows and column 1 odd rows
@@ -317,22 +362,21 @@ class MatVec(wiring.Component):
         waits = data.StructLayout({"sums": data.ArrayLayout(signed(WIDE), C), "single": 1, "last": 1})
         m.submodules.pairs = pairs = memory.Memory(shape=waits, depth=2 * PAIRS, init=[])
         pair_in, pair_out = pairs.write_port(), pairs.read_port(domain="comb")
-        write_pair, read_pair, complete = Signal(range(PAIRS)), Signal(range(PAIRS)), Signal(range(PAIRS + 1))
+        write_pair, read_pair = Signal(range(2 * PAIRS)), Signal(range(2 * PAIRS))      # equal: empty
         completed, finished = Signal(), Signal()
         there = pair_out.data
         column, second = Signal(range(max(C, 2))), Signal()
         begun_out = Signal()                # a pair's columns are being sent; otherwise column is stale
         m.d.comb += [
-            pair_in.addr.eq(Cat(done_odd, write_pair)), pair_in.en.eq(done_valid), pair_in.data.single.eq(done_tag.single),
+            pair_in.addr.eq(Cat(done_odd, write_pair[:-1])), pair_in.en.eq(done_valid), pair_in.data.single.eq(done_tag.single),
             pair_in.data.last.eq(done_tag.last), *(pair_in.data.sums[c].eq(results[c]) for c in range(C)),
-            completed.eq(done_valid & (done_odd | done_tag.gang)), pair_out.addr.eq(Cat(second & ~leaving.gang, read_pair)),
+            completed.eq(done_valid & (done_odd | done_tag.gang)), pair_out.addr.eq(Cat(second & ~leaving.gang, read_pair[:-1])),
         ]
-        m.d.sync += [write_pair.eq(write_pair + completed), read_pair.eq(read_pair + finished),
-                     complete.eq(complete + completed - finished)]
+        m.d.sync += [write_pair.eq(write_pair + completed), read_pair.eq(read_pair + finished)]
         out, row = self.sums.payload, Signal(17)
         at = Mux(begun_out, column, leaving.first)
         m.d.comb += [
-            self.sums.valid.eq((complete != 0) & ~drained), out.value.eq(there.sums[Mux(leaving.gang, second, at) if C > 1 else 0]),
+            self.sums.valid.eq((write_pair != read_pair) & ~drained), out.value.eq(there.sums[Mux(leaving.gang, second, at) if C > 1 else 0]),
             out.shift.eq(leaving.shifts[at]), out.row.eq(Cat(second, row)), out.dest.eq(leaving.dest),
             out.column.eq(at), out.odd.eq(second), out.last.eq(there.last & (second | there.single)),
         ]
@@ -345,13 +389,13 @@ class MatVec(wiring.Component):
                 with m.If(at == leaving.count - 1):
                     m.d.sync += begun_out.eq(0)
                     m.d.comb += finished.eq(1)
-        m.d.sync += [row.eq(row + finished), room.eq(room - begun + finished)]
+        m.d.sync += [row.eq(row + finished), room.eq(room - begun + delay(m, finished & ~self.abort, 1, "finished", valid=True))]
         with m.If(finished & there.last):
             m.d.sync += drained.eq(1)
         with m.If(waiting & drained):
             m.d.sync += [leaving.eq(reading), leaving.gang.eq(gang), row.eq(0), waiting.eq(0), drained.eq(0)]
         with m.If(self.abort):
-            m.d.sync += [second.eq(0), begun_out.eq(0), room.eq(PAIRS), complete.eq(0), write_pair.eq(0), read_pair.eq(0),
+            m.d.sync += [second.eq(0), begun_out.eq(0), room.eq(PAIRS), write_pair.eq(0), read_pair.eq(0),
                          waiting.eq(0), drained.eq(1)]
         m.d.comb += self.busy.eq(~fsm.ongoing("IDLE") | (room != PAIRS))
         return m

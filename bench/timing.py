@@ -96,7 +96,7 @@ def main(argv=None):
     parser.add_argument("--estimate", action="store_true", help="rank the paths before placement, write no result")
     parser.add_argument("--paths", type=int, default=None, help="how many paths (default: 10, 60 with --estimate)")
     args = parser.parse_args(argv)
-    path = synthesise(create_core(), OUT)
+    path = synthesise(create_core(multiplier_bits=18), OUT)
     netlist = Netlist(path, TOP)
     if args.estimate:
         rows = netlist.worst(netlist.estimate(), args.paths or 60)

@@ -8,6 +8,7 @@ PARAMETERS = {
     "max_kv_dim":     1024,
     "max_heads":      64,
     "addr_width":     24,      # beats of 16 bytes: 256 MiB
+    "multiplier_bits": 25,     # of the device's multipliers: 25 x 18; changes no result
 }
 
 

@@ -21,9 +21,8 @@ from litex.soc.cores.clock import ECP5PLL
 from litedram.modules import MT41K256M16, _SpeedgradeTimings
 from litedram.phy import ECP5DDRPHY
 
-from soc import board, open_tools
+from soc import board, configuration, open_tools
 from soc.base import Llama2SoC
-from soc.configuration import create_core
 from soc.spi_flash import SPIFlash
 
 SYS_CLK_FREQ = int(75e6)
@@ -131,6 +130,11 @@ def create_parser():
     parser.add_target_argument("--device", default="85F", choices=("85F",), help="ECP5 device; the 45F has too few multipliers.")
     parser.add_target_argument("--with-spi-flash", action="store_true", help="The SPI flash as a peripheral of the CPU.")
     return parser
+
+
+def create_core():
+    """The one configuration on multipliers of 18 x 18 bits."""
+    return configuration.create_core(multiplier_bits=18)
 
 
 def main():

@@ -18,8 +18,8 @@ def beats(data):
 class Bench(wiring.Component):
     """The engine with its activations in a memory that answers one cycle later."""
 
-    def __init__(self, columns, vectors):
-        self.dut = MatVec(columns=columns, max_groups=64)
+    def __init__(self, columns, vectors, multiplier_bits=25):
+        self.dut = MatVec(columns=columns, max_groups=64, multiplier_bits=multiplier_bits)
         self.vectors = vectors
         super().__init__({})
 
@@ -51,9 +51,9 @@ CASES = [("q8", 64, 1, 8, 64), ("q4", 32, 1, 8, 64), ("q8", 32, 2, 13, 172), ("q
          ("q8", 64, 4, 9, 16), ("q4", 32, 1, 40, 16), ("q8", 64, 1, 40, 16), ("q4", 32, 4, 3, 48)]
 
 
-@pytest.mark.parametrize("source_stall, sink_stall", [(0.0, 0.0), (0.6, 0.0), (0.0, 0.95)])
+@pytest.mark.parametrize("source_stall, sink_stall, multiplier_bits", [(0.0, 0.0, 18), (0.6, 0.0, 25), (0.0, 0.95, 25)])
 @pytest.mark.parametrize("format, group, columns, rows, length", CASES)
-def test_equals_golden(format, group, columns, rows, length, source_stall, sink_stall):
+def test_equals_golden(format, group, columns, rows, length, source_stall, sink_stall, multiplier_bits):
     rng = np.random.default_rng(rows)
     q = packing.quantise(rng.normal(size=(rows, length)) * np.exp(rng.normal(size=(rows, 1))), format=format, group=group)
     if format == "q8":
@@ -62,7 +62,7 @@ def test_equals_golden(format, group, columns, rows, length, source_stall, sink_
                for _ in range(columns)]
     vectors[0].mantissas[:length] = np.where(rng.random(length) < .5, -32768, 32767)
     expected = [golden.Matrix(q).sums(v) for v in vectors]
-    bench = Bench(columns, vectors)
+    bench = Bench(columns, vectors, multiplier_bits)
     dut = bench.dut
 
     async def command(ctx):
@@ -119,9 +119,9 @@ GANGS = [("q8", 64, 2, 8, 64), ("q4", 32, 2, 8, 64), ("q8", 32, 4, 13, 172), ("q
          ("q8", 64, 2, 9, 16), ("q4", 32, 2, 40, 16), ("q4", 32, 2, 3, 48), ("q8", 64, 2, 1, 48)]
 
 
-@pytest.mark.parametrize("source_stall, sink_stall", [(0.0, 0.0), (0.6, 0.0), (0.0, 0.95)])
+@pytest.mark.parametrize("source_stall, sink_stall, multiplier_bits", [(0.0, 0.0, 25), (0.6, 0.0, 18), (0.0, 0.95, 25)])
 @pytest.mark.parametrize("format, group, columns, rows, length", GANGS)
-def test_a_gang_of_two_equals_golden(format, group, columns, rows, length, source_stall, sink_stall):
+def test_a_gang_of_two_equals_golden(format, group, columns, rows, length, source_stall, sink_stall, multiplier_bits):
     rng = np.random.default_rng(rows)
     q = packing.quantise(rng.normal(size=(rows, length)) * np.exp(rng.normal(size=(rows, 1))), format=format, group=group)
     if format == "q8":
@@ -130,7 +130,7 @@ def test_a_gang_of_two_equals_golden(format, group, columns, rows, length, sourc
     vector.mantissas[:length] = np.where(rng.random(length) < .5, -32768, 32767)
     expected = [int(v) for v in golden.Matrix(q).sums(vector)]
     other = golden.quantise_vector(rng.integers(-1 << 40, 1 << 40, length), 0)
-    bench = Bench(columns, [vector, vector] + [other] * (columns - 2))
+    bench = Bench(columns, [vector, vector] + [other] * (columns - 2), multiplier_bits)
     dut = bench.dut
     values = beats(packing.pack(q)) * 2
 

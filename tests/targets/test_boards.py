@@ -20,7 +20,9 @@ TARGETS = {    # name of the target: options, build name, constraints; compiling
     "ecpix5": (["--no-compile-software"], "lambdaconcept_ecpix5", "lpf"),
 }
 #: What a target's core has otherwise than soc.configuration, and why.
-DEVIATIONS = {}    # (target, parameter): (value, reason)
+DEVIATIONS = {    # (target, parameter): (value, reason)
+    ("ecpix5", "multiplier_bits"): (18, "an ECP5 multiplies 18 by 18 bits"),
+}
 
 
 def python_target(name, *options, env=None):
