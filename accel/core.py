@@ -105,6 +105,7 @@ class Core(wiring.Component):
         ]
 
         # Commands and beats ----------------------------------------------------------------------------------
+        wiring.connect(m, window.ahead, sequencer.ahead)
         wiring.connect(m, window.commands, sequencer.commands)
         wiring.connect(m, sequencer.segments, reader.segments)
         beats = reader.beats

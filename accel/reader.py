@@ -10,7 +10,7 @@ from amaranth.lib.wiring import In, Out
 from accel.ports import NativeRead
 from accel.stage import Stage
 
-SEGMENTS = 64       #: as many as commands can be queued
+SEGMENTS = 32       #: queued; several hundred beats, more than the buffer holds
 
 
 class SegmentReader(wiring.Component):

@@ -1,19 +1,11 @@
 """Runs the command queue: hands segments to the reader at once, executes commands in order, fences, counts phases."""
-from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, signed
-from amaranth.lib import data, fifo, stream, wiring
+from amaranth.hdl import Const, Module, Mux, Signal, signed
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from accel.stage import Stage
+from accel.command_queue import AHEAD, command_layout
 from spec.numerics import HIDDEN_FRACTION, OUTPUT_FRACTION, RESIDUAL_FRACTION, ROW_FRACTION
-from spec.registers import COMMAND, Dest, Opcode
-
-EXECUTE_DEPTH = 32  #: commands whose segments are being read ahead
-
-
-def command_layout():
-    """The 128-bit command of spec.registers.COMMAND."""
-    return data.FlexibleLayout(128, {
-        b.name: data.Field(signed(b.size) if b.signed else b.size, 32 * b.word + b.low) for b in COMMAND})
+from spec.registers import Dest, Opcode
 
 
 class Sequencer(wiring.Component):
@@ -21,8 +13,8 @@ class Sequencer(wiring.Component):
 
     Members
     -------
-    commands : In(stream)
-        From the queue.
+    ahead, commands : In(stream)
+        From the queue, see :class:`accel.command_queue.CommandQueue`.
     segments : Out(stream)
         To the reader, in order, ahead of execution.
     idle : In
@@ -36,7 +28,7 @@ class Sequencer(wiring.Component):
         self.columns, self.addr_width = columns, addr_width
         segment = data.StructLayout({"base": addr_width, "beats": 28, "kv": 1, "stores": 8})
         super().__init__({
-            "commands": In(stream.Signature(128)), "segments": Out(stream.Signature(segment)),
+            "ahead": In(stream.Signature(AHEAD)), "commands": In(stream.Signature(128)), "segments": Out(stream.Signature(segment)),
             "idle": In(1), "busy": Out(1), "bad_command": Out(1), "shift_clamped": Out(1),
             "command": Out(command_layout()), "route": Out(4), "columns_active": Out(range(columns + 1)), "gang": Out(1), "both": Out(1),
             "beat_valid": In(1), "beat_ready": In(1),
@@ -53,28 +45,20 @@ class Sequencer(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         C = self.columns
-        m.submodules.arriving = arrival = Stage(128)     # the command queue is block RAM: slow to answer
-        wiring.connect(m, wiring.flipped(self.commands), arrival.input)
-        commands = arrival.output
-        m.submodules.queue = queue = fifo.SyncFIFOBuffered(width=128, depth=EXECUTE_DEPTH)
 
-        # Split: the segment goes to the reader, the command to the execution queue --------------------------
-        arriving = Signal(command_layout())
-        has_segment, sent = Signal(), Signal()
+        # Ahead of its turn a command hands its segment to the reader --------------------------------------
+        ahead, segment = self.ahead, self.segments.payload
+        opcode = ahead.payload.opcode
+        has_segment = Signal()
         stores_pushed = Signal(8)
-        segment = self.segments.payload
         m.d.comb += [
-            arriving.eq(commands.payload),
-            has_segment.eq((arriving.beats != 0) & ((arriving.opcode == Opcode.GAIN) | (arriving.opcode == Opcode.MATVEC)
-                           | (arriving.opcode == Opcode.ATTEND) | (arriving.opcode == Opcode.CRC))),
-            segment.base.eq(arriving.base), segment.beats.eq(arriving.beats), segment.kv.eq(arriving.kv),
+            has_segment.eq((ahead.payload.beats != 0) & ((opcode == Opcode.GAIN) | (opcode == Opcode.MATVEC)
+                           | (opcode == Opcode.ATTEND) | (opcode == Opcode.CRC))),
+            segment.base.eq(ahead.payload.base), segment.beats.eq(ahead.payload.beats), segment.kv.eq(ahead.payload.kv),
             segment.stores.eq(stores_pushed),
-            self.segments.valid.eq(commands.valid & has_segment & ~sent),
-            commands.ready.eq(queue.w_rdy & (~has_segment | sent | self.segments.ready)),
-            queue.w_en.eq(commands.valid & commands.ready), queue.w_data.eq(commands.payload),
+            self.segments.valid.eq(ahead.valid & has_segment), ahead.ready.eq(~has_segment | self.segments.ready),
         ]
-        m.d.sync += sent.eq((sent | (self.segments.valid & self.segments.ready)) & ~commands.ready)
-        with m.If(queue.w_en & (arriving.opcode == Opcode.STORE)):
+        with m.If(ahead.valid & (opcode == Opcode.STORE)):
             m.d.sync += stores_pushed.eq(stores_pushed + 1)
         with m.If(self.stored):
             m.d.sync += self.stores_done.eq(self.stores_done + 1)
@@ -107,9 +91,9 @@ class Sequencer(wiring.Component):
         m.d.comb += [self.columns_active.eq(columns), columns.eq(command.columns + 1), self.gang.eq(command.columns == 0), self.route.eq(0)]
         with m.FSM() as fsm:
             with m.State("IDLE"):
-                m.d.comb += queue.r_en.eq(1)
-                m.d.sync += command.eq(queue.r_data)
-                with m.If(queue.r_rdy):
+                m.d.comb += self.commands.ready.eq(1)
+                m.d.sync += command.eq(self.commands.payload)
+                with m.If(self.commands.valid):
                     m.next = "FENCE"
             with m.State("FENCE"):
                 m.d.sync += [left.eq(command.beats), more.eq(command.beats != 0)]
@@ -181,6 +165,5 @@ class Sequencer(wiring.Component):
                     m.d.comb += self.local.eq(1)
                 with m.If(self.attend_done):
                     m.next = "IDLE"
-        m.d.comb += [self.executing.eq(~fsm.ongoing("IDLE")),
-                     self.busy.eq(self.executing | (queue.level != 0) | sent | arrival.busy)]
+        m.d.comb += [self.executing.eq(~fsm.ongoing("IDLE")), self.busy.eq(self.executing)]
         return m

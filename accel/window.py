@@ -1,9 +1,10 @@
 """The core's Wishbone window: commands in, model constants in, results, candidates and counters out."""
 from amaranth.hdl import Array, Cat, Const, Module, Mux, ResetInserter, Signal, signed
-from amaranth.lib import data, fifo, memory, stream, wiring
+from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from spec.registers import QUEUE_DEPTH, RESULT_DEPTH, Counter, Model, Phase, Result
+from accel.command_queue import AHEAD, CommandQueue
+from spec.registers import RESULT_DEPTH, Counter, Model, Phase, Result
 from spec.registers import Window as Region
 
 #: What one classifier pass yields, in the order of spec.registers.Result.
@@ -25,8 +26,8 @@ class Window(wiring.Component):
 
     Members
     -------
-    commands : Out(stream)
-        Commands in the order of their fourth word.
+    ahead, commands : Out(stream)
+        Commands in the order of their fourth word, see :class:`accel.command_queue.CommandQueue`.
     model__<name> : Out
         The words of spec.registers.Model.
     count_* : In
@@ -36,7 +37,8 @@ class Window(wiring.Component):
     def __init__(self):
         super().__init__({
             "bus": In(WishboneSignature()), "abort": In(1),
-            "commands": Out(stream.Signature(128)), "queue_free": Out(8), "queue_busy": Out(1), "queue_overflow": Out(1),
+            "ahead": Out(stream.Signature(AHEAD)), "commands": Out(stream.Signature(128)),
+            "queue_free": Out(8), "queue_busy": Out(1), "queue_overflow": Out(1),
             **{f"model__{word.name.lower()}": Out(32) for word in Model},
             "rope_index": In(6), "rope_frequency": Out(32),
             "results": In(stream.Signature(RESULT)), "result_valid": Out(1),
@@ -60,20 +62,14 @@ class Window(wiring.Component):
         m.d.comb += write.eq(last_step & bus.we)
 
         # Commands ----------------------------------------------------------------------------------------------
-        queue = fifo.SyncFIFOBuffered(width=128, depth=QUEUE_DEPTH)
+        queue = CommandQueue()
         m.submodules.queue = ResetInserter(self.abort)(queue)
-        words = [Signal(32, name=f"word{i}") for i in range(3)]
-        in_commands = address[4:] == Region.COMMAND >> 4
-        for i in range(3):
-            with m.If(write & in_commands & (address[2:4] == i)):
-                m.d.sync += words[i].eq(bus.dat_w)
-        push = write & in_commands & (address[2:4] == 3)
         m.d.comb += [
-            queue.w_data.eq(Cat(*words, bus.dat_w)), queue.w_en.eq(push), self.queue_overflow.eq(push & ~queue.w_rdy),
-            self.queue_busy.eq(queue.level != 0), self.queue_free.eq(Mux(queue.w_rdy, QUEUE_DEPTH - queue.level, 0)),
-            self.commands.valid.eq(queue.r_rdy & ~self.abort), self.commands.payload.eq(queue.r_data),
-            queue.r_en.eq(self.commands.ready),
+            queue.write.eq(write & (address[4:] == Region.COMMAND >> 4)), queue.word.eq(address[2:4]), queue.data.eq(bus.dat_w),
+            self.queue_overflow.eq(queue.overflow), self.queue_busy.eq(queue.busy), self.queue_free.eq(queue.free),
         ]
+        wiring.connect(m, wiring.flipped(self.commands), queue.commands)
+        wiring.connect(m, wiring.flipped(self.ahead), queue.ahead)
 
         # Constants of the model ----------------------------------------------------------------------------------
         for word in Model:

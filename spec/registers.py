@@ -178,7 +178,7 @@ COMMAND = (
     Bits("base",     2,  0, 28, "first beat of the segment or tensor"),
     Bits("beats",    3,  0, 28, "beats of the segment; EMBED: the position of column 0"),
 )
-QUEUE_DEPTH = 64    #: commands
+QUEUE_DEPTH = 96    #: commands
 RESULT_DEPTH = 8    #: results that wait for firmware
 MAX_CANDIDATES = 64
 

@@ -1,6 +1,7 @@
 """The Wishbone window: commands out in order, constants, frequencies, results, counters."""
 import random
 
+from accel.command_queue import AHEAD
 from accel.window import Window
 from spec.registers import QUEUE_DEPTH, RESULT_DEPTH, Counter, Model, Result
 from spec.registers import Window as Region
@@ -24,7 +25,7 @@ async def push(ctx, dut, n):
 
 
 def test_commands_in_order_and_overflow():
-    dut = Window()
+    dut, done = Window(), []
 
     async def drive(ctx):
         overflows = 0
@@ -40,6 +41,10 @@ def test_commands_in_order_and_overflow():
             await ctx.tick()
         ctx.set(dut.bus.cyc, 0)
         assert overflows == 1
+        for _ in range(20):
+            assert not ctx.get(dut.commands.valid)      # nothing is executed whose segment was not taken
+            await ctx.tick()
+        done.append(True)
         got = await receive(ctx, dut.commands, QUEUE_DEPTH, stall=0.5)
         assert got == [sum((100 * n + i) << 32 * i for i in range(4)) for n in range(QUEUE_DEPTH)]
         assert not ctx.get(dut.commands.valid)
@@ -49,7 +54,14 @@ def test_commands_in_order_and_overflow():
         ctx.set(dut.abort, 0)
         await ctx.tick()
         assert ctx.get(dut.queue_free) == QUEUE_DEPTH and not ctx.get(dut.commands.valid)
-    simulate(dut, drive)
+
+    async def ahead(ctx):
+        while not done:
+            await ctx.tick()
+        got = [AHEAD.from_bits(w) for w in await receive(ctx, dut.ahead, QUEUE_DEPTH, stall=0.3)]
+        assert [(a.opcode, a.kv, a.base, a.beats) for a in got] == [
+            (100 * n & 15, 0, 100 * n + 2, 100 * n + 3) for n in range(QUEUE_DEPTH)]
+    simulate(dut, drive, ahead)
 
 
 def test_constants_results_and_dump():
