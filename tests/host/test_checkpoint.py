@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 from host.checkpoint import CheckpointError, load
 from host.checkpoint.layout import LIMITS, shapes
+from host.checkpoint.lazy import RawFile
 from host.checkpoint.write import pack_v0, pack_v1, pack_v2, write_v0
 from host.errors import HostError
 from spec.reference import Reference
@@ -19,7 +20,8 @@ SHARED = Path(__file__).parents[2].parent / "shared"
 with_shared = pytest.mark.skipif(not (SHARED / "models").is_dir(), reason="../shared is missing")
 
 UNTIED = dataclasses.replace(SMALL, tied=False)
-PACKERS = {"v0": pack_v0, "v1": pack_v1, "v2": lambda config, tensors: pack_v2(config, tensors, 4)}
+PACKERS = {"v0": pack_v0, "v1": pack_v1, "v2": lambda config, tensors: pack_v2(config, tensors, 4),
+           "v2 straddling": lambda config, tensors: pack_v2(config, tensors, 8)}       # rows of w2 have 12 columns
 formats = pytest.mark.parametrize("pack", PACKERS.values(), ids=PACKERS.keys())
 fuzz = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -123,6 +125,34 @@ def test_rows_are_read_when_they_are_asked_for(read, pack):
         whole = np.asarray(tensor)
         for rows in (slice(0, 1), slice(3, 8), slice(5, 5), slice(len(whole) - 1, None)):
             np.testing.assert_array_equal(tensor[rows], whole[rows])
+
+
+@pytest.mark.parametrize("start", range(SMALL.dim))
+def test_slices_of_groups_that_straddle_rows(read, start):
+    """Wherever a slice begins and ends, within a group or between two: codes times scales of the flattened tensor."""
+    checkpoint = read(pack_v2(SMALL, random_tensors(SMALL), 8))
+    codes, scales, *_ = checkpoint.groups["layers.1.w2"]
+    expected = (codes.ravel() * np.repeat(scales, 8)).reshape(SMALL.dim, SMALL.hidden_dim)
+    for stop in range(start, SMALL.dim + 1):
+        np.testing.assert_array_equal(checkpoint.tensors["layers.1.w2"][start:stop], expected[start:stop])
+
+
+@formats
+def test_floats_stay_in_the_file(read, pack, monkeypatch):
+    """Loading reads no tensor, and a slice reads its own rows only: what is never asked for costs no memory."""
+    pieces, original = [], RawFile.read
+
+    def watched(self, offset, count):
+        pieces.append(count)
+        return original(self, offset, count)
+    monkeypatch.setattr(RawFile, "read", watched)
+    checkpoint = read(pack(SMALL, random_tensors(SMALL)))
+    assert not pieces
+    checkpoint.tensors["layers.0.ffn_norm"][3:5]
+    assert pieces == [2 * 4]
+    if checkpoint.groups is None:
+        checkpoint.tensors["layers.1.w2"][3:8]
+        assert pieces == [2 * 4, 5 * SMALL.hidden_dim * 4]
 
 
 @with_shared
