@@ -11,7 +11,7 @@ import numpy as np
 from spec.numerics import HEADROOM, ROW_FRACTION, floor_shift, round_shift, saturate
 from spec.tables import EXP2, reciprocals, weight
 
-MAX_SCORES = 1 << 17        #: scores held at once: 1 MiB an array
+MAX_SCORES = 1 << 16        #: scores held at once: 512 KiB an array
 MASKED = -(1 << 40)         #: a score's integer part that raises nothing
 
 
