@@ -9,7 +9,7 @@ STAMP    := $(VENV)/installed-$(HASH)
 MODEL    := models/stories.bin
 PACKAGES := $(shell sed 's/\#.*//' requirements-debian.txt)
 
-.PHONY: help setup sim demo test resources timing bitstream docs clean
+.PHONY: help setup sim demo test long-context resources timing bitstream docs clean
 
 help:
 	@head -1 Makefile | cut -c3-
@@ -51,6 +51,10 @@ test: setup
 	$(PYTHON) -m pytest -q -n 2 -m "not soc"
 	$(PYTHON) -m pytest -q -n 2 --dist loadfile -m soc
 	@echo "skipped tests, by reason:"; if [ -s build/skips.txt ]; then sed 's/^/  /' build/skips.txt; else echo "  none"; fi
+
+# Eight positions behind 16,392 others, on the simulated SoC, equal to golden; each K/V format: some minutes.
+long-context: sim
+	$(PYTHON) -m bench.long_context
 
 # FPGAs: none of these needs a board or a vendor's tool ---------------------------------------------
 

@@ -11,7 +11,7 @@ import numpy as np
 from host.checkpoint.layout import shapes
 from spec import image
 from spec.image import row_layout
-from spec.model import ModelConfig
+from spec.model import KvFormat, ModelConfig
 
 CACHE = Path(__file__).resolve().parent.parent/"build"/"bench"
 POOL  = 4_194_301    # numbers drawn; a prime, so that no rows repeat
@@ -38,16 +38,16 @@ class RandomTensors:
         return 1 + np.float32(0.1)*noise if len(shape) == 1 else noise*np.float32(shape[-1]**-0.5)
 
 
-def config_of(name, layers=None, seq_len=None):
-    """A shape, with fewer layers or another context if asked."""
+def config_of(name, layers=None, seq_len=None, kv=KvFormat.K16V16):
+    """A shape, with fewer layers, another context or another cache if asked."""
     config = SHAPES[name]
-    return replace(config, n_layers=layers or config.n_layers, seq_len=seq_len or config.seq_len)
+    return replace(config, n_layers=layers or config.n_layers, seq_len=seq_len or config.seq_len, kv=kv)
 
 
-def random_image(name, format, group=None, layers=None, seq_len=None):
+def random_image(name, format, group=None, layers=None, seq_len=None, kv=KvFormat.K16V16):
     """Path of the image of shape ``name``; what was made once is kept in ``build/bench``."""
-    config = config_of(name, layers, seq_len)
-    path   = CACHE/f"{name}-{format}-g{group or 0}-l{config.n_layers}-s{config.seq_len}.llm"
+    config = config_of(name, layers, seq_len, kv)
+    path   = CACHE/f"{name}-{format}-g{group or 0}-l{config.n_layers}-s{config.seq_len}-{kv.name.lower()}.llm"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".part")
