@@ -1,6 +1,7 @@
 """The command ``llama2-host``: parses, calls the library, prints. Errors are one line on stderr and a non-zero exit."""
 import argparse
 import os
+import signal
 import sys
 
 from host.errors import INTERRUPTED, HostError
@@ -21,6 +22,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command and return the exit status."""
     from host.commands import COMMANDS
     args = create_parser().parse_args(arguments)
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        # A script's background job starts like this; left so, neither Ctrl-C nor kill -INT would end an answer.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return COMMANDS[args.command].run(args) or 0
     except HostError as error:
