@@ -112,6 +112,44 @@ void board_baud_set(uint32_t rate)
 	baud = rate;
 }
 
+#ifdef CSR_SPIFLASH_SPI_CONTROL_ADDR
+uint32_t board_flash_offset(void)
+{
+	return FLASH_MODEL_OFFSET;
+}
+
+void board_flash_select(bool selected)
+{
+	spiflash_spi_cs_write(1u << CSR_SPIFLASH_SPI_CS_MODE_OFFSET | selected);
+}
+
+uint32_t board_flash_exchange(uint32_t out, unsigned bytes)
+{
+	spiflash_spi_mosi_write(out);
+	spiflash_spi_control_write(1u << CSR_SPIFLASH_SPI_CONTROL_START_OFFSET | 8 * bytes << CSR_SPIFLASH_SPI_CONTROL_LENGTH_OFFSET);
+	while (!(spiflash_spi_status_read() & 1u << CSR_SPIFLASH_SPI_STATUS_DONE_OFFSET))
+		;
+	return spiflash_spi_miso_read();
+}
+#else
+uint32_t board_flash_offset(void)
+{
+	return 0;
+}
+
+void board_flash_select(bool selected)
+{
+	(void)selected;
+}
+
+uint32_t board_flash_exchange(uint32_t out, unsigned bytes)
+{
+	(void)out;
+	(void)bytes;
+	return ~0u;
+}
+#endif
+
 uint8_t *board_dram(void)
 {
 	return (uint8_t *)MAIN_RAM_BASE;

@@ -26,6 +26,13 @@ uint32_t board_baud(void);
 uint32_t board_baud_maximum(void);
 void board_baud_set(uint32_t rate);
 
+/* First byte of the SPI flash that a model may have; what lies before is the bitstream's. 0: there is no flash. */
+uint32_t board_flash_offset(void);
+/* Begin a command to the flash, or end it. */
+void board_flash_select(bool selected);
+/* Send the upper bytes (1 to 4) of out, first the uppermost; returns as many that came meanwhile, in the lower ones. */
+uint32_t board_flash_exchange(uint32_t out, unsigned bytes);
+
 /* DRAM as the CPU sees it: cached. */
 uint8_t *board_dram(void);
 /* What the CPU wrote reaches DRAM before this returns. */

@@ -10,6 +10,7 @@
 #include "llama2.h"
 #include "rate.h"
 #include "report.h"
+#include "store.h"
 
 #ifndef FIRMWARE_BUILD
 #define FIRMWARE_BUILD "unknown"
@@ -23,6 +24,9 @@ static struct {
 	uint32_t crc;             /* upload: of the file */
 	uint32_t received;        /* upload: bytes in DRAM */
 } model;
+
+/* After reset: DRAM's image is checked; if it is none, the flash's is copied there and checked. */
+static enum { CHECK_DRAM, RESTORE, CHECK_RESTORED } boot;
 
 static const struct frame_header *request;
 
@@ -43,13 +47,28 @@ static void refuse(enum status status, enum subject subject, uint32_t value, uin
 	refuse_with(status, &error);
 }
 
-/* Check the image in DRAM, of which present bytes are there, and make it the model. */
-static void install(uint32_t present)
+/* Begin to check the image in DRAM, of which present bytes are there, and make it the model. */
+static void install_begin(uint32_t present)
 {
 	struct llama2_limits limits;
 
 	llama2_limits(&limits);
-	model.refused = image_install(&limits, present, &model.error);
+	model.refused = image_begin(&limits, present, &model.error);
+}
+
+/* It is refused already, or the core has checked the weights. */
+static bool install_ready(void)
+{
+	return model.refused != STATUS_OK || !llama2_busy();
+}
+
+static void install_end(void)
+{
+	struct llama2_limits limits;
+
+	llama2_limits(&limits);
+	if (model.refused == STATUS_OK)
+		model.refused = image_end(&model.error);
 	model.state = model.refused == STATUS_OK ? MODEL_STATE_READY :
 		      model.refused == STATUS_BAD_MAGIC ? MODEL_STATE_NONE : MODEL_STATE_REFUSED;
 	if (model.state == MODEL_STATE_READY)
@@ -61,8 +80,32 @@ static void install(uint32_t present)
 void device_init(void)
 {
 	generate_install(0, 0, 0);
-	if (board_dram_ok())
-		install(board_dram_bytes());
+	if (board_dram_ok()) {
+		model.state = MODEL_STATE_BOOTING;
+		boot = CHECK_DRAM;
+		install_begin(board_dram_bytes());
+	}
+}
+
+static void boot_poll(void)
+{
+	if (model.state != MODEL_STATE_BOOTING)
+		return;
+	if (boot == RESTORE) {
+		enum restored restored = restore_poll();
+
+		if (restored == RESTORE_DONE)
+			install_begin(restore_bytes());
+		if (restored != RESTORE_RUNNING)
+			boot = CHECK_RESTORED;
+	} else if (install_ready()) {
+		install_end();
+		if (boot == CHECK_DRAM && model.state != MODEL_STATE_READY) {
+			model.state = MODEL_STATE_BOOTING;
+			boot = RESTORE;
+			restore_begin();
+		}
+	}
 }
 
 static uint64_t uptime(void)
@@ -146,6 +189,7 @@ static void load_begin(const struct wire_load_begin *begin)
 	model.total = begin->total;
 	model.crc = begin->crc;
 	generate_install(0, 0, 0);
+	store_end();
 	reply_loaded();
 }
 
@@ -184,7 +228,10 @@ static void load_end(void)
 	if (model.state == MODEL_STATE_LOADING) {
 		verified.cycles = llama2_cycles();
 		board_dram_publish();
-		install(model.total);
+		install_begin(model.total);
+		while (!install_ready())
+			;
+		install_end();
 		verified.cycles = llama2_cycles() - verified.cycles;
 	} else {
 		verified.cycles = 0;
@@ -262,6 +309,21 @@ static void baud(const struct wire_baud *what)
 		refuse_with(status, &error);
 }
 
+static void store(const struct wire_store *what)
+{
+	struct wire_stored stored;
+	struct wire_error error = {0};
+	enum status status = STATUS_OK;
+
+	if (what->begin)
+		status = model.state == MODEL_STATE_READY ? store_begin(image_model()->bytes, &error) : STATUS_NO_MODEL;
+	store_report(&stored);
+	if (status == STATUS_OK)
+		reply(&stored, sizeof stored);
+	else
+		refuse_with(status, &error);
+}
+
 /* Payload of each request: least bytes, size of the items that may follow, and whether a generation may be running. */
 static const struct {
 	uint8_t opcode, bytes, item, busy;
@@ -277,6 +339,7 @@ static const struct {
 	{OPCODE_RESET, sizeof(struct wire_reset), 0, 0},
 	{OPCODE_READ, sizeof(struct wire_read), 0, 0},
 	{OPCODE_BAUD, sizeof(struct wire_baud), 0, 0},
+	{OPCODE_STORE, sizeof(struct wire_store), 0, 1},
 };
 
 static bool acceptable(void)
@@ -319,6 +382,7 @@ static void handle(void)
 	case OPCODE_RESET: reset(payload); break;
 	case OPCODE_READ: read(payload); break;
 	case OPCODE_BAUD: baud(payload); break;
+	case OPCODE_STORE: store(payload); break;
 	}
 }
 
@@ -328,6 +392,8 @@ void device_poll(void)
 		handle();
 		link_release();
 	}
+	boot_poll();
 	rate_poll();
 	generate_poll();
+	store_poll();
 }

@@ -24,6 +24,17 @@ const struct image_model *image_model(void)
 	return &model;
 }
 
+/* The core's CRC of these bytes of the image; waits for it. */
+static uint32_t crc_of(uint32_t from, uint32_t to)
+{
+	while (llama2_busy())
+		;
+	llama2_crc_begin(from / BEAT_BYTES, (to - from) / BEAT_BYTES);
+	while (llama2_busy())
+		;
+	return llama2_crc();
+}
+
 /* The file is whole and undamaged, but for its weights. */
 static enum status check_header(const struct image_header *h, uint32_t present, struct wire_error *error)
 {
@@ -36,7 +47,7 @@ static enum status check_header(const struct image_header *h, uint32_t present, 
 	CHECK(h->payload_offset % IMAGE_PAYLOAD_ALIGN == 0 && h->payload_offset >= sizeof *h &&
 	      h->payload_offset <= h->file_bytes && h->file_bytes - h->payload_offset == h->payload_bytes &&
 	      h->payload_bytes % BEAT_BYTES == 0, STATUS_BAD_HEADER, SUBJECT_LENGTH, h->payload_bytes, h->file_bytes);
-	crc = llama2_crc(IMAGE_CHECKED_FROM / BEAT_BYTES, (h->payload_offset - IMAGE_CHECKED_FROM) / BEAT_BYTES);
+	crc = crc_of(IMAGE_CHECKED_FROM, h->payload_offset);
 	CHECK(crc == h->header_crc, STATUS_BAD_HEADER, SUBJECT_NONE, crc, h->header_crc);
 	return STATUS_OK;
 }
@@ -149,14 +160,6 @@ static enum status read_directory(const struct image_header *h, const struct pro
 	return STATUS_OK;
 }
 
-static enum status check_payload(const struct image_header *h, struct wire_error *error)
-{
-	uint32_t crc = llama2_crc(h->payload_offset / BEAT_BYTES, h->payload_bytes / BEAT_BYTES);
-
-	CHECK(crc == h->payload_crc, STATUS_BAD_PAYLOAD, SUBJECT_NONE, crc, h->payload_crc);
-	return STATUS_OK;
-}
-
 static enum status write_constants(const struct image_header *h, struct wire_error *error)
 {
 	const uint32_t *rope = (const uint32_t *)(board_dram() + h->rope_offset);
@@ -194,7 +197,7 @@ static void describe(const struct image_header *h)
 		model.name[n++] = 0;
 }
 
-enum status image_install(const struct llama2_limits *limits, uint32_t present, struct wire_error *error)
+enum status image_begin(const struct llama2_limits *limits, uint32_t present, struct wire_error *error)
 {
 	const struct image_header *h = (const struct image_header *)board_dram();
 	struct program_shape shape = {.columns = limits->columns};
@@ -207,10 +210,18 @@ enum status image_install(const struct llama2_limits *limits, uint32_t present, 
 	if (status == STATUS_OK)
 		status = read_directory(h, &shape, error);
 	if (status == STATUS_OK)
-		status = check_payload(h, error);
-	if (status == STATUS_OK)
 		status = write_constants(h, error);
 	if (status == STATUS_OK)
-		describe(h);
+		llama2_crc_begin(h->payload_offset / BEAT_BYTES, h->payload_bytes / BEAT_BYTES);
 	return status;
+}
+
+enum status image_end(struct wire_error *error)
+{
+	const struct image_header *h = (const struct image_header *)board_dram();
+	uint32_t crc = llama2_crc();
+
+	CHECK(crc == h->payload_crc, STATUS_BAD_PAYLOAD, SUBJECT_NONE, crc, h->payload_crc);
+	describe(h);
+	return STATUS_OK;
 }

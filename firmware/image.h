@@ -18,8 +18,10 @@ struct image_model {
 };
 
 /* Check the image in DRAM, of which present bytes are there, against itself and against the core's limits; if it is good,
- * write the model's constants and its program. Nothing may be queued. Returns STATUS_OK, or why not, with the numbers
- * in error. */
-enum status image_install(const struct llama2_limits *limits, uint32_t present, struct wire_error *error);
+ * write the model's constants and its program, and have the core begin to check the weights. Returns STATUS_OK, or why
+ * not, with the numbers in error. */
+enum status image_begin(const struct llama2_limits *limits, uint32_t present, struct wire_error *error);
+/* The rest, once the core is not busy any more: the weights are undamaged. */
+enum status image_end(struct wire_error *error);
 /* The model that was installed last. */
 const struct image_model *image_model(void);

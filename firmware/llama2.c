@@ -132,11 +132,13 @@ bool llama2_logit_take(int32_t *logit)
 	return true;
 }
 
-uint32_t llama2_crc(uint32_t base, uint32_t beats)
+void llama2_crc_begin(uint32_t base, uint32_t beats)
 {
 	llama2_push(LLAMA2_OP_CRC | LLAMA2_PHASE_OTHER << LLAMA2_COMMAND_PHASE_LOW, 0, base, beats);
-	while (llama2_busy())
-		;
+}
+
+uint32_t llama2_crc(void)
+{
 	return llama2_crc_read();
 }
 

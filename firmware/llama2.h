@@ -61,8 +61,9 @@ void llama2_result_release(void);
 /* Take the logit that waits, if one does. */
 bool llama2_logit_take(int32_t *logit);
 
-/* CRC-32 of beats of DRAM from base; waits for it. Only while nothing else is queued. */
-uint32_t llama2_crc(uint32_t base, uint32_t beats);
+/* Begin the CRC-32 of beats of DRAM from base; it is there once the core is not busy. Only while nothing else is queued. */
+void llama2_crc_begin(uint32_t base, uint32_t beats);
+uint32_t llama2_crc(void);
 
 /* Write a constant of the model (enum llama2_model), or a RoPE frequency. */
 void llama2_model_write(uint32_t index, uint32_t value);

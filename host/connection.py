@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
-from host import fit
+from host import fit, store
 from host.backend import Backend
 from host.device import Device, DeviceGeneration
 from host.errors import HostError
@@ -45,12 +45,12 @@ class DeviceBackend(Backend):
 
 def connect(*, port: str | None = None, sim: bool = False, golden: bool = False, model: str | Path | None = None,
             tokenizer: str | Path | None = None, upload: bool = False, baud: int = DEFAULT_BAUD, max_baud: int = MAX_BAUD, wait_s: float = 0.0,
-            trace: TextIO | None = None, progress: Progress = Progress.silent, **conversion) -> Backend:
+            flash: bool = False, trace: TextIO | None = None, progress: Progress = Progress.silent, **conversion) -> Backend:
     """A backend with ``model`` (an image, or a checkpoint that is converted on the way) ready to generate.
 
     Without ``model`` a device's own is used; the simulator and golden take the project's default model. ``upload`` sends
     the model to the simulator over its UART instead of preloading it. A serial line starts at ``baud`` and goes to the
-    fastest rate up to ``max_baud`` that works. ``conversion`` is for :meth:`host.model.Model.load`.
+    fastest rate up to ``max_baud`` that works. ``flash`` refuses a model that the board's flash has no room for. ``conversion`` is for :meth:`host.model.Model.load`.
     """
     if sum((port is not None, sim, golden)) != 1:
         raise HostError("choose where the model runs: --port URL (a board or a running simulator), --sim, or --golden")
@@ -62,8 +62,10 @@ def connect(*, port: str | None = None, sim: bool = False, golden: bool = False,
         return GoldenBackend(loaded)
     if sim:
         return simulate(loaded, upload=upload, trace=trace, progress=progress)
-    device = Device.open(port, baud=baud, trace=trace, wait_s=wait_s)
+    device = Device.open(port, baud=baud, trace=trace, wait_s=wait_s, progress=progress)
     try:
+        if flash:
+            store.check(loaded.expected_bytes if loaded else device.info.image_bytes, device.flash())
         device.hurry(most=max_baud, progress=progress)
         return DeviceBackend(device, put(device, loaded, tokenizer=tokenizer, progress=progress, **conversion))
     except BaseException:
@@ -82,7 +84,8 @@ def simulate(model: Model, *, upload: bool = False, trace: TextIO | None = None,
         simulator = Simulator(None if upload else image, progress=progress)
         try:
             progress.note("simulator: booting")
-            device = Device.open(simulator.url, trace=trace, wait_s=5.0, hello_tries=SIMULATOR_HELLO_TRIES)
+            device = Device.open(simulator.url, trace=trace, wait_s=5.0, hello_tries=SIMULATOR_HELLO_TRIES,
+                                 progress=progress)
             fit.check(model.config, len(model.data), device.info)
             if not upload:
                 device.require_model()

@@ -8,6 +8,7 @@ from spec.frame import MAX_PAYLOAD
 from spec.protocol import ModelState, Opcode, Reason, Status
 
 from host import rate
+from host import store as flash
 from host.errors import HostError
 from host.generation import Options, Outcome, TokenEvent
 from host.link import TRIES, DeviceError, Link, LinkError
@@ -20,6 +21,9 @@ BOOT_TRIES = 3              #: HELLO: 1 + 2 + 4 s; a board that has just been lo
 VERIFY_TIMEOUT_S = 60.0     #: the core checks 16 bytes per cycle; the verilated one about 7 MB per second
 SILENCE_S = 5.0             #: without an event for this long, ask whether the device still runs
 
+BOOT_ASK_S = 0.2            #: between looks at a device that still checks its model, or copies it from flash
+BOOT_NOTE_S = 10.0          #: between lines that say so
+
 BUSY_S = 30.0               #: an aborted generation of a large model may need this long in simulation
 
 Logits = Callable[[int, int, Sequence[int]], None]
@@ -28,18 +32,21 @@ Logits = Callable[[int, int, Sequence[int]], None]
 class Device:
     """A session with a device. ``info`` is its reply to HELLO."""
 
-    def __init__(self, link: Link, *, hello_timeout_s: float = 1.0, hello_tries: int = BOOT_TRIES):
+    def __init__(self, link: Link, *, hello_timeout_s: float = 1.0, hello_tries: int = BOOT_TRIES,
+                 progress: Progress = Progress.silent):
         self.link = link
         info = rate.find(link, hello_timeout_s) if link.transport.has_rate else None
         self.info = self._greeted(info) if info else self.hello(timeout_s=hello_timeout_s, tries=hello_tries)
+        self._await_boot(progress)
 
     @classmethod
     def open(cls, url: str, *, baud: int = DEFAULT_BAUD, trace: TextIO | None = None, wait_s: float = 0.0,
-             hello_timeout_s: float = 1.0, hello_tries: int = BOOT_TRIES) -> "Device":
-        """Open a port and greet what is there, at ``baud`` or at the rate that an earlier client left."""
+             hello_timeout_s: float = 1.0, hello_tries: int = BOOT_TRIES, progress: Progress = Progress.silent) -> "Device":
+        """Open a port and greet what is there, at ``baud`` or at the rate that an earlier client left; returns once the
+        device has looked at its memory and flash."""
         transport = Transport.open(url, baud=baud, wait_s=wait_s)
         try:
-            return cls(Link(transport, trace=trace), hello_timeout_s=hello_timeout_s, hello_tries=hello_tries)
+            return cls(Link(transport, trace=trace), hello_timeout_s=hello_timeout_s, hello_tries=hello_tries, progress=progress)
         except BaseException:
             transport.close()
             raise
@@ -70,6 +77,15 @@ class Device:
                             "build client and firmware from the same sources")
         return info
 
+    def _await_boot(self, progress: Progress) -> None:
+        noted_s = float("-inf")
+        while self.info.model_state == ModelState.BOOTING:
+            if time.monotonic() - noted_s >= BOOT_NOTE_S:
+                progress.note("the device checks its model, or copies it from flash: waiting (Ctrl-C leaves it alone)")
+                noted_s = time.monotonic()
+            time.sleep(BOOT_ASK_S)
+            self.hello()
+
     def holds(self, *, header_crc: int, payload_crc: int) -> bool:
         """Is the image with these CRCs the device's model already?"""
         info = self.info
@@ -89,6 +105,15 @@ class Device:
         verified = self.link.request(Opcode.LOAD_END, timeout_s=VERIFY_TIMEOUT_S)
         self.hello()
         return verified
+
+    def flash(self) -> protocol.Stored:
+        """The board's flash: its size, the room for a model, and how far a store is."""
+        return flash.ask(self.link)
+
+    def store(self, *, progress: Progress = Progress.silent) -> protocol.Stored:
+        """Write the model to the board's flash, which it then starts with; what is there already is left alone."""
+        self.require_model()
+        return flash.store(self.link, self.info.image_bytes, progress)
 
     def require_model(self) -> None:
         """One clear error unless the device holds a usable model."""

@@ -16,6 +16,7 @@ from litedram.core.controller import ControllerSettings
 from soc.dram_status import DramStatus
 from soc.leds import StatusLeds
 from soc.llama2 import Llama2
+from soc.spi_flash import SECTOR, SPIFlash
 from spec.registers import WINDOW_SIZE
 
 ROOT          = Path(__file__).resolve().parent.parent
@@ -72,6 +73,13 @@ class Llama2SoC(SoCCore):
             self.leds.rx.eq(serial.rx),
             self.leds.tx.eq(serial.tx),
         ]
+
+    def add_model_flash(self, pads, offset):
+        """Let the firmware keep a model in the SPI flash from byte ``offset`` on; what lies before is the bitstream's."""
+        if offset % SECTOR or offset <= 0:
+            raise ValueError(f"Offset of the model must be a positive multiple of {SECTOR}, not {offset}")
+        self.spiflash = SPIFlash(pads, self.sys_clk_freq)
+        self.add_constant("FLASH_MODEL_OFFSET", offset)
 
     def add_llama2(self, core, name="llama2"):
         """Add the decoder core (an Amaranth component with the signature of accel.core.Core)."""

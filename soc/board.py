@@ -99,6 +99,9 @@ class Build:
                           "bitstream there")
         if not self.stamp.exists() or self.stamp.read_text() != self.digest or path.stat().st_mtime < self.stamp.stat().st_mtime:
             raise Refusal(f"{path} is older than the sources, or was built with other options: run with --build")
+        reserved = self.builder.soc.constants.get("FLASH_MODEL_OFFSET")
+        if mode == "flash" and reserved and path.stat().st_size > reserved:
+            raise Refusal(f"{path} has {path.stat().st_size} bytes, and the flash's model begins at {reserved}: build without --with-spi-flash")
         return str(path)
 
 

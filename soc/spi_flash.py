@@ -1,4 +1,4 @@
-"""The flash that holds the bitstream, as a peripheral of the CPU: one SPI master, its registers ``spiflash_spi_*``."""
+"""The flash that holds the bitstream and may hold a model, as a peripheral of the CPU: an SPI master, registers ``spiflash_spi_*``."""
 from migen import *
 
 from litex.gen import *
@@ -6,7 +6,8 @@ from litex.gen import *
 from litex.soc.cores.spi import SPIMaster
 
 SPI_CLK_FREQ = 25e6    # within what every such chip takes for the plain read command
-TRANSFER     = 40      # bits: command, 24-bit address, one byte; or five bytes while the CPU holds the chip selected
+TRANSFER     = 32      # bits at most; commands are several transfers, while the CPU holds the chip selected
+SECTOR       = 65536   # bytes, as firmware/flash.h erases them
 
 # SPIFlash -----------------------------------------------------------------------------------------
 

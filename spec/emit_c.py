@@ -9,7 +9,7 @@ from spec.wire import C_TYPES
 STRUCTURES = (protocol.Error, protocol.Hello, protocol.Device, protocol.LoadBegin, protocol.Load, protocol.Loaded,
               protocol.Verified, protocol.Generate, protocol.Accepted, protocol.Resend, protocol.Tokens,
               protocol.Logits, protocol.Done, protocol.Stats, protocol.Reset, protocol.Read,
-              protocol.Baud, protocol.Line)
+              protocol.Baud, protocol.Line, protocol.Store, protocol.Stored)
 
 
 def snake(name: str) -> str:
@@ -69,7 +69,7 @@ def protocol_section() -> str:
     parts = [define(f"PROTOCOL_{name}", getattr(protocol, name)) for name in names]
     parts += [define("FRAME_MAX_PAYLOAD", frame.MAX_PAYLOAD), define("FRAME_MAX", frame.MAX_FRAME),
               define("FRAME_MAX_ENCODED", frame.MAX_ENCODED), define("FRAME_DELIMITER", frame.DELIMITER), "", array("CRC32_TABLE", crc32_table())]
-    for cls in (protocol.Opcode, protocol.Status, protocol.Subject, protocol.ModelState, protocol.Reason,
+    for cls in (protocol.Opcode, protocol.Status, protocol.Subject, protocol.ModelState, protocol.StoreState, protocol.Reason,
                 protocol.GenerateFlag, protocol.ResetFlag):
         name = snake(cls.__name__)
         parts.append(enum(name, name.upper(), cls))

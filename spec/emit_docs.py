@@ -70,8 +70,8 @@ def protocol_page() -> str:
         constants(protocol, ("LOAD_CHUNK", "LOAD_WINDOW", "MAX_STOPS", "MAX_PROMPT", "MAX_HISTORY", "TOKEN_RING", "MAX_LAYERS")),
         enum(protocol.Opcode, "0x{:02x}"), enum(protocol.Status), "## Payloads\n",
         *[structure(cls) for cls in (protocol.Error, *payloads)], "## Values\n",
-        *[enum(cls) for cls in (protocol.Subject, protocol.ModelState, protocol.Reason, protocol.GenerateFlag,
-                                protocol.ResetFlag)],
+        *[enum(cls) for cls in (protocol.Subject, protocol.ModelState, protocol.StoreState, protocol.Reason,
+                                protocol.GenerateFlag, protocol.ResetFlag)],
     ])
 
 

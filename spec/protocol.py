@@ -39,6 +39,7 @@ class Opcode(IntEnum):
     RESET      = 0x09  #: Reset -> nothing
     READ       = 0x0a  #: Read -> bytes of DRAM, as the core sees them
     BAUD       = 0x0b  #: Baud -> Line; switches the serial line's rate after its reply, for good once BAUD is repeated at that rate
+    STORE      = 0x0c  #: Store -> Stored; writes the model to the board's flash, or tells how far that is
     BASELINE   = 0x10  #: reserved: the software baseline, up to 0x1f
     TOKENS     = 0x81  #: event: Tokens
     LOGITS     = 0x82  #: event: Logits
@@ -68,6 +69,8 @@ class Status(IntEnum):
     CONTEXT_FULL   = 18  #: the prompt ends at value, the context has limit positions
     BAD_TOKEN      = 19  #: token id value, the vocabulary has limit
     OUT_OF_RANGE   = 20  #: READ up to value, DRAM has limit
+    NO_FLASH       = 21  #: the board has no flash for a model, or what answers has the unknown JEDEC ID value
+    FLASH_SMALL    = 22  #: the image takes value bytes, the flash has room for limit
 
 
 class Subject(IntEnum):
@@ -103,6 +106,15 @@ class ModelState(IntEnum):
     LOADING = 1  #: an upload has begun
     READY   = 2
     REFUSED = 3  #: an image is there; model_status and model_error say why it is not used
+    BOOTING = 4  #: after reset: what DRAM holds is being checked, or the flash's image copied; ask again
+
+
+class StoreState(IntEnum):
+    """What became of the last Store that began, since reset."""
+    NONE    = 0  #: there was none, or an upload ended it
+    RUNNING = 1
+    DONE    = 2  #: every byte was read back
+    FAILED  = 3  #: what was read back differs, or the chip never became ready
 
 
 class Reason(IntEnum):
@@ -317,10 +329,28 @@ class Line:
     maximum: int = wire("I", "fastest rate; 0 if the rate is fixed, or there is none")
 
 
+@structure
+class Store:
+    """The model, as DRAM holds it, goes to flash in the background, and is loaded from there when DRAM holds none at reset.
+    What the flash holds already is left alone, so that an interrupted Store costs only what is missing."""
+    begin: int = wire("I", "1: begin; 0: only ask")
+
+
+@structure
+class Stored:
+    """Reply to STORE: the flash, and how far it is."""
+    state: int = wire("I", "StoreState")
+    done: int = wire("I", "bytes of the image that were dealt with")
+    written: int = wire("I", "of these, bytes that the flash did not hold already")
+    flash_bytes: int = wire("I", "size of the flash; 0: none")
+    room: int = wire("I", "most bytes of an image; what lies before is the bitstream's")
+    failed: int = wire("I", "FAILED: byte of the image in whose sector it happened")
+
+
 REQUESTS = {
     Opcode.HELLO: (Hello, Device), Opcode.LOAD_BEGIN: (LoadBegin, Loaded), Opcode.LOAD: (Load, Loaded),
     Opcode.LOAD_END: (None, Verified), Opcode.GENERATE: (Generate, Accepted), Opcode.ABORT: (None, None),
     Opcode.RESEND: (Resend, Tokens), Opcode.STATS: (None, Stats), Opcode.RESET: (Reset, None), Opcode.READ: (Read, None),
-    Opcode.BAUD: (Baud, Line),
+    Opcode.BAUD: (Baud, Line), Opcode.STORE: (Store, Stored),
 }  #: request and reply payloads of each opcode
 EVENTS = {Opcode.TOKENS: Tokens, Opcode.LOGITS: Logits, Opcode.DONE: Done}

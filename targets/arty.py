@@ -24,9 +24,9 @@ from litedram.phy import s7ddrphy
 from soc import board
 from soc.base import Llama2SoC
 from soc.configuration import create_core
-from soc.spi_flash import SPIFlash
 
 SYS_CLK_FREQ = int(100e6)
+MODEL_OFFSET = 4 << 20         # bytes, in flash: the A7-100T's bitstream takes 3.65 MiB
 BOARDS       = {"a7-35": "arty_a7_35t", "a7-100": "arty_a7_100t"}    # openFPGALoader's names
 
 TOOLS = {
@@ -95,7 +95,7 @@ class BaseSoC(Llama2SoC):
 
         # SPI Flash --------------------------------------------------------------------------------
         if with_spi_flash:
-            self.spiflash = SPIFlash(platform.request("spiflash"), sys_clk_freq)
+            self.add_model_flash(platform.request("spiflash"), MODEL_OFFSET)
 
         # Etherbone --------------------------------------------------------------------------------
         if with_etherbone:
@@ -112,7 +112,7 @@ def create_parser():
     parser = board.create_parser("targets/arty.py", digilent_arty.Platform, TOOLS, SYS_CLK_FREQ, "LLaMA-2 decoder SoC on an Arty A7.")
     parser.add_target_argument("--variant",        default="a7-35", choices=tuple(BOARDS), help="Board variant.")
     parser.add_target_argument("--with-etherbone", action="store_true",    help="Reach the SoC's bus over Ethernet (litex_server), for debugging.")
-    parser.add_target_argument("--with-spi-flash", action="store_true",    help="The SPI flash as a peripheral of the CPU.")
+    parser.add_target_argument("--with-spi-flash", action="store_true",    help="A model in the SPI flash: llama2-host load --flash.")
     parser.add_target_argument("--eth-ip",         default="192.168.1.50", help="Address of Etherbone.")
     return parser
 

@@ -26,6 +26,7 @@ from soc.base import Llama2SoC
 from soc.spi_flash import SPIFlash
 
 SYS_CLK_FREQ = int(75e6)
+MODEL_OFFSET = 4 << 20         # bytes, in flash: an uncompressed bitstream takes less than 2 MiB
 DRAM_SIZE    = 256 << 20    # bytes: what the core's 24-bit beat addresses reach, of the chip's 512 MiB
 
 TOOLS = (["yosys", "nextpnr-ecp5", "ecppack"], "run `make setup`, which installs them from PyPI")
@@ -112,7 +113,7 @@ class BaseSoC(Llama2SoC):
 
         # SPI Flash --------------------------------------------------------------------------------
         if with_spi_flash:
-            self.spiflash = SPIFlash(platform.request("spiflash"), sys_clk_freq)
+            self.add_model_flash(platform.request("spiflash"), MODEL_OFFSET)
 
         # Leds -------------------------------------------------------------------------------------
         green = Signal(4)
@@ -128,7 +129,7 @@ def create_parser():
                                  "LLaMA-2 decoder SoC on an ECPIX-5.",
                                  yosys_abc9=True, nextpnr_timingstrict=True, ecppack_compress=True)
     parser.add_target_argument("--device", default="85F", choices=("85F",), help="ECP5 device; the 45F has too few multipliers.")
-    parser.add_target_argument("--with-spi-flash", action="store_true", help="The SPI flash as a peripheral of the CPU.")
+    parser.add_target_argument("--with-spi-flash", action="store_true", help="A model in the SPI flash: llama2-host load --flash.")
     return parser
 
 

@@ -121,9 +121,9 @@ def template(named: str | None) -> str | None:
         raise HostError(f"--template {named[:80]}: cannot be read ({error}): choose another file") from None
 
 
-def open_backend(args: argparse.Namespace, progress: Progress, wait_s: float = 0.0) -> Backend:
+def open_backend(args: argparse.Namespace, progress: Progress, wait_s: float = 0.0, flash: bool = False) -> Backend:
     """The backend that the options name."""
     return connect(port=args.port, sim=getattr(args, "sim", False), golden=getattr(args, "golden", False),
                    upload=getattr(args, "upload", False), model=args.model, tokenizer=args.tokenizer, baud=args.baud,
-                   max_baud=args.max_baud,
+                   max_baud=args.max_baud, flash=flash,
                    wait_s=wait_s, trace=trace_to_stderr(args.trace), progress=progress, **conversion(args))

@@ -7,12 +7,16 @@
 #include "board.h"
 #include "crc32.h"
 #include "exp2.h"
+#include "../../soc/sim/flash_chip.h"
 
 #define LINE 8192u
 #define FIELD(command, name) \
 	((command)->words[LLAMA2_COMMAND_##name##_WORD] >> LLAMA2_COMMAND_##name##_LOW & LLAMA2_COMMAND_##name##_MASK)
 
 static uint8_t dram[FAKE_DRAM_BYTES] __attribute__((aligned(16)));
+static uint8_t flash_bytes_[FAKE_FLASH_BYTES];
+static struct flash_chip flash;
+static uint32_t flash_offset;
 static struct {
 	uint8_t in[LINE], out[LINE];
 	uint32_t in_head, in_tail, out_head, out_tail, out_room;
@@ -37,7 +41,7 @@ static struct {
 	uint32_t script[FAKE_SCRIPT], script_count; /* what the model says by heart, by position */
 	uint32_t rows[FAKE_SCRIPT];                 /* tokens whose rows the cache holds */
 	uint32_t dump_at, dump_size, dump_token, dump_position;
-	uint32_t cycles, errors, crc;
+	uint32_t cycles, errors, crc, crc_looks;
 } core;
 
 uint32_t fake_feed(const uint8_t *bytes, uint32_t size)
@@ -80,6 +84,35 @@ void fake_reset(uint32_t columns)
 	line.out_room = LINE;
 	line.rate = line.host_rate = FAKE_BAUD;
 	core.columns = columns;
+}
+
+void fake_flash(uint32_t bytes, uint32_t offset)
+{
+	flash = (struct flash_chip){.bytes = flash_bytes_, .size = bytes, .id = {0x20, 0xba, 0}};
+	while (bytes > 1u << flash.id[2])
+		flash.id[2]++;
+	flash_offset = offset;
+	memset(flash_bytes_, 0xff, sizeof flash_bytes_);
+}
+
+uint8_t *fake_flash_bytes(void)
+{
+	return flash_bytes_;
+}
+
+void fake_flash_lock(void)
+{
+	flash.locked = true;
+}
+
+uint32_t fake_flash_misuse(void)
+{
+	return flash.misuse;
+}
+
+void fake_crc_looks(uint32_t looks)
+{
+	core.crc_looks = looks;
 }
 
 uint8_t *fake_dram(void)
@@ -194,6 +227,8 @@ void fake_execute(uint32_t count)
 		if (op == LLAMA2_OP_MATVEC && FIELD(command, DEST) == LLAMA2_DEST_LOGITS &&
 		    core.results_head - core.results_tail + (FIELD(command, ARGMAX) ? columns : 1) > LLAMA2_RESULT_DEPTH)
 			return;
+		if (op == LLAMA2_OP_CRC && core.crc_looks != 0)
+			return;
 		core.executed++;
 		core.cycles += 100;
 		if (op == LLAMA2_OP_EMBED) {
@@ -235,6 +270,10 @@ void llama2_push(uint32_t word0, uint32_t word1, uint32_t word2, uint32_t word3)
 
 bool llama2_busy(void)
 {
+	/* Who waits for a CRC looks here until it is there. */
+	if (core.pushed != core.executed &&
+	    FIELD(&core.log[core.executed % FAKE_LOG], OPCODE) == LLAMA2_OP_CRC && (core.crc_looks == 0 || --core.crc_looks == 0))
+		fake_execute(1);
 	return core.pushed != core.executed;
 }
 
@@ -275,10 +314,14 @@ bool llama2_logit_take(int32_t *logit)
 	return true;
 }
 
-uint32_t llama2_crc(uint32_t base, uint32_t beats)
+void llama2_crc_begin(uint32_t base, uint32_t beats)
 {
 	llama2_push(LLAMA2_OP_CRC | LLAMA2_PHASE_OTHER << LLAMA2_COMMAND_PHASE_LOW, 0, base, beats);
-	fake_execute(1);
+}
+
+uint32_t llama2_crc(void)
+{
+	assert(core.pushed == core.executed);
 	return core.crc;
 }
 
@@ -401,4 +444,27 @@ void board_dram_publish(void)
 
 void board_dram_refresh(void)
 {
+}
+
+uint32_t board_flash_offset(void)
+{
+	return flash_offset;
+}
+
+void board_flash_select(bool selected)
+{
+	assert(flash_offset != 0);
+	flash_chip_select(&flash, selected);
+}
+
+uint32_t board_flash_exchange(uint32_t out, unsigned bytes)
+{
+	uint32_t in = 0;
+
+	assert(flash_offset != 0);
+	for (; bytes != 0; bytes--, out <<= 8) {
+		in = in << 8 | (flash.size != 0 ? flash_chip_out(&flash) : 0xff);
+		flash_chip_in(&flash, out >> 24);
+	}
+	return in;
 }

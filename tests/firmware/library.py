@@ -42,6 +42,7 @@ def load(built: Path, copy: Path) -> ctypes.CDLL:
     shutil.copyfile(built, copy)
     library = ctypes.CDLL(str(copy))
     library.fake_dram.restype = ctypes.POINTER(ctypes.c_uint8)
+    library.fake_flash_bytes.restype = ctypes.POINTER(ctypes.c_uint8)
     library.fake_log.restype = ctypes.POINTER(Command)
     library.fake_logit.restype = ctypes.c_int32
     for name in ("fake_model_word", "fake_rope_word", "fake_log_count", "sampler_choose", "sampler_logit_scale",
@@ -54,13 +55,20 @@ def load(built: Path, copy: Path) -> ctypes.CDLL:
 class Device:
     """Firmware that was just reset: what a host sees of it, and what its core was told."""
 
-    def __init__(self, library, image: bytes = b"", columns: int = 1):
+    def __init__(self, library, image: bytes = b"", columns: int = 1, boot: bool = True):
         self.library, self.sequence, self.received = library, 0, bytearray()
         library.fake_reset(columns)
         size = DRAM_BYTES
         ctypes.memmove(library.fake_dram(), image.ljust(size, b"\0"), size)
         library.device_init()
+        if boot:
+            self.boot()
         self.begin = library.fake_log_count()
+
+    def boot(self) -> None:
+        """Let it check what DRAM and flash hold."""
+        while self.ask(protocol.Opcode.HELLO, protocol.Hello()).model_state == protocol.ModelState.BOOTING:
+            self.poll(16)
 
     def poll(self, count: int = 1, execute: int = 8) -> None:
         """Let firmware and core work in turn."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from spec import protocol
 from spec.frame import Frame, FrameError
-from spec.protocol import ModelState, Opcode, Reason, Status
+from spec.protocol import ModelState, Opcode, Reason, Status, StoreState
 
 Fault = Callable[[int, Frame, bytes], bytes]    #: number of the frame, the frame, its bytes -> what goes on the wire
 
@@ -32,6 +32,8 @@ class FakeDevice:
         self.total = 0
         self.tokens: list[int] = []
         self.running = False
+        self.flash_bytes = self.flash_room = 0
+        self.stored: bytes | None = None
         self.cut_after: int | None = None       # close the connection after so many frames sent
         self.hold = False                       # GENERATE yields nothing until ABORT
         self.done: protocol.Done | None = None
@@ -170,6 +172,17 @@ class FakeDevice:
 
     def on_resend(self, frame):
         return Status.OK, self._tokens(protocol.Resend.unpack(frame.payload).index)
+
+    def on_store(self, frame):
+        """Takes three looks."""
+        size = len(self.memory)
+        if protocol.Store.unpack(frame.payload).begin:
+            self.looks = 3
+            self.stored = bytes(self.memory)
+        elif self.stored is not None:
+            self.looks -= 1
+        state = StoreState.NONE if self.stored is None else StoreState.RUNNING if self.looks else StoreState.DONE
+        return Status.OK, protocol.Stored(state, size, size, self.flash_bytes, self.flash_room, 0)
 
     def on_stats(self, frame):
         return Status.OK, protocol.Stats(counters=tuple(range(45)))

@@ -34,9 +34,13 @@ def obey_ctrl_c():
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def start(*arguments):
+def ignore_ctrl_c():
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def start(*arguments, preexec_fn=obey_ctrl_c):
     return subprocess.Popen([sys.executable, "-m", "host", *map(str, arguments)], cwd=ROOT, text=True, stdin=subprocess.PIPE,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=obey_ctrl_c)
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=preexec_fn)
 
 
 def run(*arguments, stdin="", status=0):
@@ -241,9 +245,10 @@ def interrupted(process, device):
     process.send_signal(signal.SIGINT)
 
 
-def test_ctrl_c_ends_a_generation_cleanly(holding):
+@pytest.mark.parametrize("inherited", [obey_ctrl_c, ignore_ctrl_c])
+def test_ctrl_c_ends_a_generation_cleanly(holding, inherited):
     holding.hold = True
-    process = start("generate", "--port", holding.url, "--prompt", "x")
+    process = start("generate", "--port", holding.url, "--prompt", "x", preexec_fn=inherited)
     interrupted(process, holding)
     output, errors = process.communicate(timeout=WAIT_S)
     assert process.returncode == 130 and "Traceback" not in errors
@@ -287,6 +292,36 @@ def test_chat_uploads_a_model_that_the_device_lacks(files):
         output, errors = run("chat", "--port", device.url, "--model", files / "tiny.bin", "--steps", 3, stdin="hi\n/quit\n")
         assert output.strip() == "aaa"
         assert bytes(device.memory) == image
+
+
+def test_load_writes_the_flash(files):
+    size = (files / "tiny.llm").stat().st_size
+    with FakeDevice(model_state=ModelState.NONE) as device:
+        device.flash_bytes, device.flash_room = 1 << 24, size
+        output, errors = run("load", "--port", device.url, "--model", files / "tiny.llm", "--flash")
+        assert not output and "the board's flash holds it, read back" in errors
+        assert device.stored == device.memory == (files / "tiny.llm").read_bytes()
+
+
+@pytest.mark.parametrize("flash_bytes, room, line", [
+    (0, 0, "this build has no flash for a model (JEDEC ID 0x0): build the board with --with-spi-flash, or load without --flash"),
+    (1 << 24, 4096, "the board's flash room for 4.0 KiB (16.0 MiB less 16.0 MiB for the bitstream): convert with --format q4, "
+     "use a smaller model, or load without --flash")])
+def test_flash_without_room_is_refused_before_the_upload(files, flash_bytes, room, line):
+    with FakeDevice(model_state=ModelState.NONE) as device:
+        device.flash_bytes, device.flash_room = flash_bytes, room
+        assert line in refusal("load", "--port", device.url, "--model", files / "tiny.llm", "--flash")
+        assert Opcode.LOAD_BEGIN not in device.effects
+
+
+def test_chat_waits_for_a_device_that_copies_its_model_from_flash(holding):
+    ready = dict(holding.info)
+    holding.info["model_state"] = ModelState.BOOTING
+    process = start("generate", "--port", holding.url, "--prompt", "x", "--steps", 8, "--temperature", 0)
+    assert "the device checks its model, or copies it from flash: waiting" in process.stderr.readline()
+    holding.info.update(ready)
+    output, errors = process.communicate(timeout=WAIT_S)
+    assert process.returncode == 0 and output == " xdefghi\n"
 
 
 def test_chat_survives_a_lost_connection(holding):
