@@ -16,8 +16,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT))
 
 TARGETS = {    # name of the target: options, build name, constraints; compiling for one board is enough for the tests' time
-    "arty":   ([], "digilent_arty", "xdc"),
-    "ecpix5": (["--no-compile-software"], "lambdaconcept_ecpix5", "lpf"),
+    "arty":   (["--with-spi-flash"], "digilent_arty", "xdc"),
+    "ecpix5": (["--no-compile-software", "--with-spi-flash"], "lambdaconcept_ecpix5", "lpf"),
 }
 #: What a target's core has otherwise than soc.configuration, and why.
 DEVIATIONS = {    # (target, parameter): (value, reason)
@@ -83,6 +83,17 @@ def test_firmware_trains_the_dram(design):
     symbols = subprocess.run(["riscv64-unknown-elf-nm", out/"software"/"firmware"/"firmware.elf"], check=True, text=True,
                              stdout=subprocess.PIPE).stdout
     assert {"device_poll", "llama2_interrupt", "sdram_init", "sdram_read_leveling"} <= set(re.findall(r" T (\w+)", symbols))
+
+
+@pytest.mark.parametrize("design", ["arty"], indirect=True)
+def test_bitstream_that_reaches_into_the_flashs_model_is_refused(design):
+    _, out, build_name, _ = design
+    bitstream = out/"gateware"/f"{build_name}.bin"    # what LiteX would write to the flash
+    with open(bitstream, "wb") as file:
+        file.truncate(importlib.import_module("targets.arty").MODEL_OFFSET + 1)
+    done = python_target("arty", "--flash", "--with-spi-flash", "--output-dir", str(out))
+    bitstream.unlink()
+    assert done.returncode == 1 and "the flash's model begins at 4194304: build without --with-spi-flash" in last_line(done)
 
 
 def located(text, suffix):
