@@ -26,7 +26,8 @@ from soc.base import Llama2SoC
 from soc.configuration import create_core
 
 SYS_CLK_FREQ = int(100e6)
-MODEL_OFFSET = 4 << 20         # bytes, in flash: the A7-100T's bitstream takes 3.65 MiB
+# Bytes of flash that are the bitstream's, in whole sectors. Ref: Xilinx UG470, bitstream length: 2,192,012 and 3,825,788 bytes.
+MODEL_OFFSET = {"a7-35": 0x22_0000, "a7-100": 0x3b_0000}
 BOARDS       = {"a7-35": "arty_a7_35t", "a7-100": "arty_a7_100t"}    # openFPGALoader's names
 
 TOOLS = {
@@ -95,7 +96,7 @@ class BaseSoC(Llama2SoC):
 
         # SPI Flash --------------------------------------------------------------------------------
         if with_spi_flash:
-            self.add_model_flash(platform.request("spiflash"), MODEL_OFFSET)
+            self.add_model_flash(platform.request("spiflash"), MODEL_OFFSET[variant])
 
         # Etherbone --------------------------------------------------------------------------------
         if with_etherbone:

@@ -26,7 +26,7 @@ from soc.base import Llama2SoC
 from soc.spi_flash import SPIFlash
 
 SYS_CLK_FREQ = int(75e6)
-MODEL_OFFSET = 4 << 20         # bytes, in flash: an uncompressed bitstream takes less than 2 MiB
+MODEL_OFFSET = 2 << 20         # bytes of flash that are the bitstream's
 DRAM_SIZE    = 256 << 20    # bytes: what the core's 24-bit beat addresses reach, of the chip's 512 MiB
 
 TOOLS = (["yosys", "nextpnr-ecp5", "ecppack"], "run `make setup`, which installs them from PyPI")
