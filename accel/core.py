@@ -52,7 +52,7 @@ class Core(wiring.Component):
         super().__init__({
             "read0": Out(NativeRead(addr_width, 128)), "read1": Out(NativeRead(addr_width, 128)),
             "embed": Out(NativeRead(addr_width, 128)), "write": Out(NativeWrite(addr_width, 128)),
-            "bus": In(WishboneSignature()), "irq": Out(1), **csr_members(),
+            "bus": In(WishboneSignature()), "irq": Out(1), "watch": Out(7), **csr_members(),
         })
 
     def elaborate(self, platform):
@@ -299,6 +299,8 @@ class Core(wiring.Component):
             self.csr__max_head_dim__value.eq(128), self.csr__max_kv_dim__value.eq(self.max_kv_dim),
             self.csr__max_heads__value.eq(self.max_heads), self.csr__max_vocab_size__value.eq((1 << 17) + (1 << 16)),
             self.csr__max_seq_len__value.eq(MAX_SEQ_LEN),
+            # For who watches from outside (soc/sim/stream_watch.py): nothing in the core reads it
+            self.watch.eq(Cat(command.phase, sequencer.executing, sequencer.fenced, reader.reading)),
             self.irq.eq(window.result_valid & self.csr__control__irq_enable),
             window.clear.eq(self.csr__control__clear_counters),
         ]

@@ -23,6 +23,8 @@ class SegmentReader(wiring.Component):
     beats : Out(stream)
     second, second_valid, both : Out, Out, In
         The beat after it; with ``both``, ``beats.ready`` takes the two.
+    reading : Out
+        Beats are yet to be asked for.
     abort : In
         Drop everything; ``aborting`` until the outstanding reads have come back.
     """
@@ -32,7 +34,7 @@ class SegmentReader(wiring.Component):
         super().__init__({
             "segments": In(stream.Signature(self.segment)), "beats": Out(stream.Signature(128)),
             "second": Out(128), "second_valid": Out(1), "both": In(1),
-            "stores_done": In(8), "busy": Out(1), "abort": In(1), "aborting": Out(1),
+            "stores_done": In(8), "busy": Out(1), "reading": Out(1), "abort": In(1), "aborting": Out(1),
             "read0": Out(NativeRead(addr_width, 128)), "read1": Out(NativeRead(addr_width, 128)),
         })
 
@@ -135,6 +137,8 @@ class SegmentReader(wiring.Component):
             m.d.sync += [left.eq(0), taking.eq(0), age.eq(0)]
         flying = (outstanding[0] != 0) | (outstanding[1] != 0)
         m.d.sync += self.aborting.eq(self.abort | (self.aborting & flying))
+        m.d.comb += self.reading.eq((left != 0) | following.output.valid | blocks[0].r_rdy | blocks[1].r_rdy
+                                    | (remaining[0] != 0) | (remaining[1] != 0))
         m.d.comb += self.busy.eq((segments.level != 0) | following.busy | (left != 0) | (remaining[0] != 0) | (remaining[1] != 0) | flying
                                  | order.r_rdy | (taking != 0) | (halves[0].level != 0) | (halves[1].level != 0) | blocks[0].r_rdy | blocks[1].r_rdy)
         return m

@@ -2,7 +2,7 @@
 
 Every position is a full decode with classifier and sampling by the shipped firmware and client. Cycles are differences of
 the core's free-running counter between consecutive token events; useful bytes are reckoned from shapes and formats. Stalls
-are what the counters say of the whole generation: with the beats they sum to its cycles.
+are counted in the simulated SoC, outside the core, for the same cycles: with the beats they sum to them exactly.
 """
 import argparse
 import json
@@ -15,7 +15,8 @@ from bench.session import session
 from bench.speculation import measure_speculation
 from host import connect
 from host.generation import Options, Sampling
-from host.statistics import WORD32, token_cycles
+from host.statistics import token_cycles
+from soc.sim.simulator import WATCH_CAUSES
 from spec.golden import Golden
 from spec.image import Image
 from spec.packing import BEAT, row_beats
@@ -52,17 +53,15 @@ def breakdown(stats, passes):
             for phase in Phase}
 
 
-def stalls(stats, cycles):
-    """Beats taken and stall cycles by cause, which sum to ``cycles`` exactly.
+def stalls(watch, first, last, cycles):
+    """Cycles from result ``first`` to result ``last`` by cause (soc.sim.simulator.WATCH_CAUSES), beats among them.
 
-    ``working`` is the rest of the commands' cycles: starting, draining, beats held on chip; a cycle that takes two beats
-    (two columns on one position) counts -1 in it. ``idle``: no command was executing.
+    They sum to ``cycles``, which the core counted from token to token; anything else is an error.
     """
-    sums = {counter: sum(stats.counters[phase*len(Counter) + counter] for phase in Phase) for counter in Counter}
-    parts = {"starved": sums[Counter.STARVED], "fenced": sums[Counter.FENCED], "stalled": sums[Counter.STALLED]}
-    parts["working"] = sums[Counter.CYCLES] - sums[Counter.BEATS] - sum(parts.values())
-    parts["idle"] = cycles - sums[Counter.CYCLES]
-    return {"cycles": cycles, "beats": sums[Counter.BEATS], **parts}
+    parts = {cause: watch[last][cause] - watch[first][cause] for cause in ("cycles", *WATCH_CAUSES)}
+    if watch[last]["strays"] != watch[0]["strays"] or sum(parts.values()) != 2*cycles or parts["cycles"] != cycles:
+        raise SystemExit("bench.cycles: the simulated SoC's counts of causes do not add up")
+    return parts
 
 # Measurements -------------------------------------------------------------------------------------
 
@@ -79,27 +78,28 @@ def decode(vsim, path, first, last, temperature=0.0):
     dram = shapes.with_cache(path, image.config) if preloaded else path
     with session(vsim, dram, path) as (simulator, device):
         device.device.reset()
+        before = len(simulator.watch())
         # The pass at position p yields the token event of position p + 1; cycles run from the one before.
         sampling = Sampling(temperature=temperature, top_p=TOP_P, seed=1)
         generation = device.generate([BOS], Options(begin, last - begin, sampling, stops=()),
                                      flags=GenerateFlag.PRELOADED if preloaded else 0)
         events = list(generation)
         stats = device.device.stats()
-        violations = sum(simulator.violations().values())
+        violations, watch = sum(simulator.violations().values()), simulator.watch()[before:]
     passes = {event.position - 1: cycles for event, cycles in zip(events[1:], token_cycles(events))}
     chosen = [p for p in range(max(first, begin + 1), last) if p in passes]
     if not chosen:
         raise SystemExit(f"bench.cycles: no position measured: {len(events)} tokens came of {last - begin}")
     total = sum(passes[p] for p in chosen)
     useful = sum(device.useful_beats(p) for p in chosen)
-    window = (generation.outcome.end_cycles - generation.outcome.start_cycles) % WORD32
     moved = moved_beats(image, stats, len(events))
     needed = sum(device.useful_beats(p) for p in range(begin, begin + len(events)))
     return {
         "positions": [chosen[0], chosen[-1] + 1], "cycles": total, "useful_beats": useful,
         "per_position": [passes[p] for p in chosen], "dram_violations": violations,
         "preloaded": "random rows" if preloaded else False, "moved_over_useful": moved/needed,
-        "breakdown": breakdown(stats, len(events)), "stalls": stalls(stats, window), "config": asdict(image.config),
+        "breakdown": breakdown(stats, len(events)), "stalls": stalls(watch, chosen[0] - begin - 1, chosen[-1] - begin, total),
+        "config": asdict(image.config),
     }
 
 

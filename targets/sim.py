@@ -27,6 +27,7 @@ from soc.base import FIRMWARE, ROM_SIZE, SRAM_SIZE, Llama2Builder, Llama2SoC
 from soc.sim import compile as sim_compile
 from soc.sim.dram import create_phy
 from soc.sim.simulator import Simulator, SimulatorError
+from soc.sim.stream_watch import StreamWatch
 
 CACHE        = ROOT/"build"/"vsim"
 SYS_CLK_FREQ = int(100e6)    # an Arty's; CPU, DRAM timings and simulated clock agree
@@ -97,6 +98,8 @@ class BaseSoC(Llama2SoC):
 
         # Decoder ----------------------------------------------------------------------------------
         self.add_llama2(core)
+        if hasattr(self.llama2.core, "watch"):    # stand-ins of the core need not have it
+            self.stream_watch = StreamWatch(self.llama2.core, self.sdrphy.dfi, self.sdrphy.settings.read_latency)
 
         self.comb += platform.trace.eq(0)
 

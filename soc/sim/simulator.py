@@ -16,6 +16,22 @@ PR_SET_PDEATHSIG = 1           # Ref: prctl(2)
 TIME             = r"simulated (\d+) ps\n"
 
 
+#: Why no beat of the stream arrived in a cycle, as soc/sim/stream_watch.py counts it.
+WATCH_CAUSES = {
+    "beats":      "one arrived",
+    "embedding":  "an embedding row's beat came instead",
+    "cpu":        "a beat for the CPU or its cache came instead",
+    "refresh":    "asked for, but the DRAM was being refreshed, or its rows opened again after that",
+    "store":      "asked for, but K/V rows were being written, or the bus turned around after that",
+    "row":        "asked for, but on its way: another row was being opened, or the first beat of a run is late",
+    "idle":       "not asked for: no command was executing (CPU, link)",
+    "turnaround": "not asked for: the next token's embedding waited for the argmax, or its row",
+    "attention":  "not asked for: the buffer was full while attention worked",
+    "vector":     "not asked for: the buffer was full while a command waited for earlier results (norms, RoPE, SiLU, quantiser)",
+    "compute":    "not asked for: the buffer was full, a matrix took its beats",
+    "commands":   "not asked for: no further command was there to read for",
+}
+
 class SimulatorError(Exception):
     """The simulator did not start, or has ended."""
 
@@ -102,6 +118,11 @@ class Simulator:
     def violations(self):
         """DRAM timing violations so far: what was violated, how often."""
         return collections.Counter(re.findall(r"\] ([^\n\]]*violation[^\n]*?)(?: on bank *\d+)?(?:: *\S+)?\n", self.output()))
+
+    def watch(self):
+        """Cycles by cause of WATCH_CAUSES since reset, and their sum ``cycles``, at each result of the core so far."""
+        lines = re.findall(r"^\[watch\] (.*)$", self.output(), re.MULTILINE)
+        return [dict(zip(words[::2], map(int, words[1::2]))) for words in map(str.split, lines)]
 
     def time_ps(self):
         """Simulated time since the start."""

@@ -1,24 +1,37 @@
 """What bench.cycles makes of counters and runs: sums that hold exactly, extrapolation, images, arguments."""
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from bench import cycles, shapes
 from spec.image import Image, row_layout
-from spec.registers import Counter, Phase
+from soc.sim.simulator import WATCH_CAUSES
 
 
-def stats(seed=0):
-    return SimpleNamespace(counters=np.random.default_rng(seed).integers(0, 1 << 20, len(Phase)*len(Counter)).tolist(), stores=77)
+def watched(*columns, strays=0):
+    """What the simulator says at each result: running sums of ``columns``, one for each cause."""
+    sums = np.cumsum(columns, axis=1)
+    return [{"cycles": int(at.sum()), "strays": strays*n, **dict(zip(WATCH_CAUSES, map(int, at)))} for n, at in enumerate(sums.T)]
 
 
 def test_beats_and_stalls_sum_to_the_cycles_exactly():
-    parts = cycles.stalls(stats(), 123_456_789)
-    assert parts.pop("cycles") == 123_456_789 == sum(parts.values())
-    assert parts["beats"] == sum(stats().counters[Counter.BEATS::len(Counter)])
-    assert parts["starved"] == sum(stats().counters[Counter.STARVED::len(Counter)])
+    counted = np.random.default_rng(0).integers(0, 1 << 20, (len(WATCH_CAUSES), 5))
+    total = int(counted[:, 2:4].sum())
+    parts = cycles.stalls(watched(*counted), 1, 3, total)
+    with pytest.raises(SystemExit, match="do not add up"):
+        cycles.stalls(watched(*counted), 1, 3, total + 1)
+    assert parts.pop("cycles") == sum(parts.values()) == total
+    assert parts["beats"] == counted[0, 2:4].sum() and parts["commands"] == counted[-1, 2:4].sum()
+
+
+def test_counts_that_do_not_add_up_are_refused():
+    counted = np.ones((len(WATCH_CAUSES), 5), int)
+    broken = watched(*counted)
+    broken[3]["row"] += 1
+    for watch in (broken, watched(*counted, strays=1)):
+        with pytest.raises(SystemExit, match="do not add up"):
+            cycles.stalls(watch, 1, 3, 2*len(WATCH_CAUSES))
 
 
 def test_further_layers_cost_what_the_last_ones_did():
