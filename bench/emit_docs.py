@@ -10,6 +10,7 @@ from pathlib import Path
 from bench import published
 from bench.cycles import TOP_P
 from bench.plot import bars
+from soc.sim.simulator import WATCH_CAUSES
 from spec.emit_docs import table
 
 ROOT    = Path(__file__).resolve().parent.parent
@@ -47,8 +48,8 @@ def runs():
 
 
 def trained_260k():
-    """Runs of the checkpoint that others have figures of."""
-    return [run for run in runs() if run["model"] == "stories260K.bin"]
+    """Runs of the checkpoint that others have figures of, of the default build over 64 positions."""
+    return [run for run in runs() if run["model"] == "stories260K.bin" and run["columns"] == 2 and run["positions"] == [1, 64]]
 
 # Tables -------------------------------------------------------------------------------------------
 
@@ -75,6 +76,41 @@ def breakdown_table():
         sums = {name: sum(counters[name] for counters in run["breakdown"].values()) for name in names}
         rows.append((label(run), positions(run), *(f"{sums[name]:,.0f}" for name in names)))
     return table(("Model", "Positions", "Cycles of commands", "Beats", "Starved", "Fenced", "Stalled"), rows)
+
+
+def stalls_table():
+    """Per run, all cycles of the stream by cause, in parts per hundred; runs from before they were counted have none."""
+    rows = []
+    for run in (run for run in runs() if all(cause in run.get("stalls", {}) for cause in WATCH_CAUSES)):
+        tokens = run["positions"][1] - run["positions"][0]
+        total = run["stalls"]["cycles"]
+        rows.append((label(run), positions(run), f"{total/tokens:,.0f}", *(f"{100*run['stalls'][cause]/total:.2f}" for cause in WATCH_CAUSES)))
+    return table(("Model", "Positions", "Cycles/token", *(f"{cause}, %" for cause in WATCH_CAUSES)), rows)
+
+
+def causes_table():
+    return table(("Cause", "A cycle in which"), list(WATCH_CAUSES.items()))
+
+
+def prefill_table():
+    rows = []
+    for run in (run for run in runs() if "prefill" in run):
+        p = run["prefill"]
+        rows.append((label(run), p["tokens"], f"{p['one_by_one_cycles_per_token']:,.0f}", f"{p['cycles_per_token']:,.0f}", f"{p['speedup']:.2f}",
+                     "yes" if p["identical"] else "NO", f"`{run['command']}`"))
+    return table(("Model", "Prompt tokens", "Cycles/token, one by one", "Together", "Times faster", "Identical", "Command"), rows)
+
+
+def speculation_table():
+    rows = []
+    for run in (run for run in runs() if "speculation" in run):
+        spec = run["speculation"]
+        for kind, s in ((kind, s) for kind, s in spec.items() if isinstance(s, dict)):
+            rows.append((label(run), kind, spec["guesses"], f"{s['tokens_per_pass']:.2f}", f"{s['right']} of {s['guessed']}",
+                         f"{s['cycles_per_token_off']:,.0f}", f"{s['cycles_per_token']:,.0f}", f"{s['speedup']:.2f}",
+                         "yes" if s["identical"] else "NO", f"`{run['command']}`"))
+    return table(("Model", "Text", "Guesses a pass, at most", "Tokens a pass", "Guesses right", "Cycles/token, off", "On", "Times faster",
+                  "Identical", "Command"), rows)
 
 
 def sampling_table():
@@ -146,6 +182,7 @@ def plot():
 
 TABLES = {"cycles": cycles_table, "breakdown": breakdown_table, "baseline": baseline_table, "published": published_table,
           "stories260K": stories260k_table, "machines": machines_table, "accuracy": accuracy_table,
+          "stalls": stalls_table, "causes": causes_table, "prefill": prefill_table, "speculation": speculation_table,
           "sampling": sampling_table, "simulator": simulator_table, "stream": stream_table}
 
 
