@@ -5,7 +5,7 @@ import pytest
 
 from host import connect
 from host.generation import Options, Sampling
-from soc.sim.simulator import Simulator
+from soc.sim.simulator import WATCH_CAUSES, Simulator
 from spec.image import row_layout
 from spec.protocol import GenerateFlag
 from targets import sim
@@ -49,6 +49,9 @@ def compare(vsim, tmp_path, format, runs, upload=False):
                 assert generated(device, steps, sampling) == expected
                 assert len(expected) > 20
         assert not simulator.violations()
+        watch = simulator.watch()           # every cycle has one cause, and every beat is that of a read
+        assert len(watch) > 20 and not watch[-1]["strays"] and watch[-1]["beats"] > watch[0]["beats"]
+        assert all(at["cycles"] == sum(at[cause] for cause in WATCH_CAUSES) for at in watch)
 
 
 def test_q8_greedy_and_sampled(vsim, tmp_path):
