@@ -16,11 +16,11 @@ MAX_STOPS = 8            #: stop tokens of a generation
 MAX_PROMPT = 224         #: tokens in one GENERATE; a longer prompt is several, all but the last with max_new = 0
 MAX_HISTORY = 256        #: positions the repetition penalty can look back
 MAX_SPECULATE = 7        #: tokens guessed in a pass; the core's columns less one are the limit in fact
-LOOKUP_HISTORY = 1024    #: latest tokens that a guess is looked up in, see spec/lookup.py
+LOOKUP_HISTORY = 512     #: latest tokens that a guess is looked up in, see spec/lookup.py
 LOOKUP_SUFFIX = 4        #: as many of the last tokens are compared at most
 LOOKUP_STEPS = 16        #: earlier places that are compared at most
 TOKEN_RING = 128         #: tokens of the last generation that RESEND can repeat
-MAX_LAYERS = 64          #: layers that the firmware's command program has room for
+MAX_LAYERS = 48          #: layers that the firmware's command program has room for
 MAX_BAUD = 3_000_000     #: fastest serial line: its bytes come no faster than the firmware takes them at 75 MHz
 MIN_BAUD = 9600          #: slowest
 MAX_CONFIRM = 10_000     #: ms, longest time a new rate may wait for its confirmation
