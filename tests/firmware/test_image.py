@@ -7,7 +7,7 @@ import pytest
 
 from spec import image as spec_image
 from spec.model import KvFormat
-from spec.protocol import (LOAD_CHUNK, Device as Info, Generate, Hello, Load, LoadBegin, Loaded, ModelState, Opcode, Status,
+from spec.protocol import (LOAD_CHUNK, MAX_LAYERS, Device as Info, Generate, Hello, Load, LoadBegin, Loaded, ModelState, Opcode, Status,
                            Subject)
 from spec.registers import Model, Opcode as Op, encode
 from tests.firmware import library
@@ -98,13 +98,13 @@ PARSED = layout(GOOD)[0]
     (changed(GOOD, n_heads=17), (Status.TOO_LARGE, Subject.HEADS, 17, 16)),
     (changed(GOOD, vocab_size=40000), (Status.TOO_LARGE, Subject.VOCAB_SIZE, 40000, 32768)),
     (changed(GOOD, seq_len=5000), (Status.TOO_LARGE, Subject.SEQ_LEN, 5000, 4096)),
-    (changed(GOOD, n_layers=65), (Status.TOO_LARGE, Subject.LAYERS, 65, 64)),
+    (changed(GOOD, n_layers=MAX_LAYERS + 1), (Status.TOO_LARGE, Subject.LAYERS, MAX_LAYERS + 1, MAX_LAYERS)),
     (changed(GOOD, n_layers=0), (Status.BAD_HEADER, Subject.LAYERS, 0)),
     (changed(GOOD, n_kv_heads=3), (Status.BAD_HEADER, Subject.KV_HEADS, 3, 4)),
     (changed(GOOD, kv_format=2), (Status.BAD_VALUE, Subject.KV_FORMAT, 2, 3)),
     (changed(GOOD, kv_format=4), (Status.BAD_VALUE, Subject.KV_FORMAT, 4, 3)),
-    (changed(GOOD, n_layers=64, seq_len=4096),
-     (Status.NO_MEMORY, Subject.NONE, layout(GOOD)[1] * 16 + 64 * 4096 * layout(GOOD)[2] * 16, DRAM_BYTES)),
+    (changed(GOOD, n_layers=MAX_LAYERS, seq_len=4096),
+     (Status.NO_MEMORY, Subject.NONE, layout(GOOD)[1] * 16 + MAX_LAYERS * 4096 * layout(GOOD)[2] * 16, DRAM_BYTES)),
     (changed(GOOD, entries_count=17), (Status.BAD_DIRECTORY, Subject.NONE, 17)),
     (changed(GOOD, entries_count=1 << 30), (Status.BAD_DIRECTORY, Subject.LENGTH)),
     (changed(GOOD, tied=0), (Status.BAD_DIRECTORY, Subject.NONE, 18)),

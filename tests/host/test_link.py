@@ -121,7 +121,7 @@ def test_trace_names_opcodes(connect):
         link.request(Opcode.STATS, timeout_s=0.1)
     text = trace.getvalue()
     assert "> HELLO #" in text and "< HELLO #" in text and "damaged" in text
-    assert "HELLO #" in text and "version=1" in text and "clock_hz=100000000" in text
+    assert "HELLO #" in text and f"version={protocol.VERSION}" in text and "clock_hz=100000000" in text
     assert all(line.split()[1] in "<>" for line in text.splitlines())
 
 
