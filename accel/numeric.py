@@ -75,19 +75,36 @@ def bit_length(m, x, *, name="bits"):
 
 
 def delay(m, value, n, name, *, valid=False):
-    """``value``, ``n`` cycles later; only a ``valid`` is reset."""
+    """``value``, ``n`` cycles later. A ``valid`` must be reset, and all else is:
+
+    of registers without a reset Yosys makes shift registers in LUTs, of which the device has fewer than flip-flops.
+    """
     for i in range(n):
-        later = Signal.like(value, name=f"{name}_{i}", reset_less=not valid)
+        later = Signal.like(value, name=f"{name}_{i}")
         m.d.sync += later.eq(value)
         value = later
     return value
 
 
-def product_of(m, a, b, name):
-    """``a * b`` two cycles later, for signed ``a`` of 25 to 48 bits and signed ``b`` of at most 18: two DSP slices."""
-    low = Signal(signed(25 + len(b)), name=name + "_low", reset_less=True)
-    high = Signal(signed(len(a) - 24 + len(b)), name=name + "_high", reset_less=True)
+def product_of(m, a, b, name, *, enable=1):
+    """``a * b`` for signed ``a`` and ``b`` of at most 18 bits, two enabled cycles later; each partial product in a register.
+
+    ``a`` of up to 35 bits takes two multipliers of 18 x 18; a longer one takes three and an unsigned ``b``, or two of
+    25 x 18 (which an ECP5 does not have).
+    """
+    def unsigned(x):
+        return Cat(x, Const(0, 1)).as_signed()
     product = Signal(signed(len(a) + len(b)), name=name, reset_less=True)
-    m.d.sync += [low.eq(Cat(a[:24], Const(0, 1)).as_signed() * b), high.eq(a[24:].as_signed() * b),
-                 product.eq((high << 24) + low)]
+    cut = 17 if len(a) <= 35 or not b.shape().signed else 24
+    low = Signal(signed(cut + 1 + 18), name=name + "_low", reset_less=True)
+    high = Signal(signed(len(a) - cut + 18), name=name + "_high", reset_less=True)
+    factor = b if b.shape().signed else unsigned(b)
+    with m.If(enable):
+        m.d.sync += low.eq(unsigned(a[:cut]) * factor)
+        if len(a) <= 35 or b.shape().signed:
+            m.d.sync += [high.eq(a[cut:].as_signed() * factor), product.eq((high << cut) + low)]
+        else:
+            middle = Signal(signed(18 + 18), name=name + "_middle", reset_less=True)
+            m.d.sync += [middle.eq(unsigned(a[17:34]) * factor), high.eq(a[34:].as_signed() * factor),
+                         product.eq(Cat(low[:34], high).as_signed() + (middle << 17))]    # low < 2**34: one adder
     return product

@@ -1,10 +1,10 @@
 """Row sums to 32-bit fixed point: times 1/rms, right shift, saturate. Computes :func:`spec.golden.scale_rows`."""
-from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, signed
+from amaranth.hdl import Array, Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from accel.matvec import sum_layout
-from accel.numeric import coarse_shift, fine_shift
+from accel.numeric import coarse_shift, fine_shift, product_of
 from spec.numerics import WIDE
 from spec.registers import Dest
 
@@ -18,7 +18,7 @@ def row_layout(columns):
 
 
 class RowScale(wiring.Component):
-    """``rows = saturate32(round_shift(sums * factor[column], shift))``, one a cycle, five cycles deep.
+    """``rows = saturate32(round_shift(sums * factor[column], shift))``, one a cycle, five deep.
 
     RESIDUAL and embedding rows take the factor 2**15 instead of 1/rms.
     """
@@ -41,14 +41,14 @@ class RowScale(wiring.Component):
         shift = sums.payload.shift
         dest = sums.payload.dest
         fixed = (dest == Dest.RESIDUAL) | (dest == EMBEDDING)
+        # 1: sum and factor; 2, 3: product; 4: coarsely shifted; 5: finely, and clamped
         value = Signal(signed(WIDE), reset_less=True)
         factor = Signal(17, reset_less=True)
-        low, high = Signal(signed(25 + 18), reset_less=True), Signal(signed(WIDE - 24 + 18), reset_less=True)
         coarse = Signal(signed(32 + 18), reset_less=True)
         tags, shifts = [tag], [shift]
-        for i in range(4):
+        for i in range(5):
             v = Signal(name=f"valid{i}")
-            t, s = Signal(len(tag), name=f"tag{i}", reset_less=True), Signal(6, name=f"shift{i}", reset_less=True)
+            t, s = Signal(len(tag), name=f"tag{i}"), Signal(6, name=f"shift{i}")
             with m.If(advance):
                 m.d.sync += [v.eq(valid), t.eq(tags[-1]), s.eq(shifts[-1])]
             with m.If(self.abort):
@@ -58,20 +58,18 @@ class RowScale(wiring.Component):
             shifts.append(s)
             valid = v
         p = rows.payload
-        mantissa = Cat(factor, Const(0, 1)).as_signed()
-        narrow, flag = fine_shift(m, coarse, shifts[3], 32)
+        product = product_of(m, value, factor, "product", enable=advance)
+        narrow, flag = fine_shift(m, coarse, shifts[4], 32)
         with m.If(advance):
             m.d.sync += [
                 value.eq(sums.payload.value),
                 factor.eq(Mux(fixed, 1 << 15, Array(self.factors)[sums.payload.column])),
-                # Two DSP slices; their sum has WIDE + 18 bits
-                low.eq(Cat(value[:24], Const(0, 1)).as_signed() * mantissa), high.eq(value[24:].as_signed() * mantissa),
-                coarse.eq(coarse_shift(m, ((high << 24) + low)[:WIDE + 18].as_signed(), shifts[2], 32)),
+                coarse.eq(coarse_shift(m, product, shifts[3], 32)),
                 p.value.eq(narrow),
             ]
         m.d.comb += [
-            Cat(p.column, p.row, p.odd, p.last, p.dest).eq(tags[4]),
-            rows.valid.eq(valids[3]), self.busy.eq(Cat(*valids).any()),
-            self.saturated.eq(advance & valids[2] & flag),
+            Cat(p.column, p.row, p.odd, p.last, p.dest).eq(tags[5]),
+            rows.valid.eq(valids[4]), self.busy.eq(Cat(*valids).any()),
+            self.saturated.eq(advance & valids[3] & flag),
         ]
         return m

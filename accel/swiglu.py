@@ -1,9 +1,9 @@
 """SiLU(gate) * up of row pairs. Ref: Shazeer 2020, GLU variants improve transformer; spec.tables.silu."""
-from amaranth.hdl import Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from accel.numeric import saturate
+from accel.numeric import delay, product_of, saturate
 from accel.quantiser import wide_layout
 from accel.row_scale import row_layout
 from accel.table import InterpolatedTable
@@ -15,7 +15,7 @@ LIMIT = (16 << ROW_FRACTION) - 1        # beyond 16 the sag is as at 16: below o
 
 
 class SwiGlu(wiring.Component):
-    """Pipelined: a pair every two cycles; results wait in a FIFO that is never overrun.
+    """Pipelined: a pair every two cycles, whose product takes one multiplier two; results wait in a FIFO that is never overrun.
 
     Members
     -------
@@ -33,59 +33,41 @@ class SwiGlu(wiring.Component):
         m.submodules.results = results = fifo.SyncFIFO(width=layout.size, depth=8)
         rows, row = self.rows, self.rows.payload
         room = Signal(range(9), init=8)
-        accept, done = Signal(), Signal()
-        m.d.comb += [rows.ready.eq(row.odd | (room != 0)), accept.eq(rows.ready & rows.valid & ~row.odd),
+        take, done = Signal(), Signal()
+        m.d.comb += [rows.ready.eq(row.odd | (room != 0)), take.eq(rows.ready & rows.valid),
                      done.eq(self.values.valid & self.values.ready)]
-        m.d.sync += room.eq(room - accept + done)
-        m.submodules.table = table = InterpolatedTable(SILU_SAG)
-
-        # 1: |gate|; 2: index; 3-5: table; 6: silu; then the up row is there, and the product follows
-        gate1, magnitude = Signal(signed(32)), Signal(32)
-        m.d.comb += magnitude.eq(Mux(row.value[-1], -row.value, row.value))
-        z = Signal(22)
-        near = Signal()
-        m.d.sync += [gate1.eq(row.value), z.eq(Mux(magnitude > LIMIT, LIMIT, magnitude))]
-        m.d.comb += near.eq(~z[21])
-        m.d.comb += [table.index.eq(Mux(near, z[11:21], 1024 + z[14:21])), table.t.eq(Mux(near, z[:11] << 3, z[:14]))]
-        gates, ups, valids, tags = [gate1], [], [], []
-        for i in range(1, 4):
-            g = Signal(signed(32), name=f"gate{i + 1}", reset_less=True)
-            m.d.sync += g.eq(gates[-1])
-            gates.append(g)
-        silu = Signal(signed(33))
-        m.d.sync += silu.eq(Mux(gates[3][-1], 0, gates[3]) - table.value)
-        # The up row may come any time after its gate: pairs meet in two small queues
-        m.submodules.silus = silus = fifo.SyncFIFO(width=33, depth=8)
-        m.submodules.ups = upq = fifo.SyncFIFO(width=32 + layout.size - WIDE, depth=8)
-        valid = accept
-        for i in range(5):
-            v = Signal(name=f"valid{i}")
-            m.d.sync += v.eq(valid)
-            valids.append(v)
-            valid = v
+        m.d.sync += room.eq(room - (take & ~row.odd) + done)
         entry = Signal(layout)
-        m.d.comb += [
-            silus.w_en.eq(valid), silus.w_data.eq(silu),
-            entry.column.eq(row.column), entry.index.eq(row.row >> 1), entry.dest.eq(row.dest),
-            entry.end.eq((row.row[1:6] == 31) | row.last),
-            upq.w_en.eq(rows.valid & rows.ready & row.odd),
-        ]
-        m.d.comb += upq.w_data.eq(entry.as_value()[WIDE:] << 32 | row.value.as_unsigned())
-        both = Signal()
-        m.d.comb += [both.eq(silus.r_rdy & upq.r_rdy), silus.r_en.eq(both), upq.r_en.eq(both)]
-        a, b = Signal(signed(33), reset_less=True), Signal(signed(32), reset_less=True)
-        product = Signal(signed(65), reset_less=True)
-        rounded = Signal(signed(66 - DROPPED), reset_less=True)
-        tag1, tag2, tag3 = (Signal(layout.size - WIDE, name=f"tag{i}", reset_less=True) for i in range(3))
-        v1, v2, v3 = (Signal(name=f"v{i}") for i in range(1, 4))
-        m.d.sync += [
-            a.eq(silus.r_data.as_signed()), b.eq(upq.r_data[:32].as_signed()), tag1.eq(upq.r_data[32:]), v1.eq(both),
-            product.eq(a * b), tag2.eq(tag1), v2.eq(v1),
-            rounded.eq((product + (1 << DROPPED - 1)) >> DROPPED), tag3.eq(tag2), v3.eq(v2),
-        ]
+        m.d.comb += [entry.column.eq(row.column), entry.index.eq(row.row >> 1), entry.dest.eq(row.dest),
+                     entry.end.eq((row.row[1:6] == 31) | row.last)]
+
+        # 1: |gate|; 2: at most the limit; 2 to 6: table; 7: silu, which waits for its up row --------------------
+        m.submodules.table = table = InterpolatedTable(SILU_SAG, latency=4)
+        magnitude, z = Signal(32, reset_less=True), Signal(22, reset_less=True)
+        near = ~z[21]
+        m.d.sync += [magnitude.eq(Mux(row.value[-1], -row.value, row.value)), z.eq(Mux(magnitude > LIMIT, LIMIT, magnitude))]
+        m.d.comb += [table.index.eq(Mux(near, z[11:21], 1024 + z[14:21])), table.t.eq(Mux(near, z[:11] << 3, z[:14]))]
+        value6, odd6 = delay(m, row.value, 6, "value"), delay(m, row.odd, 6, "odd")
+        valid6 = delay(m, take, 6, "valid", valid=True)
+        silu = Signal(signed(33), reset_less=True)
+        with m.If(valid6 & ~odd6):
+            m.d.sync += silu.eq(Mux(value6[-1], 0, value6) - table.value)
+
+        # 7: lower half of the up row; 8: its upper half, while the next gate may come; 9, 10: products; 11: their sum --
+        up6 = valid6 & odd6
+        value7, up11 = delay(m, value6, 1, "value7"), delay(m, up6, 5, "up", valid=True)
+        a, b = Signal(signed(33), reset_less=True), Signal(signed(17), reset_less=True)
+        with m.If(up6):
+            m.d.sync += a.eq(silu)
+        m.d.sync += b.eq(Mux(up6, Cat(value6[:16], Const(0, 1)).as_signed(), value7[16:].as_signed()))
+        half = product_of(m, a, b, "half")
+        low10 = delay(m, half, 1, "low")
+        product, rounded = Signal(signed(65), reset_less=True), Signal(signed(66 - DROPPED), reset_less=True)
+        m.d.sync += [product.eq((half << 16) + low10), rounded.eq((product >> DROPPED) + product[DROPPED - 1])]
+        tag12, valid12 = delay(m, entry.as_value()[WIDE:], 12, "tag"), delay(m, up11, 1, "valid12", valid=True)
         clamped, flag = saturate(m, rounded, WIDE)
         m.d.comb += [
-            results.w_en.eq(v3), results.w_data.eq(tag3 << WIDE | clamped.as_unsigned()), self.saturated.eq(v3 & flag),
+            results.w_en.eq(valid12), results.w_data.eq(Cat(clamped, tag12)), self.saturated.eq(valid12 & flag),
             self.values.valid.eq(results.r_rdy), self.values.payload.eq(results.r_data), results.r_en.eq(self.values.ready),
             self.busy.eq(room != 8),
         ]
