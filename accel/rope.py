@@ -11,7 +11,7 @@ from spec.numerics import WIDE
 from spec.registers import Dest
 from spec.tables import SINE
 
-DEPTH = 32          #: rows on their way; the pipe is 15 deep
+DEPTH = 32          #: rows on their way; the pipe is 16 deep
 ROTATED = 34        #: bits of a rotated element
 
 
@@ -46,7 +46,7 @@ class Rope(wiring.Component):
         take = Signal()
         m.d.comb += [rows.ready.eq(room != 0), take.eq(rows.ready & rows.valid)]
         m.d.sync += room.eq(room - take + (self.values.valid & self.values.ready))
-        valid9 = delay(m, take, 9, "valid", valid=True)
+        valid10 = delay(m, take, 10, "valid", valid=True)
 
         # 1: place in the head, counted, for head_dim need not be a power of two; pairs come column by column ----
         pair, place, last_in_head = Signal(17), Signal(8), Signal()
@@ -63,46 +63,48 @@ class Rope(wiring.Component):
         tag1 = Signal(layout)
         m.d.comb += [tag1.column.eq(row1.column), tag1.index.eq(row1.row), tag1.end.eq(last_in_head & row1.odd),
                      tag1.dest.eq(row1.dest)]
-        tag9 = delay(m, tag1, 8, "tag")
+        tag10 = delay(m, tag1, 9, "tag")
 
-        # 2: frequency; 3, 4: times position; 5: the angle of this row's lookup; 6 to 8: table; 9: sine or cosine --
+        # 2: frequency; 3, 4: times position; 5: the angle of this row's lookup; 6 to 9: table; 10: sine or cosine --
         position2 = delay(m, position1, 1, "position2")
         product4 = product_of(m, Cat(self.frequency, Const(0, 1)).as_signed(), Cat(position2, Const(0, 1)).as_signed(), "turns")
         odd4 = delay(m, row1.odd, 3, "odd")
         angle5, x = Signal(32, reset_less=True), Signal(30)
         m.d.sync += angle5.eq(product4[:32] + (odd4 << 30))
-        m.submodules.table = table = InterpolatedTable(SINE)
+        m.submodules.table = table = InterpolatedTable(SINE, latency=4)
         m.d.comb += [x.eq(Mux(angle5[30], ~angle5[:30], angle5[:30])), table.index.eq(x[21:]), table.t.eq(x[9:21])]
-        negative8 = delay(m, angle5[31], 3, "negative")
-        odd8, passing8 = delay(m, odd4, 4, "odd_found"), delay(m, row1.dest == Dest.V, 7, "passing")
-        factor9 = Signal(signed(18), reset_less=True)
-        m.d.sync += factor9.eq(Mux(passing8, odd8 << 16, Mux(negative8, -table.value, table.value)))
-        value9, odd9 = delay(m, row1.value, 8, "value"), delay(m, odd8, 1, "odd9")
+        negative9 = delay(m, angle5[31], 4, "negative")
+        odd9, passing9 = delay(m, odd4, 5, "odd_found"), delay(m, row1.dest == Dest.V, 8, "passing")
+        factor10 = Signal(signed(18), reset_less=True)
+        m.d.sync += factor10.eq(Mux(passing9, odd9 << 16, Mux(negative9, -table.value, table.value)))
+        value10 = delay(m, row1.value, 9, "value")
 
-        # 10: the pair is complete; 10, 11: two products each for its even row, then for its odd row; 12: added -----
-        even, sine = Signal(signed(32), reset_less=True), Signal(signed(18), reset_less=True)
-        held, held_factor = Signal.like(even, reset_less=True), Signal.like(sine, reset_less=True)
-        odd, cosine = Signal.like(even, reset_less=True), Signal.like(sine, reset_less=True)
+        # 11: the pair is complete, with the factors of its even row, then of its odd row; 12, 13: products; 14: their sum --
+        held, held_factor = Signal(signed(32), reset_less=True), Signal.like(factor10, reset_less=True)
+        even, odd = Signal.like(held, reset_less=True), Signal.like(held, reset_less=True)
+        of_even, of_odd = Signal.like(factor10, reset_less=True), Signal.like(factor10, reset_less=True)
         tag = Signal(layout, reset_less=True)
-        complete = valid9 & tag9.index[0]
-        with m.If(valid9):
-            m.d.sync += [held.eq(value9), held_factor.eq(factor9)]
+        complete = valid10 & tag10.index[0]
+        first11 = delay(m, complete, 1, "first11", valid=True)
+        second11 = delay(m, first11, 1, "second11", valid=True)
+        with m.If(valid10):
+            m.d.sync += [held.eq(value10), held_factor.eq(factor10)]
         with m.If(complete):
-            m.d.sync += [even.eq(held), sine.eq(held_factor), odd.eq(value9), cosine.eq(factor9), tag.eq(tag9)]
-        first10 = delay(m, complete, 1, "first10", valid=True)
-        second10 = delay(m, first10, 1, "second10", valid=True)
-        of_even = product_of(m, even, Mux(second10, sine, cosine), "of_even")
-        of_odd = product_of(m, odd, Mux(second10, cosine, sine), "of_odd")
-        valid13 = delay(m, first10 | second10, 3, "valid13", valid=True)
-        second12, tag13 = delay(m, second10, 2, "second12"), delay(m, tag, 3, "tag13")
-        second13 = delay(m, second12, 1, "second13")
-        total13 = Signal(signed(51), reset_less=True)
-        m.d.sync += total13.eq(of_even + Mux(second12, of_odd, -of_odd))
+            m.d.sync += [even.eq(held), odd.eq(value10), of_even.eq(factor10), of_odd.eq(held_factor), tag.eq(tag10)]
+        with m.Elif(first11):
+            m.d.sync += [of_even.eq(of_odd), of_odd.eq(of_even)]
+        even13, odd13 = product_of(m, even, of_even, "even_product"), product_of(m, odd, of_odd, "odd_product")
+        valid14 = delay(m, first11 | second11, 3, "valid14", valid=True)
+        second13, tag14 = delay(m, second11, 2, "second13"), delay(m, tag, 3, "tag14")
+        second14 = delay(m, second13, 1, "second14")
+        total14 = Signal(signed(51), reset_less=True)
+        minus = ~second13                   # a difference as a sum with a carry: one adder
+        m.d.sync += total14.eq((Cat(1, even13).as_signed() + Cat(minus, odd13 ^ minus.replicate(len(odd13))).as_signed()) >> 1)
         result = Signal(layout)
         m.d.comb += [
-            result.eq(tag13), result.value.eq((total13 + (1 << 15)) >> 16), result.index[0].eq(second13),
-            result.end.eq(tag13.end & second13),
-            results.w_en.eq(valid13), results.w_data.eq(Cat(result.value[:ROTATED], result.as_value()[len(result.value):])),
+            result.eq(tag14), result.value.eq((total14 >> 16) + total14[15]), result.index[0].eq(second14),
+            result.end.eq(tag14.end & second14),
+            results.w_en.eq(valid14), results.w_data.eq(Cat(result.value[:ROTATED], result.as_value()[len(result.value):])),
             out.as_value().eq(Cat(results.r_data[:ROTATED], results.r_data[ROTATED - 1].replicate(WIDE - ROTATED),
                                   results.r_data[ROTATED:])),
             self.values.valid.eq(results.r_rdy), results.r_en.eq(self.values.ready), self.busy.eq(room != DEPTH),
