@@ -7,7 +7,7 @@ from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from accel.numeric import saturate
+from accel.numeric import product_of, saturate
 from accel.quantiser import wide_layout
 from accel.row_scale import EMBEDDING, row_layout
 from accel.table import InterpolatedTable
@@ -24,7 +24,7 @@ class Residual(wiring.Component):
     rows : In(stream)
         RESIDUAL rows are added; embedding rows replace.
     gains : In(stream)
-        Beats of eight int16, after ``gain_start``; must not come while rows are.
+        Beats of eight int16, one in two cycles, after ``gain_start``; must not come while rows are.
     factors, halves : Out
         Per column: mantissa of 1/sqrt(sum of squares + epsilon), 2**15 .. 2**16, and h in ``2**(-15 - h)``.
     """
@@ -42,86 +42,95 @@ class Residual(wiring.Component):
         C, depth = self.columns, self.max_dim
         m.submodules.x = x = memory.Memory(shape=signed(32), depth=C * depth, init=[])
         x_read, x_write = x.read_port(), x.write_port()
-        m.submodules.gain = gain = memory.Memory(shape=data.ArrayLayout(signed(16), 8), depth=depth // 8, init=[])
+        # Half a beat at a time: then the gains fit one block RAM
+        m.submodules.gain = gain = memory.Memory(shape=data.ArrayLayout(signed(16), 4), depth=depth // 4, init=[])
         gain_write, gain_read = gain.write_port(), gain.read_port()
-        gain_at = Signal(range(depth // 8 + 1))
-        m.d.comb += [gain_write.addr.eq(gain_at), gain_write.data.eq(self.gains.payload), self.gains.ready.eq(1),
-                     gain_write.en.eq(self.gains.valid)]
+        gain_at = Signal(range(depth // 4 + 1))
+        m.d.comb += [gain_write.addr.eq(gain_at), gain_write.data.eq(Mux(gain_at[0], self.gains.payload[64:], self.gains.payload[:64])),
+                     self.gains.ready.eq(gain_at[0]), gain_write.en.eq(self.gains.valid)]
         with m.If(self.gain_start):
             m.d.sync += gain_at.eq(0)
         with m.Elif(self.gains.valid):
             m.d.sync += gain_at.eq(gain_at + 1)
 
-        # read, add, multiply, send: the whole pipe moves when its end can ---------------------------------
+        # 1: read; 2, 3: added; 4: clamped, stored; 5, 6: products; the whole pipe moves when its end can ------------
         advance = Signal()
         out = self.values
         m.d.comb += [advance.eq(~out.valid | out.ready), self.rows.ready.eq(advance)]
         p0 = self.rows.payload
         bits = (depth - 1).bit_length()
+        tag = data.StructLayout({"column": range(max(C, 2)), "row": 13, "dest": 3, "end": 1, "first": 1, "last": 1})
+        valids = [Signal(name=f"v{i}") for i in range(1, 7)]
+        v1, v2, v3, v4, v5, v6 = valids
+        p1, p2, p3, p4, p5, p6 = (Signal(tag, name=f"p{i}") for i in range(1, 7))
         m.d.comb += [x_read.addr.eq(Cat(p0.row[:bits], p0.column)), x_read.en.eq(advance),
-                     gain_read.addr.eq(p0.row[3:bits]), gain_read.en.eq(advance)]
-        v1, v2, v3, v4 = (Signal(name=f"v{i}") for i in range(1, 5))
-        p1, p2, p3, p4 = (Signal(row_layout(C), name=f"p{i}") for i in range(1, 5))
-        total = Signal(signed(33))
-        added, flag = saturate(m, total, 32)
-        x2 = Signal(signed(32))
-        gain2, product = Signal(signed(16)), Signal(signed(48))
+                     gain_read.addr.eq(p0.row[2:bits]), gain_read.en.eq(advance)]
+        row1, row2, old2, total3, x4 = (Signal(signed(width), name=name, reset_less=True) for name, width in (
+            ("row1", 32), ("row2", 32), ("old2", 32), ("total3", 33), ("x4", 32)))
+        gains2, gain3, gain4 = Signal(64, reset_less=True), Signal(signed(16), reset_less=True), Signal(signed(16), reset_less=True)
+        clamped, flag = saturate(m, total3, 32)
+        product6 = product_of(m, x4, gain4, "product", enable=advance)
         # x**2 = high**2 * 2**32 + high * low * 2**17 + low**2: three multipliers, and the outer two do not overlap
-        high2, low2 = x2[16:].as_signed(), Cat(x2[:16], Const(0, 1)).as_signed()
-        squares, middle, square4 = Signal(64), Signal(signed(33)), Signal(64)
-        product4 = Signal(signed(48))
+        high4, low4 = x4[16:].as_signed(), Cat(x4[:16], Const(0, 1)).as_signed()
+        squares, middle, square6 = Signal(64, reset_less=True), Signal(signed(33), reset_less=True), Signal(64, reset_less=True)
+        last_row = Signal(13)
+        m.d.sync += last_row.eq(self.dim - 1)
         m.d.comb += [
-            total.eq(p1.value + Mux(p1.dest == EMBEDDING, 0, x_read.data)),
-            x_write.addr.eq(Cat(p1.row[:bits], p1.column)), x_write.data.eq(added), x_write.en.eq(v1 & advance),
-            self.saturated.eq(v1 & advance & flag),
+            x_write.addr.eq(Cat(p4.row[:bits], p4.column)), x_write.data.eq(x4), x_write.en.eq(v4 & advance),
+            self.saturated.eq(v3 & advance & flag),
         ]
         with m.If(advance):
             m.d.sync += [
-                v1.eq(self.rows.valid), p1.eq(p0),
-                v2.eq(v1), p2.eq(p1), x2.eq(added), gain2.eq(Array(gain_read.data)[p1.row[:3]]),
-                v3.eq(v2), p3.eq(p2), product.eq(x2 * gain2),
-                squares.eq(Cat((low2 * low2)[:32], (high2 * high2)[:32])), middle.eq(high2 * low2),
-                v4.eq(v3), p4.eq(p3), product4.eq(product), square4.eq(squares + (middle << 17)),
+                Cat(*valids).eq(Cat(self.rows.valid, *valids)), Cat(p2, p3, p4, p5, p6).eq(Cat(p1, p2, p3, p4, p5)),
+                p1.column.eq(p0.column), p1.row.eq(p0.row), p1.dest.eq(p0.dest), row1.eq(p0.value),
+                row2.eq(row1), old2.eq(Mux(p1.dest == EMBEDDING, 0, x_read.data)), gains2.eq(gain_read.data),
+                total3.eq(row2 + old2), gain3.eq(Array(data.View(gain.shape, gains2))[p2.row[:2]]),
+                p3.first.eq(p2.row == 0), p3.last.eq(p2.row == last_row),
+                x4.eq(clamped), gain4.eq(gain3), p4.end.eq((p3.row[:5] == 31) | p3.last),
+                squares.eq(Cat((low4 * low4)[:32], (high4 * high4)[:32])), middle.eq(high4 * low4),
+                square6.eq(squares + (middle << 17)),
             ]
         o = out.payload
-        m.d.comb += [out.valid.eq(v4), o.value.eq(product4), o.column.eq(p4.column), o.index.eq(p4.row),
-                     o.end.eq((p4.row[:5] == 31) | (p4.row == self.dim - 1)), o.dest.eq(p4.dest)]
+        m.d.comb += [out.valid.eq(v6), o.value.eq(product6), o.column.eq(p6.column), o.index.eq(p6.row), o.end.eq(p6.end),
+                     o.dest.eq(p6.dest)]
 
         # Sum of squares, then 1/sqrt: normalise by pairs of bits, look up ---------------------------------
         sums = [Signal(SUM_BITS, name=f"sum{c}") for c in range(C)]
         pending = Signal(C)
-        take = Signal()
-        m.d.comb += take.eq(v4 & advance)
+        total, so_far = Signal(SUM_BITS), Signal(SUM_BITS)
+        m.d.comb += [so_far.eq(Mux(p6.first, self.epsilon, Array(sums)[p6.column])), total.eq(square6 + so_far)]
         for c in range(C):
-            with m.If(take & (p4.column == c)):
-                m.d.sync += sums[c].eq(square4 + Mux(p4.row == 0, self.epsilon, sums[c]))
-                with m.If(p4.row == self.dim - 1):
+            with m.If(v6 & advance & (p6.column == c)):
+                m.d.sync += sums[c].eq(total)
+                with m.If(p6.last):
                     m.d.sync += pending[c].eq(1)
-        m.submodules.rsqrt = table = InterpolatedTable(RSQRT)
-        f, half, column, wait = Signal(SUM_BITS), Signal(6), Signal(range(max(C, 2))), Signal(2)
-        m.d.comb += [table.index.eq(f[SUM_BITS - 10:]), table.t.eq(f[SUM_BITS - 22:SUM_BITS - 10])]
+        m.submodules.rsqrt = table = InterpolatedTable(RSQRT, latency=4)
+        f, half, column, wait = Signal(SUM_BITS), Signal(6), Signal(range(max(C, 2))), Signal(range(table.latency + 1))
+        near, done = Signal(), Signal()         # for a shift by a pair, for none
+        m.d.comb += [table.index.eq(f[SUM_BITS - 10:]), table.t.eq(f[SUM_BITS - 22:SUM_BITS - 10]),
+                     near.eq(f[SUM_BITS - 16:].any()), done.eq(f[SUM_BITS - 2:].any() | (half == 0))]
         with m.FSM() as fsm:
             with m.State("IDLE"):
                 m.d.sync += half.eq(SUM_BITS // 2)
                 for c in reversed(range(C)):
                     with m.If(pending[c]):
-                        m.d.sync += [column.eq(c), f.eq(sums[c])]
+                        m.d.sync += column.eq(c)
                 with m.If(pending.any()):
-                    m.next = "NORMALISE"
+                    m.next = "LOAD"
+            with m.State("LOAD"):
+                m.d.sync += [f.eq(Array(sums)[column]), wait.eq(0)]
+                m.next = "NORMALISE"
             with m.State("NORMALISE"):
-                m.d.sync += wait.eq(0)
-                with m.If(f[SUM_BITS - 2:].any() | (half == 0)):
+                with m.If(done):
                     m.next = "LOOK-UP"
-                with m.Elif(f[SUM_BITS - 16:].any()):
-                    m.d.sync += [f.eq(f << 2), half.eq(half - 1)]
                 with m.Else():
-                    m.d.sync += [f.eq(f << 16), half.eq(half - 8)]
+                    m.d.sync += [f.eq(Mux(near, f << 2, f << 16)), half.eq(half - Mux(near, 1, 8))]
             with m.State("LOOK-UP"):
                 m.d.sync += wait.eq(wait + 1)
-                with m.If(wait == 3):
+                with m.If(wait == table.latency):
                     for c in range(C):
                         with m.If(column == c):
                             m.d.sync += [self.factors[c].eq(table.value), self.halves[c].eq(half), pending[c].eq(0)]
                     m.next = "IDLE"
-        m.d.comb += self.busy.eq(v1 | v2 | v3 | v4 | pending.any() | ~fsm.ongoing("IDLE"))
+        m.d.comb += self.busy.eq(Cat(*valids).any() | pending.any() | ~fsm.ongoing("IDLE"))
         return m
