@@ -4,7 +4,7 @@ A LiteDRAM port stays on one bank until all it queued there was read. So even ro
 through the other, which starts on its row while the first still has ``ahead`` words to request: activates overlap.
 """
 from amaranth.hdl import Cat, Module, Mux, ResetInserter, Signal
-from amaranth.lib import data, fifo, stream, wiring
+from amaranth.lib import data, fifo, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from accel.ports import NativeRead
@@ -25,6 +25,8 @@ class SegmentReader(wiring.Component):
         The beat after it; with ``both``, ``beats.ready`` takes the two.
     reading : Out
         Beats are yet to be asked for.
+    read0, read1 : Out
+        A DRAM has one data bus: at most one of their ``rdata_valid`` at a time, with ``read0.rdata_data``.
     abort : In
         Drop everything; ``aborting`` until the outstanding reads have come back.
     """
@@ -59,86 +61,112 @@ class SegmentReader(wiring.Component):
         m.d.comb += [following.input.valid.eq(segments.r_rdy), following.input.payload.eq(segments.r_data),
                      segments.r_en.eq(following.input.ready)]
         base, left, blocked = Signal(aw), Signal(28), Signal()
-        in_row, count = Signal(rb + 1), Signal(rb + 1)
-        block = data.StructLayout({"base": aw, "count": rb + 1, "age": 5})
+        in_row, count, counted = Signal(rb + 1), Signal(rb + 1), Signal()
+        # A beat's turn, modulo more than can be on its way: what the buffer holds, and a block in each of ten places
+        turn_bits = (self.buffer + (10 << rb)).bit_length()
+        block = data.StructLayout({"base": aw, "count": rb + 1, "age": 5, "turn": turn_bits})
         blocks = [queue(f"blocks{i}", block.size, 4) for i in range(2)]
         order = queue("order", rb + 2, 16)
         age, emit = Signal(5), Signal()
+        following_turn, taken_turn = Signal(turn_bits), Signal(turn_bits)
         port = base[rb]
         m.d.comb += [
-            in_row.eq((1 << rb) - base[:rb]), count.eq(Mux(left < in_row, left, in_row)),
-            emit.eq((left != 0) & order.w_rdy & Mux(port, blocks[1].w_rdy, blocks[0].w_rdy)),
+            in_row.eq((1 << rb) - base[:rb]),
+            emit.eq(counted & order.w_rdy & Mux(port, blocks[1].w_rdy, blocks[0].w_rdy)),
             order.w_en.eq(emit), order.w_data.eq(Cat(count, port)),
             blocked.eq(head.kv & (head.stores != self.stores_done)),
             following.output.ready.eq((left == 0) & ~blocked),
         ]
         for i in range(2):
-            m.d.comb += [blocks[i].w_en.eq(emit & (port == i)), blocks[i].w_data.eq(Cat(base, count, age))]
+            m.d.comb += [blocks[i].w_en.eq(emit & (port == i)), blocks[i].w_data.eq(Cat(base, count, age, following_turn))]
+        m.d.sync += [count.eq(Mux(left < in_row, left, in_row)), counted.eq((left != 0) & ~emit)]
         with m.If(following.output.ready & following.output.valid):
             m.d.sync += [base.eq(head.base), left.eq(head.beats)]
         with m.If(emit):
-            m.d.sync += [base.eq(base + count), left.eq(left - count), age.eq(age + 1)]
+            m.d.sync += [base.eq(base + count), left.eq(left - count), age.eq(age + 1), following_turn.eq(following_turn + count)]
+
+        # The buffer: beats take turns in its halves, so that two can leave in a cycle -----------------------
+        place_bits = (self.buffer - 1).bit_length()
+        stores = [memory.Memory(shape=128, depth=self.buffer // 2, init=[]) for _ in range(2)]
+        writes, reads = [store.write_port() for store in stores], [store.read_port() for store in stores]
+        m.submodules.buffer0, m.submodules.buffer1 = stores
 
         # Requests: each port walks its block; the younger waits until the older is almost requested --------
-        outs = []
         remaining = [Signal(rb + 1, name=f"remaining{i}") for i in range(2)]
         ages = [Signal(5, name=f"age{i}") for i in range(2)]
-        outstanding = [Signal(range(self.depth + 1), name=f"outstanding{i}") for i in range(2)]
+        places, move, side = [], Signal(), Signal()
+        arrived = [Signal(place_bits + 1, name=f"arrived{i}") for i in range(2)]      # beats before their turn
+        younger = Signal()                                                            # port 0 is, as of one cycle ago
+        m.d.sync += younger.eq((ages[1] - ages[0])[4])
         for i, native in enumerate((self.read0, self.read1)):
             other = 1 - i
-            address = Signal(aw, name=f"address{i}")
-            credit = Signal(range(self.depth + 1), init=self.depth, name=f"credit{i}")
-            out = queue(f"out{i}", 128, self.depth)
-            outs.append(out)
-            younger, turn, fire = Signal(name=f"younger{i}"), Signal(name=f"turn{i}"), Signal(name=f"fire{i}")
+            address, turn = Signal(aw, name=f"address{i}"), Signal(turn_bits, name=f"turn{i}")
+            # As of one cycle ago, when the turn was one less at least and more was taken at most
+            fits, distance = Signal(name=f"fits{i}"), Signal(turn_bits, name=f"distance{i}")
+            first, fire = Signal(name=f"first{i}"), Signal(name=f"fire{i}")
+            m.submodules[f"places{i}"] = place = fifo.SyncFIFO(width=place_bits, depth=self.depth)
+            places.append(place)
             b = data.View(block, blocks[i].r_data)
             m.d.comb += [
-                younger.eq(~(ages[i] - ages[other])[4] & (ages[i] != ages[other])),
-                turn.eq((remaining[other] <= self.ahead) | ~younger),
-                native.cmd_valid.eq((remaining[i] != 0) & (credit != 0) & turn), native.cmd_addr.eq(address),
+                first.eq((remaining[other] <= self.ahead) | (younger if i else ~younger)), distance.eq(turn - taken_turn),
+                native.cmd_valid.eq((remaining[i] != 0) & place.w_rdy & fits & first), native.cmd_addr.eq(address),
                 fire.eq(native.cmd_valid & native.cmd_ready),
-                out.w_en.eq(native.rdata_valid & ~drop), out.w_data.eq(native.rdata_data),
+                place.w_en.eq(fire), place.w_data.eq(turn[:place_bits]), place.r_en.eq(native.rdata_valid),
                 blocks[i].r_en.eq((remaining[i] == 0) | (fire & (remaining[i] == 1))),
             ]
+            m.d.sync += [fits.eq((distance < self.buffer - 1) & ~blocks[i].r_en),
+                         arrived[i].eq(arrived[i] + native.rdata_valid - (move & (side == i)))]
             with m.If(fire):
-                m.d.sync += [remaining[i].eq(remaining[i] - 1), address.eq(address + 1)]
+                m.d.sync += [remaining[i].eq(remaining[i] - 1), address.eq(address + 1), turn.eq(turn + 1)]
             with m.If(blocks[i].r_en & blocks[i].r_rdy):
-                m.d.sync += [remaining[i].eq(b.count), address.eq(b.base), ages[i].eq(b.age)]
-            m.d.sync += [credit.eq(credit - fire + (out.r_en & out.r_rdy)),
-                         outstanding[i].eq(outstanding[i] + fire - native.rdata_valid)]
+                m.d.sync += [remaining[i].eq(b.count), address.eq(b.base), ages[i].eq(b.age), turn.eq(b.turn)]
             with m.If(drop):
-                m.d.sync += [remaining[i].eq(0), credit.eq(self.depth), ages[i].eq(0)]
+                m.d.sync += [remaining[i].eq(0), ages[i].eq(0), arrived[i].eq(0)]
+        arriving = Mux(self.read1.rdata_valid, places[1].r_data, places[0].r_data)
+        for i, w in enumerate(writes):
+            m.d.comb += [w.addr.eq(arriving[1:]), w.data.eq(self.read0.rdata_data),
+                         w.en.eq((self.read0.rdata_valid | self.read1.rdata_valid) & (arriving[0] == i))]
 
-        # Beats in order; they take turns in the halves of the buffer, so that two can leave in a cycle -----------
-        halves = [queue(f"buffer{i}", 128, self.buffer // 2, True) for i in range(2)]
-        taking, side = Signal(rb + 1), Signal()
-        move = Signal()
-        into, first, taken, taken_both = Signal(), Signal(), Signal(), Signal()
-        full = Mux(into, ~halves[1].w_rdy, ~halves[0].w_rdy)
-        for i, half in enumerate(halves):
-            m.d.comb += [half.w_en.eq(move & (into == i)), half.w_data.eq(Mux(side, outs[1].r_data, outs[0].r_data)),
-                         half.r_en.eq(taken & ((first == i) | taken_both))]
-        m.d.sync += [into.eq((into ^ move) & ~drop), first.eq((first ^ (taken & ~taken_both)) & ~drop)]
+        # Beats in order: one a cycle is let out of the buffer ------------------------------------------------
+        taking, into = Signal(rb + 1), Signal()
         m.d.comb += [
-            move.eq((taking != 0) & ~full & Mux(side, outs[1].r_rdy, outs[0].r_rdy)),
-            outs[0].r_en.eq(move & ~side), outs[1].r_en.eq(move & side),
+            move.eq((taking != 0) & Mux(side, arrived[1] != 0, arrived[0] != 0)),
             order.r_en.eq((taking == 0) | (move & (taking == 1))),
-            self.beats.valid.eq(Mux(first, halves[1].r_rdy, halves[0].r_rdy) & ~drop),
-            self.beats.payload.eq(Mux(first, halves[1].r_data, halves[0].r_data)),
-            self.second_valid.eq(halves[0].r_rdy & halves[1].r_rdy & ~drop),
-            self.second.eq(Mux(first, halves[0].r_data, halves[1].r_data)),
-            taken.eq(self.beats.valid & self.beats.ready), taken_both.eq(self.both),
         ]
         with m.If(move):
             m.d.sync += taking.eq(taking - 1)
         with m.If(order.r_en & order.r_rdy):
             m.d.sync += [taking.eq(order.r_data[:rb + 1]), side.eq(order.r_data[-1])]
+        first, taken = taken_turn[0], Signal()
+        held = []
+        for i, r in enumerate(reads):
+            waiting, get = Signal(place_bits, name=f"waiting{i}"), Signal(place_bits - 1, name=f"get{i}")
+            read, valid, beat = Signal(name=f"read{i}"), Signal(name=f"valid{i}"), Signal(128, name=f"beat{i}", reset_less=True)
+            held.append((valid, beat))
+            leave = ~valid | (taken & ((first == i) | self.both))
+            m.d.comb += [r.addr.eq(get), r.en.eq(~read | leave)]
+            issue = r.en & (waiting != 0)
+            m.d.sync += [waiting.eq(waiting + (move & (into == i)) - issue), get.eq(get + issue)]
+            with m.If(r.en):
+                m.d.sync += read.eq(waiting != 0)
+            with m.If(leave):       # a register, for block RAM is slow to answer
+                m.d.sync += [valid.eq(read), beat.eq(r.data)]
+            with m.If(drop):
+                m.d.sync += [waiting.eq(0), get.eq(0), read.eq(0), valid.eq(0)]
+        (valid0, beat0), (valid1, beat1) = held
+        m.d.comb += [
+            self.beats.valid.eq(Mux(first, valid1, valid0) & ~drop), self.beats.payload.eq(Mux(first, beat1, beat0)),
+            self.second_valid.eq(valid0 & valid1 & ~drop), self.second.eq(Mux(first, beat0, beat1)),
+            taken.eq(self.beats.valid & self.beats.ready),
+        ]
+        m.d.sync += into.eq(into ^ move)
+        with m.If(taken):
+            m.d.sync += taken_turn.eq((Cat(1, taken_turn) + Cat(1, self.both))[1:])
         with m.If(drop):
-            m.d.sync += [left.eq(0), taking.eq(0), age.eq(0)]
-        flying = (outstanding[0] != 0) | (outstanding[1] != 0)
+            m.d.sync += [left.eq(0), counted.eq(0), taking.eq(0), into.eq(0), age.eq(0), following_turn.eq(0), taken_turn.eq(0)]
+        flying = places[0].r_rdy | places[1].r_rdy
         m.d.sync += self.aborting.eq(self.abort | (self.aborting & flying))
         m.d.comb += self.reading.eq((left != 0) | following.output.valid | blocks[0].r_rdy | blocks[1].r_rdy
                                     | (remaining[0] != 0) | (remaining[1] != 0))
-        m.d.comb += self.busy.eq((segments.level != 0) | following.busy | (left != 0) | (remaining[0] != 0) | (remaining[1] != 0) | flying
-                                 | order.r_rdy | (taking != 0) | (halves[0].level != 0) | (halves[1].level != 0) | blocks[0].r_rdy | blocks[1].r_rdy)
+        m.d.comb += self.busy.eq((segments.level != 0) | following.busy | (left != 0) | flying | (following_turn != taken_turn))
         return m

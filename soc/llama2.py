@@ -53,8 +53,8 @@ class Llama2(LiteXModule):
         ]
 
         # DRAM -------------------------------------------------------------------------------------
-        for name in READ_PORTS:
-            port = crossbar.get_port(mode="read", data_width=DATA_WIDTH)
+        ports = {name: crossbar.get_port(mode="read", data_width=DATA_WIDTH) for name in READ_PORTS}
+        for name, port in ports.items():
             self.connect_command(name, port, we=0)
             self.comb += [
                 # Never written: the write port's data makes the crossbar's multiplexer two inputs wide instead of five.
@@ -63,6 +63,8 @@ class Llama2(LiteXModule):
                 getattr(core, f"{name}__rdata_valid").eq(port.rdata.valid),
                 getattr(core, f"{name}__rdata_data").eq(port.rdata.data),
             ]
+        # One DRAM, one data bus: a multiplexer only where a converter gave each port a register of its own.
+        self.comb += If(ports["read1"].rdata.valid, core.read0__rdata_data.eq(ports["read1"].rdata.data))
         port = crossbar.get_port(mode="write", data_width=DATA_WIDTH)
         self.connect_command("write", port, we=1)
         self.comb += [

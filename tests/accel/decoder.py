@@ -82,25 +82,30 @@ class Dram:
         self.written = []
 
     def testbench(self, dut):
-        """One background process for all four ports."""
+        """One background process for all four ports; of the data of ``read0`` and ``read1``, one comes in a cycle."""
         async def serve(ctx):
             rng = random.Random(self.seed)
             ports = (dut.read0, dut.read1, dut.embed)
             lines = [[None] * self.latency for _ in ports]
             pending, silent = [], [0] * len(ports)
+            bus = 0                 # the port that had the bus last
             while True:
                 ready = [rng.random() >= self.stall for _ in ports]
-                for i, (port, line, r) in enumerate(zip(ports, lines, ready)):
-                    ctx.set(port.cmd_ready, r)
+                taken = False
+                for i in (1 - bus, bus, 2):
+                    port, line = ports[i], lines[i]
+                    ctx.set(port.cmd_ready, ready[i])
                     while len(line) > self.latency and line[0] is None:     # catching up after a silence
                         line.pop(0)
                     if line[0] is not None and line[0] == self.withheld:
                         silent[i], self.withheld = self.silence, None
                     silent[i] = max(silent[i] - 1, 0)
-                    data = None if silent[i] else line.pop(0)
+                    data = None if silent[i] or (taken and i < 2) else line.pop(0)
                     ctx.set(port.rdata_valid, data is not None)
                     if data is not None:
-                        ctx.set(port.rdata_data, self.beats.get(data, 0xdead))
+                        if i < 2:
+                            taken, bus = True, i
+                        ctx.set(ports[i & 2].rdata_data, self.beats.get(data, 0xdead))
                 w = dut.write
                 w_ready = rng.random() >= self.write_stall
                 d_ready = bool(pending) and rng.random() >= self.write_stall

@@ -8,24 +8,26 @@ from tests.accel.streams import simulate
 
 
 def memory(dut, *, latency=14, stall=0.0, seed=0, log=None):
-    """Both ports: data is the address, ``latency`` cycles later."""
+    """Both ports on one DRAM, which takes one command a cycle: data is the address, ``latency`` cycles later."""
     async def serve(ctx):
         rng = random.Random(seed)
         ports = (dut.read0, dut.read1)
-        lines = [[None] * latency for _ in ports]
+        line, turn = [None] * latency, 0
         while True:
-            ready = [rng.random() >= stall for _ in ports]
-            for port, line, r in zip(ports, lines, ready):
-                ctx.set(port.cmd_ready, r)
-                data = line.pop(0)
-                ctx.set(port.rdata_valid, data is not None)
-                ctx.set(port.rdata_data, data if data is not None else 0xbad)
-            _, _, *s = await ctx.tick().sample(*(x for p in ports for x in (p.cmd_valid, p.cmd_addr)))
-            for i, line in enumerate(lines):
-                asked = s[2 * i] and ready[i]
-                line.append(s[2 * i + 1] if asked else None)
-                if asked and log is not None:
-                    log.append(s[2 * i + 1])
+            ready = rng.random() >= stall
+            port, data = line.pop(0) or (None, 0xbad)
+            for i, p in enumerate(ports):
+                ctx.set(p.cmd_ready, 0)
+                ctx.set(p.rdata_valid, port == i)
+            ctx.set(dut.read0.rdata_data, data)
+            if not ctx.get(ports[turn].cmd_valid):
+                turn = 1 - turn
+            ctx.set(ports[turn].cmd_ready, ready)
+            valid, address = ctx.get(ports[turn].cmd_valid), ctx.get(ports[turn].cmd_addr)
+            line.append((turn, address) if valid and ready else None)
+            if valid and ready and log is not None:
+                log.append(address)
+            await ctx.tick()
     return serve
 
 
