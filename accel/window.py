@@ -22,7 +22,7 @@ class WishboneSignature(wiring.Signature):
 
 
 class Window(wiring.Component):
-    """See spec.registers.Window for the map; an access takes three cycles, more beside a counter's carry or clear.
+    """See spec.registers.Window for the map; an access takes four cycles, more beside a counter's carry or clear.
 
     Members
     -------
@@ -51,21 +51,21 @@ class Window(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         bus = self.bus
-        address = Signal(12)
+        address, written, we = Signal(12), Signal(32), Signal()
         write, step = Signal(), Signal(2)
-        m.d.comb += address.eq(bus.adr << 2)
-        clearing, place, counting = Signal(), Signal(6), Signal()
+        m.d.sync += [address.eq(bus.adr << 2), written.eq(bus.dat_w), we.eq(bus.we)]    # held while there is no ack
+        clearing, place, counting, adding = Signal(), Signal(6), Signal(), Signal()
         access = bus.cyc & bus.stb & ~bus.ack
         # What a counter has carried is added before anything is read; after a clear every access waits for its end.
-        last_step = access & (step == 2) & ~counting & ~clearing
-        m.d.sync += [bus.ack.eq(last_step), step.eq(Mux(last_step | ~access, 0, Mux(step == 2, 2, step + 1)))]
-        m.d.comb += write.eq(last_step & bus.we)
+        last_step = access & (step == 3) & ~counting & ~adding & ~clearing
+        m.d.sync += [bus.ack.eq(last_step), step.eq(Mux(last_step | ~access, 0, Mux(step == 3, 3, step + 1)))]
+        m.d.comb += write.eq(last_step & we)
 
         # Commands ----------------------------------------------------------------------------------------------
         queue = CommandQueue()
         m.submodules.queue = ResetInserter(self.abort)(queue)
         m.d.comb += [
-            queue.write.eq(write & (address[4:] == Region.COMMAND >> 4)), queue.word.eq(address[2:4]), queue.data.eq(bus.dat_w),
+            queue.write.eq(write & (address[4:] == Region.COMMAND >> 4)), queue.word.eq(address[2:4]), queue.data.eq(written),
             self.queue_overflow.eq(queue.overflow), self.queue_busy.eq(queue.busy), self.queue_free.eq(queue.free),
         ]
         wiring.connect(m, wiring.flipped(self.commands), queue.commands)
@@ -74,10 +74,10 @@ class Window(wiring.Component):
         # Constants of the model ----------------------------------------------------------------------------------
         for word in Model:
             with m.If(write & (address == Region.MODEL + 4 * word)):
-                m.d.sync += getattr(self, f"model__{word.name.lower()}").eq(bus.dat_w)
+                m.d.sync += getattr(self, f"model__{word.name.lower()}").eq(written)
         m.submodules.rope = rope = memory.Memory(shape=32, depth=64, init=[])
         rope_write, rope_read = rope.write_port(), rope.read_port()
-        m.d.comb += [rope_write.addr.eq(address[2:8]), rope_write.data.eq(bus.dat_w),
+        m.d.comb += [rope_write.addr.eq(address[2:8]), rope_write.data.eq(written),
                      rope_write.en.eq(write & (address[8:] == Region.ROPE >> 8)),
                      rope_read.addr.eq(self.rope_index), self.rope_frequency.eq(rope_read.data)]
 
@@ -115,6 +115,7 @@ class Window(wiring.Component):
         def entry(counter, phase):
             """Place of a counter: eight phases of each, then the ninth of each."""
             return Mux(phase[3], Cat(counter[:3], Const(0b101, 3)), Cat(phase[:3], counter[:3]))
+        high_at = Signal(6)
         carried, serving = Signal(len(Counter)), Signal(range(len(Counter)))
         carried_phase = Array(Signal(4, name=f"carried_phase{i}") for i in range(len(Counter)))
         lows = Array(Signal(LOW, name=f"low{i}") for i in range(8))
@@ -135,13 +136,13 @@ class Window(wiring.Component):
                 m.d.comb += serving.eq(i)
         m.d.comb += [
             counting.eq(carried.any()),
-            high_read.addr.eq(Mux(counting, entry(serving, carried_phase[serving]), entry(address[2:5], shown))),
-            high_write.addr.eq(Mux(clearing, place, high_read.addr)), high_write.en.eq(counting | clearing),
+            high_read.addr.eq(high_at), high_write.addr.eq(Mux(clearing, place, high_at)), high_write.en.eq(adding | clearing),
             high_write.data.eq(Mux(clearing, 0, high_read.data + 1)),
         ]
-        m.d.sync += place.eq(place + 1)
+        m.d.sync += [place.eq(place + 1), adding.eq(counting),
+                     high_at.eq(Mux(counting, entry(serving, carried_phase[serving]), entry(address[2:5], shown)))]
         with m.If(self.clear):
-            m.d.sync += [clearing.eq(1), place.eq(0), carried.eq(0)]
+            m.d.sync += [clearing.eq(1), place.eq(0), carried.eq(0), adding.eq(0)]
         with m.Elif(place == 63):
             m.d.sync += clearing.eq(0)
 
