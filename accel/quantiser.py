@@ -3,7 +3,7 @@ from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, fifo, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from accel.numeric import bit_length, coarse_shift, fine_shift
+from accel.numeric import bit_length, coarse_shift, delay, fine_shift
 from spec.numerics import WIDE
 from spec.registers import Dest
 
@@ -106,25 +106,29 @@ class Quantiser(wiring.Component):
             with m.State("DRAIN"):
                 m.next = "DRAIN-2"
             with m.State("DRAIN-2"):
+                m.next = "DRAIN-3"
+            with m.State("DRAIN-3"):
+                m.next = "DRAIN-4"
+            with m.State("DRAIN-4"):
                 m.next = "IDLE"     # the last element leaves in the next cycle, with this head
         for i in range(C):
             with m.If(release & (head.column == i)):
                 m.d.sync += full[i].bit_select(head.half, 1).eq(0)
-        # 1: read; 2: coarsely shifted; 3: finely, and clamped
-        read, coarse_valid = Signal(), Signal()
-        coarse = Signal(signed(16 + 18), reset_less=True)
-        index, index1, index2 = Signal(13), Signal(13), Signal(13)
+        # 1: read; 2: in a register; 3: coarsely shifted; 4: finely; 5: rounded and clamped
+        value2, coarse3 = Signal(signed(WIDE), reset_less=True), Signal(signed(16 + 18), reset_less=True)
+        fine4 = Signal.like(coarse3, reset_less=True)
+        index = Signal(13)
         m.d.sync += [
-            read.eq(issue), coarse_valid.eq(read), self.write.eq(coarse_valid),
-            coarse.eq(coarse_shift(m, r.data.as_signed(), exponent, 16)),
-            self.mantissa.eq(fine_shift(m, coarse, exponent, 16)[0]),
-            index.eq(head.first + at), index1.eq(index), index2.eq(index1),
+            value2.eq(r.data), coarse3.eq(coarse_shift(m, value2, exponent, 16)), fine4.eq(coarse3 >> exponent[:4]),
+            self.mantissa.eq(fine_shift(m, fine4, Const(0, 4), 16)[0]), index.eq(head.first + at),
         ]
+        index5, valid5 = delay(m, index, 4, "index"), delay(m, issue, 5, "valid", valid=True)
+        m.d.comb += self.write.eq(valid5)
         writing_exponent = fsm.ongoing("WRITE-EXPONENT")
         m.d.comb += [
             self.exponent_write.eq(writing_exponent),
             self.column.eq(head.column), self.dest.eq(head.dest), self.exponent.eq(exponent),
-            self.index.eq(Mux(writing_exponent, head.first, index2)),
+            self.index.eq(Mux(writing_exponent, head.first, index5)),
             self.busy.eq(groups.r_rdy | ~fsm.ongoing("IDLE") | Cat(*count).any() | self.write),
         ]
         with m.If(self.abort):

@@ -1,5 +1,5 @@
 """Row sums to 32-bit fixed point: times 1/rms, right shift, saturate. Computes :func:`spec.golden.scale_rows`."""
-from amaranth.hdl import Array, Cat, Module, Mux, Signal, signed
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -18,7 +18,7 @@ def row_layout(columns):
 
 
 class RowScale(wiring.Component):
-    """``rows = saturate32(round_shift(sums * factor[column], shift))``, one a cycle, five deep.
+    """``rows = saturate32(round_shift(sums * factor[column], shift))``, one a cycle, six deep.
 
     RESIDUAL and embedding rows take the factor 2**15 instead of 1/rms.
     """
@@ -41,12 +41,12 @@ class RowScale(wiring.Component):
         shift = sums.payload.shift
         dest = sums.payload.dest
         fixed = (dest == Dest.RESIDUAL) | (dest == EMBEDDING)
-        # 1: sum and factor; 2, 3: product; 4: coarsely shifted; 5: finely, and clamped
+        # 1: sum and factor; 2, 3: product; 4: coarsely shifted; 5: finely; 6: rounded and clamped
         value = Signal(signed(WIDE), reset_less=True)
         factor = Signal(17, reset_less=True)
         coarse = Signal(signed(32 + 18), reset_less=True)
         tags, shifts = [tag], [shift]
-        for i in range(5):
+        for i in range(6):
             v = Signal(name=f"valid{i}")
             t, s = Signal(len(tag), name=f"tag{i}"), Signal(6, name=f"shift{i}")
             with m.If(advance):
@@ -59,17 +59,18 @@ class RowScale(wiring.Component):
             valid = v
         p = rows.payload
         product = product_of(m, value, factor, "product", enable=advance)
-        narrow, flag = fine_shift(m, coarse, shifts[4], 32)
+        fine = Signal.like(coarse, reset_less=True)
+        narrow, flag = fine_shift(m, fine, Const(0, 4), 32)
         with m.If(advance):
             m.d.sync += [
                 value.eq(sums.payload.value),
                 factor.eq(Mux(fixed, 1 << 15, Array(self.factors)[sums.payload.column])),
                 coarse.eq(coarse_shift(m, product, shifts[3], 32)),
-                p.value.eq(narrow),
+                fine.eq(coarse >> shifts[4][:4]), p.value.eq(narrow),
             ]
         m.d.comb += [
-            Cat(p.column, p.row, p.odd, p.last, p.dest).eq(tags[5]),
-            rows.valid.eq(valids[4]), self.busy.eq(Cat(*valids).any()),
-            self.saturated.eq(advance & valids[3] & flag),
+            Cat(p.column, p.row, p.odd, p.last, p.dest).eq(tags[6]),
+            rows.valid.eq(valids[5]), self.busy.eq(Cat(*valids).any()),
+            self.saturated.eq(advance & valids[4] & flag),
         ]
         return m
