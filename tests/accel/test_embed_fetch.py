@@ -4,7 +4,7 @@ import random
 import numpy as np
 import pytest
 
-from accel.embed_fetch import EmbedFetch
+from accel.embed_fetch import ELEMENT, EmbedFetch
 from spec import packing
 from tests.accel.streams import receive, simulate
 
@@ -46,3 +46,38 @@ def test_rows(format, group, length, stall, sink_stall):
             while ctx.get(dut.busy):
                 await ctx.tick()
     simulate(dut, drive, background=(memory(dut, beats, stall),))
+
+
+@pytest.mark.parametrize("after", [1, 12, 25, 40, 60])
+def test_abort(after):
+    """A dropped row leaves nothing behind: the next comes whole."""
+    q = packing.quantise(np.random.default_rng(3).normal(size=(16, 96)), format="q8", group=32)
+    data = packing.pack(q)
+    beats = [int.from_bytes(data[i:i + 16], "little") for i in range(0, len(data), 16)]
+    expected = q.centred() * np.repeat(q.mantissas.astype(np.int64), 32, axis=1)
+    dut = EmbedFetch(max_words=16)
+
+    async def start(ctx, row):
+        for name, value in (("token", row), ("base", 1000), ("words", q.words), ("start", 1)):
+            ctx.set(getattr(dut, name), value)
+        await ctx.tick()
+        ctx.set(dut.start, 0)
+
+    async def drive(ctx):
+        await start(ctx, 9)
+        ctx.set(dut.elements.ready, 1)
+        await ctx.tick().repeat(after)
+        ctx.set(dut.abort, 1)
+        await ctx.tick()
+        ctx.set(dut.abort, 0)
+        ctx.set(dut.elements.ready, 0)
+        for _ in range(40):
+            if not ctx.get(dut.busy):
+                break
+            assert not ctx.get(dut.elements.valid)
+            await ctx.tick()
+        assert not ctx.get(dut.busy)
+        await start(ctx, 14)
+        got = await receive(ctx, dut.elements, q.words * 16)
+        assert [ELEMENT.from_bits(g).value for g in got] == expected[14].tolist()
+    simulate(dut, drive, background=(memory(dut, beats, 0.3),))
