@@ -63,7 +63,7 @@ class RowSplitter(wiring.Component):
             m.d.comb += [read.addr.eq(at >> 4), exponent.eq(read.data[at[:4]])]
         m.d.comb += [
             write.addr.eq(beat), entry.beat.eq(unpacked), second.eq(narrow & beat[0]),
-            *(write.data[i].eq(raw[8 * i:8 * i + 6]) for i in range(16)),
+            *(write.data[i].eq(unpacked[8 * i:8 * i + 6]) for i in range(16)),     # as it is: a header is not narrow
             keys.w_data.eq(entry), values.w_data.eq(unpacked),
             self.keys.valid.eq(keys.r_rdy), self.keys.payload.eq(keys.r_data), keys.r_en.eq(self.keys.ready),
             self.values.valid.eq(values.r_rdy), self.values.payload.eq(values.r_data), values.r_en.eq(self.values.ready),

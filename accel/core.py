@@ -121,15 +121,17 @@ class Core(wiring.Component):
             matvec.second.eq(reader.second), matvec.second_valid.eq(reader.second_valid),
             reader.both.eq((sequencer.route == Opcode.MATVEC) & matvec.both),
         ]
+        # Every sink sees the beats, one is told that they are valid: what nobody looks at needs no gate.
         rows_beats = attention.rows_beats
+        m.d.comb += [sink.payload.eq(beats.payload) for sink in (residual.gains, matvec.beats, crc.beats, rows_beats)]
         with m.Switch(sequencer.route):
             for opcode, sink in ((Opcode.GAIN, residual.gains), (Opcode.MATVEC, matvec.beats), (Opcode.CRC, crc.beats)):
                 with m.Case(opcode):
-                    m.d.comb += [sink.valid.eq(beats.valid), sink.payload.eq(beats.payload), beats.ready.eq(sink.ready)]
+                    m.d.comb += [sink.valid.eq(beats.valid), beats.ready.eq(sink.ready)]
             with m.Case(Opcode.ATTEND):
                 m.d.comb += [rows_beats.valid.eq(beats.valid), beats.ready.eq(rows_beats.ready)]
         wiring.connect(m, kv.beats, attention.newest)
-        m.d.comb += [attention.local.eq(sequencer.local), rows_beats.payload.eq(beats.payload)]
+        m.d.comb += attention.local.eq(sequencer.local)
 
         # Embedding and matrix rows share the scaler -------------------------------------------------------------
         argmax = Signal(18)

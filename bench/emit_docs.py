@@ -9,9 +9,11 @@ from pathlib import Path
 
 from bench import published
 from bench.cycles import TOP_P
+from bench.long_context import good
 from bench.plot import bars
 from soc.sim.simulator import WATCH_CAUSES
 from spec.emit_docs import table
+from targets import sim
 
 ROOT    = Path(__file__).resolve().parent.parent
 RESULTS = ROOT/"bench"/"results"
@@ -157,6 +159,14 @@ def accuracy_table():
                   "KL, same weights"), rows)
 
 
+def long_context_table():
+    result = json.loads((RESULTS/"long-context.json").read_text())
+    rows = [(r["kv"], f"{r['positions'][0]:,}-{r['positions'][1] - 1:,}", f"{r['cache_bytes']/(1 << 20):.1f} MiB: {r['cache']}",
+             "all equal" if good(r) else "NOT EQUAL", f"{r['cycles_per_token']:,.0f}", f"{sim.SYS_CLK_FREQ/r['cycles_per_token']:,.1f}")
+            for r in result["rows"]]
+    return table(("K/V", "Positions", "Cache", "Tokens, logits and K/V rows", "Cycles/token", "Tokens/s at 100 MHz"), rows)
+
+
 def simulator_table():
     r = json.loads((RESULTS/"simulator.json").read_text())
     rows = [("build from nothing, software and Verilator", f"{r['build_s']:.0f} s"),
@@ -181,7 +191,7 @@ def plot():
 
 
 TABLES = {"cycles": cycles_table, "breakdown": breakdown_table, "baseline": baseline_table, "published": published_table,
-          "stories260K": stories260k_table, "machines": machines_table, "accuracy": accuracy_table,
+          "stories260K": stories260k_table, "machines": machines_table, "accuracy": accuracy_table, "long-context": long_context_table,
           "stalls": stalls_table, "causes": causes_table, "prefill": prefill_table, "speculation": speculation_table,
           "sampling": sampling_table, "simulator": simulator_table, "stream": stream_table}
 

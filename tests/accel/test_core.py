@@ -83,11 +83,12 @@ def test_columns_are_one_by_one(columns, format, split):
           maxima=dict(max_kv_dim=1024))     # a row takes more than 256 beats
 
 
-@pytest.mark.parametrize("kv", [KvFormat.K16V8, KvFormat.K8V8], ids=str)
-@pytest.mark.parametrize("shape", [dict(n_heads=6, n_kv_heads=3, dim=48), dict(n_kv_heads=4, head_dim=16, dim=32)], ids=["half beats", "whole beats"])
+@pytest.mark.parametrize("kv, shape", [
+    (KvFormat.K8V8, dict(n_heads=6, n_kv_heads=3, dim=48, n_layers=1)),     # half a beat of K, and of V, is left over
+    (KvFormat.K16V8, dict(n_kv_heads=4, head_dim=16))], ids=["k8v8", "k16v8"])
 def test_kv_formats(kv, shape):
     """Two columns, whose newest rows are attended on chip, then on from DRAM: the same rounded elements."""
-    check(random_image(config(kv=kv, **shape), 9), [3, 7, 1, 5], columns=2, split=[2, 1, 1])
+    check(random_image(config(kv=kv, **shape), 9), [3, 7, 1], columns=2, split=[2, 1])
 
 
 @pytest.mark.parametrize("columns, active, vocab", [(2, 2, 24), (4, 3, 23)])
