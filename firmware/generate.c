@@ -392,19 +392,32 @@ static void take_logits(void)
 		report_logit(logit);
 }
 
-static void take_result(void)
+/* Take the result that waits, if there is room for its token; otherwise the link is slower than the core. */
+static bool take_result(void)
 {
 	struct llama2_result result;
 
 	if (!report_room())
-		return; /* the link is slower than the core: wait for it */
+		return false;
 	llama2_result_read(&result);
 	if (run.skip == 0) {
 		take_token(&result);
-		return;
+		return true;
 	}
 	run.skip--;
 	llama2_result_release();
+	return true;
+}
+
+/* Take every result that waits: those of a step with guesses come together. */
+static void take_results(void)
+{
+	bool dump = run.request.flags & GENERATE_FLAG_DUMP_LOGITS;
+
+	do {
+		if (dump)
+			take_logits(); /* to this result's last */
+	} while (run.running && llama2_result_waits() && take_result());
 }
 
 /* Nothing more will come of a request that only fills the cache. */
@@ -417,13 +430,7 @@ void generate_poll(void)
 {
 	if (run.running) {
 		feed();
-		if (llama2_result_waits()) {
-			if (run.request.flags & GENERATE_FLAG_DUMP_LOGITS)
-				take_logits(); /* to this result's last */
-			take_result();
-		} else if (run.request.flags & GENERATE_FLAG_DUMP_LOGITS) {
-			take_logits();
-		}
+		take_results();
 		if (run.running && filled())
 			end(REASON_LENGTH);
 	}
