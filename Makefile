@@ -1,4 +1,4 @@
-# make demo: a story from the simulated hardware.  make test: all tests.  make setup: only what they need.
+# make demo: a story from the simulated hardware.  make test: all tests.  make uart: the serial line, bit by bit.  make setup: only what they need.
 PROMPT   ?= Once upon a time
 PYTHON3  ?= python3
 export PROMPT    # the shell reads it, so quotes in it are harmless
@@ -9,7 +9,7 @@ STAMP    := $(VENV)/installed-$(HASH)
 MODEL    := models/stories.bin
 PACKAGES := $(shell sed 's/\#.*//' requirements-debian.txt)
 
-.PHONY: help setup sim demo test long-context resources timing bitstream docs clean
+.PHONY: help setup sim demo test uart long-context resources timing bitstream docs clean
 
 help:
 	@head -1 Makefile | cut -c3-
@@ -48,13 +48,17 @@ demo: sim
 # The fast ones first; then those that run the simulator, which one of them builds.
 test: setup
 	@rm -f build/skips.txt
-	$(PYTHON) -m pytest -q -n 2 -m "not soc"
+	$(PYTHON) -m pytest -q -n 2 -m "not soc and not uart"
 	$(PYTHON) -m pytest -q -n 2 --dist loadfile -m soc
 	@echo "skipped tests, by reason:"; if [ -s build/skips.txt ]; then sed 's/^/  /' build/skips.txt; else echo "  none"; fi
 
 # Eight positions behind 16,392 others, on the simulated SoC, equal to golden; each K/V format: some minutes.
 long-context: sim
 	$(PYTHON) -m bench.long_context
+
+# The UART bit by bit, with the whole core; `make test` does it with a stub.
+uart: setup
+	$(PYTHON) -m pytest -q -m uart
 
 # FPGAs: none of these needs a board or a vendor's tool ---------------------------------------------
 
