@@ -31,6 +31,7 @@ from soc.sim.stream_watch import StreamWatch
 
 CACHE        = ROOT/"build"/"vsim"
 SYS_CLK_FREQ = int(100e6)    # an Arty's; CPU, DRAM timings and simulated clock agree
+MODEL_OFFSET = 0x22_0000       # bytes of flash that are a bitstream's; an Arty A7-35T's
 COLUMNS      = configuration.PARAMETERS["columns"]
 
 # IOs ----------------------------------------------------------------------------------------------
@@ -51,18 +52,24 @@ _serial_bytes = [
     ),
 ]
 
-_serial_bits = [
+_board_pins = [
     ("serial", 0,
         Subsignal("tx", Pins(1)),
         Subsignal("rx", Pins(1)),
+    ),
+    ("spiflash", 0,
+        Subsignal("cs_n", Pins(1)),
+        Subsignal("clk",  Pins(1)),
+        Subsignal("mosi", Pins(1)),
+        Subsignal("miso", Pins(1)),
     ),
 ]
 
 # Platform -----------------------------------------------------------------------------------------
 
 class Platform(SimPlatform):
-    def __init__(self, with_bit_uart=False):
-        SimPlatform.__init__(self, "SIM", _io + (_serial_bits if with_bit_uart else _serial_bytes))
+    def __init__(self, with_board_pins=False):
+        SimPlatform.__init__(self, "SIM", _io + (_board_pins if with_board_pins else _serial_bytes))
         self.toolchain.build = self.generate    # soc.sim.compile does the rest
 
     def generate(self, platform, fragment, **kwargs):
@@ -80,14 +87,14 @@ class Platform(SimPlatform):
 # BaseSoC ------------------------------------------------------------------------------------------
 
 class BaseSoC(Llama2SoC):
-    def __init__(self, core, with_bit_uart=False, **kwargs):
-        platform = Platform(with_bit_uart)
+    def __init__(self, core, with_board_pins=False, **kwargs):
+        platform = Platform(with_board_pins)
 
         # CRG --------------------------------------------------------------------------------------
         self.crg = CRG(platform.request("sys_clk"))
 
         # SoCCore ----------------------------------------------------------------------------------
-        kwargs = {"ident": "LLaMA-2 decoder (simulation)", **kwargs, "uart_name": "serial" if with_bit_uart else "sim"}
+        kwargs = {"ident": "LLaMA-2 decoder (simulation)", **kwargs, "uart_name": "serial" if with_board_pins else "sim"}
         Llama2SoC.__init__(self, platform, SYS_CLK_FREQ, **kwargs)
 
         # DDR3 SDRAM -------------------------------------------------------------------------------
@@ -100,6 +107,10 @@ class BaseSoC(Llama2SoC):
         self.add_llama2(core)
         if hasattr(self.llama2.core, "watch"):    # stand-ins of the core need not have it
             self.stream_watch = StreamWatch(self.llama2.core, self.sdrphy.dfi, self.sdrphy.settings.read_latency)
+
+        # SPI Flash --------------------------------------------------------------------------------
+        if with_board_pins:
+            self.add_model_flash(platform.request("spiflash"), MODEL_OFFSET)
 
         self.comb += platform.trace.eq(0)
 
@@ -125,19 +136,20 @@ def sources_stamp(core, firmware, options):
     return sources_digest((path for path in files if "__pycache__" not in map(str, Path(path).parts)), salt=repr(options))
 
 
-def build(output_dir=None, columns=COLUMNS, *, core=None, firmware=FIRMWARE, compile_gateware=True, with_bit_uart=False,
+def build(output_dir=None, columns=COLUMNS, *, core=None, firmware=FIRMWARE, compile_gateware=True, with_board_pins=False,
           soc_options={}, builder_options={}):
     """Build the simulator if anything changed, and return the path of Vsim.
 
     ``core`` (an instance with the signature of accel.core.Core) replaces the decoder core, ``firmware`` the
-    directory of the firmware's sources: tests of the SoC use them. ``with_bit_uart`` gives the SoC a board's UART,
-    and its pins a USB bridge that is simulated bit by bit (soc/sim/uart_bits.c), instead of the byte-wide one.
+    directory of the firmware's sources: tests of the SoC use them. ``with_board_pins`` gives the SoC a board's UART
+    instead of the byte-wide one, and a board's flash; behind the pins are a USB bridge and a chip that are simulated
+    bit by bit (soc/sim/uart_bits.c, spi_flash.c).
     """
     output_dir = Path(output_dir or default_output_dir(columns)).resolve()
     gateware   = gateware_dir(output_dir, builder_options)
     vsim       = gateware/sim_compile.VSIM
     stamp      = output_dir/"built"
-    options    = (columns, with_bit_uart, sorted(soc_options.items()), sorted(builder_options.items()))
+    options    = (columns, with_board_pins, sorted(soc_options.items()), sorted(builder_options.items()))
     with sim_compile.lock(output_dir):
         current = sources_stamp(core, firmware, options)
         if vsim.exists() and stamp.exists() and stamp.read_text() == current:
@@ -145,12 +157,14 @@ def build(output_dir=None, columns=COLUMNS, *, core=None, firmware=FIRMWARE, com
         stamp.unlink(missing_ok=True)
         print(f"building the simulator in {output_dir} (a few minutes the first time)", file=sys.stderr, flush=True)
         with sim_compile.output_to(output_dir/"build.log"):
-            soc     = BaseSoC(core or create_core(columns), with_bit_uart, **soc_options)
+            soc     = BaseSoC(core or create_core(columns), with_board_pins, **soc_options)
             builder = Llama2Builder(soc, firmware, **{"csr_json": str(output_dir/"soc.json"), **builder_options,
                                                       "output_dir": str(output_dir)})
             config  = SimConfig()
             config.add_clocker("sys_clk", freq_hz=SYS_CLK_FREQ)
-            config.add_module("uart_bits" if with_bit_uart else "uart_tcp", "serial")
+            config.add_module("uart_bits" if with_board_pins else "uart_tcp", "serial")
+            if with_board_pins:
+                config.add_module("spi_flash", "spiflash")
             builder.build(sim_config=config, interactive=False)
             if compile_gateware:
                 sources = [gateware/name for name, *_ in soc.platform.sources if Path(name).suffix in (".v", ".sv")]

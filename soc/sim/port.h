@@ -17,6 +17,7 @@
 
 #include "error.h"
 #include "modules.h"
+#include "pin.h"
 
 #define RING        65536u  // bytes, a power of two
 #define POLL_CYCLES 256u    // between looks at the sockets
@@ -137,13 +138,4 @@ static int port_open(struct port *p, const char *number)
 	}
 	getsockname(p->listener, (struct sockaddr *)&address, &length);
 	return ntohs(address.sin_port);
-}
-
-static void *find_pad(const struct pad_list_s *list, const char *name)
-{
-	for (const struct pad_s *p = list->pads; p->name; p++)
-		if (!strcmp(p->name, name))
-			return p->signal;
-	fprintf(stderr, "uart: no pad %s in %s\n", name, list->name);
-	exit(1);
 }

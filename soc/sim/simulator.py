@@ -51,14 +51,17 @@ class Simulator:
         File that fills the DRAM from its base when the simulation starts.
     port : int
         Of the UART, on the loopback interface; 0 takes a free one.
+    flash : Path or None
+        File that is the content of the SPI flash, of a build with board pins.
     log : Path or None
         File for what the simulator prints; None makes one in the build's ``logs`` directory.
     """
-    def __init__(self, vsim, dram_image=None, port=0, log=None):
+    def __init__(self, vsim, dram_image=None, port=0, log=None, flash=None):
         self.vsim       = Path(vsim).resolve()
         self.dram_image = dram_image and Path(dram_image).resolve()
         self.port       = port
         self.log        = log and Path(log)
+        self.flash      = flash and Path(flash).resolve()
         self.process    = None
         self.url        = None
 
@@ -83,7 +86,7 @@ class Simulator:
         with open(self.log, "w") as log:
             # A session of its own: Ctrl-C at the terminal is for the client, which stops us when it is done.
             self.process = subprocess.Popen(command, cwd=gateware_dir, stdin=subprocess.DEVNULL, stdout=log,
-                stderr=subprocess.STDOUT, env={**os.environ, "SIM_UART_PORT": str(self.port)},
+                stderr=subprocess.STDOUT, env=self.environment(),
                 start_new_session=True, preexec_fn=die_with_parent)
         try:
             self.url = self.wait_for(r"listening on (\w+://\S+)\n", START_TIMEOUT_S)
@@ -91,6 +94,10 @@ class Simulator:
             self.stop()
             raise
         return self
+
+    def environment(self):
+        flash = {"SIM_FLASH": str(self.flash)} if self.flash else {}
+        return {**os.environ, "SIM_UART_PORT": str(self.port), **flash}
 
     def check_image(self):
         try:

@@ -33,19 +33,30 @@ PATIENCE_S = 60.0     # for what must be answered
 SILENCE_S  = 1.0      # for what must not
 BREAK      = 5        # pieces that were sent when the cable is unplugged
 
+FLASH_BYTES = 16 << 20
+BITSTREAM   = bytes(range(256))*(sim.MODEL_OFFSET//256)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LLAMA2_HOST_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
 
 @pytest.fixture(autouse=True)
 def simulated_time(monkeypatch):
     serial.protocol_handler_packages.append("tests.soc")
     monkeypatch.setattr(host.rate, "PROBE_S", PATIENCE_S)
     monkeypatch.setattr(host.upload, "TIMEOUT_S", PATIENCE_S)
-    monkeypatch.setattr(Link.request, "__kwdefaults__", {"timeout_s": PATIENCE_S, "tries": 2})
+    for method in (Link.request, Device.hello):
+        monkeypatch.setattr(method, "__kwdefaults__", {"timeout_s": PATIENCE_S, "tries": 2})
     yield
     serial.protocol_handler_packages.remove("tests.soc")
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
+def model(tmp_path_factory, cache):
     folder = tmp_path_factory.mktemp("model")
     (folder/"tiny.bin").write_bytes(pack_v0(CONFIG, random_tensors(CONFIG)))
     (folder/"tokenizer.bin").write_bytes(TOKENIZER.pack())
@@ -54,13 +65,15 @@ def model(tmp_path_factory):
 
 def build(model, with_core):
     core = Core(columns=sim.COLUMNS) if with_core else ScriptedCore(crcs=[model.header_crc, model.payload_crc], command_cycles=4)
-    return sim.build(sim.ROOT/"build"/("uart-core" if with_core else "uart"), core=core, with_bit_uart=True)
+    return sim.build(sim.ROOT/"build"/("uart-core" if with_core else "uart"), core=core, with_board_pins=True)
 
 
 @pytest.fixture(scope="module", params=[pytest.param(False, marks=pytest.mark.soc, id="stub"),
                                         pytest.param(True, marks=pytest.mark.uart, id="core")])
-def board(request, model):
-    with Simulator(build(model, request.param)) as simulator:
+def board(request, model, tmp_path_factory):
+    flash = tmp_path_factory.mktemp("flash")/"flash.bin"
+    flash.write_bytes(BITSTREAM + b"\xff"*(FLASH_BYTES - len(BITSTREAM)))
+    with Simulator(build(model, request.param), flash=flash) as simulator:
         simulator.has_core = request.param
         yield simulator
         assert not simulator.violations()
@@ -127,14 +140,30 @@ def test_hello_fast_rate_broken_upload_and_chat(board, model):
     assert head == bytes(model.data[:2048])
 
     # Chat.
-    golden = connect(golden=True, model=model.path)
-    assert answers(backend) == (answers(golden) if board.has_core else [list(range(1, 9)), list(range(9, 17))])
+    golden_answers = answers(connect(golden=True, model=model.path)) if board.has_core else [list(range(1, 9)), list(range(9, 17))]
+    assert answers(backend) == golden_answers
+
+    # Into the flash; the bitstream's part stays as it is.
+    assert device.store().written == len(model.data)
+    content = board.flash.read_bytes()
+    assert content[:sim.MODEL_OFFSET + len(model.data)] == BITSTREAM + bytes(model.data)
 
     # The client leaves the device at 115200.
     device.close()
     with Device.open(board.url, baud=FIRST, hello_timeout_s=PATIENCE_S) as device:
         assert device.link.transport.baud == FIRST
         assert device.info.model_state == ModelState.READY
+
+    # Power fails; the board chats without an upload.
+    assert not board.violations()
+    board.stop()
+    board.start()
+    with Device.open(board.url, baud=FIRST, wait_s=10, hello_timeout_s=PATIENCE_S) as device:
+        assert device.holds(header_crc=model.header_crc, payload_crc=model.payload_crc)
+        assert device.hurry() == MAX_BAUD
+        assert device.read(0, 2048) == head
+        backend = DeviceBackend(device, put(device, None))
+        assert answers(backend) == golden_answers
 
 
 def test_wrong_rate_is_one_error(board, monkeypatch):
