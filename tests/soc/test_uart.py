@@ -104,6 +104,12 @@ def loads(device):
     return offsets
 
 
+def assert_image(device, model):
+    """Both ends of it are in DRAM; the stub core's CRCs say nothing, and all of it would take a minute."""
+    for at in (0, len(model.data) - 1024):
+        assert device.read(at, 1024) == bytes(model.data[at:at + 1024])
+
+
 def answers(backend):
     """Ids of two turns of a chat; random weights must not end them."""
     conversation = Conversation(backend, backend.model.template)
@@ -136,8 +142,7 @@ def test_hello_fast_rate_broken_upload_and_chat(board, model):
     assert offsets == list(range(offsets[0], len(model.data), LOAD_CHUNK))    # nothing is lost at 3 Mbaud
     assert device.holds(header_crc=model.header_crc, payload_crc=model.payload_crc)
     print(f"{(len(model.data) - offsets[0])/seconds:.0f} bytes/s")
-    head = device.read(0, 2048)
-    assert head == bytes(model.data[:2048])
+    assert_image(device, model)
 
     # Chat.
     golden_answers = answers(connect(golden=True, model=model.path)) if board.has_core else [list(range(1, 9)), list(range(9, 17))]
@@ -161,7 +166,7 @@ def test_hello_fast_rate_broken_upload_and_chat(board, model):
     with Device.open(board.url, baud=FIRST, wait_s=10, hello_timeout_s=PATIENCE_S) as device:
         assert device.holds(header_crc=model.header_crc, payload_crc=model.payload_crc)
         assert device.hurry() == MAX_BAUD
-        assert device.read(0, 2048) == head
+        assert_image(device, model)
         backend = DeviceBackend(device, put(device, None))
         assert answers(backend) == golden_answers
 
