@@ -23,7 +23,6 @@ from litedram.phy import ECP5DDRPHY
 
 from soc import board, configuration, open_tools
 from soc.base import Llama2SoC
-from soc.spi_flash import SPIFlash
 
 SYS_CLK_FREQ = int(75e6)
 MODEL_OFFSET = 2 << 20         # bytes of flash that are the bitstream's
