@@ -30,7 +30,7 @@ TEXTS = {
     Status.TOO_LARGE: "the model's {subject} is {value}, this device's maximum is {limit}: "
                       "use a smaller model or a build with larger maxima",
     Status.NO_MEMORY: "the model needs {value_bytes} for image and K/V cache, the device has {limit_bytes}: "
-                      "convert with a smaller --seq-len, with --format q4, or use a smaller model",
+                      "convert with a smaller --seq-len, with --kv k8v8 or --format q4, or use a smaller model",
     Status.BAD_POSITION: "position {value} is past what the K/V cache holds ({limit} positions): send the whole prompt again",
     Status.CONTEXT_FULL: "the prompt ends at position {value}, the context has {limit} positions: shorten the prompt",
     Status.BAD_TOKEN: "token id {value} is outside the vocabulary of {limit}: wrong tokenizer for this model?",
