@@ -46,7 +46,8 @@ class StreamWatch(LiteXModule):
         def of(port, name):
             return getattr(core, f"{port}__{name}")
         beat  = reduce(or_, [of(port, "rdata_valid") for port in STREAM_PORTS])
-        asked = reduce(add, [of(port, "cmd_valid") & of(port, "cmd_ready") for port in STREAM_PORTS])
+        asked = Signal(2)        # of its own: Verilog would make a sum in a concatenation as wide as its terms
+        self.comb += asked.eq(reduce(add, [of(port, "cmd_valid") & of(port, "cmd_ready") for port in STREAM_PORTS]))
         then  = Cat(asked, read, now_refreshing, now_writing)
         for i in range(read_latency):
             later = Signal(len(then))

@@ -78,7 +78,7 @@ def test_speculation_is_identical(vsim, tmp_path):
             generation = device.generate(part, Options(cached, count, speculating))
             assert [event.token for event in generation] == expected
             outcome = generation.outcome
-            assert len(expected) - outcome.passes > 5 and outcome.guessed > len(expected) - outcome.passes
+            assert 0 < len(expected) - outcome.passes < outcome.guessed
             cached, more[:0] = outcome.position, expected[-1:]
         assert not simulator.violations()
 
