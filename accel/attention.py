@@ -111,6 +111,8 @@ class Attention(wiring.Component):
         Queries kept; largest n_heads, and n_heads * head_dim.
     v_buffer : int
         V beats that may wait for their weights. Affects the speed only.
+    multiplier_bits : int
+        What the wider operand of the device's multipliers may have, 25 or 18.
 
     Members
     -------
@@ -131,10 +133,11 @@ class Attention(wiring.Component):
     guest : In
         While not ``busy``: the table of EXP2 answers another unit.
     """
-    def __init__(self, *, columns=1, max_heads=64, max_dim=2048, v_buffer=64):
+    def __init__(self, *, columns=1, max_heads=64, max_dim=2048, v_buffer=64, multiplier_bits=25):
         if max_heads > 64 or max_dim % 8:
             raise ValueError(f"At most 64 heads and a multiple of 8 elements, not {max_heads} and {max_dim}")
         self.columns, self.max_heads, self.max_dim, self.v_buffer = columns, max_heads, max_dim, v_buffer
+        self.multiplier_bits = multiplier_bits
         element = data.StructLayout({"value": signed(WIDE), "last": 1})
         super().__init__({
             "n_heads": In(7), "n_kv_heads": In(7), "head_dim": In(8),
@@ -163,7 +166,8 @@ class Attention(wiring.Component):
             shape.last_beat.eq(self.slots - 1),
         ]
         splitter = RowSplitter(max_heads=self.max_heads, v_buffer=self.v_buffer)
-        scores = AttentionScores(columns=self.columns, max_heads=self.max_heads, max_dim=self.max_dim)
+        scores = AttentionScores(columns=self.columns, max_heads=self.max_heads, max_dim=self.max_dim,
+                                 multiplier_bits=self.multiplier_bits)
         values = AttentionValues(max_heads=self.max_heads, max_dim=self.max_dim)
         output = AttentionOutput(max_heads=self.max_heads, max_dim=self.max_dim)
         for name, unit in (("splitter", splitter), ("scores", scores), ("values", values), ("output", output)):
@@ -186,7 +190,7 @@ class Attention(wiring.Component):
             self.guest_value.eq(scores.guest_value), scores.q_write.eq(self.q_write), scores.q_exponent_write.eq(self.q_exponent_write),
             values.weight_write.eq(scores.weight_write), values.weight.eq(scores.weight), scores.release.eq(values.release),
             scores.read_head.eq(output.head), output.mass.eq(scores.mass), output.top.eq(scores.top),
-            values.read_slot.eq(output.slot), output.sums.eq(values.sums),
+            values.read_slot.eq(output.slot), values.read_lane.eq(output.lane), output.sum.eq(values.sum),
             self.output.valid.eq(output.elements.valid), self.output.payload.eq(output.elements.payload),
             output.elements.ready.eq(self.output.ready),
         ]
@@ -201,7 +205,7 @@ class Attention(wiring.Component):
                     m.d.comb += output.start.eq(1)
                     m.next = "OUTPUT"
             with m.State("OUTPUT"):
-                m.d.comb += values.reading.eq(1)
+                m.d.comb += [values.reading.eq(1), scores.reading.eq(1)]
                 last = self.output.valid & self.output.ready & self.output.payload.last
                 m.d.comb += self.done.eq(last & ~self.abort)
                 with m.If(last | self.abort):

@@ -4,12 +4,12 @@ from amaranth.lib import data, fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from accel.attention_scores import MASS, SHAPE
-from accel.numeric import bit_length, delay, floor_shift, product_of
+from accel.numeric import bit_length, delay, product_of, shift_right
 from accel.table import InterpolatedTable
 from spec.numerics import WIDE
 from spec.tables import RECIPROCAL
 
-DEPTH = 16          # elements on their way or waiting
+DEPTH = 16          # elements on their way, for 13 cycles, or waiting
 LEAST = 14          # bits of the smallest mass: the weight that set the maximum is at least 2**13
 AVERAGE = 34        # bits of a sum in units of its mass's leading bit: about 2**31 at most
 
@@ -21,15 +21,15 @@ class AttentionOutput(wiring.Component):
     -------
     head : Out
         Head whose ``mass`` and ``top`` are needed, in the same cycle.
-    slot : Out
-        Slot whose eight ``sums`` are needed, in the next cycle.
+    slot, lane : Out
+        Element whose ``sum`` is needed, two cycles later.
     """
     def __init__(self, *, max_heads, max_dim):
         self.max_heads, self.max_dim = max_heads, max_dim
         self.element = data.StructLayout({"value": signed(WIDE), "last": 1})
         super().__init__({
             "shape": In(SHAPE), "start": In(1), "head": Out(6), "mass": In(MASS), "top": In(6),
-            "slot": Out(range(max_dim // 8)), "sums": In(data.ArrayLayout(signed(WIDE), 8)),
+            "slot": Out(range(max_dim // 8)), "lane": Out(3), "sum": In(signed(WIDE)),
             "elements": Out(stream.Signature(self.element)),
         })
 
@@ -42,7 +42,7 @@ class AttentionOutput(wiring.Component):
         found, current = Signal(data.StructLayout({"down": 5, "top": 6, "last": 1})), Signal(scale)
         mass, bits, leading = Signal(MASS), Signal(range(MASS + 1)), Signal(22)
         length = bit_length(m, mass)
-        m.submodules.table = table = InterpolatedTable(RECIPROCAL)
+        m.submodules.table = table = InterpolatedTable(RECIPROCAL, latency=4)
         ready, take = Signal(), Signal()
         m.d.comb += [table.index.eq(leading[12:21]), table.t.eq(leading[:12])]
         with m.FSM():
@@ -64,6 +64,8 @@ class AttentionOutput(wiring.Component):
             with m.State("TABLE-2"):
                 m.next = "TABLE-3"
             with m.State("TABLE-3"):
+                m.next = "TABLE-4"
+            with m.State("TABLE-4"):
                 m.next = "FOUND"
             with m.State("FOUND"):
                 m.d.comb += ready.eq(1)
@@ -94,26 +96,40 @@ class AttentionOutput(wiring.Component):
         with m.If(self.start):
             m.d.sync += self.slot.eq(0)
 
-        # 1: sums; 2: one of them; 3: shifted; 4: rounded; 5, 6: times the reciprocal; 7: rounded; 8: shifted up --
+        # 1, 2: the sum is fetched; 3: there; 4: shifted by eights; 5: by the rest; 6: rounded; 7, 8: times the
+        # reciprocal; 9: rounded; 10: shifted up by 16s; 11: by the rest --------------------------------------------
         tag0 = Signal(scale)
-        m.d.comb += [tag0.eq(current), tag0.last.eq(current.last & last_element)]
+        m.d.comb += [tag0.eq(current), tag0.last.eq(current.last & last_element), self.lane.eq(lane)]
         tags = [tag0]
-        for i in range(8):
+        for i in range(11):
             tags.append(delay(m, tags[-1], 1, f"tag{i + 1}"))
-        lane1 = delay(m, lane, 1, "lane1")
-        sum2, wide3 = Signal(signed(WIDE), reset_less=True), Signal(signed(AVERAGE + 1), reset_less=True)
-        a4 = Signal(signed(AVERAGE), reset_less=True)
+        sum3 = delay(m, self.sum, 1, "sum3")
+        eights4 = Signal(signed(AVERAGE + 1 + 7), reset_less=True)
+        wide5, a6 = Signal(signed(AVERAGE + 1), reset_less=True), Signal(signed(AVERAGE), reset_less=True)
         m.d.sync += [
-            sum2.eq(self.sums[lane1]),
-            wide3.eq(floor_shift(m, Cat(Const(0, 1 + 16 - LEAST), sum2), tags[2].down, name="sum_floored")),
-            a4.eq((wide3 >> 1) + wide3[0]),
+            eights4.eq(shift_right(m, Cat(Const(0, 1 + 16 - LEAST), sum3), Cat(Const(0, 3), tags[3].down[3:]), name="eights")),
+            wide5.eq(shift_right(m, eights4, tags[4].down[:3], name="ones")),
+            a6.eq((wide5 >> 1) + wide5[0]),
         ]
-        r4 = Cat(tags[4].reciprocal, Const(0, 1)).as_signed()
-        product6 = product_of(m, a4, r4, "quotient")
-        rounded7, value8 = Signal(signed(AVERAGE + 2), reset_less=True), Signal(signed(WIDE), reset_less=True)
-        m.d.sync += [rounded7.eq((product6 >> 16) + product6[15]), value8.eq(rounded7 << tags[7].top)]
+        product8 = product_of(m, a6, Cat(tags[6].reciprocal, Const(0, 1)).as_signed(), "quotient")
+        rounded9 = Signal(signed(AVERAGE + 2), reset_less=True)
+        value10, value11 = Signal(signed(WIDE), reset_less=True), Signal(signed(WIDE), reset_less=True)
+        m.d.sync += rounded9.eq((product8 >> 16) + product8[15])
+        with m.Switch(tags[9].top[4:]):
+            for i in range(4):
+                with m.Case(i):
+                    m.d.sync += value10.eq(rounded9 << 16 * i)
+        fours = Signal(signed(WIDE))
+        with m.Switch(tags[10].top[2:4]):
+            for i in range(4):
+                with m.Case(i):
+                    m.d.comb += fours.eq(value10 << 4 * i)
+        with m.Switch(tags[10].top[:2]):
+            for i in range(4):
+                with m.Case(i):
+                    m.d.sync += value11.eq(fours << i)
         m.d.comb += [
-            results.w_en.eq(delay(m, issue, 8, "valid", valid=True)), results.w_data.eq(Cat(value8, tags[8].last)),
+            results.w_en.eq(delay(m, issue, 11, "valid", valid=True)), results.w_data.eq(Cat(value11, tags[11].last)),
             self.elements.valid.eq(results.r_rdy), self.elements.payload.eq(results.r_data),
             results.r_en.eq(self.elements.ready),
         ]

@@ -3,13 +3,14 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from accel.numeric import coarse_shift, delay, fine_shift, floor_shift, product_of
+from accel.numeric import coarse_shift, delay, product_of, round_saturate, shift_right
 from accel.table import InterpolatedTable
 from spec.numerics import HEADROOM, ROW_FRACTION, SCORE_FRACTION
 from spec.tables import EXP2
 
 MASS = 34           #: bits of a mass: 2**17 weights of 17 bits
 WEIGHT = 17
+EXP2_LATENCY = 4    #: cycles until ``guest_value`` answers
 #: What the model's shape means to attention, minus one each: the last value of a counter. A slot is eight elements.
 SHAPE = data.StructLayout({"last_head": 6, "last_kv_head": 6, "last_rep": 6, "last_slot": 4, "last_header": 3, "last_beat": 10})
 
@@ -26,7 +27,7 @@ def weight_layout():
 
 def ring_depth(max_heads):
     """Weights on their way or waiting: a row's at least, or its values would never come; a power of two."""
-    return max(2 << (max_heads - 1).bit_length(), 32)      # they are some 20 cycles on their way
+    return max(2 << (max_heads - 1).bit_length(), 32)      # they are some 25 cycles on their way
 
 
 def query_members(columns, max_heads, max_dim):
@@ -57,18 +58,18 @@ class AttentionScores(wiring.Component):
         A K/V head's weights were used: n_rep more may be produced.
     column : In
         Whose query it is; held while keys are.
-    read_head : In
-        Head whose ``mass`` and ``top`` (the largest V exponent) are shown.
+    reading, read_head : In
+        When no keys are on their way: head whose ``mass`` and ``top`` (the largest V exponent) are shown.
     guest : In
         As long as no keys are on their way: the table of EXP2 answers another unit, see :func:`exp2_members`.
     """
-    def __init__(self, *, columns, max_heads, max_dim):
-        self.columns, self.max_heads, self.max_dim = columns, max_heads, max_dim
+    def __init__(self, *, columns, max_heads, max_dim, multiplier_bits=25):
+        self.columns, self.max_heads, self.max_dim, self.multiplier_bits = columns, max_heads, max_dim, multiplier_bits
         super().__init__({
             "shape": In(SHAPE), "score_mantissa": In(16), "score_exponent": In(signed(8)), **query_members(columns, max_heads, max_dim),
             "start": In(1), "keys": In(stream.Signature(key_layout())), "release": In(1),
             "weight_write": Out(1), "weight": Out(weight_layout()),
-            "read_head": In(6), "mass": Out(MASS), "top": Out(6), **exp2_members(),
+            "reading": In(1), "read_head": In(6), "mass": Out(MASS), "top": Out(6), **exp2_members(),
         })
 
     def elaborate(self, platform):
@@ -119,93 +120,106 @@ class AttentionScores(wiring.Component):
         with m.If(self.start):
             m.d.sync += first_row.eq(1)
 
-        # 1: query; 2: products; 3: sums of four; 4: dot so far ------------------------------------------------
-        beat1 = delay(m, key.beat, 1, "beat")
-        fours = [Signal(signed(34), name=f"four{i}", reset_less=True) for i in range(2)]
-        products = [Signal(signed(32), name=f"product{i}", reset_less=True) for i in range(8)]
-        for i, product in enumerate(products):
-            m.d.sync += product.eq(q_out.data[i] * beat1[16 * i:16 * i + 16].as_signed())
-        for four, p in zip(fours, (products[:4], products[4:])):
-            m.d.sync += four.eq((p[0] + p[1]) + (p[2] + p[3]))
-        tag3, valid3 = delay(m, tag0, 3, "tag_dot"), delay(m, issue, 3, "valid_dot", valid=True)
+        # 1: query; 2: again; 3: products; 4: sums of two; 5: of eight; 6: dot so far ---------------------------
+        beat2 = delay(m, key.beat, 2, "beat")
+        query2 = delay(m, q_out.data.as_value(), 1, "query")
+        products, twos = [], []
+        for i in range(8):
+            product = Signal(signed(32), name=f"product{i}", reset_less=True)
+            m.d.sync += product.eq(query2[16 * i:16 * i + 16].as_signed() * beat2[16 * i:16 * i + 16].as_signed())
+            products.append(product)
+        for i in range(0, 8, 2):    # in a DSP slice
+            two = Signal(signed(33), name=f"two{i}", reset_less=True)
+            m.d.sync += two.eq(products[i + 1] + products[i])
+            twos.append(two)
+        eight = Signal(signed(35), reset_less=True)
+        m.d.sync += eight.eq((twos[0] + twos[1]) + (twos[2] + twos[3]))
+        tag5, valid5 = delay(m, tag0, 5, "tag_dot"), delay(m, issue, 5, "valid_dot", valid=True)
         m.submodules.partials = partials = memory.Memory(shape=signed(39), depth=self.max_heads, init=[])
         partial_in, partial_out = partials.write_port(), partials.read_port(domain="comb")
-        dot, dot4 = Signal(signed(39)), Signal(signed(39), reset_less=True)
+        dot, dot6 = Signal(signed(39)), Signal(signed(39), reset_less=True)
         m.d.comb += [
-            partial_out.addr.eq(tag3.rep), dot.eq((fours[0] + fours[1]) + Mux(tag3.first_slot, 0, partial_out.data)),
-            partial_in.addr.eq(tag3.rep), partial_in.data.eq(dot), partial_in.en.eq(valid3),
+            partial_out.addr.eq(tag5.rep), dot.eq(eight + Mux(tag5.first_slot, 0, partial_out.data)),
+            partial_in.addr.eq(tag5.rep), partial_in.data.eq(dot), partial_in.en.eq(valid5),
         ]
-        m.d.sync += dot4.eq(dot)
-        tag4, valid4 = delay(m, tag3, 1, "tag4"), delay(m, valid3 & tag3.last_slot, 1, "valid4", valid=True)
+        m.d.sync += dot6.eq(dot)
+        tag6, valid6 = delay(m, tag5, 1, "tag6"), delay(m, valid5 & tag5.last_slot, 1, "valid6", valid=True)
 
-        # 5, 6: times the score scale; 7: shifted; 8: score ----------------------------------------------------
-        product6 = product_of(m, dot4, Cat(self.score_mantissa, Const(0, 1)).as_signed(), "scaled")
-        shift = Signal(signed(10))
-        shift5 = Signal(6, reset_less=True)
-        m.d.comb += [e_out.addr.eq(Cat(tag3.head[:head_bits], self.column)),
-                     shift.eq(2 * ROW_FRACTION - SCORE_FRACTION - self.score_exponent - e_out.data - tag4.k_exponent)]
-        m.d.sync += shift5.eq(Mux(shift < 0, 0, Mux(shift > 63, 63, shift)))
-        shift6 = delay(m, shift5, 1, "shift6")
-        coarse7 = delay(m, coarse_shift(m, product6, shift6, 32), 1, "coarse7")
-        score8 = delay(m, fine_shift(m, coarse7, delay(m, shift6[:4], 1, "shift7"), 32, name="score")[0], 1, "score8")
-        tag8, valid8 = delay(m, tag4, 4, "tag8"), delay(m, valid4, 4, "valid8", valid=True)
+        # 7, 8: times the score scale; 9, 10: shifted; 11: score ------------------------------------------------
+        scale = Cat(self.score_mantissa, Const(0, 1)).as_signed() if self.multiplier_bits == 25 else self.score_mantissa
+        product8 = product_of(m, dot6, scale, "scaled")
+        shift, known6 = Signal(signed(10)), Signal(signed(10), reset_less=True)
+        shift7 = Signal(6, reset_less=True)
+        m.d.comb += [e_out.addr.eq(Cat(tag5.head[:head_bits], self.column)), shift.eq(known6 - e_out.data)]
+        m.d.sync += [known6.eq(2 * ROW_FRACTION - SCORE_FRACTION - self.score_exponent - tag5.k_exponent),
+                     shift7.eq(Mux(shift < 0, 0, Mux(shift > 63, 63, shift)))]
+        shift8 = delay(m, shift7, 1, "shift8")
+        coarse9 = delay(m, coarse_shift(m, product8, shift8, 32), 1, "coarse9")
+        fine10 = delay(m, shift_right(m, coarse9, delay(m, shift8[:4], 1, "shift9"), name="fine"), 1, "fine10")
+        score11 = delay(m, round_saturate(m, fine10, delay(m, coarse9[-1], 1, "sign10"), 32, name="score")[0], 1, "score11")
+        tag11, valid11 = delay(m, tag6, 5, "tag11"), delay(m, valid6, 5, "valid11", valid=True)
 
-        # 8: maximum and top of the head; 9: rise and shift of the weight; 8 to 11: table ----------------------
+        # 11: maximum and top of the head; 12: the new ones; 13 to 15: rise and shift of the weight -----------------
         state = data.StructLayout({"maximum": signed(17), "top": 6})
         m.submodules.states = states = memory.Memory(shape=state, depth=self.max_heads, init=[])
         state_in, state_out = states.write_port(), states.read_port(domain="comb")
-        shown_state = states.read_port(domain="comb")
-        integer, difference = Signal(signed(16)), Signal(signed(18))
+        tag12, state12 = delay(m, tag11, 1, "tag12"), delay(m, state_out.data, 1, "state12")
+        integer = delay(m, score11[SCORE_FRACTION:], 1, "integer12").as_signed()
+        difference = Signal(signed(18))
         above, rising, higher = Signal(), Signal(), Signal()
-        ve, top = tag8.v_exponent, state_out.data.top
+        ve, top = tag12.v_exponent, state12.top
         m.d.comb += [
-            state_out.addr.eq(tag8.head), integer.eq(score8[SCORE_FRACTION:].as_signed()),
-            difference.eq(integer - state_out.data.maximum), above.eq(difference >= HEADROOM),
-            rising.eq(above | tag8.first_row), higher.eq((ve > top) | tag8.first_row),
-            state_in.addr.eq(tag8.head), state_in.en.eq(valid8),
-            state_in.data.maximum.eq(Mux(rising, integer + 1, state_out.data.maximum)),
+            state_out.addr.eq(Mux(self.reading, self.read_head, tag11.head)),
+            difference.eq(integer - state12.maximum), above.eq(difference >= HEADROOM),
+            rising.eq(above | tag12.first_row), higher.eq((ve > top) | tag12.first_row),
+            state_in.addr.eq(tag12.head), state_in.en.eq(delay(m, valid11, 1, "valid12", valid=True)),
+            state_in.data.maximum.eq(Mux(rising, integer + 1, state12.maximum)),
             state_in.data.top.eq(Mux(higher, ve, top)),
         ]
-        difference9, above9, rising9 = (Signal.like(s, name=s.name + "9", reset_less=True) for s in (difference, above, rising))
-        lift9, lowered9 = Signal(6, reset_less=True), Signal(6, reset_less=True)
-        first9 = delay(m, tag8.first_row, 1, "first9")
-        m.d.sync += [difference9.eq(difference), above9.eq(above), rising9.eq(rising),
-                     lift9.eq(Mux(tag8.first_row | ~higher, 0, ve - top)), lowered9.eq(Mux(higher, 0, top - ve))]
         # In the first row nothing is shifted: only time would be lost.
-        rise = Signal(18)
-        together = Signal(19)
-        down = Signal(signed(19))
-        rise10, together10, down10 = Signal(6, reset_less=True), Signal(6, reset_less=True), Signal(5, reset_less=True)
-        m.d.comb += [rise.eq(Mux(above9 & ~first9, difference9 + 1, 0)), together.eq(rise + lift9),
-                     down.eq(Mux(rising9, 2, 1 - difference9))]
-        m.d.sync += [rise10.eq(Mux(rise > 63, 63, rise)), together10.eq(Mux(together > 63, 63, together)),
-                     down10.eq(Mux(down > 31, 31, down))]
-        m.submodules.table = table = InterpolatedTable(EXP2)
+        difference13, rising13 = delay(m, difference, 1, "difference13"), delay(m, rising, 1, "rising13")
+        raised13 = delay(m, above & ~tag12.first_row, 1, "raised13")
+        lift13, lowered13 = Signal(6, reset_less=True), Signal(6, reset_less=True)
+        m.d.sync += [lift13.eq(Mux(tag12.first_row | ~higher, 0, ve - top)), lowered13.eq(Mux(higher, 0, top - ve))]
+        rise14, together15, down14 = Signal(6, reset_less=True), Signal(6, reset_less=True), Signal(5, reset_less=True)
+        together = Signal(7)
+        m.d.comb += together.eq(rise14 + delay(m, lift13, 1, "lift14"))
+        m.d.sync += [rise14.eq(Mux(~raised13, 0, Mux(difference13 > 62, 63, difference13[:6] + 1))),
+                     together15.eq(Mux(together > 63, 63, together)),
+                     down14.eq(Mux(rising13, 2, Mux(difference13 < -30, 31, (1 - difference13)[:5])))]
+        m.submodules.table = table = InterpolatedTable(EXP2, latency=EXP2_LATENCY, distributed=True)
         m.d.comb += [
-            table.index.eq(Mux(self.guest, self.guest_index, score8[8:16])),
-            table.t.eq(Mux(self.guest, self.guest_t, score8[:8])), self.guest_value.eq(table.value),
+            table.index.eq(Mux(self.guest, self.guest_index, score11[8:16])),
+            table.t.eq(Mux(self.guest, self.guest_t, score11[:8])), self.guest_value.eq(table.value),
         ]
 
-        # 11: shifted down; 12: p and the mass shifted; 13: mass; 13, 14: p in units of the largest V exponent --
-        wide12 = delay(m, floor_shift(m, Cat(Const(0, 1), table.value, Const(0, 1)), delay(m, down10, 1, "down11"),
-                                      name="p_floored"), 1, "wide12")
-        p13 = Signal(WEIGHT, reset_less=True)
-        head12, first12 = delay(m, tag8.head, 4, "head12"), delay(m, tag8.first_row, 4, "first12")
+        # 15: the table's; 16: shifted down; 17: p; 18: shifted to units of the largest V exponent ---------------
+        wide16 = delay(m, shift_right(m, Cat(Const(0, 1), table.value, Const(0, 1)), delay(m, down14, 1, "down15"),
+                                      name="p_floored"), 1, "wide16")
+        p17 = Signal(WEIGHT, reset_less=True)
+        m.d.sync += p17.eq((wide16 >> 1) + wide16[0])
+        wide18 = delay(m, shift_right(m, Cat(Const(0, 1), p17, Const(0, 1)), delay(m, lowered13, 4, "lowered17"),
+                                      name="weight_floored"), 1, "wide18")
+        # 16: a head's mass, shifted by eights; 17: by the rest, and added to
+        head16, first16 = delay(m, tag11.head, 5, "head16"), delay(m, tag11.first_row, 5, "first16")
+        rise16 = delay(m, rise14, 2, "rise16")
         m.submodules.masses = masses = memory.Memory(shape=MASS, depth=self.max_heads, init=[])
-        mass_in, mass_out, shown_mass = masses.write_port(), masses.read_port(domain="comb"), masses.read_port(domain="comb")
-        shifted13 = Signal(MASS, reset_less=True)
-        m.d.comb += mass_out.addr.eq(head12)
-        m.d.sync += [p13.eq((wide12 >> 1) + wide12[0]),
-                     shifted13.eq(Mux(first12, 0, mass_out.data >> delay(m, rise10, 2, "rise12")))]
-        valid13 = delay(m, valid8, 5, "valid13", valid=True)
-        m.d.comb += [mass_in.addr.eq(delay(m, head12, 1, "head13")), mass_in.en.eq(valid13),
-                     mass_in.data.eq(shifted13 + p13)]
-        wide14 = delay(m, floor_shift(m, Cat(Const(0, 1), p13, Const(0, 1)), delay(m, lowered9, 4, "lowered13"),
-                                      name="weight_floored"), 1, "wide14")
+        mass_in, mass_out = masses.write_port(), masses.read_port(domain="comb")
+        mass17, rise17 = Signal(MASS, reset_less=True), delay(m, rise16[:3], 1, "rise17")
+        m.d.comb += mass_out.addr.eq(Mux(self.reading, self.read_head, head16))
+        with m.If(first16 | rise16[5] & rise16[3:5].any()):     # 40 and more leave nothing
+            m.d.sync += mass17.eq(0)
+        with m.Else():
+            with m.Switch(rise16[3:6]):
+                for i in range(5):
+                    with m.Case(i):
+                        m.d.sync += mass17.eq(mass_out.data >> 8 * i)
+        valid17 = delay(m, valid11, 6, "valid17", valid=True)
+        m.d.comb += [mass_in.addr.eq(delay(m, head16, 1, "head17")), mass_in.en.eq(valid17),
+                     mass_in.data.eq(p17 + (mass17 >> rise17))]
         m.d.comb += [
-            self.weight_write.eq(delay(m, valid13, 1, "valid14", valid=True)),
-            self.weight.weight.eq((wide14 >> 1) + wide14[0]), self.weight.shift.eq(delay(m, together10, 4, "together14")),
-            shown_state.addr.eq(self.read_head), shown_mass.addr.eq(self.read_head),
-            self.mass.eq(shown_mass.data), self.top.eq(shown_state.data.top),
+            self.weight_write.eq(delay(m, valid17, 1, "valid18", valid=True)),
+            self.weight.weight.eq((wide18 >> 1) + wide18[0]), self.weight.shift.eq(delay(m, together15, 3, "together18")),
+            self.mass.eq(mass_out.data), self.top.eq(state_out.data.top),
         ]
         return m

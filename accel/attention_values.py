@@ -3,6 +3,7 @@ from amaranth.hdl import Array, Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from accel.numeric import delay
 from accel.attention_scores import SHAPE, WEIGHT, ring_depth, weight_layout
 from spec.numerics import WIDE
 
@@ -20,8 +21,8 @@ class AttentionValues(wiring.Component):
         In order of rows and heads; ``release`` tells that those of one K/V head were used.
     values : In(stream)
         V beats; each is held for as many cycles as query heads share it.
-    reading, read_slot : In
-        While not ``busy``: eight ``sums`` of that slot, one cycle later.
+    reading, read_slot, read_lane : In
+        While not ``busy``: ``sum`` of that lane of that slot, two cycles later.
     """
     def __init__(self, *, max_heads, max_dim):
         self.max_heads, self.max_dim = max_heads, max_dim
@@ -29,7 +30,7 @@ class AttentionValues(wiring.Component):
             "shape": In(SHAPE), "start": In(1), "rows": In(17), "busy": Out(1),
             "values": In(stream.Signature(128)),
             "weight_write": In(1), "weight": In(weight_layout()), "release": Out(1),
-            "reading": In(1), "read_slot": In(range(max_dim // 8)), "sums": Out(data.ArrayLayout(signed(WIDE), 8)),
+            "reading": In(1), "read_slot": In(range(max_dim // 8)), "read_lane": In(3), "sum": Out(signed(WIDE)),
         })
 
     def elaborate(self, platform):
@@ -99,8 +100,8 @@ class AttentionValues(wiring.Component):
         choice2 = Signal(2, reset_less=True)        # 0: nothing was there; otherwise a step, plus one
         m.d.sync += [valid1.eq(issue), valid2.eq(valid1), place1.eq(place), place2.eq(place1),
                      step1.eq(step), fresh1.eq(fresh), add1.eq(last_pass), choice2.eq(Mux(fresh1, 0, step1 + 1))]
-        m.d.comb += [s_out.addr.eq(Mux(self.reading, self.read_slot, place)), s_in.addr.eq(place2), s_in.en.eq(valid2),
-                     self.sums.eq(s_out.data)]
+        m.d.comb += [s_out.addr.eq(Mux(self.reading, self.read_slot, place)), s_in.addr.eq(place2), s_in.en.eq(valid2)]
+        read_lane1, olds = delay(m, self.read_lane, 1, "read_lane"), []
         for i in range(8):
             product1 = Signal(signed(WEIGHT + 16), name=f"product{i}", reset_less=True)
             product2 = Signal(signed(WEIGHT + 16), name=f"addend{i}", reset_less=True)
@@ -110,8 +111,12 @@ class AttentionValues(wiring.Component):
             m.d.sync += [
                 product1.eq(v * Cat(weight, 0).as_signed()),
                 product2.eq(Mux(add1, product1, 0)),
-                old2.eq(s_out.data[i]),
+                old2.eq(Mux(self.reading & (read_lane1 != i), 0, s_out.data[i])),   # of registers that are reset, one is chosen
             ]
+            olds.append(old2)
             m.d.comb += s_in.data[i].eq(product2 + Array([0, *(old2 >> n for n in STEPS)])[choice2])
+        while len(olds) > 1:
+            olds = [a | b for a, b in zip(olds[::2], olds[1::2])]
+        m.d.comb += self.sum.eq(olds[0])
         m.d.comb += self.busy.eq((left != 0) | held | valid1 | valid2)
         return m

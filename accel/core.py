@@ -70,7 +70,8 @@ class Core(wiring.Component):
         scale, rope = RowScale(columns=C), Rope(columns=C)
         residual, swiglu = Residual(columns=C, max_dim=self.max_dim), SwiGlu(columns=C)
         quantiser = Quantiser(columns=C)
-        attention = Attention(columns=C, max_heads=self.max_heads, max_dim=self.max_dim)
+        attention = Attention(columns=C, max_heads=self.max_heads, max_dim=self.max_dim,
+                              multiplier_bits=self.multiplier_bits)
         kv = KvRows(columns=C, max_kv_dim=self.max_kv_dim, max_heads=self.max_heads, addr_width=aw)
         logits, crc, window = LogitUnit(columns=C, candidates=MAX_CANDIDATES), Crc32(), Window()
         # Where several sources meet, so that none of them reaches through

@@ -7,7 +7,7 @@ from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from accel.numeric import delay, saturate
-from accel.table import InterpolatedTable
+from accel.attention_scores import EXP2_LATENCY
 from accel.window import RESULT
 from spec.numerics import ROW_FRACTION, SCORE_FRACTION
 from spec.tables import EXP2
@@ -175,14 +175,14 @@ class LogitUnit(wiring.Component):
             self.exp2_index.eq(fraction[8:]), self.exp2_t.eq(fraction[:8]),
         ]
         weighing = [valids[4] & moving]
-        for i in range(InterpolatedTable.latency + 1):
+        for i in range(EXP2_LATENCY + 1):
             weighing.append(delay(m, weighing[-1], 1, f"weighing{i}", valid=True))
         m.d.comb += settled.eq(~Cat(*weighing[1:]).any())
         with m.If(raising & settled & (rise == 0)):
             m.d.sync += [first.eq(0), maximum.eq(integer + 1), rise.eq(Mux(first, 0, Mux(above >= 63, 63, above + 1)))]
         # The weight: 2**fraction, shifted down
         m.d.sync += down.eq(Mux(above < -30, 31, (1 - above)[:5]))
-        down_late = delay(m, down, InterpolatedTable.latency - 1, "down")
+        down_late = delay(m, down, EXP2_LATENCY - 1, "down")
         doubled, weight = Signal(18), Signal(17)
         m.d.comb += doubled.eq((self.exp2_value << 1) >> down_late)
         m.d.sync += weight.eq(Mux(weighing[-2], (doubled >> 1) + doubled[0], 0))

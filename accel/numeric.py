@@ -52,15 +52,34 @@ def coarse_shift(m, x, shift, bits, *, name="coarse"):
 def fine_shift(m, x, shift, bits, *, name="fine"):
     """Second half: ``x`` of :func:`coarse_shift`, shifted by four bits of ``shift``; (value, whether it was clamped)."""
     moved = Signal.like(x, name=name + "_moved")
+    m.d.comb += moved.eq(x >> shift[:4])
+    return round_saturate(m, moved, x[-1], bits, name=name)
+
+
+def round_saturate(m, moved, sign, bits, *, name="fine"):
+    """What is left of :func:`fine_shift` when the shift is done: halve to nearest, clamp; (value, whether it was clamped)."""
     near = Signal(signed(bits + 2), name=name + "_near")
-    m.d.comb += [moved.eq(x >> shift[:4]), near.eq((moved[:bits + 2].as_signed() >> 1) + moved[0])]
+    m.d.comb += near.eq((moved[:bits + 2].as_signed() >> 1) + moved[0])
     out, flag = Signal(signed(bits), name=name), Signal(name=name + "_flag")
     top, above = moved[bits + 1:], near[bits - 1:]
     m.d.comb += [
         flag.eq((top.any() & ~top.all()) | (above.any() & ~above.all())),
-        out.eq(Mux(flag, Cat((~x[-1]).replicate(bits - 1), x[-1]).as_signed(), near[:bits].as_signed())),
+        out.eq(Mux(flag, Cat((~sign).replicate(bits - 1), sign).as_signed(), near[:bits].as_signed())),
     ]
     return out, flag
+
+
+def shift_right(m, x, shift, *, name="shifted"):
+    """Signed ``x`` shifted right by unsigned ``shift``: by two bits of it after the other, a look-up table of six inputs each."""
+    x = x.as_signed()
+    for at in reversed(range(0, len(shift), 2)):
+        moved = Signal(signed(len(x)), name=f"{name}_{at}")
+        with m.Switch(shift[at:at + 2]):
+            for i in range(1 << len(shift[at:at + 2])):
+                with m.Case(i):
+                    m.d.comb += moved.eq(x >> (i << at))
+        x = moved
+    return x
 
 
 def bit_length(m, x, *, name="bits"):
@@ -102,9 +121,12 @@ def product_of(m, a, b, name, *, enable=1):
     with m.If(enable):
         m.d.sync += low.eq(unsigned(a[:cut]) * factor)
         if len(a) <= 35 or b.shape().signed:
-            m.d.sync += [high.eq(a[cut:].as_signed() * factor), product.eq((high << cut) + low)]
+            # Without the bits that only ``low`` has, the sum fits a DSP slice
+            m.d.sync += [high.eq(a[cut:].as_signed() * factor),
+                         product.eq(Cat(low[:cut], (high + (low >> cut))[:len(product) - cut]))]
         else:
             middle = Signal(signed(18 + 18), name=name + "_middle", reset_less=True)
             m.d.sync += [middle.eq(unsigned(a[17:34]) * factor), high.eq(a[34:].as_signed() * factor),
-                         product.eq(Cat(low[:34], high).as_signed() + (middle << 17))]    # low < 2**34: one adder
+                         # low < 2**34: one adder
+                         product.eq(Cat(low[:17], (middle + Cat(low[17:34], high).as_signed())[:len(product) - 17]))]
     return product

@@ -1,5 +1,5 @@
 """A function table with linear interpolation: spec.tables in block RAM and one multiplier."""
-from amaranth.hdl import Module, Signal, signed
+from amaranth.hdl import Array, Module, Signal, signed
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -11,6 +11,8 @@ class InterpolatedTable(wiring.Component):
 
     Parameters
     ----------
+    distributed : bool
+        Keep the table in look-up tables of six inputs, five of them a bit for 256 segments; takes a latency of 4.
     latency : int
         3, or 4 with a register between block RAM and multiplier, which take long to go through in one cycle.
 
@@ -23,10 +25,10 @@ class InterpolatedTable(wiring.Component):
     """
     latency = 3
 
-    def __init__(self, table, *, latency=3):
-        if latency not in (3, 4):
-            raise ValueError(f"A table answers after 3 or 4 cycles, not {latency}")
-        self.table, self.latency = table, latency
+    def __init__(self, table, *, latency=3, distributed=False):
+        if latency not in (3, 4) or distributed and latency != 4:
+            raise ValueError(f"A table answers after 3 or, also a distributed one, 4 cycles, not {latency}")
+        self.table, self.latency, self.distributed = table, latency, distributed
         self.value_bits = max(table.base_bits, 17)
         super().__init__({"index": In(table.index_bits), "t": In(table.t_bits), "value": Out(self.value_bits)})
 
@@ -35,12 +37,26 @@ class InterpolatedTable(wiring.Component):
         table = self.table
         base_bits, slope_bits = table.base_bits, table.slope_bits
         init = [b | (s & (1 << slope_bits) - 1) << base_bits for b, s in zip(table.base, table.slope)]
-        m.submodules.rom = rom = memory.Memory(shape=base_bits + slope_bits, depth=1 << table.index_bits, init=init)
-        port = rom.read_port()
-        segment = delay(m, port.data, self.latency - 3, "segment")
+        if self.distributed:
+            segment = self._distributed(m, init, base_bits + slope_bits)
+        else:
+            m.submodules.rom = rom = memory.Memory(shape=base_bits + slope_bits, depth=1 << table.index_bits, init=init)
+            port = rom.read_port()
+            m.d.comb += port.addr.eq(self.index)
+            segment = delay(m, port.data, self.latency - 3, "segment")
         t = delay(m, self.t, self.latency - 2, "t")
         base = delay(m, segment[:base_bits], 1, "base")
         product = Signal(signed(slope_bits + table.t_bits + 1), reset_less=True)
-        m.d.comb += port.addr.eq(self.index)
         m.d.sync += [product.eq(segment[base_bits:].as_signed() * t), self.value.eq(base + (product >> table.shift))]
         return m
+
+    def _distributed(self, m, init, width):
+        """The segment, two cycles after the index: of 64 each, then of all."""
+        parts = []
+        for at in range(0, len(init), 64):
+            part = Signal(width, name=f"part{at}", reset_less=True)
+            m.d.sync += part.eq(Array(init[at:at + 64])[self.index[:6]])
+            parts.append(part)
+        segment = Signal(width, reset_less=True)
+        m.d.sync += segment.eq(Array(parts)[delay(m, self.index[6:], 1, "part")])
+        return segment

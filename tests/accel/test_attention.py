@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from accel.attention import Attention
-from accel.table import InterpolatedTable
+from accel.attention_scores import EXP2_LATENCY
 from spec.golden import attend
 from spec.image import row_elements
 from spec.model import KvFormat
@@ -244,7 +244,7 @@ def test_lends_its_exp2():
         for index, t in points:
             ctx.set(dut.guest_index, index)
             ctx.set(dut.guest_t, t)
-            await ctx.tick().repeat(InterpolatedTable.latency)
+            await ctx.tick().repeat(EXP2_LATENCY)
             assert ctx.get(dut.guest_value) == EXP2(index, t)
     simulate(dut, ask)
 

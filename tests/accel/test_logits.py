@@ -4,6 +4,7 @@ import pytest
 from amaranth.hdl import Module
 from amaranth.lib import wiring
 
+from accel.attention_scores import EXP2_LATENCY
 from accel.logits import LogitUnit
 from accel.table import InterpolatedTable
 from spec.golden import Logits
@@ -22,7 +23,7 @@ class Bench(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.dut = dut = self.dut
-        m.submodules.table = table = InterpolatedTable(EXP2)
+        m.submodules.table = table = InterpolatedTable(EXP2, latency=EXP2_LATENCY)
         m.d.comb += [table.index.eq(dut.exp2_index), table.t.eq(dut.exp2_t), dut.exp2_value.eq(table.value)]
         return m
 
