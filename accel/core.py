@@ -185,19 +185,20 @@ class Core(wiring.Component):
         with m.Elif(output.valid & output.ready):
             m.d.sync += place.eq(place + 1)
         values = to_quantiser.input
-        with m.If(rope.values.valid):
-            m.d.comb += [values.valid.eq(1), values.payload.eq(rope.values.payload), rope.values.ready.eq(values.ready)]
-        with m.Elif(residual.values.valid):
-            m.d.comb += [values.valid.eq(1), values.payload.eq(residual.values.payload),
-                         residual.values.ready.eq(values.ready)]
-        with m.Elif(swiglu.values.valid):
-            m.d.comb += [values.valid.eq(1), values.payload.eq(swiglu.values.payload), swiglu.values.ready.eq(values.ready)]
-        with m.Else():
-            m.d.comb += [
-                values.valid.eq(output.valid), output.ready.eq(values.ready), values.payload.value.eq(output.payload.value),
-                values.payload.column.eq(column), values.payload.index.eq(place), values.payload.dest.eq(OUTPUT),
-                values.payload.end.eq((place[:5] == 31) | output.payload.last),
-            ]
+        sources = (rope.values, residual.values, swiglu.values, output)
+        source = Signal(range(len(sources)))        # encoded, so that a bit of the payload is one look-up table
+        m.d.comb += source.eq(Mux(rope.values.valid, 0, Mux(residual.values.valid, 1, Mux(swiglu.values.valid, 2, 3))))
+        with m.Switch(source):
+            for i, each in enumerate(sources[:3]):
+                with m.Case(i):
+                    m.d.comb += [values.valid.eq(each.valid), each.ready.eq(values.ready), values.payload.eq(each.payload)]
+            with m.Default():
+                m.d.comb += [
+                    values.valid.eq(output.valid), output.ready.eq(values.ready),
+                    values.payload.value.eq(output.payload.value), values.payload.column.eq(column),
+                    values.payload.index.eq(place), values.payload.dest.eq(OUTPUT),
+                    values.payload.end.eq((place[:5] == 31) | output.payload.last),
+                ]
 
         # And to its place -------------------------------------------------------------------------------------
         q = Signal(data.StructLayout({"write": 1, "exponent_write": 1, "column": range(bits), "dest": 3, "index": 13,
