@@ -69,7 +69,7 @@ static void fill_cache(uint32_t layer)
 	/* Attention has the rows on chip: their way to DRAM is nobody's wait. */
 	*store = (struct llama2_command){{BITS(OPCODE, LLAMA2_OP_STORE) |
 		BITS(PHASE, LLAMA2_PHASE_S3_STORE), 0, segment, 0}};
-	*attend = (struct llama2_command){{BITS(OPCODE, LLAMA2_OP_ATTEND) | BITS(FENCE, 1) | BITS(KV, 1) |
+	*attend = (struct llama2_command){{BITS(OPCODE, LLAMA2_OP_ATTEND) | BITS(KV, 1) |
 		BITS(PHASE, LLAMA2_PHASE_S2_ATTEND), 0, segment, 0}};
 }
 
@@ -148,7 +148,9 @@ static void push_patched(const uint32_t *words)
 		word0 |= BITS(COLUMN, column) | BITS(ARGMAX, step->argmax) | BITS(FENCE, column == 0);
 		llama2_push(word0, words[1] | (step->argmax ? 0 : BITS(ROWS, step->tokens[column])), words[2], step->position);
 	} else if (op == LLAMA2_OP_ATTEND) {
-		llama2_push(word0 | BITS(COLUMN, column), BITS(ROWS, step->position), words[2], program.row);
+		/* The first column waits for every column's query; then all are there. */
+		llama2_push(word0 | BITS(COLUMN, column) | BITS(FENCE, column == 0), BITS(ROWS, step->position), words[2],
+			    program.row);
 	} else if (op == LLAMA2_OP_STORE) {
 		llama2_push(word0, words[1], words[2] + program.row, words[3]);
 	} else {

@@ -58,7 +58,7 @@ def program(image: Image, tokens, position, *, argmax=False, classify=True, ever
         yield tensor(Opcode.MATVEC, Phase.S1_QKV, dest=Dest.K)
         yield tensor(Opcode.MATVEC, Phase.S1_QKV, dest=Dest.V)
         for column in range(n):
-            yield encode(Opcode.ATTEND, phase=Phase.S2_ATTEND, fence=1, kv=1, column=column, columns=n - 1, rows=position,
+            yield encode(Opcode.ATTEND, phase=Phase.S2_ATTEND, fence=column == 0, kv=1, column=column, columns=n - 1, rows=position,
                          base=base, beats=position * row)
         yield encode(Opcode.STORE, phase=Phase.S3_STORE, columns=n - 1, base=base + position * row)
         yield tensor(Opcode.GAIN, Phase.OTHER)

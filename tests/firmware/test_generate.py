@@ -52,7 +52,7 @@ def expected_commands(position, tokens, columns=1, argmax=False, classify=True, 
         program += [tensor(Op.MATVEC, dest=Dest.Q, fence=1, phase=Phase.S1_QKV),
                     tensor(Op.MATVEC, dest=Dest.K, phase=Phase.S1_QKV),
                     tensor(Op.MATVEC, dest=Dest.V, phase=Phase.S1_QKV)]
-        program += [encode(Op.ATTEND, fence=1, kv=1, column=column, rows=position, base=segment,
+        program += [encode(Op.ATTEND, fence=column == 0, kv=1, column=column, rows=position, base=segment,
                            beats=position * row_beats, phase=Phase.S2_ATTEND, **common) for column in range(columns)]
         program += [encode(Op.STORE, base=segment + position * row_beats, phase=Phase.S3_STORE, **common),
                     tensor(Op.GAIN, phase=Phase.OTHER),
