@@ -73,7 +73,7 @@ class Core(wiring.Component):
         attention = Attention(columns=C, max_heads=self.max_heads, max_dim=self.max_dim,
                               multiplier_bits=self.multiplier_bits)
         kv = KvRows(columns=C, max_kv_dim=self.max_kv_dim, max_heads=self.max_heads, addr_width=aw)
-        logits, crc, window = LogitUnit(columns=C, candidates=MAX_CANDIDATES), Crc32(), Window()
+        logits, crc, window = LogitUnit(columns=C, candidates=MAX_CANDIDATES, multiplier_bits=self.multiplier_bits), Crc32(), Window()
         # Where several sources meet, so that none of them reaches through
         to_scale, to_quantiser = Stage(sum_layout(C)), Stage(wide_layout(C))
         wiring.connect(m, to_scale.output, scale.sums)

@@ -14,11 +14,19 @@ from spec.tables import EXP2
 
 KEY = 50            # a candidate's rank: {logit, ~token}, so that of equal logits the later token goes first
 GROUP = 8
-FINE = 3            # bits of the score's shift that the scale's mantissa takes over
+#: Bits of the score's shift that the scale's mantissa takes over: what is left of a multiplier's operand.
+FINE = {25: 3, 18: 1}
 
 
 class LogitUnit(wiring.Component):
     """One logit a cycle, or with ``keep`` one in about 20 cycles where it is inserted among the candidates.
+
+    Parameters
+    ----------
+    columns, candidates : int
+        Argmaxes of a pass; candidates kept, 64.
+    multiplier_bits : int
+        What the wider operand of the device's multipliers may have, 25 or 18.
 
     Members
     -------
@@ -32,14 +40,14 @@ class LogitUnit(wiring.Component):
     result : Out(stream)
         One per column, in order.
     candidate_index : In
-        ``candidate_token`` and ``candidate_logit`` follow one cycle later, in no particular order; between passes.
+        ``candidate_token`` and ``candidate_logit`` follow two cycles later, in no particular order; between passes.
     exp2_index, exp2_t, exp2_value : Out, Out, In
         An :class:`~accel.table.InterpolatedTable` of EXP2 that serves this unit while it is ``busy``.
     """
-    def __init__(self, *, columns=1, candidates=64):
+    def __init__(self, *, columns=1, candidates=64, multiplier_bits=25):
         if candidates != GROUP ** 2:
             raise ValueError(f"Candidates are {GROUP} groups of {GROUP}, not {candidates}")
-        self.columns, self.candidates = columns, candidates
+        self.columns, self.candidates, self.multiplier_bits = columns, candidates, multiplier_bits
         column = range(max(columns, 2))
         super().__init__({
             "first": In(column), "last": In(column), "start": In(1), "keep": In(1), "dump": In(1), "busy": Out(1), "cycles": In(32),
@@ -67,10 +75,12 @@ class LogitUnit(wiring.Component):
         m.submodules.best = best = memory.Memory(shape=data.StructLayout({"logit": signed(32), "token": 18}),
                                                  depth=max(self.columns, 2), init=[])
         best_write, best_read = best.write_port(), best.read_port(domain="comb")
+        taken = delay(m, take, 1, "taken", valid=True)
+        item1, none_yet = delay(m, item, 1, "item"), delay(m, token == 0, 1, "none_yet")
         m.d.comb += [
-            best_read.addr.eq(Mux(ended, shown, item.column)), best_write.addr.eq(item.column),
-            best_write.data.logit.eq(item.value), best_write.data.token.eq(token),
-            best_write.en.eq(take & ((token == 0) | (item.value > best_read.data.logit))),
+            best_read.addr.eq(Mux(taken, item1.column, shown)), best_write.addr.eq(item1.column),
+            best_write.data.logit.eq(item1.value), best_write.data.token.eq(item1.row),
+            best_write.en.eq(taken & (none_yet | (item1.value > best_read.data.logit))),
         ]
         with m.If(take):
             m.d.sync += [ended.eq(item.last & (item.column == final_column)), cycles.eq(self.cycles)]
@@ -81,6 +91,8 @@ class LogitUnit(wiring.Component):
         w, r = store.write_port(), store.read_port()
         m.submodules.smallest = smallest = memory.Memory(shape=3, depth=GROUP, init=[])
         slot_in, slot_out = smallest.write_port(), smallest.read_port(domain="comb")
+        entry = Signal(KEY, reset_less=True)
+        m.d.sync += entry.eq(r.data)
         kept = Signal(7)
         full = kept == self.candidates
         # Smallest so far of what is scanned: a group, or (``of_groups``) the smallest of all groups
@@ -88,9 +100,9 @@ class LogitUnit(wiring.Component):
         group, at, every, of_groups = Signal(3), Signal(4), Signal(), Signal()
         scanning, smaller = Signal(), Signal()
         m.d.comb += [
-            self.candidate_token.eq(~r.data[:18]), self.candidate_logit.eq(r.data[18:].as_signed()), w.data.eq(key),
+            self.candidate_token.eq(~entry[:18]), self.candidate_logit.eq(entry[18:].as_signed()), w.data.eq(key),
             # One comparison: keys differ, so that what is not larger is smaller
-            smaller.eq(~(Mux(scanning, r.data, key) > low)),
+            smaller.eq(~(Mux(scanning, entry.as_signed(), key) > low)),
             slot_in.addr.eq(group), slot_in.data.eq(low_at), slot_out.addr.eq(Mux(scanning, at, low_at)),
             r.addr.eq(Mux(scanning, Mux(of_groups, Cat(slot_out.data, at[:3]), Cat(at[:3], group)), self.candidate_index)),
         ]
@@ -103,36 +115,40 @@ class LogitUnit(wiring.Component):
                         m.d.comb += w.en.eq(1)
                         m.d.sync += kept.eq(kept + 1)
                         with m.If(kept == self.candidates - 1):
+                            m.d.sync += scanning.eq(1)
                             m.next = "SCAN"
                     with m.Elif(~smaller):
                         m.d.comb += w.en.eq(1)
+                        m.d.sync += scanning.eq(1)
                         m.next = "SCAN"
             with m.State("SCAN"):
-                # Entry at - 1 is there while entry at is asked for
-                m.d.comb += scanning.eq(1)
+                # Entry at - 2 is there while entry at is asked for
                 m.d.sync += at.eq(at + 1)
-                with m.If((at != 0) & ((at == 1) | smaller)):
-                    m.d.sync += [low.eq(r.data), low_at.eq(at - 1)]
-                with m.If(at == GROUP):
+                with m.If((at[1:] != 0) & ((at == 2) | smaller)):
+                    m.d.sync += [low.eq(entry), low_at.eq(at - 2)]
+                with m.If(at == GROUP + 1):
+                    m.d.sync += scanning.eq(0)
                     m.next = "GROUP"
                     with m.If(of_groups):
                         m.next = "READY"
             with m.State("GROUP"):
                 m.d.comb += slot_in.en.eq(1)
-                m.d.sync += [at.eq(0), group.eq(group + 1)]
+                m.d.sync += [at.eq(0), group.eq(group + 1), scanning.eq(1)]
                 m.next = "SCAN"
                 with m.If(~every | (group == GROUP - 1)):
                     m.d.sync += of_groups.eq(1)
 
         # Mass. Scale: the last bits of the shift to the right as one of the mantissa to the left, once a pass ------
+        bits = FINE[self.multiplier_bits]
         wanted, shift = Signal(signed(9)), Signal(6)
-        scale, fine = Signal(signed(17 + (1 << FINE) - 1)), Signal(FINE)
+        scale, fine = Signal(signed(17 + (1 << bits) - 1)), Signal(bits)
         m.d.comb += wanted.eq(ROW_FRACTION - SCORE_FRACTION - self.scale_exponent)
         m.d.sync += shift.eq(Mux(wanted < 0, 0, Mux(wanted > 63, 63, wanted)))
+        preparing = fine != 0
         begun = delay(m, self.start, 1, "begun", valid=True)
         with m.If(begun):
-            m.d.sync += [scale.eq(self.scale_mantissa), fine.eq(~shift[:FINE])]
-        with m.Elif(fine != 0):
+            m.d.sync += [scale.eq(self.scale_mantissa), fine.eq(~shift[:bits])]
+        with m.Elif(preparing):
             m.d.sync += [scale.eq(scale << 1), fine.eq(fine - 1)]
         # 1: products of the logit's halves; 2: their sum; 3: shifted; 4: rounded; only a raise holds them up
         low1, high1 = Signal(signed(18 + len(scale)), reset_less=True), Signal(signed(15 + len(scale)), reset_less=True)
@@ -146,9 +162,9 @@ class LogitUnit(wiring.Component):
                 low1.eq(Cat(item.value[:17], Const(0, 1)).as_signed() * scale), high1.eq(item.value[17:].as_signed() * scale),
                 upper2.eq(high1 + (low1 >> 17)), lower2.eq(low1[:17]), sign3.eq(sign2),
             ]
-            with m.Switch(shift[FINE:]):
-                for i in range(1 << 6 - FINE):
-                    begin = ((i + 1) << FINE) - 1
+            with m.Switch(shift[bits:]):
+                for i in range(1 << 6 - bits):
+                    begin = ((i + 1) << bits) - 1
                     part = Cat(twice2, sign2.replicate(64))[begin:]
                     above = twice2[begin + 33:]         # what the result cannot hold
                     with m.Case(i):
@@ -159,33 +175,37 @@ class LogitUnit(wiring.Component):
         with m.If(moving):
             m.d.sync += score4.eq(Mux(far3, Cat((~sign3).replicate(31), sign3).as_signed(), narrow))
         valids = [take & keep]
-        for i in range(4):
+        for i in range(5):
             valid = Signal(name=f"valid{i + 1}")
             with m.If(moving):
                 m.d.sync += valid.eq(valids[-1])
             valids.append(valid)
-        # A score that reaches the reference waits until its weight is below 2: all before are weighed and added up, the
+        # 5: a score that reaches the reference waits until its weight is below 2: all before are weighed and added up, the
         # reference raised to one above the score's integer part, and the mass shifted down by as much
-        integer, fraction = score4[SCORE_FRACTION:].as_signed(), score4[:SCORE_FRACTION]
-        maximum, first, rise = Signal(signed(17)), Signal(init=1), Signal(6)
-        above, down = Signal(signed(18)), Signal(5, reset_less=True)
+        integer5, fraction5 = Signal(signed(16), reset_less=True), Signal(SCORE_FRACTION, reset_less=True)
+        maximum, first, rise, lowering = Signal(signed(17)), Signal(init=1), Signal(6), Signal()
+        above5, down = Signal(signed(18)), Signal(5, reset_less=True)
         raising, settled = Signal(), Signal()
         m.d.comb += [
-            above.eq(integer - maximum), raising.eq(valids[4] & (first | (above >= 0))), moving.eq(~raising & (rise == 0) & ~begun & (fine == 0)),
-            self.exp2_index.eq(fraction[8:]), self.exp2_t.eq(fraction[:8]),
+            raising.eq(valids[5] & (first | ~above5[-1])), moving.eq(~(raising | lowering | begun | preparing)),
+            self.exp2_index.eq(fraction5[8:]), self.exp2_t.eq(fraction5[:8]),
         ]
-        weighing = [valids[4] & moving]
-        for i in range(EXP2_LATENCY + 1):
+        with m.If(moving):
+            m.d.sync += [integer5.eq(score4[SCORE_FRACTION:]), fraction5.eq(score4[:SCORE_FRACTION]),
+                         above5.eq(score4[SCORE_FRACTION:].as_signed() - maximum)]
+        weighing = [valids[5] & moving]
+        for i in range(EXP2_LATENCY + 2):
             weighing.append(delay(m, weighing[-1], 1, f"weighing{i}", valid=True))
         m.d.comb += settled.eq(~Cat(*weighing[1:]).any())
-        with m.If(raising & settled & (rise == 0)):
-            m.d.sync += [first.eq(0), maximum.eq(integer + 1), rise.eq(Mux(first, 0, Mux(above >= 63, 63, above + 1)))]
+        with m.If(raising & settled & ~lowering):
+            m.d.sync += [first.eq(0), maximum.eq(integer5 + 1), above5.eq(-1), lowering.eq(1),
+                         rise.eq(Mux(first, 0, Mux(above5 >= 63, 63, above5 + 1)))]
         # The weight: 2**fraction, shifted down
-        m.d.sync += down.eq(Mux(above < -30, 31, (1 - above)[:5]))
+        m.d.sync += down.eq(Mux(above5 < -30, 31, (1 - above5)[:5]))
         down_late = delay(m, down, EXP2_LATENCY - 1, "down")
-        doubled, weight = Signal(18), Signal(17)
-        m.d.comb += doubled.eq((self.exp2_value << 1) >> down_late)
-        m.d.sync += weight.eq(Mux(weighing[-2], (doubled >> 1) + doubled[0], 0))
+        doubled, weight = Signal(18, reset_less=True), Signal(17)
+        m.d.sync += [doubled.eq((self.exp2_value << 1) >> down_late),
+                     weight.eq(Mux(weighing[-2], (doubled >> 1) + doubled[0], 0))]
         mass, lowered = Signal(48), Signal(48)
         with m.If(rise >= 4):
             m.d.comb += lowered.eq(mass >> 4)
@@ -195,12 +215,13 @@ class LogitUnit(wiring.Component):
             m.d.sync += rise.eq(rise - 1)
         with m.Else():
             m.d.comb += lowered.eq(mass)
+            m.d.sync += lowering.eq(raising & settled & ~lowering)
         m.d.sync += mass.eq(weight + lowered)
 
         # The result, when all has settled -------------------------------------------------------------------------------
         out = self.result.payload
         m.d.comb += [
-            self.result.valid.eq(running & ended & fsm.ongoing("READY") & settled & ~Cat(*valids[1:]).any() & (rise == 0)),
+            self.result.valid.eq(running & ended & fsm.ongoing("READY") & ~taken & settled & ~Cat(*valids[1:]).any() & ~lowering),
             out.token.eq(best_read.data.token), out.logit.eq(best_read.data.logit), out.cycles.eq(cycles),
             out.maximum.eq(maximum), out.mass.eq(mass), out.kept.eq(kept), self.busy.eq(running),
         ]

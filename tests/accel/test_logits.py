@@ -16,8 +16,8 @@ from tests.accel.streams import simulate
 class Bench(wiring.Component):
     """The unit with its table."""
 
-    def __init__(self):
-        self.dut = LogitUnit()
+    def __init__(self, multiplier_bits):
+        self.dut = LogitUnit(multiplier_bits=multiplier_bits)
         super().__init__({})
 
     def elaborate(self, platform):
@@ -28,11 +28,11 @@ class Bench(wiring.Component):
         return m
 
 
-@pytest.mark.parametrize("source_stall, result_stall", [(0.0, 0), (0.7, 50)])
+@pytest.mark.parametrize("source_stall, result_stall, multiplier_bits", [(0.0, 0, 18), (0.7, 50, 25)])
 @pytest.mark.parametrize("vocab, temperature", [(16, 1.0), (64, 0.3), (65, 5.0), (700, 1.0)])
-def test_equals_golden(vocab, temperature, source_stall, result_stall):
+def test_equals_golden(vocab, temperature, source_stall, result_stall, multiplier_bits):
     rng = np.random.default_rng(vocab)
-    bench = Bench()
+    bench = Bench(multiplier_bits)
     dut = bench.dut
     scale = logit_scale(int(temperature * 65536))
     passes = [rng.normal(size=vocab) * 2 ** 20, np.arange(vocab) * 3000 - 2 ** 21, rng.integers(0, 4, vocab),
@@ -69,7 +69,7 @@ def test_equals_golden(vocab, temperature, source_stall, result_stall):
                 got = []
                 for i in range(len(candidates)):
                     ctx.set(dut.candidate_index, i)
-                    await ctx.tick()
+                    await ctx.tick().repeat(2)
                     got.append((ctx.get(dut.candidate_token), ctx.get(dut.candidate_logit)))
                 assert sorted(got) == sorted(candidates)
             ctx.set(dut.result.ready, 1)
