@@ -2,8 +2,8 @@
 
 A row lies here as in DRAM: exponent beats, K heads, V heads; see docs/image.md.
 """
-from amaranth.hdl import Cat, Module, Mux, Signal
-from amaranth.lib import data, fifo, memory, stream, wiring
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
+from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from accel.ports import NativeWrite
@@ -28,7 +28,8 @@ class KvRows(wiring.Component):
     """
     def __init__(self, *, columns, max_kv_dim, max_heads, addr_width=24):
         self.columns, self.addr_width = columns, addr_width
-        self.stride = 1 << (2 * max_kv_dim // 8 + -(-2 * max_heads // 16) - 1).bit_length()
+        self.stride = 1 << (2 * max_kv_dim // 8 - 1).bit_length()               # beats of K and V
+        self.header_stride = 1 << (-(-2 * max_heads // 16) - 1).bit_length()    # beats of exponents
         super().__init__({
             "n_kv_heads": In(7), "slots": In(10), "narrow": In(2),
             "write": In(1), "exponent_write": In(1), "dest": In(3), "column": In(range(max(columns, 2))),
@@ -41,75 +42,87 @@ class KvRows(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.rows = rows = memory.Memory(shape=data.ArrayLayout(8, 16), depth=self.columns * self.stride, init=[])
+        # Exponents lie apart, in distributed memory: beside them K and V would need twice the block RAM.
+        m.submodules.headers = headers = memory.Memory(shape=data.ArrayLayout(6, 16), init=[],
+                                                       depth=self.columns * self.header_stride)
         w, r = rows.write_port(granularity=1), rows.read_port()
-        bits = (self.stride - 1).bit_length()
-        head_beats, first_v, last_beat = Signal(6), Signal(bits), Signal(bits)
+        header_w, header_r = headers.write_port(granularity=1), headers.read_port()
+        bits, header_bits = (self.stride - 1).bit_length(), (self.header_stride - 1).bit_length()
+        first_v, last_beat, last_header, row_beats = Signal(bits), Signal(bits), Signal(header_bits), Signal(bits + 1)
         # Constants of the model: they settle long before the first token
         k_beats, v_beats = (Mux(self.narrow[i], (self.slots + 1) >> 1, self.slots) for i in (1, 0))
-        m.d.sync += [head_beats.eq((2 * self.n_kv_heads + 15) >> 4), first_v.eq(head_beats + k_beats),
-                     last_beat.eq(first_v + v_beats - 1)]
-        place, header = Signal(bits), Signal(bits)
+        m.d.sync += [first_v.eq(k_beats), last_beat.eq(first_v + v_beats - 1), last_header.eq((2 * self.n_kv_heads - 1) >> 4),
+                     row_beats.eq(last_header + last_beat + 2)]
+        place = Signal(bits)
         byte = Signal(8)
         is_v = self.dest == Dest.V
         narrow, low, enable = Signal(), Signal(8), Signal(16)
         m.d.comb += [
             narrow.eq(Mux(is_v, self.narrow[0], self.narrow[1])),
-            place.eq(Mux(is_v, first_v, head_beats) + Mux(narrow, self.index[4:], self.index[3:])),
+            place.eq(Mux(is_v, first_v, 0) + Mux(narrow, self.index[4:], self.index[3:])),
             # Elements i and 8 + i of 8 bits lie side by side, see spec.image.row_elements
             enable.eq(Mux(narrow, 1, 0b11) << Cat(narrow & self.index[3], self.index[:3])),
             low.eq(Mux(narrow & self.mantissa[7] & ~self.mantissa[15], 0x7f, self.mantissa[:8])),
-            byte.eq(self.head + Mux(is_v, self.n_kv_heads, 0)), header.eq(byte >> 4),
+            byte.eq(self.head + Mux(is_v, self.n_kv_heads, 0)),
         ]
-        with m.If(self.exponent_write):
-            m.d.comb += [w.addr.eq(Cat(header, self.column)), w.en.eq(1 << byte[:4]),
-                         w.data.as_value().eq(Cat(self.exponent, Signal(2, name="pad")).replicate(16))]
-        with m.Else():
-            m.d.comb += [w.addr.eq(Cat(place, self.column)), w.en.eq(Mux(self.write, enable, 0)),
-                         w.data.as_value().eq(Cat(low, Mux(narrow, low, self.mantissa[8:])).replicate(8))]
+        m.d.comb += [
+            header_w.addr.eq(Cat(byte[4:4 + header_bits], self.column)), header_w.en.eq(Mux(self.exponent_write, 1 << byte[:4], 0)),
+            header_w.data.as_value().eq(self.exponent.replicate(16)),
+            w.addr.eq(Cat(place, self.column)), w.en.eq(Mux(self.write, enable, 0)),
+            w.data.as_value().eq(Cat(low, Mux(narrow, low, self.mantissa[8:])).replicate(8)),
+        ]
 
-        # Reading: one walker, for attention or for the store ------------------------------------------------
-        m.submodules.queue = queue = fifo.SyncFIFO(width=128, depth=8)
+        # Reading: one walker, for attention or for the store; behind it a memory's register and one more ------
         storing, left_rows = self.storing, Signal.like(self.read_rows)
-        beat, column = Signal(bits), Signal(range(max(self.columns, 2)))
-        room = Signal(range(9), init=8)
-        issue, issued = Signal(), Signal()
-        walking = Signal()
-        m.d.comb += [r.addr.eq(Cat(beat, column)), issue.eq(walking & (room != 0)),
-                     queue.w_en.eq(issued), queue.w_data.eq(r.data)]
-        m.d.sync += [issued.eq(issue), room.eq(room - issue + (queue.r_en & queue.r_rdy))]
+        beat, in_header, column = Signal(bits), Signal(), Signal(range(max(self.columns, 2)))
+        walking, read, held, read_header = Signal(), Signal(), Signal(), Signal()
+        taken, leave, issue = Signal(), Signal(), Signal()
+        value = Signal(128, reset_less=True)
+        m.d.comb += [
+            leave.eq(~held | taken), issue.eq(walking & (~read | leave)),
+            r.addr.eq(Cat(beat, column)), r.en.eq(issue),
+            header_r.addr.eq(Cat(beat[:header_bits], column)), header_r.en.eq(issue),
+        ]
+        with m.If(issue):
+            m.d.sync += [read.eq(1), read_header.eq(in_header)]
+        with m.Elif(leave):
+            m.d.sync += read.eq(0)
+        with m.If(leave):
+            m.d.sync += [held.eq(read), value.eq(Mux(read_header, Cat(*(Cat(header_r.data[i], Const(0, 2)) for i in range(16))),
+                                                     r.data))]
         start = self.read_start | self.store_start
         with m.If(start):
             m.d.sync += [storing.eq(self.store_start), left_rows.eq(Mux(self.store_start, self.store_rows, self.read_rows)),
-                         beat.eq(0), column.eq(0), walking.eq(1)]
+                         beat.eq(0), in_header.eq(1), column.eq(0), walking.eq(1)]
         with m.Elif(issue):
             m.d.sync += beat.eq(beat + 1)
-            with m.If(beat == last_beat):
-                m.d.sync += [beat.eq(0), column.eq(column + 1), left_rows.eq(left_rows - 1)]
+            with m.If(in_header & (beat == last_header)):
+                m.d.sync += [beat.eq(0), in_header.eq(0)]
+            with m.If(~in_header & (beat == last_beat)):
+                m.d.sync += [beat.eq(0), in_header.eq(1), column.eq(column + 1), left_rows.eq(left_rows - 1)]
                 with m.If(left_rows == 1):
                     m.d.sync += walking.eq(0)
 
-        # DRAM: a command for each beat that waits in the queue ----------------------------------------------
+        # DRAM: once the first beat is there, data can follow its command without a pause -------------------------
         port = self.port
-        commanded, ready_data = Signal(5), Signal(5)        # commands without data yet, beats in the queue
-        address = Signal(self.addr_width)
-        m.d.comb += ready_data.eq(queue.level)
-        fire, taken = Signal(), Signal()
+        address, commands, command_rows = Signal(self.addr_width), Signal(bits + 1), Signal.like(self.read_rows)
+        fire = Signal()
         m.d.comb += [
-            port.cmd_valid.eq(storing & (commanded < ready_data)), port.cmd_addr.eq(address),
+            port.cmd_valid.eq(storing & held & (command_rows != 0)), port.cmd_addr.eq(address),
             fire.eq(port.cmd_valid & port.cmd_ready),
-            port.wdata_valid.eq(storing & queue.r_rdy), port.wdata_data.eq(queue.r_data),
-            taken.eq(port.wdata_valid & port.wdata_ready),
-            self.beats.valid.eq(~storing & queue.r_rdy), self.beats.payload.eq(queue.r_data),
-            queue.r_en.eq(Mux(storing, taken, self.beats.ready)),
+            port.wdata_valid.eq(storing & held), port.wdata_data.eq(value),
+            self.beats.valid.eq(~storing & held), self.beats.payload.eq(value),
+            taken.eq(Mux(storing, port.wdata_valid & port.wdata_ready, self.beats.valid & self.beats.ready)),
         ]
-        m.d.sync += commanded.eq(commanded + fire - taken)
         with m.If(self.store_start):
-            m.d.sync += address.eq(self.base)
+            m.d.sync += [address.eq(self.base), commands.eq(row_beats), command_rows.eq(self.store_rows)]
         with m.Elif(fire):
-            m.d.sync += address.eq(address + 1)
-        done = storing & (commanded == 0) & ~walking & ~issued & ~queue.r_rdy
-        with m.If(done & ~start):
+            m.d.sync += [address.eq(address + 1), commands.eq(commands - 1)]
+            with m.If(commands == 1):
+                m.d.sync += [commands.eq(row_beats), command_rows.eq(command_rows - 1)]
+        working = walking | read | held
+        with m.If(storing & ~working & ~start):
             m.d.comb += self.stored.eq(1)
             m.d.sync += storing.eq(0)
-        m.d.comb += self.busy.eq((walking | issued | queue.r_rdy) & ~storing)
+        m.d.comb += self.busy.eq(working & ~storing)
         return m
