@@ -41,8 +41,7 @@ class Quantiser(wiring.Component):
         values, v = self.values, self.values.payload
         m.submodules.store = store = memory.Memory(shape=WIDE, depth=2 * C * GROUP, init=[])
         w, r = store.write_port(), store.read_port()
-        group = data.StructLayout({"column": range(max(C, 2)), "half": 1, "first": 13, "count": 8, "magnitude": WIDE - 1,
-                                   "dest": 3})
+        group = data.StructLayout({"column": range(max(C, 2)), "half": 1, "first": 13, "last": 7, "exponent": 6, "dest": 3})
         m.submodules.groups = groups = fifo.SyncFIFO(width=group.size, depth=2 * C)
 
         # Fill -----------------------------------------------------------------------------------------
@@ -59,11 +58,19 @@ class Quantiser(wiring.Component):
             take.eq(values.ready & values.valid),
             seen.eq(Array(magnitude)[c] | (v.value ^ v.value[-1].replicate(WIDE))[:WIDE - 1]),
             w.addr.eq(Cat(mine_count[:7], mine_half, c)), w.data.eq(v.value), w.en.eq(take),
-            groups.w_en.eq(take & v.end),
         ]
-        entry = data.View(group, groups.w_data)
-        m.d.comb += [entry.column.eq(c), entry.half.eq(mine_half), entry.first.eq(v.index - mine_count),
-                     entry.count.eq(mine_count + 1), entry.magnitude.eq(seen), entry.dest.eq(v.dest)]
+        # A group that is complete: its exponent, a cycle later
+        entry, closing, largest = Signal(group), Signal(), Signal(WIDE - 1, reset_less=True)
+        m.d.sync += [closing.eq(take & v.end), largest.eq(seen), entry.column.eq(c), entry.half.eq(mine_half),
+                     entry.first.eq(v.index - mine_count), entry.last.eq(mine_count), entry.dest.eq(v.dest)]
+        # Bits beyond 15, or beyond the 7 of narrow K or V
+        narrow, above, between = Signal(), bit_length(m, largest[15:]), bit_length(m, largest[7:15])
+        m.d.comb += [
+            narrow.eq(Mux(entry.dest == Dest.K, self.narrow[1], (entry.dest == Dest.V) & self.narrow[0])),
+            groups.w_en.eq(closing & ~self.abort), groups.w_data.eq(entry),
+            data.View(group, groups.w_data).exponent.eq(
+                Mux(above != 0, Cat(above[:3], above[3:] + narrow), Mux(narrow, between, 0))),
+        ]
         for i in range(C):
             with m.If(take & (c == i)):
                 m.d.sync += [count[i].eq(Mux(v.end, 0, count[i] + 1)), magnitude[i].eq(Mux(v.end, 0, seen))]
@@ -72,27 +79,21 @@ class Quantiser(wiring.Component):
 
         # Drain ----------------------------------------------------------------------------------------
         head = Signal(group)
-        at = Signal(8)
-        exponent = Signal(6)
-        length = bit_length(m, head.magnitude)
-        most = Cat(Const(7, 3), ~Mux(head.dest == Dest.K, self.narrow[1], (head.dest == Dest.V) & self.narrow[0]))
-        issue = Signal()
-        m.d.comb += r.addr.eq(Cat(at[:7], head.half, head.column))
-        release = Signal()
+        at = Signal(7)
+        exponent = head.exponent
+        issue, release = Signal(), Signal()
+        m.d.comb += r.addr.eq(Cat(at, head.half, head.column))
         with m.FSM() as fsm:
             with m.State("IDLE"):
                 m.d.comb += groups.r_en.eq(1)
                 m.d.sync += [head.as_value().eq(groups.r_data), at.eq(0)]
                 with m.If(groups.r_rdy & ~self.abort):
-                    m.next = "EXPONENT"
-            with m.State("EXPONENT"):
-                m.d.sync += exponent.eq(Mux(length > most, length - most, 0))
-                m.next = "WRITE-EXPONENT"
+                    m.next = "WRITE-EXPONENT"
             with m.State("WRITE-EXPONENT"):
                 # Element 0 is read meanwhile; the pipeline is still empty of this group's elements.
                 m.d.comb += issue.eq(1)
                 m.d.sync += at.eq(at + 1)
-                with m.If(at == head.count - 1):
+                with m.If(at == head.last):
                     m.d.comb += release.eq(1)
                     m.next = "DRAIN"
                 with m.Else():
@@ -100,7 +101,7 @@ class Quantiser(wiring.Component):
             with m.State("READ"):
                 m.d.comb += issue.eq(1)
                 m.d.sync += at.eq(at + 1)
-                with m.If(at == head.count - 1):
+                with m.If(at == head.last):
                     m.d.comb += release.eq(1)
                     m.next = "DRAIN"
             with m.State("DRAIN"):
@@ -129,7 +130,7 @@ class Quantiser(wiring.Component):
             self.exponent_write.eq(writing_exponent),
             self.column.eq(head.column), self.dest.eq(head.dest), self.exponent.eq(exponent),
             self.index.eq(Mux(writing_exponent, head.first, index5)),
-            self.busy.eq(groups.r_rdy | ~fsm.ongoing("IDLE") | Cat(*count).any() | self.write),
+            self.busy.eq(closing | groups.r_rdy | ~fsm.ongoing("IDLE") | Cat(*count).any() | self.write),
         ]
         with m.If(self.abort):
             m.d.comb += groups.r_en.eq(1)
