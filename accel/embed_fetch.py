@@ -119,6 +119,8 @@ class EmbedFetch(wiring.Component):
         m.submodules.scales = scales = memory.Memory(shape=16, depth=-(-self.max_words // 2), init=[])
         scale_write, scale_read = scales.write_port(), scales.read_port()
         scale_at, word, lane = Signal(12), Signal(12), Signal(4)
+        last_scale, last_word = Signal(12), Signal(12)      # known two cycles after start, long before the first beat
+        m.d.sync += [last_scale.eq(groups - 1), last_word.eq(words - 1)]
         loading, sending, issue, last = Signal(), Signal(), Signal(), Signal()
         valids = [Signal(name=f"valid{i}") for i in range(1, 4)]
         lasts = [Signal(name=f"last{i}") for i in range(1, 4)]
@@ -126,7 +128,7 @@ class EmbedFetch(wiring.Component):
         half = Array(beat[16 * i:16 * i + 16] for i in range(8))[Mux(loading, token[:3], lane[1:])]
         m.d.comb += [scale_write.addr.eq(scale_at), scale_write.data.eq(half), scale_write.en.eq(loading & there),
                      scale_read.addr.eq(Mux(group64, word >> 2, word >> 1)), scale_read.en.eq(advance),
-                     issue.eq(sending & there & advance), last.eq((lane == 15) & (word == words - 1)),
+                     issue.eq(sending & there & advance), last.eq((lane == 15) & (word == last_word)),
                      pull.eq(there & (loading | (issue & (lane == 15))))]
         byte1, scale2, code2 = Signal(8), Signal(12), Signal(signed(9))
         nibble1 = Mux(token[0], byte1[4:], byte1[:4])
@@ -149,8 +151,7 @@ class EmbedFetch(wiring.Component):
                 m.d.comb += loading.eq(1)
                 with m.If(there):
                     m.d.sync += scale_at.eq(scale_at + 1)
-                    # groups is known two cycles after start, long before the first beat
-                    with m.If(scale_at == groups - 1):
+                    with m.If(scale_at == last_scale):
                         m.next = "SEND"
             with m.State("SEND"):
                 m.d.comb += sending.eq(1)

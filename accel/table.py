@@ -1,5 +1,5 @@
 """A function table with linear interpolation: spec.tables in block RAM and one multiplier."""
-from amaranth.hdl import Array, Module, Signal, signed
+from amaranth.hdl import Array, Module, Mux, Signal, signed
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -40,15 +40,28 @@ class InterpolatedTable(wiring.Component):
         if self.distributed:
             segment = self._distributed(m, init, base_bits + slope_bits)
         else:
-            m.submodules.rom = rom = memory.Memory(shape=base_bits + slope_bits, depth=1 << table.index_bits, init=init)
-            port = rom.read_port()
-            m.d.comb += port.addr.eq(self.index)
-            segment = delay(m, port.data, self.latency - 3, "segment")
+            segment = self._block_ram(m, init, base_bits + slope_bits)
         t = delay(m, self.t, self.latency - 2, "t")
         base = delay(m, segment[:base_bits], 1, "base")
         product = Signal(signed(slope_bits + table.t_bits + 1), reset_less=True)
         m.d.sync += [product.eq(segment[base_bits:].as_signed() * t), self.value.eq(base + (product >> table.shift))]
         return m
+
+    def _block_ram(self, m, init, width):
+        """The segment, ``latency`` - 2 cycles after the index."""
+        size = 1 << self.table.index_bits
+        split = len(init) - size // 2 <= size // 8      # little beyond a power of two is not worth as much block RAM again
+        m.submodules.rom = rom = memory.Memory(shape=width, depth=size >> split, init=init[:size >> split])
+        port = rom.read_port()
+        m.d.comb += port.addr.eq(self.index)
+        read = port.data
+        if split:
+            m.submodules.rest = rest = memory.Memory(shape=width, depth=size // 8, init=init[size // 2:],
+                                                     attrs={"rom_style": "block"})
+            rest_port = rest.read_port()
+            m.d.comb += rest_port.addr.eq(self.index)
+            read = Mux(delay(m, self.index[-1], 1, "beyond"), rest_port.data, port.data)
+        return delay(m, read, self.latency - 3, "segment")
 
     def _distributed(self, m, init, width):
         """The segment, two cycles after the index: of 64 each, then of all."""
