@@ -4,95 +4,88 @@
 #include "llama2.h"
 
 #define BITS(name, value) ((uint32_t)(value) << LLAMA2_COMMAND_##name##_LOW)
-/* Commands that depend on the position, beside the classifier's, which ends the program. */
-#define PATCHED (1u << LLAMA2_OP_EMBED | 1u << LLAMA2_OP_ATTEND | 1u << LLAMA2_OP_STORE)
-#define LAYER_COMMANDS 10u
-#define FIRST_LAYER 2u /* after GAIN and EMBED */
-#define COMMANDS (FIRST_LAYER + LAYER_COMMANDS * PROTOCOL_MAX_LAYERS + 1u)
 
-enum { SLOT_GAIN, SLOT_EMBED };
-enum { LAYER_Q, LAYER_K, LAYER_V, LAYER_ATTEND, LAYER_STORE, LAYER_GAIN_FFN, LAYER_WO, LAYER_W13, LAYER_GAIN_NEXT, LAYER_W2 };
+enum { AT_GAIN, AT_EMBED, AT_LAYERS };
 
-/* A tensor of a layer, in the order of the directory, and the command that streams it. */
+/* The commands of a layer. All but two stream a tensor, in the order of the directory. */
 static const struct {
-	uint8_t kind, slot, op, dest, phase, fence;
-} layer_tensors[] = {
-	{IMAGE_KIND_WQ, LAYER_Q, LLAMA2_OP_MATVEC, LLAMA2_DEST_Q, LLAMA2_PHASE_S1_QKV, 1},
-	{IMAGE_KIND_WK, LAYER_K, LLAMA2_OP_MATVEC, LLAMA2_DEST_K, LLAMA2_PHASE_S1_QKV, 0},
-	{IMAGE_KIND_WV, LAYER_V, LLAMA2_OP_MATVEC, LLAMA2_DEST_V, LLAMA2_PHASE_S1_QKV, 0},
-	{IMAGE_KIND_GAIN, LAYER_GAIN_FFN, LLAMA2_OP_GAIN, 0, LLAMA2_PHASE_OTHER, 0},
-	{IMAGE_KIND_WO, LAYER_WO, LLAMA2_OP_MATVEC, LLAMA2_DEST_RESIDUAL, LLAMA2_PHASE_S4_OUTPUT, 1},
-	{IMAGE_KIND_W13, LAYER_W13, LLAMA2_OP_MATVEC, LLAMA2_DEST_SWIGLU, LLAMA2_PHASE_S5_GATE_UP, 1},
-	{IMAGE_KIND_GAIN, LAYER_GAIN_NEXT, LLAMA2_OP_GAIN, 0, LLAMA2_PHASE_OTHER, 0},
-	{IMAGE_KIND_W2, LAYER_W2, LLAMA2_OP_MATVEC, LLAMA2_DEST_RESIDUAL, LLAMA2_PHASE_S5_DOWN, 1},
+	uint8_t kind, op, dest, phase, fence;
+} layer_commands[] = {
+	{IMAGE_KIND_WQ, LLAMA2_OP_MATVEC, LLAMA2_DEST_Q, LLAMA2_PHASE_S1_QKV, 1},
+	{IMAGE_KIND_WK, LLAMA2_OP_MATVEC, LLAMA2_DEST_K, LLAMA2_PHASE_S1_QKV, 0},
+	{IMAGE_KIND_WV, LLAMA2_OP_MATVEC, LLAMA2_DEST_V, LLAMA2_PHASE_S1_QKV, 0},
+	{0, LLAMA2_OP_ATTEND, 0, LLAMA2_PHASE_S2_ATTEND, 0},
+	/* Attention has the rows on chip: their way to DRAM is nobody's wait. */
+	{0, LLAMA2_OP_STORE, 0, LLAMA2_PHASE_S3_STORE, 0},
+	{IMAGE_KIND_GAIN, LLAMA2_OP_GAIN, 0, LLAMA2_PHASE_OTHER, 0},
+	{IMAGE_KIND_WO, LLAMA2_OP_MATVEC, LLAMA2_DEST_RESIDUAL, LLAMA2_PHASE_S4_OUTPUT, 1},
+	{IMAGE_KIND_W13, LLAMA2_OP_MATVEC, LLAMA2_DEST_SWIGLU, LLAMA2_PHASE_S5_GATE_UP, 1},
+	{IMAGE_KIND_GAIN, LLAMA2_OP_GAIN, 0, LLAMA2_PHASE_OTHER, 0},
+	{IMAGE_KIND_W2, LLAMA2_OP_MATVEC, LLAMA2_DEST_RESIDUAL, LLAMA2_PHASE_S5_DOWN, 1},
 };
-#define LAYER_TENSORS (sizeof layer_tensors / sizeof layer_tensors[0])
+#define LAYER_COMMANDS (sizeof layer_commands / sizeof layer_commands[0])
+#define CACHE_COMMANDS 2u
+#define LAYER_TENSORS (LAYER_COMMANDS - CACHE_COMMANDS)
+#define FIRST_CACHE_COMMAND 3u
+
+/* What a layer's tensor does not have in common with that of the other layers. */
+struct tensor {
+	uint32_t base;
+	uint32_t beats : 22, q4 : 1, group64 : 1, exponent : 8;
+};
+#define MAX_BEATS ((1u << 22) - 1u)
 
 static struct {
 	struct program_shape shape;
-	struct llama2_command commands[COMMANDS];
+	struct llama2_command gain, embed, classify;
+	uint32_t words1[LAYER_TENSORS]; /* ROWS and WORDS of each tensor of a layer */
+	struct tensor layers[PROTOCOL_MAX_LAYERS][LAYER_TENSORS];
 	uint32_t count;      /* commands of a step that classifies */
 	uint32_t tensors;    /* tensors that have come */
 
 	struct program_step step;
 	uint32_t at;         /* next command */
+	uint32_t layer;      /* the next layer's command's layer, */
+	uint32_t slot;       /* and which of its commands it is */
 	uint32_t column;     /* next column of a command that is per column */
-	uint32_t row;        /* first beat of the step's row in layer 0's segment, counted from kv_base */
+	uint32_t row;        /* first beat of the step's row in a layer's segment */
+	uint32_t segment;    /* first beat of the layer's segment */
 } program;
 
-static void fill(uint32_t slot, uint32_t word0, const struct image_entry *entry)
+static struct llama2_command command(uint32_t word0, const struct image_entry *entry)
 {
-	struct llama2_command *command = &program.commands[slot];
-
-	command->words[0] = word0 | BITS(Q4, entry->format == IMAGE_FORMAT_Q4) | BITS(GROUP64, entry->group == 64) |
-			    BITS(EXPONENT, (uint8_t)entry->exponent);
-	command->words[1] = BITS(ROWS, entry->rows) | BITS(WORDS, entry->words);
-	command->words[2] = BITS(BASE, entry->offset_beats);
-	command->words[3] = BITS(BEATS, entry->beats);
+	return (struct llama2_command){{
+		word0 | BITS(Q4, entry->format == IMAGE_FORMAT_Q4) | BITS(GROUP64, entry->group == 64) |
+			BITS(EXPONENT, (uint8_t)entry->exponent),
+		BITS(ROWS, entry->rows) | BITS(WORDS, entry->words), BITS(BASE, entry->offset_beats),
+		BITS(BEATS, entry->beats)}};
 }
 
 static void fill_embed(const struct image_entry *entry)
 {
-	struct llama2_command *command = &program.commands[SLOT_EMBED];
-
-	fill(SLOT_EMBED, BITS(OPCODE, LLAMA2_OP_EMBED) | BITS(PHASE, LLAMA2_PHASE_EMBED), entry);
-	command->words[1] = BITS(WORDS, entry->words); /* rows is the token, beats the position */
-	command->words[3] = 0;
-}
-
-static void fill_cache(uint32_t layer)
-{
-	struct llama2_command *attend = &program.commands[FIRST_LAYER + layer * LAYER_COMMANDS + LAYER_ATTEND];
-	struct llama2_command *store = attend + 1;
-	uint32_t segment = program.shape.kv_base + layer * program.shape.seq_len * program.shape.row_beats;
-
-	/* Attention has the rows on chip: their way to DRAM is nobody's wait. */
-	*store = (struct llama2_command){{BITS(OPCODE, LLAMA2_OP_STORE) |
-		BITS(PHASE, LLAMA2_PHASE_S3_STORE), 0, segment, 0}};
-	*attend = (struct llama2_command){{BITS(OPCODE, LLAMA2_OP_ATTEND) | BITS(KV, 1) |
-		BITS(PHASE, LLAMA2_PHASE_S2_ATTEND), 0, segment, 0}};
+	program.embed = command(BITS(OPCODE, LLAMA2_OP_EMBED) | BITS(PHASE, LLAMA2_PHASE_EMBED), entry);
+	program.embed.words[1] = BITS(WORDS, entry->words); /* rows is the token, beats the position */
 }
 
 void program_begin(const struct program_shape *shape)
 {
 	program.shape = *shape;
-	program.count = FIRST_LAYER + shape->n_layers * LAYER_COMMANDS + 1;
+	program.count = AT_LAYERS + shape->n_layers * LAYER_COMMANDS + 1;
 	program.tensors = 0;
-	for (uint32_t layer = 0; layer < shape->n_layers; layer++)
-		fill_cache(layer);
 }
 
 /* The tensor of a layer, or false. */
 static bool layer_tensor(const struct image_entry *entry, uint32_t index)
 {
-	uint32_t layer = index / LAYER_TENSORS;
-	uint32_t i = index % LAYER_TENSORS;
-	uint32_t slot = FIRST_LAYER + layer * LAYER_COMMANDS + layer_tensors[i].slot;
+	uint32_t layer = index / LAYER_TENSORS, i = index % LAYER_TENSORS;
+	uint32_t words1 = BITS(ROWS, entry->rows) | BITS(WORDS, entry->words);
 
-	if (entry->kind != layer_tensors[i].kind)
+	if (entry->kind != layer_commands[i < FIRST_CACHE_COMMAND ? i : i + CACHE_COMMANDS].kind || entry->beats > MAX_BEATS ||
+	    (layer != 0 && words1 != program.words1[i]))
 		return false;
-	fill(slot, BITS(OPCODE, layer_tensors[i].op) | BITS(DEST, layer_tensors[i].dest) |
-	     BITS(PHASE, layer_tensors[i].phase) | BITS(FENCE, layer_tensors[i].fence), entry);
+	program.words1[i] = words1;
+	program.layers[layer][i] = (struct tensor){entry->offset_beats, entry->beats, entry->format == IMAGE_FORMAT_Q4,
+						   entry->group == 64, (uint8_t)entry->exponent};
 	return true;
 }
 
@@ -102,14 +95,14 @@ bool program_tensor(const struct image_entry *entry)
 	uint32_t layers = program.shape.n_layers * LAYER_TENSORS;
 
 	if (index == 0) {
-		fill(SLOT_GAIN, BITS(OPCODE, LLAMA2_OP_GAIN) | BITS(PHASE, LLAMA2_PHASE_OTHER), entry);
+		program.gain = command(BITS(OPCODE, LLAMA2_OP_GAIN) | BITS(PHASE, LLAMA2_PHASE_OTHER), entry);
 		return entry->kind == IMAGE_KIND_GAIN;
 	}
 	if (index <= layers)
 		return layer_tensor(entry, index - 1);
 	if (index == layers + 1) {
-		fill(program.count - 1, BITS(OPCODE, LLAMA2_OP_MATVEC) | BITS(DEST, LLAMA2_DEST_LOGITS) |
-		     BITS(PHASE, LLAMA2_PHASE_CLASSIFY) | BITS(FENCE, 1), entry);
+		program.classify = command(BITS(OPCODE, LLAMA2_OP_MATVEC) | BITS(DEST, LLAMA2_DEST_LOGITS) |
+					   BITS(PHASE, LLAMA2_PHASE_CLASSIFY) | BITS(FENCE, 1), entry);
 		fill_embed(entry); /* unless an embedding of its own follows */
 		return entry->kind == IMAGE_KIND_CLASSIFIER;
 	}
@@ -125,9 +118,9 @@ bool program_complete(bool tied)
 void program_start(const struct program_step *step)
 {
 	program.step = *step;
-	program.at = 0;
-	program.column = 0;
+	program.at = program.layer = program.slot = program.column = 0;
 	program.row = step->position * program.shape.row_beats;
+	program.segment = program.shape.kv_base;
 }
 
 void program_token(uint32_t token)
@@ -136,71 +129,87 @@ void program_token(uint32_t token)
 	program.step.known = true;
 }
 
-/* Push a command whose words depend on the position; one per column where there is a column field. */
-static void push_patched(const uint32_t *words)
+/* True after the last column of a command that is pushed once per column. */
+static bool columns_done(void)
 {
-	const struct program_step *step = &program.step;
-	uint32_t word0 = words[0] | BITS(COLUMNS, step->columns - 1);
-	uint32_t op = word0 & LLAMA2_COMMAND_OPCODE_MASK;
-	uint32_t column = program.column;
-
-	if (op == LLAMA2_OP_EMBED) {
-		word0 |= BITS(COLUMN, column) | BITS(ARGMAX, step->argmax) | BITS(FENCE, column == 0);
-		llama2_push(word0, words[1] | (step->argmax ? 0 : BITS(ROWS, step->tokens[column])), words[2], step->position);
-	} else if (op == LLAMA2_OP_ATTEND) {
-		/* The first column waits for every column's query; then all are there. */
-		llama2_push(word0 | BITS(COLUMN, column) | BITS(FENCE, column == 0), BITS(ROWS, step->position), words[2],
-			    program.row);
-	} else if (op == LLAMA2_OP_STORE) {
-		llama2_push(word0, words[1], words[2] + program.row, words[3]);
-	} else {
-		llama2_push(word0 | BITS(ARGMAX, step->every) | BITS(KEEP, step->keep) | BITS(DUMP, step->dump), words[1],
-			    words[2], words[3]);
-	}
-	if ((op != LLAMA2_OP_EMBED && op != LLAMA2_OP_ATTEND) || column + 1 == step->columns) {
-		program.column = 0;
-		program.at++;
-	} else {
-		program.column = column + 1;
-	}
+	if (++program.column != program.step.columns)
+		return false;
+	program.column = 0;
+	return true;
 }
 
-/* Push up to room commands that are the same at every position; returns how many there were. */
-static uint32_t push_fixed(uint32_t room)
+static bool push_embed(uint32_t columns)
 {
-	uint32_t count = program.count - 1;
-	uint32_t columns = BITS(COLUMNS, program.step.columns - 1);
-	uint32_t at = program.at;
-	uint32_t end = count - at < room ? count : at + room;
+	const struct program_step *step = &program.step;
+	const uint32_t *words = program.embed.words;
+	uint32_t column = program.column;
 
-	for (; at != end; at++) {
-		const uint32_t *words = program.commands[at].words;
-		uint32_t word0 = words[0];
+	llama2_push(words[0] | columns | BITS(COLUMN, column) | BITS(ARGMAX, step->argmax) | BITS(FENCE, column == 0),
+		    words[1] | (step->argmax ? 0 : BITS(ROWS, step->tokens[column])), words[2], step->position);
+	return columns_done();
+}
 
-		if (PATCHED >> (word0 & LLAMA2_COMMAND_OPCODE_MASK) & 1)
-			break;
-		llama2_push(word0 | columns, words[1], words[2], words[3]);
+/* A layer's command; true unless it needs another one, for the next column. */
+static bool push_layer(uint32_t columns)
+{
+	uint32_t slot = program.slot;
+	uint32_t word0 = BITS(OPCODE, layer_commands[slot].op) | BITS(PHASE, layer_commands[slot].phase) | columns;
+
+	if (layer_commands[slot].op == LLAMA2_OP_ATTEND) {
+		/* The first column waits for every column's query; then all are there. */
+		llama2_push(word0 | BITS(KV, 1) | BITS(COLUMN, program.column) | BITS(FENCE, program.column == 0),
+			    BITS(ROWS, program.step.position), program.segment, program.row);
+		return columns_done();
 	}
-	end = at - program.at;
-	program.at = at;
-	return end;
+	if (layer_commands[slot].op == LLAMA2_OP_STORE) {
+		llama2_push(word0, 0, program.segment + program.row, 0);
+	} else {
+		uint32_t i = slot < FIRST_CACHE_COMMAND ? slot : slot - CACHE_COMMANDS;
+		const struct tensor *tensor = &program.layers[program.layer][i];
+
+		llama2_push(word0 | BITS(DEST, layer_commands[slot].dest) | BITS(FENCE, layer_commands[slot].fence) |
+			    BITS(Q4, tensor->q4) | BITS(GROUP64, tensor->group64) | BITS(EXPONENT, tensor->exponent),
+			    program.words1[i], tensor->base, tensor->beats);
+	}
+	return true;
+}
+
+static void next_layer_command(void)
+{
+	if (++program.slot != LAYER_COMMANDS)
+		return;
+	program.slot = 0;
+	program.layer++;
+	program.segment += program.shape.seq_len * program.shape.row_beats;
 }
 
 bool program_push(void)
 {
-	uint32_t count = program.step.classify ? program.count : program.count - 1;
-	uint32_t room = llama2_queue_free();
+	const struct program_step *step = &program.step;
+	uint32_t count = step->classify ? program.count : program.count - 1;
+	uint32_t columns = BITS(COLUMNS, step->columns - 1);
 
-	while (room != 0 && program.at != count) {
-		uint32_t pushed = push_fixed(room);
+	for (uint32_t room = llama2_queue_free(); room != 0 && program.at != count; room--) {
+		const uint32_t *words;
 
-		if (pushed == 0) {
-			if (program.at == SLOT_EMBED && !program.step.known)
+		if (program.at == AT_GAIN) {
+			words = program.gain.words;
+			llama2_push(words[0] | columns, words[1], words[2], words[3]);
+		} else if (program.at == AT_EMBED) {
+			if (!step->known)
 				return false;
-			push_patched(program.commands[program.at].words);
-			pushed = 1;
+			if (!push_embed(columns))
+				continue;
+		} else if (program.at != program.count - 1) {
+			if (!push_layer(columns))
+				continue;
+			next_layer_command();
+		} else {
+			words = program.classify.words;
+			llama2_push(words[0] | columns | BITS(ARGMAX, step->every) | BITS(KEEP, step->keep) | BITS(DUMP, step->dump),
+				    words[1], words[2], words[3]);
 		}
-		room -= pushed;
+		program.at++;
 	}
 	return program.at == count;
 }

@@ -1,4 +1,4 @@
-/* The commands of one token: built once when a model is installed, then only positions and tokens are patched in. */
+/* The commands of one token, from a table that is built once when a model is installed. */
 #pragma once
 
 #include <stdbool.h>

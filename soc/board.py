@@ -16,8 +16,8 @@ ROOMS = ("spec", "accel", "soc", "targets", "firmware")    # what a bitstream is
 
 # Block RAM is what the smallest board has least of: what the firmware needs and no more. The simulator has twice this, for the
 # baseline in C, and an L2, for its image in DRAM; the linker refuses a firmware that outgrows a board.
-ROM_SIZE  = 0x8000    # bytes
-SRAM_SIZE = 0x6000    # bytes
+ROM_SIZE  = 0x7000    # bytes
+SRAM_SIZE = 0x5000    # bytes
 L2_SIZE   = 0         # bytes: the CPU uses DRAM only to load a model
 
 

@@ -54,12 +54,12 @@ def array(name: str, values) -> str:
 
 
 def crc32_table() -> list[int]:
-    """What a byte adds to the CRC-32 of IEEE 802.3, reflected."""
+    """What four bits add to the CRC-32 of IEEE 802.3, reflected."""
     table = []
-    for byte in range(256):
-        for _ in range(8):
-            byte = byte >> 1 ^ (0xedb88320 if byte & 1 else 0)
-        table.append(byte)
+    for nibble in range(16):
+        for _ in range(4):
+            nibble = nibble >> 1 ^ (0xedb88320 if nibble & 1 else 0)
+        table.append(nibble)
     return table
 
 
