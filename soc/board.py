@@ -14,7 +14,7 @@ from soc.base import FIRMWARE, Llama2Builder
 ROOT  = Path(__file__).resolve().parent.parent
 ROOMS = ("spec", "accel", "soc", "targets", "firmware")    # what a bitstream is made from
 
-# Block RAM is what the smallest board has least of: what the firmware needs and no more. The simulator has twice this, for the
+# Block RAM is what the smallest board has least of: what the firmware needs and no more. The simulator has more, for the
 # baseline in C, and an L2, for its image in DRAM; the linker refuses a firmware that outgrows a board.
 ROM_SIZE  = 0x7000    # bytes
 SRAM_SIZE = 0x5000    # bytes
