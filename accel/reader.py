@@ -10,11 +10,9 @@ from amaranth.lib.wiring import In, Out
 from accel.ports import NativeRead
 from accel.stage import Stage
 
-SEGMENTS = 32       #: queued; several hundred beats, more than the buffer holds
-
 
 class SegmentReader(wiring.Component):
-    """Reads a queue of segments, run ahead of their use as far as the buffer has room.
+    """Reads segments, run ahead of their use as far as the buffer has room.
 
     Members
     -------
@@ -46,39 +44,40 @@ class SegmentReader(wiring.Component):
         drop = Signal()
         m.d.comb += drop.eq(self.abort | self.aborting)
 
-        def queue(name, width, depth, buffered=False):
-            q = (fifo.SyncFIFOBuffered if buffered else fifo.SyncFIFO)(width=width, depth=depth)
-            m.submodules[name] = ResetInserter(drop)(q)
-            return q
-
         # Segments to blocks: a block lies in one DRAM row ------------------------------------------------
-        segments = queue("segments", self.segment.size, SEGMENTS, True)
-        m.d.comb += [segments.w_en.eq(self.segments.valid), self.segments.ready.eq(segments.w_rdy),
-                     segments.w_data.eq(self.segments.payload)]
-        following = Stage(self.segment)     # block RAM is slow to answer
-        m.submodules.following = ResetInserter(drop)(following)
+        def registers(name, shape, n):
+            """As many stages: a short queue that takes no look-up tables."""
+            stages = [Stage(shape) for _ in range(n)]
+            for i, stage in enumerate(stages):
+                m.submodules[f"{name}_{i}"] = ResetInserter(drop)(stage)
+            for into, out in zip(stages[1:], stages):
+                wiring.connect(m, into.output, out.input)
+            return stages
+        segments = registers("segment", self.segment, 2)
+        wiring.connect(m, wiring.flipped(self.segments), segments[-1].input)
+        following = segments[0]
         head = following.output.payload
-        m.d.comb += [following.input.valid.eq(segments.r_rdy), following.input.payload.eq(segments.r_data),
-                     segments.r_en.eq(following.input.ready)]
         base, left, blocked = Signal(aw), Signal(28), Signal()
         in_row, count, counted = Signal(rb + 1), Signal(rb + 1), Signal()
         # A beat's turn, modulo more than can be on its way: what the buffer holds, and a block in each of ten places
         turn_bits = (self.buffer + (10 << rb)).bit_length()
         block = data.StructLayout({"base": aw, "count": rb + 1, "age": 5, "turn": turn_bits})
-        blocks = [queue(f"blocks{i}", block.size, 4) for i in range(2)]
-        order = queue("order", rb + 2, 16)
+        blocks = [registers(f"blocks{i}", block, 2) for i in range(2)]
+        order = fifo.SyncFIFO(width=rb + 2, depth=16)
+        m.submodules.order = ResetInserter(drop)(order)
         age, emit = Signal(5), Signal()
         following_turn, taken_turn = Signal(turn_bits), Signal(turn_bits)
         port = base[rb]
         m.d.comb += [
             in_row.eq((1 << rb) - base[:rb]),
-            emit.eq(counted & order.w_rdy & Mux(port, blocks[1].w_rdy, blocks[0].w_rdy)),
+            emit.eq(counted & order.w_rdy & ~Mux(port, blocks[1][-1].busy, blocks[0][-1].busy)),
             order.w_en.eq(emit), order.w_data.eq(Cat(count, port)),
             blocked.eq(head.kv & (head.stores != self.stores_done)),
             following.output.ready.eq((left == 0) & ~blocked),
         ]
         for i in range(2):
-            m.d.comb += [blocks[i].w_en.eq(emit & (port == i)), blocks[i].w_data.eq(Cat(base, count, age, following_turn))]
+            m.d.comb += [blocks[i][-1].input.valid.eq(emit & (port == i)),
+                         blocks[i][-1].input.payload.eq(Cat(base, count, age, following_turn))]
         m.d.sync += [count.eq(Mux(left < in_row, left, in_row)), counted.eq((left != 0) & ~emit)]
         with m.If(following.output.ready & following.output.valid):
             m.d.sync += [base.eq(head.base), left.eq(head.beats)]
@@ -106,19 +105,20 @@ class SegmentReader(wiring.Component):
             first, fire = Signal(name=f"first{i}"), Signal(name=f"fire{i}")
             m.submodules[f"places{i}"] = place = fifo.SyncFIFO(width=place_bits, depth=self.depth)
             places.append(place)
-            b = data.View(block, blocks[i].r_data)
+            next_block = blocks[i][0].output
+            b = next_block.payload
             m.d.comb += [
                 first.eq((remaining[other] <= self.ahead) | (younger if i else ~younger)), distance.eq(turn - taken_turn),
                 native.cmd_valid.eq((remaining[i] != 0) & place.w_rdy & fits & first), native.cmd_addr.eq(address),
                 fire.eq(native.cmd_valid & native.cmd_ready),
                 place.w_en.eq(fire), place.w_data.eq(turn[:place_bits]), place.r_en.eq(native.rdata_valid),
-                blocks[i].r_en.eq((remaining[i] == 0) | (fire & (remaining[i] == 1))),
+                next_block.ready.eq((remaining[i] == 0) | (fire & (remaining[i] == 1))),
             ]
-            m.d.sync += [fits.eq((distance < self.buffer - 1) & ~blocks[i].r_en),
+            m.d.sync += [fits.eq((distance < self.buffer - 1) & ~next_block.ready),
                          arrived[i].eq(arrived[i] + native.rdata_valid - (move & (side == i)))]
             with m.If(fire):
                 m.d.sync += [remaining[i].eq(remaining[i] - 1), address.eq(address + 1), turn.eq(turn + 1)]
-            with m.If(blocks[i].r_en & blocks[i].r_rdy):
+            with m.If(next_block.ready & next_block.valid):
                 m.d.sync += [remaining[i].eq(b.count), address.eq(b.base), ages[i].eq(b.age), turn.eq(b.turn)]
             with m.If(drop):
                 m.d.sync += [remaining[i].eq(0), ages[i].eq(0), arrived[i].eq(0)]
@@ -166,7 +166,7 @@ class SegmentReader(wiring.Component):
             m.d.sync += [left.eq(0), counted.eq(0), taking.eq(0), into.eq(0), age.eq(0), following_turn.eq(0), taken_turn.eq(0)]
         flying = places[0].r_rdy | places[1].r_rdy
         m.d.sync += self.aborting.eq(self.abort | (self.aborting & flying))
-        m.d.comb += self.reading.eq((left != 0) | following.output.valid | blocks[0].r_rdy | blocks[1].r_rdy
+        m.d.comb += self.reading.eq((left != 0) | following.output.valid | blocks[0][0].busy | blocks[1][0].busy
                                     | (remaining[0] != 0) | (remaining[1] != 0))
-        m.d.comb += self.busy.eq((segments.level != 0) | following.busy | (left != 0) | flying | (following_turn != taken_turn))
+        m.d.comb += self.busy.eq(segments[1].busy | following.busy | (left != 0) | flying | (following_turn != taken_turn))
         return m
