@@ -109,6 +109,10 @@ class Residual(wiring.Component):
         near, done = Signal(), Signal()         # for a shift by a pair, for none
         m.d.comb += [table.index.eq(f[SUM_BITS - 10:]), table.t.eq(f[SUM_BITS - 22:SUM_BITS - 10]),
                      near.eq(f[SUM_BITS - 16:].any()), done.eq(f[SUM_BITS - 2:].any() | (half == 0))]
+        # A sum, or f moved up: encoded, so that a bit of it is one look-up table
+        pick, change = Signal(range(C + 2)), Signal()
+        with m.If(change):
+            m.d.sync += f.eq(Array([*sums, f << 2, f << 16])[pick])
         with m.FSM() as fsm:
             with m.State("IDLE"):
                 m.d.sync += half.eq(SUM_BITS // 2)
@@ -118,13 +122,15 @@ class Residual(wiring.Component):
                 with m.If(pending.any()):
                     m.next = "LOAD"
             with m.State("LOAD"):
-                m.d.sync += [f.eq(Array(sums)[column]), wait.eq(0)]
+                m.d.comb += [pick.eq(column), change.eq(1)]
+                m.d.sync += wait.eq(0)
                 m.next = "NORMALISE"
             with m.State("NORMALISE"):
+                m.d.comb += [pick.eq(Mux(near, C, C + 1)), change.eq(~done)]
                 with m.If(done):
                     m.next = "LOOK-UP"
                 with m.Else():
-                    m.d.sync += [f.eq(Mux(near, f << 2, f << 16)), half.eq(half - Mux(near, 1, 8))]
+                    m.d.sync += half.eq(half - Mux(near, 1, 8))
             with m.State("LOOK-UP"):
                 m.d.sync += wait.eq(wait + 1)
                 with m.If(wait == table.latency):
