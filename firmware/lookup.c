@@ -66,35 +66,32 @@ void lookup_add(uint32_t token)
 	*head = ++lookup.end;
 }
 
-/* How many tokens up to position, LOOKUP_SUFFIX at most, equal the last ones. */
-static uint32_t equal_before(uint32_t position)
+/* How many tokens up to position, limit at most, equal the last ones. */
+static uint32_t equal_before(uint32_t position, uint32_t limit)
 {
 	uint32_t n = 0;
 
-	while (n < PROTOCOL_LOOKUP_SUFFIX && position - n >= oldest() &&
-	       lookup.tokens[AT(position - n)] == lookup.tokens[AT(lookup.end - 1 - n)]) {
+	while (n < limit && lookup.tokens[AT(position - n)] == lookup.tokens[AT(lookup.end - 1 - n)])
 		n++;
-		if (position + 1 == n)
-			break;
-	}
 	return n;
 }
 
 uint32_t lookup_guess(uint32_t *tokens, uint32_t limit)
 {
-	uint32_t position = lookup.end - 1;
+	uint32_t position = lookup.end - 1, first = oldest();
 	uint32_t best = 0, length = 0;
 
 	if (lookup.end == lookup.first)
 		return 0;
 	for (uint32_t step = 0; step < PROTOCOL_LOOKUP_STEPS && length < PROTOCOL_LOOKUP_SUFFIX; step++) {
 		uint32_t back = lookup.back[AT(position)];
-		uint32_t n;
+		uint32_t n, known;
 
-		if (back == 0 || position - oldest() < back)
+		if (back == 0 || position - first < back)
 			break;
 		position -= back;
-		n = equal_before(position);
+		known = position - first + 1;
+		n = equal_before(position, known < PROTOCOL_LOOKUP_SUFFIX ? known : PROTOCOL_LOOKUP_SUFFIX);
 		if (n > length) {
 			length = n;
 			best = position;
