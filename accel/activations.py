@@ -18,7 +18,8 @@ class Activations(wiring.Component):
     both : In
         One position is decoded: column 1 is a copy of column 0.
     address, odd_word, read_buffer : In
-        Word to read, column 1 the odd one of its chunk with ``odd_word``; ``words`` and ``offsets`` (largest exponent minus the chunk's) follow one cycle later.
+        Word to read, column 1 the odd one of its chunk with ``odd_word``; ``words`` follow one cycle later,
+        ``offsets`` (largest exponent minus the chunk's) two.
     largest : Out
         Largest exponent of the read buffer, a column each.
     """
@@ -57,8 +58,8 @@ class Activations(wiring.Component):
             largest = [Signal(6, name=f"largest{c}_{b}") for b in range(2)]
             m.d.comb += [w.addr.eq(write_word >> 1), w.data.eq(self.exponent), w.en.eq(self.exponent_write & mine),
                          r.addr.eq(read_address >> 1)]
-            m.d.comb += [self.largest[c].eq(Array(largest)[self.read_buffer]),
-                         self.offsets[c].eq(Array(largest)[self.read_buffer] - r.data)]
+            m.d.comb += self.largest[c].eq(Array(largest)[self.read_buffer])
+            m.d.sync += self.offsets[c].eq(self.largest[c] - r.data)
             for b in range(2):
                 with m.If(cleared & (self.clear_buffer == b)):
                     m.d.sync += largest[b].eq(0)

@@ -129,7 +129,7 @@ class Attention(wiring.Component):
     output : Out(stream)
         n_heads * head_dim elements, 33 fraction bits. ``done`` pulses when the last is taken.
     abort : In
-        Drop everything at the next edge; the query stays.
+        Drop everything; ``busy`` for one more cycle. The query stays.
     guest : In
         While not ``busy``: the table of EXP2 answers another unit.
     """
@@ -171,7 +171,10 @@ class Attention(wiring.Component):
         values = AttentionValues(max_heads=self.max_heads, max_dim=self.max_dim)
         output = AttentionOutput(max_heads=self.max_heads, max_dim=self.max_dim)
         for name, unit in (("splitter", splitter), ("scores", scores), ("values", values), ("output", output)):
-            m.submodules[name] = ResetInserter(self.abort)(unit)
+            # A register each, so that it lies near what it resets
+            aborting = Signal(name=f"abort_{name}", attrs={"keep": "true"})
+            m.d.sync += aborting.eq(self.abort)
+            m.submodules[name] = ResetInserter(aborting)(unit)
             m.d.comb += unit.shape.eq(shape)
         wiring.connect(m, splitter.keys, scores.keys)
         wiring.connect(m, splitter.values, values.values)
@@ -184,14 +187,14 @@ class Attention(wiring.Component):
             values.start.eq(begin), values.rows.eq(self.rows),
             splitter.narrow.eq(self.narrow), splitter.local.eq(self.local),
             *(signal for ours, its in ((self.rows_beats, splitter.beats), (self.newest, splitter.newest))
-              for signal in (its.valid.eq(ours.valid), its.payload.eq(ours.payload), ours.ready.eq(its.ready))),
+              for signal in (its.valid.eq(ours.valid), its.payload.eq(ours.payload), ours.ready.eq(its.ready & ~aborting))),
             scores.score_mantissa.eq(self.score_mantissa), scores.score_exponent.eq(self.score_exponent),
             scores.guest.eq(self.guest), scores.guest_index.eq(self.guest_index), scores.guest_t.eq(self.guest_t),
             self.guest_value.eq(scores.guest_value), scores.q_write.eq(self.q_write), scores.q_exponent_write.eq(self.q_exponent_write),
             values.weight_write.eq(scores.weight_write), values.weight.eq(scores.weight), scores.release.eq(values.release),
             scores.read_head.eq(output.head), output.mass.eq(scores.mass), output.top.eq(scores.top),
             values.read_slot.eq(output.slot), values.read_lane.eq(output.lane), output.sum.eq(values.sum),
-            self.output.valid.eq(output.elements.valid), self.output.payload.eq(output.elements.payload),
+            self.output.valid.eq(output.elements.valid & ~aborting), self.output.payload.eq(output.elements.payload),
             output.elements.ready.eq(self.output.ready),
         ]
         with m.FSM() as fsm:
@@ -210,5 +213,5 @@ class Attention(wiring.Component):
                 m.d.comb += self.done.eq(last & ~self.abort)
                 with m.If(last | self.abort):
                     m.next = "IDLE"
-        m.d.comb += self.busy.eq(~fsm.ongoing("IDLE"))
+        m.d.comb += self.busy.eq(~fsm.ongoing("IDLE") | aborting)
         return m

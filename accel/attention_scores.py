@@ -97,11 +97,12 @@ class AttentionScores(wiring.Component):
         slot, rep, head, group_head = Signal(4), Signal(6), Signal(6), Signal(6)
         address, group_address = Signal(range(self.max_dim // 8)), Signal(range(self.max_dim // 8))
         first_row, issue, issued = Signal(), Signal(), Signal()
-        last_slot, last_rep = Signal(), Signal()
+        last_slot, last_rep, alone = Signal(), Signal(), Signal()      # comparisons, a cycle ahead
+        one_slot, one_rep = shape.last_slot == 0, shape.last_rep == 0
+        m.d.sync += alone.eq(shape.last_head == 0)
         m.d.comb += [
-            last_slot.eq(slot == shape.last_slot), last_rep.eq(rep == shape.last_rep),
             # A head's mass is updated in two cycles; with several heads its turns are further apart.
-            issue.eq(self.keys.valid & ~(last_slot & (room == 0)) & ~(issued & (shape.last_head == 0))),
+            issue.eq(self.keys.valid & ~(last_slot & (room == 0)) & ~(issued & alone)),
             self.keys.ready.eq(issue & last_rep), q_out.addr.eq(Cat(address, self.column)),
             tag0.head.eq(head), tag0.rep.eq(rep), tag0.first_row.eq(first_row), tag0.first_slot.eq(slot == 0),
             tag0.last_slot.eq(last_slot), tag0.k_exponent.eq(key.k_exponent), tag0.v_exponent.eq(key.v_exponent),
@@ -109,6 +110,9 @@ class AttentionScores(wiring.Component):
         m.d.sync += [issued.eq(issue),
                      room.eq(room - (issue & last_slot) + Mux(self.release, shape.last_rep + 1, 0))]
         with m.If(issue):
+            m.d.sync += last_rep.eq(Mux(last_rep, one_rep, rep + 1 == shape.last_rep))
+            with m.If(last_rep):
+                m.d.sync += last_slot.eq(Mux(last_slot, one_slot, slot + 1 == shape.last_slot))
             m.d.sync += [rep.eq(rep + 1), head.eq(head + 1), address.eq(address + shape.last_slot + 1)]
             with m.If(last_rep):
                 m.d.sync += [rep.eq(0), head.eq(group_head), slot.eq(slot + 1), address.eq(group_address + slot + 1)]
@@ -118,7 +122,7 @@ class AttentionScores(wiring.Component):
                     with m.If(head == shape.last_head):
                         m.d.sync += [head.eq(0), group_head.eq(0), address.eq(0), group_address.eq(0), first_row.eq(0)]
         with m.If(self.start):
-            m.d.sync += first_row.eq(1)
+            m.d.sync += [first_row.eq(1), last_rep.eq(one_rep), last_slot.eq(one_slot)]
 
         # 1: query; 2: again; 3: products; 4: sums of two; 5: of eight; 6: dot so far ---------------------------
         beat2 = delay(m, key.beat, 2, "beat")

@@ -47,12 +47,12 @@ class AttentionValues(wiring.Component):
         slot, rep, group = Signal(4), Signal(6), Signal(6)
         address, group_address = Signal(range(self.max_dim // 8)), Signal(range(self.max_dim // 8))
         left, first_row = Signal(17), Signal()
-        last_slot, last_rep, load, used = Signal(), Signal(), Signal(), Signal()
+        last_slot, last_rep, load, used = Signal(), Signal(), Signal(), Signal()    # the first two are a cycle ahead
+        one_slot, one_rep = shape.last_slot == 0, shape.last_rep == 0
         held, finish = Signal(), Signal()
         m.d.comb += [
             w_in.addr.eq(pointer), w_in.data.eq(self.weight), w_in.en.eq(self.weight_write),
             w_out.addr.eq(at),
-            last_slot.eq(slot == shape.last_slot), last_rep.eq(rep == shape.last_rep),
             load.eq(values.valid & (at != pointer) & (~held | finish)),
             values.ready.eq(load & last_rep), used.eq(load & last_rep & last_slot),
         ]
@@ -60,6 +60,9 @@ class AttentionValues(wiring.Component):
         with m.If(self.weight_write):
             m.d.sync += pointer.eq(pointer + 1)
         with m.If(load):
+            m.d.sync += last_rep.eq(Mux(last_rep, one_rep, rep + 1 == shape.last_rep))
+            with m.If(last_rep):
+                m.d.sync += last_slot.eq(Mux(last_slot, one_slot, slot + 1 == shape.last_slot))
             m.d.sync += [rep.eq(rep + 1), at.eq(at + 1), address.eq(address + shape.last_slot + 1)]
             with m.If(last_rep):
                 m.d.sync += [rep.eq(0), at.eq(base), slot.eq(slot + 1), address.eq(group_address + slot + 1)]
@@ -69,7 +72,7 @@ class AttentionValues(wiring.Component):
                     with m.If(group == shape.last_kv_head):
                         m.d.sync += [group.eq(0), address.eq(0), group_address.eq(0), first_row.eq(0), left.eq(left - 1)]
         with m.If(self.start):
-            m.d.sync += [first_row.eq(1), left.eq(self.rows)]
+            m.d.sync += [first_row.eq(1), left.eq(self.rows), last_rep.eq(one_rep), last_slot.eq(one_slot)]
 
         # Passes over the slot it belongs to -----------------------------------------------------------------
         place, beat = Signal.like(address, reset_less=True), Signal(128, reset_less=True)

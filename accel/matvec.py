@@ -149,8 +149,8 @@ class MatVec(wiring.Component):
     gang : In
         One position only: columns 0 and 1 work on it together, two beats a cycle. Column 1's activations are a copy.
     address, odd_word : Out
-        Activation word to read, by column 1 the odd one of its chunk with ``odd_word``; ``activations`` (columns x 16 x int16) and ``offsets`` (right shift of its chunk, one
-        a column) follow one cycle later.
+        Activation word to read, by column 1 the odd one of its chunk with ``odd_word``; ``activations`` (columns x 16 x int16) follow one cycle later,
+        ``offsets`` (right shift of its chunk, one a column) two.
     sums : Out(stream)
         For each row pair, for each active column from ``first`` on: even row, odd row.
     """
@@ -272,14 +272,13 @@ class MatVec(wiring.Component):
         scale2 = Signal(data.ArrayLayout(data.StructLayout({"mantissa": 12, "zero": 4}), 2), reset_less=True)
         m.d.sync += scale2.as_value().eq(scale_words[pair1])
         activations2 = delay(m, self.activations, 1, "activations")
-        offsets2 = delay(m, self.offsets, 1, "offsets")
         tag2 = delay(m, now, 2, "tag2")
         valid2 = valid_delay(take, 2, "valid2")
         L = Lanes.latency + 1       # the last adds what two columns have of a row
         tag_l, valid_l = delay(m, tag2, L, "tag_l"), valid_delay(valid2, L, "valid_l")
         tag_a = delay(m, tag2, L - 1, "tag_a")
         mantissas_a = delay(m, Cat(scale2[0].mantissa, scale2[1].mantissa), L - 1, "mantissas")
-        offsets_a = delay(m, offsets2, L - 1, "offsets")
+        offsets_a = delay(m, self.offsets, L - 1, "offsets")
 
         # Chunk sums leave one a cycle: the even row's, then (q4: held for a cycle) the odd row's --------
         even_out, odd_out, holding = Signal(), Signal(), Signal()
@@ -296,7 +295,7 @@ class MatVec(wiring.Component):
             m.d.sync += [getattr(chunk_tag, name).eq(getattr(tag_l, name)) for name, _ in chunk_tag.shape()]
         # Of an offset, a shift to the right, two bits are a shift of the mantissa to the left, less three
         offsets_l, mantissa_l, second_l = (Signal.like(value, name=name, reset_less=True) for value, name in
-                                           ((offsets2, "offsets_l"), (mantissas_a[:12], "mantissa_l"), (mantissas_a[:12], "second_l")))
+                                           ((self.offsets, "offsets_l"), (mantissas_a[:12], "mantissa_l"), (mantissas_a[:12], "second_l")))
         with m.If(~holding):
             m.d.sync += offsets_l.eq(offsets_a)
         m.d.sync += [

@@ -206,6 +206,8 @@ def test_abort(after):
         ctx.set(dut.abort, 1)
         await ctx.tick()
         ctx.set(dut.abort, 0)
+        assert not ctx.get(dut.output.valid) and not ctx.get(dut.rows_beats.ready)
+        await ctx.tick()
         assert not ctx.get(dut.busy) and not ctx.get(dut.output.valid) and not ctx.get(dut.rows_beats.ready)
 
     # The sink waits for the second case only: the abort comes first, while nobody takes elements.

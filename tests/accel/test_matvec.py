@@ -16,7 +16,7 @@ def beats(data):
 
 
 class Bench(wiring.Component):
-    """The engine with its activations in a memory that answers one cycle later."""
+    """The engine with its activations in a memory that answers one cycle later, with offsets two."""
 
     def __init__(self, columns, vectors, multiplier_bits=25):
         self.dut = MatVec(columns=columns, max_groups=64, multiplier_bits=multiplier_bits)
@@ -40,10 +40,14 @@ class Bench(wiring.Component):
                                            ("o", 6 * dut.columns, offsets, dut.offsets.as_value())):
             m.submodules[name] = mem = memory.Memory(shape=shape, depth=words, init=content)
             port, odd = mem.read_port(), mem.read_port()
-            m.d.comb += [port.addr.eq(dut.address), odd.addr.eq(dut.address | dut.odd_word), sink.eq(port.data)]
+            m.d.comb += [port.addr.eq(dut.address), odd.addr.eq(dut.address | dut.odd_word)]
+            answer = Signal(shape)
+            m.d.comb += answer.eq(port.data)
             if dut.columns > 1:     # column 1 may be at another word
                 part = slice(shape // dut.columns, 2 * shape // dut.columns)
-                m.d.comb += sink[part].eq(odd.data[part])
+                m.d.comb += answer[part].eq(odd.data[part])
+            domain = m.d.sync if name == "o" else m.d.comb
+            domain += sink.eq(answer)
         return m
 
 
