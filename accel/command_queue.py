@@ -71,13 +71,14 @@ class CommandQueue(wiring.Component):
             m.d.sync += [self.ahead.valid.eq(0), seen.eq(seen + 1)]
         with m.If(taken):
             m.d.sync += self.commands.valid.eq(0)
-        command = self.commands.payload
+        command, ahead = Signal(128, reset_less=True), Signal(AHEAD, reset_less=True)
+        m.d.comb += [self.commands.payload.eq(command), self.ahead.payload.eq(ahead)]
         with m.If(arriving & execute):
             m.d.sync += [command.eq(Cat(command[32:], r.data)), self.commands.valid.eq(last)]
         with m.If(arriving & ~execute):
             for i in range(4):
                 with m.If(arriving_step == i):
-                    m.d.sync += [self.ahead.payload[b.name].eq(r.data[b.low:]) for b in COMMAND
+                    m.d.sync += [ahead[b.name].eq(r.data[b.low:]) for b in COMMAND
                                  if b.word == i and b.name in AHEAD.members]
             m.d.sync += self.ahead.valid.eq(last)
         with m.If(last):

@@ -55,9 +55,10 @@ class Window(wiring.Component):
         write, step = Signal(), Signal(2)
         m.d.sync += [address.eq(bus.adr << 2), written.eq(bus.dat_w), we.eq(bus.we)]    # held while there is no ack
         clearing, place, counting, adding = Signal(), Signal(6), Signal(), Signal()
+        over = Signal(len(Counter))         # counters whose low bits overflowed in the cycle before
         access = bus.cyc & bus.stb & ~bus.ack
         # What a counter has carried is added before anything is read; after a clear every access waits for its end.
-        last_step = access & (step == 3) & ~counting & ~adding & ~clearing
+        last_step = access & (step == 3) & ~over.any() & ~counting & ~adding & ~clearing
         m.d.sync += [bus.ack.eq(last_step), step.eq(Mux(last_step | ~access, 0, Mux(step == 3, 3, step + 1)))]
         m.d.comb += write.eq(last_step & we)
 
@@ -116,6 +117,8 @@ class Window(wiring.Component):
             """Place of a counter: eight phases of each, then the ninth of each."""
             return Mux(phase[3], Cat(counter[:3], Const(0b101, 3)), Cat(phase[:3], counter[:3]))
         high_at = Signal(6)
+        last_phase = Signal(4)
+        m.d.sync += last_phase.eq(phase)
         carried, serving = Signal(len(Counter)), Signal(range(len(Counter)))
         carried_phase = Array(Signal(4, name=f"carried_phase{i}") for i in range(len(Counter)))
         lows = Array(Signal(LOW, name=f"low{i}") for i in range(8))
@@ -127,8 +130,9 @@ class Window(wiring.Component):
                 r.addr.eq(phase), view.addr.eq(shown), lows[i].eq(view.data), total.eq(r.data + one),
                 w.addr.eq(Mux(clearing, place[:4], phase)), w.data.eq(Mux(clearing, 0, total)), w.en.eq((one != 0) | clearing),
             ]
-            with m.If(total[LOW] & ~clearing):
-                m.d.sync += [carried[i].eq(1), carried_phase[i].eq(phase)]
+            m.d.sync += over[i].eq(total[LOW] & ~clearing)
+            with m.If(over[i]):
+                m.d.sync += [carried[i].eq(1), carried_phase[i].eq(last_phase)]
             with m.Elif(serving == i):
                 m.d.sync += carried[i].eq(0)
         for i in reversed(range(len(Counter))):
@@ -142,7 +146,7 @@ class Window(wiring.Component):
         m.d.sync += [place.eq(place + 1), adding.eq(counting),
                      high_at.eq(Mux(counting, entry(serving, carried_phase[serving]), entry(address[2:5], shown)))]
         with m.If(self.clear):
-            m.d.sync += [clearing.eq(1), place.eq(0), carried.eq(0), adding.eq(0)]
+            m.d.sync += [clearing.eq(1), place.eq(0), over.eq(0), carried.eq(0), adding.eq(0)]
         with m.Elif(place == 63):
             m.d.sync += clearing.eq(0)
 
