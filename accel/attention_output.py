@@ -20,7 +20,7 @@ class AttentionOutput(wiring.Component):
     Members
     -------
     head : Out
-        Head whose ``mass`` and ``top`` are needed, in the same cycle.
+        Head whose ``mass`` and ``top`` are needed, from the next cycle on.
     slot, lane : Out
         Element whose ``sum`` is needed, two cycles later.
     """
@@ -49,9 +49,11 @@ class AttentionOutput(wiring.Component):
             with m.State("IDLE"):
                 m.d.sync += self.head.eq(0)
                 with m.If(self.start):
-                    m.next = "MASS"
+                    m.next = "HEAD"
+            with m.State("HEAD"):
+                m.next = "MASS"
             with m.State("MASS"):
-                m.d.sync += [mass.eq(self.mass), found.top.eq(self.top), found.last.eq(self.head == shape.last_head)]
+                m.d.sync += [self.head.eq(self.head + 1), mass.eq(self.mass), found.top.eq(self.top), found.last.eq(self.head == shape.last_head)]
                 m.next = "LENGTH"
             with m.State("LENGTH"):
                 m.d.sync += bits.eq(length)
@@ -70,7 +72,6 @@ class AttentionOutput(wiring.Component):
             with m.State("FOUND"):
                 m.d.comb += ready.eq(1)
                 with m.If(take):
-                    m.d.sync += self.head.eq(self.head + 1)
                     m.next = "MASS"
                     with m.If(found.last):
                         m.next = "IDLE"

@@ -59,7 +59,7 @@ class AttentionScores(wiring.Component):
     column : In
         Whose query it is; held while keys are.
     reading, read_head : In
-        When no keys are on their way: head whose ``mass`` and ``top`` (the largest V exponent) are shown.
+        When no keys are on their way: head whose ``mass`` and ``top`` (the largest V exponent) are shown, a cycle later.
     guest : In
         As long as no keys are on their way: the table of EXP2 answers another unit, see :func:`exp2_members`.
     """
@@ -161,19 +161,21 @@ class AttentionScores(wiring.Component):
         coarse9 = delay(m, coarse_shift(m, product8, shift8, 32), 1, "coarse9")
         fine10 = delay(m, shift_right(m, coarse9, delay(m, shift8[:4], 1, "shift9"), name="fine"), 1, "fine10")
         score11 = delay(m, round_saturate(m, fine10, delay(m, coarse9[-1], 1, "sign10"), 32, name="score")[0], 1, "score11")
-        tag11, valid11 = delay(m, tag6, 5, "tag11"), delay(m, valid6, 5, "valid11", valid=True)
+        tag10 = delay(m, tag6, 4, "tag10")
+        tag11, valid11 = delay(m, tag10, 1, "tag11"), delay(m, valid6, 5, "valid11", valid=True)
 
         # 11: maximum and top of the head; 12: the new ones; 13 to 15: rise and shift of the weight -----------------
         state = data.StructLayout({"maximum": signed(17), "top": 6})
         m.submodules.states = states = memory.Memory(shape=state, depth=self.max_heads, init=[])
         state_in, state_out = states.write_port(), states.read_port(domain="comb")
+        head11 = delay(m, Mux(self.reading, self.read_head, tag10.head), 1, "head11")
         tag12, state12 = delay(m, tag11, 1, "tag12"), delay(m, state_out.data, 1, "state12")
         integer = delay(m, score11[SCORE_FRACTION:], 1, "integer12").as_signed()
         difference = Signal(signed(18))
         above, rising, higher = Signal(), Signal(), Signal()
         ve, top = tag12.v_exponent, state12.top
         m.d.comb += [
-            state_out.addr.eq(Mux(self.reading, self.read_head, tag11.head)),
+            state_out.addr.eq(head11),
             difference.eq(integer - state12.maximum), above.eq(difference >= HEADROOM),
             rising.eq(above | tag12.first_row), higher.eq((ve > top) | tag12.first_row),
             state_in.addr.eq(tag12.head), state_in.en.eq(delay(m, valid11, 1, "valid12", valid=True)),
@@ -205,12 +207,13 @@ class AttentionScores(wiring.Component):
         wide18 = delay(m, shift_right(m, Cat(Const(0, 1), p17, Const(0, 1)), delay(m, lowered13, 4, "lowered17"),
                                       name="weight_floored"), 1, "wide18")
         # 16: a head's mass, shifted by eights; 17: by the rest, and added to
-        head16, first16 = delay(m, tag11.head, 5, "head16"), delay(m, tag11.first_row, 5, "first16")
+        head15, first16 = delay(m, tag11.head, 4, "head15"), delay(m, tag11.first_row, 5, "first16")
+        head16 = delay(m, Mux(self.reading, self.read_head, head15), 1, "head16")
         rise16 = delay(m, rise14, 2, "rise16")
         m.submodules.masses = masses = memory.Memory(shape=MASS, depth=self.max_heads, init=[])
         mass_in, mass_out = masses.write_port(), masses.read_port(domain="comb")
         mass17, rise17 = Signal(MASS, reset_less=True), delay(m, rise16[:3], 1, "rise17")
-        m.d.comb += mass_out.addr.eq(Mux(self.reading, self.read_head, head16))
+        m.d.comb += mass_out.addr.eq(head16)
         with m.If(first16 | rise16[5] & rise16[3:5].any()):     # 40 and more leave nothing
             m.d.sync += mass17.eq(0)
         with m.Else():
