@@ -76,7 +76,7 @@ class Window(wiring.Component):
         for word in Model:
             with m.If(write & (address == Region.MODEL + 4 * word)):
                 m.d.sync += getattr(self, f"model__{word.name.lower()}").eq(written)
-        m.submodules.rope = rope = memory.Memory(shape=32, depth=64, init=[])
+        m.submodules.rope = rope = memory.Memory(shape=32, depth=64, init=[], attrs={"ram_style": "distributed"})
         rope_write, rope_read = rope.write_port(), rope.read_port()
         m.d.comb += [rope_write.addr.eq(address[2:8]), rope_write.data.eq(written),
                      rope_write.en.eq(write & (address[8:] == Region.ROPE >> 8)),

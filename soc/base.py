@@ -6,6 +6,7 @@ from pathlib import Path
 
 from litex.build.tools import write_to_file
 
+from litex.soc.cores.uart import UART, UARTPHY
 from litex.soc.integration.builder import Builder
 from litex.soc.integration.common import get_mem_data
 from litex.soc.integration.soc import SoCRegion
@@ -24,7 +25,8 @@ FIRMWARE      = ROOT/"firmware"
 ROM_SIZE      = 0x10000        # bytes; firmware never runs from DRAM, which belongs to the weight stream
 SRAM_SIZE     = 0x8000         # bytes
 L2_SIZE       = 8192           # bytes
-UART_FIFO     = 512            # bytes each way: at 3 Mbaud they last while the firmware checks a frame and copies it
+UART_RX_FIFO  = 512            # bytes: at 3 Mbaud they last while the firmware checks a frame and copies it
+UART_TX_FIFO  = 16             # bytes: the firmware waits for room
 WINDOW_ORIGIN = 0x9000_0000    # of the core's Wishbone slave, outside the cached half of the map
 
 # Libraries that the firmware may link; LiteX's others would only cost build time.
@@ -38,11 +40,18 @@ class Llama2SoC(SoCCore):
         kwargs["integrated_rom_size"]  = kwargs.get("integrated_rom_size") or ROM_SIZE
         kwargs["integrated_sram_size"] = kwargs.get("integrated_sram_size") or SRAM_SIZE
         kwargs["with_ctrl"]            = False    # the bus error counter and the scratch register, which nobody reads
-        if kwargs.get("uart_name", "serial") == "serial":
-            kwargs["uart_with_dynamic_baudrate"] = True    # spec.protocol.Opcode.BAUD
-            kwargs["uart_fifo_depth"]            = max(UART_FIFO, kwargs.get("uart_fifo_depth", 0))
         self.l2_size = kwargs.pop("l2_size", L2_SIZE)
         SoCCore.__init__(self, platform, sys_clk_freq, **kwargs)
+
+    def add_uart(self, name="uart", uart_name="serial", uart_pads=None, baudrate=115200, **kwargs):
+        """LiteX's, but for a serial line: its rate can be changed (spec.protocol.Opcode.BAUD), and what it receives waits longer."""
+        if uart_name != "serial":
+            return SoCCore.add_uart(self, name, uart_name, uart_pads, baudrate, **kwargs)
+        pads = uart_pads or self.platform.request("serial")
+        phy  = UARTPHY(pads, self.sys_clk_freq, baudrate, with_dynamic_baudrate=True)
+        self.add_module(f"{name}_phy", phy)
+        self.add_module(name, UART(phy, tx_fifo_depth=UART_TX_FIFO, rx_fifo_depth=UART_RX_FIFO))
+        self.irq.add(name, use_loc_if_exists=True)
 
     def add_dram(self, phy, module, size=None):
         """Add ``phy`` and its controller, with the settings that the weight stream was measured with.
