@@ -99,10 +99,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--stories", type=int, default=None, help="the first N only")
     parser.add_argument("--json", type=Path, default=ROOT / "bench" / "results" / "accuracy.json")
+    parser.add_argument("--only", choices=RECIPES, nargs="+", metavar="FORMAT", help="these rows anew, the file's others as they are")
     args = parser.parse_args()
-    rows = []
+    rows, kept = [], json.loads(args.json.read_text())["rows"] if args.only and args.json.exists() else []
     for path, tokenizer in MODELS:
         for name, recipe in RECIPES.items():
+            if args.only and name not in args.only:
+                rows += [row for row in kept if (row["model"], row["format"]) == (path.name, name)]
+                continue
             if missing := [needed for needed in (path, tokenizer, recipe.calibrate) if needed and not needed.exists()]:
                 print(f"{path.name} {name}: left out, {missing[0]} is not there")
                 continue
