@@ -50,14 +50,14 @@ class InterpolatedTable(wiring.Component):
     def _block_ram(self, m, init, width):
         """The segment, ``latency`` - 2 cycles after the index."""
         size = 1 << self.table.index_bits
-        split = len(init) - size // 2 <= size // 8      # little beyond a power of two is not worth as much block RAM again
+        split = len(init) - size // 2 <= size // 8      # little beyond a power of two is worth look-up tables, not as much block RAM again
         m.submodules.rom = rom = memory.Memory(shape=width, depth=size >> split, init=init[:size >> split])
         port = rom.read_port()
         m.d.comb += port.addr.eq(self.index)
         read = port.data
         if split:
             m.submodules.rest = rest = memory.Memory(shape=width, depth=size // 8, init=init[size // 2:],
-                                                     attrs={"rom_style": "block"})
+                                                     attrs={"rom_style": "logic"})
             rest_port = rest.read_port()
             m.d.comb += rest_port.addr.eq(self.index)
             read = Mux(delay(m, self.index[-1], 1, "beyond"), rest_port.data, port.data)
