@@ -157,13 +157,15 @@ uint8_t *board_dram(void)
 
 void board_dram_publish(void)
 {
-	/* The data cache writes through; only the L2 holds back. */
+	/* The data cache writes through; only the L2 holds back. It is flushed by reading, which what the data cache has would
+	 * not reach. */
+	flush_cpu_dcache();
 	flush_l2_cache();
 }
 
 void board_dram_refresh(void)
 {
-	flush_l2_cache();
+	board_dram_publish();
 	flush_cpu_dcache();
 }
 
