@@ -34,7 +34,7 @@ class Target:
 
 
 #: The Arty's DRAM at 100 MHz 1:4, one beat a cycle; the share that stories260K in q4 reached on the simulated SoC.
-TARGETS = {"arty": Target(100_000_000, 0.94)}
+TARGETS = {"arty": Target(100_000_000, 0.96)}
 
 
 def tokens_per_second(config: ModelConfig, entries: Sequence[Entry], position: int, target: Target) -> float:
