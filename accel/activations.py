@@ -3,11 +3,14 @@ from amaranth.hdl import Array, Cat, Module, Mux, Signal
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
+from accel.numeric import delay
 from spec.numerics import WORD
 
 
 class Activations(wiring.Component):
     """One element written, one word of 16 read in a cycle, for every column.
+
+    What is written can be read three cycles later. No word is read while it is written: then a block RAM needs nothing around it.
 
     Members
     -------
@@ -19,7 +22,7 @@ class Activations(wiring.Component):
         One position is decoded: column 1 is a copy of column 0.
     address, odd_word, read_buffer : In
         Word to read, column 1 the odd one of its chunk with ``odd_word``; ``words`` follow one cycle later,
-        ``offsets`` (largest exponent minus the chunk's) two.
+        ``offsets`` (largest exponent minus the chunk's) three. ``read_buffer`` is known two cycles before the first address.
     largest : Out
         Largest exponent of the read buffer, a column each.
     """
@@ -39,30 +42,43 @@ class Activations(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         bits = (self.depth - 1).bit_length()
+        # Two stages for what is written, and all control in registers: block RAM takes its time, and lies far from who writes
+        clear, clear_buffer = delay(m, self.clear, 1, "clear"), delay(m, self.clear_buffer, 1, "clear_buffer")
+        write, exponent_write = (delay(m, value, 1, name, valid=True) for value, name in
+                                 ((self.write, "write"), (self.exponent_write, "exponent_write")))
+        buffer, column, index, mantissa, exponent, both = (delay(m, value, 1, name) for value, name in (
+            (self.buffer, "buffer"), (self.column, "column"), (self.index, "index"), (self.mantissa, "mantissa"),
+            (self.exponent, "exponent"), (self.both, "both")))
+        read_buffer = delay(m, self.read_buffer, 1, "read_buffer")
         read_address, write_word = Signal(bits), Signal(bits)
-        m.d.comb += [read_address.eq(self.address + Mux(self.read_buffer, self.second, 0)),
-                     write_word.eq(self.index[4:] + Mux(self.buffer, self.second, 0))]
+        m.d.comb += read_address.eq(self.address + Mux(read_buffer, self.second, 0))
+        m.d.sync += write_word.eq(index[4:] + Mux(buffer, self.second, 0))
+        mantissa2, exponent2 = delay(m, mantissa, 1, "mantissa2"), delay(m, exponent, 1, "exponent2")
         # A chunk is two words; the second half must begin on a chunk
         for c in range(self.columns):
-            mine, cleared, address = self.column == c, self.clear[c], read_address
+            mine, cleared, address = column == c, clear[c], read_address
             if c == 1:
-                mine, cleared = mine | self.both, cleared | (self.both & self.clear[0])
+                mine, cleared = mine | both, cleared | (both & clear[0])
                 address = read_address | self.odd_word
-            m.submodules[f"words{c}"] = words = memory.Memory(shape=data.ArrayLayout(16, WORD), depth=self.depth, init=[])
+            m.submodules[f"words{c}"] = words = memory.Memory(shape=data.ArrayLayout(16, WORD), depth=self.depth, init=[],
+                                                              attrs={"no_rw_check": 1})
             w, r = words.write_port(granularity=1), words.read_port()
-            m.d.comb += [w.addr.eq(write_word), w.data.as_value().eq(self.mantissa.replicate(WORD)),
-                         w.en.eq(Mux(self.write & mine, 1 << self.index[:4], 0)),
+            enable = Signal(WORD, name=f"enable{c}")
+            m.d.sync += enable.eq(Mux(write & mine, 1 << index[:4], 0))
+            m.d.comb += [w.addr.eq(write_word), w.data.as_value().eq(mantissa2.replicate(WORD)), w.en.eq(enable),
                          r.addr.eq(address), self.words[256 * c:256 * c + 256].eq(r.data)]
-            m.submodules[f"exponents{c}"] = exponents = memory.Memory(shape=6, depth=(self.depth + 1) // 2, init=[])
+            m.submodules[f"exponents{c}"] = exponents = memory.Memory(shape=6, depth=(self.depth + 1) // 2, init=[],
+                                                                      attrs={"no_rw_check": 1})
             w, r = exponents.write_port(), exponents.read_port()
             largest = [Signal(6, name=f"largest{c}_{b}") for b in range(2)]
-            m.d.comb += [w.addr.eq(write_word >> 1), w.data.eq(self.exponent), w.en.eq(self.exponent_write & mine),
-                         r.addr.eq(read_address >> 1)]
+            m.d.comb += [w.addr.eq(write_word >> 1), w.data.eq(exponent2),
+                         w.en.eq(delay(m, exponent_write & mine, 1, f"exponent_write{c}", valid=True)), r.addr.eq(read_address >> 1)]
             m.d.comb += self.largest[c].eq(Array(largest)[self.read_buffer])
-            m.d.sync += self.offsets[c].eq(self.largest[c] - r.data)
+            read_largest = delay(m, Array(largest)[read_buffer], 1, f"read_largest{c}")
+            m.d.sync += self.offsets[c].eq(read_largest - delay(m, r.data, 1, f"read_exponent{c}"))
             for b in range(2):
-                with m.If(cleared & (self.clear_buffer == b)):
+                with m.If(cleared & (clear_buffer == b)):
                     m.d.sync += largest[b].eq(0)
-                with m.Elif(self.exponent_write & mine & (self.buffer == b) & (self.exponent > largest[b])):
-                    m.d.sync += largest[b].eq(self.exponent)
+                with m.Elif(exponent_write & mine & (buffer == b) & (exponent > largest[b])):
+                    m.d.sync += largest[b].eq(exponent)
         return m

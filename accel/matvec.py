@@ -150,7 +150,7 @@ class MatVec(wiring.Component):
         One position only: columns 0 and 1 work on it together, two beats a cycle. Column 1's activations are a copy.
     address, odd_word : Out
         Activation word to read, by column 1 the odd one of its chunk with ``odd_word``; ``activations`` (columns x 16 x int16) follow one cycle later,
-        ``offsets`` (right shift of its chunk, one a column) two.
+        ``offsets`` (right shift of its chunk, one a column) three.
     sums : Out(stream)
         For each row pair, for each active column from ``first`` on: even row, odd row.
     """
@@ -278,7 +278,7 @@ class MatVec(wiring.Component):
         tag_l, valid_l = delay(m, tag2, L, "tag_l"), valid_delay(valid2, L, "valid_l")
         tag_a = delay(m, tag2, L - 1, "tag_a")
         mantissas_a = delay(m, Cat(scale2[0].mantissa, scale2[1].mantissa), L - 1, "mantissas")
-        offsets_a = delay(m, self.offsets, L - 1, "offsets")
+        offsets_a = delay(m, self.offsets, L - 2, "offsets")
 
         # Chunk sums leave one a cycle: the even row's, then (q4: held for a cycle) the odd row's --------
         even_out, odd_out, holding = Signal(), Signal(), Signal()
