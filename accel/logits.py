@@ -61,15 +61,25 @@ class LogitUnit(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        item = self.logits.payload
+        # Two logits may wait: whether one is taken is known from a register, and so is what is taken
+        layout = self.logits.payload.shape()
+        item, spare = Signal(layout, reset_less=True), Signal(layout, reset_less=True)
+        there, waiting = Signal(), Signal()
         token, final_column, shown = item.row, Signal.like(item.column), Signal.like(item.column)
         keep, dump, running, ended = Signal(), Signal(), Signal(), Signal()
         free, take, moving = Signal(), Signal(), Signal()
+        open_ = Signal()
         m.d.comb += [
-            self.logits.ready.eq(free & moving & running & ~ended & (~dump | self.dump_take)),
-            take.eq(self.logits.ready & self.logits.valid),
-            self.dump_valid.eq(dump & running & ~ended & free & moving & self.logits.valid), self.dump_data.eq(item.value),
+            open_.eq(free & moving & running & ~ended & there), take.eq(open_ & (~dump | self.dump_take)),
+            self.logits.ready.eq(~waiting), self.dump_data.eq(item.value),
         ]
+        m.d.sync += self.dump_valid.eq(dump & open_ & ~take)
+        with m.If(~waiting):
+            m.d.sync += spare.eq(self.logits.payload)
+        with m.If(~there | take):
+            m.d.sync += [there.eq(waiting | self.logits.valid), waiting.eq(0), item.eq(Mux(waiting, spare, self.logits.payload))]
+        with m.Elif(self.logits.valid):
+            m.d.sync += waiting.eq(1)
         cycles = Signal(32)
         # Columns take turns, so one comparison serves all; at the end the results are read from the same place.
         m.submodules.best = best = memory.Memory(shape=data.StructLayout({"logit": signed(32), "token": 18}),
@@ -87,7 +97,7 @@ class LogitUnit(wiring.Component):
 
         # Candidates: eight groups of eight; where each group's smallest lies is known, and the smallest of all ------
         key = Cat(~token, item.value).as_signed()
-        m.submodules.store = store = memory.Memory(shape=signed(KEY), depth=self.candidates, init=[])
+        m.submodules.store = store = memory.Memory(shape=signed(KEY), depth=self.candidates, init=[], attrs={"no_rw_check": 1})
         w, r = store.write_port(), store.read_port()
         m.submodules.smallest = smallest = memory.Memory(shape=3, depth=GROUP, init=[])
         slot_in, slot_out = smallest.write_port(), smallest.read_port(domain="comb")
@@ -220,9 +230,14 @@ class LogitUnit(wiring.Component):
 
         # The result, when all has settled -------------------------------------------------------------------------------
         out = self.result.payload
+        finished, read = Signal(), delay(m, best_read.data, 1, "read")
+        m.d.sync += [
+            finished.eq(running & ended & fsm.ongoing("READY") & ~taken & settled & ~Cat(*valids[1:]).any() & ~lowering & ~self.start),
+            # What is read of a column is there a cycle after ``shown``
+            self.result.valid.eq(finished & running & ~(self.result.valid & self.result.ready)),
+        ]
         m.d.comb += [
-            self.result.valid.eq(running & ended & fsm.ongoing("READY") & ~taken & settled & ~Cat(*valids[1:]).any() & ~lowering),
-            out.token.eq(best_read.data.token), out.logit.eq(best_read.data.logit), out.cycles.eq(cycles),
+            out.token.eq(read.token), out.logit.eq(read.logit), out.cycles.eq(cycles),
             out.maximum.eq(maximum), out.mass.eq(mass), out.kept.eq(kept), self.busy.eq(running),
         ]
         with m.If(self.result.valid & self.result.ready):
