@@ -9,7 +9,7 @@ from accel.table import InterpolatedTable
 from spec.numerics import WIDE
 from spec.tables import RECIPROCAL
 
-DEPTH = 16          # elements on their way, for 13 cycles, or waiting
+DEPTH = 32          # elements on their way, for some 18 cycles, or waiting
 LEAST = 14          # bits of the smallest mass: the weight that set the maximum is at least 2**13
 AVERAGE = 34        # bits of a sum in units of its mass's leading bit: about 2**31 at most
 
@@ -19,16 +19,18 @@ class AttentionOutput(wiring.Component):
 
     Members
     -------
+    start, summed : In
+        Mass and top of head 0 are there from the next cycle on; sums may be read as long as ``summed``.
     head : Out
         Head whose ``mass`` and ``top`` are needed, from the next cycle on.
     slot, lane : Out
-        Element whose ``sum`` is needed, two cycles later.
+        Element whose ``sum`` is needed, three cycles later.
     """
     def __init__(self, *, max_heads, max_dim):
         self.max_heads, self.max_dim = max_heads, max_dim
         self.element = data.StructLayout({"value": signed(WIDE), "last": 1})
         super().__init__({
-            "shape": In(SHAPE), "start": In(1), "head": Out(6), "mass": In(MASS), "top": In(6),
+            "shape": In(SHAPE), "start": In(1), "summed": In(1), "head": Out(6), "mass": In(MASS), "top": In(6),
             "slot": Out(range(max_dim // 8)), "lane": Out(3), "sum": In(signed(WIDE)),
             "elements": Out(stream.Signature(self.element)),
         })
@@ -49,9 +51,7 @@ class AttentionOutput(wiring.Component):
             with m.State("IDLE"):
                 m.d.sync += self.head.eq(0)
                 with m.If(self.start):
-                    m.next = "HEAD"
-            with m.State("HEAD"):
-                m.next = "MASS"
+                    m.next = "MASS"
             with m.State("MASS"):
                 m.d.sync += [self.head.eq(self.head + 1), mass.eq(self.mass), found.top.eq(self.top), found.last.eq(self.head == shape.last_head)]
                 m.next = "LENGTH"
@@ -79,15 +79,12 @@ class AttentionOutput(wiring.Component):
         # Elements, while there is room for the result -------------------------------------------------------
         m.submodules.results = results = fifo.SyncFIFO(width=self.element.size, depth=DEPTH)
         room = Signal(range(DEPTH + 1), init=DEPTH)
-        active, issue, last_element = Signal(), Signal(), Signal()
+        active, issue, has_room, last_element = Signal(), Signal(), Signal(), Signal()      # the last two are a cycle ahead
         lane, slot = Signal(3), Signal(4)
-        m.d.comb += [
-            issue.eq(active & (room != 0)), last_element.eq((lane == 7) & (slot == shape.last_slot)),
-            take.eq(ready & (~active | issue & last_element)),
-        ]
-        m.d.sync += room.eq(room - issue + (self.elements.valid & self.elements.ready))
+        m.d.comb += [issue.eq(active & has_room), take.eq(ready & self.summed & (~active | issue & last_element))]
+        m.d.sync += [room.eq(room - issue + delay(m, results.r_en & results.r_rdy, 1, "left", valid=True)), has_room.eq(room[1:] != 0)]
         with m.If(issue):
-            m.d.sync += lane.eq(lane + 1)
+            m.d.sync += [lane.eq(lane + 1), last_element.eq((lane == 6) & (slot == shape.last_slot))]
             with m.If(lane == 7):
                 m.d.sync += [slot.eq(slot + 1), self.slot.eq(self.slot + 1)]
             with m.If(last_element):
@@ -97,41 +94,44 @@ class AttentionOutput(wiring.Component):
         with m.If(self.start):
             m.d.sync += self.slot.eq(0)
 
-        # 1, 2: the sum is fetched; 3: there; 4: shifted by eights; 5: by the rest; 6: rounded; 7, 8: times the
-        # reciprocal; 9: rounded; 10: shifted up by 16s; 11: by the rest --------------------------------------------
+        # 1 to 3: the sum is fetched; 4: there; 5: shifted by eights; 6: by the rest; 7: rounded; 8: again; 9, 10: times the
+        # reciprocal; 11: rounded; 12: shifted up by 16s; 13: by the rest ----------------------------------------------
         tag0 = Signal(scale)
         m.d.comb += [tag0.eq(current), tag0.last.eq(current.last & last_element), self.lane.eq(lane)]
         tags = [tag0]
-        for i in range(11):
+        for i in range(13):
             tags.append(delay(m, tags[-1], 1, f"tag{i + 1}"))
-        sum3 = delay(m, self.sum, 1, "sum3")
-        eights4 = Signal(signed(AVERAGE + 1 + 7), reset_less=True)
-        wide5, a6 = Signal(signed(AVERAGE + 1), reset_less=True), Signal(signed(AVERAGE), reset_less=True)
+        sum4 = delay(m, self.sum, 1, "sum4")
+        eights5 = Signal(signed(AVERAGE + 1 + 7), reset_less=True)
+        wide6, a7, a8 = Signal(signed(AVERAGE + 1), reset_less=True), Signal(signed(AVERAGE), reset_less=True), Signal(signed(AVERAGE), reset_less=True)
         m.d.sync += [
-            eights4.eq(shift_right(m, Cat(Const(0, 1 + 16 - LEAST), sum3), Cat(Const(0, 3), tags[3].down[3:]), name="eights")),
-            wide5.eq(shift_right(m, eights4, tags[4].down[:3], name="ones")),
-            a6.eq((wide5 >> 1) + wide5[0]),
+            eights5.eq(shift_right(m, Cat(Const(0, 1 + 16 - LEAST), sum4), Cat(Const(0, 3), tags[4].down[3:]), name="eights")),
+            wide6.eq(shift_right(m, eights5, tags[5].down[:3], name="ones")),
+            a7.eq((wide6 >> 1) + wide6[0]), a8.eq(a7),
         ]
-        product8 = product_of(m, a6, Cat(tags[6].reciprocal, Const(0, 1)).as_signed(), "quotient")
-        rounded9 = Signal(signed(AVERAGE + 2), reset_less=True)
-        value10, value11 = Signal(signed(WIDE), reset_less=True), Signal(signed(WIDE), reset_less=True)
-        m.d.sync += rounded9.eq((product8 >> 16) + product8[15])
-        with m.Switch(tags[9].top[4:]):
+        product10 = product_of(m, a8, Cat(tags[8].reciprocal, Const(0, 1)).as_signed(), "quotient")
+        rounded11 = Signal(signed(AVERAGE + 2), reset_less=True)
+        value12, value13 = Signal(signed(WIDE), reset_less=True), Signal(signed(WIDE), reset_less=True)
+        m.d.sync += rounded11.eq((product10 >> 16) + product10[15])
+        with m.Switch(tags[11].top[4:]):
             for i in range(4):
                 with m.Case(i):
-                    m.d.sync += value10.eq(rounded9 << 16 * i)
+                    m.d.sync += value12.eq(rounded11 << 16 * i)
         fours = Signal(signed(WIDE))
-        with m.Switch(tags[10].top[2:4]):
+        with m.Switch(tags[12].top[2:4]):
             for i in range(4):
                 with m.Case(i):
-                    m.d.comb += fours.eq(value10 << 4 * i)
-        with m.Switch(tags[10].top[:2]):
+                    m.d.comb += fours.eq(value12 << 4 * i)
+        with m.Switch(tags[12].top[:2]):
             for i in range(4):
                 with m.Case(i):
-                    m.d.sync += value11.eq(fours << i)
+                    m.d.sync += value13.eq(fours << i)
+        # Behind the queue another register: memory takes its time, and who takes the elements is far
+        out = self.elements
         m.d.comb += [
-            results.w_en.eq(delay(m, issue, 11, "valid", valid=True)), results.w_data.eq(Cat(value11, tags[11].last)),
-            self.elements.valid.eq(results.r_rdy), self.elements.payload.eq(results.r_data),
-            results.r_en.eq(self.elements.ready),
+            results.w_en.eq(delay(m, issue, 13, "valid", valid=True)), results.w_data.eq(Cat(value13, tags[13].last)),
+            results.r_en.eq(~out.valid | out.ready),
         ]
+        with m.If(results.r_en):
+            m.d.sync += [out.valid.eq(results.r_rdy), out.payload.eq(results.r_data)]
         return m

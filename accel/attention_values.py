@@ -13,23 +13,28 @@ STEPS = (0, 1, 4)
 
 
 class AttentionValues(wiring.Component):
-    """A (beat, query head) a cycle; a slot rests while its sums are on their way back to memory.
+    """A (beat, query head) a cycle, and nothing behind the load stalls.
+
+    A slot rests for two cycles while its sums are on their way back to memory: between the passes of a large shift, and
+    always where a row has no more than two slots of all heads.
 
     Members
     -------
-    weight_write, weight : In
-        In order of rows and heads; ``release`` tells that those of one K/V head were used.
+    weight_write, weight_last, weight : In
+        In order of rows and heads, the last one of its K/V head, which begin together; ``release`` tells that they were used.
     values : In(stream)
         V beats; each is held for as many cycles as query heads share it.
+    ending : Out
+        All weights were there: the scores have nothing on its way any more. Comes before ``busy`` falls.
     reading, read_slot, read_lane : In
-        While not ``busy``: ``sum`` of that lane of that slot, two cycles later.
+        While not ``busy``: ``sum`` of that lane of that slot, three cycles later.
     """
     def __init__(self, *, max_heads, max_dim):
         self.max_heads, self.max_dim = max_heads, max_dim
         super().__init__({
-            "shape": In(SHAPE), "start": In(1), "rows": In(17), "busy": Out(1),
+            "shape": In(SHAPE), "start": In(1), "rows": In(17), "busy": Out(1), "ending": Out(1),
             "values": In(stream.Signature(128)),
-            "weight_write": In(1), "weight": In(weight_layout()), "release": Out(1),
+            "weight_write": In(1), "weight_last": In(1), "weight": In(weight_layout()), "release": Out(1),
             "reading": In(1), "read_slot": In(range(max_dim // 8)), "read_lane": In(3), "sum": Out(signed(WIDE)),
         })
 
@@ -37,89 +42,99 @@ class AttentionValues(wiring.Component):
         m = Module()
         shape, values = self.shape, self.values
         ring = ring_depth(self.max_heads)
-        m.submodules.weights = weights = memory.Memory(shape=weight_layout(), depth=ring, init=[])
+        entry = data.StructLayout({**weight_layout().members, "several": 1})
+        m.submodules.weights = weights = memory.Memory(shape=entry, depth=ring, init=[])
         w_in, w_out = weights.write_port(), weights.read_port(domain="comb")
-        m.submodules.sums = sums = memory.Memory(shape=data.ArrayLayout(signed(WIDE), 8), depth=self.max_dim // 8, init=[])
+        # What is read while it is written belongs to a slot that is not passed over
+        m.submodules.sums = sums = memory.Memory(shape=data.ArrayLayout(signed(WIDE), 8), depth=self.max_dim // 8, init=[],
+                                                 attrs={"no_rw_check": 1})
         s_in, s_out = sums.write_port(), sums.read_port()
 
-        # Next (beat, query head): heads fastest, then slots, then K/V heads, as in the scores -------------------
+        # Next (beat, query head): heads fastest, then slots, then K/V heads, as in the scores; what a comparison says is
+        # known a cycle ahead, and so is whether all weights of a K/V head are there, and whether a slot may be loaded
         pointer, base, at = (Signal(range(ring), name=name) for name in ("pointer", "base", "at"))
         slot, rep, group = Signal(4), Signal(6), Signal(6)
-        address, group_address = Signal(range(self.max_dim // 8)), Signal(range(self.max_dim // 8))
-        left, first_row = Signal(17), Signal()
-        last_slot, last_rep, load, used = Signal(), Signal(), Signal(), Signal()    # the first two are a cycle ahead
-        one_slot, one_rep = shape.last_slot == 0, shape.last_rep == 0
-        held, finish = Signal(), Signal()
+        address, slot_address = Signal(range(self.max_dim // 8)), Signal(range(self.max_dim // 8), init=1)
+        left, more, final_row, first_row = Signal(17), Signal(), Signal(), Signal()
+        last_slot, last_rep, last_group, load, used = Signal(), Signal(), Signal(), Signal(), Signal()
+        one_slot, one_rep, one_group, small = Signal(), Signal(), Signal(), Signal()
+        groups, there, free = Signal(range(ring)), Signal(), Signal(init=1)
+        m.d.sync += [one_slot.eq(shape.last_slot == 0), one_rep.eq(shape.last_rep == 0), one_group.eq(shape.last_kv_head == 0),
+                     small.eq((shape.last_head == 0) & (shape.last_slot <= 1) | (shape.last_head == 1) & (shape.last_slot == 0))]
         m.d.comb += [
-            w_in.addr.eq(pointer), w_in.data.eq(self.weight), w_in.en.eq(self.weight_write),
-            w_out.addr.eq(at),
-            load.eq(values.valid & (at != pointer) & (~held | finish)),
-            values.ready.eq(load & last_rep), used.eq(load & last_rep & last_slot),
+            w_in.addr.eq(pointer), w_in.data.weight.eq(self.weight.weight), w_in.data.shift.eq(self.weight.shift), w_in.en.eq(self.weight_write),
+            w_in.data.several.eq(~Cat(self.weight.shift == n for n in STEPS).any()), w_out.addr.eq(at),
+            load.eq(values.valid & there & free), values.ready.eq(load & last_rep), used.eq(load & last_rep & last_slot),
         ]
-        m.d.sync += self.release.eq(used)
-        with m.If(self.weight_write):
-            m.d.sync += pointer.eq(pointer + 1)
+        complete = self.weight_write & self.weight_last
+        m.d.sync += [self.release.eq(used), pointer.eq(pointer + self.weight_write), groups.eq(groups + complete - used),
+                     there.eq(complete | Mux(used, groups > 1, groups != 0))]
         with m.If(load):
-            m.d.sync += last_rep.eq(Mux(last_rep, one_rep, rep + 1 == shape.last_rep))
+            m.d.sync += [last_rep.eq(Mux(last_rep, one_rep, rep + 1 == shape.last_rep)), rep.eq(rep + 1), at.eq(at + 1),
+                         address.eq(address + Mux(last_rep, 1, shape.last_slot + 1))]
             with m.If(last_rep):
-                m.d.sync += last_slot.eq(Mux(last_slot, one_slot, slot + 1 == shape.last_slot))
-            m.d.sync += [rep.eq(rep + 1), at.eq(at + 1), address.eq(address + shape.last_slot + 1)]
-            with m.If(last_rep):
-                m.d.sync += [rep.eq(0), at.eq(base), slot.eq(slot + 1), address.eq(group_address + slot + 1)]
+                m.d.sync += [rep.eq(0), at.eq(base), slot.eq(slot + 1), address.eq(slot_address), slot_address.eq(slot_address + 1),
+                             last_slot.eq(Mux(last_slot, one_slot, slot + 1 == shape.last_slot))]
                 with m.If(last_slot):
-                    m.d.sync += [slot.eq(0), group.eq(group + 1), address.eq(address + 1), group_address.eq(address + 1),
-                                 base.eq(at + 1), at.eq(at + 1)]
-                    with m.If(group == shape.last_kv_head):
-                        m.d.sync += [group.eq(0), address.eq(0), group_address.eq(0), first_row.eq(0), left.eq(left - 1)]
+                    m.d.sync += [slot.eq(0), group.eq(group + 1), address.eq(address + 1), slot_address.eq(address + 2),
+                                 base.eq(at + 1), at.eq(at + 1),
+                                 last_group.eq(Mux(last_group, one_group, group + 1 == shape.last_kv_head))]
+                    with m.If(last_group):
+                        m.d.sync += [group.eq(0), address.eq(0), slot_address.eq(1), first_row.eq(0),
+                                     left.eq(left - 1), more.eq(~final_row), final_row.eq(left == 2)]
         with m.If(self.start):
-            m.d.sync += [first_row.eq(1), left.eq(self.rows), last_rep.eq(one_rep), last_slot.eq(one_slot)]
+            m.d.sync += [first_row.eq(1), left.eq(self.rows), more.eq(1), final_row.eq(self.rows == 1),
+                         last_rep.eq(one_rep), last_slot.eq(one_slot), last_group.eq(one_group)]
 
-        # Passes over the slot it belongs to -----------------------------------------------------------------
+        # 0: a pass over the slot it belongs to ----------------------------------------------------------------
         place, beat = Signal.like(address, reset_less=True), Signal(128, reset_less=True)
         weight, shift, fresh = Signal(WEIGHT, reset_less=True), Signal(6, reset_less=True), Signal(reset_less=True)
-        place1, place2, valid1, valid2 = Signal.like(place), Signal.like(place), Signal(), Signal()
-        step = Signal(2)
-        issue, last_pass = Signal(), Signal()
+        held, again1, again2, blocking, rested = Signal(), Signal(), Signal(), Signal(), Signal()
+        step, last_pass, done = Signal(2), Signal(), Signal()
         with m.If(shift >= 4):
             m.d.comb += step.eq(2)
         with m.Elif(shift >= 1):
             m.d.comb += step.eq(1)
-        rest = Signal(6)
-        m.d.comb += [
-            rest.eq(shift - Array(STEPS)[step]), last_pass.eq(Cat(shift == n for n in STEPS).any()),
-            issue.eq(held & ~(valid1 & (place1 == place)) & ~(valid2 & (place2 == place))),
-            finish.eq(issue & last_pass),
+        m.d.comb += [last_pass.eq(Cat(shift == n for n in STEPS).any()), done.eq(held & last_pass & blocking)]
+        m.d.sync += [
+            again1.eq(held & ~last_pass), again2.eq(again1), held.eq(load | again2), rested.eq(done & small),
+            free.eq(Mux(load, ~(w_out.data.several | small), free | (done & ~small) | rested)),
         ]
-        with m.If(issue):
-            m.d.sync += shift.eq(rest)
-        with m.If(finish):
-            m.d.sync += held.eq(0)
         with m.If(load):
-            m.d.sync += [held.eq(1), place.eq(address), beat.eq(values.payload), weight.eq(w_out.data.weight),
-                         shift.eq(w_out.data.shift), fresh.eq(first_row)]
+            m.d.sync += [place.eq(address), beat.eq(values.payload), weight.eq(w_out.data.weight),
+                         shift.eq(w_out.data.shift), fresh.eq(first_row), blocking.eq(w_out.data.several | small)]
+        with m.Elif(held):
+            m.d.sync += shift.eq(shift - Array(STEPS)[step])
 
-        # 1: sums read, products; 2: again; then shifted, added and written back -------------------------------
-        step1, fresh1, add1 = Signal(2, reset_less=True), Signal(reset_less=True), Signal(reset_less=True)
+        # 1: operands, each beside its multiplier; 2: sums read, products; 3: again; then shifted, added and written back --
+        read_place1, step1, fresh1 = Signal.like(place, reset_less=True), Signal(2, reset_less=True), Signal(reset_less=True)
         choice2 = Signal(2, reset_less=True)        # 0: nothing was there; otherwise a step, plus one
-        m.d.sync += [valid1.eq(issue), valid2.eq(valid1), place1.eq(place), place2.eq(place1),
-                     step1.eq(step), fresh1.eq(fresh), add1.eq(last_pass), choice2.eq(Mux(fresh1, 0, step1 + 1))]
-        m.d.comb += [s_out.addr.eq(Mux(self.reading, self.read_slot, place)), s_in.addr.eq(place2), s_in.en.eq(valid2)]
+        valid1 = delay(m, held, 1, "valid1", valid=True)
+        m.d.sync += [read_place1.eq(Mux(self.reading, self.read_slot, place)), step1.eq(step), fresh1.eq(fresh),
+                     choice2.eq(Mux(fresh1, 0, step1 + 1))]
+        m.d.comb += [s_out.addr.eq(read_place1), s_in.addr.eq(delay(m, place, 3, "place")),
+                     s_in.en.eq(delay(m, valid1, 2, "valid3", valid=True))]
+        add2 = delay(m, last_pass, 2, "add")
         read_lane1, olds = delay(m, self.read_lane, 1, "read_lane"), []
         for i in range(8):
-            product1 = Signal(signed(WEIGHT + 16), name=f"product{i}", reset_less=True)
-            product2 = Signal(signed(WEIGHT + 16), name=f"addend{i}", reset_less=True)
-            old2 = Signal(signed(WIDE), name=f"old{i}", reset_less=True)
-            v = Signal(signed(16), name=f"v{i}")
-            m.d.comb += v.eq(beat[16 * i:16 * i + 16])
+            own = dict(reset_less=True, attrs={"keep": 1})      # a copy for this lane: they lie far apart
+            product2 = Signal(signed(WEIGHT + 16), name=f"product{i}", reset_less=True)
+            product3 = Signal(signed(WEIGHT + 16), name=f"addend{i}", reset_less=True)
+            old3 = Signal(signed(WIDE), name=f"old{i}", reset_less=True)
+            v1, weight1 = Signal(signed(16), name=f"v{i}", reset_less=True), Signal(WEIGHT, name=f"weight{i}", **own)
+            choice3, mute2 = Signal(2, name=f"choice{i}", **own), Signal(name=f"mute{i}", reset_less=True)
             m.d.sync += [
-                product1.eq(v * Cat(weight, 0).as_signed()),
-                product2.eq(Mux(add1, product1, 0)),
-                old2.eq(Mux(self.reading & (read_lane1 != i), 0, s_out.data[i])),   # of registers that are reset, one is chosen
+                v1.eq(beat[16 * i:16 * i + 16]), weight1.eq(weight), choice3.eq(choice2),
+                product2.eq(v1 * Cat(weight1, 0).as_signed()),
+                product3.eq(Mux(add2, product2, 0)),
+                mute2.eq(self.reading & (read_lane1 != i)),
+                old3.eq(Mux(mute2, 0, s_out.data[i])),      # of registers that are reset, one is chosen
             ]
-            olds.append(old2)
-            m.d.comb += s_in.data[i].eq(product2 + Array([0, *(old2 >> n for n in STEPS)])[choice2])
+            olds.append(old3)
+            m.d.comb += s_in.data[i].eq(product3 + Array([0, *(old3 >> n for n in STEPS)])[choice3])
         while len(olds) > 1:
             olds = [a | b for a, b in zip(olds[::2], olds[1::2])]
         m.d.comb += self.sum.eq(olds[0])
-        m.d.comb += self.busy.eq((left != 0) | held | valid1 | valid2)
+        # By the time that somebody reads, the last sums are written
+        m.d.sync += [self.ending.eq(load & final_row & last_group), self.busy.eq(self.start | more | held | again1 | again2 | valid1)]
         return m

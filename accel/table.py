@@ -12,9 +12,9 @@ class InterpolatedTable(wiring.Component):
     Parameters
     ----------
     distributed : bool
-        Keep the table in look-up tables of six inputs, five of them a bit for 256 segments; takes a latency of 4.
+        Keep the table in look-up tables of six inputs, five of them a bit for 256 segments; takes a latency of 4 at least.
     latency : int
-        3, or 4 with a register between block RAM and multiplier, which take long to go through in one cycle.
+        3, or more with registers between block RAM and multiplier, which take long to go through in one cycle.
 
     Members
     -------
@@ -26,8 +26,8 @@ class InterpolatedTable(wiring.Component):
     latency = 3
 
     def __init__(self, table, *, latency=3, distributed=False):
-        if latency not in (3, 4) or distributed and latency != 4:
-            raise ValueError(f"A table answers after 3 or, also a distributed one, 4 cycles, not {latency}")
+        if latency < 3 + distributed:
+            raise ValueError(f"A table answers after {3 + distributed} cycles or more, not {latency}")
         self.table, self.latency, self.distributed = table, latency, distributed
         self.value_bits = max(table.base_bits, 17)
         super().__init__({"index": In(table.index_bits), "t": In(table.t_bits), "value": Out(self.value_bits)})
@@ -38,7 +38,7 @@ class InterpolatedTable(wiring.Component):
         base_bits, slope_bits = table.base_bits, table.slope_bits
         init = [b | (s & (1 << slope_bits) - 1) << base_bits for b, s in zip(table.base, table.slope)]
         if self.distributed:
-            segment = self._distributed(m, init, base_bits + slope_bits)
+            segment = delay(m, self._distributed(m, init, base_bits + slope_bits), self.latency - 4, "segment_again")
         else:
             segment = self._block_ram(m, init, base_bits + slope_bits)
         t = delay(m, self.t, self.latency - 2, "t")
