@@ -19,7 +19,7 @@ FINE = {25: 3, 18: 1}
 
 
 class LogitUnit(wiring.Component):
-    """One logit a cycle, or with ``keep`` one in about 20 cycles where it is inserted among the candidates.
+    """One logit a cycle, or with ``keep`` one in two, and in about 20 where it is inserted among the candidates.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ class LogitUnit(wiring.Component):
     first, last : In
         The columns whose logits come: every row has one of each, in order.
     start : In
-        Forget the last pass.
+        Forget the last pass; what describes the next is taken a cycle later.
     logits : In(stream)
     keep, dump : In
         Gather candidates and mass, of one column only; offer each logit at ``dump_data`` and wait for ``dump_take``.
@@ -68,9 +68,10 @@ class LogitUnit(wiring.Component):
         token, final_column, shown = item.row, Signal.like(item.column), Signal.like(item.column)
         keep, dump, running, ended = Signal(), Signal(), Signal(), Signal()
         free, take, moving = Signal(), Signal(), Signal()
-        open_ = Signal()
+        open_, compared = Signal(), Signal()
+        begun = delay(m, self.start, 1, "begun", valid=True)
         m.d.comb += [
-            open_.eq(free & moving & running & ~ended & there), take.eq(open_ & (~dump | self.dump_take)),
+            open_.eq(free & moving & running & ~ended & there & (compared | ~keep)), take.eq(open_ & (~dump | self.dump_take)),
             self.logits.ready.eq(~waiting), self.dump_data.eq(item.value),
         ]
         m.d.sync += self.dump_valid.eq(dump & open_ & ~take)
@@ -85,13 +86,18 @@ class LogitUnit(wiring.Component):
         m.submodules.best = best = memory.Memory(shape=data.StructLayout({"logit": signed(32), "token": 18}),
                                                  depth=max(self.columns, 2), init=[])
         best_write, best_read = best.write_port(), best.read_port(domain="comb")
+        # What is read may just be overtaken: then the logit before is the best so far.
         taken = delay(m, take, 1, "taken", valid=True)
         item1, none_yet = delay(m, item, 1, "item"), delay(m, token == 0, 1, "none_yet")
+        best1, better = Signal.like(best_read.data, reset_less=True), Signal()
         m.d.comb += [
-            best_read.addr.eq(Mux(taken, item1.column, shown)), best_write.addr.eq(item1.column),
+            best_read.addr.eq(Mux(ended, shown, item.column)), best_write.addr.eq(item1.column),
             best_write.data.logit.eq(item1.value), best_write.data.token.eq(item1.row),
-            best_write.en.eq(taken & (none_yet | (item1.value > best_read.data.logit))),
+            better.eq(taken & (none_yet | (item1.value > best1.logit))), best_write.en.eq(better),
         ]
+        m.d.sync += best1.eq(best_read.data)
+        with m.If(better & (item1.column == item.column)):
+            m.d.sync += best1.logit.eq(item1.value)
         with m.If(take):
             m.d.sync += [ended.eq(item.last & (item.column == final_column)), cycles.eq(self.cycles)]
 
@@ -108,15 +114,16 @@ class LogitUnit(wiring.Component):
         # Smallest so far of what is scanned: a group, or (``of_groups``) the smallest of all groups
         low, low_at = Signal(signed(KEY), reset_less=True), Signal(3, reset_less=True)
         group, at, every, of_groups = Signal(3), Signal(4), Signal(), Signal()
-        scanning, smaller = Signal(), Signal()
+        scanning, smaller, larger = Signal(), Signal(), Signal()
         m.d.comb += [
             self.candidate_token.eq(~entry[:18]), self.candidate_logit.eq(entry[18:].as_signed()), w.data.eq(key),
-            # One comparison: keys differ, so that what is not larger is smaller
-            smaller.eq(~(Mux(scanning, entry.as_signed(), key) > low)),
+            smaller.eq(entry.as_signed() < low),
             slot_in.addr.eq(group), slot_in.data.eq(low_at), slot_out.addr.eq(Mux(scanning, at, low_at)),
             r.addr.eq(Mux(scanning, Mux(of_groups, Cat(slot_out.data, at[:3]), Cat(at[:3], group)), self.candidate_index)),
         ]
+        m.d.sync += larger.eq(key > low)        # of a logit that waits for a cycle, while nothing is inserted
         with m.FSM() as fsm:
+            m.d.sync += compared.eq(there & fsm.ongoing("READY") & ~take)
             with m.State("READY"):
                 m.d.comb += [free.eq(1), w.addr.eq(Mux(full, Cat(slot_out.data, low_at), kept))]
                 m.d.sync += [at.eq(0), every.eq(~full), of_groups.eq(0), group.eq(Mux(full, low_at, 0))]
@@ -127,7 +134,7 @@ class LogitUnit(wiring.Component):
                         with m.If(kept == self.candidates - 1):
                             m.d.sync += scanning.eq(1)
                             m.next = "SCAN"
-                    with m.Elif(~smaller):
+                    with m.Elif(larger):
                         m.d.comb += w.en.eq(1)
                         m.d.sync += scanning.eq(1)
                         m.next = "SCAN"
@@ -155,7 +162,6 @@ class LogitUnit(wiring.Component):
         m.d.comb += wanted.eq(ROW_FRACTION - SCORE_FRACTION - self.scale_exponent)
         m.d.sync += shift.eq(Mux(wanted < 0, 0, Mux(wanted > 63, 63, wanted)))
         preparing = fine != 0
-        begun = delay(m, self.start, 1, "begun", valid=True)
         with m.If(begun):
             m.d.sync += [scale.eq(self.scale_mantissa), fine.eq(~shift[:bits])]
         with m.Elif(preparing):
@@ -230,21 +236,21 @@ class LogitUnit(wiring.Component):
 
         # The result, when all has settled -------------------------------------------------------------------------------
         out = self.result.payload
-        finished, read = Signal(), delay(m, best_read.data, 1, "read")
+        finished = Signal()
         m.d.sync += [
-            finished.eq(running & ended & fsm.ongoing("READY") & ~taken & settled & ~Cat(*valids[1:]).any() & ~lowering & ~self.start),
+            finished.eq(running & ended & fsm.ongoing("READY") & ~taken & settled & ~Cat(*valids[1:]).any() & ~lowering & ~begun),
             # What is read of a column is there a cycle after ``shown``
             self.result.valid.eq(finished & running & ~(self.result.valid & self.result.ready)),
         ]
         m.d.comb += [
-            out.token.eq(read.token), out.logit.eq(read.logit), out.cycles.eq(cycles),
-            out.maximum.eq(maximum), out.mass.eq(mass), out.kept.eq(kept), self.busy.eq(running),
+            out.token.eq(best1.token), out.logit.eq(best1.logit), out.cycles.eq(cycles),
+            out.maximum.eq(maximum), out.mass.eq(mass), out.kept.eq(kept), self.busy.eq(begun | running),
         ]
         with m.If(self.result.valid & self.result.ready):
             m.d.sync += shown.eq(shown + 1)
             with m.If(shown == final_column):
                 m.d.sync += [running.eq(0), ended.eq(0)]
-        with m.If(self.start):
+        with m.If(begun):
             m.d.sync += [running.eq(1), ended.eq(0), keep.eq(self.keep), dump.eq(self.dump), shown.eq(self.first),
                          final_column.eq(self.last), kept.eq(0), first.eq(1), mass.eq(0), maximum.eq(0)]
         return m
