@@ -22,7 +22,7 @@ class Attention(wiring.Component):
     columns, max_heads, max_dim : int
         Queries kept; largest n_heads, and n_heads * head_dim.
     v_buffer : int
-        V beats that may wait for their weights. Affects the speed only.
+        V beats that may wait for their weights, with 8 more a power of two. Affects the speed only.
     multiplier_bits : int
         What the wider operand of the device's multipliers may have, 25 or 18.
 
@@ -45,7 +45,7 @@ class Attention(wiring.Component):
     guest : In
         While not ``busy``: the table of EXP2 answers another unit.
     """
-    def __init__(self, *, columns=1, max_heads=64, max_dim=2048, v_buffer=64, multiplier_bits=25):
+    def __init__(self, *, columns=1, max_heads=64, max_dim=2048, v_buffer=56, multiplier_bits=25):
         if max_heads > 64 or max_dim % 8:
             raise ValueError(f"At most 64 heads and a multiple of 8 elements, not {max_heads} and {max_dim}")
         self.columns, self.max_heads, self.max_dim, self.v_buffer = columns, max_heads, max_dim, v_buffer

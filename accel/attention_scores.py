@@ -100,9 +100,9 @@ class AttentionScores(wiring.Component):
         address, slot_address = Signal(range(self.max_dim // 8)), Signal(range(self.max_dim // 8), init=1)
         first_row, issue, pause, has_room, spent = Signal(), Signal(), Signal(), Signal(init=1), Signal()
         first_slot, last_slot, last_rep, last_group = Signal(), Signal(), Signal(), Signal()
-        one_slot, one_rep, one_group, alone, heads, given = Signal(), Signal(), Signal(), Signal(), Signal(7), Signal(7)
+        one_slot, one_rep, one_group, alone, heads, given, stride = Signal(), Signal(), Signal(), Signal(), Signal(7), Signal(7), Signal(5)
         m.d.sync += [one_slot.eq(shape.last_slot == 0), one_rep.eq(shape.last_rep == 0), one_group.eq(shape.last_kv_head == 0),
-                     alone.eq(shape.last_head == 0), heads.eq(shape.last_rep + 1)]
+                     alone.eq(shape.last_head == 0), heads.eq(shape.last_rep + 1), stride.eq(shape.last_slot + 1)]
         m.d.comb += [
             # A head's mass is updated in two cycles; with several heads its turns are further apart.
             issue.eq(self.keys.valid & ~pause & ~(last_slot & ~has_room)),
@@ -115,7 +115,7 @@ class AttentionScores(wiring.Component):
                      room.eq(room - spent + given), has_room.eq(room[2:] != 0)]
         with m.If(issue):
             m.d.sync += [last_rep.eq(Mux(last_rep, one_rep, rep + 1 == shape.last_rep)), rep.eq(rep + 1), head.eq(head + 1),
-                         address.eq(address + Mux(last_rep, 1, shape.last_slot + 1))]
+                         address.eq(address + stride)]
             with m.If(last_rep):
                 m.d.sync += [rep.eq(0), head.eq(group_head), slot.eq(slot + 1), first_slot.eq(0), address.eq(slot_address),
                              slot_address.eq(slot_address + 1),
@@ -179,15 +179,18 @@ class AttentionScores(wiring.Component):
         head13 = delay(m, Mux(self.reading, self.read_head, tag12.head), 1, "head13")
         tag14, state14 = delay(m, tag13, 1, "tag14"), delay(m, state_out.data, 1, "state14")
         integer = delay(m, score13[SCORE_FRACTION:], 1, "integer14").as_signed()
+        # Beforehand, so that a maximum is compared and replaced in one cycle
+        reference, raise_at = Signal(signed(17), reset_less=True), Signal(signed(18), reset_less=True)
+        m.d.sync += [reference.eq(score13[SCORE_FRACTION:].as_signed() + 1), raise_at.eq(score13[SCORE_FRACTION:].as_signed() - HEADROOM)]
         difference = Signal(signed(18))
         above, rising, higher = Signal(), Signal(), Signal()
         ve, top = tag14.v_exponent, state14.top
         m.d.comb += [
             state_out.addr.eq(head13),
-            difference.eq(integer - state14.maximum), above.eq(difference >= HEADROOM),
+            difference.eq(integer - state14.maximum), above.eq(raise_at >= state14.maximum),
             rising.eq(above | tag14.first_row), higher.eq((ve > top) | tag14.first_row),
             state_in.addr.eq(tag14.head), state_in.en.eq(delay(m, valid13, 1, "valid14", valid=True)),
-            state_in.data.maximum.eq(Mux(rising, integer + 1, state14.maximum)),
+            state_in.data.maximum.eq(Mux(rising, reference, state14.maximum)),
             state_in.data.top.eq(Mux(higher, ve, top)),
         ]
         # In the first row nothing is shifted: only time would be lost.

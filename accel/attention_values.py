@@ -57,9 +57,10 @@ class AttentionValues(wiring.Component):
         address, slot_address = Signal(range(self.max_dim // 8)), Signal(range(self.max_dim // 8), init=1)
         left, more, final_row, first_row = Signal(17), Signal(), Signal(), Signal()
         last_slot, last_rep, last_group, load, used = Signal(), Signal(), Signal(), Signal(), Signal()
-        one_slot, one_rep, one_group, small = Signal(), Signal(), Signal(), Signal()
+        one_slot, one_rep, one_group, small, stride = Signal(), Signal(), Signal(), Signal(), Signal(5)
         groups, there, free = Signal(range(ring)), Signal(), Signal(init=1)
         m.d.sync += [one_slot.eq(shape.last_slot == 0), one_rep.eq(shape.last_rep == 0), one_group.eq(shape.last_kv_head == 0),
+                     stride.eq(shape.last_slot + 1),
                      small.eq((shape.last_head == 0) & (shape.last_slot <= 1) | (shape.last_head == 1) & (shape.last_slot == 0))]
         m.d.comb += [
             w_in.addr.eq(pointer), w_in.data.weight.eq(self.weight.weight), w_in.data.shift.eq(self.weight.shift), w_in.en.eq(self.weight_write),
@@ -71,7 +72,7 @@ class AttentionValues(wiring.Component):
                      there.eq(complete | Mux(used, groups > 1, groups != 0))]
         with m.If(load):
             m.d.sync += [last_rep.eq(Mux(last_rep, one_rep, rep + 1 == shape.last_rep)), rep.eq(rep + 1), at.eq(at + 1),
-                         address.eq(address + Mux(last_rep, 1, shape.last_slot + 1))]
+                         address.eq(address + stride)]
             with m.If(last_rep):
                 m.d.sync += [rep.eq(0), at.eq(base), slot.eq(slot + 1), address.eq(slot_address), slot_address.eq(slot_address + 1),
                              last_slot.eq(Mux(last_slot, one_slot, slot + 1 == shape.last_slot))]
@@ -87,7 +88,7 @@ class AttentionValues(wiring.Component):
                          last_rep.eq(one_rep), last_slot.eq(one_slot), last_group.eq(one_group)]
 
         # 0: a pass over the slot it belongs to ----------------------------------------------------------------
-        place, beat = Signal.like(address, reset_less=True), Signal(128, reset_less=True)
+        place, beat = Signal.like(address), Signal(128, reset_less=True)
         weight, shift, fresh = Signal(WEIGHT, reset_less=True), Signal(6, reset_less=True), Signal(reset_less=True)
         held, again1, again2, blocking, rested = Signal(), Signal(), Signal(), Signal(), Signal()
         step, last_pass, done = Signal(2), Signal(), Signal()

@@ -17,12 +17,12 @@ class Waiting(wiring.Component):
     ----------
     limit : int
         Entries with which there is no more ``room``.
-    distributed : bool
-        In look-up tables rather than in block RAM.
+    attrs : dict
+        Of the memory.
     """
 
-    def __init__(self, shape, *, limit, distributed):
-        self.shape, self.limit, self.distributed = shape, limit, distributed
+    def __init__(self, shape, *, limit, attrs={}):
+        self.shape, self.limit, self.attrs = shape, limit, attrs
         super().__init__({"write": In(1), "data": In(shape), "room": Out(1, init=1), "output": Out(stream.Signature(shape))})
 
     def elaborate(self, platform):
@@ -30,7 +30,7 @@ class Waiting(wiring.Component):
         depth = 1 << (self.limit + ON_THEIR_WAY - 1).bit_length()
         # An entry is read a cycle after it was written or later
         m.submodules.storage = storage = memory.Memory(shape=self.shape, depth=depth, init=[],
-                                                       attrs={"ram_style": "distributed" if self.distributed else "block", "no_rw_check": 1})
+                                                       attrs={"no_rw_check": 1, **self.attrs})
         w, r = storage.write_port(), storage.read_port()
         level, some, read = Signal(range(depth + 1)), Signal(), Signal()
         m.d.comb += [
@@ -39,8 +39,10 @@ class Waiting(wiring.Component):
         ]
         produce, consume = Signal.like(w.addr), Signal.like(r.addr)
         m.d.comb += [w.addr.eq(produce), r.addr.eq(consume)]
-        m.d.sync += [produce.eq(produce + self.write), level.eq(level + self.write - read), self.room.eq(level < self.limit),
+        m.d.sync += [produce.eq(produce + self.write), self.room.eq(level < self.limit),
                      some.eq(self.write | Mux(read, level > 1, level != 0))]
+        with m.If(self.write ^ read):
+            m.d.sync += level.eq(level + Mux(read, -1, 1))
         with m.If(read):
             m.d.sync += [consume.eq(consume + 1), self.output.valid.eq(1)]
         with m.Elif(self.output.ready):
@@ -77,8 +79,8 @@ class RowSplitter(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         shape = self.shape
-        m.submodules.keys = keys = Waiting(key_layout(), limit=KEY_BUFFER, distributed=True)
-        m.submodules.values = values = Waiting(128, limit=self.v_buffer, distributed=False)
+        m.submodules.keys = keys = Waiting(key_layout(), limit=KEY_BUFFER, attrs={"ram_style": "distributed"})
+        m.submodules.values = values = Waiting(128, limit=self.v_buffer)
         wiring.connect(m, keys.output, wiring.flipped(self.keys))
         wiring.connect(m, values.output, wiring.flipped(self.values))
 
