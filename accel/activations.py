@@ -64,7 +64,7 @@ class Activations(wiring.Component):
                                                               attrs={"no_rw_check": 1})
             w, r = words.write_port(granularity=1), words.read_port()
             enable = Signal(WORD, name=f"enable{c}")
-            m.d.sync += enable.eq(Mux(write & mine, 1 << index[:4], 0))
+            m.d.sync += enable.eq((1 << index[:4]) & (write & mine).replicate(WORD))
             m.d.comb += [w.addr.eq(write_word), w.data.as_value().eq(mantissa2.replicate(WORD)), w.en.eq(enable),
                          r.addr.eq(address), self.words[256 * c:256 * c + 256].eq(r.data)]
             m.submodules[f"exponents{c}"] = exponents = memory.Memory(shape=6, depth=(self.depth + 1) // 2, init=[],

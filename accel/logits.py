@@ -18,6 +18,11 @@ GROUP = 8
 FINE = {25: 3, 18: 1}
 
 
+def ordered(value):
+    """A signed value as an unsigned one of the same order: its comparison is a carry chain and nothing behind it."""
+    return Cat(value[:-1], ~value[-1])
+
+
 class LogitUnit(wiring.Component):
     """One logit a cycle, or with ``keep`` one in two, and in about 20 where it is inserted among the candidates.
 
@@ -67,11 +72,11 @@ class LogitUnit(wiring.Component):
         there, waiting = Signal(), Signal()
         token, final_column, shown = item.row, Signal.like(item.column), Signal.like(item.column)
         keep, dump, running, ended = Signal(), Signal(), Signal(), Signal()
-        free, take, moving = Signal(), Signal(), Signal()
+        free, take, moving, weighed = Signal(), Signal(), Signal(), Signal()
         open_, compared = Signal(), Signal()
         begun = delay(m, self.start, 1, "begun", valid=True)
         m.d.comb += [
-            open_.eq(free & moving & running & ~ended & there & (compared | ~keep)), take.eq(open_ & (~dump | self.dump_take)),
+            open_.eq(free & weighed & running & ~ended & there & (compared | ~keep)), take.eq(open_ & (~dump | self.dump_take)),
             self.logits.ready.eq(~waiting), self.dump_data.eq(item.value),
         ]
         m.d.sync += self.dump_valid.eq(dump & open_ & ~take)
@@ -88,22 +93,25 @@ class LogitUnit(wiring.Component):
         best_write, best_read = best.write_port(), best.read_port(domain="comb")
         # What is read may just be overtaken: then the logit before is the best so far.
         taken = delay(m, take, 1, "taken", valid=True)
-        item1, none_yet = delay(m, item, 1, "item"), delay(m, token == 0, 1, "none_yet")
-        best1, better = Signal.like(best_read.data, reset_less=True), Signal()
+        item1, shown1 = delay(m, item, 1, "item"), delay(m, best_read.data, 1, "shown")
+        best1, better = Signal(33, reset_less=True), Signal()       # 0 before the first, less than any logit
         m.d.comb += [
             best_read.addr.eq(Mux(ended, shown, item.column)), best_write.addr.eq(item1.column),
             best_write.data.logit.eq(item1.value), best_write.data.token.eq(item1.row),
-            better.eq(taken & (none_yet | (item1.value > best1.logit))), best_write.en.eq(better),
+            better.eq(taken & (Cat(ordered(item1.value), 1) > best1)), best_write.en.eq(better),
         ]
-        m.d.sync += best1.eq(best_read.data)
-        with m.If(better & (item1.column == item.column)):
-            m.d.sync += best1.logit.eq(item1.value)
+        with m.If(token == 0):
+            m.d.sync += best1.eq(0)
+        with m.Elif(better & (item1.column == item.column)):
+            m.d.sync += best1.eq(Cat(ordered(item1.value), 1))
+        with m.Else():
+            m.d.sync += best1.eq(Cat(ordered(best_read.data.logit), 1))
         with m.If(take):
             m.d.sync += [ended.eq(item.last & (item.column == final_column)), cycles.eq(self.cycles)]
 
         # Candidates: eight groups of eight; where each group's smallest lies is known, and the smallest of all ------
-        key = Cat(~token, item.value).as_signed()
-        m.submodules.store = store = memory.Memory(shape=signed(KEY), depth=self.candidates, init=[], attrs={"no_rw_check": 1})
+        key = Cat(~token, ordered(item.value))
+        m.submodules.store = store = memory.Memory(shape=KEY, depth=self.candidates, init=[], attrs={"no_rw_check": 1})
         w, r = store.write_port(), store.read_port()
         m.submodules.smallest = smallest = memory.Memory(shape=3, depth=GROUP, init=[])
         slot_in, slot_out = smallest.write_port(), smallest.read_port(domain="comb")
@@ -112,12 +120,12 @@ class LogitUnit(wiring.Component):
         kept = Signal(7)
         full = kept == self.candidates
         # Smallest so far of what is scanned: a group, or (``of_groups``) the smallest of all groups
-        low, low_at = Signal(signed(KEY), reset_less=True), Signal(3, reset_less=True)
+        low, low_at = Signal(KEY, reset_less=True), Signal(3, reset_less=True)
         group, at, every, of_groups = Signal(3), Signal(4), Signal(), Signal()
         scanning, smaller, larger = Signal(), Signal(), Signal()
         m.d.comb += [
-            self.candidate_token.eq(~entry[:18]), self.candidate_logit.eq(entry[18:].as_signed()), w.data.eq(key),
-            smaller.eq(entry.as_signed() < low),
+            self.candidate_token.eq(~entry[:18]), self.candidate_logit.eq(ordered(entry[18:]).as_signed()), w.data.eq(key),
+            smaller.eq(entry < low),
             slot_in.addr.eq(group), slot_in.data.eq(low_at), slot_out.addr.eq(Mux(scanning, at, low_at)),
             r.addr.eq(Mux(scanning, Mux(of_groups, Cat(slot_out.data, at[:3]), Cat(at[:3], group)), self.candidate_index)),
         ]
@@ -166,7 +174,14 @@ class LogitUnit(wiring.Component):
             m.d.sync += [scale.eq(self.scale_mantissa), fine.eq(~shift[:bits])]
         with m.Elif(preparing):
             m.d.sync += [scale.eq(scale << 1), fine.eq(fine - 1)]
-        # 1: products of the logit's halves; 2: their sum; 3: shifted; 4: rounded; only a raise holds them up
+        # 0: a logit, beside the multipliers; 1: products of its halves; 2: their sum; 3: shifted; 4: rounded; only a raise
+        # holds them up
+        value0, valid0 = Signal(signed(32), reset_less=True), Signal()
+        m.d.comb += weighed.eq(~valid0)
+        with m.If(take & keep):
+            m.d.sync += [value0.eq(item.value), valid0.eq(1)]
+        with m.Elif(moving):
+            m.d.sync += valid0.eq(0)
         low1, high1 = Signal(signed(18 + len(scale)), reset_less=True), Signal(signed(15 + len(scale)), reset_less=True)
         # The sum without the low product's last 17 bits fits a DSP slice
         upper2, lower2 = Signal(signed(15 + len(scale)), reset_less=True), Signal(17, reset_less=True)
@@ -175,7 +190,7 @@ class LogitUnit(wiring.Component):
         twice2, sign2 = Cat(Const(0, 1), lower2, upper2), upper2[-1]
         with m.If(moving):
             m.d.sync += [
-                low1.eq(Cat(item.value[:17], Const(0, 1)).as_signed() * scale), high1.eq(item.value[17:].as_signed() * scale),
+                low1.eq(Cat(value0[:17], Const(0, 1)).as_signed() * scale), high1.eq(value0[17:].as_signed() * scale),
                 upper2.eq(high1 + (low1 >> 17)), lower2.eq(low1[:17]), sign3.eq(sign2),
             ]
             with m.Switch(shift[bits:]):
@@ -190,7 +205,7 @@ class LogitUnit(wiring.Component):
         narrow, clamped = saturate(m, near, 32, name="near")
         with m.If(moving):
             m.d.sync += score4.eq(Mux(far3, Cat((~sign3).replicate(31), sign3).as_signed(), narrow))
-        valids = [take & keep]
+        valids = [valid0]
         for i in range(5):
             valid = Signal(name=f"valid{i + 1}")
             with m.If(moving):
@@ -238,12 +253,12 @@ class LogitUnit(wiring.Component):
         out = self.result.payload
         finished = Signal()
         m.d.sync += [
-            finished.eq(running & ended & fsm.ongoing("READY") & ~taken & settled & ~Cat(*valids[1:]).any() & ~lowering & ~begun),
+            finished.eq(running & ended & fsm.ongoing("READY") & ~taken & settled & ~Cat(*valids).any() & ~lowering & ~begun),
             # What is read of a column is there a cycle after ``shown``
             self.result.valid.eq(finished & running & ~(self.result.valid & self.result.ready)),
         ]
         m.d.comb += [
-            out.token.eq(best1.token), out.logit.eq(best1.logit), out.cycles.eq(cycles),
+            out.token.eq(shown1.token), out.logit.eq(shown1.logit), out.cycles.eq(cycles),
             out.maximum.eq(maximum), out.mass.eq(mass), out.kept.eq(kept), self.busy.eq(begun | running),
         ]
         with m.If(self.result.valid & self.result.ready):
