@@ -143,12 +143,17 @@ class AttentionScores(wiring.Component):
             twos.append(two)
         eight = Signal(signed(35), reset_less=True)
         m.d.sync += eight.eq((twos[0] + twos[1]) + (twos[2] + twos[3]))
-        tag6, valid6 = delay(m, tag0, 6, "tag_dot"), delay(m, issue, 6, "valid_dot", valid=True)
+        tag4, valid5 = delay(m, tag0, 4, "tag4"), delay(m, issue, 5, "valid5", valid=True)
+        tag5 = delay(m, tag4, 1, "tag5")
+        tag6, valid6 = delay(m, tag5, 1, "tag6"), delay(m, valid5, 1, "valid6", valid=True)
         m.submodules.partials = partials = memory.Memory(shape=signed(39), depth=self.max_heads, init=[])
         partial_in, partial_out = partials.write_port(), partials.read_port(domain="comb")
-        dot, dot7 = Signal(signed(39)), Signal(signed(39), reset_less=True)
+        dot, dot7, partial6 = Signal(signed(39)), Signal(signed(39), reset_less=True), Signal(signed(39), reset_less=True)
+        # With one head after the other, what is read is just being written
+        again5 = delay(m, valid5 & (tag4.rep == tag5.rep), 1, "again5")
+        m.d.sync += partial6.eq(Mux(tag5.first_slot, 0, Mux(again5, dot, partial_out.data)))
         m.d.comb += [
-            partial_out.addr.eq(tag6.rep), dot.eq(eight + Mux(tag6.first_slot, 0, partial_out.data)),
+            partial_out.addr.eq(tag5.rep), dot.eq(eight + partial6),
             partial_in.addr.eq(tag6.rep), partial_in.data.eq(dot), partial_in.en.eq(valid6),
         ]
         m.d.sync += dot7.eq(dot)
