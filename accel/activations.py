@@ -3,7 +3,7 @@ from amaranth.hdl import Array, Cat, Module, Mux, Signal
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
-from accel.numeric import delay
+from accel.numeric import UNCHECKED, delay
 from spec.numerics import WORD
 
 
@@ -61,14 +61,14 @@ class Activations(wiring.Component):
                 mine, cleared = mine | both, cleared | (both & clear[0])
                 address = read_address | self.odd_word
             m.submodules[f"words{c}"] = words = memory.Memory(shape=data.ArrayLayout(16, WORD), depth=self.depth, init=[],
-                                                              attrs={"no_rw_check": 1})
+                                                              attrs=UNCHECKED)
             w, r = words.write_port(granularity=1), words.read_port()
             enable = Signal(WORD, name=f"enable{c}")
             m.d.sync += enable.eq((1 << index[:4]) & (write & mine).replicate(WORD))
             m.d.comb += [w.addr.eq(write_word), w.data.as_value().eq(mantissa2.replicate(WORD)), w.en.eq(enable),
                          r.addr.eq(address), self.words[256 * c:256 * c + 256].eq(r.data)]
             m.submodules[f"exponents{c}"] = exponents = memory.Memory(shape=6, depth=(self.depth + 1) // 2, init=[],
-                                                                      attrs={"no_rw_check": 1})
+                                                                      attrs=UNCHECKED)
             w, r = exponents.write_port(), exponents.read_port()
             largest = [Signal(6, name=f"largest{c}_{b}") for b in range(2)]
             m.d.comb += [w.addr.eq(write_word >> 1), w.data.eq(exponent2),

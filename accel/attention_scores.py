@@ -3,7 +3,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from accel.numeric import coarse_shift, delay, product_of, round_saturate, shift_right
+from accel.numeric import UNCHECKED, coarse_shift, delay, product_of, round_saturate, shift_right
 from accel.table import InterpolatedTable
 from spec.numerics import HEADROOM, ROW_FRACTION, SCORE_FRACTION
 from spec.tables import EXP2
@@ -77,9 +77,9 @@ class AttentionScores(wiring.Component):
         shape, key = self.shape, self.keys.payload
         slot_bits, head_bits = (self.max_dim // 8 - 1).bit_length(), (self.max_heads - 1).bit_length()
         m.submodules.query = query = memory.Memory(shape=data.ArrayLayout(signed(16), 8), depth=self.columns << slot_bits,
-                                                   init=[], attrs={"no_rw_check": 1})
+                                                   init=[], attrs=UNCHECKED)
         m.submodules.query_exponents = exponents = memory.Memory(shape=6, depth=self.columns << head_bits, init=[],
-                                                                      attrs={"no_rw_check": 1})
+                                                                      attrs=UNCHECKED)
         q_in, q_out = query.write_port(granularity=1), query.read_port()
         e_in, e_out = exponents.write_port(), exponents.read_port()
         q_write, q_exponent_write = delay(m, self.q_write, 1, "q_write"), delay(m, self.q_exponent_write, 1, "q_exponent_write")

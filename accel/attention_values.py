@@ -3,7 +3,7 @@ from amaranth.hdl import Array, Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from accel.numeric import delay
+from accel.numeric import UNCHECKED, delay
 from accel.attention_scores import SHAPE, WEIGHT, ring_depth, weight_layout
 from spec.numerics import WIDE
 
@@ -47,7 +47,7 @@ class AttentionValues(wiring.Component):
         w_in, w_out = weights.write_port(), weights.read_port(domain="comb")
         # What is read while it is written belongs to a slot that is not passed over
         m.submodules.sums = sums = memory.Memory(shape=data.ArrayLayout(signed(WIDE), 8), depth=self.max_dim // 8, init=[],
-                                                 attrs={"no_rw_check": 1})
+                                                 attrs=UNCHECKED)
         s_in, s_out = sums.write_port(), sums.read_port()
 
         # Next (beat, query head): heads fastest, then slots, then K/V heads, as in the scores; what a comparison says is

@@ -6,7 +6,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from accel.numeric import delay, saturate
+from accel.numeric import UNCHECKED, delay, saturate
 from accel.attention_scores import EXP2_LATENCY
 from accel.window import RESULT
 from spec.numerics import ROW_FRACTION, SCORE_FRACTION
@@ -111,7 +111,7 @@ class LogitUnit(wiring.Component):
 
         # Candidates: eight groups of eight; where each group's smallest lies is known, and the smallest of all ------
         key = Cat(~token, ordered(item.value))
-        m.submodules.store = store = memory.Memory(shape=KEY, depth=self.candidates, init=[], attrs={"no_rw_check": 1})
+        m.submodules.store = store = memory.Memory(shape=KEY, depth=self.candidates, init=[], attrs=UNCHECKED)
         w, r = store.write_port(), store.read_port()
         m.submodules.smallest = smallest = memory.Memory(shape=3, depth=GROUP, init=[])
         slot_in, slot_out = smallest.write_port(), smallest.read_port(domain="comb")

@@ -1,6 +1,9 @@
 """The roundings of spec.numerics in gateware: one name, one rounding."""
 from amaranth.hdl import Cat, Const, Mux, Signal, signed
 
+#: Attributes of a memory of which a word that is read while it is written is not used: Yosys need not keep the old one.
+UNCHECKED = {"no_rw_check": 1}
+
 
 def floor_shift(m, x, shift, *, name="floored"):
     """``x >> shift`` for signed ``x``; any shift of at least the width gives the sign. Combinational."""
@@ -94,12 +97,9 @@ def bit_length(m, x, *, name="bits"):
 
 
 def delay(m, value, n, name, *, valid=False):
-    """``value``, ``n`` cycles later. A ``valid`` must be reset, and all else is:
-
-    of registers without a reset Yosys makes shift registers in LUTs, of which the device has fewer than flip-flops.
-    """
+    """``value``, ``n`` cycles later; only a ``valid`` is reset. Flip-flops, not look-up tables as shift registers: those are scarce."""
     for i in range(n):
-        later = Signal.like(value, name=f"{name}_{i}")
+        later = Signal.like(value, name=f"{name}_{i}", reset_less=not valid, attrs={"shreg_extract": "no"})
         m.d.sync += later.eq(value)
         value = later
     return value

@@ -24,10 +24,11 @@ LIMITS = {
 
 SYNTH = {
     # `clean -purge`: without it abc9 of this Yosys stops at two wires of one name. `abc9_lut`: a look-up table costs the same
-    # whatever its inputs; Yosys prefers small ones, two of which a placer may put into one site, and takes more of them
-    "xc7":  ["synth_xilinx -family xc7 -flatten -top {top} -run begin:map_luts", "clean -purge",
+    # whatever its inputs; Yosys prefers small ones, two of which a placer may put into one site, and takes more of them.
+    # `-nosrl`: what `shreg_extract` asks of Vivado
+    "xc7":  ["synth_xilinx -family xc7 -flatten -nosrl -top {top} -run begin:map_luts", "clean -purge",
              "setattr -mod -set abc9_lut 5 " + " ".join(f"=LUT{n}" for n in range(1, 7)),
-             "synth_xilinx -family xc7 -flatten -top {top} -run map_luts:edif"],
+             "synth_xilinx -family xc7 -flatten -nosrl -top {top} -run map_luts:edif"],
     "ecp5": ["synth_ecp5 -abc9 -top {top} -run begin:map_luts", "clean -purge",
              "synth_ecp5 -abc9 -top {top} -run map_luts:edif"],
 }
