@@ -3,6 +3,7 @@ from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from accel.numeric import UNCHECKED
 from spec.registers import COMMAND, QUEUE_DEPTH
 
 
@@ -39,7 +40,7 @@ class CommandQueue(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         bits = QUEUE_DEPTH.bit_length()     # a place is spare: the one that is being written word by word
-        m.submodules.words = words = memory.Memory(shape=32, depth=4 << bits, init=[])
+        m.submodules.words = words = memory.Memory(shape=32, depth=4 << bits, init=[], attrs=UNCHECKED)
         w, r = words.write_port(), words.read_port()
         newest, seen, oldest = Signal(bits), Signal(bits), Signal(bits)
         free = Signal(range(QUEUE_DEPTH + 1), init=QUEUE_DEPTH)
@@ -51,7 +52,8 @@ class CommandQueue(wiring.Component):
             self.free.eq(free), self.busy.eq(free != QUEUE_DEPTH),
             taken.eq(self.commands.valid & self.commands.ready),
         ]
-        m.d.sync += [newest.eq(newest + kept), free.eq(free - kept + taken)]
+        freed = Signal()                    # a cycle later: who takes commands is far away
+        m.d.sync += [newest.eq(newest + kept), freed.eq(taken), free.eq(free - kept + freed)]
 
         # Four reads in a row, for the one side or the other -------------------------------------------------
         reading, execute, step = Signal(), Signal(), Signal(2)

@@ -15,13 +15,13 @@ from accel.quantiser import Quantiser, wide_layout
 from accel.reader import SegmentReader
 from accel.residual import Residual
 from accel.rope import Rope
-from accel.row_scale import EMBEDDING, RowScale
+from accel.row_scale import EMBEDDING, RowScale, row_layout
 from accel.sequencer import Sequencer
-from accel.stage import Stage
+from accel.stage import Skid
 from accel.swiglu import SwiGlu
 from accel.window import Window, WishboneSignature
 from spec.numerics import MAX_SEQ_LEN, WORD
-from spec.registers import MAX_CANDIDATES, REGISTERS, VERSION, Dest, Opcode
+from spec.registers import MAX_CANDIDATES, REGISTERS, VERSION, Dest
 
 OUTPUT = 7          #: dest of attention output in the quantiser, beside spec.registers.Dest
 
@@ -58,7 +58,6 @@ class Core(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         C, aw = self.columns, self.addr_width
-        abort = Signal()
         bits = max(C, 2)
 
         reader = SegmentReader(addr_width=aw)
@@ -74,17 +73,34 @@ class Core(wiring.Component):
                               multiplier_bits=self.multiplier_bits)
         kv = KvRows(columns=C, max_kv_dim=self.max_kv_dim, max_heads=self.max_heads, addr_width=aw)
         logits, crc, window = LogitUnit(columns=C, candidates=MAX_CANDIDATES, multiplier_bits=self.multiplier_bits), Crc32(), Window()
-        # Where several sources meet, so that none of them reaches through
-        to_scale, to_quantiser = Stage(sum_layout(C)), Stage(wide_layout(C))
+        # Units lie far apart: none reaches through another, nor through where sources meet or part
+        to_scale, scaled, to_quantiser = Skid(sum_layout(C)), Skid(row_layout(C)), Skid(wide_layout(C))
         wiring.connect(m, to_scale.output, scale.sums)
+        wiring.connect(m, scale.rows, scaled.input)
         wiring.connect(m, to_quantiser.output, quantiser.values)
+        # An abort waits for a K/V row that is being written, then everything is dropped while reads drain.
+        wanted, aborting = Signal(), Signal()
+        m.d.comb += aborting.eq(wanted & ~kv.storing & ~sequencer.store_start)
+
+        def abort_of(name):
+            """A register for each, so that it lies near what it resets."""
+            abort = Signal(name=f"abort_{name}", attrs={"keep": "true"})
+            m.d.sync += abort.eq(aborting & ~abort)
+            return abort
+        abort = abort_of("core")
+        with m.If(self.csr__control__abort):
+            m.d.sync += wanted.eq(1)
+        with m.Elif(abort):
+            m.d.sync += wanted.eq(0)
         # These drain or keep something that a reset would lose; the others go back to idle at once.
-        m.submodules.reader, m.submodules.embed_fetch, m.submodules.window = reader, embed, window
+        for name, unit in (("reader", reader), ("embed_fetch", embed), ("window", window)):
+            m.submodules[name] = unit
+            m.d.comb += unit.abort.eq(abort_of(name))
         for name, unit in (("sequencer", sequencer), ("matvec", matvec), ("row_scale", scale), ("rope", rope),
                            ("residual", residual), ("swiglu", swiglu), ("quantiser", quantiser),
                            ("attention", attention), ("kv", kv), ("logits", logits), ("crc", crc),
-                           ("to_scale", to_scale), ("to_quantiser", to_quantiser)):
-            m.submodules[name] = ResetInserter(abort)(unit)
+                           ("to_scale", to_scale), ("scaled", scaled), ("to_quantiser", to_quantiser)):
+            m.submodules[name] = ResetInserter(abort_of(name))(unit)
         m.submodules.activations = activations
         for port, unit in ((self.read0, reader.read0), (self.read1, reader.read1), (self.embed, embed.port),
                            (self.write, kv.port)):
@@ -112,7 +128,7 @@ class Core(wiring.Component):
         beats = reader.beats
         m.d.comb += [
             reader.stores_done.eq(sequencer.stores_done),
-            sequencer.beat_valid.eq(beats.valid), sequencer.beat_ready.eq(beats.ready),
+            sequencer.beat_valid.eq(beats.valid),
             residual.gain_start.eq(sequencer.gain_start), crc.clear.eq(sequencer.crc_start), sequencer.crc_busy.eq(crc.busy),
             sequencer.matvec_ready.eq(matvec.ready), matvec.start.eq(sequencer.matvec_start),
             matvec.q4.eq(command.q4), matvec.group64.eq(command.group64), matvec.words.eq(command.words),
@@ -120,17 +136,17 @@ class Core(wiring.Component):
             matvec.first.eq(Mux((command.dest == Dest.LOGITS) & ~command.argmax, command.columns, 0)),
             matvec.count.eq(sequencer.columns_active), matvec.gang.eq(sequencer.gang),
             matvec.second.eq(reader.second), matvec.second_valid.eq(reader.second_valid),
-            reader.both.eq((sequencer.route == Opcode.MATVEC) & matvec.both),
+            reader.both.eq(matvec.both),
         ]
         # Every sink sees the beats, one is told that they are valid: what nobody looks at needs no gate.
         rows_beats = attention.rows_beats
         m.d.comb += [sink.payload.eq(beats.payload) for sink in (residual.gains, matvec.beats, crc.beats, rows_beats)]
-        with m.Switch(sequencer.route):
-            for opcode, sink in ((Opcode.GAIN, residual.gains), (Opcode.MATVEC, matvec.beats), (Opcode.CRC, crc.beats)):
-                with m.Case(opcode):
-                    m.d.comb += [sink.valid.eq(beats.valid), beats.ready.eq(sink.ready)]
-            with m.Case(Opcode.ATTEND):
-                m.d.comb += [rows_beats.valid.eq(beats.valid), beats.ready.eq(rows_beats.ready)]
+        turns = ((sequencer.to_gain, residual.gains), (sequencer.to_crc, crc.beats), (sequencer.to_attend, rows_beats))
+        m.d.comb += [
+            matvec.beats.valid.eq(beats.valid), *(sink.valid.eq(beats.valid & turn) for turn, sink in turns),
+            sequencer.beat_ready.eq(Cat(turn & sink.ready for turn, sink in turns).any()),
+            beats.ready.eq(sequencer.beat_ready | matvec.beats.ready),
+        ]
         wiring.connect(m, kv.beats, attention.newest)
         m.d.comb += attention.local.eq(sequencer.local)
 
@@ -149,10 +165,13 @@ class Core(wiring.Component):
         m.d.comb += [
             embed.start.eq(sequencer.embed_start), embed.token.eq(Mux(command.argmax, argmax, command.rows)),
             embed.base.eq(command.base), embed.words.eq(command.words), embed.q4.eq(command.q4),
-            embed.group64.eq(command.group64), sequencer.embed_busy.eq(embed.busy),
+            embed.group64.eq(command.group64), 
         ]
-        with m.If(elements.valid):
-            m.d.comb += [sums.valid.eq(1), elements.ready.eq(sums.ready), sums.payload.value.eq(elements.payload.value),
+        embedding = Signal()
+        with m.If(~sums.valid):
+            m.d.sync += embedding.eq(elements.valid)
+        with m.If(embedding):
+            m.d.comb += [sums.valid.eq(elements.valid), elements.ready.eq(sums.ready), sums.payload.value.eq(elements.payload.value),
                          sums.payload.column.eq(embed_column), sums.payload.row.eq(element), sums.payload.odd.eq(element[0]),
                          sums.payload.last.eq(elements.payload.last), sums.payload.dest.eq(EMBEDDING),
                          sums.payload.shift.eq(embed_shift)]
@@ -161,7 +180,7 @@ class Core(wiring.Component):
                          sums.payload.eq(matvec.sums.payload)]
         m.d.comb += [scale.factors.eq(residual.factors), sequencer.halves.eq(residual.halves)]
 
-        rows = scale.rows
+        rows = scaled.output
         with m.Switch(rows.payload.dest):
             with m.Case(Dest.Q, Dest.K, Dest.V):
                 m.d.comb += [rope.rows.valid.eq(rows.valid), rows.ready.eq(rope.rows.ready)]
@@ -176,7 +195,7 @@ class Core(wiring.Component):
                      logits.logits.payload.column.eq(rows.payload.column), logits.logits.payload.row.eq(rows.payload.row),
                      logits.logits.payload.last.eq(rows.payload.last)]
 
-        # Everything wide goes through the one quantiser; fences keep its sources apart ---------------------------
+        # Everything wide goes through the one quantiser; a source keeps it while it has values ---------------------
         output = attention.output
         column = Signal(range(bits))
         place = Signal(13)
@@ -187,7 +206,8 @@ class Core(wiring.Component):
         values = to_quantiser.input
         sources = (rope.values, residual.values, swiglu.values, output)
         source = Signal(range(len(sources)))        # encoded, so that a bit of the payload is one look-up table
-        m.d.comb += source.eq(Mux(rope.values.valid, 0, Mux(residual.values.valid, 1, Mux(swiglu.values.valid, 2, 3))))
+        with m.If(~values.valid):
+            m.d.sync += source.eq(Mux(rope.values.valid, 0, Mux(residual.values.valid, 1, Mux(swiglu.values.valid, 2, 3))))
         with m.Switch(source):
             for i, each in enumerate(sources[:3]):
                 with m.Case(i):
@@ -201,29 +221,26 @@ class Core(wiring.Component):
                 ]
 
         # And to its place -------------------------------------------------------------------------------------
-        q = Signal(data.StructLayout({"write": 1, "exponent_write": 1, "column": range(bits), "dest": 3, "index": 13,
-                                      "mantissa": signed(16), "exponent": 6}))
-        m.d.sync += [getattr(q, name).eq(getattr(quantiser, name)) for name, _ in q.shape()]
+        # Two registers: whose it is, then an enable for each
+        what = {"column": range(bits), "dest": 3, "index": 13, "mantissa": signed(16), "exponent": 6}
+        first = Signal(data.StructLayout({"write": 1, "exponent_write": 1, **what}))
+        q = Signal(data.StructLayout({**what, "head": 7}))
+        m.d.sync += [*(getattr(first, name).eq(getattr(quantiser, name)) for name, _ in first.shape()),
+                     *(getattr(q, name).eq(getattr(first, name)) for name in what)]
+        rows_enable, query_enable, activations_enable = enables = [Signal(2, name=f"{name}_enable") for name in (
+            "rows", "query", "activations")]
+        to_rows, to_query = (first.dest == Dest.K) | (first.dest == Dest.V), first.dest == Dest.Q
+        for enable, mine in zip(enables, (to_rows, to_query, ~to_rows & ~to_query)):
+            m.d.sync += enable.eq(Mux(mine & ~abort, Cat(first.write, first.exponent_write), 0))
         with m.If(abort):
-            m.d.sync += [q.write.eq(0), q.exponent_write.eq(0)]
-        to_rows = (q.dest == Dest.K) | (q.dest == Dest.V)
-        to_query = q.dest == Dest.Q
-        head, head_at = Signal(7), Signal(13)
-        with m.If(q.exponent_write):
-            m.d.sync += head_at.eq(q.index)
-            with m.If(q.index == 0):
-                m.d.sync += head.eq(0)
-                m.d.comb += kv.head.eq(0)
-            with m.Elif(q.index != head_at):
-                m.d.sync += head.eq(head + 1)
-                m.d.comb += kv.head.eq(head + 1)
-            with m.Else():
-                m.d.comb += kv.head.eq(head)
+            m.d.sync += [first.write.eq(0), first.exponent_write.eq(0)]
+        begins = Signal(13)                 # index of the head whose exponent came last
+        with m.If(first.exponent_write):
+            m.d.sync += [begins.eq(first.index), q.head.eq(Mux(first.index == 0, 0, q.head + (first.index != begins)))]
         m.d.comb += [
-            kv.write.eq(q.write & to_rows), kv.exponent_write.eq(q.exponent_write & to_rows), kv.dest.eq(q.dest),
+            kv.write.eq(rows_enable[0]), kv.exponent_write.eq(rows_enable[1]), kv.dest.eq(q.dest), kv.head.eq(q.head),
             kv.column.eq(q.column), kv.index.eq(q.index), kv.mantissa.eq(q.mantissa), kv.exponent.eq(q.exponent),
-            activations.write.eq(q.write & ~to_rows & ~to_query),
-            activations.exponent_write.eq(q.exponent_write & ~to_rows & ~to_query),
+            activations.write.eq(activations_enable[0]), activations.exponent_write.eq(activations_enable[1]),
             activations.buffer.eq((q.dest == OUTPUT) | (q.dest == Dest.SWIGLU)), activations.column.eq(q.column),
             activations.index.eq(q.index), activations.mantissa.eq(q.mantissa), activations.exponent.eq(q.exponent),
             activations.clear.eq(sequencer.clear), activations.clear_buffer.eq(sequencer.clear_buffer),
@@ -233,10 +250,10 @@ class Core(wiring.Component):
             sequencer.largest.eq(activations.largest),
         ]
         m.d.comb += [
-            attention.q_write.en.eq(q.write & to_query), attention.q_write.column.eq(q.column),
+            attention.q_write.en.eq(query_enable[0]), attention.q_write.column.eq(q.column),
             attention.q_write.address.eq(q.index), attention.q_write.data.eq(q.mantissa),
-            attention.q_exponent_write.en.eq(q.exponent_write & to_query), attention.q_exponent_write.column.eq(q.column),
-            attention.q_exponent_write.head.eq(kv.head), attention.q_exponent_write.data.eq(q.exponent),
+            attention.q_exponent_write.en.eq(query_enable[1]), attention.q_exponent_write.column.eq(q.column),
+            attention.q_exponent_write.head.eq(q.head), attention.q_exponent_write.data.eq(q.exponent),
         ]
 
         # Attention and the cache --------------------------------------------------------------------------------
@@ -268,16 +285,10 @@ class Core(wiring.Component):
 
         # State, errors, counters -----------------------------------------------------------------------------------
         busy_units = Cat(matvec.busy, scale.busy, rope.busy, residual.busy, swiglu.busy, quantiser.busy, attention.busy,
-                         kv.busy, embed.busy, logits.busy, crc.busy, to_scale.busy, to_quantiser.busy, q.write,
-                         q.exponent_write)
-        m.d.comb += sequencer.idle.eq(~busy_units.any())
-        # An abort waits for a K/V row that is being written, then everything is dropped while reads drain.
-        wanted = Signal()
-        with m.If(self.csr__control__abort):
-            m.d.sync += wanted.eq(1)
-        with m.Elif(abort):
-            m.d.sync += wanted.eq(0)
-        m.d.comb += [abort.eq(wanted & ~kv.storing), reader.abort.eq(abort), embed.abort.eq(abort), window.abort.eq(abort)]
+                         kv.busy, embed.busy, logits.busy, crc.busy, to_scale.busy, scaled.busy, to_quantiser.busy,
+                         first.write, first.exponent_write, *enables)
+        # As of one cycle ago: a command reaches its fence no earlier than two cycles after the one before was dispatched
+        m.d.sync += [sequencer.idle.eq(~busy_units.any()), sequencer.embed_busy.eq(embed.busy)]
         errors = {"residual_saturated": residual.saturated, "row_saturated": scale.saturated,
                   "hidden_saturated": swiglu.saturated, "shift_clamped": sequencer.shift_clamped,
                   "bad_command": sequencer.bad_command, "queue_overflow": window.queue_overflow}
@@ -288,11 +299,13 @@ class Core(wiring.Component):
                 m.d.sync += flag.eq(1)
             with m.Elif(self.csr__control__clear_errors):
                 m.d.sync += flag.eq(0)
-        m.d.sync += self.csr__cycles__value.eq(self.csr__cycles__value + 1)
+        m.d.sync += [
+            self.csr__cycles__value.eq(self.csr__cycles__value + 1),
+            self.csr__status__busy.eq(window.queue_busy | sequencer.busy | reader.busy | ~sequencer.idle | kv.storing),
+        ]
         with m.If(kv.port.wdata_valid & kv.port.wdata_ready):
             m.d.sync += self.csr__stores__value.eq(self.csr__stores__value + 1)
         m.d.comb += [
-            self.csr__status__busy.eq(window.queue_busy | sequencer.busy | reader.busy | busy_units.any() | kv.storing),
             self.csr__status__result_valid.eq(window.result_valid), self.csr__status__logit_valid.eq(logits.dump_valid),
             self.csr__status__aborting.eq(wanted | reader.aborting | embed.busy & wanted),
             self.csr__status__queue_free.eq(window.queue_free),

@@ -3,6 +3,7 @@ from amaranth.hdl import Array, Cat, Const, Module, Mux, ResetInserter, Signal, 
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from accel.numeric import UNCHECKED
 from accel.ports import NativeRead
 
 AHEAD = 6           #: beats requested ahead: as many registers, which take no LUTs as a memory would
@@ -106,7 +107,7 @@ class EmbedFetch(wiring.Component):
         # Beats move up through registers -----------------------------------------------------------------------
         beats = [Signal(128, name=f"beat{i}", reset_less=True) for i in range(AHEAD)]
         held = [Signal(name=f"held{i}") for i in range(AHEAD)]
-        leaves = pull
+        leaves = Const(0, 1)        # none the cycle in which the first is done with: nothing reaches through
         for i in range(AHEAD):
             arrives, value = (held[i + 1], beats[i + 1]) if i + 1 < AHEAD else (port.rdata_valid, port.rdata_data)
             moves = ~held[i] | leaves
@@ -114,9 +115,12 @@ class EmbedFetch(wiring.Component):
                 m.d.sync += [held[i].eq(arrives), beats[i].eq(value)]
             leaves = moves
         beat, there = beats[0], held[0]
+        with m.If(pull):
+            m.d.sync += there.eq(0)
 
         # Elements: 1: byte and scale; 2: code; 3: value ----------------------------------------------------------
-        m.submodules.scales = scales = memory.Memory(shape=16, depth=-(-self.max_words // 2), init=[])
+        m.submodules.scales = scales = memory.Memory(shape=16, depth=-(-self.max_words // 2), init=[],
+                                                        attrs=UNCHECKED)
         scale_write, scale_read = scales.write_port(), scales.read_port()
         scale_at, word, lane = Signal(12), Signal(12), Signal(4)
         last_scale, last_word = Signal(12), Signal(12)      # known two cycles after start, long before the first beat

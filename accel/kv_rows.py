@@ -6,6 +6,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from accel.numeric import UNCHECKED
 from accel.ports import NativeWrite
 from spec.registers import Dest
 
@@ -41,10 +42,11 @@ class KvRows(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.rows = rows = memory.Memory(shape=data.ArrayLayout(8, 16), depth=self.columns * self.stride, init=[])
+        m.submodules.rows = rows = memory.Memory(shape=data.ArrayLayout(8, 16), depth=self.columns * self.stride, init=[],
+                                                attrs=UNCHECKED)
         # Exponents lie apart, in distributed memory: beside them K and V would need twice the block RAM.
         m.submodules.headers = headers = memory.Memory(shape=data.ArrayLayout(6, 16), init=[],
-                                                       depth=self.columns * self.header_stride)
+                                                       depth=self.columns * self.header_stride, attrs=UNCHECKED)
         w, r = rows.write_port(granularity=1), rows.read_port()
         header_w, header_r = headers.write_port(granularity=1), headers.read_port()
         bits, header_bits = (self.stride - 1).bit_length(), (self.header_stride - 1).bit_length()
@@ -75,6 +77,7 @@ class KvRows(wiring.Component):
         # Reading: one walker, for attention or for the store; behind it a memory's register and one more ------
         storing, left_rows = self.storing, Signal.like(self.read_rows)
         beat, in_header, column = Signal(bits), Signal(), Signal(range(max(self.columns, 2)))
+        final, final_row = Signal(), Signal()       # of the header or of the rest; of all
         walking, read, held, read_header = Signal(), Signal(), Signal(), Signal()
         taken, leave, issue = Signal(), Signal(), Signal()
         value = Signal(128, reset_less=True)
@@ -93,15 +96,16 @@ class KvRows(wiring.Component):
         start = self.read_start | self.store_start
         with m.If(start):
             m.d.sync += [storing.eq(self.store_start), left_rows.eq(Mux(self.store_start, self.store_rows, self.read_rows)),
-                         beat.eq(0), in_header.eq(1), column.eq(0), walking.eq(1)]
+                         beat.eq(0), in_header.eq(1), column.eq(0), walking.eq(1), final.eq(last_header == 0),
+                         final_row.eq(Mux(self.store_start, self.store_rows, self.read_rows) == 1)]
         with m.Elif(issue):
-            m.d.sync += beat.eq(beat + 1)
-            with m.If(in_header & (beat == last_header)):
-                m.d.sync += [beat.eq(0), in_header.eq(0)]
-            with m.If(~in_header & (beat == last_beat)):
-                m.d.sync += [beat.eq(0), in_header.eq(1), column.eq(column + 1), left_rows.eq(left_rows - 1)]
-                with m.If(left_rows == 1):
-                    m.d.sync += walking.eq(0)
+            m.d.sync += [beat.eq(beat + 1), final.eq(beat + 1 == Mux(in_header, last_header, last_beat))]
+            with m.If(final):
+                m.d.sync += [beat.eq(0), in_header.eq(~in_header), final.eq(Mux(in_header, last_beat, last_header) == 0)]
+                with m.If(~in_header):
+                    m.d.sync += [column.eq(column + 1), left_rows.eq(left_rows - 1), final_row.eq(left_rows == 2)]
+                    with m.If(final_row):
+                        m.d.sync += walking.eq(0)
 
         # DRAM: once the first beat is there, data can follow its command without a pause -------------------------
         port = self.port

@@ -7,8 +7,9 @@ from amaranth.hdl import Cat, Module, Mux, ResetInserter, Signal
 from amaranth.lib import data, fifo, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from accel.numeric import UNCHECKED
 from accel.ports import NativeRead
-from accel.stage import Stage
+from accel.stage import Skid, Stage
 
 
 class SegmentReader(wiring.Component):
@@ -43,6 +44,15 @@ class SegmentReader(wiring.Component):
         rb, aw = self.row_bits, self.addr_width
         drop = Signal()
         m.d.comb += drop.eq(self.abort | self.aborting)
+
+        def counter(name, bits, up, down):
+            """(count, whether it is more than 0): the latter a register."""
+            count, some = Signal(bits, name=name), Signal(name=f"{name}_some")
+            with m.If(up ^ down):
+                m.d.sync += [count.eq(count + Mux(up, 1, -1)), some.eq(up | (count != 1))]
+            with m.If(drop):
+                m.d.sync += [count.eq(0), some.eq(0)]
+            return some
 
         # Segments to blocks: a block lies in one DRAM row ------------------------------------------------
         def registers(name, shape, n):
@@ -86,7 +96,7 @@ class SegmentReader(wiring.Component):
 
         # The buffer: beats take turns in its halves, so that two can leave in a cycle -----------------------
         place_bits = (self.buffer - 1).bit_length()
-        stores = [memory.Memory(shape=128, depth=self.buffer // 2, init=[]) for _ in range(2)]
+        stores = [memory.Memory(shape=128, depth=self.buffer // 2, init=[], attrs=UNCHECKED) for _ in range(2)]
         writes, reads = [store.write_port() for store in stores], [store.read_port() for store in stores]
         m.submodules.buffer0, m.submodules.buffer1 = stores
 
@@ -94,7 +104,7 @@ class SegmentReader(wiring.Component):
         remaining = [Signal(rb + 1, name=f"remaining{i}") for i in range(2)]
         ages = [Signal(5, name=f"age{i}") for i in range(2)]
         places, move, side = [], Signal(), Signal()
-        arrived = [Signal(place_bits + 1, name=f"arrived{i}") for i in range(2)]      # beats before their turn
+        arrived = []                                                                  # beats before their turn are there
         younger = Signal()                                                            # port 0 is, as of one cycle ago
         m.d.sync += younger.eq((ages[1] - ages[0])[4])
         for i, native in enumerate((self.read0, self.read1)):
@@ -114,56 +124,58 @@ class SegmentReader(wiring.Component):
                 place.w_en.eq(fire), place.w_data.eq(turn[:place_bits]), place.r_en.eq(native.rdata_valid),
                 next_block.ready.eq((remaining[i] == 0) | (fire & (remaining[i] == 1))),
             ]
-            m.d.sync += [fits.eq((distance < self.buffer - 1) & ~next_block.ready),
-                         arrived[i].eq(arrived[i] + native.rdata_valid - (move & (side == i)))]
+            m.d.sync += fits.eq((distance < self.buffer - 1) & ~next_block.ready)
+            arrived.append(counter(f"arrived{i}", place_bits + 1, native.rdata_valid, move & (side == i)))
             with m.If(fire):
                 m.d.sync += [remaining[i].eq(remaining[i] - 1), address.eq(address + 1), turn.eq(turn + 1)]
             with m.If(next_block.ready & next_block.valid):
                 m.d.sync += [remaining[i].eq(b.count), address.eq(b.base), ages[i].eq(b.age), turn.eq(b.turn)]
             with m.If(drop):
-                m.d.sync += [remaining[i].eq(0), ages[i].eq(0), arrived[i].eq(0)]
+                m.d.sync += [remaining[i].eq(0), ages[i].eq(0)]
         arriving = Mux(self.read1.rdata_valid, places[1].r_data, places[0].r_data)
         for i, w in enumerate(writes):
             m.d.comb += [w.addr.eq(arriving[1:]), w.data.eq(self.read0.rdata_data),
                          w.en.eq((self.read0.rdata_valid | self.read1.rdata_valid) & (arriving[0] == i))]
 
         # Beats in order: one a cycle is let out of the buffer ------------------------------------------------
-        taking, into = Signal(rb + 1), Signal()
+        taking, some, final, into = Signal(rb + 1), Signal(), Signal(), Signal()
         m.d.comb += [
-            move.eq((taking != 0) & Mux(side, arrived[1] != 0, arrived[0] != 0)),
-            order.r_en.eq((taking == 0) | (move & (taking == 1))),
+            move.eq(some & Mux(side, arrived[1], arrived[0])),
+            order.r_en.eq(~some | (move & final)),
         ]
         with m.If(move):
-            m.d.sync += taking.eq(taking - 1)
+            m.d.sync += [taking.eq(taking - 1), some.eq(~final), final.eq(taking == 2)]
         with m.If(order.r_en & order.r_rdy):
-            m.d.sync += [taking.eq(order.r_data[:rb + 1]), side.eq(order.r_data[-1])]
+            m.d.sync += [taking.eq(order.r_data[:rb + 1]), side.eq(order.r_data[-1]), some.eq(1), final.eq(order.r_data[:rb + 1] == 1)]
         first, taken = taken_turn[0], Signal()
         held = []
         for i, r in enumerate(reads):
-            waiting, get = Signal(place_bits, name=f"waiting{i}"), Signal(place_bits - 1, name=f"get{i}")
-            read, valid, beat = Signal(name=f"read{i}"), Signal(name=f"valid{i}"), Signal(128, name=f"beat{i}", reset_less=True)
-            held.append((valid, beat))
-            leave = ~valid | (taken & ((first == i) | self.both))
-            m.d.comb += [r.addr.eq(get), r.en.eq(~read | leave)]
-            issue = r.en & (waiting != 0)
-            m.d.sync += [waiting.eq(waiting + (move & (into == i)) - issue), get.eq(get + issue)]
+            get, issue, read = Signal(place_bits - 1, name=f"get{i}"), Signal(name=f"issue{i}"), Signal(name=f"read{i}")
+            waiting = counter(f"waiting{i}", place_bits, move & (into == i), issue)
+            # Block RAM is slow to answer, and who takes the beats is far away
+            loaded, out = Stage(128), Skid(128)
+            m.submodules[f"loaded{i}"], m.submodules[f"out{i}"] = ResetInserter(drop)(loaded), ResetInserter(drop)(out)
+            wiring.connect(m, loaded.output, out.input)
+            held.append((out.output.valid, out.output.payload))
+            m.d.comb += [r.addr.eq(get), r.en.eq(~read | loaded.input.ready), loaded.input.valid.eq(read),
+                         loaded.input.payload.eq(r.data), out.output.ready.eq(taken & ((first == i) | self.both))]
+            m.d.comb += issue.eq(r.en & waiting)
+            m.d.sync += get.eq(get + issue)
             with m.If(r.en):
-                m.d.sync += read.eq(waiting != 0)
-            with m.If(leave):       # a register, for block RAM is slow to answer
-                m.d.sync += [valid.eq(read), beat.eq(r.data)]
+                m.d.sync += read.eq(waiting)
             with m.If(drop):
-                m.d.sync += [waiting.eq(0), get.eq(0), read.eq(0), valid.eq(0)]
+                m.d.sync += [get.eq(0), read.eq(0)]
         (valid0, beat0), (valid1, beat1) = held
         m.d.comb += [
-            self.beats.valid.eq(Mux(first, valid1, valid0) & ~drop), self.beats.payload.eq(Mux(first, beat1, beat0)),
-            self.second_valid.eq(valid0 & valid1 & ~drop), self.second.eq(Mux(first, beat0, beat1)),
+            self.beats.valid.eq(Mux(first, valid1, valid0)), self.beats.payload.eq(Mux(first, beat1, beat0)),
+            self.second_valid.eq(valid0 & valid1), self.second.eq(Mux(first, beat0, beat1)),
             taken.eq(self.beats.valid & self.beats.ready),
         ]
         m.d.sync += into.eq(into ^ move)
         with m.If(taken):
             m.d.sync += taken_turn.eq((Cat(1, taken_turn) + Cat(1, self.both))[1:])
         with m.If(drop):
-            m.d.sync += [left.eq(0), counted.eq(0), taking.eq(0), into.eq(0), age.eq(0), following_turn.eq(0), taken_turn.eq(0)]
+            m.d.sync += [left.eq(0), counted.eq(0), some.eq(0), into.eq(0), age.eq(0), following_turn.eq(0), taken_turn.eq(0)]
         flying = places[0].r_rdy | places[1].r_rdy
         m.d.sync += self.aborting.eq(self.abort | (self.aborting & flying))
         m.d.comb += self.reading.eq((left != 0) | following.output.valid | blocks[0][0].busy | blocks[1][0].busy

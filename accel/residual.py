@@ -4,20 +4,21 @@ Computes the residual half of :meth:`spec.golden.Golden._residual` and :meth:`_n
 Ref: Zhang & Sennrich 2019, Root Mean Square Layer Normalization.
 """
 from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, signed
-from amaranth.lib import data, memory, stream, wiring
+from amaranth.lib import data, fifo, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from accel.numeric import product_of, saturate
+from accel.numeric import UNCHECKED, product_of, saturate
 from accel.quantiser import wide_layout
 from accel.row_scale import EMBEDDING, row_layout
 from accel.table import InterpolatedTable
 from spec.tables import RSQRT
 
+DEPTH    = 16       # rows on their way; the pipe is 6 deep
 SUM_BITS = 76       # 2**12 squares of 2**62 and epsilon: 75 bits, and an even number for the normalisation by pairs
 
 
 class Residual(wiring.Component):
-    """One row a cycle.
+    """One row a cycle; results wait in a FIFO that is never overrun.
 
     Members
     -------
@@ -40,10 +41,11 @@ class Residual(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         C, depth = self.columns, self.max_dim
-        m.submodules.x = x = memory.Memory(shape=signed(32), depth=C * depth, init=[])
+        m.submodules.x = x = memory.Memory(shape=signed(32), depth=C * depth, init=[], attrs=UNCHECKED)
         x_read, x_write = x.read_port(), x.write_port()
         # Half a beat at a time: then the gains fit one block RAM
-        m.submodules.gain = gain = memory.Memory(shape=data.ArrayLayout(signed(16), 4), depth=depth // 4, init=[])
+        m.submodules.gain = gain = memory.Memory(shape=data.ArrayLayout(signed(16), 4), depth=depth // 4, init=[],
+                                                    attrs=UNCHECKED)
         gain_write, gain_read = gain.write_port(), gain.read_port()
         gain_at = Signal(range(depth // 4 + 1))
         m.d.comb += [gain_write.addr.eq(gain_at), gain_write.data.eq(Mux(gain_at[0], self.gains.payload[64:], self.gains.payload[:64])),
@@ -53,46 +55,50 @@ class Residual(wiring.Component):
         with m.Elif(self.gains.valid):
             m.d.sync += gain_at.eq(gain_at + 1)
 
-        # 1: read; 2, 3: added; 4: clamped, stored; 5, 6: products; the whole pipe moves when its end can ------------
-        advance = Signal()
+        # 1: read; 2, 3: added; 4: clamped, stored; 5, 6: products ------------------------------------------------
         out = self.values
-        m.d.comb += [advance.eq(~out.valid | out.ready), self.rows.ready.eq(advance)]
+        room, left = Signal(range(DEPTH + 1), init=DEPTH), Signal(range(DEPTH + 1))
+        m.d.comb += left.eq(room - (self.rows.valid & self.rows.ready) + (out.valid & out.ready))
+        m.d.sync += [room.eq(left), self.rows.ready.eq(left != 0)]
         p0 = self.rows.payload
         bits = (depth - 1).bit_length()
         tag = data.StructLayout({"column": range(max(C, 2)), "row": 13, "dest": 3, "end": 1, "first": 1, "last": 1})
         valids = [Signal(name=f"v{i}") for i in range(1, 7)]
         v1, v2, v3, v4, v5, v6 = valids
         p1, p2, p3, p4, p5, p6 = (Signal(tag, name=f"p{i}") for i in range(1, 7))
-        m.d.comb += [x_read.addr.eq(Cat(p0.row[:bits], p0.column)), x_read.en.eq(advance),
-                     gain_read.addr.eq(p0.row[2:bits]), gain_read.en.eq(advance)]
+        m.d.comb += [x_read.addr.eq(Cat(p0.row[:bits], p0.column)), gain_read.addr.eq(p0.row[2:bits])]
         row1, row2, old2, total3, x4 = (Signal(signed(width), name=name, reset_less=True) for name, width in (
             ("row1", 32), ("row2", 32), ("old2", 32), ("total3", 33), ("x4", 32)))
         gains2, gain3, gain4 = Signal(64, reset_less=True), Signal(signed(16), reset_less=True), Signal(signed(16), reset_less=True)
         clamped, flag = saturate(m, total3, 32)
-        product6 = product_of(m, x4, gain4, "product", enable=advance)
+        product6 = product_of(m, x4, gain4, "product")
         # x**2 = high**2 * 2**32 + high * low * 2**17 + low**2: three multipliers, and the outer two do not overlap
-        high4, low4 = x4[16:].as_signed(), Cat(x4[:16], Const(0, 1)).as_signed()
+        again4 = Signal(signed(32), reset_less=True, attrs={"keep": "true"})    # x4 once more, near its multipliers
+        high4, low4 = again4[16:].as_signed(), Cat(again4[:16], Const(0, 1)).as_signed()
         squares, middle, square6 = Signal(64, reset_less=True), Signal(signed(33), reset_less=True), Signal(64, reset_less=True)
         last_row = Signal(13)
         m.d.sync += last_row.eq(self.dim - 1)
         m.d.comb += [
-            x_write.addr.eq(Cat(p4.row[:bits], p4.column)), x_write.data.eq(x4), x_write.en.eq(v4 & advance),
-            self.saturated.eq(v3 & advance & flag),
+            x_write.addr.eq(Cat(p4.row[:bits], p4.column)), x_write.data.eq(x4), x_write.en.eq(v4),
+            self.saturated.eq(v3 & flag),
         ]
-        with m.If(advance):
-            m.d.sync += [
-                Cat(*valids).eq(Cat(self.rows.valid, *valids)), Cat(p2, p3, p4, p5, p6).eq(Cat(p1, p2, p3, p4, p5)),
-                p1.column.eq(p0.column), p1.row.eq(p0.row), p1.dest.eq(p0.dest), row1.eq(p0.value),
-                row2.eq(row1), old2.eq(Mux(p1.dest == EMBEDDING, 0, x_read.data)), gains2.eq(gain_read.data),
-                total3.eq(row2 + old2), gain3.eq(Array(data.View(gain.shape, gains2))[p2.row[:2]]),
-                p3.first.eq(p2.row == 0), p3.last.eq(p2.row == last_row),
-                x4.eq(clamped), gain4.eq(gain3), p4.end.eq((p3.row[:5] == 31) | p3.last),
-                squares.eq(Cat((low4 * low4)[:32], (high4 * high4)[:32])), middle.eq(high4 * low4),
-                square6.eq(squares + (middle << 17)),
-            ]
-        o = out.payload
-        m.d.comb += [out.valid.eq(v6), o.value.eq(product6), o.column.eq(p6.column), o.index.eq(p6.row), o.end.eq(p6.end),
-                     o.dest.eq(p6.dest)]
+        m.d.sync += [
+            Cat(*valids).eq(Cat(self.rows.valid & self.rows.ready, *valids)), Cat(p2, p3, p4, p5, p6).eq(Cat(p1, p2, p3, p4, p5)),
+            p1.column.eq(p0.column), p1.row.eq(p0.row), p1.dest.eq(p0.dest), row1.eq(p0.value),
+            row2.eq(row1), old2.eq(Mux(p1.dest == EMBEDDING, 0, x_read.data)), gains2.eq(gain_read.data),
+            total3.eq(row2 + old2), gain3.eq(Array(data.View(gain.shape, gains2))[p2.row[:2]]),
+            p3.first.eq(p2.row == 0), p3.last.eq(p2.row == last_row),
+            x4.eq(clamped), again4.eq(clamped), gain4.eq(gain3), p4.end.eq((p3.row[:5] == 31) | p3.last),
+            squares.eq(Cat((low4 * low4)[:32], (high4 * high4)[:32])), middle.eq(high4 * low4),
+            square6.eq(squares + (middle << 17)),
+        ]
+        kept = data.StructLayout({"value": signed(48), "column": range(max(C, 2)), "index": 13, "end": 1, "dest": 3})
+        m.submodules.results = results = fifo.SyncFIFO(width=kept.size, depth=DEPTH)
+        into, oldest = data.View(kept, results.w_data), data.View(kept, results.r_data)
+        m.d.comb += [results.w_en.eq(v6), into.value.eq(product6), into.column.eq(p6.column), into.index.eq(p6.row),
+                     into.end.eq(p6.end), into.dest.eq(p6.dest),
+                     out.valid.eq(results.r_rdy), results.r_en.eq(out.ready),
+                     *(getattr(out.payload, name).eq(getattr(oldest, name)) for name, _ in kept)]
 
         # Sum of squares, then 1/sqrt: normalise by pairs of bits, look up ---------------------------------
         sums = [Signal(SUM_BITS, name=f"sum{c}") for c in range(C)]
@@ -100,7 +106,7 @@ class Residual(wiring.Component):
         total, so_far = Signal(SUM_BITS), Signal(SUM_BITS)
         m.d.comb += [so_far.eq(Mux(p6.first, self.epsilon, Array(sums)[p6.column])), total.eq(square6 + so_far)]
         for c in range(C):
-            with m.If(v6 & advance & (p6.column == c)):
+            with m.If(v6 & (p6.column == c)):
                 m.d.sync += sums[c].eq(total)
                 with m.If(p6.last):
                     m.d.sync += pending[c].eq(1)
@@ -138,5 +144,5 @@ class Residual(wiring.Component):
                         with m.If(column == c):
                             m.d.sync += [self.factors[c].eq(table.value), self.halves[c].eq(half), pending[c].eq(0)]
                     m.next = "IDLE"
-        m.d.comb += self.busy.eq(Cat(*valids).any() | pending.any() | ~fsm.ongoing("IDLE"))
+        m.d.comb += self.busy.eq((room != DEPTH) | pending.any() | ~fsm.ongoing("IDLE"))
         return m

@@ -1,5 +1,5 @@
 """Runs the command queue: hands segments to the reader at once, executes commands in order, fences, counts phases."""
-from amaranth.hdl import Const, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -21,8 +21,8 @@ class Sequencer(wiring.Component):
         No unit has work in flight; what a fence waits for.
     gang, both : Out
         The command, the step is for one position: columns 0 and 1 may share its work, and so hold the same.
-    route : Out
-        Which unit takes the stream's beats: Opcode of the running command.
+    to_gain, to_crc, to_attend : Out
+        Whose the stream's beats are; the matrix engine knows itself.
     """
     def __init__(self, *, columns, addr_width=24):
         self.columns, self.addr_width = columns, addr_width
@@ -30,7 +30,7 @@ class Sequencer(wiring.Component):
         super().__init__({
             "ahead": In(stream.Signature(AHEAD)), "commands": In(stream.Signature(128)), "segments": Out(stream.Signature(segment)),
             "idle": In(1), "busy": Out(1), "bad_command": Out(1), "shift_clamped": Out(1),
-            "command": Out(command_layout()), "route": Out(4), "columns_active": Out(range(columns + 1)), "gang": Out(1), "both": Out(1),
+            "command": Out(command_layout()), "to_gain": Out(1), "to_crc": Out(1), "to_attend": Out(1), "columns_active": Out(range(columns + 1)), "gang": Out(1), "both": Out(1),
             "beat_valid": In(1), "beat_ready": In(1),
             "matvec_start": Out(1), "matvec_ready": In(1), "shifts": Out(data.ArrayLayout(6, columns)),
             "largest": In(data.ArrayLayout(6, columns)), "halves": In(data.ArrayLayout(6, columns)),
@@ -66,7 +66,7 @@ class Sequencer(wiring.Component):
         # Right shifts of the row scaler: minus the exponent of sums * factor, minus the fraction kept --------
         command = self.command
         gain_exponent, attended = Signal(signed(8)), Signal()
-        residual = command.dest == Dest.RESIDUAL
+        residual, reading_buffer, to_hidden, to_logits = command.dest == Dest.RESIDUAL, Signal(), Signal(), Signal()
         clamped, below = Signal(C), Signal(C)
         shifts = Signal(data.ArrayLayout(6, C))
         for c in range(C):
@@ -82,21 +82,27 @@ class Sequencer(wiring.Component):
             wide = Signal(signed(12), name=f"wide_shift{c}")
             m.d.comb += below[c].eq(wide < 0)
             m.d.sync += [wide.eq(shift), clamped[c].eq(below[c]), shifts[c].eq(Mux(below[c], 0, Mux(wide > 63, 63, wide)))]
-        m.d.comb += [self.shifts.eq(shifts), self.read_buffer.eq(residual)]
+        m.d.comb += [self.shifts.eq(shifts), self.read_buffer.eq(reading_buffer)]
+        m.d.sync += [to_hidden.eq(command.dest == Dest.SWIGLU), to_logits.eq(command.dest == Dest.LOGITS)]
 
         # Execution -----------------------------------------------------------------------------------------
-        left, more = Signal(28), Signal()
+        is_a = {opcode: Signal(name=f"is_{opcode.name.lower()}") for opcode in Opcode}     # known while the shifts settle
+        m.d.sync += [signal.eq(command.opcode == opcode) for opcode, signal in is_a.items()]
+        left, more, final = Signal(28), Signal(), Signal()
         beat = self.beat_valid & self.beat_ready
         columns = Signal(range(C + 1))
-        m.d.comb += [self.columns_active.eq(columns), columns.eq(command.columns + 1), self.gang.eq(command.columns == 0), self.route.eq(0)]
+        m.d.comb += [self.columns_active.eq(columns), columns.eq(command.columns + 1), self.gang.eq(command.columns == 0)]
+        with m.If(beat):
+            m.d.sync += [left.eq(left - 1), final.eq(left == 2)]
         with m.FSM() as fsm:
             with m.State("IDLE"):
                 m.d.comb += self.commands.ready.eq(1)
-                m.d.sync += command.eq(self.commands.payload)
+                following = data.View(command_layout(), self.commands.payload)
+                m.d.sync += [command.eq(following), reading_buffer.eq(following.dest == Dest.RESIDUAL)]
                 with m.If(self.commands.valid):
                     m.next = "FENCE"
             with m.State("FENCE"):
-                m.d.sync += [left.eq(command.beats), more.eq(command.beats != 0)]
+                m.d.sync += [left.eq(command.beats), more.eq(command.beats != 0), final.eq(command.beats == 1)]
                 # Only what needs the K/V rows waits for their way to DRAM
                 of_rows = (command.opcode == Opcode.ATTEND) | (command.opcode == Opcode.STORE) | (
                     (command.opcode == Opcode.MATVEC) & ((command.dest == Dest.K) | (command.dest == Dest.V)))
@@ -109,60 +115,58 @@ class Sequencer(wiring.Component):
                 m.next = "DISPATCH"
             with m.State("DISPATCH"):
                 m.d.sync += self.both.eq(self.gang)
-                with m.Switch(command.opcode):
-                    with m.Case(Opcode.NOP):
-                        m.next = "IDLE"
-                    with m.Case(Opcode.GAIN):
-                        m.d.comb += self.gain_start.eq(1)
-                        m.d.sync += gain_exponent.eq(command.exponent)
-                        m.next = "TAKE"
-                    with m.Case(Opcode.EMBED):
-                        m.d.comb += [self.clear.eq(1 << command.column), self.clear_buffer.eq(0), self.embed_start.eq(1),
-                                     self.shift_clamped.eq(clamped[0])]
-                        m.d.sync += self.position.eq(command.beats)
-                        m.next = "IDLE"
-                    with m.Case(Opcode.MATVEC):
-                        m.d.comb += [self.matvec_start.eq(1), self.logits_start.eq(command.dest == Dest.LOGITS),
-                                     self.shift_clamped.eq((clamped & ((1 << columns) - 1)).any())]
-                        with m.If(residual):
-                            m.d.comb += [self.clear.eq(-1), self.clear_buffer.eq(0)]
-                        with m.If(command.dest == Dest.SWIGLU):
-                            m.d.comb += [self.clear.eq(-1), self.clear_buffer.eq(1)]
-                            m.d.sync += attended.eq(0)
-                        m.next = "MATVEC"
-                    with m.Case(Opcode.ATTEND):
-                        m.d.comb += [self.clear.eq(1 << command.column), self.clear_buffer.eq(1), self.attend_start.eq(1)]
-                        m.d.sync += attended.eq(1)
-                        m.next = "ATTEND"
-                    with m.Case(Opcode.STORE):
-                        m.d.comb += self.store_start.eq(1)
-                        m.next = "IDLE"
-                    with m.Case(Opcode.CRC):
-                        m.d.comb += self.crc_start.eq(1)
-                        m.next = "TAKE"
-                    with m.Default():
-                        m.d.comb += self.bad_command.eq(1)
-                        m.next = "IDLE"
+                with m.If(is_a[Opcode.NOP]):
+                    m.next = "IDLE"
+                with m.If(is_a[Opcode.GAIN]):
+                    m.d.comb += self.gain_start.eq(1)
+                    m.d.sync += [gain_exponent.eq(command.exponent), self.to_gain.eq(more)]
+                    m.next = "TAKE"
+                with m.If(is_a[Opcode.EMBED]):
+                    m.d.comb += [self.clear.eq(1 << command.column), self.clear_buffer.eq(0), self.embed_start.eq(1),
+                                 self.shift_clamped.eq(clamped[0])]
+                    m.d.sync += self.position.eq(command.beats)
+                    m.next = "IDLE"
+                with m.If(is_a[Opcode.MATVEC]):
+                    m.d.comb += [self.matvec_start.eq(1), self.logits_start.eq(to_logits),
+                                 self.shift_clamped.eq((clamped & ((1 << columns) - 1)).any())]
+                    with m.If(reading_buffer):
+                        m.d.comb += [self.clear.eq(-1), self.clear_buffer.eq(0)]
+                    with m.If(to_hidden):
+                        m.d.comb += [self.clear.eq(-1), self.clear_buffer.eq(1)]
+                        m.d.sync += attended.eq(0)
+                    m.next = "MATVEC"
+                with m.If(is_a[Opcode.ATTEND]):
+                    m.d.comb += [self.clear.eq(1 << command.column), self.clear_buffer.eq(1), self.attend_start.eq(1)]
+                    m.d.sync += [attended.eq(1), self.to_attend.eq(more)]
+                    m.next = "ATTEND"
+                with m.If(is_a[Opcode.STORE]):
+                    m.d.comb += self.store_start.eq(1)
+                    m.next = "IDLE"
+                with m.If(is_a[Opcode.CRC]):
+                    m.d.comb += self.crc_start.eq(1)
+                    m.d.sync += self.to_crc.eq(more)
+                    m.next = "TAKE"
+                with m.If(~Cat(*is_a.values()).any()):
+                    m.d.comb += self.bad_command.eq(1)
+                    m.next = "IDLE"
             with m.State("TAKE"):
-                m.d.comb += [self.route.eq(command.opcode), self.waiting_beat.eq(~self.beat_valid)]
-                with m.If(beat):
-                    m.d.sync += left.eq(left - 1)
-                with m.If((beat & (left == 1)) | ~more):
+                m.d.comb += self.waiting_beat.eq(~self.beat_valid)
+                with m.If((beat & final) | ~more):
+                    m.d.sync += [self.to_gain.eq(0), self.to_crc.eq(0)]
                     m.next = "SETTLE"
             with m.State("SETTLE"):
                 with m.If(~self.crc_busy):
                     m.next = "IDLE"
             with m.State("MATVEC"):
-                m.d.comb += self.route.eq(Opcode.MATVEC)
                 with m.If(self.matvec_ready):
                     m.next = "IDLE"
             with m.State("ATTEND"):
-                with m.If(more):
-                    m.d.comb += [self.route.eq(Opcode.ATTEND), self.waiting_beat.eq(~self.beat_valid)]
-                    with m.If(beat):
-                        m.d.sync += [left.eq(left - 1), more.eq(left != 1)]
+                with m.If(self.to_attend):
+                    m.d.comb += self.waiting_beat.eq(~self.beat_valid)
                 with m.Else():
                     m.d.comb += self.local.eq(1)
+                with m.If(beat & final):
+                    m.d.sync += self.to_attend.eq(0)
                 with m.If(self.attend_done):
                     m.next = "IDLE"
         m.d.comb += [self.executing.eq(~fsm.ongoing("IDLE")), self.busy.eq(self.executing)]

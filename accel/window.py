@@ -60,7 +60,7 @@ class Window(wiring.Component):
         # What a counter has carried is added before anything is read; after a clear every access waits for its end.
         last_step = access & (step == 3) & ~over.any() & ~counting & ~adding & ~clearing
         m.d.sync += [bus.ack.eq(last_step), step.eq(Mux(last_step | ~access, 0, Mux(step == 3, 3, step + 1)))]
-        m.d.comb += write.eq(last_step & we)
+        m.d.sync += write.eq(last_step & we)     # with the acknowledgement: address and word are still there
 
         # Commands ----------------------------------------------------------------------------------------------
         queue = CommandQueue()

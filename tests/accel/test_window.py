@@ -39,6 +39,7 @@ def test_commands_in_order_and_overflow():
         while not ctx.get(dut.bus.ack):
             overflows += ctx.get(dut.queue_overflow)
             await ctx.tick()
+        overflows += ctx.get(dut.queue_overflow)
         ctx.set(dut.bus.cyc, 0)
         assert overflows == 1
         for _ in range(20):
