@@ -6,7 +6,7 @@ from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from accel.numeric import delay
+from accel.numeric import UNCHECKED, delay
 from spec.numerics import WIDE
 
 LANES = 16
@@ -61,11 +61,13 @@ class Lanes(wiring.Component):
     def _products(self, m, codes, zeros, bits, name):
         """Per lane: codes less the zero point, an addition that fits in front of a DSP slice's multiplier, by activations."""
         products = []
+        attrs = {"keep": "true"} if name else {}        # beside its multiplier: not one register for two
         minus = Signal(signed(bits), name=f"{name}minus", reset_less=True)
         m.d.sync += minus.eq(zeros)
         for i, code in enumerate(codes):
             code1, operand = (Signal(signed(bits), name=f"{name}{part}{i}", reset_less=True) for part in ("codes", "operand"))
-            x, x1 = (Signal(signed(16), name=f"{part}{i}", reset_less=True) for part in ("x", "x1"))
+            x = Signal(signed(16), name=f"x{i}", reset_less=True)
+            x1 = Signal(signed(16), name=f"{name}x1_{i}", reset_less=True, attrs=attrs)
             product = Signal(signed(bits + 16), name=f"{name}product{i}", reset_less=True)
             m.d.sync += [
                 code1.eq(code), x.eq(self.activations[16 * i:16 * i + 16]),
@@ -172,85 +174,95 @@ class MatVec(wiring.Component):
         C = self.columns
 
         # Front end: one beat a cycle, or two, while there is room for the row pair's sums -----------------
+        # Whether the next beat may be taken is in a register: what hangs on it reaches far
         gang = Signal()
         q4, group64, words = Signal(), Signal(), Signal(12)
         # What is the same for all sums of a matrix, of the one that is read and of the one whose sums leave
-        constants = data.StructLayout({"dest": 3, "first": range(max(C, 2)), "count": range(C + 1), "gang": 1,
+        constants = data.StructLayout({"dest": 3, "first": range(max(C, 2)), "last": range(max(C, 2)), "gang": 1, "rows": 18,
                                        "shifts": data.ArrayLayout(6, C)})
         reading, leaving = Signal(constants), Signal(constants)
         waiting, drained = Signal(), Signal(init=1)     # until the sums of the matrix before have left
         left = Signal(18)                   # rows not yet begun
         last_group, group = Signal(12), Signal(12)
         to_come = Signal(12)                # words of the row, this one included; its and ``left``'s comparisons are registers
-        one, two, final_pair, single = Signal(), Signal(), Signal(), Signal()
+        one, two, final_pair = Signal(), Signal(), Signal()
         word, pair, odd = Signal(12), Signal(2), Signal()
-        bubble = Signal()
-        room = Signal(range(PAIRS + 1), init=PAIRS)
+        room, none = Signal(range(PAIRS + 1), init=PAIRS), Signal()
         wide, full = Signal(), Signal()
-        last_word, chunk_last, take, pair_done = Signal(), Signal(), Signal(), Signal()
-        scale_memory = memory.Memory(shape=128, depth=1 << (self.max_groups - 1).bit_length(), init=[])
+        active, begin, wait, scaling = Signal(), Signal(), Signal(), Signal()
+        goes_on, begins, waits, next_one = Signal(), Signal(), Signal(), Signal()       # of the next cycle
+        last_word, chunk_last, take = Signal(), Signal(), Signal()
+        scale_memory = memory.Memory(shape=128, depth=1 << (self.max_groups - 1).bit_length(), init=[],
+                                     attrs=UNCHECKED)
         m.submodules.scales = scale_memory
         scale_write, scale_read = scale_memory.write_port(), scale_memory.read_port()
+        there = self.beats.valid & (~self.both | self.second_valid)
         m.d.comb += [
-            scale_write.addr.eq(group), scale_write.data.eq(self.beats.payload),
+            scale_write.addr.eq(group), scale_write.data.eq(self.beats.payload), scale_write.en.eq(scaling & self.beats.valid),
             scale_read.addr.eq(Mux(group64, word >> 2, word >> 1)),
             # Together, in q8 the columns take the two rows of a word, in q4 the two words of a chunk
             wide.eq(gang & q4), full.eq(~one),
             last_word.eq(one | (wide & two)),
             chunk_last.eq(word[0] | last_word | wide),
             self.address.eq(word), self.odd_word.eq(wide),
+            take.eq(active & there), self.beats.ready.eq(scaling | take),
+            begins.eq(begin), next_one.eq(one),
+        ]
+        begun, finished_before = Signal(), Signal()
+        no_room = Signal()
+        m.d.comb += [begun.eq(take & begin), no_room.eq(Mux(begun ^ finished_before, begun & (room == 1), none))]
+        m.d.sync += [
+            room.eq(room - begun + finished_before), none.eq(no_room),
+            begin.eq(begins), wait.eq(waits), active.eq(goes_on & ~waits & ~(begins & no_room)),
+            self.both.eq(goes_on & gang & (~q4 | ~next_one)),
         ]
         with m.FSM() as fsm:
             with m.State("IDLE"):
-                m.d.comb += self.ready.eq(~waiting)
+                m.d.comb += [self.ready.eq(~waiting), begins.eq(1)]
                 with m.If(self.start & ~waiting):
                     m.d.sync += [
                         q4.eq(self.q4), group64.eq(self.group64), words.eq(self.words), left.eq(self.rows),
-                        reading.dest.eq(self.dest), reading.first.eq(self.first), reading.count.eq(self.count),
-                        reading.shifts.eq(self.shifts), waiting.eq(1),
+                        reading.dest.eq(self.dest), reading.first.eq(self.first), reading.last.eq(self.count - 1),
+                        reading.rows.eq(self.rows), reading.shifts.eq(self.shifts), waiting.eq(1),
                         last_group.eq(Mux(self.group64, (self.words - 1)[:12] >> 2, (self.words - 1)[:12] >> 1)),
                         group.eq(0), word.eq(0), to_come.eq(self.words), one.eq(self.words == 1),
-                        two.eq(self.words == 2), final_pair.eq(self.rows <= 2), single.eq(self.rows == 1), pair.eq(0), odd.eq(0), bubble.eq(0),
-                        gang.eq(self.gang if C > 1 else 0),
+                        two.eq(self.words == 2), final_pair.eq(self.rows <= 2), pair.eq(0), odd.eq(0),
+                        gang.eq(self.gang if C > 1 else 0), scaling.eq(1),
                     ]
                     m.next = "SCALES"
             with m.State("SCALES"):
-                m.d.comb += [self.beats.ready.eq(1), scale_write.en.eq(self.beats.valid), self.starved.eq(~self.beats.valid)]
+                m.d.comb += self.starved.eq(~self.beats.valid)
                 with m.If(self.beats.valid):
                     m.d.sync += group.eq(group + 1)
                     with m.If(group == last_group):
-                        m.d.sync += group.eq(0)
+                        m.d.comb += goes_on.eq(1)
+                        m.d.sync += [group.eq(0), scaling.eq(0)]
                         m.next = "DATA"
             with m.State("DATA"):
-                begin = (word == 0) & ~odd
-                blocked = begin & (room == 0)
-                # In q4 both rows' chunk sums come at once and leave in two cycles: a chunk of one word waits for one.
-                wait = q4 & last_word & ~word[0] & ~bubble & ~gang
-                m.d.comb += self.both.eq(gang & (~q4 | full))
-                there = self.beats.valid & (~self.both | self.second_valid)
-                m.d.comb += [
-                    self.beats.ready.eq(~blocked & ~wait & there), take.eq(self.beats.ready),
-                    self.starved.eq(~there & ~blocked),
-                    self.stalled.eq(self.beats.valid & blocked),
-                ]
-                m.d.sync += bubble.eq(wait & ~blocked)
+                blocked = begin & none
+                m.d.comb += [self.starved.eq(~there & ~blocked), self.stalled.eq(self.beats.valid & blocked), goes_on.eq(1)]
                 with m.If(take):
-                    m.d.sync += bubble.eq(0)
                     with m.If(~q4 & ~odd & ~gang):
+                        m.d.comb += begins.eq(0)
                         m.d.sync += odd.eq(1)
                     with m.Else():
-                        m.d.sync += [odd.eq(0), word.eq(word + Mux(wide, 2, 1)),
-                                     to_come.eq(to_come - Mux(wide, 2, 1)), one.eq(Mux(wide, to_come == 3, two)),
+                        m.d.comb += [begins.eq(last_word), next_one.eq(Mux(wide, to_come == 3, two))]
+                        m.d.sync += [odd.eq(0), word.eq(word + Mux(wide, 2, 1)), to_come.eq(to_come - Mux(wide, 2, 1)),
                                      two.eq(to_come == Mux(wide, 4, 3))]
+                        # In q4 both rows' chunk sums come at once and leave in two cycles: a chunk of one word waits for one.
+                        m.d.comb += waits.eq(q4 & ~gang & next_one & (word[0] | last_word))
                         with m.If(last_word):
-                            m.d.comb += pair_done.eq(1)
-                            m.d.sync += [word.eq(0), to_come.eq(words), one.eq(words == 1), two.eq(words == 2),
-                                         pair.eq(pair + 1), left.eq(left - 2), final_pair.eq(left <= 4), single.eq(left == 3)]
+                            m.d.comb += next_one.eq(words == 1)
+                            m.d.sync += [word.eq(0), to_come.eq(words), two.eq(words == 2),
+                                         pair.eq(pair + 1), left.eq(left - 2), final_pair.eq(left <= 4)]
                             with m.If(final_pair):
+                                m.d.comb += goes_on.eq(0)
                                 m.next = "IDLE"
                             with m.Elif(pair == 3):
+                                m.d.comb += goes_on.eq(0)
+                                m.d.sync += scaling.eq(1)
                                 m.next = "SCALES"
-        begun = take & (word == 0) & ~odd
+                        m.d.sync += one.eq(next_one)
 
         # Tags travel beside the data -------------------------------------------------------------------
         def valid_delay(value, n, name):
@@ -258,12 +270,11 @@ class MatVec(wiring.Component):
                 value = delay(m, value & ~self.abort, 1, f"{name}_{i}", valid=True)
             return value
         tag = data.StructLayout({"q4": 1, "odd": 1, "chunk_first": 1, "chunk_last": 1, "row_first": 1, "row_last": 1,
-                                 "gang": 1, "full": 1, "single": 1, "last": 1})
+                                 "gang": 1, "full": 1})
         now = Signal(tag)
         m.d.comb += [
             now.q4.eq(q4), now.odd.eq(odd), now.chunk_first.eq(~word[0]), now.chunk_last.eq(chunk_last),
-            now.row_first.eq(word[1:] == 0), now.row_last.eq(last_word), now.single.eq(single),
-            now.gang.eq(gang), now.full.eq(full), now.last.eq(final_pair),
+            now.row_first.eq(word[1:] == 0), now.row_last.eq(last_word), now.gang.eq(gang), now.full.eq(full),
         ]
         # 1: memories answer; 2: the pair's scale words chosen
         pair1 = delay(m, pair, 1, "pair")
@@ -288,7 +299,7 @@ class MatVec(wiring.Component):
                      holding.eq(valid_l & tag_l.chunk_last & tag_l.q4 & ~tag_l.gang)]
         m.d.sync += held.eq(holding & ~self.abort)
         chunk_valid, chunk_odd = Signal(), Signal()
-        chunk_tag = Signal(data.StructLayout({"row_first": 1, "row_last": 1, "gang": 1, "single": 1, "last": 1}),
+        chunk_tag = Signal(data.StructLayout({"row_first": 1, "row_last": 1, "gang": 1}),
                            reset_less=True)
         m.d.sync += [chunk_valid.eq((even_out | odd_out | held) & ~self.abort), chunk_odd.eq(odd_out | held)]
         with m.If(~held):
@@ -358,43 +369,43 @@ class MatVec(wiring.Component):
             results.append(result)
 
         # Row pairs wait in a memory and leave column by column; a gang's columns are its rows -----------------
-        waits = data.StructLayout({"sums": data.ArrayLayout(signed(WIDE), C), "single": 1, "last": 1})
-        m.submodules.pairs = pairs = memory.Memory(shape=waits, depth=2 * PAIRS, init=[])
+        kept = data.StructLayout({"sums": data.ArrayLayout(signed(WIDE), C)})
+        m.submodules.pairs = pairs = memory.Memory(shape=kept, depth=2 * PAIRS, init=[])
         pair_in, pair_out = pairs.write_port(), pairs.read_port(domain="comb")
         write_pair, read_pair = Signal(range(2 * PAIRS)), Signal(range(2 * PAIRS))      # equal: empty
         completed, finished = Signal(), Signal()
-        there = pair_out.data
-        column, second = Signal(range(max(C, 2))), Signal()
-        begun_out = Signal()                # a pair's columns are being sent; otherwise column is stale
+        column, second, row, rows_left = Signal(range(max(C, 2))), Signal(), Signal(17), Signal(18)
+        out_single, out_final = Signal(), Signal()      # of the pair that leaves: has no odd row, is the last
         m.d.comb += [
-            pair_in.addr.eq(Cat(done_odd, write_pair[:-1])), pair_in.en.eq(done_valid), pair_in.data.single.eq(done_tag.single),
-            pair_in.data.last.eq(done_tag.last), *(pair_in.data.sums[c].eq(results[c]) for c in range(C)),
+            pair_in.addr.eq(Cat(done_odd, write_pair[:-1])), pair_in.en.eq(done_valid),
+            *(pair_in.data.sums[c].eq(results[c]) for c in range(C)),
             completed.eq(done_valid & (done_odd | done_tag.gang)), pair_out.addr.eq(Cat(second & ~leaving.gang, read_pair[:-1])),
         ]
-        m.d.sync += [write_pair.eq(write_pair + completed), read_pair.eq(read_pair + finished)]
-        out, row = self.sums.payload, Signal(17)
-        at = Mux(begun_out, column, leaving.first)
+        out = self.sums.payload
         m.d.comb += [
-            self.sums.valid.eq((write_pair != read_pair) & ~drained), out.value.eq(there.sums[Mux(leaving.gang, second, at) if C > 1 else 0]),
-            out.shift.eq(leaving.shifts[at]), out.row.eq(Cat(second, row)), out.dest.eq(leaving.dest),
-            out.column.eq(at), out.odd.eq(second), out.last.eq(there.last & (second | there.single)),
+            self.sums.valid.eq((write_pair != read_pair) & ~drained),
+            out.value.eq(pair_out.data.sums[Mux(leaving.gang, second, column) if C > 1 else 0]),
+            out.shift.eq(leaving.shifts[column]), out.row.eq(Cat(second, row)), out.dest.eq(leaving.dest),
+            out.column.eq(column), out.odd.eq(second), out.last.eq(out_final & (second | out_single)),
         ]
+        m.d.sync += [write_pair.eq(write_pair + completed), read_pair.eq(read_pair + finished)]
         with m.If(self.sums.valid & self.sums.ready):
-            m.d.sync += begun_out.eq(1)
-            with m.If(~second & ~there.single):
-                m.d.sync += [second.eq(1), column.eq(at)]
+            with m.If(~second & ~out_single):
+                m.d.sync += second.eq(1)
             with m.Else():
-                m.d.sync += [second.eq(0), column.eq(at + 1)]
-                with m.If(at == leaving.count - 1):
-                    m.d.sync += begun_out.eq(0)
+                m.d.sync += [second.eq(0), column.eq(column + 1)]
+                with m.If(column == leaving.last):
                     m.d.comb += finished.eq(1)
-        m.d.sync += [row.eq(row + finished), room.eq(room - begun + delay(m, finished & ~self.abort, 1, "finished", valid=True))]
-        with m.If(finished & there.last):
-            m.d.sync += drained.eq(1)
+                    m.d.sync += column.eq(leaving.first)
+        with m.If(finished):
+            m.d.sync += [row.eq(row + 1), rows_left.eq(rows_left - 2), out_final.eq(rows_left <= 4), out_single.eq(rows_left == 3)]
+            with m.If(out_final):
+                m.d.sync += drained.eq(1)
+        m.d.sync += finished_before.eq(finished & ~self.abort)
         with m.If(waiting & drained):
-            m.d.sync += [leaving.eq(reading), leaving.gang.eq(gang), row.eq(0), waiting.eq(0), drained.eq(0)]
+            m.d.sync += [leaving.eq(reading), leaving.gang.eq(gang), column.eq(reading.first), row.eq(0), rows_left.eq(reading.rows),
+                         out_final.eq(reading.rows <= 2), out_single.eq(reading.rows == 1), waiting.eq(0), drained.eq(0)]
         with m.If(self.abort):
-            m.d.sync += [second.eq(0), begun_out.eq(0), room.eq(PAIRS), write_pair.eq(0), read_pair.eq(0),
-                         waiting.eq(0), drained.eq(1)]
+            m.d.sync += [second.eq(0), room.eq(PAIRS), none.eq(0), write_pair.eq(0), read_pair.eq(0), waiting.eq(0), drained.eq(1)]
         m.d.comb += self.busy.eq(~fsm.ongoing("IDLE") | (room != PAIRS))
         return m
