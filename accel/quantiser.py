@@ -3,7 +3,7 @@ from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, fifo, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from accel.numeric import bit_length, coarse_shift, delay, fine_shift
+from accel.numeric import UNCHECKED, bit_length, coarse_shift, delay, fine_shift
 from spec.numerics import WIDE
 from spec.registers import Dest
 
@@ -39,7 +39,7 @@ class Quantiser(wiring.Component):
         m = Module()
         C = self.columns
         values, v = self.values, self.values.payload
-        m.submodules.store = store = memory.Memory(shape=WIDE, depth=2 * C * GROUP, init=[])
+        m.submodules.store = store = memory.Memory(shape=WIDE, depth=2 * C * GROUP, init=[], attrs=UNCHECKED)
         w, r = store.write_port(), store.read_port()
         group = data.StructLayout({"column": range(max(C, 2)), "half": 1, "first": 13, "last": 7, "exponent": 6, "dest": 3})
         m.submodules.groups = groups = fifo.SyncFIFO(width=group.size, depth=2 * C)
@@ -59,15 +59,17 @@ class Quantiser(wiring.Component):
             seen.eq(Array(magnitude)[c] | (v.value ^ v.value[-1].replicate(WIDE))[:WIDE - 1]),
             w.addr.eq(Cat(mine_count[:7], mine_half, c)), w.data.eq(v.value), w.en.eq(take),
         ]
-        # A group that is complete: its exponent, a cycle later
+        # A group that is complete: its exponent, two cycles later
         entry, closing, largest = Signal(group), Signal(), Signal(WIDE - 1, reset_less=True)
         m.d.sync += [closing.eq(take & v.end), largest.eq(seen), entry.column.eq(c), entry.half.eq(mine_half),
                      entry.first.eq(v.index - mine_count), entry.last.eq(mine_count), entry.dest.eq(v.dest)]
         # Bits beyond 15, or beyond the 7 of narrow K or V
-        narrow, above, between = Signal(), bit_length(m, largest[15:]), bit_length(m, largest[7:15])
+        narrow, above, between = (delay(m, value, 1, name) for value, name in (
+            (Mux(entry.dest == Dest.K, self.narrow[1], (entry.dest == Dest.V) & self.narrow[0]), "narrow_entry"),
+            (bit_length(m, largest[15:]), "above"), (bit_length(m, largest[7:15]), "between")))
+        closed, complete = delay(m, closing & ~self.abort, 1, "closed", valid=True), delay(m, entry, 1, "complete")
         m.d.comb += [
-            narrow.eq(Mux(entry.dest == Dest.K, self.narrow[1], (entry.dest == Dest.V) & self.narrow[0])),
-            groups.w_en.eq(closing & ~self.abort), groups.w_data.eq(entry),
+            groups.w_en.eq(closed & ~self.abort), groups.w_data.eq(complete),
             data.View(group, groups.w_data).exponent.eq(
                 Mux(above != 0, Cat(above[:3], above[3:] + narrow), Mux(narrow, between, 0))),
         ]
@@ -130,7 +132,7 @@ class Quantiser(wiring.Component):
             self.exponent_write.eq(writing_exponent),
             self.column.eq(head.column), self.dest.eq(head.dest), self.exponent.eq(exponent),
             self.index.eq(Mux(writing_exponent, head.first, index5)),
-            self.busy.eq(closing | groups.r_rdy | ~fsm.ongoing("IDLE") | Cat(*count).any() | self.write),
+            self.busy.eq(closing | closed | groups.r_rdy | ~fsm.ongoing("IDLE") | Cat(*count).any() | self.write),
         ]
         with m.If(self.abort):
             m.d.comb += groups.r_en.eq(1)
