@@ -3,7 +3,7 @@ from migen import *
 
 from litex.gen import *
 
-from litex.soc.interconnect import wishbone
+from litex.soc.interconnect import stream, wishbone
 from litex.soc.interconnect.csr_eventmanager import *
 
 from soc import registers
@@ -75,10 +75,21 @@ class Llama2(LiteXModule):
         ]
 
     def connect_command(self, name, port, we):
-        """Join the command channel of the core's port ``name`` to a LiteDRAM native port."""
+        """Join the command channel of the core's port ``name`` to a LiteDRAM native port.
+
+        Registers on the way: the crossbar's ready comes late, out of all banks' state, and its multiplexers start from them.
+        """
+        layout = [("addr", len(port.cmd.addr))]
+        ready, valid = stream.PipeReady(layout), stream.PipeValid(layout)
+        self.add_module(f"{name}_ready", ready)
+        self.add_module(f"{name}_valid", valid)
         self.comb += [
-            port.cmd.valid.eq(getattr(self.core, f"{name}__cmd_valid")),
-            getattr(self.core, f"{name}__cmd_ready").eq(port.cmd.ready),
-            port.cmd.addr.eq(getattr(self.core, f"{name}__cmd_addr")),
+            ready.sink.valid.eq(getattr(self.core, f"{name}__cmd_valid")),
+            getattr(self.core, f"{name}__cmd_ready").eq(ready.sink.ready),
+            ready.sink.addr.eq(getattr(self.core, f"{name}__cmd_addr")),
+            ready.source.connect(valid.sink),
+            port.cmd.valid.eq(valid.source.valid),
+            valid.source.ready.eq(port.cmd.ready),
+            port.cmd.addr.eq(valid.source.addr),
             port.cmd.we.eq(we),
         ]
