@@ -71,7 +71,7 @@ def route(netlist: Path, out: Path) -> dict:
     report.unlink(missing_ok=True)
     with open(out/"nextpnr.log", "w") as log:
         subprocess.run(["nextpnr-ecp5", *DEVICE["options"], "--json", netlist, "--textcfg", out/"core.config",
-                        "--freq", str(TARGET_MHZ), "--seed", str(SEED), "--lpf-allow-unconstrained", "--timing-allow-fail",
+                        "--freq", str(TARGET_MHZ), "--seed", str(SEED), *open_tools.PLACE_AND_ROUTE, "--lpf-allow-unconstrained", "--timing-allow-fail",
                         "--report", report, "--detailed-timing-report"], stdout=log, stderr=log, check=True)
     return json.loads(report.read_text())
 

@@ -8,6 +8,9 @@ from shutil import which
 ROOT  = Path(__file__).resolve().parent.parent
 SHIMS = ROOT/"build"/"tools"
 
+#: What nextpnr is asked for: of its placers the one that keeps wires short, without which routing takes hours.
+PLACE_AND_ROUTE = ["--placer", "static", "--router", "router2"]
+
 #: Name: package that holds it, and the Python that calls it.
 PROGRAMS = {
     "yosys":        ("pyosys", f"import sys; sys.path[0] = {str(ROOT)!r}; from soc.yosys import main; sys.exit(main())"),

@@ -89,7 +89,7 @@ class BaseSoC(Llama2SoC):
         with_spi_flash = False,
         **kwargs):
         platform = lambdaconcept_ecpix5.Platform(device=device, toolchain=toolchain)
-        platform.toolchain._pnr_opts += "--report report.json "
+        platform.toolchain._pnr_opts += f"--report report.json {' '.join(open_tools.PLACE_AND_ROUTE)} "
 
         # CRG --------------------------------------------------------------------------------------
         self.crg = _CRG(platform, sys_clk_freq)
