@@ -4,7 +4,7 @@ from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from accel.attention_scores import SHAPE, key_layout
-from accel.numeric import delay
+from accel.numeric import UNCHECKED, delay
 
 KEY_BUFFER = 24     # beats: keeps the scores busy while a V row with n_rep >= 2 passes
 ON_THEIR_WAY = 8    # slots at most that come after :attr:`Waiting.room` has fallen
@@ -30,7 +30,7 @@ class Waiting(wiring.Component):
         depth = 1 << (self.limit + ON_THEIR_WAY - 1).bit_length()
         # An entry is read a cycle after it was written or later
         m.submodules.storage = storage = memory.Memory(shape=self.shape, depth=depth, init=[],
-                                                       attrs={"no_rw_check": 1, **self.attrs})
+                                                       attrs={**UNCHECKED, **self.attrs})
         w, r = storage.write_port(), storage.read_port()
         level, some, read = Signal(range(depth + 1)), Signal(), Signal()
         m.d.comb += [

@@ -130,7 +130,9 @@ def test_crc_and_busy():
 
 
 LATE = random_image(config(n_layers=1), 6)
-AHEAD = 512 + 6       # beats that the reader holds: its buffer, and three registers behind each half
+# Cycles by which a beat may be asked for before it can be used: for those that the reader holds (its buffer, and three
+# registers behind each half), and while the first of them waits for a fence
+AHEAD = 512 + 6 + 32
 
 
 @functools.cache
