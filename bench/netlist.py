@@ -14,6 +14,8 @@ CLOCK_TO_OUT = {"TRELLIS_FF": 0.52, "DP16KD": 5.83}
 LOGIC        = {"LUT4": 0.24, "TRELLIS_DPR16X4": 0.24, "PFUMX": 0.2, "L6MUX21": 0.2, "MULT18X18D": 3.93}
 CARRY_IN, CARRY_ALONG, CARRY_OUT = 0.45, 0.07, 0.45
 SETUP, HOP   = 0.2, 0.9
+#: An MULT18X18D whose registers are used has no path through it: from the product's register or its factors', to either.
+PRODUCT_OUT, FACTORS_OUT, TO_PRODUCT = 0.74, 3.86, 3.49
 
 SHORT = {"TRELLIS_FF": "ff", "LUT4": "lut", "CCU2C": "carry", "MULT18X18D": "mult", "DP16KD": "bram", "PFUMX": "mux",
          "L6MUX21": "mux", "TRELLIS_DPR16X4": "lutram"}
@@ -46,6 +48,17 @@ class Netlist:
         return [(port, bit) for port, bits in cell["connections"].items() if cell["port_directions"].get(port) == direction
                 for bit in bits if not isinstance(bit, str)]
 
+    @staticmethod
+    def _registered(cell):
+        """(whether a multiplier's factors are, whether its product is) held in registers of its own."""
+        return "REG_INPUTA_CLK" in cell["parameters"], "REG_OUTPUT_CLK" in cell["parameters"]
+
+    def _clock_to_out(self, cell):
+        """ns; None for what is not clocked."""
+        if cell["type"] == "MULT18X18D" and any(self._registered(cell)):
+            return PRODUCT_OUT if self._registered(cell)[1] else FACTORS_OUT
+        return CLOCK_TO_OUT.get(cell["type"])
+
     def _through(self, kind, into, out):
         """(routing, logic) in ns from pin ``into`` to pin ``out``; None if no path leads there."""
         if kind == "CCU2C":
@@ -69,8 +82,9 @@ class Netlist:
             if bit in self.driver:
                 name, out = self.driver[bit]
                 kind = self.cells[name]["type"]
-                if kind in CLOCK_TO_OUT:
-                    self._arrival[bit] = CLOCK_TO_OUT[kind]
+                clocked = self._clock_to_out(self.cells[name])
+                if clocked is not None:
+                    self._arrival[bit] = clocked
                 else:
                     for into, source in self.pins(self.cells[name], "input"):
                         delays = self._through(kind, into, out)
@@ -88,13 +102,17 @@ class Netlist:
             if bit not in self._from:
                 break
             bit = self._from[bit]
-        source = self.names.get(bit, "?") if name is None or self.cells[name]["type"] == "TRELLIS_FF" else name
+        source = name if name is not None and self.cells[name]["type"] == "DP16KD" else self.names.get(bit, "?")
         runs = [(kind, len(list(run))) for kind, run in groupby(reversed(kinds))]
         return readable(source), " ".join(kind if n == 1 else f"{kind}*{n}" for kind, n in runs)
 
     def endpoints(self):
         """(cell, pin, net) of everything that a clock edge captures."""
         for name, cell in self.cells.items():
+            if cell["type"] == "MULT18X18D" and any(self._registered(cell)):
+                for pin, bit in self.pins(cell, "input"):
+                    if re.fullmatch(r"[AB]\d+", pin):
+                        yield name, pin, bit
             if cell["type"] in ("TRELLIS_FF", "DP16KD", "TRELLIS_DPR16X4"):
                 for pin, bit in self.pins(cell, "input"):
                     if pin not in CLOCKS and not (cell["type"] == "TRELLIS_DPR16X4" and pin.startswith("RAD")):
@@ -113,7 +131,8 @@ class Netlist:
         for name, pin, bit in self.endpoints():
             local = (self.cells[name]["type"], pin) == ("TRELLIS_FF", "DI") and bit in self.driver \
                 and self.cells[self.driver[bit][0]]["type"] in ("LUT4", "CCU2C", "PFUMX", "L6MUX21")
-            found.append((self.arrival(bit) + (0 if local else HOP) + SETUP, name, pin, bit))
+            late = self.cells[name]["type"] == "MULT18X18D" and not self._registered(self.cells[name])[0]
+            found.append((self.arrival(bit) + (0 if local else HOP) + (TO_PRODUCT if late else SETUP), name, pin, bit))
         return sorted(found, key=lambda item: -item[0])
 
     def worst(self, delays, count: int, per_source: int = 3) -> list:

@@ -14,7 +14,7 @@ from amaranth.lib.wiring import In, Out
 
 from bench.netlist import Netlist
 from bench.synthesis import run_yosys
-from soc import open_tools
+from soc import multipliers, open_tools
 from soc.amaranth import verilog_file
 from soc.configuration import PARAMETERS, create_core
 
@@ -27,11 +27,11 @@ SEED        = 1
 
 
 class CoreAlone(wiring.Component):
-    """The core between registers: a chain feeds its inputs, a tree folds its outputs into one pin."""
+    """The core between registers: a chain feeds its inputs, a tree folds its outputs into one pin; nothing else is reset."""
     def __init__(self, core):
         self.core = core
         self.parameters = tuple(core.__dict__.get(name) for name in PARAMETERS)    # identity of the Verilog in the cache
-        super().__init__({"i": In(1), "o": Out(1)})
+        super().__init__({"reset": In(1), "i": In(1), "o": Out(1)})
 
     def elaborate(self, platform):
         m = Module()
@@ -61,6 +61,7 @@ def synthesise(core, out: Path) -> Path:
     netlist = out/f"{TOP}.json"
     run_yosys([f"read_verilog {verilog_file(CoreAlone(core), TOP)}", f"synth_ecp5 -abc9 -top {TOP} -json {netlist}"],
               out/"yosys.log")
+    multipliers.absorb(netlist)
     return netlist
 
 

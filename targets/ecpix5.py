@@ -15,13 +15,14 @@ from litex.gen import *
 from litex_boards.platforms import lambdaconcept_ecpix5
 
 from litex.build.openfpgaloader import OpenFPGALoader
+from litex.build.yosys_wrapper import YosysWrapper
 
 from litex.soc.cores.clock import ECP5PLL
 
 from litedram.modules import MT41K256M16, _SpeedgradeTimings
 from litedram.phy import ECP5DDRPHY
 
-from soc import board, configuration, open_tools
+from soc import board, configuration, multipliers, open_tools
 from soc.base import Llama2SoC
 
 SYS_CLK_FREQ = int(75e6)
@@ -90,6 +91,7 @@ class BaseSoC(Llama2SoC):
         **kwargs):
         platform = lambdaconcept_ecpix5.Platform(device=device, toolchain=toolchain)
         platform.toolchain._pnr_opts += f"--report report.json {' '.join(open_tools.PLACE_AND_ROUTE)} "
+        platform.toolchain._yosys_template = [*YosysWrapper._default_template, multipliers.command("{output_name}.{synth_fmt}")]
 
         # CRG --------------------------------------------------------------------------------------
         self.crg = _CRG(platform, sys_clk_freq)

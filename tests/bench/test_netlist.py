@@ -7,6 +7,7 @@ import pytest
 
 from bench.netlist import CLOCK_TO_OUT, LOGIC, SETUP, Netlist
 from bench.synthesis import run_yosys
+from soc.multipliers import absorb
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -47,6 +48,21 @@ def test_names_start_end_and_cells(netlist):
 def test_a_carry_chain_counts_its_length(netlist):
     total = row(netlist, "sum")
     assert total["cells"].startswith("ff") and total["cells"].endswith("carry*16")
+
+
+def test_registers_in_a_multiplier_begin_and_end_paths(tmp_path):
+    (tmp_path/"top.v").write_text(SOURCE.replace("x <= a; y <= b;", "x0 <= a; y0 <= b; x <= x0; y <= y0;")
+                                  .replace("reg far;", "reg far; reg [15:0] x0, y0; reg [31:0] again;")
+                                  .replace("product <= x * y;", "again <= x * y; product <= again;"))
+    run_yosys([f"read_verilog {tmp_path/'top.v'}", f"synth_ecp5 -abc9 -top top -json {tmp_path/'top.json'}"], tmp_path/"yosys.log")
+    before = Netlist(tmp_path/"top.json", "top")
+    absorb(tmp_path/"top.json")
+    after = Netlist(tmp_path/"top.json", "top")
+    assert row(before, "again")["cells"] == "ff mult"
+    product = row(after, "product")
+    assert (product["from"], product["cells"]) == ("again", "mult") and product["ns"] < row(before, "again")["ns"]
+    rows = after.worst(after.estimate(), 100, per_source=100)
+    assert any(row["to"].endswith("(A)") and row["from"] == "x0" and row["cells"] == "ff" for row in rows)
 
 
 def test_slowest_first(netlist):
