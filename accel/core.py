@@ -35,6 +35,9 @@ def csr_members():
 class Core(wiring.Component):
     """The whole decoder.
 
+    ``reset``, of at least two cycles, takes the place of the clock domain's, which would go to every flip-flop by way of a gate
+    with its unit's abort: what hardware is made of this has none (:mod:`soc.amaranth`).
+
     Parameters
     ----------
     columns : int
@@ -52,7 +55,7 @@ class Core(wiring.Component):
         super().__init__({
             "read0": Out(NativeRead(addr_width, 128)), "read1": Out(NativeRead(addr_width, 128)),
             "embed": Out(NativeRead(addr_width, 128)), "write": Out(NativeWrite(addr_width, 128)),
-            "bus": In(WishboneSignature()), "irq": Out(1), "watch": Out(7), **csr_members(),
+            "reset": In(1), "bus": In(WishboneSignature()), "irq": Out(1), "watch": Out(7), **csr_members(),
         })
 
     def elaborate(self, platform):
@@ -85,23 +88,28 @@ class Core(wiring.Component):
         def abort_of(name):
             """A register for each, so that it lies near what it resets."""
             abort = Signal(name=f"abort_{name}", attrs={"keep": "true"})
-            m.d.sync += abort.eq(aborting & ~abort)
+            m.d.sync += abort.eq(self.reset | aborting & ~abort)
             return abort
-        abort = abort_of("core")
+
+        def reset_of(name):
+            reset = Signal(name=f"reset_{name}", attrs={"keep": "true"})
+            m.d.sync += reset.eq(self.reset)
+            return reset
+        abort, reset = abort_of("core"), reset_of("core")
         with m.If(self.csr__control__abort):
             m.d.sync += wanted.eq(1)
         with m.Elif(abort):
             m.d.sync += wanted.eq(0)
-        # These drain or keep something that a reset would lose; the others go back to idle at once.
+        # These drain or keep something that an abort must not lose; the others go back to idle at once.
         for name, unit in (("reader", reader), ("embed_fetch", embed), ("window", window)):
-            m.submodules[name] = unit
+            m.submodules[name] = ResetInserter(reset_of(name))(unit)
             m.d.comb += unit.abort.eq(abort_of(name))
+        m.submodules.activations = ResetInserter(reset_of("activations"))(activations)
         for name, unit in (("sequencer", sequencer), ("matvec", matvec), ("row_scale", scale), ("rope", rope),
                            ("residual", residual), ("swiglu", swiglu), ("quantiser", quantiser),
                            ("attention", attention), ("kv", kv), ("logits", logits), ("crc", crc),
                            ("to_scale", to_scale), ("scaled", scaled), ("to_quantiser", to_quantiser)):
             m.submodules[name] = ResetInserter(abort_of(name))(unit)
-        m.submodules.activations = activations
         for port, unit in ((self.read0, reader.read0), (self.read1, reader.read1), (self.embed, embed.port),
                            (self.write, kv.port)):
             wiring.connect(m, wiring.flipped(port), unit)
@@ -297,7 +305,7 @@ class Core(wiring.Component):
             m.d.sync += seen.eq(raised)
             with m.If(seen):
                 m.d.sync += flag.eq(1)
-            with m.Elif(self.csr__control__clear_errors):
+            with m.Elif(self.csr__control__clear_errors | reset):
                 m.d.sync += flag.eq(0)
         m.d.sync += [
             self.csr__cycles__value.eq(self.csr__cycles__value + 1),
@@ -305,6 +313,8 @@ class Core(wiring.Component):
         ]
         with m.If(kv.port.wdata_valid & kv.port.wdata_ready):
             m.d.sync += self.csr__stores__value.eq(self.csr__stores__value + 1)
+        with m.If(reset):
+            m.d.sync += [self.csr__cycles__value.eq(0), self.csr__stores__value.eq(0)]
         m.d.comb += [
             self.csr__status__result_valid.eq(window.result_valid), self.csr__status__logit_valid.eq(logits.dump_valid),
             self.csr__status__aborting.eq(wanted | reader.aborting | embed.busy & wanted),

@@ -29,6 +29,11 @@ def component_digest(component, name):
     return sources_digest(files, salt=f"{name} {amaranth.__version__} {sorted(parameters.items())!r}")
 
 
+def resets_itself(component):
+    """Has the component a port ``reset`` in place of its clock domain's?"""
+    return "reset" in component.signature.members
+
+
 def verilog_file(component, name):
     """Path of the component's Verilog, converted only when no cached copy has the same digest."""
     path = CACHE/f"{name}-{component_digest(component, name)[:16]}.v"
@@ -36,7 +41,9 @@ def verilog_file(component, name):
         # Debian's Yosys is older than Amaranth accepts; the built-in one comes with the requirements.
         os.environ.setdefault("AMARANTH_USE_YOSYS", "builtin")
         from amaranth.back import verilog
-        text = verilog.convert(component, name=name, emit_src=False, strip_internal_attrs=True)
+        from amaranth.hdl import ClockDomain
+        text = verilog.convert(component, name=name, emit_src=False, strip_internal_attrs=True,
+                               missing_domain=lambda domain: ClockDomain(domain, reset_less=resets_itself(component)))
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(f".{os.getpid()}")
         partial.write_text(text)
@@ -49,14 +56,17 @@ class AmaranthInstance(LiteXModule):
     """Wrap a :class:`amaranth.lib.wiring.Component` so that Migen logic can drive it.
 
     Every leaf of the component's signature becomes an attribute of the same name, its path joined by two
-    underscores: member ``cmd_valid`` of port ``read0`` is ``read0__cmd_valid``.
+    underscores: member ``cmd_valid`` of port ``read0`` is ``read0__cmd_valid``. A port ``reset`` is the SoC's reset, which
+    then is not that of the component's clock domain.
     """
     def __init__(self, platform, component, name):
-        ports = dict(i_clk=ClockSignal("sys"), i_rst=ResetSignal("sys"))
+        ports = {"i_clk": ClockSignal("sys"), "i_reset" if resets_itself(component) else "i_rst": ResetSignal("sys")}
 
         # # #
 
         for path, member, value in component.signature.flatten(component):
+            if path == ("reset",):
+                continue
             shape  = (value.as_value() if hasattr(value, "as_value") else value).shape()
             port   = "__".join(str(part) for part in path)
             signal = Signal((shape.width, shape.signed), name=port)
