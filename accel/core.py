@@ -9,13 +9,13 @@ from accel.crc import Crc32
 from accel.embed_fetch import EmbedFetch
 from accel.kv_rows import KvRows
 from accel.logits import LogitUnit
-from accel.matvec import LANES, MatVec, sum_layout
+from accel.matvec import LANES, MatVec
 from accel.ports import NativeRead, NativeWrite
 from accel.quantiser import Quantiser, wide_layout
 from accel.reader import SegmentReader
 from accel.residual import Residual
 from accel.rope import Rope
-from accel.row_scale import EMBEDDING, RowScale, row_layout
+from accel.row_scale import EMBEDDING, RowScale
 from accel.sequencer import Sequencer
 from accel.stage import Skid
 from accel.swiglu import SwiGlu
@@ -77,9 +77,7 @@ class Core(wiring.Component):
         kv = KvRows(columns=C, max_kv_dim=self.max_kv_dim, max_heads=self.max_heads, addr_width=aw)
         logits, crc, window = LogitUnit(columns=C, candidates=MAX_CANDIDATES, multiplier_bits=self.multiplier_bits), Crc32(), Window()
         # Units lie far apart: none reaches through another, nor through where sources meet or part
-        to_scale, scaled, to_quantiser = Skid(sum_layout(C)), Skid(row_layout(C)), Skid(wide_layout(C))
-        wiring.connect(m, to_scale.output, scale.sums)
-        wiring.connect(m, scale.rows, scaled.input)
+        to_quantiser = Skid(wide_layout(C))
         wiring.connect(m, to_quantiser.output, quantiser.values)
         # An abort waits for a K/V row that is being written, then everything is dropped while reads drain.
         wanted, aborting = Signal(), Signal()
@@ -108,7 +106,7 @@ class Core(wiring.Component):
         for name, unit in (("sequencer", sequencer), ("matvec", matvec), ("row_scale", scale), ("rope", rope),
                            ("residual", residual), ("swiglu", swiglu), ("quantiser", quantiser),
                            ("attention", attention), ("kv", kv), ("logits", logits), ("crc", crc),
-                           ("to_scale", to_scale), ("scaled", scaled), ("to_quantiser", to_quantiser)):
+                           ("to_quantiser", to_quantiser)):
             m.submodules[name] = ResetInserter(abort_of(name))(unit)
         for port, unit in ((self.read0, reader.read0), (self.read1, reader.read1), (self.embed, embed.port),
                            (self.write, kv.port)):
@@ -162,7 +160,7 @@ class Core(wiring.Component):
         argmax = Signal(18)
         embed_column = Signal(range(bits))
         element = Signal(13)
-        sums, elements = to_scale.input, embed.elements
+        sums, elements = scale.sums, embed.elements
         with m.If(sequencer.embed_start):
             m.d.sync += [embed_column.eq(command.column), element.eq(0)]
         with m.Elif(elements.valid & elements.ready):
@@ -188,7 +186,7 @@ class Core(wiring.Component):
                          sums.payload.eq(matvec.sums.payload)]
         m.d.comb += [scale.factors.eq(residual.factors), sequencer.halves.eq(residual.halves)]
 
-        rows = scaled.output
+        rows = scale.rows
         with m.Switch(rows.payload.dest):
             with m.Case(Dest.Q, Dest.K, Dest.V):
                 m.d.comb += [rope.rows.valid.eq(rows.valid), rows.ready.eq(rope.rows.ready)]
@@ -293,7 +291,7 @@ class Core(wiring.Component):
 
         # State, errors, counters -----------------------------------------------------------------------------------
         busy_units = Cat(matvec.busy, scale.busy, rope.busy, residual.busy, swiglu.busy, quantiser.busy, attention.busy,
-                         kv.busy, embed.busy, logits.busy, crc.busy, to_scale.busy, scaled.busy, to_quantiser.busy,
+                         kv.busy, embed.busy, logits.busy, crc.busy, to_quantiser.busy,
                          first.write, first.exponent_write, *enables)
         # As of one cycle ago: a command reaches its fence no earlier than two cycles after the one before was dispatched
         m.d.sync += [sequencer.idle.eq(~busy_units.any()), sequencer.embed_busy.eq(embed.busy)]

@@ -7,6 +7,7 @@ from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from accel.numeric import UNCHECKED, delay
+from accel.stage import Stage
 from spec.numerics import WIDE
 
 LANES = 16
@@ -183,7 +184,7 @@ class MatVec(wiring.Component):
         reading, leaving = Signal(constants), Signal(constants)
         waiting, drained = Signal(), Signal(init=1)     # until the sums of the matrix before have left
         left = Signal(18)                   # rows not yet begun
-        last_group, group = Signal(12), Signal(12)
+        last_group, group, ending = Signal(12), Signal(12), Signal()    # ``ending``: at the last group
         to_come = Signal(12)                # words of the row, this one included; its and ``left``'s comparisons are registers
         one, two, final_pair = Signal(), Signal(), Signal()
         word, pair, odd = Signal(12), Signal(2), Signal()
@@ -219,22 +220,24 @@ class MatVec(wiring.Component):
         with m.FSM() as fsm:
             with m.State("IDLE"):
                 m.d.comb += [self.ready.eq(~waiting), begins.eq(1)]
-                with m.If(self.start & ~waiting):
+                with m.If(~waiting):        # as they are when it starts: an enable that comes from here
                     m.d.sync += [
                         q4.eq(self.q4), group64.eq(self.group64), words.eq(self.words), left.eq(self.rows),
                         reading.dest.eq(self.dest), reading.first.eq(self.first), reading.last.eq(self.count - 1),
-                        reading.rows.eq(self.rows), reading.shifts.eq(self.shifts), waiting.eq(1),
+                        reading.rows.eq(self.rows), reading.shifts.eq(self.shifts),
                         last_group.eq(Mux(self.group64, (self.words - 1)[:12] >> 2, (self.words - 1)[:12] >> 1)),
-                        group.eq(0), word.eq(0), to_come.eq(self.words), one.eq(self.words == 1),
+                        ending.eq(self.words <= Mux(self.group64, 4, 2)), group.eq(0), word.eq(0), to_come.eq(self.words), one.eq(self.words == 1),
                         two.eq(self.words == 2), final_pair.eq(self.rows <= 2), pair.eq(0), odd.eq(0),
-                        gang.eq(self.gang if C > 1 else 0), scaling.eq(1),
+                        gang.eq(self.gang if C > 1 else 0),
                     ]
+                with m.If(self.start & ~waiting):
+                    m.d.sync += [waiting.eq(1), scaling.eq(1)]
                     m.next = "SCALES"
             with m.State("SCALES"):
                 m.d.comb += self.starved.eq(~self.beats.valid)
                 with m.If(self.beats.valid):
-                    m.d.sync += group.eq(group + 1)
-                    with m.If(group == last_group):
+                    m.d.sync += [group.eq(group + 1), ending.eq(group + 1 == last_group)]
+                    with m.If(ending):
                         m.d.comb += goes_on.eq(1)
                         m.d.sync += [group.eq(0), scaling.eq(0)]
                         m.next = "DATA"
@@ -260,7 +263,7 @@ class MatVec(wiring.Component):
                                 m.next = "IDLE"
                             with m.Elif(pair == 3):
                                 m.d.comb += goes_on.eq(0)
-                                m.d.sync += scaling.eq(1)
+                                m.d.sync += [scaling.eq(1), ending.eq(last_group == 0)]
                                 m.next = "SCALES"
                         m.d.sync += one.eq(next_one)
 
@@ -381,15 +384,17 @@ class MatVec(wiring.Component):
             *(pair_in.data.sums[c].eq(results[c]) for c in range(C)),
             completed.eq(done_valid & (done_odd | done_tag.gang)), pair_out.addr.eq(Cat(second & ~leaving.gang, read_pair[:-1])),
         ]
-        out = self.sums.payload
+        m.submodules.out = stage = Stage(sum_layout(C))
+        wiring.connect(m, stage.output, wiring.flipped(self.sums))
+        leave, out = Signal(), stage.input.payload
         m.d.comb += [
-            self.sums.valid.eq((write_pair != read_pair) & ~drained),
+            stage.input.valid.eq((write_pair != read_pair) & ~drained), leave.eq(stage.input.valid & stage.input.ready),
             out.value.eq(pair_out.data.sums[Mux(leaving.gang, second, column) if C > 1 else 0]),
             out.shift.eq(leaving.shifts[column]), out.row.eq(Cat(second, row)), out.dest.eq(leaving.dest),
             out.column.eq(column), out.odd.eq(second), out.last.eq(out_final & (second | out_single)),
         ]
         m.d.sync += [write_pair.eq(write_pair + completed), read_pair.eq(read_pair + finished)]
-        with m.If(self.sums.valid & self.sums.ready):
+        with m.If(leave):
             with m.If(~second & ~out_single):
                 m.d.sync += second.eq(1)
             with m.Else():
@@ -407,5 +412,5 @@ class MatVec(wiring.Component):
                          out_final.eq(reading.rows <= 2), out_single.eq(reading.rows == 1), waiting.eq(0), drained.eq(0)]
         with m.If(self.abort):
             m.d.sync += [second.eq(0), room.eq(PAIRS), none.eq(0), write_pair.eq(0), read_pair.eq(0), waiting.eq(0), drained.eq(1)]
-        m.d.comb += self.busy.eq(~fsm.ongoing("IDLE") | (room != PAIRS))
+        m.d.comb += self.busy.eq(~fsm.ongoing("IDLE") | (room != PAIRS) | stage.busy)
         return m

@@ -1,13 +1,15 @@
 """Row sums to 32-bit fixed point: times 1/rms, right shift, saturate. Computes :func:`spec.golden.scale_rows`."""
 from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, signed
-from amaranth.lib import data, stream, wiring
+from amaranth.lib import data, fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from accel.matvec import sum_layout
-from accel.numeric import coarse_shift, fine_shift, product_of
+from accel.numeric import coarse_shift, delay, fine_shift, product_of
+from accel.stage import Stage
 from spec.numerics import WIDE
 from spec.registers import Dest
 
+DEPTH     = 16      # rows on their way; the pipe is 6 deep
 EMBEDDING = 6       #: dest of embedding rows, beside spec.registers.Dest
 
 
@@ -18,59 +20,49 @@ def row_layout(columns):
 
 
 class RowScale(wiring.Component):
-    """``rows = saturate32(round_shift(sums * factor[column], shift))``, one a cycle, six deep.
+    """``rows = saturate32(round_shift(sums * factor[column], shift))``, one a cycle; they wait in a FIFO that is never overrun.
 
     RESIDUAL and embedding rows take the factor 2**15 instead of 1/rms.
     """
     def __init__(self, *, columns):
         self.columns = columns
         super().__init__({
-            "factors": In(data.ArrayLayout(17, columns)), "abort": In(1),
-            "sums": In(stream.Signature(sum_layout(columns))), "rows": Out(stream.Signature(row_layout(columns))),
-            "busy": Out(1), "saturated": Out(1),
+            "factors": In(data.ArrayLayout(17, columns)), "sums": In(stream.Signature(sum_layout(columns))),
+            "rows": Out(stream.Signature(row_layout(columns))), "busy": Out(1), "saturated": Out(1),
         })
 
     def elaborate(self, platform):
         m = Module()
-        sums, rows = self.sums, self.rows
-        advance = Signal()
-        m.d.comb += [advance.eq(~rows.valid | rows.ready), sums.ready.eq(advance)]
-        valid = sums.valid
-        valids = []
-        tag = Cat(sums.payload.column, sums.payload.row, sums.payload.odd, sums.payload.last, sums.payload.dest)
-        shift = sums.payload.shift
-        dest = sums.payload.dest
-        fixed = (dest == Dest.RESIDUAL) | (dest == EMBEDDING)
+        layout = row_layout(self.columns)
+        m.submodules.results = results = fifo.SyncFIFO(width=layout.size, depth=DEPTH)
+        m.submodules.out = out = Stage(layout)
+        wiring.connect(m, out.output, wiring.flipped(self.rows))
+        sums, p = self.sums, self.sums.payload
+        take = Signal()
+        room, left = Signal(range(DEPTH + 1), init=DEPTH), Signal(range(DEPTH + 1))
+        given = delay(m, self.rows.valid & self.rows.ready, 1, "given", valid=True)
+        m.d.comb += [take.eq(sums.valid & sums.ready), left.eq(room - take + given)]
+        m.d.sync += [room.eq(left), sums.ready.eq(left != 0)]
+
         # 1: sum and factor; 2, 3: product; 4: coarsely shifted; 5: finely; 6: rounded and clamped
-        value = Signal(signed(WIDE), reset_less=True)
-        factor = Signal(17, reset_less=True)
+        fixed = (p.dest == Dest.RESIDUAL) | (p.dest == EMBEDDING)
+        value, factor = Signal(signed(WIDE), reset_less=True), Signal(17, reset_less=True)
+        product = product_of(m, value, factor, "product")
+        shift3 = delay(m, p.shift, 3, "shift")
+        shift4 = delay(m, shift3, 1, "shift4")
         coarse = Signal(signed(32 + 18), reset_less=True)
-        tags, shifts = [tag], [shift]
-        for i in range(6):
-            v = Signal(name=f"valid{i}")
-            t, s = Signal(len(tag), name=f"tag{i}"), Signal(6, name=f"shift{i}")
-            with m.If(advance):
-                m.d.sync += [v.eq(valid), t.eq(tags[-1]), s.eq(shifts[-1])]
-            with m.If(self.abort):
-                m.d.sync += v.eq(0)
-            valids.append(v)
-            tags.append(t)
-            shifts.append(s)
-            valid = v
-        p = rows.payload
-        product = product_of(m, value, factor, "product", enable=advance)
-        fine = Signal.like(coarse, reset_less=True)
+        fine, scaled = Signal.like(coarse, reset_less=True), Signal(signed(32), reset_less=True)
         narrow, flag = fine_shift(m, fine, Const(0, 4), 32)
-        with m.If(advance):
-            m.d.sync += [
-                value.eq(sums.payload.value),
-                factor.eq(Mux(fixed, 1 << 15, Array(self.factors)[sums.payload.column])),
-                coarse.eq(coarse_shift(m, product, shifts[3], 32)),
-                fine.eq(coarse >> shifts[4][:4]), p.value.eq(narrow),
-            ]
+        m.d.sync += [
+            value.eq(p.value), factor.eq(Mux(fixed, 1 << 15, Array(self.factors)[p.column])),
+            coarse.eq(coarse_shift(m, product, shift3, 32)), fine.eq(coarse >> shift4[:4]), scaled.eq(narrow),
+        ]
+        valid5 = delay(m, take, 5, "valid", valid=True)
+        valid6 = delay(m, valid5, 1, "valid6", valid=True)
+        tag6 = delay(m, Cat(p.column, p.row, p.odd, p.last, p.dest), 6, "tag")
         m.d.comb += [
-            Cat(p.column, p.row, p.odd, p.last, p.dest).eq(tags[6]),
-            rows.valid.eq(valids[5]), self.busy.eq(Cat(*valids).any()),
-            self.saturated.eq(advance & valids[4] & flag),
+            results.w_en.eq(valid6), results.w_data.eq(Cat(scaled, tag6)), self.saturated.eq(valid5 & flag),
+            out.input.valid.eq(results.r_rdy), out.input.payload.as_value().eq(results.r_data), results.r_en.eq(out.input.ready),
+            self.busy.eq(room != DEPTH),
         ]
         return m
