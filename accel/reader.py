@@ -7,7 +7,7 @@ from amaranth.hdl import Cat, Module, Mux, ResetInserter, Signal
 from amaranth.lib import data, fifo, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from accel.numeric import UNCHECKED
+from accel.numeric import UNCHECKED, delay
 from accel.ports import NativeRead
 from accel.stage import Skid, Stage
 
@@ -21,7 +21,7 @@ class SegmentReader(wiring.Component):
         First beat and number of beats; ``kv``: not before ``stores_done`` equals ``stores``.
     beats : Out(stream)
     second, second_valid, both : Out, Out, In
-        The beat after it; with ``both``, ``beats.ready`` takes the two.
+        The beat after it; with ``both``, ``beats.ready`` takes the two, and must not come before both are there.
     reading : Out
         Beats are yet to be asked for.
     read0, read1 : Out
@@ -67,7 +67,7 @@ class SegmentReader(wiring.Component):
         wiring.connect(m, wiring.flipped(self.segments), segments[-1].input)
         following = segments[0]
         head = following.output.payload
-        base, left, blocked = Signal(aw), Signal(28), Signal()
+        base, left, blocked, begin = Signal(aw), Signal(28), Signal(), Signal()
         in_row, count, counted = Signal(rb + 1), Signal(rb + 1), Signal()
         # A beat's turn, modulo more than can be on its way: what the buffer holds, and a block in each of ten places
         turn_bits = (self.buffer + (10 << rb)).bit_length()
@@ -80,16 +80,20 @@ class SegmentReader(wiring.Component):
         port = base[rb]
         m.d.comb += [
             in_row.eq((1 << rb) - base[:rb]),
-            emit.eq(counted & order.w_rdy & ~Mux(port, blocks[1][-1].busy, blocks[0][-1].busy)),
             order.w_en.eq(emit), order.w_data.eq(Cat(count, port)),
             blocked.eq(head.kv & (head.stores != self.stores_done)),
-            following.output.ready.eq((left == 0) & ~blocked),
+            following.output.ready.eq(begin),
         ]
         for i in range(2):
             m.d.comb += [blocks[i][-1].input.valid.eq(emit & (port == i)),
                          blocks[i][-1].input.payload.eq(Cat(base, count, age, following_turn))]
-        m.d.sync += [count.eq(Mux(left < in_row, left, in_row)), counted.eq((left != 0) & ~emit)]
-        with m.If(following.output.ready & following.output.valid):
+        # Decided a cycle before it happens: nothing but itself can undo what it waits for
+        m.d.sync += [
+            count.eq(Mux(left < in_row, left, in_row)), counted.eq((left != 0) & ~emit),
+            begin.eq(following.output.valid & (left == 0) & ~blocked & ~begin),
+            emit.eq(counted & order.w_rdy & ~Mux(port, blocks[1][-1].busy, blocks[0][-1].busy) & ~emit),
+        ]
+        with m.If(begin):
             m.d.sync += [base.eq(head.base), left.eq(head.beats)]
         with m.If(emit):
             m.d.sync += [base.eq(base + count), left.eq(left - count), age.eq(age + 1), following_turn.eq(following_turn + count)]
@@ -102,6 +106,8 @@ class SegmentReader(wiring.Component):
 
         # Requests: each port walks its block; the younger waits until the older is almost requested --------
         remaining = [Signal(rb + 1, name=f"remaining{i}") for i in range(2)]
+        # More than none, one, few enough for the younger to go on
+        more, one, few = ([Signal(name=f"{name}{i}", init=init) for i in range(2)] for name, init in (("more", 0), ("one", 0), ("few", 1)))
         ages = [Signal(5, name=f"age{i}") for i in range(2)]
         places, move, side = [], Signal(), Signal()
         arrived = []                                                                  # beats before their turn are there
@@ -118,24 +124,28 @@ class SegmentReader(wiring.Component):
             next_block = blocks[i][0].output
             b = next_block.payload
             m.d.comb += [
-                first.eq((remaining[other] <= self.ahead) | (younger if i else ~younger)), distance.eq(turn - taken_turn),
-                native.cmd_valid.eq((remaining[i] != 0) & place.w_rdy & fits & first), native.cmd_addr.eq(address),
+                first.eq(few[other] | (younger if i else ~younger)), distance.eq(turn - taken_turn),
+                native.cmd_valid.eq(more[i] & place.w_rdy & fits & first), native.cmd_addr.eq(address),
                 fire.eq(native.cmd_valid & native.cmd_ready),
                 place.w_en.eq(fire), place.w_data.eq(turn[:place_bits]), place.r_en.eq(native.rdata_valid),
-                next_block.ready.eq((remaining[i] == 0) | (fire & (remaining[i] == 1))),
+                next_block.ready.eq(~more[i] | (fire & one[i])),
             ]
             m.d.sync += fits.eq((distance < self.buffer - 1) & ~next_block.ready)
             arrived.append(counter(f"arrived{i}", place_bits + 1, native.rdata_valid, move & (side == i)))
             with m.If(fire):
-                m.d.sync += [remaining[i].eq(remaining[i] - 1), address.eq(address + 1), turn.eq(turn + 1)]
+                m.d.sync += [remaining[i].eq(remaining[i] - 1), address.eq(address + 1), turn.eq(turn + 1),
+                             more[i].eq(~one[i]), one[i].eq(remaining[i] == 2), few[i].eq(remaining[i] <= self.ahead + 1)]
             with m.If(next_block.ready & next_block.valid):
-                m.d.sync += [remaining[i].eq(b.count), address.eq(b.base), ages[i].eq(b.age), turn.eq(b.turn)]
+                m.d.sync += [remaining[i].eq(b.count), address.eq(b.base), ages[i].eq(b.age), turn.eq(b.turn),
+                             more[i].eq(1), one[i].eq(b.count == 1), few[i].eq(b.count <= self.ahead)]
             with m.If(drop):
-                m.d.sync += [remaining[i].eq(0), ages[i].eq(0)]
+                m.d.sync += [more[i].eq(0), one[i].eq(0), few[i].eq(1), ages[i].eq(0)]
         arriving = Mux(self.read1.rdata_valid, places[1].r_data, places[0].r_data)
+        # Written a cycle later: it is read three cycles after it came at the earliest
+        place, beat = delay(m, arriving, 1, "place"), delay(m, self.read0.rdata_data, 1, "beat")
+        arrives = delay(m, self.read0.rdata_valid | self.read1.rdata_valid, 1, "arrives", valid=True)
         for i, w in enumerate(writes):
-            m.d.comb += [w.addr.eq(arriving[1:]), w.data.eq(self.read0.rdata_data),
-                         w.en.eq((self.read0.rdata_valid | self.read1.rdata_valid) & (arriving[0] == i))]
+            m.d.comb += [w.addr.eq(place[1:]), w.data.eq(beat), w.en.eq(arrives & (place[0] == i))]
 
         # Beats in order: one a cycle is let out of the buffer ------------------------------------------------
         taking, some, final, into = Signal(rb + 1), Signal(), Signal(), Signal()
@@ -158,7 +168,7 @@ class SegmentReader(wiring.Component):
             wiring.connect(m, loaded.output, out.input)
             held.append((out.output.valid, out.output.payload))
             m.d.comb += [r.addr.eq(get), r.en.eq(~read | loaded.input.ready), loaded.input.valid.eq(read),
-                         loaded.input.payload.eq(r.data), out.output.ready.eq(taken & ((first == i) | self.both))]
+                         loaded.input.payload.eq(r.data), out.output.ready.eq(self.beats.ready & ((first == i) | self.both))]
             m.d.comb += issue.eq(r.en & waiting)
             m.d.sync += get.eq(get + issue)
             with m.If(r.en):
@@ -175,10 +185,10 @@ class SegmentReader(wiring.Component):
         with m.If(taken):
             m.d.sync += taken_turn.eq((Cat(1, taken_turn) + Cat(1, self.both))[1:])
         with m.If(drop):
-            m.d.sync += [left.eq(0), counted.eq(0), some.eq(0), into.eq(0), age.eq(0), following_turn.eq(0), taken_turn.eq(0)]
+            m.d.sync += [left.eq(0), counted.eq(0), begin.eq(0), emit.eq(0), some.eq(0), into.eq(0), age.eq(0), following_turn.eq(0), taken_turn.eq(0)]
         flying = places[0].r_rdy | places[1].r_rdy
         m.d.sync += self.aborting.eq(self.abort | (self.aborting & flying))
         m.d.comb += self.reading.eq((left != 0) | following.output.valid | blocks[0][0].busy | blocks[1][0].busy
-                                    | (remaining[0] != 0) | (remaining[1] != 0))
+                                    | more[0] | more[1])
         m.d.comb += self.busy.eq(segments[1].busy | following.busy | (left != 0) | flying | (following_turn != taken_turn))
         return m
