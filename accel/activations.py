@@ -53,7 +53,7 @@ class Activations(wiring.Component):
         read_address, write_word = Signal(bits), Signal(bits)
         m.d.comb += read_address.eq(self.address + Mux(read_buffer, self.second, 0))
         m.d.sync += write_word.eq(index[4:] + Mux(buffer, self.second, 0))
-        mantissa2, exponent2 = delay(m, mantissa, 1, "mantissa2"), delay(m, exponent, 1, "exponent2")
+        exponent2 = delay(m, exponent, 1, "exponent2")
         # A chunk is two words; the second half must begin on a chunk
         for c in range(self.columns):
             mine, cleared, address = column == c, clear[c], read_address
@@ -64,7 +64,8 @@ class Activations(wiring.Component):
                                                               attrs=UNCHECKED)
             w, r = words.write_port(granularity=1), words.read_port()
             enable = Signal(WORD, name=f"enable{c}")
-            m.d.sync += enable.eq((1 << index[:4]) & (write & mine).replicate(WORD))
+            mantissa2 = Signal(16, name=f"mantissa2_{c}", reset_less=True, attrs={"keep": "true"})     # near its memories
+            m.d.sync += [enable.eq((1 << index[:4]) & (write & mine).replicate(WORD)), mantissa2.eq(mantissa)]
             m.d.comb += [w.addr.eq(write_word), w.data.as_value().eq(mantissa2.replicate(WORD)), w.en.eq(enable),
                          r.addr.eq(address), self.words[256 * c:256 * c + 256].eq(r.data)]
             m.submodules[f"exponents{c}"] = exponents = memory.Memory(shape=6, depth=(self.depth + 1) // 2, init=[],

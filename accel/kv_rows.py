@@ -6,7 +6,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from accel.numeric import UNCHECKED
+from accel.numeric import UNCHECKED, delay
 from accel.ports import NativeWrite
 from spec.registers import Dest
 
@@ -67,12 +67,14 @@ class KvRows(wiring.Component):
             low.eq(Mux(narrow & self.mantissa[7] & ~self.mantissa[15], 0x7f, self.mantissa[:8])),
             byte.eq(self.head + Mux(is_v, self.n_kv_heads, 0)),
         ]
-        m.d.comb += [
-            header_w.addr.eq(Cat(byte[4:4 + header_bits], self.column)), header_w.en.eq(Mux(self.exponent_write, 1 << byte[:4], 0)),
-            header_w.data.as_value().eq(self.exponent.replicate(16)),
-            w.addr.eq(Cat(place, self.column)), w.en.eq(Mux(self.write, enable, 0)),
-            w.data.as_value().eq(Cat(low, Mux(narrow, low, self.mantissa[8:])).replicate(8)),
-        ]
+        # A cycle later: block RAM lies far
+        for port, address, enables, value, times in (
+                (header_w, Cat(byte[4:4 + header_bits], self.column), Mux(self.exponent_write, 1 << byte[:4], 0), self.exponent, 16),
+                (w, Cat(place, self.column), Mux(self.write, enable, 0), Cat(low, Mux(narrow, low, self.mantissa[8:])), 8)):
+            enable_later = Signal(16, name=f"enable{times}")
+            m.d.sync += enable_later.eq(enables)
+            m.d.comb += [port.addr.eq(delay(m, address, 1, f"address{times}")), port.en.eq(enable_later),
+                         port.data.as_value().eq(delay(m, value, 1, f"value{times}").replicate(times))]
 
         # Reading: one walker, for attention or for the store; behind it a memory's register and one more ------
         storing, left_rows = self.storing, Signal.like(self.read_rows)

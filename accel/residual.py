@@ -7,7 +7,7 @@ from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, fifo, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from accel.numeric import UNCHECKED, product_of, saturate
+from accel.numeric import UNCHECKED, delay, product_of, saturate
 from accel.quantiser import wide_layout
 from accel.row_scale import EMBEDDING, row_layout
 from accel.table import InterpolatedTable
@@ -48,8 +48,9 @@ class Residual(wiring.Component):
                                                     attrs=UNCHECKED)
         gain_write, gain_read = gain.write_port(), gain.read_port()
         gain_at = Signal(range(depth // 4 + 1))
-        m.d.comb += [gain_write.addr.eq(gain_at), gain_write.data.eq(Mux(gain_at[0], self.gains.payload[64:], self.gains.payload[:64])),
-                     self.gains.ready.eq(gain_at[0]), gain_write.en.eq(self.gains.valid)]
+        half = Mux(gain_at[0], self.gains.payload[64:], self.gains.payload[:64])
+        m.d.comb += [gain_write.addr.eq(delay(m, gain_at, 1, "gain_at_1")), gain_write.data.eq(delay(m, half, 1, "half_1")),
+                     gain_write.en.eq(delay(m, self.gains.valid, 1, "gain_valid_1", valid=True)), self.gains.ready.eq(gain_at[0])]
         with m.If(self.gain_start):
             m.d.sync += gain_at.eq(0)
         with m.Elif(self.gains.valid):
@@ -58,14 +59,15 @@ class Residual(wiring.Component):
         # 1: read; 2, 3: added; 4: clamped, stored; 5, 6: products ------------------------------------------------
         out = self.values
         room, left = Signal(range(DEPTH + 1), init=DEPTH), Signal(range(DEPTH + 1))
-        m.d.comb += left.eq(room - (self.rows.valid & self.rows.ready) + (out.valid & out.ready))
+        given = delay(m, out.valid & out.ready, 1, "given", valid=True)
+        m.d.comb += left.eq(room - (self.rows.valid & self.rows.ready) + given)
         m.d.sync += [room.eq(left), self.rows.ready.eq(left != 0)]
         p0 = self.rows.payload
         bits = (depth - 1).bit_length()
         tag = data.StructLayout({"column": range(max(C, 2)), "row": 13, "dest": 3, "end": 1, "first": 1, "last": 1})
         valids = [Signal(name=f"v{i}") for i in range(1, 7)]
         v1, v2, v3, v4, v5, v6 = valids
-        p1, p2, p3, p4, p5, p6 = (Signal(tag, name=f"p{i}") for i in range(1, 7))
+        p1, p2, p3, p4, p5, p6 = (Signal(tag, name=f"p{i}", reset_less=True) for i in range(1, 7))
         m.d.comb += [x_read.addr.eq(Cat(p0.row[:bits], p0.column)), gain_read.addr.eq(p0.row[2:bits])]
         row1, row2, old2, total3, x4 = (Signal(signed(width), name=name, reset_less=True) for name, width in (
             ("row1", 32), ("row2", 32), ("old2", 32), ("total3", 33), ("x4", 32)))
@@ -101,7 +103,7 @@ class Residual(wiring.Component):
                      *(getattr(out.payload, name).eq(getattr(oldest, name)) for name, _ in kept)]
 
         # Sum of squares, then 1/sqrt: normalise by pairs of bits, look up ---------------------------------
-        sums = [Signal(SUM_BITS, name=f"sum{c}") for c in range(C)]
+        sums = [Signal(SUM_BITS, name=f"sum{c}", reset_less=True) for c in range(C)]
         pending = Signal(C)
         total, so_far = Signal(SUM_BITS), Signal(SUM_BITS)
         m.d.comb += [so_far.eq(Mux(p6.first, self.epsilon, Array(sums)[p6.column])), total.eq(square6 + so_far)]
@@ -111,7 +113,7 @@ class Residual(wiring.Component):
                 with m.If(p6.last):
                     m.d.sync += pending[c].eq(1)
         m.submodules.rsqrt = table = InterpolatedTable(RSQRT, latency=4)
-        f, half, column, wait = Signal(SUM_BITS), Signal(6), Signal(range(max(C, 2))), Signal(range(table.latency + 1))
+        f, half, column, wait = Signal(SUM_BITS, reset_less=True), Signal(6), Signal(range(max(C, 2))), Signal(range(table.latency + 1))
         near, done = Signal(), Signal()         # for a shift by a pair, for none
         m.d.comb += [table.index.eq(f[SUM_BITS - 10:]), table.t.eq(f[SUM_BITS - 22:SUM_BITS - 10]),
                      near.eq(f[SUM_BITS - 16:].any()), done.eq(f[SUM_BITS - 2:].any() | (half == 0))]

@@ -62,11 +62,17 @@ class Window(wiring.Component):
         m.d.sync += [bus.ack.eq(last_step), step.eq(Mux(last_step | ~access, 0, Mux(step == 3, 3, step + 1)))]
         m.d.sync += write.eq(last_step & we)     # with the acknowledgement: address and word are still there
 
+        def written_to(region, bits=0, name=None):
+            """A word goes to ``region``, of ``2**bits`` bytes: compared ahead, for the address has been there for three cycles."""
+            here = Signal(name=f"is_{name or region.name.lower()}")
+            m.d.sync += here.eq(address[bits:] == region >> bits)
+            return write & here
+
         # Commands ----------------------------------------------------------------------------------------------
         queue = CommandQueue()
         m.submodules.queue = ResetInserter(self.abort)(queue)
         m.d.comb += [
-            queue.write.eq(write & (address[4:] == Region.COMMAND >> 4)), queue.word.eq(address[2:4]), queue.data.eq(written),
+            queue.write.eq(written_to(Region.COMMAND, 4)), queue.word.eq(address[2:4]), queue.data.eq(written),
             self.queue_overflow.eq(queue.overflow), self.queue_busy.eq(queue.busy), self.queue_free.eq(queue.free),
         ]
         wiring.connect(m, wiring.flipped(self.commands), queue.commands)
@@ -74,12 +80,12 @@ class Window(wiring.Component):
 
         # Constants of the model ----------------------------------------------------------------------------------
         for word in Model:
-            with m.If(write & (address == Region.MODEL + 4 * word)):
+            with m.If(written_to(Region.MODEL + 4 * word, name=f"model_{word.name.lower()}")):
                 m.d.sync += getattr(self, f"model__{word.name.lower()}").eq(written)
         m.submodules.rope = rope = memory.Memory(shape=32, depth=64, init=[], attrs={"ram_style": "distributed"})
         rope_write, rope_read = rope.write_port(), rope.read_port()
         m.d.comb += [rope_write.addr.eq(address[2:8]), rope_write.data.eq(written),
-                     rope_write.en.eq(write & (address[8:] == Region.ROPE >> 8)),
+                     rope_write.en.eq(written_to(Region.ROPE, 8)),
                      rope_read.addr.eq(self.rope_index), self.rope_frequency.eq(rope_read.data)]
 
         # Results: word by word into distributed memory, eight words each ----------------------------------------
@@ -95,9 +101,9 @@ class Window(wiring.Component):
             result_write.addr.eq(Cat(word, newest)), result_write.data.eq(words_of_result[word]),
             result_write.en.eq(self.results.valid & (kept != RESULT_DEPTH)),
             stored.eq(result_write.en & (word == len(Result) - 1)), self.results.ready.eq(stored),
-            self.result_valid.eq(kept != 0), removed.eq(write & (address == Region.RESULT) & self.result_valid),
+            self.result_valid.eq(kept != 0), removed.eq(written_to(Region.RESULT) & self.result_valid),
             result_read.addr.eq(Cat(address[2:5], oldest)),
-            self.dump_take.eq(write & (address == Region.LOGIT)), self.candidate_index.eq(address[3:9]),
+            self.dump_take.eq(written_to(Region.LOGIT)), self.candidate_index.eq(address[3:9]),
         ]
         with m.If(result_write.en):
             m.d.sync += word.eq(Mux(stored, 0, word + 1))
