@@ -23,12 +23,15 @@ class Crc32(wiring.Component):
                 crc = crc >> 1 ^ (POLYNOMIAL if crc & 1 else 0)
             for j in range(32):
                 rows[j] |= (crc >> j & 1) << i
-        m.d.comb += [self.value.eq(~state), self.busy.eq(left != 0), self.beats.ready.eq(left <= 1)]
+        ready, taken = Signal(init=1), Signal()     # known a cycle ahead: who asks is far
+        m.d.comb += [self.value.eq(~state), self.busy.eq(left != 0), self.beats.ready.eq(ready),
+                     taken.eq(self.beats.valid & ready)]
+        m.d.sync += ready.eq(self.clear | ~taken & (left <= 2))
         with m.If(left != 0):
             for j in range(32):
                 m.d.sync += state[j].eq((rest & rows[j]).xor())
             m.d.sync += [beat.eq(beat >> 32), left.eq(left - 1)]
-        with m.If(self.beats.valid & self.beats.ready):
+        with m.If(taken):
             m.d.sync += [beat.eq(self.beats.payload), left.eq(4)]
         with m.If(self.clear):
             m.d.sync += [state.eq(0xffffffff), left.eq(0)]

@@ -109,6 +109,7 @@ class SegmentReader(wiring.Component):
         # More than none, one, few enough for the younger to go on
         more, one, few = ([Signal(name=f"{name}{i}", init=init) for i in range(2)] for name, init in (("more", 0), ("one", 0), ("few", 1)))
         ages = [Signal(5, name=f"age{i}") for i in range(2)]
+        open_ = [Signal(name=f"open{i}") for i in range(2)]                             # room for a place, were one taken just now
         places, move, side = [], Signal(), Signal()
         arrived = []                                                                  # beats before their turn are there
         younger = Signal()                                                            # port 0 is, as of one cycle ago
@@ -125,12 +126,12 @@ class SegmentReader(wiring.Component):
             b = next_block.payload
             m.d.comb += [
                 first.eq(few[other] | (younger if i else ~younger)), distance.eq(turn - taken_turn),
-                native.cmd_valid.eq(more[i] & place.w_rdy & fits & first), native.cmd_addr.eq(address),
+                native.cmd_valid.eq(more[i] & open_[i] & fits & first), native.cmd_addr.eq(address),
                 fire.eq(native.cmd_valid & native.cmd_ready),
                 place.w_en.eq(fire), place.w_data.eq(turn[:place_bits]), place.r_en.eq(native.rdata_valid),
                 next_block.ready.eq(~more[i] | (fire & one[i])),
             ]
-            m.d.sync += fits.eq((distance < self.buffer - 1) & ~next_block.ready)
+            m.d.sync += [fits.eq((distance < self.buffer - 1) & ~next_block.ready), open_[i].eq(place.w_level < self.depth - 1)]
             arrived.append(counter(f"arrived{i}", place_bits + 1, native.rdata_valid, move & (side == i)))
             with m.If(fire):
                 m.d.sync += [remaining[i].eq(remaining[i] - 1), address.eq(address + 1), turn.eq(turn + 1),

@@ -114,8 +114,10 @@ class RowSplitter(wiring.Component):
                     m.d.sync += [to_come.eq(shape.last_header), last.eq(shape.last_header == 0),
                                  left.eq(left - 1), final_row.eq(left == 2)]
         # A row has three beats at least
+        with m.If(~of_header & ~of_keys & ~of_values):
+            m.d.sync += [to_come.eq(shape.last_header), last.eq(shape.last_header == 0)]
         with m.If(self.start):
-            m.d.sync += [of_header.eq(1), to_come.eq(shape.last_header), last.eq(shape.last_header == 0)]
+            m.d.sync += of_header.eq(1)
         with m.If(delay(m, self.start, 1, "begun", valid=True)):
             m.d.sync += [left.eq(self.rows), final_row.eq(self.rows == 1)]
 
