@@ -35,7 +35,7 @@ def csr_members():
 class Core(wiring.Component):
     """The whole decoder.
 
-    ``reset``, of at least two cycles, takes the place of the clock domain's, which would go to every flip-flop by way of a gate
+    ``reset``, of ten cycles or more, takes the place of the clock domain's, which would go to every flip-flop by way of a gate
     with its unit's abort: what hardware is made of this has none (:mod:`soc.amaranth`).
 
     Parameters
@@ -89,9 +89,13 @@ class Core(wiring.Component):
             m.d.sync += abort.eq(self.reset | aborting & ~abort)
             return abort
 
+        resets = [self.reset]
+
         def reset_of(name):
+            """One after the other, lest they be taken for the same register."""
             reset = Signal(name=f"reset_{name}", attrs={"keep": "true"})
-            m.d.sync += reset.eq(self.reset)
+            m.d.sync += reset.eq(resets[-1])
+            resets.append(reset)
             return reset
         abort, reset = abort_of("core"), reset_of("core")
         with m.If(self.csr__control__abort):

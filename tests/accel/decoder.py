@@ -74,7 +74,10 @@ class Dram:
     """Beats, served to the core's native ports: in order, ``latency`` cycles later, commands refused at random.
 
     ``withhold`` = (address, cycles): when this beat is due for the first time, its port falls silent for so long.
+    While ``reset`` it forgets what it was asked for.
     """
+    reset = False
+
     def __init__(self, image: Image, *, latency=14, stall=0.0, write_stall=0.0, withhold=(None, 0), seed=0):
         self.withheld, self.silence = withhold
         self.latency, self.stall, self.write_stall, self.seed = latency, stall, write_stall, seed
@@ -90,6 +93,8 @@ class Dram:
             pending, silent = [], [0] * len(ports)
             bus = 0                 # the port that had the bus last
             while True:
+                if self.reset:
+                    lines, pending = [[None] * self.latency for _ in ports], []
                 ready = [rng.random() >= self.stall for _ in ports]
                 taken = False
                 for i in (1 - bus, bus, 2):

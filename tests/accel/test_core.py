@@ -130,6 +130,43 @@ def test_crc_and_busy():
 
 
 LATE = random_image(config(n_layers=1), 6)
+
+
+@pytest.mark.parametrize("after", [10, 300, 700, 1500])
+def test_reset(after):
+    """At whatever it was, from then on it does what it does after power-up."""
+    golden, dut = Golden(LATE), Core(**SMALL)
+    expected = golden.prefill([2], 0)
+
+    async def body(driver, memory):
+        ctx = driver.ctx
+        for command in program(LATE, [3], 0):
+            await driver.push(command)
+        await driver.push((0xffffffff,) * 4)
+        await ctx.tick().repeat(after)
+        ctx.set(dut.csr__control__abort, after == 300)      # within an abort, too
+        await ctx.tick()
+        ctx.set(dut.csr__control__abort, 0)
+        ctx.set(dut.reset, 1)
+        memory.reset = True
+        await ctx.tick().repeat(20)
+        assert not ctx.get(dut.csr__status__result_valid) and not ctx.get(dut.csr__cycles__value)
+        ctx.set(dut.reset, 0)
+        memory.reset = False
+        await ctx.tick().repeat(10)
+        assert not any(ctx.get(getattr(dut, f"csr__status__{name}")) for name in ("busy", "aborting", "result_valid", "logit_valid"))
+        assert not any(ctx.get(getattr(dut, f"csr__errors__{name}")) for name in ("bad_command", "queue_overflow"))
+        memory.written.clear()
+        await driver.setup(LATE)
+        for command in program(LATE, [2], 0, dump=1):
+            await driver.push(command)
+        assert await driver.dumped(LATE.config.vocab_size) == expected.values.tolist()
+        assert (await driver.result())["token"] == expected.argmax
+        await ctx.tick().until(~dut.csr__status__busy)
+        assert len(memory.written) == row_layout(LATE.config)[1]
+    run(dut, LATE, body)
+
+
 # Cycles by which a beat may be asked for before it can be used: for those that the reader holds (its buffer, and three
 # registers behind each half), and while the first of them waits for a fence
 AHEAD = 512 + 6 + 32
