@@ -23,7 +23,6 @@ OUT         = Path(__file__).parent.parent/"build"/"timing"
 DEVICE      = {"part": "LFE5U-85F-6", "options": ["--85k", "--package", "CABGA756", "--speed", "6"]}
 TARGET_MHZ  = 110
 TOP         = "core_alone"
-SEED        = 1
 
 
 class CoreAlone(wiring.Component):
@@ -65,15 +64,16 @@ def synthesise(core, out: Path) -> Path:
     return netlist
 
 
-def route(netlist: Path, out: Path) -> dict:
+def route(netlist: Path, out: Path, seed: int) -> dict:
     """Place and route; returns nextpnr's report."""
     open_tools.add_to_path()
     report = out/"report.json"
     report.unlink(missing_ok=True)
     with open(out/"nextpnr.log", "w") as log:
         subprocess.run(["nextpnr-ecp5", *DEVICE["options"], "--json", netlist, "--textcfg", out/"core.config",
-                        "--freq", str(TARGET_MHZ), "--seed", str(SEED), *open_tools.PLACE_AND_ROUTE, "--lpf-allow-unconstrained", "--timing-allow-fail",
-                        "--report", report, "--detailed-timing-report"], stdout=log, stderr=log, check=True)
+                        "--freq", str(TARGET_MHZ), "--seed", str(seed), *open_tools.PLACE_AND_ROUTE, "--lpf-allow-unconstrained",
+                        "--timing-allow-fail", "--report", report, "--detailed-timing-report"],
+                       stdout=log, stderr=log, check=True)
     return json.loads(report.read_text())
 
 
@@ -96,16 +96,17 @@ def main(argv=None):
     parser = argparse.ArgumentParser(prog="python -m bench.timing", description=__doc__.splitlines()[0])
     parser.add_argument("--estimate", action="store_true", help="rank the paths before placement, write no result")
     parser.add_argument("--paths", type=int, default=None, help="how many paths (default: 10, 60 with --estimate)")
+    parser.add_argument("--seed", type=int, default=1, help="of the placement")
     args = parser.parse_args(argv)
     path = synthesise(create_core(multiplier_bits=18), OUT)
     netlist = Netlist(path, TOP)
     if args.estimate:
         rows = netlist.worst(netlist.estimate(), args.paths or 60)
     else:
-        report = route(path, OUT)
+        report = route(path, OUT, args.seed)
         fmax = min(clock["achieved"] for clock in report["fmax"].values())
         rows = netlist.worst(routed_delays(report, netlist), args.paths or 10)
-        result = {"command": "python -m bench.timing", "device": DEVICE["part"], "columns": PARAMETERS["columns"], "seed": SEED,
+        result = {"command": f"python -m bench.timing --seed {args.seed}", "device": DEVICE["part"], "columns": PARAMETERS["columns"],
                   "fmax_mhz": round(fmax, 2), "target_mhz": TARGET_MHZ, "worst_paths": rows}
         RESULT.write_text(json.dumps(result, indent=1) + "\n")
         print(f"{fmax:.1f} MHz (target {TARGET_MHZ}), written to {RESULT}", file=sys.stderr)
