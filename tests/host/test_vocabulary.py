@@ -14,13 +14,16 @@ from host.tokenizer import Decoder, Tokenizer, TokenizerError
 from tests.host.checkpoints import write_gguf, write_huggingface
 from tests.host.generated import random_tensors
 from tests.host.test_containers import CONFIG
-from tests.host.vocabularies import (TEXT, byte_level, gguf_byte_level, gguf_scored, with_fallback, write_folder)
+from tests.host.vocabularies import (SPECIALS, TEXT, byte_level, gguf_byte_level, gguf_scored, with_fallback, write_folder)
 
 REPO = Path(__file__).parents[2]
 STORIES = REPO / "models" / "stories.tokenizer.bin"
 TEXTS = ["", " ", "a", "Once upon a time", "  two  spaces  ", "line\nbreak\n\n", "tab\there", "x = 1234", "I don't, they've",
          "Zoë said: “für 3 €, 日本語 🐕!”", "THE END", "naïve", "\x00\x7f", "�"]
-texts = st.text(st.characters(exclude_characters="▁", exclude_categories=["Cs"]), max_size=40)
+# Special tokens in a text are no letters to a tokenizer.json: test_special_tokens_in_a_text has them
+NAMES = [*SPECIALS, "<unk>", "<s>", "</s>"]
+texts = st.text(st.characters(exclude_characters="▁", exclude_categories=["Cs"]), max_size=40).filter(
+    lambda text: not any(name in text for name in NAMES))
 fuzz = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
@@ -65,6 +68,13 @@ def test_never_prints_half_a_character(smol):
     assert len(ids) > 3                          # bytes of their own
     pieces = [decoder.feed(id) for id in ids]
     assert [piece for piece in pieces if piece] == ["🐕", "€"] and pieces[0] == ""
+
+
+@pytest.mark.parametrize("text", ["<s>", "a</s> <s>b", "x<unk>y", "<|im_start|>a<|im_end|>", "<|endoftext|>"])
+def test_special_tokens_in_a_text(smol, text):
+    package = with_fallback(Tokenizer.load(STORIES), metaspace=False)
+    for ours, theirs in ((JsonTokenizer(package.to_str(), bos_id=1, eos_id=2), package), (smol, byte_level())):
+        assert ours.encode(text) == theirs.encode(text).ids
 
 
 @pytest.mark.parametrize("metaspace", [False, True])
