@@ -10,6 +10,8 @@ import sys
 import time
 from pathlib import Path
 
+from targets.ecpix5 import SEED
+
 ROOT   = Path(__file__).resolve().parent.parent
 RESULT = ROOT/"bench"/"results"/"bitstream-ecp5.json"
 OUT    = ROOT/"build"/"ecpix5-85f"
@@ -24,7 +26,7 @@ def clocks(report: dict) -> dict:
 
 def main(argv=None):
     parser = argparse.ArgumentParser(prog="python -m bench.bitstream", description=__doc__.splitlines()[0])
-    parser.add_argument("--seed", type=int, default=1, help="of the placement")
+    parser.add_argument("--seed", type=int, default=SEED, help="of the placement (%(default)s)")
     args = parser.parse_args(argv)
     command = ["targets/ecpix5.py", "--build", f"--nextpnr-seed={args.seed}"]
     started = time.monotonic()
