@@ -65,15 +65,15 @@ def synthesise(core, out: Path) -> Path:
 
 
 def route(netlist: Path, out: Path, seed: int) -> dict:
-    """Place and route; returns nextpnr's report."""
+    """Place and route in ``out``: the nextpnr from PyPI sees a /tmp of its own; returns its report."""
     open_tools.add_to_path()
     report = out/"report.json"
     report.unlink(missing_ok=True)
     with open(out/"nextpnr.log", "w") as log:
-        subprocess.run(["nextpnr-ecp5", *DEVICE["options"], "--json", netlist, "--textcfg", out/"core.config",
+        subprocess.run(["nextpnr-ecp5", *DEVICE["options"], "--json", netlist.name, "--textcfg", "core.config",
                         "--freq", str(TARGET_MHZ), "--seed", str(seed), *open_tools.PLACE_AND_ROUTE, "--lpf-allow-unconstrained",
-                        "--timing-allow-fail", "--report", report, "--detailed-timing-report"],
-                       stdout=log, stderr=log, check=True)
+                        "--timing-allow-fail", "--report", report.name, "--detailed-timing-report"],
+                       cwd=out, stdout=log, stderr=log, check=True)
     return json.loads(report.read_text())
 
 
