@@ -103,7 +103,13 @@ def main(argv=None):
     if args.estimate:
         rows = netlist.worst(netlist.estimate(), args.paths or 60)
     else:
-        report = route(path, OUT, args.seed)
+        try:
+            report = route(path, OUT, args.seed)
+        except subprocess.CalledProcessError:
+            log   = OUT/"nextpnr.log"
+            error = next((line for line in log.read_text().splitlines() if line.startswith("ERROR")), "no message")
+            print(f"{parser.prog}: nextpnr failed: {error}; see {log}, or try another --seed", file=sys.stderr)
+            return 1
         fmax = min(clock["achieved"] for clock in report["fmax"].values())
         rows = netlist.worst(routed_delays(report, netlist), args.paths or 10)
         result = {"command": f"python -m bench.timing --seed {args.seed}", "device": DEVICE["part"], "columns": PARAMETERS["columns"],
