@@ -105,8 +105,8 @@ def delay(m, value, n, name, *, valid=False):
     return value
 
 
-def product_of(m, a, b, name, *, enable=1):
-    """``a * b`` for signed ``a`` and ``b`` of at most 18 bits, two enabled cycles later; each partial product in a register.
+def product_of(m, a, b, name):
+    """``a * b`` for signed ``a`` and ``b`` of at most 18 bits, two cycles later; each partial product in a register.
 
     ``a`` of up to 35 bits takes two multipliers of 18 x 18; a longer one takes three and an unsigned ``b``, or two of
     25 x 18 (which an ECP5 does not have).
@@ -118,15 +118,14 @@ def product_of(m, a, b, name, *, enable=1):
     low = Signal(signed(cut + 1 + 18), name=name + "_low", reset_less=True)
     high = Signal(signed(len(a) - cut + 18), name=name + "_high", reset_less=True)
     factor = b if b.shape().signed else unsigned(b)
-    with m.If(enable):
-        m.d.sync += low.eq(unsigned(a[:cut]) * factor)
-        if len(a) <= 35 or b.shape().signed:
-            # Without the bits that only ``low`` has, the sum fits a DSP slice
-            m.d.sync += [high.eq(a[cut:].as_signed() * factor),
-                         product.eq(Cat(low[:cut], (high + (low >> cut))[:len(product) - cut]))]
-        else:
-            middle = Signal(signed(18 + 18), name=name + "_middle", reset_less=True)
-            m.d.sync += [middle.eq(unsigned(a[17:34]) * factor), high.eq(a[34:].as_signed() * factor),
-                         # low < 2**34: one adder
-                         product.eq(Cat(low[:17], (middle + Cat(low[17:34], high).as_signed())[:len(product) - 17]))]
+    m.d.sync += low.eq(unsigned(a[:cut]) * factor)
+    if len(a) <= 35 or b.shape().signed:
+        # Without the bits that only ``low`` has, the sum fits a DSP slice
+        m.d.sync += [high.eq(a[cut:].as_signed() * factor),
+                     product.eq(Cat(low[:cut], (high + (low >> cut))[:len(product) - cut]))]
+    else:
+        middle = Signal(signed(18 + 18), name=name + "_middle", reset_less=True)
+        m.d.sync += [middle.eq(unsigned(a[17:34]) * factor), high.eq(a[34:].as_signed() * factor),
+                     # low < 2**34: one adder
+                     product.eq(Cat(low[:17], (middle + Cat(low[17:34], high).as_signed())[:len(product) - 17]))]
     return product

@@ -1,6 +1,5 @@
 """Registers that move into multipliers: which do, which must not, and that the netlist does what it did before."""
 import json
-import shutil
 
 import pytest
 
