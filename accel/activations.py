@@ -50,9 +50,8 @@ class Activations(wiring.Component):
             (self.buffer, "buffer"), (self.column, "column"), (self.index, "index"), (self.mantissa, "mantissa"),
             (self.exponent, "exponent"), (self.both, "both")))
         read_buffer = delay(m, self.read_buffer, 1, "read_buffer")
-        read_address, write_word = Signal(bits), Signal(bits)
+        read_address = Signal(bits)
         m.d.comb += read_address.eq(self.address + Mux(read_buffer, self.second, 0))
-        m.d.sync += write_word.eq(index[4:] + Mux(buffer, self.second, 0))
         exponent2 = delay(m, exponent, 1, "exponent2")
         # A chunk is two words; the second half must begin on a chunk
         for c in range(self.columns):
@@ -63,6 +62,8 @@ class Activations(wiring.Component):
             m.submodules[f"words{c}"] = words = memory.Memory(shape=data.ArrayLayout(16, WORD), depth=self.depth, init=[],
                                                               attrs=UNCHECKED)
             w, r = words.write_port(granularity=1), words.read_port()
+            write_word = Signal(bits, name=f"write_word{c}", attrs={"keep": "true"})
+            m.d.sync += write_word.eq(index[4:] + Mux(buffer, self.second, 0))
             enable = Signal(WORD, name=f"enable{c}")
             mantissa2 = Signal(16, name=f"mantissa2_{c}", reset_less=True, attrs={"keep": "true"})     # near its memories
             m.d.sync += [enable.eq((1 << index[:4]) & (write & mine).replicate(WORD)), mantissa2.eq(mantissa)]
@@ -77,9 +78,11 @@ class Activations(wiring.Component):
             m.d.comb += self.largest[c].eq(Array(largest)[self.read_buffer])
             read_largest = delay(m, Array(largest)[read_buffer], 1, f"read_largest{c}")
             m.d.sync += self.offsets[c].eq(read_largest - delay(m, r.data, 1, f"read_exponent{c}"))
+            # Compared with what was the largest a cycle before: a chunk takes more than one
+            larger = delay(m, self.exponent > Array(largest)[self.buffer], 1, f"larger{c}")
             for b in range(2):
                 with m.If(cleared & (clear_buffer == b)):
                     m.d.sync += largest[b].eq(0)
-                with m.Elif(exponent_write & mine & (buffer == b) & (exponent > largest[b])):
+                with m.Elif(exponent_write & mine & (buffer == b) & larger):
                     m.d.sync += largest[b].eq(exponent)
         return m

@@ -38,6 +38,7 @@ class Attention(wiring.Component):
         Consume ``rows`` rows (at least one) with the query written before for ``column``, from the next cycle on; only while not ``busy``.
     rows_beats, newest, local : In(stream), In(stream), In
         Rows as they lie in DRAM: exponents, K heads, V heads; the newest, while ``local`` and nothing comes from DRAM, from the chip.
+        There are ``newest`` only then.
     output : Out(stream)
         n_heads * head_dim elements, 33 fraction bits. ``done`` pulses in the cycle after the last was taken.
     abort : In

@@ -1,10 +1,11 @@
 """The end of attention: each head's sums divided by its mass, element by element."""
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
-from amaranth.lib import data, fifo, stream, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from accel.attention_scores import MASS, SHAPE
 from accel.numeric import bit_length, delay, product_of, shift_right
+from accel.stage import Queue
 from accel.table import InterpolatedTable
 from spec.numerics import WIDE
 from spec.tables import RECIPROCAL
@@ -43,7 +44,8 @@ class AttentionOutput(wiring.Component):
         scale = data.StructLayout({"down": 5, "top": 6, "last": 1, "reciprocal": 17})
         found, current = Signal(data.StructLayout({"down": 5, "top": 6, "last": 1})), Signal(scale)
         mass, bits, leading = Signal(MASS), Signal(range(MASS + 1)), Signal(22)
-        length = bit_length(m, mass)
+        # Of each eight bits, then of all
+        eights = [delay(m, bit_length(m, self.mass[i:i + 8], name=f"bits{i}"), 1, f"length{i}") for i in range(0, MASS, 8)]
         m.submodules.table = table = InterpolatedTable(RECIPROCAL, latency=4)
         ready, take = Signal(), Signal()
         m.d.comb += [table.index.eq(leading[12:21]), table.t.eq(leading[:12])]
@@ -56,7 +58,9 @@ class AttentionOutput(wiring.Component):
                 m.d.sync += [self.head.eq(self.head + 1), mass.eq(self.mass), found.top.eq(self.top), found.last.eq(self.head == shape.last_head)]
                 m.next = "LENGTH"
             with m.State("LENGTH"):
-                m.d.sync += bits.eq(length)
+                for i, eight in enumerate(eights):
+                    with m.If(eight != 0):
+                        m.d.sync += bits.eq(8 * i + eight)
                 m.next = "NORMALISE"
             with m.State("NORMALISE"):
                 m.d.sync += [leading.eq((mass << (MASS - bits)[:6])[MASS - 22:MASS]), found.down.eq(bits - LEAST)]
@@ -77,12 +81,12 @@ class AttentionOutput(wiring.Component):
                         m.next = "IDLE"
 
         # Elements, while there is room for the result -------------------------------------------------------
-        m.submodules.results = results = fifo.SyncFIFO(width=self.element.size, depth=DEPTH)
+        m.submodules.results = results = Queue(self.element.size, depth=DEPTH)
         room = Signal(range(DEPTH + 1), init=DEPTH)
         active, issue, has_room, last_element = Signal(), Signal(), Signal(), Signal()      # the last two are a cycle ahead
         lane, slot = Signal(3), Signal(4)
         m.d.comb += [issue.eq(active & has_room), take.eq(ready & self.summed & (~active | issue & last_element))]
-        m.d.sync += [room.eq(room - issue + delay(m, results.r_en & results.r_rdy, 1, "left", valid=True)), has_room.eq(room[1:] != 0)]
+        m.d.sync += [room.eq(room - issue + delay(m, results.output.ready & results.output.valid, 1, "left", valid=True)), has_room.eq(room[1:] != 0)]
         with m.If(issue):
             m.d.sync += [lane.eq(lane + 1), last_element.eq((lane == 6) & (slot == shape.last_slot))]
             with m.If(lane == 7):
@@ -129,9 +133,9 @@ class AttentionOutput(wiring.Component):
         # Behind the queue another register: memory takes its time, and who takes the elements is far
         out = self.elements
         m.d.comb += [
-            results.w_en.eq(delay(m, issue, 13, "valid", valid=True)), results.w_data.eq(Cat(value13, tags[13].last)),
-            results.r_en.eq(~out.valid | out.ready),
+            results.write.eq(delay(m, issue, 13, "valid", valid=True)), results.data.eq(Cat(value13, tags[13].last)),
+            results.output.ready.eq(~out.valid | out.ready),
         ]
-        with m.If(results.r_en):
-            m.d.sync += [out.valid.eq(results.r_rdy), out.payload.eq(results.r_data)]
+        with m.If(results.output.ready):
+            m.d.sync += [out.valid.eq(results.output.valid), out.payload.eq(results.output.payload)]
         return m

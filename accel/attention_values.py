@@ -58,25 +58,29 @@ class AttentionValues(wiring.Component):
         left, more, final_row, first_row = Signal(17), Signal(), Signal(), Signal()
         last_slot, last_rep, last_group, load, used = Signal(), Signal(), Signal(), Signal(), Signal()
         one_slot, one_rep, one_group, small, stride = Signal(), Signal(), Signal(), Signal(), Signal(5)
-        groups, there, free = Signal(range(ring)), Signal(), Signal(init=1)
+        next_rep, next_slot, both = Signal(), Signal(), Signal()        # ``both``: last_rep and last_slot
+        groups, there, free, open_ = Signal(range(ring)), Signal(), Signal(init=1), Signal()
+        next_there, next_free = Signal(), Signal()      # ``open_`` is both ``there`` and ``free``
         m.d.sync += [one_slot.eq(shape.last_slot == 0), one_rep.eq(shape.last_rep == 0), one_group.eq(shape.last_kv_head == 0),
                      stride.eq(shape.last_slot + 1),
                      small.eq((shape.last_head == 0) & (shape.last_slot <= 1) | (shape.last_head == 1) & (shape.last_slot == 0))]
         m.d.comb += [
             w_in.addr.eq(pointer), w_in.data.weight.eq(self.weight.weight), w_in.data.shift.eq(self.weight.shift), w_in.en.eq(self.weight_write),
             w_in.data.several.eq(~Cat(self.weight.shift == n for n in STEPS).any()), w_out.addr.eq(at),
-            load.eq(values.valid & there & free), values.ready.eq(load & last_rep), used.eq(load & last_rep & last_slot),
+            load.eq(values.valid & open_), values.ready.eq(load & last_rep), used.eq(load & both),
+            next_rep.eq(Mux(last_rep, one_rep, rep + 1 == shape.last_rep)),
+            next_slot.eq(Mux(last_rep, Mux(last_slot, one_slot, slot + 1 == shape.last_slot), last_slot)),
         ]
         complete = self.weight_write & self.weight_last
         m.d.sync += [self.release.eq(used), pointer.eq(pointer + self.weight_write), groups.eq(groups + complete - used),
-                     there.eq(complete | Mux(used, groups > 1, groups != 0))]
+                     there.eq(next_there), free.eq(next_free), open_.eq(next_there & next_free)]
+        m.d.comb += next_there.eq(complete | Mux(used, groups > 1, groups != 0))
         with m.If(load):
-            m.d.sync += [last_rep.eq(Mux(last_rep, one_rep, rep + 1 == shape.last_rep)), rep.eq(rep + 1), at.eq(at + 1),
+            m.d.sync += [last_rep.eq(next_rep), last_slot.eq(next_slot), both.eq(next_rep & next_slot), rep.eq(rep + 1), at.eq(at + 1),
                          address.eq(address + stride)]
             with m.If(last_rep):
-                m.d.sync += [rep.eq(0), at.eq(base), slot.eq(slot + 1), address.eq(slot_address), slot_address.eq(slot_address + 1),
-                             last_slot.eq(Mux(last_slot, one_slot, slot + 1 == shape.last_slot))]
-                with m.If(last_slot):
+                m.d.sync += [rep.eq(0), at.eq(base), slot.eq(slot + 1), address.eq(slot_address), slot_address.eq(slot_address + 1)]
+                with m.If(both):
                     m.d.sync += [slot.eq(0), group.eq(group + 1), address.eq(address + 1), slot_address.eq(address + 2),
                                  base.eq(at + 1), at.eq(at + 1),
                                  last_group.eq(Mux(last_group, one_group, group + 1 == shape.last_kv_head))]
@@ -85,7 +89,7 @@ class AttentionValues(wiring.Component):
                                      left.eq(left - 1), more.eq(~final_row), final_row.eq(left == 2)]
         with m.If(self.start):
             m.d.sync += [first_row.eq(1), left.eq(self.rows), more.eq(1), final_row.eq(self.rows == 1),
-                         last_rep.eq(one_rep), last_slot.eq(one_slot), last_group.eq(one_group)]
+                         last_rep.eq(one_rep), last_slot.eq(one_slot), both.eq(one_rep & one_slot), last_group.eq(one_group)]
 
         # 0: a pass over the slot it belongs to ----------------------------------------------------------------
         place, beat = Signal.like(address), Signal(128, reset_less=True)
@@ -99,8 +103,8 @@ class AttentionValues(wiring.Component):
         m.d.comb += [last_pass.eq(Cat(shift == n for n in STEPS).any()), done.eq(held & last_pass & blocking)]
         m.d.sync += [
             again1.eq(held & ~last_pass), again2.eq(again1), held.eq(load | again2), rested.eq(done & small),
-            free.eq(Mux(load, ~(w_out.data.several | small), free | (done & ~small) | rested)),
         ]
+        m.d.comb += next_free.eq(Mux(load, ~(w_out.data.several | small), free | (done & ~small) | rested))
         with m.If(load):
             m.d.sync += [place.eq(address), beat.eq(values.payload), weight.eq(w_out.data.weight),
                          shift.eq(w_out.data.shift), fresh.eq(first_row), blocking.eq(w_out.data.several | small)]

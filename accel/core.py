@@ -10,6 +10,7 @@ from accel.embed_fetch import EmbedFetch
 from accel.kv_rows import KvRows
 from accel.logits import LogitUnit
 from accel.matvec import LANES, MatVec
+from accel.numeric import delay
 from accel.ports import NativeRead, NativeWrite
 from accel.quantiser import Quantiser, wide_layout
 from accel.reader import SegmentReader
@@ -145,8 +146,7 @@ class Core(wiring.Component):
             matvec.rows.eq(command.rows), matvec.dest.eq(command.dest), matvec.shifts.eq(sequencer.shifts),
             matvec.first.eq(Mux((command.dest == Dest.LOGITS) & ~command.argmax, command.columns, 0)),
             matvec.count.eq(sequencer.columns_active), matvec.gang.eq(sequencer.gang),
-            matvec.second.eq(reader.second), matvec.second_valid.eq(reader.second_valid),
-            reader.both.eq(matvec.both),
+            matvec.second.eq(reader.second), reader.both.eq(matvec.both),
         ]
         # Every sink sees the beats, one is told that they are valid: what nobody looks at needs no gate.
         rows_beats = attention.rows_beats
@@ -154,11 +154,15 @@ class Core(wiring.Component):
         turns = ((sequencer.to_gain, residual.gains), (sequencer.to_crc, crc.beats), (sequencer.to_attend, rows_beats))
         m.d.comb += [
             matvec.beats.valid.eq(beats.valid), *(sink.valid.eq(beats.valid & turn) for turn, sink in turns),
-            sequencer.beat_ready.eq(Cat(turn & sink.ready for turn, sink in turns).any()),
+            # Gains and CRC are ready only when they are asked
+            sequencer.beat_ready.eq(residual.gains.ready | crc.beats.ready | (sequencer.to_attend & rows_beats.ready)),
             beats.ready.eq(sequencer.beat_ready | matvec.beats.ready),
         ]
         wiring.connect(m, kv.beats, attention.newest)
-        m.d.comb += attention.local.eq(sequencer.local)
+        # Both a cycle later: attention is far away
+        attend_start = delay(m, sequencer.attend_start, 1, "attend_start", valid=True)
+        was_local = Signal()
+        m.d.sync += [attention.local.eq(sequencer.local), was_local.eq(attention.local)]
 
         # Embedding and matrix rows share the scaler -------------------------------------------------------------
         argmax = Signal(18)
@@ -209,15 +213,17 @@ class Core(wiring.Component):
         output = attention.output
         column = Signal(range(bits))
         place = Signal(13)
-        with m.If(sequencer.attend_start):
+        with m.If(attend_start):
             m.d.sync += [place.eq(0), column.eq(command.column)]
         with m.Elif(output.valid & output.ready):
             m.d.sync += place.eq(place + 1)
         values = to_quantiser.input
         sources = (rope.values, residual.values, swiglu.values, output)
         source = Signal(range(len(sources)))        # encoded, so that a bit of the payload is one look-up table
+        next_source = Signal.like(source)
+        m.d.sync += next_source.eq(Mux(rope.values.valid, 0, Mux(residual.values.valid, 1, Mux(swiglu.values.valid, 2, 3))))
         with m.If(~values.valid):
-            m.d.sync += source.eq(Mux(rope.values.valid, 0, Mux(residual.values.valid, 1, Mux(swiglu.values.valid, 2, 3))))
+            m.d.sync += source.eq(next_source)
         with m.Switch(source):
             for i, each in enumerate(sources[:3]):
                 with m.Case(i):
@@ -268,10 +274,10 @@ class Core(wiring.Component):
 
         # Attention and the cache --------------------------------------------------------------------------------
         m.d.comb += [
-            attention.start.eq(sequencer.attend_start), attention.column.eq(command.column),
+            attention.start.eq(attend_start), attention.column.eq(command.column),
             attention.rows.eq(command.rows + command.column + 1),
             sequencer.attend_done.eq(attention.done),
-            kv.read_start.eq(sequencer.attend_start), kv.read_rows.eq(command.column + 1),
+            kv.read_start.eq(attention.local & ~was_local), kv.read_rows.eq(command.column + 1),
             kv.store_start.eq(sequencer.store_start), kv.store_rows.eq(sequencer.columns_active), kv.base.eq(command.base),
             sequencer.storing.eq(kv.storing), sequencer.stored.eq(kv.stored),
         ]
@@ -309,10 +315,8 @@ class Core(wiring.Component):
                 m.d.sync += flag.eq(1)
             with m.Elif(self.csr__control__clear_errors | reset):
                 m.d.sync += flag.eq(0)
-        m.d.sync += [
-            self.csr__cycles__value.eq(self.csr__cycles__value + 1),
-            self.csr__status__busy.eq(window.queue_busy | sequencer.busy | reader.busy | ~sequencer.idle | kv.storing),
-        ]
+        busy = delay(m, Cat(window.queue_busy, sequencer.busy, reader.busy, ~sequencer.idle, kv.storing), 1, "busy", valid=True)
+        m.d.sync += [self.csr__cycles__value.eq(self.csr__cycles__value + 1), self.csr__status__busy.eq(busy.any())]
         with m.If(kv.port.wdata_valid & kv.port.wdata_ready):
             m.d.sync += self.csr__stores__value.eq(self.csr__stores__value + 1)
         with m.If(reset):

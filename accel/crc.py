@@ -7,7 +7,7 @@ POLYNOMIAL = 0xedb88320     # reflected
 
 
 class Crc32(wiring.Component):
-    """``value`` is the CRC of all beats, lowest byte first, since ``clear``; four cycles a beat."""
+    """``value`` is the CRC of all beats, lowest byte first, since ``clear``; four cycles a beat. ``ready`` only when a beat is there."""
     def __init__(self):
         super().__init__({"beats": In(stream.Signature(128)), "clear": In(1), "value": Out(32), "busy": Out(1)})
 
@@ -23,15 +23,14 @@ class Crc32(wiring.Component):
                 crc = crc >> 1 ^ (POLYNOMIAL if crc & 1 else 0)
             for j in range(32):
                 rows[j] |= (crc >> j & 1) << i
-        ready, taken = Signal(init=1), Signal()     # known a cycle ahead: who asks is far
-        m.d.comb += [self.value.eq(~state), self.busy.eq(left != 0), self.beats.ready.eq(ready),
-                     taken.eq(self.beats.valid & ready)]
-        m.d.sync += ready.eq(self.clear | ~taken & (left <= 2))
+        ready = Signal()                            # known a cycle ahead: who asks is far
+        m.d.comb += [self.value.eq(~state), self.busy.eq(left != 0), self.beats.ready.eq(ready)]
+        m.d.sync += ready.eq(self.beats.valid & ~ready & (left <= 2))
         with m.If(left != 0):
             for j in range(32):
                 m.d.sync += state[j].eq((rest & rows[j]).xor())
             m.d.sync += [beat.eq(beat >> 32), left.eq(left - 1)]
-        with m.If(taken):
+        with m.If(ready):
             m.d.sync += [beat.eq(self.beats.payload), left.eq(4)]
         with m.If(self.clear):
             m.d.sync += [state.eq(0xffffffff), left.eq(0)]

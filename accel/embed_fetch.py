@@ -107,13 +107,11 @@ class EmbedFetch(wiring.Component):
         # Beats move up through registers -----------------------------------------------------------------------
         beats = [Signal(128, name=f"beat{i}", reset_less=True) for i in range(AHEAD)]
         held = [Signal(name=f"held{i}") for i in range(AHEAD)]
-        leaves = Const(0, 1)        # none the cycle in which the first is done with: nothing reaches through
         for i in range(AHEAD):
             arrives, value = (held[i + 1], beats[i + 1]) if i + 1 < AHEAD else (port.rdata_valid, port.rdata_data)
-            moves = ~held[i] | leaves
-            with m.If(moves):
+            # None the cycle in which the first is done with: nothing reaches through
+            with m.If(~Cat(held[:i + 1]).all()):
                 m.d.sync += [held[i].eq(arrives), beats[i].eq(value)]
-            leaves = moves
         beat, there = beats[0], held[0]
         with m.If(pull):
             m.d.sync += there.eq(0)
@@ -129,7 +127,8 @@ class EmbedFetch(wiring.Component):
         valids = [Signal(name=f"valid{i}") for i in range(1, 4)]
         lasts = [Signal(name=f"last{i}") for i in range(1, 4)]
         advance = ~out.valid | out.ready
-        half = Array(beat[16 * i:16 * i + 16] for i in range(8))[Mux(loading, token[:3], lane[1:])]
+        pick = Signal(3)                # of a beat's eight halves of a word: the row's scale, or a lane's
+        half = Array(beat[16 * i:16 * i + 16] for i in range(8))[pick]
         m.d.comb += [scale_write.addr.eq(scale_at), scale_write.data.eq(half), scale_write.en.eq(loading & there),
                      scale_read.addr.eq(Mux(group64, word >> 2, word >> 1)), scale_read.en.eq(advance),
                      issue.eq(sending & there & advance), last.eq((lane == 15) & (word == last_word)),
@@ -145,7 +144,7 @@ class EmbedFetch(wiring.Component):
                 scale2.eq(scale_read.data),
                 out.payload.value.eq(code2 * Cat(scale2, Const(0, 1)).as_signed()),
             ]
-        m.d.comb += [out.valid.eq(valids[2] & ~drop), out.payload.last.eq(lasts[2])]
+        m.d.comb += [out.valid.eq(valids[2]), out.payload.last.eq(lasts[2])]
         with m.FSM() as element:
             with m.State("IDLE"):
                 m.d.sync += [scale_at.eq(0), word.eq(0), lane.eq(0)]
@@ -153,14 +152,16 @@ class EmbedFetch(wiring.Component):
                     m.next = "SCALES"
             with m.State("SCALES"):
                 m.d.comb += loading.eq(1)
+                m.d.sync += pick.eq(token)      # known long before the first beat
                 with m.If(there):
                     m.d.sync += scale_at.eq(scale_at + 1)
                     with m.If(scale_at == last_scale):
+                        m.d.sync += pick.eq(0)
                         m.next = "SEND"
             with m.State("SEND"):
                 m.d.comb += sending.eq(1)
                 with m.If(issue):
-                    m.d.sync += lane.eq(lane + 1)
+                    m.d.sync += [lane.eq(lane + 1), pick.eq((lane + 1)[1:])]
                     with m.If(lane == 15):
                         m.d.sync += word.eq(word + 1)
                     with m.If(last):

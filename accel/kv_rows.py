@@ -57,20 +57,24 @@ class KvRows(wiring.Component):
                      row_beats.eq(last_header + last_beat + 2)]
         place = Signal(bits)
         byte = Signal(8)
-        is_v = self.dest == Dest.V
-        narrow, low, enable = Signal(), Signal(8), Signal(16)
+        of_v, narrow_element, low, enable = Signal(), Signal(), Signal(8), Signal(16)
+        m.d.comb += [of_v.eq(self.dest == Dest.V), narrow_element.eq(Mux(of_v, self.narrow[0], self.narrow[1]))]
+        # Two cycles later: block RAM lies far
+        is_v, narrow, index, head, into, mantissa, exponent = (delay(m, value, 1, name) for value, name in (
+            (of_v, "is_v"), (narrow_element, "narrow"), (self.index, "index"), (self.head, "head"), (self.column, "written_column"),
+            (self.mantissa, "mantissa"), (self.exponent, "exponent")))
+        write, exponent_write = (delay(m, value, 1, name, valid=True) for value, name in (
+            (self.write, "write"), (self.exponent_write, "exponent_write")))
         m.d.comb += [
-            narrow.eq(Mux(is_v, self.narrow[0], self.narrow[1])),
-            place.eq(Mux(is_v, first_v, 0) + Mux(narrow, self.index[4:], self.index[3:])),
+            place.eq(Mux(is_v, first_v, 0) + Mux(narrow, index[4:], index[3:])),
             # Elements i and 8 + i of 8 bits lie side by side, see spec.image.row_elements
-            enable.eq(Mux(narrow, 1, 0b11) << Cat(narrow & self.index[3], self.index[:3])),
-            low.eq(Mux(narrow & self.mantissa[7] & ~self.mantissa[15], 0x7f, self.mantissa[:8])),
-            byte.eq(self.head + Mux(is_v, self.n_kv_heads, 0)),
+            enable.eq(Mux(narrow, 1, 0b11) << Cat(narrow & index[3], index[:3])),
+            low.eq(Mux(narrow & mantissa[7] & ~mantissa[15], 0x7f, mantissa[:8])),
+            byte.eq(head + Mux(is_v, self.n_kv_heads, 0)),
         ]
-        # A cycle later: block RAM lies far
         for port, address, enables, value, times in (
-                (header_w, Cat(byte[4:4 + header_bits], self.column), Mux(self.exponent_write, 1 << byte[:4], 0), self.exponent, 16),
-                (w, Cat(place, self.column), Mux(self.write, enable, 0), Cat(low, Mux(narrow, low, self.mantissa[8:])), 8)):
+                (header_w, Cat(byte[4:4 + header_bits], into), Mux(exponent_write, 1 << byte[:4], 0), exponent, 16),
+                (w, Cat(place, into), Mux(write, enable, 0), Cat(low, Mux(narrow, low, mantissa[8:])), 8)):
             enable_later = Signal(16, name=f"enable{times}")
             m.d.sync += enable_later.eq(enables)
             m.d.comb += [port.addr.eq(delay(m, address, 1, f"address{times}")), port.en.eq(enable_later),
@@ -81,10 +85,13 @@ class KvRows(wiring.Component):
         beat, in_header, column = Signal(bits), Signal(), Signal(range(max(self.columns, 2)))
         final, final_row = Signal(), Signal()       # of the header or of the rest; of all
         walking, read, held, read_header = Signal(), Signal(), Signal(), Signal()
-        taken, leave, issue = Signal(), Signal(), Signal()
+        to_port, to_beats = Signal(), Signal()      # what is held goes to DRAM, to attention
+        leave, issue = Signal(), Signal()
         value = Signal(128, reset_less=True)
+        port = self.port
         m.d.comb += [
-            leave.eq(~held | taken), issue.eq(walking & (~read | leave)),
+            held.eq(to_port | to_beats),
+            leave.eq(~to_port & ~to_beats | to_port & port.wdata_ready | to_beats & self.beats.ready), issue.eq(walking & (~read | leave)),
             r.addr.eq(Cat(beat, column)), r.en.eq(issue),
             header_r.addr.eq(Cat(beat[:header_bits], column)), header_r.en.eq(issue),
         ]
@@ -93,7 +100,7 @@ class KvRows(wiring.Component):
         with m.Elif(leave):
             m.d.sync += read.eq(0)
         with m.If(leave):
-            m.d.sync += [held.eq(read), value.eq(Mux(read_header, Cat(*(Cat(header_r.data[i], Const(0, 2)) for i in range(16))),
+            m.d.sync += [to_port.eq(read & storing), to_beats.eq(read & ~storing), value.eq(Mux(read_header, Cat(*(Cat(header_r.data[i], Const(0, 2)) for i in range(16))),
                                                      r.data))]
         start = self.read_start | self.store_start
         with m.If(start):
@@ -110,15 +117,12 @@ class KvRows(wiring.Component):
                         m.d.sync += walking.eq(0)
 
         # DRAM: once the first beat is there, data can follow its command without a pause -------------------------
-        port = self.port
         address, commands, command_rows = Signal(self.addr_width), Signal(bits + 1), Signal.like(self.read_rows)
         fire = Signal()
         m.d.comb += [
-            port.cmd_valid.eq(storing & held & (command_rows != 0)), port.cmd_addr.eq(address),
+            port.cmd_valid.eq(to_port & (command_rows != 0)), port.cmd_addr.eq(address),
             fire.eq(port.cmd_valid & port.cmd_ready),
-            port.wdata_valid.eq(storing & held), port.wdata_data.eq(value),
-            self.beats.valid.eq(~storing & held), self.beats.payload.eq(value),
-            taken.eq(Mux(storing, port.wdata_valid & port.wdata_ready, self.beats.valid & self.beats.ready)),
+            port.wdata_valid.eq(to_port), port.wdata_data.eq(value), self.beats.valid.eq(to_beats), self.beats.payload.eq(value),
         ]
         with m.If(self.store_start):
             m.d.sync += [address.eq(self.base), commands.eq(row_beats), command_rows.eq(self.store_rows)]

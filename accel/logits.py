@@ -6,8 +6,9 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from accel.numeric import UNCHECKED, delay, saturate
+from accel.numeric import credits, UNCHECKED, delay, saturate
 from accel.attention_scores import EXP2_LATENCY
+from accel.stage import Queue
 from accel.window import RESULT
 from spec.numerics import ROW_FRACTION, SCORE_FRACTION
 from spec.tables import EXP2
@@ -16,6 +17,8 @@ KEY = 50            # a candidate's rank: {logit, ~token}, so that of equal logi
 GROUP = 8
 #: Bits of the score's shift that the scale's mantissa takes over: what is left of a multiplier's operand.
 FINE = {25: 3, 18: 1}
+SCORES = 16         # scores on their way, five cycles long, or waiting while the reference is raised
+ANSWER = EXP2_LATENCY + 2       # the table is far away: a register on the way there and one on the way back
 
 
 def ordered(value):
@@ -71,12 +74,12 @@ class LogitUnit(wiring.Component):
         item, spare = Signal(layout, reset_less=True), Signal(layout, reset_less=True)
         there, waiting = Signal(), Signal()
         token, final_column, shown = item.row, Signal.like(item.column), Signal.like(item.column)
-        keep, dump, running, ended = Signal(), Signal(), Signal(), Signal()
+        keep, dump, running, ended, counting = Signal(), Signal(), Signal(), Signal(), Signal()     # counting: running, prepared and not ended
         free, take, moving, weighed = Signal(), Signal(), Signal(), Signal()
         open_, compared = Signal(), Signal()
         begun = delay(m, self.start, 1, "begun", valid=True)
         m.d.comb += [
-            open_.eq(free & weighed & running & ~ended & there & (compared | ~keep)), take.eq(open_ & (~dump | self.dump_take)),
+            open_.eq(free & weighed & counting & there & compared), take.eq(open_ & (~dump | self.dump_take)),
             self.logits.ready.eq(~waiting), self.dump_data.eq(item.value),
         ]
         m.d.sync += self.dump_valid.eq(dump & open_ & ~take)
@@ -107,7 +110,8 @@ class LogitUnit(wiring.Component):
         with m.Else():
             m.d.sync += best1.eq(Cat(ordered(best_read.data.logit), 1))
         with m.If(take):
-            m.d.sync += [ended.eq(item.last & (item.column == final_column)), cycles.eq(self.cycles)]
+            m.d.sync += [ended.eq(item.last & (item.column == final_column)), counting.eq(~(item.last & (item.column == final_column))),
+                         cycles.eq(self.cycles)]
 
         # Candidates: eight groups of eight; where each group's smallest lies is known, and the smallest of all ------
         key = Cat(~token, ordered(item.value))
@@ -131,7 +135,7 @@ class LogitUnit(wiring.Component):
         ]
         m.d.sync += larger.eq(key > low)        # of a logit that waits for a cycle, while nothing is inserted
         with m.FSM() as fsm:
-            m.d.sync += compared.eq(there & fsm.ongoing("READY") & ~take)
+            m.d.sync += compared.eq(~keep | there & fsm.ongoing("READY") & ~take)
             with m.State("READY"):
                 m.d.comb += [free.eq(1), w.addr.eq(Mux(full, Cat(slot_out.data, low_at), kept))]
                 m.d.sync += [at.eq(0), every.eq(~full), of_groups.eq(0), group.eq(Mux(full, low_at, 0))]
@@ -169,48 +173,43 @@ class LogitUnit(wiring.Component):
         scale, fine = Signal(signed(17 + (1 << bits) - 1)), Signal(bits)
         m.d.comb += wanted.eq(ROW_FRACTION - SCORE_FRACTION - self.scale_exponent)
         m.d.sync += shift.eq(Mux(wanted < 0, 0, Mux(wanted > 63, 63, wanted)))
-        preparing = fine != 0
+        preparing = Signal()                # no logit is taken yet
         with m.If(begun):
-            m.d.sync += [scale.eq(self.scale_mantissa), fine.eq(~shift[:bits])]
-        with m.Elif(preparing):
+            m.d.sync += [scale.eq(self.scale_mantissa), fine.eq(~shift[:bits]), preparing.eq(1)]
+        with m.Elif(preparing & (fine != 0)):
             m.d.sync += [scale.eq(scale << 1), fine.eq(fine - 1)]
-        # 0: a logit, beside the multipliers; 1: products of its halves; 2: their sum; 3: shifted; 4: rounded; only a raise
-        # holds them up
-        value0, valid0 = Signal(signed(32), reset_less=True), Signal()
-        m.d.comb += weighed.eq(~valid0)
-        with m.If(take & keep):
-            m.d.sync += [value0.eq(item.value), valid0.eq(1)]
-        with m.Elif(moving):
-            m.d.sync += valid0.eq(0)
+        with m.Elif(preparing):
+            m.d.sync += [preparing.eq(0), counting.eq(1)]
+        # 0: a logit, beside the multipliers; 1: products of its halves; 2: their sum; 3: shifted; 4: rounded, and queued
+        value0 = delay(m, item.value, 1, "value0")
+        popped = Signal()
+        room, some_room = credits(m, SCORES, take & keep, delay(m, popped, 1, "left", valid=True))
+        m.d.comb += weighed.eq(some_room)
         low1, high1 = Signal(signed(18 + len(scale)), reset_less=True), Signal(signed(15 + len(scale)), reset_less=True)
         # The sum without the low product's last 17 bits fits a DSP slice
         upper2, lower2 = Signal(signed(15 + len(scale)), reset_less=True), Signal(17, reset_less=True)
         score4 = Signal(signed(32), reset_less=True)
         moved3, far3, sign3 = Signal(signed(34), reset_less=True), Signal(reset_less=True), Signal(reset_less=True)
         twice2, sign2 = Cat(Const(0, 1), lower2, upper2), upper2[-1]
-        with m.If(moving):
-            m.d.sync += [
-                low1.eq(Cat(value0[:17], Const(0, 1)).as_signed() * scale), high1.eq(value0[17:].as_signed() * scale),
-                upper2.eq(high1 + (low1 >> 17)), lower2.eq(low1[:17]), sign3.eq(sign2),
-            ]
-            with m.Switch(shift[bits:]):
-                for i in range(1 << 6 - bits):
-                    begin = ((i + 1) << bits) - 1
-                    part = Cat(twice2, sign2.replicate(64))[begin:]
-                    above = twice2[begin + 33:]         # what the result cannot hold
-                    with m.Case(i):
-                        m.d.sync += [moved3.eq(part[:34]), far3.eq((above != sign2.replicate(len(above))) if len(above) else 0)]
+        m.d.sync += [
+            low1.eq(Cat(value0[:17], Const(0, 1)).as_signed() * scale), high1.eq(value0[17:].as_signed() * scale),
+            upper2.eq(high1 + (low1 >> 17)), lower2.eq(low1[:17]), sign3.eq(sign2),
+        ]
+        with m.Switch(shift[bits:]):
+            for i in range(1 << 6 - bits):
+                begin = ((i + 1) << bits) - 1
+                part = Cat(twice2, sign2.replicate(64))[begin:]
+                above = twice2[begin + 33:]         # what the result cannot hold
+                with m.Case(i):
+                    m.d.sync += [moved3.eq(part[:34]), far3.eq((above != sign2.replicate(len(above))) if len(above) else 0)]
         near = Signal(signed(33))
         m.d.comb += near.eq((moved3 >> 1) + moved3[0])
         narrow, clamped = saturate(m, near, 32, name="near")
-        with m.If(moving):
-            m.d.sync += score4.eq(Mux(far3, Cat((~sign3).replicate(31), sign3).as_signed(), narrow))
-        valids = [valid0]
-        for i in range(5):
-            valid = Signal(name=f"valid{i + 1}")
-            with m.If(moving):
-                m.d.sync += valid.eq(valids[-1])
-            valids.append(valid)
+        m.d.sync += score4.eq(Mux(far3, Cat((~sign3).replicate(31), sign3).as_signed(), narrow))
+        m.submodules.scores = scores = Queue(signed(32), depth=SCORES)
+        score, valid5 = scores.output.payload, Signal()
+        m.d.comb += [scores.write.eq(delay(m, take & keep, 5, "valid", valid=True)), scores.data.eq(score4),
+                     scores.output.ready.eq(moving), popped.eq(scores.output.valid & moving)]
         # 5: a score that reaches the reference waits until its weight is below 2: all before are weighed and added up, the
         # reference raised to one above the score's integer part, and the mass shifted down by as much
         integer5, fraction5 = Signal(signed(16), reset_less=True), Signal(SCORE_FRACTION, reset_less=True)
@@ -218,24 +217,27 @@ class LogitUnit(wiring.Component):
         above5, down = Signal(signed(18)), Signal(5, reset_less=True)
         raising, settled = Signal(), Signal()
         m.d.comb += [
-            raising.eq(valids[5] & (first | ~above5[-1])), moving.eq(~(raising | lowering | begun | preparing)),
-            self.exp2_index.eq(fraction5[8:]), self.exp2_t.eq(fraction5[:8]),
+            raising.eq(valid5 & (first | ~above5[-1])), moving.eq(~(raising | lowering)),
         ]
+        m.d.sync += [self.exp2_index.eq(fraction5[8:]), self.exp2_t.eq(fraction5[:8])]
+        answer = delay(m, self.exp2_value, 1, "answer")
         with m.If(moving):
-            m.d.sync += [integer5.eq(score4[SCORE_FRACTION:]), fraction5.eq(score4[:SCORE_FRACTION]),
-                         above5.eq(score4[SCORE_FRACTION:].as_signed() - maximum)]
-        weighing = [valids[5] & moving]
-        for i in range(EXP2_LATENCY + 2):
+            m.d.sync += [integer5.eq(score[SCORE_FRACTION:]), fraction5.eq(score[:SCORE_FRACTION]),
+                         above5.eq(score[SCORE_FRACTION:].as_signed() - maximum), valid5.eq(scores.output.valid)]
+        weighing = [valid5 & moving]
+        for i in range(ANSWER + 2):
             weighing.append(delay(m, weighing[-1], 1, f"weighing{i}", valid=True))
-        m.d.comb += settled.eq(~Cat(*weighing[1:]).any())
+        still = Signal()                    # of weighing[2:]
+        m.d.sync += still.eq(Cat(*weighing[1:-1]).any())
+        m.d.comb += settled.eq(~still & ~weighing[1])
         with m.If(raising & settled & ~lowering):
             m.d.sync += [first.eq(0), maximum.eq(integer5 + 1), above5.eq(-1), lowering.eq(1),
                          rise.eq(Mux(first, 0, Mux(above5 >= 63, 63, above5 + 1)))]
         # The weight: 2**fraction, shifted down
         m.d.sync += down.eq(Mux(above5 < -30, 31, (1 - above5)[:5]))
-        down_late = delay(m, down, EXP2_LATENCY - 1, "down")
+        down_late = delay(m, down, ANSWER - 1, "down")
         doubled, weight = Signal(18, reset_less=True), Signal(17)
-        m.d.sync += [doubled.eq((self.exp2_value << 1) >> down_late),
+        m.d.sync += [doubled.eq((answer << 1) >> down_late),
                      weight.eq(Mux(weighing[-2], (doubled >> 1) + doubled[0], 0))]
         mass, lowered = Signal(48), Signal(48)
         with m.If(rise >= 4):
@@ -253,7 +255,7 @@ class LogitUnit(wiring.Component):
         out = self.result.payload
         finished = Signal()
         m.d.sync += [
-            finished.eq(running & ended & fsm.ongoing("READY") & ~taken & settled & ~Cat(*valids).any() & ~lowering & ~begun),
+            finished.eq(running & ended & fsm.ongoing("READY") & ~taken & settled & (room == SCORES) & ~valid5 & ~lowering & ~begun),
             # What is read of a column is there a cycle after ``shown``
             self.result.valid.eq(finished & running & ~(self.result.valid & self.result.ready)),
         ]
@@ -264,7 +266,7 @@ class LogitUnit(wiring.Component):
         with m.If(self.result.valid & self.result.ready):
             m.d.sync += shown.eq(shown + 1)
             with m.If(shown == final_column):
-                m.d.sync += [running.eq(0), ended.eq(0)]
+                m.d.sync += [running.eq(0), ended.eq(0), counting.eq(0)]
         with m.If(begun):
             m.d.sync += [running.eq(1), ended.eq(0), keep.eq(self.keep), dump.eq(self.dump), shown.eq(self.first),
                          final_column.eq(self.last), kept.eq(0), first.eq(1), mass.eq(0), maximum.eq(0)]

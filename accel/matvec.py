@@ -63,7 +63,7 @@ class Lanes(wiring.Component):
         """Per lane: codes less the zero point, an addition that fits in front of a DSP slice's multiplier, by activations."""
         products = []
         attrs = {"keep": "true"} if name else {}        # beside its multiplier: not one register for two
-        minus = Signal(signed(bits), name=f"{name}minus", reset_less=True)
+        minus = Signal(signed(bits), name=f"{name}minus", reset_less=True, attrs={"keep": "true"})    # each column's own
         m.d.sync += minus.eq(zeros)
         for i, code in enumerate(codes):
             code1, operand = (Signal(signed(bits), name=f"{name}{part}{i}", reset_less=True) for part in ("codes", "operand"))
@@ -140,15 +140,15 @@ class MatVec(wiring.Component):
     Members
     -------
     start : In
-        Begin with the configuration at ``config``; only while ``ready``.
+        Begin with the configuration that has been there since the cycle before; only while ``ready``.
     ready : Out
         All beats of the last matrix were taken.
     busy : Out
         A sum is still on its way.
     beats : In(stream)
         The packed tensor, see spec.packing.
-    second, second_valid, both : In, In, Out
-        The beat after ``beats``; whether it is taken, too.
+    second, both : In, Out
+        The beat after ``beats``; whether it is taken, too, and ``beats`` so are valid only with it.
     gang : In
         One position only: columns 0 and 1 work on it together, two beats a cycle. Column 1's activations are a copy.
     address, odd_word : Out
@@ -164,7 +164,7 @@ class MatVec(wiring.Component):
             "q4": In(1), "group64": In(1), "words": In(12), "rows": In(18), "dest": In(3),
             "first": In(range(max(columns, 2))), "count": In(range(columns + 1)),
             "shifts": In(data.ArrayLayout(6, columns)),
-            "beats": In(stream.Signature(128)), "second": In(128), "second_valid": In(1), "both": Out(1), "gang": In(1),
+            "beats": In(stream.Signature(128)), "second": In(128), "both": Out(1), "gang": In(1),
             "address": Out(12), "odd_word": Out(1), "activations": In(256 * columns), "offsets": In(data.ArrayLayout(6, columns)),
             "sums": Out(stream.Signature(sum_layout(columns))),
             "starved": Out(1), "stalled": Out(1),
@@ -177,7 +177,7 @@ class MatVec(wiring.Component):
         # Front end: one beat a cycle, or two, while there is room for the row pair's sums -----------------
         # Whether the next beat may be taken is in a register: what hangs on it reaches far
         gang = Signal()
-        q4, group64, words = Signal(), Signal(), Signal(12)
+        q4, group64, steps = Signal(), Signal(), Signal(12)       # ``steps``: of a row, its words one by one or together
         # What is the same for all sums of a matrix, of the one that is read and of the one whose sums leave
         constants = data.StructLayout({"dest": 3, "first": range(max(C, 2)), "last": range(max(C, 2)), "gang": 1, "rows": 18,
                                        "shifts": data.ArrayLayout(6, C)})
@@ -185,50 +185,76 @@ class MatVec(wiring.Component):
         waiting, drained = Signal(), Signal(init=1)     # until the sums of the matrix before have left
         left = Signal(18)                   # rows not yet begun
         last_group, group, ending = Signal(12), Signal(12), Signal()    # ``ending``: at the last group
-        to_come = Signal(12)                # words of the row, this one included; its and ``left``'s comparisons are registers
-        one, two, final_pair = Signal(), Signal(), Signal()
+        to_come = Signal(12)                # steps of the row, this one included; its and ``left``'s comparisons are registers
+        last_word, two, final_pair = Signal(), Signal(), Signal()
+        one_step, two_steps, single = Signal(), Signal(), Signal()      # a whole row has; its last step has one word
         word, pair, odd = Signal(12), Signal(2), Signal()
         room, none = Signal(range(PAIRS + 1), init=PAIRS), Signal()
         wide, full = Signal(), Signal()
-        active, begin, wait, scaling = Signal(), Signal(), Signal(), Signal()
-        goes_on, begins, waits, next_one = Signal(), Signal(), Signal(), Signal()       # of the next cycle
-        last_word, chunk_last, take = Signal(), Signal(), Signal()
+        active, begin, scaling = Signal(), Signal(), Signal()
+        # Of the next cycle: if no beat is taken, and if one is
+        goes_on, begins, begins_then, waits, next_last = Signal(), Signal(), Signal(), Signal(), Signal()
+        chunk_last, take = Signal(), Signal()
+        advance, row_ends, ends = Signal(), Signal(), Signal()      # with this beat the word, the row, the superblock is done
         scale_memory = memory.Memory(shape=128, depth=1 << (self.max_groups - 1).bit_length(), init=[],
                                      attrs=UNCHECKED)
         m.submodules.scales = scale_memory
         scale_write, scale_read = scale_memory.write_port(), scale_memory.read_port()
-        there = self.beats.valid & (~self.both | self.second_valid)
+        beat1 = delay(m, self.beats.payload, 1, "beat1")
+        there = self.beats.valid
         m.d.comb += [
-            scale_write.addr.eq(group), scale_write.data.eq(self.beats.payload), scale_write.en.eq(scaling & self.beats.valid),
-            scale_read.addr.eq(Mux(group64, word >> 2, word >> 1)),
+            scale_write.addr.eq(delay(m, group, 1, "group")), scale_write.data.eq(beat1),
+            scale_write.en.eq(delay(m, scaling & self.beats.valid, 1, "scale_valid", valid=True)),
+            scale_read.addr.eq(Mux(group64, self.address >> 2, self.address >> 1)),
             # Together, in q8 the columns take the two rows of a word, in q4 the two words of a chunk
-            wide.eq(gang & q4), full.eq(~one),
-            last_word.eq(one | (wide & two)),
+            full.eq(~(last_word & single)),
             chunk_last.eq(word[0] | last_word | wide),
-            self.address.eq(word), self.odd_word.eq(wide),
-            take.eq(active & there), self.beats.ready.eq(scaling | take),
-            begins.eq(begin), next_one.eq(one),
+            self.odd_word.eq(wide),
+            take.eq(active & there), self.beats.ready.eq(scaling | active),
         ]
-        begun, finished_before = Signal(), Signal()
-        no_room = Signal()
-        m.d.comb += [begun.eq(take & begin), no_room.eq(Mux(begun ^ finished_before, begun & (room == 1), none))]
-        m.d.sync += [
-            room.eq(room - begun + finished_before), none.eq(no_room),
-            begin.eq(begins), wait.eq(waits), active.eq(goes_on & ~waits & ~(begins & no_room)),
-            self.both.eq(goes_on & gang & (~q4 | ~next_one)),
+        # Whether a beat is there comes from far away, and so chooses between what is known in either case
+        finished_before, none_then, none_still = Signal(), Signal(), Signal()
+        m.d.comb += [
+            next_last.eq(Mux(row_ends, one_step, two)),
+            # In q4 both rows' chunk sums come at once and leave in two cycles: a chunk of one word waits for one.
+            waits.eq(q4 & ~gang & next_last & (word[0] | last_word)),
+            ends.eq(row_ends & (final_pair | (pair == 3))), begins.eq(begin), begins_then.eq(row_ends),
+            none_then.eq(Mux(begin ^ finished_before, begin & (room == 1), none)), none_still.eq(none & ~finished_before),
         ]
+        def two_beats(last):
+            return gang & (~q4 | ~(last & single))
+        with m.If(take & begin ^ finished_before):
+            m.d.sync += room.eq(room + Mux(finished_before, 1, -1))
+        with m.If(take):
+            m.d.sync += [
+                begin.eq(begins_then), none.eq(none_then), active.eq(~ends & ~(advance & waits) & ~(begins_then & none_then)),
+                self.both.eq(~ends & two_beats(Mux(advance, next_last, last_word))),
+                advance.eq(~advance | q4 | gang), row_ends.eq(Mux(advance, next_last & (q4 | gang), last_word)),
+            ]
+        with m.Else():
+            m.d.sync += [
+                begin.eq(begins), none.eq(none_still), active.eq(goes_on & ~(begins & none_still)),
+                self.both.eq(goes_on & two_beats(last_word)),
+                advance.eq(q4 | gang | odd), row_ends.eq(last_word & (q4 | gang | odd)),
+            ]
+        together = self.gang & self.q4 if C > 1 else 0
+        all_steps, last_at, of_one, of_two, one_group, one_pair = (delay(m, value, 1, name) for value, name in (
+            (Mux(together, (self.words + 1) >> 1, self.words)[:12], "all_steps"),
+            (Mux(self.group64, (self.words - 1)[:12] >> 2, (self.words - 1)[:12] >> 1), "last_at"),
+            (self.words <= Mux(together, 2, 1), "of_one"),
+            (Mux(together, (self.words == 3) | (self.words == 4), self.words == 2), "of_two"),
+            (self.words <= Mux(self.group64, 4, 2), "one_group"), (self.rows <= 2, "one_pair")))
         with m.FSM() as fsm:
             with m.State("IDLE"):
                 m.d.comb += [self.ready.eq(~waiting), begins.eq(1)]
                 with m.If(~waiting):        # as they are when it starts: an enable that comes from here
                     m.d.sync += [
-                        q4.eq(self.q4), group64.eq(self.group64), words.eq(self.words), left.eq(self.rows),
+                        q4.eq(self.q4), group64.eq(self.group64), steps.eq(all_steps), left.eq(self.rows),
                         reading.dest.eq(self.dest), reading.first.eq(self.first), reading.last.eq(self.count - 1),
                         reading.rows.eq(self.rows), reading.shifts.eq(self.shifts),
-                        last_group.eq(Mux(self.group64, (self.words - 1)[:12] >> 2, (self.words - 1)[:12] >> 1)),
-                        ending.eq(self.words <= Mux(self.group64, 4, 2)), group.eq(0), word.eq(0), to_come.eq(self.words), one.eq(self.words == 1),
-                        two.eq(self.words == 2), final_pair.eq(self.rows <= 2), pair.eq(0), odd.eq(0),
-                        gang.eq(self.gang if C > 1 else 0),
+                        last_group.eq(last_at), ending.eq(one_group), group.eq(0), word.eq(0), pair.eq(0), odd.eq(0),
+                        to_come.eq(all_steps), last_word.eq(of_one), two.eq(of_two), one_step.eq(of_one), two_steps.eq(of_two),
+                        final_pair.eq(one_pair), single.eq(self.words[0]), gang.eq(self.gang if C > 1 else 0), wide.eq(together),
                     ]
                 with m.If(self.start & ~waiting):
                     m.d.sync += [waiting.eq(1), scaling.eq(1)]
@@ -244,28 +270,18 @@ class MatVec(wiring.Component):
             with m.State("DATA"):
                 blocked = begin & none
                 m.d.comb += [self.starved.eq(~there & ~blocked), self.stalled.eq(self.beats.valid & blocked), goes_on.eq(1)]
-                with m.If(take):
-                    with m.If(~q4 & ~odd & ~gang):
-                        m.d.comb += begins.eq(0)
-                        m.d.sync += odd.eq(1)
+                with m.If(take & ends):
+                    with m.If(final_pair):
+                        m.next = "IDLE"
                     with m.Else():
-                        m.d.comb += [begins.eq(last_word), next_one.eq(Mux(wide, to_come == 3, two))]
-                        m.d.sync += [odd.eq(0), word.eq(word + Mux(wide, 2, 1)), to_come.eq(to_come - Mux(wide, 2, 1)),
-                                     two.eq(to_come == Mux(wide, 4, 3))]
-                        # In q4 both rows' chunk sums come at once and leave in two cycles: a chunk of one word waits for one.
-                        m.d.comb += waits.eq(q4 & ~gang & next_one & (word[0] | last_word))
-                        with m.If(last_word):
-                            m.d.comb += next_one.eq(words == 1)
-                            m.d.sync += [word.eq(0), to_come.eq(words), two.eq(words == 2),
-                                         pair.eq(pair + 1), left.eq(left - 2), final_pair.eq(left <= 4)]
-                            with m.If(final_pair):
-                                m.d.comb += goes_on.eq(0)
-                                m.next = "IDLE"
-                            with m.Elif(pair == 3):
-                                m.d.comb += goes_on.eq(0)
-                                m.d.sync += [scaling.eq(1), ending.eq(last_group == 0)]
-                                m.next = "SCALES"
-                        m.d.sync += one.eq(next_one)
+                        m.d.sync += [scaling.eq(1), ending.eq(last_group == 0)]
+                        m.next = "SCALES"
+        with m.If(take & advance):              # only in DATA
+            m.d.sync += [word.eq(word + Mux(wide, 2, 1)), to_come.eq(to_come - 1), last_word.eq(next_last), two.eq(to_come == 3)]
+        with m.If(take & row_ends):
+            m.d.sync += [word.eq(0), to_come.eq(steps), two.eq(two_steps), pair.eq(pair + 1), left.eq(left - 2), final_pair.eq(left <= 4)]
+        with m.If(take):
+            m.d.sync += odd.eq(~advance)
 
         # Tags travel beside the data -------------------------------------------------------------------
         def valid_delay(value, n, name):
@@ -279,15 +295,17 @@ class MatVec(wiring.Component):
             now.q4.eq(q4), now.odd.eq(odd), now.chunk_first.eq(~word[0]), now.chunk_last.eq(chunk_last),
             now.row_first.eq(word[1:] == 0), now.row_last.eq(last_word), now.gang.eq(gang), now.full.eq(full),
         ]
-        # 1: memories answer; 2: the pair's scale words chosen
-        pair1 = delay(m, pair, 1, "pair")
-        beat2, second2 = delay(m, self.beats.payload, 2, "beat"), delay(m, self.second, 2, "second")
-        scale_words = Array(scale_read.data[32 * i:32 * i + 32] for i in range(4))
-        scale2 = Signal(data.ArrayLayout(data.StructLayout({"mantissa": 12, "zero": 4}), 2), reset_less=True)
-        m.d.sync += scale2.as_value().eq(scale_words[pair1])
+        # 0: the word's address, for the memories are far away; 1: they answer; 2: the pair's zero points chosen, 3: its mantissas,
+        # of words in registers, for block RAM is slow
+        m.d.sync += self.address.eq(word)
+        pair2 = delay(m, pair, 3, "pair")
+        beat2, second2 = delay(m, beat1, 2, "beat"), delay(m, self.second, 3, "second")
+        scale2 = data.View(data.ArrayLayout(data.StructLayout({"mantissa": 12, "zero": 4}), 2), Signal(32, name="scale2"))
+        scale_words = delay(m, scale_read.data, 1, "scale_words")
+        m.d.comb += scale2.as_value().eq(Array(scale_words[32 * i:32 * i + 32] for i in range(4))[pair2])
         activations2 = delay(m, self.activations, 1, "activations")
-        tag2 = delay(m, now, 2, "tag2")
-        valid2 = valid_delay(take, 2, "valid2")
+        tag2 = delay(m, now, 3, "tag2")
+        valid2 = valid_delay(take, 3, "valid2")
         L = Lanes.latency + 1       # the last adds what two columns have of a row
         tag_l, valid_l = delay(m, tag2, L, "tag_l"), valid_delay(valid2, L, "valid_l")
         tag_a = delay(m, tag2, L - 1, "tag_a")
@@ -375,33 +393,45 @@ class MatVec(wiring.Component):
         kept = data.StructLayout({"sums": data.ArrayLayout(signed(WIDE), C)})
         m.submodules.pairs = pairs = memory.Memory(shape=kept, depth=2 * PAIRS, init=[])
         pair_in, pair_out = pairs.write_port(), pairs.read_port(domain="comb")
-        write_pair, read_pair = Signal(range(2 * PAIRS)), Signal(range(2 * PAIRS))      # equal: empty
+        write_pair, read_pair = Signal(range(PAIRS)), Signal(range(PAIRS))
+        complete, some = Signal(range(PAIRS + 1)), Signal()         # pairs that are complete; whether there are any
+        some_then, leaves = Signal(), Signal()                      # ``leaves``: and they are of the matrix that leaves
         completed, finished = Signal(), Signal()
         column, second, row, rows_left = Signal(range(max(C, 2))), Signal(), Signal(17), Signal(18)
         out_single, out_final = Signal(), Signal()      # of the pair that leaves: has no odd row, is the last
+        half, pick, closes = Signal(), Signal.like(column), Signal()        # where the sum that leaves lies; it is its pair's last
         m.d.comb += [
-            pair_in.addr.eq(Cat(done_odd, write_pair[:-1])), pair_in.en.eq(done_valid),
+            pair_in.addr.eq(Cat(done_odd, write_pair)), pair_in.en.eq(done_valid),
             *(pair_in.data.sums[c].eq(results[c]) for c in range(C)),
-            completed.eq(done_valid & (done_odd | done_tag.gang)), pair_out.addr.eq(Cat(second & ~leaving.gang, read_pair[:-1])),
+            completed.eq(done_valid & (done_odd | done_tag.gang)), pair_out.addr.eq(Cat(half, read_pair)),
         ]
         m.submodules.out = stage = Stage(sum_layout(C))
         wiring.connect(m, stage.output, wiring.flipped(self.sums))
         leave, out = Signal(), stage.input.payload
         m.d.comb += [
-            stage.input.valid.eq((write_pair != read_pair) & ~drained), leave.eq(stage.input.valid & stage.input.ready),
-            out.value.eq(pair_out.data.sums[Mux(leaving.gang, second, column) if C > 1 else 0]),
+            stage.input.valid.eq(leaves), leave.eq(stage.input.valid & stage.input.ready),
+            out.value.eq(pair_out.data.sums[pick]),
             out.shift.eq(leaving.shifts[column]), out.row.eq(Cat(second, row)), out.dest.eq(leaving.dest),
             out.column.eq(column), out.odd.eq(second), out.last.eq(out_final & (second | out_single)),
         ]
-        m.d.sync += [write_pair.eq(write_pair + completed), read_pair.eq(read_pair + finished)]
+        with m.If(completed):
+            m.d.sync += write_pair.eq(write_pair + 1)
+        with m.If(finished):
+            m.d.sync += read_pair.eq(read_pair + 1)
+        with m.If(completed ^ finished):
+            m.d.sync += complete.eq(complete + Mux(completed, 1, -1))
+        more = completed | (complete != 1)
+        m.d.comb += some_then.eq(Mux(finished, more, completed | some))
+        m.d.sync += [some.eq(some_then), leaves.eq(~drained & Mux(finished, more & ~out_final, completed | some))]
+        next_column = Mux(column == leaving.last, leaving.first, column + 1)
+        m.d.comb += finished.eq(leave & closes)
         with m.If(leave):
             with m.If(~second & ~out_single):
-                m.d.sync += second.eq(1)
+                m.d.sync += [second.eq(1), half.eq(~leaving.gang), pick.eq(Mux(leaving.gang, 1, column) if C > 1 else 0),
+                             closes.eq(column == leaving.last)]
             with m.Else():
-                m.d.sync += [second.eq(0), column.eq(column + 1)]
-                with m.If(column == leaving.last):
-                    m.d.comb += finished.eq(1)
-                    m.d.sync += column.eq(leaving.first)
+                m.d.sync += [second.eq(0), half.eq(0), column.eq(next_column), pick.eq(Mux(leaving.gang, 0, next_column) if C > 1 else 0),
+                             closes.eq(Mux(closes, rows_left == 3, out_single) & (next_column == leaving.last))]
         with m.If(finished):
             m.d.sync += [row.eq(row + 1), rows_left.eq(rows_left - 2), out_final.eq(rows_left <= 4), out_single.eq(rows_left == 3)]
             with m.If(out_final):
@@ -409,8 +439,9 @@ class MatVec(wiring.Component):
         m.d.sync += finished_before.eq(finished & ~self.abort)
         with m.If(waiting & drained):
             m.d.sync += [leaving.eq(reading), leaving.gang.eq(gang), column.eq(reading.first), row.eq(0), rows_left.eq(reading.rows),
-                         out_final.eq(reading.rows <= 2), out_single.eq(reading.rows == 1), waiting.eq(0), drained.eq(0)]
+                         pick.eq(Mux(gang, 0, reading.first) if C > 1 else 0), out_final.eq(reading.rows <= 2), out_single.eq(reading.rows == 1),
+                         closes.eq((reading.rows == 1) & (reading.first == reading.last)), waiting.eq(0), drained.eq(0), leaves.eq(some_then)]
         with m.If(self.abort):
-            m.d.sync += [second.eq(0), room.eq(PAIRS), none.eq(0), write_pair.eq(0), read_pair.eq(0), waiting.eq(0), drained.eq(1)]
+            m.d.sync += [second.eq(0), room.eq(PAIRS), none.eq(0), half.eq(0), complete.eq(0), some.eq(0), leaves.eq(0), waiting.eq(0), drained.eq(1)]
         m.d.comb += self.busy.eq(~fsm.ongoing("IDLE") | (room != PAIRS) | stage.busy)
         return m

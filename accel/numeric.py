@@ -105,6 +105,14 @@ def delay(m, value, n, name, *, valid=False):
     return value
 
 
+def credits(m, depth, take, given):
+    """How many of ``depth`` places are free, and whether there are any, in a register; one is taken or given back in a cycle."""
+    room, some = Signal(range(depth + 1), init=depth, name="room"), Signal(init=1, name="some_room")
+    with m.If(take ^ given):
+        m.d.sync += [room.eq(room + Mux(given, 1, -1)), some.eq(given | (room != 1))]
+    return room, some
+
+
 def product_of(m, a, b, name):
     """``a * b`` for signed ``a`` and ``b`` of at most 18 bits, two cycles later; each partial product in a register.
 

@@ -48,26 +48,32 @@ class Quantiser(wiring.Component):
         half = [Signal(name=f"half{c}") for c in range(C)]
         full = [Signal(2, name=f"full{c}") for c in range(C)]
         count = [Signal(8, name=f"count{c}") for c in range(C)]
+        opens = [Signal(name=f"open{c}", init=1) for c in range(C)]      # the half that is filled is not full
         magnitude = [Signal(WIDE - 1, name=f"magnitude{c}") for c in range(C)]
         c = v.column
         mine_half, mine_count = Array(half)[c], Array(count)[c]
         seen = Signal(WIDE - 1)
         take = Signal()
         m.d.comb += [
-            values.ready.eq(~Array(Array(f) for f in full)[c][mine_half]),
+            values.ready.eq(Array(opens)[c]),
             take.eq(values.ready & values.valid),
             seen.eq(Array(magnitude)[c] | (v.value ^ v.value[-1].replicate(WIDE))[:WIDE - 1]),
             w.addr.eq(Cat(mine_count[:7], mine_half, c)), w.data.eq(v.value), w.en.eq(take),
         ]
-        # A group that is complete: its exponent, two cycles later
+        # A group that is complete: its exponent, three cycles later; the bits of each eight, then of all
         entry, closing, largest = Signal(group), Signal(), Signal(WIDE - 1, reset_less=True)
         m.d.sync += [closing.eq(take & v.end), largest.eq(seen), entry.column.eq(c), entry.half.eq(mine_half),
                      entry.first.eq(v.index - mine_count), entry.last.eq(mine_count), entry.dest.eq(v.dest)]
         # Bits beyond 15, or beyond the 7 of narrow K or V
-        narrow, above, between = (delay(m, value, 1, name) for value, name in (
-            (Mux(entry.dest == Dest.K, self.narrow[1], (entry.dest == Dest.V) & self.narrow[0]), "narrow_entry"),
-            (bit_length(m, largest[15:]), "above"), (bit_length(m, largest[7:15]), "between")))
-        closed, complete = delay(m, closing & ~self.abort, 1, "closed", valid=True), delay(m, entry, 1, "complete")
+        narrow = delay(m, Mux(entry.dest == Dest.K, self.narrow[1], (entry.dest == Dest.V) & self.narrow[0]), 2, "narrow_entry")
+        eights = [delay(m, bit_length(m, largest[i:i + 8], name=f"bits{i}"), 1, f"eight{i}") for i in range(7, WIDE - 1, 8)]
+        above, between = Signal(6), delay(m, eights[0], 1, "between")
+        m.d.sync += above.eq(0)
+        for i, eight in enumerate(eights[1:]):
+            with m.If(eight != 0):
+                m.d.sync += above.eq(8 * i + eight)
+        closing1 = delay(m, closing & ~self.abort, 1, "closing1", valid=True)
+        closed, complete = delay(m, closing1 & ~self.abort, 1, "closed", valid=True), delay(m, entry, 2, "complete")
         m.d.comb += [
             groups.w_en.eq(closed & ~self.abort), groups.w_data.eq(complete),
             data.View(group, groups.w_data).exponent.eq(
@@ -115,8 +121,12 @@ class Quantiser(wiring.Component):
             with m.State("DRAIN-4"):
                 m.next = "IDLE"     # the last element leaves in the next cycle, with this head
         for i in range(C):
+            emptied = (release & (head.column == i)).replicate(2) & (1 << head.half)
+            still = full[i] & ~emptied
             with m.If(release & (head.column == i)):
                 m.d.sync += full[i].bit_select(head.half, 1).eq(0)
+            closes = take & v.end & (c == i)
+            m.d.sync += opens[i].eq(~Mux(half[i] ^ closes, still[1], still[0]))
         # 1: read; 2: in a register; 3: coarsely shifted; 4: finely; 5: rounded and clamped
         value2, coarse3 = Signal(signed(WIDE), reset_less=True), Signal(signed(16 + 18), reset_less=True)
         fine4 = Signal.like(coarse3, reset_less=True)
@@ -132,10 +142,10 @@ class Quantiser(wiring.Component):
             self.exponent_write.eq(writing_exponent),
             self.column.eq(head.column), self.dest.eq(head.dest), self.exponent.eq(exponent),
             self.index.eq(Mux(writing_exponent, head.first, index5)),
-            self.busy.eq(closing | closed | groups.r_rdy | ~fsm.ongoing("IDLE") | Cat(*count).any() | self.write),
+            self.busy.eq(closing | closing1 | closed | groups.r_rdy | ~fsm.ongoing("IDLE") | Cat(*count).any() | self.write),
         ]
         with m.If(self.abort):
             m.d.comb += groups.r_en.eq(1)
             for i in range(C):
-                m.d.sync += [count[i].eq(0), magnitude[i].eq(0), half[i].eq(0), full[i].eq(0)]
+                m.d.sync += [count[i].eq(0), magnitude[i].eq(0), half[i].eq(0), full[i].eq(0), opens[i].eq(1)]
         return m

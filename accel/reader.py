@@ -7,9 +7,12 @@ from amaranth.hdl import Cat, Module, Mux, ResetInserter, Signal
 from amaranth.lib import data, fifo, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from accel.numeric import UNCHECKED, delay
+from accel.numeric import UNCHECKED, credits, delay
 from accel.ports import NativeRead
-from accel.stage import Skid, Stage
+from accel.stage import HalfRate, Queue, Stage
+
+
+OUT = 8             # beats of each half of the buffer that are on their way out of it, five cycles long, or wait
 
 
 class SegmentReader(wiring.Component):
@@ -20,8 +23,8 @@ class SegmentReader(wiring.Component):
     segments : In(stream)
         First beat and number of beats; ``kv``: not before ``stores_done`` equals ``stores``.
     beats : Out(stream)
-    second, second_valid, both : Out, Out, In
-        The beat after it; with ``both``, ``beats.ready`` takes the two, and must not come before both are there.
+    second, both : Out, In
+        The beat after it; with ``both``, ``beats`` are valid when both are there, and the two are taken.
     reading : Out
         Beats are yet to be asked for.
     read0, read1 : Out
@@ -34,7 +37,7 @@ class SegmentReader(wiring.Component):
         self.segment = data.StructLayout({"base": addr_width, "beats": 28, "kv": 1, "stores": 8})
         super().__init__({
             "segments": In(stream.Signature(self.segment)), "beats": Out(stream.Signature(128)),
-            "second": Out(128), "second_valid": Out(1), "both": In(1),
+            "second": Out(128), "both": In(1),
             "stores_done": In(8), "busy": Out(1), "reading": Out(1), "abort": In(1), "aborting": Out(1),
             "read0": Out(NativeRead(addr_width, 128)), "read1": Out(NativeRead(addr_width, 128)),
         })
@@ -55,15 +58,15 @@ class SegmentReader(wiring.Component):
             return some
 
         # Segments to blocks: a block lies in one DRAM row ------------------------------------------------
-        def registers(name, shape, n):
+        def registers(name, kind, shape, n=2):
             """As many stages: a short queue that takes no look-up tables."""
-            stages = [Stage(shape) for _ in range(n)]
+            stages = [kind(shape) for _ in range(n)]
             for i, stage in enumerate(stages):
                 m.submodules[f"{name}_{i}"] = ResetInserter(drop)(stage)
             for into, out in zip(stages[1:], stages):
                 wiring.connect(m, into.output, out.input)
             return stages
-        segments = registers("segment", self.segment, 2)
+        segments = registers("segment", Stage, self.segment)
         wiring.connect(m, wiring.flipped(self.segments), segments[-1].input)
         following = segments[0]
         head = following.output.payload
@@ -72,7 +75,7 @@ class SegmentReader(wiring.Component):
         # A beat's turn, modulo more than can be on its way: what the buffer holds, and a block in each of ten places
         turn_bits = (self.buffer + (10 << rb)).bit_length()
         block = data.StructLayout({"base": aw, "count": rb + 1, "age": 5, "turn": turn_bits})
-        blocks = [registers(f"blocks{i}", block, 2) for i in range(2)]
+        blocks = [registers(f"blocks{i}", HalfRate, block) for i in range(2)]
         order = fifo.SyncFIFO(width=rb + 2, depth=16)
         m.submodules.order = ResetInserter(drop)(order)
         age, emit = Signal(5), Signal()
@@ -120,18 +123,19 @@ class SegmentReader(wiring.Component):
             # As of one cycle ago, when the turn was one less at least and more was taken at most
             fits, distance = Signal(name=f"fits{i}"), Signal(turn_bits, name=f"distance{i}")
             first, fire = Signal(name=f"first{i}"), Signal(name=f"fire{i}")
-            m.submodules[f"places{i}"] = place = fifo.SyncFIFO(width=place_bits, depth=self.depth)
-            places.append(place)
+            # Where what is on its way will go: a queue that is never overrun, and that a drop does not empty
+            m.submodules[f"places{i}"] = place = Queue(place_bits, depth=self.depth)
+            places.append(place.output)
             next_block = blocks[i][0].output
             b = next_block.payload
             m.d.comb += [
                 first.eq(few[other] | (younger if i else ~younger)), distance.eq(turn - taken_turn),
                 native.cmd_valid.eq(more[i] & open_[i] & fits & first), native.cmd_addr.eq(address),
                 fire.eq(native.cmd_valid & native.cmd_ready),
-                place.w_en.eq(fire), place.w_data.eq(turn[:place_bits]), place.r_en.eq(native.rdata_valid),
+                place.write.eq(fire), place.data.eq(turn), place.output.ready.eq(native.rdata_valid),
                 next_block.ready.eq(~more[i] | (fire & one[i])),
             ]
-            m.d.sync += [fits.eq((distance < self.buffer - 1) & ~next_block.ready), open_[i].eq(place.w_level < self.depth - 1)]
+            m.d.sync += [fits.eq((distance < self.buffer - 1) & ~next_block.ready), open_[i].eq(place.level < self.depth - 1)]
             arrived.append(counter(f"arrived{i}", place_bits + 1, native.rdata_valid, move & (side == i)))
             with m.If(fire):
                 m.d.sync += [remaining[i].eq(remaining[i] - 1), address.eq(address + 1), turn.eq(turn + 1),
@@ -141,7 +145,7 @@ class SegmentReader(wiring.Component):
                              more[i].eq(1), one[i].eq(b.count == 1), few[i].eq(b.count <= self.ahead)]
             with m.If(drop):
                 m.d.sync += [more[i].eq(0), one[i].eq(0), few[i].eq(1), ages[i].eq(0)]
-        arriving = Mux(self.read1.rdata_valid, places[1].r_data, places[0].r_data)
+        arriving = Mux(self.read1.rdata_valid, places[1].payload, places[0].payload)
         # Written a cycle later: it is read three cycles after it came at the earliest
         place, beat = delay(m, arriving, 1, "place"), delay(m, self.read0.rdata_data, 1, "beat")
         arrives = delay(m, self.read0.rdata_valid | self.read1.rdata_valid, 1, "arrives", valid=True)
@@ -161,25 +165,25 @@ class SegmentReader(wiring.Component):
         first, taken = taken_turn[0], Signal()
         held = []
         for i, r in enumerate(reads):
-            get, issue, read = Signal(place_bits - 1, name=f"get{i}"), Signal(name=f"issue{i}"), Signal(name=f"read{i}")
+            get, issue, leaves = Signal(place_bits - 1, name=f"get{i}"), Signal(name=f"issue{i}"), Signal(name=f"leaves{i}")
             waiting = counter(f"waiting{i}", place_bits, move & (into == i), issue)
-            # Block RAM is slow to answer, and who takes the beats is far away
-            loaded, out = Stage(128), Skid(128)
-            m.submodules[f"loaded{i}"], m.submodules[f"out{i}"] = ResetInserter(drop)(loaded), ResetInserter(drop)(out)
-            wiring.connect(m, loaded.output, out.input)
+            # Block RAM is slow to answer, and who takes the beats is far away: all that depends on him are a few pointers
+            m.submodules[f"out{i}"] = out = ResetInserter(drop)(Queue(128, depth=OUT))
+            room, some_room = credits(m, OUT, issue, delay(m, leaves, 1, f"left{i}", valid=True))
             held.append((out.output.valid, out.output.payload))
-            m.d.comb += [r.addr.eq(get), r.en.eq(~read | loaded.input.ready), loaded.input.valid.eq(read),
-                         loaded.input.payload.eq(r.data), out.output.ready.eq(self.beats.ready & ((first == i) | self.both))]
-            m.d.comb += issue.eq(r.en & waiting)
-            m.d.sync += get.eq(get + issue)
-            with m.If(r.en):
-                m.d.sync += read.eq(waiting)
+            m.d.comb += [
+                r.addr.eq(get), issue.eq(waiting & some_room & ~drop),
+                out.data.eq(delay(m, r.data, 1, f"loaded{i}")), out.write.eq(delay(m, issue, 2, f"read{i}", valid=True)),
+                leaves.eq(taken & ((first == i) | self.both)), out.output.ready.eq(leaves),
+            ]
+            with m.If(issue):
+                m.d.sync += get.eq(get + 1)
             with m.If(drop):
-                m.d.sync += [get.eq(0), read.eq(0)]
+                m.d.sync += [get.eq(0), room.eq(OUT), some_room.eq(1)]
         (valid0, beat0), (valid1, beat1) = held
         m.d.comb += [
-            self.beats.valid.eq(Mux(first, valid1, valid0)), self.beats.payload.eq(Mux(first, beat1, beat0)),
-            self.second_valid.eq(valid0 & valid1), self.second.eq(Mux(first, beat0, beat1)),
+            self.beats.valid.eq(Mux(self.both, valid0 & valid1, Mux(first, valid1, valid0))), self.beats.payload.eq(Mux(first, beat1, beat0)),
+            self.second.eq(Mux(first, beat0, beat1)),
             taken.eq(self.beats.valid & self.beats.ready),
         ]
         m.d.sync += into.eq(into ^ move)
@@ -187,7 +191,7 @@ class SegmentReader(wiring.Component):
             m.d.sync += taken_turn.eq((Cat(1, taken_turn) + Cat(1, self.both))[1:])
         with m.If(drop):
             m.d.sync += [left.eq(0), counted.eq(0), begin.eq(0), emit.eq(0), some.eq(0), into.eq(0), age.eq(0), following_turn.eq(0), taken_turn.eq(0)]
-        flying = places[0].r_rdy | places[1].r_rdy
+        flying = places[0].valid | places[1].valid
         m.d.sync += self.aborting.eq(self.abort | (self.aborting & flying))
         m.d.comb += self.reading.eq((left != 0) | following.output.valid | blocks[0][0].busy | blocks[1][0].busy
                                     | more[0] | more[1])

@@ -4,12 +4,13 @@ Computes the residual half of :meth:`spec.golden.Golden._residual` and :meth:`_n
 Ref: Zhang & Sennrich 2019, Root Mean Square Layer Normalization.
 """
 from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, signed
-from amaranth.lib import data, fifo, memory, stream, wiring
+from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from accel.numeric import UNCHECKED, delay, product_of, saturate
+from accel.numeric import UNCHECKED, credits, delay, product_of, saturate
 from accel.quantiser import wide_layout
 from accel.row_scale import EMBEDDING, row_layout
+from accel.stage import Queue
 from accel.table import InterpolatedTable
 from spec.tables import RSQRT
 
@@ -25,7 +26,7 @@ class Residual(wiring.Component):
     rows : In(stream)
         RESIDUAL rows are added; embedding rows replace.
     gains : In(stream)
-        Beats of eight int16, one in two cycles, after ``gain_start``; must not come while rows are.
+        Beats of eight int16, one in two cycles, ``ready`` only when it is there, after ``gain_start``; must not come while rows are.
     factors, halves : Out
         Per column: mantissa of 1/sqrt(sum of squares + epsilon), 2**15 .. 2**16, and h in ``2**(-15 - h)``.
     """
@@ -47,21 +48,23 @@ class Residual(wiring.Component):
         m.submodules.gain = gain = memory.Memory(shape=data.ArrayLayout(signed(16), 4), depth=depth // 4, init=[],
                                                     attrs=UNCHECKED)
         gain_write, gain_read = gain.write_port(), gain.read_port()
-        gain_at = Signal(range(depth // 4 + 1))
-        half = Mux(gain_at[0], self.gains.payload[64:], self.gains.payload[:64])
-        m.d.comb += [gain_write.addr.eq(delay(m, gain_at, 1, "gain_at_1")), gain_write.data.eq(delay(m, half, 1, "half_1")),
-                     gain_write.en.eq(delay(m, self.gains.valid, 1, "gain_valid_1", valid=True)), self.gains.ready.eq(gain_at[0])]
+        gain_at, upper = Signal(range(depth // 4 + 1)), Signal()        # ``upper`` lies near who brings the beats
+        gain_valid2 = delay(m, self.gains.valid, 2, "gain_valid", valid=True)
+        m.d.comb += [
+            gain_write.addr.eq(gain_at), gain_write.en.eq(gain_valid2), self.gains.ready.eq(upper),
+            gain_write.data.eq(delay(m, Mux(upper, self.gains.payload[64:], self.gains.payload[:64]), 2, "half")),
+        ]
+        m.d.sync += upper.eq(self.gains.valid & ~upper)
         with m.If(self.gain_start):
             m.d.sync += gain_at.eq(0)
-        with m.Elif(self.gains.valid):
+        with m.Elif(gain_valid2):
             m.d.sync += gain_at.eq(gain_at + 1)
 
         # 1: read; 2, 3: added; 4: clamped, stored; 5, 6: products ------------------------------------------------
         out = self.values
-        room, left = Signal(range(DEPTH + 1), init=DEPTH), Signal(range(DEPTH + 1))
         given = delay(m, out.valid & out.ready, 1, "given", valid=True)
-        m.d.comb += left.eq(room - (self.rows.valid & self.rows.ready) + given)
-        m.d.sync += [room.eq(left), self.rows.ready.eq(left != 0)]
+        room, some_room = credits(m, DEPTH, self.rows.valid & self.rows.ready, given)
+        m.d.comb += self.rows.ready.eq(some_room)
         p0 = self.rows.payload
         bits = (depth - 1).bit_length()
         tag = data.StructLayout({"column": range(max(C, 2)), "row": 13, "dest": 3, "end": 1, "first": 1, "last": 1})
@@ -95,11 +98,11 @@ class Residual(wiring.Component):
             square6.eq(squares + (middle << 17)),
         ]
         kept = data.StructLayout({"value": signed(48), "column": range(max(C, 2)), "index": 13, "end": 1, "dest": 3})
-        m.submodules.results = results = fifo.SyncFIFO(width=kept.size, depth=DEPTH)
-        into, oldest = data.View(kept, results.w_data), data.View(kept, results.r_data)
-        m.d.comb += [results.w_en.eq(v6), into.value.eq(product6), into.column.eq(p6.column), into.index.eq(p6.row),
+        m.submodules.results = results = Queue(kept.size, depth=DEPTH)
+        into, oldest = data.View(kept, results.data), data.View(kept, results.output.payload)
+        m.d.comb += [results.write.eq(v6), into.value.eq(product6), into.column.eq(p6.column), into.index.eq(p6.row),
                      into.end.eq(p6.end), into.dest.eq(p6.dest),
-                     out.valid.eq(results.r_rdy), results.r_en.eq(out.ready),
+                     out.valid.eq(results.output.valid), results.output.ready.eq(out.ready),
                      *(getattr(out.payload, name).eq(getattr(oldest, name)) for name, _ in kept)]
 
         # Sum of squares, then 1/sqrt: normalise by pairs of bits, look up ---------------------------------
@@ -114,13 +117,17 @@ class Residual(wiring.Component):
                     m.d.sync += pending[c].eq(1)
         m.submodules.rsqrt = table = InterpolatedTable(RSQRT, latency=4)
         f, half, column, wait = Signal(SUM_BITS, reset_less=True), Signal(6), Signal(range(max(C, 2))), Signal(range(table.latency + 1))
-        near, done = Signal(), Signal()         # for a shift by a pair, for none
-        m.d.comb += [table.index.eq(f[SUM_BITS - 10:]), table.t.eq(f[SUM_BITS - 22:SUM_BITS - 10]),
-                     near.eq(f[SUM_BITS - 16:].any()), done.eq(f[SUM_BITS - 2:].any() | (half == 0))]
+        near, done = Signal(), Signal()         # for a shift by a pair, for none: known with f
+        m.d.comb += [table.index.eq(f[SUM_BITS - 10:]), table.t.eq(f[SUM_BITS - 22:SUM_BITS - 10])]
         # A sum, or f moved up: encoded, so that a bit of it is one look-up table
         pick, change = Signal(range(C + 2)), Signal()
+        choices = [*sums, (f << 2)[:SUM_BITS], (f << 16)[:SUM_BITS]]
         with m.If(change):
-            m.d.sync += f.eq(Array([*sums, f << 2, f << 16])[pick])
+            m.d.sync += [
+                f.eq(Array(choices)[pick]), near.eq(Array([each[SUM_BITS - 16:].any() for each in choices])[pick]),
+                done.eq(Array([*(each[SUM_BITS - 2:].any() for each in sums),
+                               choices[C][SUM_BITS - 2:].any() | (half == 1), choices[C + 1][SUM_BITS - 2:].any() | (half == 8)])[pick]),
+            ]
         with m.FSM() as fsm:
             with m.State("IDLE"):
                 m.d.sync += half.eq(SUM_BITS // 2)

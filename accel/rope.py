@@ -1,17 +1,18 @@
 """Rotary position embedding of row pairs. Computes :func:`spec.golden.rotate`. Ref: Su et al. 2021, RoFormer."""
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
-from amaranth.lib import fifo, stream, wiring
+from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from accel.numeric import delay, product_of
+from accel.numeric import credits, delay, product_of
 from accel.quantiser import wide_layout
 from accel.row_scale import row_layout
+from accel.stage import Queue
 from accel.table import InterpolatedTable
 from spec.numerics import WIDE
 from spec.registers import Dest
 from spec.tables import SINE
 
-DEPTH = 32          #: rows on their way; the pipe is 16 deep
+DEPTH = 32          #: rows on their way; the pipe is 17 deep
 ROTATED = 34        #: bits of a rotated element
 
 
@@ -39,24 +40,22 @@ class Rope(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        rows, row, out = self.rows, self.rows.payload, self.values.payload
+        rows, out = self.rows, self.values.payload
         layout = wide_layout(self.columns)
-        m.submodules.results = results = fifo.SyncFIFO(width=layout.size - WIDE + ROTATED, depth=DEPTH)
-        room = Signal(range(DEPTH + 1), init=DEPTH)
-        take = Signal()
-        m.d.comb += [rows.ready.eq(room != 0), take.eq(rows.ready & rows.valid)]
-        m.d.sync += room.eq(room - take + (self.values.valid & self.values.ready))
+        m.submodules.results = results = Queue(layout.size - WIDE + ROTATED, depth=DEPTH)
+        enter, given = Signal(), delay(m, self.values.valid & self.values.ready, 1, "given", valid=True)
+        room, some_room = credits(m, DEPTH, enter, given)
+        m.d.comb += [rows.ready.eq(some_room), enter.eq(rows.ready & rows.valid)]
+        take, row, first = delay(m, enter, 1, "take", valid=True), delay(m, rows.payload, 1, "row"), delay(m, rows.payload.row == 0, 1, "first")
         valid10 = delay(m, take, 10, "valid", valid=True)
 
         # 1: place in the head, counted, for head_dim need not be a power of two; pairs come column by column ----
-        pair, place, last_in_head = Signal(17), Signal(8), Signal()
+        # one after the other, so that a pair's last bit tells whether it is a new one
+        pair, place, last_in_head = Signal(), Signal(8), Signal()
         m.d.comb += last_in_head.eq(place + 2 == self.head_dim)
         with m.If(take & ~row.odd):
-            m.d.sync += pair.eq(row.row >> 1)
-            with m.If(row.row == 0):
-                m.d.sync += place.eq(0)
-            with m.Elif(row.row >> 1 != pair):
-                m.d.sync += place.eq(Mux(last_in_head, 0, place + 2))
+            m.d.sync += [pair.eq(row.row[1]),
+                         place.eq(Mux(first, 0, Mux(row.row[1] == pair, place, Mux(last_in_head, 0, place + 2))))]
         row1, position1 = delay(m, row, 1, "row1"), Signal(17, reset_less=True)
         m.d.sync += position1.eq(self.position + row.column)
         m.d.comb += self.frequency_index.eq(place >> 1)
@@ -104,9 +103,9 @@ class Rope(wiring.Component):
         m.d.comb += [
             result.eq(tag14), result.value.eq((total14 >> 16) + total14[15]), result.index[0].eq(second14),
             result.end.eq(tag14.end & second14),
-            results.w_en.eq(valid14), results.w_data.eq(Cat(result.value[:ROTATED], result.as_value()[len(result.value):])),
-            out.as_value().eq(Cat(results.r_data[:ROTATED], results.r_data[ROTATED - 1].replicate(WIDE - ROTATED),
-                                  results.r_data[ROTATED:])),
-            self.values.valid.eq(results.r_rdy), results.r_en.eq(self.values.ready), self.busy.eq(room != DEPTH),
+            results.write.eq(valid14), results.data.eq(Cat(result.value[:ROTATED], result.as_value()[len(result.value):])),
+            out.as_value().eq(Cat(results.output.payload[:ROTATED], results.output.payload[ROTATED - 1].replicate(WIDE - ROTATED),
+                                  results.output.payload[ROTATED:])),
+            self.values.valid.eq(results.output.valid), results.output.ready.eq(self.values.ready), self.busy.eq(room != DEPTH),
         ]
         return m

@@ -1,11 +1,13 @@
 """Row sums to 32-bit fixed point: times 1/rms, right shift, saturate. Computes :func:`spec.golden.scale_rows`."""
+import enum
+
 from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, signed
-from amaranth.lib import data, fifo, stream, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from accel.matvec import sum_layout
-from accel.numeric import coarse_shift, delay, fine_shift, product_of
-from accel.stage import Stage
+from accel.numeric import coarse_shift, credits, delay, fine_shift, product_of
+from accel.stage import Queue, Skid
 from spec.numerics import WIDE
 from spec.registers import Dest
 
@@ -13,10 +15,15 @@ DEPTH     = 16      # rows on their way; the pipe is 6 deep
 EMBEDDING = 6       #: dest of embedding rows, beside spec.registers.Dest
 
 
+class To(enum.IntEnum):
+    """The unit that takes a row."""
+    ROPE, SWIGLU, LOGITS, RESIDUAL = range(4)
+
+
 def row_layout(columns):
     """A scaled row."""
     return data.StructLayout({"value": signed(32), "column": range(max(columns, 2)), "row": 18, "odd": 1, "last": 1,
-                              "dest": 3})
+                              "dest": 3, "to": 2})
 
 
 class RowScale(wiring.Component):
@@ -34,15 +41,13 @@ class RowScale(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         layout = row_layout(self.columns)
-        m.submodules.results = results = fifo.SyncFIFO(width=layout.size, depth=DEPTH)
-        m.submodules.out = out = Stage(layout)
+        m.submodules.results = results = Queue(layout.size, depth=DEPTH)
+        m.submodules.out = out = Skid(layout)       # who takes them is far away
         wiring.connect(m, out.output, wiring.flipped(self.rows))
         sums, p = self.sums, self.sums.payload
-        take = Signal()
-        room, left = Signal(range(DEPTH + 1), init=DEPTH), Signal(range(DEPTH + 1))
-        given = delay(m, self.rows.valid & self.rows.ready, 1, "given", valid=True)
-        m.d.comb += [take.eq(sums.valid & sums.ready), left.eq(room - take + given)]
-        m.d.sync += [room.eq(left), sums.ready.eq(left != 0)]
+        take, given = Signal(), delay(m, self.rows.valid & self.rows.ready, 1, "given", valid=True)
+        room, some_room = credits(m, DEPTH, take, given)
+        m.d.comb += [sums.ready.eq(some_room), take.eq(sums.valid & sums.ready)]
 
         # 1: sum and factor; 2, 3: product; 4: coarsely shifted; 5: finely; 6: rounded and clamped
         fixed = (p.dest == Dest.RESIDUAL) | (p.dest == EMBEDDING)
@@ -58,11 +63,20 @@ class RowScale(wiring.Component):
             coarse.eq(coarse_shift(m, product, shift3, 32)), fine.eq(coarse >> shift4[:4]), scaled.eq(narrow),
         ]
         valid5 = delay(m, take, 5, "valid", valid=True)
+        m.d.sync += self.saturated.eq(valid5 & flag)
         valid6 = delay(m, valid5, 1, "valid6", valid=True)
-        tag6 = delay(m, Cat(p.column, p.row, p.odd, p.last, p.dest), 6, "tag")
+        to = Signal(2, init=To.RESIDUAL)
+        with m.Switch(p.dest):
+            with m.Case(Dest.Q, Dest.K, Dest.V):
+                m.d.comb += to.eq(To.ROPE)
+            with m.Case(Dest.SWIGLU):
+                m.d.comb += to.eq(To.SWIGLU)
+            with m.Case(Dest.LOGITS):
+                m.d.comb += to.eq(To.LOGITS)
+        tag6 = delay(m, Cat(p.column, p.row, p.odd, p.last, p.dest, to), 6, "tag")
         m.d.comb += [
-            results.w_en.eq(valid6), results.w_data.eq(Cat(scaled, tag6)), self.saturated.eq(valid5 & flag),
-            out.input.valid.eq(results.r_rdy), out.input.payload.as_value().eq(results.r_data), results.r_en.eq(out.input.ready),
+            results.write.eq(valid6), results.data.eq(Cat(scaled, tag6)),
+            out.input.valid.eq(results.output.valid), out.input.payload.as_value().eq(results.output.payload), results.output.ready.eq(out.input.ready),
             self.busy.eq(room != DEPTH),
         ]
         return m

@@ -61,7 +61,7 @@ class RowSplitter(wiring.Component):
     narrow : In
         Elements of 8 bits, of V (bit 0) and of K (bit 1).
     beats, newest, local : In(stream), In(stream), In
-        Rows from DRAM, of which there are none while ``local``; rows held on chip, taken only then.
+        Rows from DRAM, of which there are none while ``local``; rows held on chip, of which there are only then.
     start, rows : In
         Take this many rows from the next cycle on; ``rows`` comes a cycle after ``start``.
     abort : In
@@ -94,8 +94,7 @@ class RowSplitter(wiring.Component):
         ready, taken, two = Signal(), Signal(), Signal()
         room, room_then = Signal(), Signal()
         m.d.comb += [
-            self.beats.ready.eq(ready), self.newest.ready.eq(ready & self.local),
-            taken.eq(ready & (self.beats.valid | self.newest.valid & self.local)),
+            self.beats.ready.eq(ready), self.newest.ready.eq(ready), taken.eq(ready & (self.beats.valid | self.newest.valid)),
             # Half a beat may be left over
             two.eq((narrow[0] & of_values | narrow[1] & of_keys) & (~last | shape.last_beat[0])),
             room.eq(Mux(of_values, values.room, keys.room & (of_header | of_keys))),
@@ -121,17 +120,19 @@ class RowSplitter(wiring.Component):
         with m.If(delay(m, self.start, 1, "begun", valid=True)):
             m.d.sync += [left.eq(self.rows), final_row.eq(self.rows == 1)]
 
-        # A beat, whose second half follows a cycle later ---------------------------------------------------------------
+        # A beat, whose second half follows a cycle later: two registers, for who brings it is far away ---------------------
+        beats0, newest0, local0 = (delay(m, value, 1, name) for value, name in (
+            (self.beats.payload, "beats0"), (self.newest.payload, "newest0"), (self.local, "local0")))
+        ready0, narrow0 = delay(m, ready, 1, "ready0"), delay(m, narrow[0] & of_values | narrow[1] & of_keys, 1, "narrow0")
+        header0, key0, value0, more0 = (delay(m, value, 1, name, valid=True) for value, name in (
+            (taken & of_header, "header0"), (taken & of_keys, "key0"), (taken & of_values, "value0"), (taken & two, "more0")))
         raw = Signal(128, reset_less=True)
         header1, key1, value1, narrow1, more1, second1 = (Signal(name=f"{name}1") for name in
                                                           ("header", "key", "value", "narrow", "more", "second"))
-        with m.If(ready):
-            m.d.sync += [raw.eq(Mux(self.local, self.newest.payload, self.beats.payload)),
-                         narrow1.eq(narrow[0] & of_values | narrow[1] & of_keys)]
-        m.d.sync += [
-            header1.eq(taken & of_header), key1.eq(taken & of_keys | more1 & key1), value1.eq(taken & of_values | more1 & value1),
-            more1.eq(taken & two), second1.eq(more1),
-        ]
+        with m.If(ready0):
+            m.d.sync += [raw.eq(Mux(local0, newest0, beats0)), narrow1.eq(narrow0)]
+        m.d.sync += [header1.eq(header0), key1.eq(key0 | more1 & key1), value1.eq(value0 | more1 & value1), more1.eq(more0),
+                     second1.eq(more1)]
         # Exponents have six bits; the row being split is the only one whose header is kept.
         m.submodules.header = header = memory.Memory(shape=data.ArrayLayout(6, 16), depth=-(-2 * self.max_heads // 16), init=[])
         write, header_at = header.write_port(), Signal(3)

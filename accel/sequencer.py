@@ -65,23 +65,17 @@ class Sequencer(wiring.Component):
 
         # Right shifts of the row scaler: minus the exponent of sums * factor, minus the fraction kept --------
         command = self.command
+        following = data.View(command_layout(), self.commands.payload)      # what will be ``command``
         gain_exponent, attended = Signal(signed(8)), Signal()
-        residual, reading_buffer, to_hidden, to_logits = command.dest == Dest.RESIDUAL, Signal(), Signal(), Signal()
+        base, from_largest, from_halves = Signal(signed(12)), Signal(), Signal()    # known with the command
+        reading_buffer, to_hidden, to_logits = Signal(), Signal(), Signal()
         clamped, below = Signal(C), Signal(C)
         shifts = Signal(data.ArrayLayout(6, C))
         for c in range(C):
-            shift = Signal(signed(12), name=f"shift{c}")
-            normed = Const(RESIDUAL_FRACTION + 15 - RESIDUAL_FRACTION - ROW_FRACTION, signed(8))
-            fixed = Mux(attended, OUTPUT_FRACTION + 15 - RESIDUAL_FRACTION, HIDDEN_FRACTION + 15 - RESIDUAL_FRACTION)
-            with m.If(command.opcode == Opcode.EMBED):
-                m.d.comb += shift.eq(15 - RESIDUAL_FRACTION - command.exponent)
-            with m.Elif(residual):
-                m.d.comb += shift.eq(fixed - self.largest[c] - command.exponent)
-            with m.Else():
-                m.d.comb += shift.eq(normed + self.halves[c] - self.largest[c] - gain_exponent - command.exponent)
-            wide = Signal(signed(12), name=f"wide_shift{c}")
-            m.d.comb += below[c].eq(wide < 0)
-            m.d.sync += [wide.eq(shift), clamped[c].eq(below[c]), shifts[c].eq(Mux(below[c], 0, Mux(wide > 63, 63, wide)))]
+            change, wide = Signal(signed(7), name=f"change{c}"), Signal(signed(12), name=f"wide_shift{c}")
+            m.d.comb += [change.eq(Mux(from_halves, self.halves[c], 0) - Mux(from_largest, self.largest[c], 0)),
+                         below[c].eq(wide < 0)]
+            m.d.sync += [wide.eq(base + change), clamped[c].eq(below[c]), shifts[c].eq(Mux(below[c], 0, Mux(wide > 63, 63, wide)))]
         m.d.comb += [self.shifts.eq(shifts), self.read_buffer.eq(reading_buffer)]
         m.d.sync += [to_hidden.eq(command.dest == Dest.SWIGLU), to_logits.eq(command.dest == Dest.LOGITS)]
 
@@ -97,7 +91,10 @@ class Sequencer(wiring.Component):
         with m.FSM() as fsm:
             with m.State("IDLE"):
                 m.d.comb += self.commands.ready.eq(1)
-                following = data.View(command_layout(), self.commands.payload)
+                fixed = Mux(attended, OUTPUT_FRACTION + 15 - RESIDUAL_FRACTION, HIDDEN_FRACTION + 15 - RESIDUAL_FRACTION)
+                embeds, adds = following.opcode == Opcode.EMBED, following.dest == Dest.RESIDUAL
+                m.d.sync += [from_largest.eq(~embeds), from_halves.eq(~embeds & ~adds),
+                             base.eq(Mux(embeds, 15 - RESIDUAL_FRACTION, Mux(adds, fixed, 15 - ROW_FRACTION - gain_exponent)) - following.exponent)]
                 m.d.sync += [command.eq(following), reading_buffer.eq(following.dest == Dest.RESIDUAL)]
                 with m.If(self.commands.valid):
                     m.next = "FENCE"

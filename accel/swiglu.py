@@ -1,16 +1,18 @@
 """SiLU(gate) * up of row pairs. Ref: Shazeer 2020, GLU variants improve transformer; spec.tables.silu."""
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
-from amaranth.lib import fifo, stream, wiring
+from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from accel.numeric import delay, product_of, saturate
+from accel.numeric import credits, delay, product_of, saturate
 from accel.quantiser import wide_layout
 from accel.row_scale import row_layout
+from accel.stage import Queue
 from accel.table import InterpolatedTable
 from spec.numerics import HIDDEN_FRACTION, ROW_FRACTION, WIDE
 from spec.tables import SILU_SAG
 
 DROPPED = 2 * ROW_FRACTION - HIDDEN_FRACTION
+DEPTH = 16          # pairs on their way; the pipe is 13 deep, a pair takes two cycles
 LIMIT = (16 << ROW_FRACTION) - 1        # beyond 16 the sag is as at 16: below one unit
 
 
@@ -30,13 +32,11 @@ class SwiGlu(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         layout = wide_layout(self.columns)
-        m.submodules.results = results = fifo.SyncFIFO(width=layout.size, depth=8)
+        m.submodules.results = results = Queue(layout.size, depth=DEPTH)
         rows, row = self.rows, self.rows.payload
-        room = Signal(range(9), init=8)
-        take, done = Signal(), Signal()
-        m.d.comb += [rows.ready.eq(row.odd | (room != 0)), take.eq(rows.ready & rows.valid),
-                     done.eq(self.values.valid & self.values.ready)]
-        m.d.sync += room.eq(room - (take & ~row.odd) + done)
+        take, given = Signal(), delay(m, self.values.valid & self.values.ready, 1, "given", valid=True)
+        room, some_room = credits(m, DEPTH, take & ~row.odd, given)
+        m.d.comb += [rows.ready.eq(row.odd | some_room), take.eq(rows.ready & rows.valid)]
         entry = Signal(layout)
         m.d.comb += [entry.column.eq(row.column), entry.index.eq(row.row >> 1), entry.dest.eq(row.dest),
                      entry.end.eq((row.row[1:6] == 31) | row.last)]
@@ -67,8 +67,8 @@ class SwiGlu(wiring.Component):
         tag12, valid12 = delay(m, entry.as_value()[WIDE:], 12, "tag"), delay(m, up11, 1, "valid12", valid=True)
         clamped, flag = saturate(m, rounded, WIDE)
         m.d.comb += [
-            results.w_en.eq(valid12), results.w_data.eq(Cat(clamped, tag12)), self.saturated.eq(valid12 & flag),
-            self.values.valid.eq(results.r_rdy), self.values.payload.eq(results.r_data), results.r_en.eq(self.values.ready),
-            self.busy.eq(room != 8),
+            results.write.eq(valid12), results.data.eq(Cat(clamped, tag12)), self.saturated.eq(valid12 & flag),
+            self.values.valid.eq(results.output.valid), self.values.payload.eq(results.output.payload), results.output.ready.eq(self.values.ready),
+            self.busy.eq(room != DEPTH),
         ]
         return m

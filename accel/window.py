@@ -4,6 +4,7 @@ from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from accel.command_queue import AHEAD, CommandQueue
+from accel.numeric import delay
 from spec.registers import RESULT_DEPTH, Counter, Model, Phase, Result
 from spec.registers import Window as Region
 
@@ -58,7 +59,10 @@ class Window(wiring.Component):
         over = Signal(len(Counter))         # counters whose low bits overflowed in the cycle before
         access = bus.cyc & bus.stb & ~bus.ack
         # What a counter has carried is added before anything is read; after a clear every access waits for its end.
-        last_step = access & (step == 3) & ~over.any() & ~counting & ~adding & ~clearing
+        calm, was_calm = Signal(), Signal()
+        m.d.comb += calm.eq(~over.any() & ~counting & ~adding & ~clearing)
+        m.d.sync += was_calm.eq(calm)            # and so is what was read a cycle ago
+        last_step = access & (step == 3) & calm & was_calm
         m.d.sync += [bus.ack.eq(last_step), step.eq(Mux(last_step | ~access, 0, Mux(step == 3, 3, step + 1)))]
         m.d.sync += write.eq(last_step & we)     # with the acknowledgement: address and word are still there
 
@@ -89,7 +93,8 @@ class Window(wiring.Component):
                      rope_read.addr.eq(self.rope_index), self.rope_frequency.eq(rope_read.data)]
 
         # Results: word by word into distributed memory, eight words each ----------------------------------------
-        m.submodules.results = results = memory.Memory(shape=32, depth=8 * RESULT_DEPTH, init=[])
+        m.submodules.results = results = memory.Memory(shape=32, depth=8 * RESULT_DEPTH, init=[],
+                                                           attrs={"ram_style": "distributed"})
         result_write, result_read = results.write_port(), results.read_port(domain="comb")
         newest, oldest, kept = Signal(range(RESULT_DEPTH)), Signal(range(RESULT_DEPTH)), Signal(range(RESULT_DEPTH + 1))
         word, stored, removed = Signal(3), Signal(), Signal()
@@ -158,11 +163,12 @@ class Window(wiring.Component):
 
         # Reads ---------------------------------------------------------------------------------------------------------
         read = Signal(32)
+        of_result, of_counters = delay(m, result_read.data, 1, "of_result"), delay(m, Cat(lows[address[2:5]], high_read.data), 1, "of_counters")
         with m.Switch(address[10:]):
             with m.Case(Region.RESULT >> 10):
-                m.d.comb += read.eq(Mux(address[6], self.dump_data, result_read.data))
+                m.d.comb += read.eq(Mux(address[6], self.dump_data, of_result))
             with m.Case(Region.COUNTERS >> 10):
-                m.d.comb += read.eq(Cat(lows[address[2:5]], high_read.data))
+                m.d.comb += read.eq(of_counters)
             with m.Case(Region.CANDIDATES >> 10):
                 m.d.comb += read.eq(Mux(address[2], self.candidate_logit, self.candidate_token))
         m.d.sync += bus.dat_r.eq(read)

@@ -167,9 +167,9 @@ def test_reset(after):
     run(dut, LATE, body)
 
 
-# Cycles by which a beat may be asked for before it can be used: for those that the reader holds (its buffer, and three
-# registers behind each half), and while the first of them waits for a fence
-AHEAD = 512 + 6 + 32
+# Cycles by which a beat may be asked for before it can be used: for those that the reader holds (its buffer, and eight
+# behind each half), and while the first of them waits for a fence
+AHEAD = 512 + 16 + 48
 
 
 @functools.cache
