@@ -7,7 +7,7 @@ from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from accel.numeric import UNCHECKED, delay
-from accel.stage import Stage
+from accel.stage import Skid
 from spec.numerics import WIDE
 
 LANES = 16
@@ -405,7 +405,7 @@ class MatVec(wiring.Component):
             *(pair_in.data.sums[c].eq(results[c]) for c in range(C)),
             completed.eq(done_valid & (done_odd | done_tag.gang)), pair_out.addr.eq(Cat(half, read_pair)),
         ]
-        m.submodules.out = stage = Stage(sum_layout(C))
+        m.submodules.out = stage = Skid(sum_layout(C))
         wiring.connect(m, stage.output, wiring.flipped(self.sums))
         leave, out = Signal(), stage.input.payload
         m.d.comb += [

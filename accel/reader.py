@@ -120,7 +120,7 @@ class SegmentReader(wiring.Component):
         for i, native in enumerate((self.read0, self.read1)):
             other = 1 - i
             address, turn = Signal(aw, name=f"address{i}"), Signal(turn_bits, name=f"turn{i}")
-            # As of one cycle ago, when the turn was one less at least and more was taken at most
+            # As of before, when the turn was one less at least and more was taken at most
             fits, distance = Signal(name=f"fits{i}"), Signal(turn_bits, name=f"distance{i}")
             first, fire = Signal(name=f"first{i}"), Signal(name=f"fire{i}")
             # Where what is on its way will go: a queue that is never overrun, and that a drop does not empty
@@ -162,7 +162,7 @@ class SegmentReader(wiring.Component):
             m.d.sync += [taking.eq(taking - 1), some.eq(~final), final.eq(taking == 2)]
         with m.If(order.r_en & order.r_rdy):
             m.d.sync += [taking.eq(order.r_data[:rb + 1]), side.eq(order.r_data[-1]), some.eq(1), final.eq(order.r_data[:rb + 1] == 1)]
-        first, taken = taken_turn[0], Signal()
+        first, taken = Signal(), Signal()
         held = []
         for i, r in enumerate(reads):
             get, issue, leaves = Signal(place_bits - 1, name=f"get{i}"), Signal(name=f"issue{i}"), Signal(name=f"leaves{i}")
@@ -187,10 +187,13 @@ class SegmentReader(wiring.Component):
             taken.eq(self.beats.valid & self.beats.ready),
         ]
         m.d.sync += into.eq(into ^ move)
-        with m.If(taken):
-            m.d.sync += taken_turn.eq((Cat(1, taken_turn) + Cat(1, self.both))[1:])
+        # Told the requests a cycle later, as they are far away
+        m.d.sync += first.eq(first ^ (taken & ~self.both))
+        was_taken, two_taken = delay(m, taken, 1, "was_taken", valid=True), delay(m, self.both, 1, "two_taken")
+        with m.If(was_taken):
+            m.d.sync += taken_turn.eq((Cat(1, taken_turn) + Cat(1, two_taken))[1:])
         with m.If(drop):
-            m.d.sync += [left.eq(0), counted.eq(0), begin.eq(0), emit.eq(0), some.eq(0), into.eq(0), age.eq(0), following_turn.eq(0), taken_turn.eq(0)]
+            m.d.sync += [left.eq(0), counted.eq(0), begin.eq(0), emit.eq(0), some.eq(0), into.eq(0), age.eq(0), following_turn.eq(0), taken_turn.eq(0), first.eq(0)]
         flying = places[0].valid | places[1].valid
         m.d.sync += self.aborting.eq(self.abort | (self.aborting & flying))
         m.d.comb += self.reading.eq((left != 0) | following.output.valid | blocks[0][0].busy | blocks[1][0].busy
