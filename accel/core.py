@@ -16,7 +16,7 @@ from accel.quantiser import Quantiser, wide_layout
 from accel.reader import SegmentReader
 from accel.residual import Residual
 from accel.rope import Rope
-from accel.row_scale import EMBEDDING, RowScale
+from accel.row_scale import EMBEDDING, RowScale, To
 from accel.sequencer import Sequencer
 from accel.stage import Skid
 from accel.swiglu import SwiGlu
@@ -82,7 +82,8 @@ class Core(wiring.Component):
         wiring.connect(m, to_quantiser.output, quantiser.values)
         # An abort waits for a K/V row that is being written, then everything is dropped while reads drain.
         wanted, aborting = Signal(), Signal()
-        m.d.comb += aborting.eq(wanted & ~kv.storing & ~sequencer.store_start)
+        store_start = delay(m, sequencer.store_start, 1, "store_start", valid=True)     # for who stores is far away
+        m.d.comb += aborting.eq(wanted & ~kv.storing & ~sequencer.store_start & ~store_start)
 
         def abort_of(name):
             """A register for each, so that it lies near what it resets."""
@@ -120,13 +121,14 @@ class Core(wiring.Component):
 
         # Model constants -------------------------------------------------------------------------------------
         command, p = sequencer.command, window
+        score_scale = delay(m, p.model__score_scale, 1, "score_scale")
         m.d.comb += [
             residual.dim.eq(p.model__dim), residual.epsilon.eq(p.model__epsilon), rope.head_dim.eq(p.model__head_dim),
             kv.n_kv_heads.eq(p.model__n_kv_heads), kv.slots.eq(attention.slots),
             *(unit.narrow.eq(p.model__kv_format[:2]) for unit in (quantiser, kv, attention)),
             attention.n_heads.eq(p.model__n_heads), attention.n_kv_heads.eq(p.model__n_kv_heads),
             attention.head_dim.eq(p.model__head_dim),
-            attention.score_mantissa.eq(p.model__score_scale[:16]), attention.score_exponent.eq(p.model__score_scale[16:24]),
+            attention.score_mantissa.eq(score_scale[:16]), attention.score_exponent.eq(score_scale[16:24]),
             logits.scale_mantissa.eq(p.model__logit_scale[:16]), logits.scale_exponent.eq(p.model__logit_scale[16:24]),
             window.rope_index.eq(rope.frequency_index), rope.frequency.eq(window.rope_frequency),
             rope.position.eq(sequencer.position),
@@ -195,15 +197,10 @@ class Core(wiring.Component):
         m.d.comb += [scale.factors.eq(residual.factors), sequencer.halves.eq(residual.halves)]
 
         rows = scale.rows
-        with m.Switch(rows.payload.dest):
-            with m.Case(Dest.Q, Dest.K, Dest.V):
-                m.d.comb += [rope.rows.valid.eq(rows.valid), rows.ready.eq(rope.rows.ready)]
-            with m.Case(Dest.SWIGLU):
-                m.d.comb += [swiglu.rows.valid.eq(rows.valid), rows.ready.eq(swiglu.rows.ready)]
-            with m.Case(Dest.LOGITS):
-                m.d.comb += [logits.logits.valid.eq(rows.valid), rows.ready.eq(logits.logits.ready)]
-            with m.Default():
-                m.d.comb += [residual.rows.valid.eq(rows.valid), rows.ready.eq(residual.rows.ready)]
+        with m.Switch(rows.payload.to):
+            for to, sink in ((To.ROPE, rope.rows), (To.SWIGLU, swiglu.rows), (To.LOGITS, logits.logits), (To.RESIDUAL, residual.rows)):
+                with m.Case(to):
+                    m.d.comb += [sink.valid.eq(rows.valid), rows.ready.eq(sink.ready)]
         m.d.comb += [rope.rows.payload.eq(rows.payload), swiglu.rows.payload.eq(rows.payload),
                      residual.rows.payload.eq(rows.payload), logits.logits.payload.value.eq(rows.payload.value),
                      logits.logits.payload.column.eq(rows.payload.column), logits.logits.payload.row.eq(rows.payload.row),
@@ -278,7 +275,7 @@ class Core(wiring.Component):
             attention.rows.eq(command.rows + command.column + 1),
             sequencer.attend_done.eq(attention.done),
             kv.read_start.eq(attention.local & ~was_local), kv.read_rows.eq(command.column + 1),
-            kv.store_start.eq(sequencer.store_start), kv.store_rows.eq(sequencer.columns_active), kv.base.eq(command.base),
+            kv.store_start.eq(store_start), kv.store_rows.eq(sequencer.columns_active), kv.base.eq(command.base),
             sequencer.storing.eq(kv.storing), sequencer.stored.eq(kv.stored),
         ]
 
@@ -315,8 +312,10 @@ class Core(wiring.Component):
                 m.d.sync += flag.eq(1)
             with m.Elif(self.csr__control__clear_errors | reset):
                 m.d.sync += flag.eq(0)
-        busy = delay(m, Cat(window.queue_busy, sequencer.busy, reader.busy, ~sequencer.idle, kv.storing), 1, "busy", valid=True)
-        m.d.sync += [self.csr__cycles__value.eq(self.csr__cycles__value + 1), self.csr__status__busy.eq(busy.any())]
+        # A command counts until two cycles after the sequencer took it, so that nothing shows between
+        busy = delay(m, Cat(sequencer.busy, reader.busy, ~sequencer.idle, store_start, kv.storing), 1, "busy", valid=True)
+        m.d.sync += [self.csr__cycles__value.eq(self.csr__cycles__value + 1),
+                     self.csr__status__busy.eq(window.queue_busy | busy.any())]
         with m.If(kv.port.wdata_valid & kv.port.wdata_ready):
             m.d.sync += self.csr__stores__value.eq(self.csr__stores__value + 1)
         with m.If(reset):

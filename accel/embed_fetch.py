@@ -122,7 +122,8 @@ class EmbedFetch(wiring.Component):
         scale_write, scale_read = scales.write_port(), scales.read_port()
         scale_at, word, lane = Signal(12), Signal(12), Signal(4)
         last_scale, last_word = Signal(12), Signal(12)      # known two cycles after start, long before the first beat
-        m.d.sync += [last_scale.eq(groups - 1), last_word.eq(words - 1)]
+        at_last = Signal()                  # at the last word, whose lanes take longer than to find out
+        m.d.sync += [last_scale.eq(groups - 1), last_word.eq(words - 1), at_last.eq(word == last_word)]
         loading, sending, issue, last = Signal(), Signal(), Signal(), Signal()
         valids = [Signal(name=f"valid{i}") for i in range(1, 4)]
         lasts = [Signal(name=f"last{i}") for i in range(1, 4)]
@@ -131,7 +132,7 @@ class EmbedFetch(wiring.Component):
         half = Array(beat[16 * i:16 * i + 16] for i in range(8))[pick]
         m.d.comb += [scale_write.addr.eq(scale_at), scale_write.data.eq(half), scale_write.en.eq(loading & there),
                      scale_read.addr.eq(Mux(group64, word >> 2, word >> 1)), scale_read.en.eq(advance),
-                     issue.eq(sending & there & advance), last.eq((lane == 15) & (word == last_word)),
+                     issue.eq(sending & there & advance), last.eq((lane == 15) & at_last),
                      pull.eq(there & (loading | (issue & (lane == 15))))]
         byte1, scale2, code2 = Signal(8), Signal(12), Signal(signed(9))
         nibble1 = Mux(token[0], byte1[4:], byte1[:4])

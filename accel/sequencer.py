@@ -85,7 +85,7 @@ class Sequencer(wiring.Component):
         left, more, final = Signal(28), Signal(), Signal()
         beat = self.beat_valid & self.beat_ready
         columns = Signal(range(C + 1))
-        m.d.comb += [self.columns_active.eq(columns), columns.eq(command.columns + 1), self.gang.eq(command.columns == 0)]
+        m.d.comb += [self.columns_active.eq(columns), columns.eq(command.columns + 1)]
         with m.If(beat):
             m.d.sync += [left.eq(left - 1), final.eq(left == 2)]
         with m.FSM() as fsm:
@@ -95,7 +95,7 @@ class Sequencer(wiring.Component):
                 embeds, adds = following.opcode == Opcode.EMBED, following.dest == Dest.RESIDUAL
                 m.d.sync += [from_largest.eq(~embeds), from_halves.eq(~embeds & ~adds),
                              base.eq(Mux(embeds, 15 - RESIDUAL_FRACTION, Mux(adds, fixed, 15 - ROW_FRACTION - gain_exponent)) - following.exponent)]
-                m.d.sync += [command.eq(following), reading_buffer.eq(following.dest == Dest.RESIDUAL)]
+                m.d.sync += [command.eq(following), self.gang.eq(following.columns == 0), reading_buffer.eq(following.dest == Dest.RESIDUAL)]
                 with m.If(self.commands.valid):
                     m.next = "FENCE"
             with m.State("FENCE"):

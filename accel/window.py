@@ -55,12 +55,12 @@ class Window(wiring.Component):
         address, written, we = Signal(12), Signal(32), Signal()
         write, step = Signal(), Signal(2)
         m.d.sync += [address.eq(bus.adr << 2), written.eq(bus.dat_w), we.eq(bus.we)]    # held while there is no ack
-        clearing, place, counting, adding = Signal(), Signal(6), Signal(), Signal()
+        clearing, place, counting, counting1, adding = Signal(), Signal(6), Signal(), Signal(), Signal()
         over = Signal(len(Counter))         # counters whose low bits overflowed in the cycle before
         access = bus.cyc & bus.stb & ~bus.ack
         # What a counter has carried is added before anything is read; after a clear every access waits for its end.
         calm, was_calm = Signal(), Signal()
-        m.d.comb += calm.eq(~over.any() & ~counting & ~adding & ~clearing)
+        m.d.comb += calm.eq(~over.any() & ~counting & ~counting1 & ~adding & ~clearing)
         m.d.sync += was_calm.eq(calm)            # and so is what was read a cycle ago
         last_step = access & (step == 3) & calm & was_calm
         m.d.sync += [bus.ack.eq(last_step), step.eq(Mux(last_step | ~access, 0, Mux(step == 3, 3, step + 1)))]
@@ -107,7 +107,7 @@ class Window(wiring.Component):
             result_write.en.eq(self.results.valid & (kept != RESULT_DEPTH)),
             stored.eq(result_write.en & (word == len(Result) - 1)), self.results.ready.eq(stored),
             self.result_valid.eq(kept != 0), removed.eq(written_to(Region.RESULT) & self.result_valid),
-            result_read.addr.eq(Cat(address[2:5], oldest)),
+            result_read.addr.eq(delay(m, Cat(address[2:5], oldest), 1, "result_at")),
             self.dump_take.eq(written_to(Region.LOGIT)), self.candidate_index.eq(address[3:9]),
         ]
         with m.If(result_write.en):
@@ -127,10 +127,10 @@ class Window(wiring.Component):
         def entry(counter, phase):
             """Place of a counter: eight phases of each, then the ninth of each."""
             return Mux(phase[3], Cat(counter[:3], Const(0b101, 3)), Cat(phase[:3], counter[:3]))
-        high_at = Signal(6)
-        last_phase = Signal(4)
+        high_at, shown1 = Signal(6), delay(m, shown, 1, "shown1")
+        last_phase, phase1 = Signal(4), Signal(4)
         m.d.sync += last_phase.eq(phase)
-        carried, serving = Signal(len(Counter)), Signal(range(len(Counter)))
+        carried, serving, serving1 = Signal(len(Counter)), Signal(range(len(Counter))), Signal(range(len(Counter)))
         carried_phase = Array(Signal(4, name=f"carried_phase{i}") for i in range(len(Counter)))
         lows = Array(Signal(LOW, name=f"low{i}") for i in range(8))
         for i, one in enumerate(inputs):
@@ -138,7 +138,7 @@ class Window(wiring.Component):
             w, r, view = low.write_port(), low.read_port(domain="comb"), low.read_port(domain="comb")
             total = Signal(LOW + 1, name=f"total{i}")
             m.d.comb += [
-                r.addr.eq(phase), view.addr.eq(shown), lows[i].eq(view.data), total.eq(r.data + one),
+                r.addr.eq(phase), view.addr.eq(shown1), lows[i].eq(view.data), total.eq(r.data + one),
                 w.addr.eq(Mux(clearing, place[:4], phase)), w.data.eq(Mux(clearing, 0, total)), w.en.eq((one != 0) | clearing),
             ]
             m.d.sync += over[i].eq(total[LOW] & ~clearing)
@@ -149,15 +149,16 @@ class Window(wiring.Component):
         for i in reversed(range(len(Counter))):
             with m.If(carried[i]):
                 m.d.comb += serving.eq(i)
+        m.d.sync += [counting1.eq(counting), serving1.eq(serving), phase1.eq(carried_phase[serving])]
         m.d.comb += [
             counting.eq(carried.any()),
             high_read.addr.eq(high_at), high_write.addr.eq(Mux(clearing, place, high_at)), high_write.en.eq(adding | clearing),
             high_write.data.eq(Mux(clearing, 0, high_read.data + 1)),
         ]
-        m.d.sync += [place.eq(place + 1), adding.eq(counting),
-                     high_at.eq(Mux(counting, entry(serving, carried_phase[serving]), entry(address[2:5], shown)))]
+        m.d.sync += [place.eq(place + 1), adding.eq(counting1),
+                     high_at.eq(Mux(counting1, entry(serving1, phase1), entry(address[2:5], shown)))]
         with m.If(self.clear):
-            m.d.sync += [clearing.eq(1), place.eq(0), over.eq(0), carried.eq(0), adding.eq(0)]
+            m.d.sync += [clearing.eq(1), place.eq(0), over.eq(0), carried.eq(0), counting1.eq(0), adding.eq(0)]
         with m.Elif(place == 63):
             m.d.sync += clearing.eq(0)
 
