@@ -14,7 +14,7 @@ from amaranth.lib.wiring import In, Out
 
 from bench.netlist import Netlist
 from bench.synthesis import run_yosys
-from soc import multipliers, open_tools
+from soc import floorplan, multipliers, open_tools
 from soc.amaranth import verilog_file
 from soc.configuration import PARAMETERS, create_core
 
@@ -58,9 +58,10 @@ def synthesise(core, out: Path) -> Path:
     """Map ``core`` in its harness; returns the netlist."""
     out.mkdir(parents=True, exist_ok=True)
     netlist = out/f"{TOP}.json"
-    run_yosys([f"read_verilog {verilog_file(CoreAlone(core), TOP)}", f"synth_ecp5 -abc9 -top {TOP} -json {netlist}"],
-              out/"yosys.log")
+    run_yosys([f"read_verilog {verilog_file(CoreAlone(core), TOP)}", *open_tools.synth_ecp5(f"-abc9 -top {TOP}"),
+               f"write_json {netlist}"], out/"yosys.log")
     multipliers.absorb(netlist)
+    floorplan.place(netlist)
     return netlist
 
 

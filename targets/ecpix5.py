@@ -22,7 +22,7 @@ from litex.soc.cores.clock import ECP5PLL
 from litedram.modules import MT41K256M16, _SpeedgradeTimings
 from litedram.phy import ECP5DDRPHY
 
-from soc import board, configuration, multipliers, open_tools
+from soc import board, configuration, floorplan, multipliers, open_tools
 from soc.base import Llama2SoC
 
 SYS_CLK_FREQ = int(75e6)
@@ -92,7 +92,12 @@ class BaseSoC(Llama2SoC):
         **kwargs):
         platform = lambdaconcept_ecpix5.Platform(device=device, toolchain=toolchain)
         platform.toolchain._pnr_opts += f"--report report.json {' '.join(open_tools.PLACE_AND_ROUTE)} "
-        platform.toolchain._yosys_template = [*YosysWrapper._default_template, multipliers.command("{output_name}.{synth_fmt}")]
+        netlist = "{output_name}.{synth_fmt}"
+        platform.toolchain._yosys_template = [
+            *(step for line in YosysWrapper._default_template
+              for step in (open_tools.synth_ecp5("{synth_opts} -top {build_name}") if line.startswith("synth_") else [line])),
+            multipliers.command(netlist), floorplan.command(netlist),
+        ]
 
         # CRG --------------------------------------------------------------------------------------
         self.crg = _CRG(platform, sys_clk_freq)
