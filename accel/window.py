@@ -55,12 +55,12 @@ class Window(wiring.Component):
         address, written, we = Signal(12), Signal(32), Signal()
         write, step = Signal(), Signal(2)
         m.d.sync += [address.eq(bus.adr << 2), written.eq(bus.dat_w), we.eq(bus.we)]    # held while there is no ack
-        clearing, place, counting, counting1, adding = Signal(), Signal(6), Signal(), Signal(), Signal()
+        clearing, place, counting, counting1, adding, added = Signal(), Signal(6), Signal(), Signal(), Signal(), Signal()
         over = Signal(len(Counter))         # counters whose low bits overflowed in the cycle before
         access = bus.cyc & bus.stb & ~bus.ack
         # What a counter has carried is added before anything is read; after a clear every access waits for its end.
         calm, was_calm = Signal(), Signal()
-        m.d.comb += calm.eq(~over.any() & ~counting & ~counting1 & ~adding & ~clearing)
+        m.d.comb += calm.eq(~over.any() & ~counting & ~counting1 & ~adding & ~added & ~clearing)
         m.d.sync += was_calm.eq(calm)            # and so is what was read a cycle ago
         last_step = access & (step == 3) & calm & was_calm
         m.d.sync += [bus.ack.eq(last_step), step.eq(Mux(last_step | ~access, 0, Mux(step == 3, 3, step + 1)))]
@@ -127,7 +127,8 @@ class Window(wiring.Component):
         def entry(counter, phase):
             """Place of a counter: eight phases of each, then the ninth of each."""
             return Mux(phase[3], Cat(counter[:3], Const(0b101, 3)), Cat(phase[:3], counter[:3]))
-        high_at, shown1 = Signal(6), delay(m, shown, 1, "shown1")
+        high_at, added_at, shown1 = Signal(6), Signal(6), delay(m, shown, 1, "shown1")
+        of_counters = Signal(32)            # what is read
         last_phase, phase1 = Signal(4), Signal(4)
         m.d.sync += last_phase.eq(phase)
         carried, serving, serving1 = Signal(len(Counter)), Signal(range(len(Counter))), Signal(range(len(Counter)))
@@ -152,19 +153,20 @@ class Window(wiring.Component):
         m.d.sync += [counting1.eq(counting), serving1.eq(serving), phase1.eq(carried_phase[serving])]
         m.d.comb += [
             counting.eq(carried.any()),
-            high_read.addr.eq(high_at), high_write.addr.eq(Mux(clearing, place, high_at)), high_write.en.eq(adding | clearing),
-            high_write.data.eq(Mux(clearing, 0, high_read.data + 1)),
+            high_read.addr.eq(high_at), high_write.addr.eq(Mux(clearing, place, added_at)), high_write.en.eq(added | clearing),
+            high_write.data.eq(Mux(clearing, 0, of_counters[LOW:] + 1)),
         ]
-        m.d.sync += [place.eq(place + 1), adding.eq(counting1),
+        m.d.sync += [place.eq(place + 1), adding.eq(counting1), added.eq(adding), added_at.eq(high_at),
                      high_at.eq(Mux(counting1, entry(serving1, phase1), entry(address[2:5], shown)))]
         with m.If(self.clear):
-            m.d.sync += [clearing.eq(1), place.eq(0), over.eq(0), carried.eq(0), counting1.eq(0), adding.eq(0)]
+            m.d.sync += [clearing.eq(1), place.eq(0), over.eq(0), carried.eq(0), counting1.eq(0), adding.eq(0), added.eq(0)]
         with m.Elif(place == 63):
             m.d.sync += clearing.eq(0)
 
         # Reads ---------------------------------------------------------------------------------------------------------
         read = Signal(32)
-        of_result, of_counters = delay(m, result_read.data, 1, "of_result"), delay(m, Cat(lows[address[2:5]], high_read.data), 1, "of_counters")
+        of_result = delay(m, result_read.data, 1, "of_result")
+        m.d.sync += of_counters.eq(Cat(lows[address[2:5]], high_read.data))
         with m.Switch(address[10:]):
             with m.Case(Region.RESULT >> 10):
                 m.d.comb += read.eq(Mux(address[6], self.dump_data, of_result))

@@ -11,7 +11,7 @@ SHIMS = ROOT/"build"/"tools"
 #: What nextpnr is asked for: to weigh delays four times as much as it does by itself, and to leave room between cells, without
 #: which routing takes hours. Takes multipliers that have their places: see :mod:`soc.floorplan`.
 PLACE_AND_ROUTE = ["--placer", "heap", "--placer-heap-beta", "0.7", "--placer-heap-timingweight", "40",
-                   "--placer-heap-critexp", "3", "--router", "router2"]
+                   "--placer-heap-critexp", "3", "--router", "router1"]
 
 #: Yosys' mapping to look-up tables, for speed: a wire costs four of its own estimates, and no look-up tables are saved where they
 #: make a path longer that is not the longest, as there is room on the die and no telling where the wires will be long.
