@@ -121,7 +121,8 @@ class Window(wiring.Component):
         assert len(inputs) == len(Counter) and len(Phase) <= 9
         phase, shown = Signal(4), Signal(4)
         m.d.comb += [phase.eq(Mux(self.phase[3], 8, self.phase)), shown.eq(Mux(address[8], 8, address[5:9]))]
-        m.submodules.counters = high = memory.Memory(shape=32 - LOW, depth=64, init=[])
+        m.submodules.counters = high = memory.Memory(shape=32 - LOW, depth=64, init=[],
+                                                          attrs={"ram_style": "distributed"})
         high_write, high_read = high.write_port(), high.read_port(domain="comb")
 
         def entry(counter, phase):
