@@ -6,7 +6,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from accel.numeric import credits, UNCHECKED, delay, saturate
+from accel.numeric import UNCHECKED, credits, delay, saturate
 from accel.attention_scores import EXP2_LATENCY
 from accel.stage import Queue
 from accel.window import RESULT

@@ -201,7 +201,6 @@ class MatVec(wiring.Component):
         m.submodules.scales = scale_memory
         scale_write, scale_read = scale_memory.write_port(), scale_memory.read_port()
         beat1 = delay(m, self.beats.payload, 1, "beat1")
-        there = self.beats.valid
         m.d.comb += [
             scale_write.addr.eq(delay(m, group, 1, "group")), scale_write.data.eq(beat1),
             scale_write.en.eq(delay(m, scaling & self.beats.valid, 1, "scale_valid", valid=True)),
@@ -210,7 +209,7 @@ class MatVec(wiring.Component):
             full.eq(~(last_word & single)),
             chunk_last.eq(word[0] | last_word | wide),
             self.odd_word.eq(wide),
-            take.eq(active & there), self.beats.ready.eq(scaling | active),
+            take.eq(active & self.beats.valid), self.beats.ready.eq(scaling | active),
         ]
         # Whether a beat is there comes from far away, and so chooses between what is known in either case
         finished_before, none_then, none_still = Signal(), Signal(), Signal()
@@ -269,7 +268,7 @@ class MatVec(wiring.Component):
                         m.next = "DATA"
             with m.State("DATA"):
                 blocked = begin & none
-                m.d.comb += [self.starved.eq(~there & ~blocked), self.stalled.eq(self.beats.valid & blocked), goes_on.eq(1)]
+                m.d.comb += [self.starved.eq(~self.beats.valid & ~blocked), self.stalled.eq(self.beats.valid & blocked), goes_on.eq(1)]
                 with m.If(take & ends):
                     with m.If(final_pair):
                         m.next = "IDLE"

@@ -4,12 +4,14 @@ from amaranth.lib import memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 
-class Stage(wiring.Component):
-    """One register for payload and valid, a cycle of latency; ready passes through. ``busy`` while it holds something."""
-
+class _Registers(wiring.Component):
     def __init__(self, shape):
         self.shape = shape
         super().__init__({"input": In(stream.Signature(shape)), "output": Out(stream.Signature(shape)), "busy": Out(1)})
+
+
+class Stage(_Registers):
+    """One register for payload and valid, a cycle of latency; ready passes through. ``busy`` while it holds something."""
 
     def elaborate(self, platform):
         m = Module()
@@ -21,12 +23,8 @@ class Stage(wiring.Component):
         return m
 
 
-class Skid(wiring.Component):
+class Skid(_Registers):
     """Two registers, a cycle of latency: nothing passes through, ready neither. ``busy`` while it holds something."""
-
-    def __init__(self, shape):
-        self.shape = shape
-        super().__init__({"input": In(stream.Signature(shape)), "output": Out(stream.Signature(shape)), "busy": Out(1)})
 
     def elaborate(self, platform):
         m = Module()
@@ -43,12 +41,8 @@ class Skid(wiring.Component):
         return m
 
 
-class HalfRate(wiring.Component):
+class HalfRate(_Registers):
     """One register, a cycle of latency, a word every other cycle: nothing passes through, ready neither. ``busy`` while it holds one."""
-
-    def __init__(self, shape):
-        self.shape = shape
-        super().__init__({"input": In(stream.Signature(shape)), "output": Out(stream.Signature(shape)), "busy": Out(1)})
 
     def elaborate(self, platform):
         m = Module()

@@ -5,12 +5,11 @@ of a unit are a die's width apart, and every adder behind them is slow. This wri
 netlist, unit by unit, those of a lane side by side; look-up tables and registers follow them by themselves.
 """
 import argparse
-import json
-import os
 import re
-import shlex
 import sys
 from pathlib import Path
+
+from soc.netlist import rewrite
 
 TOP, MIDDLE, BOTTOM = 10, 34, 58        # the rows of an LFE5U(M)-85F. Ref: the grid of Project Trellis.
 
@@ -53,9 +52,12 @@ def place(netlist: Path) -> dict:
 
     Raises ValueError where a unit has more multipliers than sites.
     """
-    design = json.loads(Path(netlist).read_text())
+    return rewrite(netlist, lambda design: _place(design["modules"].values()))
+
+
+def _place(modules) -> dict:
     placed = {}
-    for module in design["modules"].values():
+    for module in modules:
         multipliers = {name: cell for name, cell in module["cells"].items() if cell["type"] == "MULT18X18D"}
         names = {}
         for name, net in module["netnames"].items():
@@ -69,15 +71,7 @@ def place(netlist: Path) -> dict:
             placed.update(zip(mine, sites))
         for name in multipliers.keys() & placed.keys():
             multipliers[name]["attributes"]["BEL"] = placed[name]
-    partial = Path(f"{netlist}.{os.getpid()}")
-    partial.write_text(json.dumps(design))
-    os.replace(partial, netlist)
     return placed
-
-
-def command(netlist: str) -> str:
-    """A line for a Yosys script that does so to the netlist it has written."""
-    return f"exec -- {shlex.quote(sys.executable)} {shlex.quote(__file__)} {netlist}"
 
 
 def main(argv=None):

@@ -8,12 +8,11 @@ where nothing but wires lies before them: a sum that is multiplied is better kep
 Ref: Lattice FPGA-TN-02205, ECP5 and ECP5-5G sysDSP Usage Guide.
 """
 import argparse
-import json
-import os
-import shlex
 import sys
 from collections import Counter, defaultdict
 from pathlib import Path
+
+from soc.netlist import rewrite
 
 FACTOR_BITS, PRODUCT_BITS = 18, 36
 DATA = ("DI", "M")    # either data input of a flip-flop; Yosys knows the first alone
@@ -122,17 +121,7 @@ class Module:
 
 def absorb(netlist: Path) -> Counter:
     """Rewrite ``netlist`` (of ``synth_ecp5 -json``); the counts of :meth:`Module.absorb`, over all modules."""
-    design = json.loads(Path(netlist).read_text())
-    done   = sum((Module(module).absorb() for module in design["modules"].values()), Counter())
-    partial = Path(f"{netlist}.{os.getpid()}")
-    partial.write_text(json.dumps(design))
-    os.replace(partial, netlist)
-    return done
-
-
-def command(netlist: str) -> str:
-    """A line for a Yosys script that does so to the netlist it has written."""
-    return f"exec -- {shlex.quote(sys.executable)} {shlex.quote(__file__)} {netlist}"
+    return rewrite(netlist, lambda design: sum((Module(module).absorb() for module in design["modules"].values()), Counter()))
 
 
 def main(argv=None):

@@ -22,8 +22,9 @@ from litex.soc.cores.clock import ECP5PLL
 from litedram.modules import MT41K256M16, _SpeedgradeTimings
 from litedram.phy import ECP5DDRPHY
 
-from soc import board, configuration, floorplan, multipliers, open_tools
+from soc import board, configuration, open_tools
 from soc.base import Llama2SoC
+from soc.netlist import command
 
 SYS_CLK_FREQ = int(75e6)
 MODEL_OFFSET = 2 << 20         # bytes of flash that are the bitstream's
@@ -96,7 +97,7 @@ class BaseSoC(Llama2SoC):
         platform.toolchain._yosys_template = [
             *(step for line in YosysWrapper._default_template
               for step in (open_tools.synth_ecp5("{synth_opts} -top {build_name}") if line.startswith("synth_") else [line])),
-            multipliers.command(netlist), floorplan.command(netlist),
+            *(command(module, netlist) for module in ("soc.multipliers", "soc.floorplan")),
         ]
 
         # CRG --------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ import subprocess
 import pytest
 
 from soc import floorplan, open_tools
+from soc.netlist import command
 
 
 def netlist(path, products):
@@ -62,8 +63,10 @@ def test_nextpnr_takes_them(tmp_path):
              for n, (name, i) in enumerate((name, i) for name, count in sites.items() for i in range(count))]
     (tmp_path/"top.v").write_text(f"module top(input i, output o); wire [{len(lines) - 1}:0] p; assign o = ^p;\n" + "\n".join(lines)
                                   + "\nendmodule\n")
-    run_yosys(["read_verilog top.v", "synth_ecp5 -top top", "write_json top.json"], tmp_path/"yosys.log", tmp_path)
-    given = floorplan.place(tmp_path/"top.json")
+    run_yosys(["read_verilog top.v", "synth_ecp5 -top top", "write_json top.json", command("soc.floorplan", "top.json")],
+              tmp_path/"yosys.log", tmp_path)
+    cells = json.loads((tmp_path/"top.json").read_text())["modules"]["top"]["cells"]
+    given = {name: cell["attributes"]["BEL"] for name, cell in cells.items() if cell["type"] == "MULT18X18D"}
     assert len(given) == len(lines)
     subprocess.run(["nextpnr-ecp5", "--85k", "--package", "CABGA756", "--json", "top.json", "--write", "placed.json", "--no-route",
                     "--lpf-allow-unconstrained", "--timing-allow-fail"], cwd=tmp_path, check=True, capture_output=True)
