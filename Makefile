@@ -66,7 +66,7 @@ uart: setup
 resources: setup
 	$(PYTHON) -m bench.resources
 
-# The core alone on an ECP5-6, placed and routed: its clock and its ten worst paths: about half an hour.
+# The core alone on an ECP5-6, placed and routed: its clock and its ten worst paths: some ten minutes.
 timing: setup
 	$(PYTHON) -m bench.timing
 

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from soc import open_tools
+
 CORE = "llama2_core"
 
 #: Look-up tables that one memory or shift register cell takes; LUT1 .. LUT6 take one each.
@@ -29,8 +31,7 @@ SYNTH = {
     "xc7":  ["synth_xilinx -family xc7 -flatten -nosrl -top {top} -run begin:map_luts", "clean -purge",
              "setattr -mod -set abc9_lut 5 " + " ".join(f"=LUT{n}" for n in range(1, 7)),
              "synth_xilinx -family xc7 -flatten -nosrl -top {top} -run map_luts:edif"],
-    "ecp5": ["synth_ecp5 -abc9 -top {top} -run begin:map_luts", "clean -purge",
-             "synth_ecp5 -abc9 -top {top} -run map_luts:edif"],
+    "ecp5": open_tools.synth_ecp5("-abc9 -top {top}"),    # what the target is mapped with
 }
 
 

@@ -15,7 +15,7 @@ PLACE_AND_ROUTE = ["--placer", "heap", "--placer-heap-beta", "0.7", "--placer-he
 
 #: Yosys' mapping to look-up tables, for speed: a wire costs four of its own estimates, and no look-up tables are saved where they
 #: make a path longer that is not the longest, as there is room on the die and no telling where the wires will be long.
-MAP = "abc9 -W 1200 -script +&scorr;&sweep;&dc2;&dch,-f,-r;&ps;&if,-F,0,-A,0,-W,1200,-v;&mfs;&ps,-l"
+MAP = "abc9 -script +&scorr;&sweep;&dc2;&dch,-f,-r;&ps;&if,-F,0,-A,0,-W,1200,-v;&mfs;&ps,-l"
 
 #: Name: package that holds it, and the Python that calls it.
 PROGRAMS = {
@@ -28,9 +28,12 @@ PROGRAMS = {
 
 
 def synth_ecp5(options: str) -> list:
-    """Lines of a Yosys script: ``synth_ecp5`` with ``options``, and :data:`MAP` in place of its own mapping."""
-    return [f"synth_ecp5 {options} -run begin:map_luts", "check -latchonly -assert", "techmap -map +/lattice/latches_map.v",
-            MAP, "clean", f"synth_ecp5 {options} -run map_cells:"]
+    """Lines of a Yosys script: ``synth_ecp5`` with ``options``, and :data:`MAP` in place of its own mapping.
+
+    Without the purge, abc9 of this Yosys may stop at two wires of one name.
+    """
+    return [f"synth_ecp5 {options} -run begin:map_luts", "clean -purge", "check -latchonly -assert",
+            "techmap -map +/lattice/latches_map.v", MAP, "clean", f"synth_ecp5 {options} -run map_cells:"]
 
 
 def add_to_path():

@@ -169,7 +169,7 @@ def test_reset(after):
 
 # Cycles by which a beat may be asked for before it can be used: for those that the reader holds (its buffer, and eight
 # behind each half), and while the first of them waits for a fence
-AHEAD = 512 + 16 + 48
+AHEAD = 512 + 16 + 11
 
 
 @functools.cache
