@@ -70,7 +70,7 @@ resources: setup
 timing: setup
 	$(PYTHON) -m bench.timing
 
-# The whole SoC to an ECP5 bitstream; fails if the clock is missed: about half an hour.
+# The whole SoC to an ECP5 bitstream; fails if the clock is missed: a quarter of an hour.
 bitstream: setup
 	$(PYTHON) -m bench.bitstream
 
