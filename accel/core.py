@@ -8,8 +8,9 @@ from accel.attention import Attention
 from accel.crc import Crc32
 from accel.embed_fetch import EmbedFetch
 from accel.kv_rows import KvRows
+from accel.lanes import LANES
 from accel.logits import LogitUnit
-from accel.matvec import LANES, MatVec
+from accel.matvec import MatVec
 from accel.numeric import delay
 from accel.ports import NativeRead, NativeWrite
 from accel.quantiser import Quantiser, wide_layout
@@ -181,7 +182,7 @@ class Core(wiring.Component):
         m.d.comb += [
             embed.start.eq(sequencer.embed_start), embed.token.eq(Mux(command.argmax, argmax, command.rows)),
             embed.base.eq(command.base), embed.words.eq(command.words), embed.q4.eq(command.q4),
-            embed.group64.eq(command.group64), 
+            embed.group64.eq(command.group64),
         ]
         embedding = Signal()
         with m.If(~sums.valid):
@@ -324,7 +325,7 @@ class Core(wiring.Component):
             self.csr__status__result_valid.eq(window.result_valid), self.csr__status__logit_valid.eq(logits.dump_valid),
             self.csr__status__aborting.eq(wanted | reader.aborting | embed.busy & wanted),
             self.csr__status__queue_free.eq(window.queue_free),
-            self.csr__crc__value.eq(crc.value), 
+            self.csr__crc__value.eq(crc.value),
             self.csr__geometry__version.eq(VERSION), self.csr__geometry__columns.eq(C),
             self.csr__geometry__lanes.eq(LANES), self.csr__geometry__candidates.eq(MAX_CANDIDATES),
             self.csr__max_dim__value.eq(self.max_dim), self.csr__max_hidden_dim__value.eq(self.max_hidden_dim),

