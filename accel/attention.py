@@ -7,7 +7,8 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from accel.attention_output import AttentionOutput
-from accel.attention_scores import SHAPE, AttentionScores, exp2_members, query_members
+from accel.attention_dots import SHAPE, query_members
+from accel.attention_scores import AttentionScores, exp2_members
 from accel.attention_values import AttentionValues
 from accel.numeric import delay
 from accel.row_splitter import RowSplitter
@@ -106,7 +107,8 @@ class Attention(wiring.Component):
             scores.score_mantissa.eq(self.score_mantissa), scores.score_exponent.eq(self.score_exponent),
             scores.guest.eq(self.guest), scores.guest_index.eq(self.guest_index), scores.guest_t.eq(self.guest_t),
             self.guest_value.eq(scores.guest_value), scores.q_write.eq(self.q_write), scores.q_exponent_write.eq(self.q_exponent_write),
-            values.weight_write.eq(scores.weight_write), values.weight_last.eq(scores.weight_last), values.weight.eq(scores.weight), scores.release.eq(values.release),
+            values.weight_write.eq(scores.weight_write), values.weight_last.eq(scores.weight_last), values.weight.eq(scores.weight),
+            scores.release.eq(values.release),
             scores.read_head.eq(output.head), output.mass.eq(scores.mass), output.top.eq(scores.top),
             values.read_slot.eq(output.slot), values.read_lane.eq(output.lane), output.sum.eq(values.sum),
             self.output.valid.eq(output.elements.valid & ~aborting), self.output.payload.eq(output.elements.payload),

@@ -1,9 +1,10 @@
 """The end of attention: each head's sums divided by its mass, element by element."""
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Const, Module, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from accel.attention_scores import MASS, SHAPE
+from accel.attention_dots import SHAPE
+from accel.attention_scores import MASS
 from accel.numeric import bit_length, delay, product_of, shift_right
 from accel.stage import Queue
 from accel.table import InterpolatedTable
@@ -55,7 +56,8 @@ class AttentionOutput(wiring.Component):
                 with m.If(self.start):
                     m.next = "MASS"
             with m.State("MASS"):
-                m.d.sync += [self.head.eq(self.head + 1), mass.eq(self.mass), found.top.eq(self.top), found.last.eq(self.head == shape.last_head)]
+                m.d.sync += [self.head.eq(self.head + 1), mass.eq(self.mass),
+                             found.top.eq(self.top), found.last.eq(self.head == shape.last_head)]
                 m.next = "LENGTH"
             with m.State("LENGTH"):
                 for i, eight in enumerate(eights):
@@ -86,7 +88,8 @@ class AttentionOutput(wiring.Component):
         active, issue, has_room, last_element = Signal(), Signal(), Signal(), Signal()      # the last two are a cycle ahead
         lane, slot = Signal(3), Signal(4)
         m.d.comb += [issue.eq(active & has_room), take.eq(ready & self.summed & (~active | issue & last_element))]
-        m.d.sync += [room.eq(room - issue + delay(m, results.output.ready & results.output.valid, 1, "left", valid=True)), has_room.eq(room[1:] != 0)]
+        left = delay(m, results.output.ready & results.output.valid, 1, "left", valid=True)
+        m.d.sync += [room.eq(room - issue + left), has_room.eq(room[1:] != 0)]
         with m.If(issue):
             m.d.sync += [lane.eq(lane + 1), last_element.eq((lane == 6) & (slot == shape.last_slot))]
             with m.If(lane == 7):
@@ -107,7 +110,8 @@ class AttentionOutput(wiring.Component):
             tags.append(delay(m, tags[-1], 1, f"tag{i + 1}"))
         sum4 = delay(m, self.sum, 1, "sum4")
         eights5 = Signal(signed(AVERAGE + 1 + 7), reset_less=True)
-        wide6, a7, a8 = Signal(signed(AVERAGE + 1), reset_less=True), Signal(signed(AVERAGE), reset_less=True), Signal(signed(AVERAGE), reset_less=True)
+        wide6 = Signal(signed(AVERAGE + 1), reset_less=True)
+        a7, a8 = (Signal(signed(AVERAGE), name=name, reset_less=True) for name in ("a7", "a8"))
         m.d.sync += [
             eights5.eq(shift_right(m, Cat(Const(0, 1 + 16 - LEAST), sum4), Cat(Const(0, 3), tags[4].down[3:]), name="eights")),
             wide6.eq(shift_right(m, eights5, tags[5].down[:3], name="ones")),

@@ -3,7 +3,8 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from accel.numeric import UNCHECKED, coarse_shift, delay, product_of, round_saturate, shift_right
+from accel.attention_dots import SHAPE, AttentionDots, key_layout, query_members
+from accel.numeric import coarse_shift, delay, product_of, round_saturate, shift_right
 from accel.table import InterpolatedTable
 from spec.numerics import HEADROOM, ROW_FRACTION, SCORE_FRACTION
 from spec.tables import EXP2
@@ -11,33 +12,9 @@ from spec.tables import EXP2
 MASS = 34           #: bits of a mass: 2**17 weights of 17 bits
 WEIGHT = 17
 EXP2_LATENCY = 6    #: cycles until ``guest_value`` answers
-#: What the model's shape means to attention, minus one each: the last value of a counter. A slot is eight elements.
-SHAPE = data.StructLayout({"last_head": 6, "last_kv_head": 6, "last_rep": 6, "last_slot": 4, "last_header": 3, "last_beat": 10})
-
-
-def key_layout():
-    """A K beat and the exponents of its K/V head."""
-    return data.StructLayout({"beat": 128, "k_exponent": 6, "v_exponent": 6})
-
-
 def weight_layout():
     """What a row's V head is multiplied by for one query head, and by how much the sums shift down before."""
     return data.StructLayout({"weight": WEIGHT, "shift": 6})
-
-
-def ring_depth(max_heads):
-    """Weights on their way or waiting: a row's at least, or its values would never come; a power of two."""
-    return max(2 << (max_heads - 1).bit_length(), 64)      # they are some 35 cycles on their way
-
-
-def query_members(columns, max_heads, max_dim):
-    """The members that fill a column's query: element ``head * head_dim + i``, and the exponent of a head; and choose one."""
-    column = range(max(columns, 2))
-    return {
-        "q_write": In(data.StructLayout({"en": 1, "column": column, "address": range(max_dim), "data": signed(16)})),
-        "q_exponent_write": In(data.StructLayout({"en": 1, "column": column, "head": range(max_heads), "data": 6})),
-        "column": In(column),
-    }
 
 
 def exp2_members():
@@ -74,108 +51,28 @@ class AttentionScores(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        shape, key = self.shape, self.keys.payload
-        slot_bits, head_bits = (self.max_dim // 8 - 1).bit_length(), (self.max_heads - 1).bit_length()
-        m.submodules.query = query = memory.Memory(shape=data.ArrayLayout(signed(16), 8), depth=self.columns << slot_bits,
-                                                   init=[], attrs=UNCHECKED)
-        m.submodules.query_exponents = exponents = memory.Memory(shape=6, depth=self.columns << head_bits, init=[],
-                                                                      attrs=UNCHECKED)
-        q_in, q_out = query.write_port(granularity=1), query.read_port()
-        e_in, e_out = exponents.write_port(), exponents.read_port()
-        q_write, q_exponent_write = delay(m, self.q_write, 1, "q_write"), delay(m, self.q_exponent_write, 1, "q_exponent_write")
-        m.d.comb += [
-            q_in.addr.eq(Cat((q_write.address >> 3)[:slot_bits], q_write.column)), q_in.en.eq(q_write.en << q_write.address[:3]),
-            *(q_in.data[i].eq(q_write.data) for i in range(8)),
-            e_in.addr.eq(Cat(q_exponent_write.head, q_exponent_write.column)), e_in.en.eq(q_exponent_write.en),
-            e_in.data.eq(q_exponent_write.data),
-        ]
+        m.submodules.dots = dots = AttentionDots(columns=self.columns, max_heads=self.max_heads, max_dim=self.max_dim)
+        wiring.connect(m, wiring.flipped(self.keys), dots.keys)
+        m.d.comb += [getattr(dots, name).eq(getattr(self, name))
+                     for name in ("shape", "q_write", "q_exponent_write", "column", "start", "release")]
 
-        # Issue: query heads fastest, then slots, then K/V heads; what a comparison says is known a cycle ahead --------
-        ring = ring_depth(self.max_heads)
-        tag_layout = data.StructLayout({"head": 6, "rep": 6, "last_rep": 1, "first_row": 1, "first_slot": 1, "last_slot": 1,
-                                        "k_exponent": 6, "v_exponent": 6})
-        tag0 = Signal(tag_layout)
-        room = Signal(range(ring), init=ring - 1)         # a full ring would look empty
-        slot, rep, head, group, group_head = Signal(4), Signal(6), Signal(6), Signal(6), Signal(6)
-        address, slot_address = Signal(range(self.max_dim // 8)), Signal(range(self.max_dim // 8), init=1)
-        first_row, issue, pause, has_room, spent = Signal(), Signal(), Signal(), Signal(init=1), Signal()
-        first_slot, last_slot, last_rep, last_group = Signal(), Signal(), Signal(), Signal()
-        one_slot, one_rep, one_group, alone, heads, given, stride = Signal(), Signal(), Signal(), Signal(), Signal(7), Signal(7), Signal(5)
-        m.d.sync += [one_slot.eq(shape.last_slot == 0), one_rep.eq(shape.last_rep == 0), one_group.eq(shape.last_kv_head == 0),
-                     alone.eq(shape.last_head == 0), heads.eq(shape.last_rep + 1), stride.eq(shape.last_slot + 1)]
-        m.d.comb += [
-            # A head's mass is updated in two cycles; with several heads its turns are further apart.
-            issue.eq(self.keys.valid & ~pause & ~(last_slot & ~has_room)),
-            self.keys.ready.eq(issue & last_rep), q_out.addr.eq(Cat(address, self.column)),
-            tag0.head.eq(head), tag0.rep.eq(rep), tag0.last_rep.eq(last_rep), tag0.first_row.eq(first_row), tag0.first_slot.eq(first_slot),
-            tag0.last_slot.eq(last_slot), tag0.k_exponent.eq(key.k_exponent), tag0.v_exponent.eq(key.v_exponent),
-        ]
-        # Three may follow before it is known that there is no more room
-        m.d.sync += [pause.eq(issue & alone), spent.eq(issue & last_slot), given.eq(Mux(self.release, heads, 0)),
-                     room.eq(room - spent + given), has_room.eq(room[2:] != 0)]
-        with m.If(issue):
-            m.d.sync += [last_rep.eq(Mux(last_rep, one_rep, rep + 1 == shape.last_rep)), rep.eq(rep + 1), head.eq(head + 1),
-                         address.eq(address + stride)]
-            with m.If(last_rep):
-                m.d.sync += [rep.eq(0), head.eq(group_head), slot.eq(slot + 1), first_slot.eq(0), address.eq(slot_address),
-                             slot_address.eq(slot_address + 1),
-                             last_slot.eq(Mux(last_slot, one_slot, slot + 1 == shape.last_slot))]
-                with m.If(last_slot):
-                    m.d.sync += [slot.eq(0), first_slot.eq(1), head.eq(head + 1), group_head.eq(head + 1), address.eq(address + 1),
-                                 slot_address.eq(address + 2), group.eq(group + 1),
-                                 last_group.eq(Mux(last_group, one_group, group + 1 == shape.last_kv_head))]
-                    with m.If(last_group):
-                        m.d.sync += [group.eq(0), head.eq(0), group_head.eq(0), address.eq(0), slot_address.eq(1), first_row.eq(0)]
-        with m.If(self.start):
-            m.d.sync += [first_row.eq(1), first_slot.eq(1), last_rep.eq(one_rep), last_slot.eq(one_slot), last_group.eq(one_group)]
-
-        # 1: query; 2, 3: again, beside its multipliers; 4: products; 5: sums of two; 6: of eight; 7: dot so far ----------
-        beat3 = delay(m, key.beat, 3, "beat")
-        query3 = delay(m, q_out.data.as_value(), 2, "query")
-        products, twos = [], []
-        for i in range(8):
-            product = Signal(signed(32), name=f"product{i}", reset_less=True)
-            m.d.sync += product.eq(query3[16 * i:16 * i + 16].as_signed() * beat3[16 * i:16 * i + 16].as_signed())
-            products.append(product)
-        for i in range(0, 8, 2):    # in a DSP slice
-            two = Signal(signed(33), name=f"two{i}", reset_less=True)
-            m.d.sync += two.eq(products[i + 1] + products[i])
-            twos.append(two)
-        eight = Signal(signed(35), reset_less=True)
-        m.d.sync += eight.eq((twos[0] + twos[1]) + (twos[2] + twos[3]))
-        tag4, valid5 = delay(m, tag0, 4, "tag4"), delay(m, issue, 5, "valid5", valid=True)
-        tag5 = delay(m, tag4, 1, "tag5")
-        tag6, valid6 = delay(m, tag5, 1, "tag6"), delay(m, valid5, 1, "valid6", valid=True)
-        m.submodules.partials = partials = memory.Memory(shape=signed(39), depth=self.max_heads, init=[])
-        partial_in, partial_out = partials.write_port(), partials.read_port(domain="comb")
-        dot, dot7, partial6 = Signal(signed(39)), Signal(signed(39), reset_less=True), Signal(signed(39), reset_less=True)
-        # With one head after the other, what is read is just being written
-        again5 = delay(m, valid5 & (tag4.rep == tag5.rep), 1, "again5")
-        m.d.sync += partial6.eq(Mux(tag5.first_slot, 0, Mux(again5, dot, partial_out.data)))
-        m.d.comb += [
-            partial_out.addr.eq(tag5.rep), dot.eq(eight + partial6),
-            partial_in.addr.eq(tag6.rep), partial_in.data.eq(dot), partial_in.en.eq(valid6),
-        ]
-        m.d.sync += dot7.eq(dot)
-        tag7, valid7 = delay(m, tag6, 1, "tag7"), delay(m, valid6 & tag6.last_slot, 1, "valid7", valid=True)
-
-        # 8: again; 9, 10: times the score scale; 11, 12: shifted; 13: score ---------------------------------------
+        # 8: dot product, again; 9, 10: times the score scale; 11, 12: shifted; 13: score ----------------------------------
         dot8 = Signal(signed(39), reset_less=True)
         mantissa = delay(m, self.score_mantissa, 1, "mantissa")
         scale = Cat(mantissa, Const(0, 1)).as_signed() if self.multiplier_bits == 25 else mantissa
         product10 = product_of(m, dot8, scale, "scaled")
         base, known8, shift9 = Signal(signed(10)), Signal(signed(10), reset_less=True), Signal(signed(10), reset_less=True)
         shift10 = Signal(6, reset_less=True)
-        m.d.comb += e_out.addr.eq(Cat(tag6.head[:head_bits], self.column))
         m.d.sync += [
-            dot8.eq(dot7), base.eq(2 * ROW_FRACTION - SCORE_FRACTION - self.score_exponent), known8.eq(base - tag7.k_exponent),
-            shift9.eq(known8 - delay(m, e_out.data, 1, "exponent")), shift10.eq(Mux(shift9 < 0, 0, Mux(shift9 > 63, 63, shift9))),
+            dot8.eq(dots.dot), base.eq(2 * ROW_FRACTION - SCORE_FRACTION - self.score_exponent),
+            known8.eq(base - dots.tag.k_exponent),
+            shift9.eq(known8 - delay(m, dots.exponent, 1, "exponent")), shift10.eq(Mux(shift9 < 0, 0, Mux(shift9 > 63, 63, shift9))),
         ]
         coarse11 = delay(m, coarse_shift(m, product10, shift10, 32), 1, "coarse11")
         fine12 = delay(m, shift_right(m, coarse11, delay(m, shift10[:4], 1, "shift11"), name="fine"), 1, "fine12")
         score13 = delay(m, round_saturate(m, fine12, delay(m, coarse11[-1], 1, "sign12"), 32, name="score")[0], 1, "score13")
-        tag12 = delay(m, tag7, 5, "tag12")
-        tag13, valid13 = delay(m, tag12, 1, "tag13"), delay(m, valid7, 6, "valid13", valid=True)
+        tag12 = delay(m, dots.tag, 5, "tag12")
+        tag13, valid13 = delay(m, tag12, 1, "tag13"), delay(m, dots.valid, 6, "valid13", valid=True)
 
         # 13: maximum and top of the head; 14: the new ones; 15 to 17: rise and shift of the weight -----------------
         state = data.StructLayout({"maximum": signed(17), "top": 6})
@@ -186,7 +83,8 @@ class AttentionScores(wiring.Component):
         integer = delay(m, score13[SCORE_FRACTION:], 1, "integer14").as_signed()
         # Beforehand, so that a maximum is compared and replaced in one cycle
         reference, raise_at = Signal(signed(17), reset_less=True), Signal(signed(18), reset_less=True)
-        m.d.sync += [reference.eq(score13[SCORE_FRACTION:].as_signed() + 1), raise_at.eq(score13[SCORE_FRACTION:].as_signed() - HEADROOM)]
+        m.d.sync += [reference.eq(score13[SCORE_FRACTION:].as_signed() + 1),
+                     raise_at.eq(score13[SCORE_FRACTION:].as_signed() - HEADROOM)]
         difference = Signal(signed(18))
         above, rising, higher = Signal(), Signal(), Signal()
         ve, top = tag14.v_exponent, state14.top
@@ -212,7 +110,8 @@ class AttentionScores(wiring.Component):
         # 14: into the table, or a guest; 19: out of it -----------------------------------------------------------
         m.submodules.table = table = InterpolatedTable(EXP2, latency=EXP2_LATENCY - 1, distributed=True)
         m.d.comb += self.guest_value.eq(table.value)
-        m.d.sync += [table.index.eq(Mux(self.guest, self.guest_index, score13[8:16])), table.t.eq(Mux(self.guest, self.guest_t, score13[:8]))]
+        m.d.sync += [table.index.eq(Mux(self.guest, self.guest_index, score13[8:16])),
+                     table.t.eq(Mux(self.guest, self.guest_t, score13[:8]))]
 
         # 20, 21: shifted down and rounded, which is p; 22, 23: shifted to units of the largest V exponent -----------------
         def shifted(value, shift, name):

@@ -4,7 +4,8 @@ from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from accel.numeric import UNCHECKED, delay
-from accel.attention_scores import SHAPE, WEIGHT, ring_depth, weight_layout
+from accel.attention_dots import SHAPE, ring_depth
+from accel.attention_scores import WEIGHT, weight_layout
 from spec.numerics import WIDE
 
 #: A pass shifts by one of these; a larger shift takes several passes over its slot. With three of them and zero, a bit
@@ -65,7 +66,8 @@ class AttentionValues(wiring.Component):
                      stride.eq(shape.last_slot + 1),
                      small.eq((shape.last_head == 0) & (shape.last_slot <= 1) | (shape.last_head == 1) & (shape.last_slot == 0))]
         m.d.comb += [
-            w_in.addr.eq(pointer), w_in.data.weight.eq(self.weight.weight), w_in.data.shift.eq(self.weight.shift), w_in.en.eq(self.weight_write),
+            w_in.addr.eq(pointer), w_in.data.weight.eq(self.weight.weight), w_in.data.shift.eq(self.weight.shift),
+            w_in.en.eq(self.weight_write),
             w_in.data.several.eq(~Cat(self.weight.shift == n for n in STEPS).any()), w_out.addr.eq(at),
             load.eq(values.valid & open_), values.ready.eq(load & last_rep), used.eq(load & both),
             next_rep.eq(Mux(last_rep, one_rep, rep + 1 == shape.last_rep)),

@@ -3,7 +3,7 @@ from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from accel.attention_scores import SHAPE, key_layout
+from accel.attention_dots import SHAPE, key_layout
 from accel.numeric import UNCHECKED, delay
 
 KEY_BUFFER = 24     # beats: keeps the scores busy while a V row with n_rep >= 2 passes
