@@ -4,12 +4,13 @@ A LiteDRAM port stays on one bank until all it queued there was read. So even ro
 through the other, which starts on its row while the first still has ``ahead`` words to request: activates overlap.
 """
 from amaranth.hdl import Cat, Module, Mux, ResetInserter, Signal
-from amaranth.lib import data, fifo, memory, stream, wiring
+from amaranth.lib import memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from accel.blocks import Blocks, segment_layout
 from accel.numeric import UNCHECKED, credits, delay
 from accel.ports import NativeRead
-from accel.stage import HalfRate, Queue, Stage
+from accel.stage import Queue
 
 
 OUT = 8             # beats of each half of the buffer that are on their way out of it, five cycles long, or wait
@@ -20,8 +21,8 @@ class SegmentReader(wiring.Component):
 
     Members
     -------
-    segments : In(stream)
-        First beat and number of beats; ``kv``: not before ``stores_done`` equals ``stores``.
+    segments, stores_done : In(stream), In
+        See :func:`accel.blocks.segment_layout`.
     beats : Out(stream)
     second, both : Out, In
         The beat after it; with ``both``, ``beats`` are valid when both are there, and the two are taken.
@@ -34,9 +35,8 @@ class SegmentReader(wiring.Component):
     """
     def __init__(self, *, addr_width=24, row_bits=7, depth=32, ahead=16, buffer=512):
         self.addr_width, self.row_bits, self.depth, self.ahead, self.buffer = addr_width, row_bits, depth, ahead, buffer
-        self.segment = data.StructLayout({"base": addr_width, "beats": 28, "kv": 1, "stores": 8})
         super().__init__({
-            "segments": In(stream.Signature(self.segment)), "beats": Out(stream.Signature(128)),
+            "segments": In(stream.Signature(segment_layout(addr_width))), "beats": Out(stream.Signature(128)),
             "second": Out(128), "both": In(1),
             "stores_done": In(8), "busy": Out(1), "reading": Out(1), "abort": In(1), "aborting": Out(1),
             "read0": Out(NativeRead(addr_width, 128)), "read1": Out(NativeRead(addr_width, 128)),
@@ -49,7 +49,7 @@ class SegmentReader(wiring.Component):
         m.d.comb += drop.eq(self.abort | self.aborting)
 
         def counter(name, bits, up, down):
-            """(count, whether it is more than 0): the latter a register."""
+            """Whether there are more than 0: a register."""
             count, some = Signal(bits, name=name), Signal(name=f"{name}_some")
             with m.If(up ^ down):
                 m.d.sync += [count.eq(count + Mux(up, 1, -1)), some.eq(up | (count != 1))]
@@ -57,49 +57,14 @@ class SegmentReader(wiring.Component):
                 m.d.sync += [count.eq(0), some.eq(0)]
             return some
 
-        # Segments to blocks: a block lies in one DRAM row ------------------------------------------------
-        def registers(name, kind, shape, n=2):
-            """As many stages: a short queue that takes no look-up tables."""
-            stages = [kind(shape) for _ in range(n)]
-            for i, stage in enumerate(stages):
-                m.submodules[f"{name}_{i}"] = ResetInserter(drop)(stage)
-            for into, out in zip(stages[1:], stages):
-                wiring.connect(m, into.output, out.input)
-            return stages
-        segments = registers("segment", Stage, self.segment)
-        wiring.connect(m, wiring.flipped(self.segments), segments[-1].input)
-        following = segments[0]
-        head = following.output.payload
-        base, left, blocked, begin = Signal(aw), Signal(28), Signal(), Signal()
-        in_row, count, counted = Signal(rb + 1), Signal(rb + 1), Signal()
         # A beat's turn, modulo more than can be on its way: what the buffer holds, and a block in each of ten places
         turn_bits = (self.buffer + (10 << rb)).bit_length()
-        block = data.StructLayout({"base": aw, "count": rb + 1, "age": 5, "turn": turn_bits})
-        blocks = [registers(f"blocks{i}", HalfRate, block) for i in range(2)]
-        order = fifo.SyncFIFO(width=rb + 2, depth=16)
-        m.submodules.order = ResetInserter(drop)(order)
-        age, emit = Signal(5), Signal()
-        following_turn, taken_turn = Signal(turn_bits), Signal(turn_bits)
-        port = base[rb]
-        m.d.comb += [
-            in_row.eq((1 << rb) - base[:rb]),
-            order.w_en.eq(emit), order.w_data.eq(Cat(count, port)),
-            blocked.eq(head.kv & (head.stores != self.stores_done)),
-            following.output.ready.eq(begin),
-        ]
-        for i in range(2):
-            m.d.comb += [blocks[i][-1].input.valid.eq(emit & (port == i)),
-                         blocks[i][-1].input.payload.eq(Cat(base, count, age, following_turn))]
-        # Decided a cycle before it happens: nothing but itself can undo what it waits for
-        m.d.sync += [
-            count.eq(Mux(left < in_row, left, in_row)), counted.eq((left != 0) & ~emit),
-            begin.eq(following.output.valid & (left == 0) & ~blocked & ~begin),
-            emit.eq(counted & order.w_rdy & ~Mux(port, blocks[1][-1].busy, blocks[0][-1].busy) & ~emit),
-        ]
-        with m.If(begin):
-            m.d.sync += [base.eq(head.base), left.eq(head.beats)]
-        with m.If(emit):
-            m.d.sync += [base.eq(base + count), left.eq(left - count), age.eq(age + 1), following_turn.eq(following_turn + count)]
+        blocks = Blocks(addr_width=aw, row_bits=rb, turn_bits=turn_bits)
+        m.submodules.blocks = ResetInserter(drop)(blocks)
+        wiring.connect(m, wiring.flipped(self.segments), blocks.segments)
+        m.d.comb += blocks.stores_done.eq(self.stores_done)
+        order, next_blocks = blocks.order, (blocks.blocks0, blocks.blocks1)
+        taken_turn = Signal(turn_bits)
 
         # The buffer: beats take turns in its halves, so that two can leave in a cycle -----------------------
         place_bits = (self.buffer - 1).bit_length()
@@ -110,7 +75,8 @@ class SegmentReader(wiring.Component):
         # Requests: each port walks its block; the younger waits until the older is almost requested --------
         remaining = [Signal(rb + 1, name=f"remaining{i}") for i in range(2)]
         # More than none, one, few enough for the younger to go on
-        more, one, few = ([Signal(name=f"{name}{i}", init=init) for i in range(2)] for name, init in (("more", 0), ("one", 0), ("few", 1)))
+        more, one, few = ([Signal(name=f"{name}{i}", init=init) for i in range(2)]
+                          for name, init in (("more", 0), ("one", 0), ("few", 1)))
         ages = [Signal(5, name=f"age{i}") for i in range(2)]
         open_ = [Signal(name=f"open{i}") for i in range(2)]                             # room for a place, were one taken just now
         places, move, side = [], Signal(), Signal()
@@ -126,8 +92,7 @@ class SegmentReader(wiring.Component):
             # Where what is on its way will go: a queue that is never overrun, and that a drop does not empty
             m.submodules[f"places{i}"] = place = Queue(place_bits, depth=self.depth)
             places.append(place.output)
-            next_block = blocks[i][0].output
-            b = next_block.payload
+            next_block, b = next_blocks[i], next_blocks[i].payload
             m.d.comb += [
                 first.eq(few[other] | (younger if i else ~younger)), distance.eq(turn - taken_turn),
                 native.cmd_valid.eq(more[i] & open_[i] & fits & first), native.cmd_addr.eq(address),
@@ -156,12 +121,12 @@ class SegmentReader(wiring.Component):
         taking, some, final, into = Signal(rb + 1), Signal(), Signal(), Signal()
         m.d.comb += [
             move.eq(some & Mux(side, arrived[1], arrived[0])),
-            order.r_en.eq(~some | (move & final)),
+            order.ready.eq(~some | (move & final)),
         ]
         with m.If(move):
             m.d.sync += [taking.eq(taking - 1), some.eq(~final), final.eq(taking == 2)]
-        with m.If(order.r_en & order.r_rdy):
-            m.d.sync += [taking.eq(order.r_data[:rb + 1]), side.eq(order.r_data[-1]), some.eq(1), final.eq(order.r_data[:rb + 1] == 1)]
+        with m.If(order.ready & order.valid):
+            m.d.sync += [taking.eq(order.payload.count), side.eq(order.payload.port), some.eq(1), final.eq(order.payload.count == 1)]
         first, taken = Signal(), Signal()
         held = []
         for i, r in enumerate(reads):
@@ -182,8 +147,8 @@ class SegmentReader(wiring.Component):
                 m.d.sync += [get.eq(0), room.eq(OUT), some_room.eq(1)]
         (valid0, beat0), (valid1, beat1) = held
         m.d.comb += [
-            self.beats.valid.eq(Mux(self.both, valid0 & valid1, Mux(first, valid1, valid0))), self.beats.payload.eq(Mux(first, beat1, beat0)),
-            self.second.eq(Mux(first, beat0, beat1)),
+            self.beats.valid.eq(Mux(self.both, valid0 & valid1, Mux(first, valid1, valid0))),
+            self.beats.payload.eq(Mux(first, beat1, beat0)), self.second.eq(Mux(first, beat0, beat1)),
             taken.eq(self.beats.valid & self.beats.ready),
         ]
         m.d.sync += into.eq(into ^ move)
@@ -193,10 +158,9 @@ class SegmentReader(wiring.Component):
         with m.If(was_taken):
             m.d.sync += taken_turn.eq((Cat(1, taken_turn) + Cat(1, two_taken))[1:])
         with m.If(drop):
-            m.d.sync += [left.eq(0), counted.eq(0), begin.eq(0), emit.eq(0), some.eq(0), into.eq(0), age.eq(0), following_turn.eq(0), taken_turn.eq(0), first.eq(0)]
+            m.d.sync += [some.eq(0), into.eq(0), taken_turn.eq(0), first.eq(0)]
         flying = places[0].valid | places[1].valid
         m.d.sync += self.aborting.eq(self.abort | (self.aborting & flying))
-        m.d.comb += self.reading.eq((left != 0) | following.output.valid | blocks[0][0].busy | blocks[1][0].busy
-                                    | more[0] | more[1])
-        m.d.comb += self.busy.eq(segments[1].busy | following.busy | (left != 0) | flying | (following_turn != taken_turn))
+        m.d.comb += [self.reading.eq(blocks.reading | blocks.blocks0.valid | blocks.blocks1.valid | more[0] | more[1]),
+                     self.busy.eq(blocks.busy | flying | (blocks.turn != taken_turn))]
         return m

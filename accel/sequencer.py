@@ -1,8 +1,9 @@
 """Runs the command queue: hands segments to the reader at once, executes commands in order, fences, counts phases."""
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from accel.blocks import segment_layout
 from accel.command_queue import AHEAD, command_layout
 from spec.numerics import HIDDEN_FRACTION, OUTPUT_FRACTION, RESIDUAL_FRACTION, ROW_FRACTION
 from spec.registers import Dest, Opcode
@@ -26,11 +27,12 @@ class Sequencer(wiring.Component):
     """
     def __init__(self, *, columns, addr_width=24):
         self.columns, self.addr_width = columns, addr_width
-        segment = data.StructLayout({"base": addr_width, "beats": 28, "kv": 1, "stores": 8})
         super().__init__({
-            "ahead": In(stream.Signature(AHEAD)), "commands": In(stream.Signature(128)), "segments": Out(stream.Signature(segment)),
+            "ahead": In(stream.Signature(AHEAD)), "commands": In(stream.Signature(128)),
+            "segments": Out(stream.Signature(segment_layout(addr_width))),
             "idle": In(1), "busy": Out(1), "bad_command": Out(1), "shift_clamped": Out(1),
-            "command": Out(command_layout()), "to_gain": Out(1), "to_crc": Out(1), "to_attend": Out(1), "columns_active": Out(range(columns + 1)), "gang": Out(1), "both": Out(1),
+            "command": Out(command_layout()), "to_gain": Out(1), "to_crc": Out(1), "to_attend": Out(1),
+            "columns_active": Out(range(columns + 1)), "gang": Out(1), "both": Out(1),
             "beat_valid": In(1), "beat_ready": In(1),
             "matvec_start": Out(1), "matvec_ready": In(1), "shifts": Out(data.ArrayLayout(6, columns)),
             "largest": In(data.ArrayLayout(6, columns)), "halves": In(data.ArrayLayout(6, columns)),
@@ -93,9 +95,10 @@ class Sequencer(wiring.Component):
                 m.d.comb += self.commands.ready.eq(1)
                 fixed = Mux(attended, OUTPUT_FRACTION + 15 - RESIDUAL_FRACTION, HIDDEN_FRACTION + 15 - RESIDUAL_FRACTION)
                 embeds, adds = following.opcode == Opcode.EMBED, following.dest == Dest.RESIDUAL
-                m.d.sync += [from_largest.eq(~embeds), from_halves.eq(~embeds & ~adds),
-                             base.eq(Mux(embeds, 15 - RESIDUAL_FRACTION, Mux(adds, fixed, 15 - ROW_FRACTION - gain_exponent)) - following.exponent)]
-                m.d.sync += [command.eq(following), self.gang.eq(following.columns == 0), reading_buffer.eq(following.dest == Dest.RESIDUAL)]
+                source = Mux(embeds, 15 - RESIDUAL_FRACTION, Mux(adds, fixed, 15 - ROW_FRACTION - gain_exponent))
+                m.d.sync += [from_largest.eq(~embeds), from_halves.eq(~embeds & ~adds), base.eq(source - following.exponent),
+                             command.eq(following), self.gang.eq(following.columns == 0),
+                             reading_buffer.eq(following.dest == Dest.RESIDUAL)]
                 with m.If(self.commands.valid):
                     m.next = "FENCE"
             with m.State("FENCE"):
