@@ -1,5 +1,5 @@
 """The quantised vectors that matrices multiply: x^ in one half, attention output or hidden vector in the other."""
-from amaranth.hdl import Array, Cat, Module, Mux, Signal
+from amaranth.hdl import Array, Module, Mux, Signal
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 

@@ -91,7 +91,8 @@ class KvRows(wiring.Component):
         port = self.port
         m.d.comb += [
             held.eq(to_port | to_beats),
-            leave.eq(~to_port & ~to_beats | to_port & port.wdata_ready | to_beats & self.beats.ready), issue.eq(walking & (~read | leave)),
+            leave.eq(~to_port & ~to_beats | to_port & port.wdata_ready | to_beats & self.beats.ready),
+            issue.eq(walking & (~read | leave)),
             r.addr.eq(Cat(beat, column)), r.en.eq(issue),
             header_r.addr.eq(Cat(beat[:header_bits], column)), header_r.en.eq(issue),
         ]
@@ -100,8 +101,8 @@ class KvRows(wiring.Component):
         with m.Elif(leave):
             m.d.sync += read.eq(0)
         with m.If(leave):
-            m.d.sync += [to_port.eq(read & storing), to_beats.eq(read & ~storing), value.eq(Mux(read_header, Cat(*(Cat(header_r.data[i], Const(0, 2)) for i in range(16))),
-                                                     r.data))]
+            exponents = Cat(*(Cat(header_r.data[i], Const(0, 2)) for i in range(16)))
+            m.d.sync += [to_port.eq(read & storing), to_beats.eq(read & ~storing), value.eq(Mux(read_header, exponents, r.data))]
         start = self.read_start | self.store_start
         with m.If(start):
             m.d.sync += [storing.eq(self.store_start), left_rows.eq(Mux(self.store_start, self.store_rows, self.read_rows)),

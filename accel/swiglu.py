@@ -68,7 +68,8 @@ class SwiGlu(wiring.Component):
         clamped, flag = saturate(m, rounded, WIDE)
         m.d.comb += [
             results.write.eq(valid12), results.data.eq(Cat(clamped, tag12)), self.saturated.eq(valid12 & flag),
-            self.values.valid.eq(results.output.valid), self.values.payload.eq(results.output.payload), results.output.ready.eq(self.values.ready),
+            self.values.valid.eq(results.output.valid), self.values.payload.eq(results.output.payload),
+            results.output.ready.eq(self.values.ready),
             self.busy.eq(room != DEPTH),
         ]
         return m
