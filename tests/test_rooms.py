@@ -1,5 +1,6 @@
 """The rooms depend on each other in one direction only, and each stays with its own tools."""
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -39,3 +40,8 @@ def test_imports_only_what_the_room_may(room):
 
 def test_sees_imports_inside_functions():
     assert set(imports("def f():\n    import soc.base\n    from accel.core import Core")) == {"soc", "accel"}
+
+
+def test_the_core_s_page_names_its_files():
+    names = set(re.findall(r"`(\w+\.py)`", (ROOT/"docs"/"core.md").read_text()))
+    assert names == {path.name for path in (ROOT/"accel").glob("[!_]*.py")}
