@@ -139,9 +139,9 @@ class AttentionDots(wiring.Component):
             partial_out.addr.eq(tag5.rep), dot.eq(eight + partial6),
             partial_in.addr.eq(tag6.rep), partial_in.data.eq(dot), partial_in.en.eq(valid6),
         ]
-        m.d.sync += self.dot.eq(dot)
         m.d.comb += [
-            self.tag.eq(delay(m, tag6, 1, "tag7")), self.valid.eq(delay(m, valid6 & tag6.last_slot, 1, "valid7", valid=True)),
+            self.dot.eq(delay(m, dot, 1, "dot7")), self.tag.eq(delay(m, tag6, 1, "tag7")),
+            self.valid.eq(delay(m, valid6 & tag6.last_slot, 1, "valid7", valid=True)),
             e_out.addr.eq(Cat(tag6.head[:head_bits], self.column)), self.exponent.eq(e_out.data),
         ]
         return m

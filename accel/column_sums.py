@@ -41,8 +41,10 @@ class ColumnSums(wiring.Component):
         total = [Signal(signed(28), name=f"total{r}") for r in range(2)]
         m.d.comb += [total[0].eq(self.low + partial[0]), total[1].eq(partial[1] + Mux(tag.q4, self.high, self.low))]
         for r, mine in enumerate((tag.q4 | ~tag.odd, tag.q4 | tag.odd)):
-            with m.If(self.valid & mine):
-                m.d.sync += partial[r].eq(Mux(tag.chunk_last, 0, total[r]))
+            with m.If(self.valid & mine & tag.chunk_last):      # a reset, which takes no look-up tables
+                m.d.sync += partial[r].eq(0)
+            with m.Elif(self.valid & mine):
+                m.d.sync += partial[r].eq(total[r])
 
         # Two products, their sum, shift, accumulate. Of an offset, two bits are a shift of the mantissa to the left, less three
         held_total, chunk = Signal(signed(28), reset_less=True), Signal(signed(28), reset_less=True)
@@ -60,8 +62,8 @@ class ColumnSums(wiring.Component):
         ]
         sums = [Signal(signed(WIDE), name=f"sum{r}", reset_less=True) for r in range(2)]
         now = Signal(signed(WIDE))
-        m.d.comb += now.eq(shifted + Mux(self.sum_first, 0, Mux(self.sum_odd, sums[1], sums[0])))
-        m.d.sync += self.result.eq(now)
+        m.d.comb += [now.eq(shifted + Mux(self.sum_first, 0, Mux(self.sum_odd, sums[1], sums[0]))),
+                     self.result.eq(delay(m, now, 1, "result"))]
         for r in range(2):
             with m.If(self.sum_valid & (self.sum_odd == r)):
                 m.d.sync += sums[r].eq(now)
