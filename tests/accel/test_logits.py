@@ -36,7 +36,8 @@ def test_equals_golden(vocab, temperature, source_stall, result_stall, multiplie
     dut = bench.dut
     scale = logit_scale(int(temperature * 65536))
     passes = [rng.normal(size=vocab) * 2 ** 20, np.arange(vocab) * 3000 - 2 ** 21, rng.integers(0, 4, vocab),
-              np.where(rng.random(vocab) < .5, -1 << 31, (1 << 31) - 1)]
+              np.where(rng.random(vocab) < .5, -1 << 31, (1 << 31) - 1),
+              np.arange(vocab) * (1 << 31) // vocab - (1 << 30)]      # each raises the reference
 
     async def drive(ctx):
         ctx.set(dut.scale_mantissa, scale & 0xffff)
