@@ -54,8 +54,9 @@ async def take(ctx, dut, count, stall=0.0, seed=1):
 SEGMENTS = [(0, 5), (125, 10), (1000, 300), (1300, 1), (128, 128), (384, 0), (70, 200), (0, 1)]
 
 
-@pytest.mark.parametrize("stall, sink_stall", [(0.0, 0.0), (0.7, 0.0), (0.0, 0.9), (0.3, 0.3)])
-def test_in_order(stall, sink_stall):
+@pytest.mark.parametrize("stall, sink_stall, latency", [(0.0, 0.0, 14), (0.7, 0.0, 14), (0.0, 0.9, 14), (0.3, 0.3, 14), (0.0, 0.0, 90)])
+def test_in_order(stall, sink_stall, latency):
+    """With a ``latency`` in which more could be asked for than a port keeps places for, too."""
     dut = SegmentReader(buffer=64)
     expected = [base + i for base, n in SEGMENTS for i in range(n)]
 
@@ -68,7 +69,7 @@ def test_in_order(stall, sink_stall):
         for _ in range(3):
             await ctx.tick()
         assert not ctx.get(dut.busy)
-    simulate(dut, drive, check, background=(memory(dut, stall=stall),))
+    simulate(dut, drive, check, background=(memory(dut, stall=stall, latency=latency),))
 
 
 def test_one_beat_a_cycle_across_segments():
