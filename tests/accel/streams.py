@@ -46,3 +46,17 @@ async def receive(ctx, port, count, *, stall=0.0, seed=1):
         ctx.set(port.ready, 0)
         payloads.append(value)
     return payloads
+
+
+def busy_while_holding(busy, enter, leave, *, entered=1, left=1):
+    """A process that fails where a unit holds something and is not ``busy``: then a fence would not wait for it.
+
+    In a cycle with ``enter`` it gets ``entered`` more, in one with ``leave`` there are ``left`` less.
+    """
+    async def watch(ctx):
+        held = 0
+        while True:
+            _, _, claims, comes, goes = await ctx.tick().sample(busy, enter, leave)
+            assert claims or held == 0, f"not busy, and holds {held}"
+            held += comes * entered - goes * left
+    return watch

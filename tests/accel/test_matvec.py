@@ -8,7 +8,7 @@ from amaranth.lib import memory, wiring
 
 from accel.matvec import MatVec
 from spec import golden, packing
-from tests.accel.streams import receive, send, simulate
+from tests.accel.streams import busy_while_holding, receive, send, simulate
 
 
 def beats(data):
@@ -101,7 +101,11 @@ def test_equals_golden(format, group, columns, rows, length, source_stall, sink_
         await ctx.tick()
         assert not ctx.get(dut.busy)
 
-    simulate(bench, command, feed, check)
+    simulate(bench, command, feed, check, background=(holds(dut, rows * columns),))
+
+
+def holds(dut, sums):
+    return busy_while_holding(dut.busy, dut.start & dut.ready, dut.sums.valid & dut.sums.ready, entered=sums)
 
 
 def pairs(dut, values, stall, seed=0):
@@ -158,4 +162,4 @@ def test_a_gang_of_two_equals_golden(format, group, columns, rows, length, sourc
         await ctx.tick().repeat(2)
         assert not ctx.get(dut.busy)
 
-    simulate(bench, command, pairs(dut, values, source_stall), check)
+    simulate(bench, command, pairs(dut, values, source_stall), check, background=(holds(dut, rows),))

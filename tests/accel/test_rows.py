@@ -12,9 +12,13 @@ from accel.swiglu import SwiGlu
 from spec import golden, numerics
 from spec.registers import Dest
 from spec.tables import rsqrt, silu
-from tests.accel.streams import receive, send, simulate
+from tests.accel.streams import busy_while_holding, receive, send, simulate
 
 STALLS = [(0.0, 0.0), (0.6, 0.0), (0.0, 0.9)]
+
+
+def never_idle(dut, source, sink, *, left=1):
+    return busy_while_holding(dut.busy, source.valid & source.ready, sink.valid & sink.ready, left=left)
 
 
 def pack(layout, **fields):
@@ -50,7 +54,9 @@ def test_row_scale(source_stall, sink_stall):
             f = factors[c] if d == Dest.Q else 1 << 15
             expected = max(min((v * f + (1 << s - 1 if s else 0)) >> s, (1 << 31) - 1), -(1 << 31))
             assert (g.value, g.row, g.column, g.dest) == (expected, i, c, d)
-    simulate(dut, drive, check)
+        await ctx.tick().repeat(2)
+        assert not ctx.get(dut.busy)
+    simulate(dut, drive, check, background=(never_idle(dut, dut.sums, dut.rows),))
 
 
 @pytest.mark.parametrize("source_stall", [0.0, 0.7])
@@ -82,7 +88,8 @@ def test_quantiser(columns, group, source_stall):
             if w:
                 assert (c, i) not in mantissas and d == c
                 mantissas[c, i] = mant
-    simulate(dut, drive, background=(watch,))
+    holds = busy_while_holding(dut.busy, dut.values.valid & dut.values.ready, dut.write)
+    simulate(dut, drive, background=(watch, holds))
     for c in range(columns):
         for start in range(0, length, group):
             part = vectors[c, start:start + group]
@@ -168,7 +175,9 @@ def test_rope(columns, head_dim, heads, source_stall, sink_stall):
         words = await receive(ctx, dut.values, len(items), stall=sink_stall)
         got = [wide_layout(columns).from_bits(w) for w in words]
         assert [(g.value, g.column, g.index, g.end, g.dest) for g in got] == expected
-    simulate(WithFrequencies(dut, frequencies), drive, check)
+        await ctx.tick().repeat(2)
+        assert not ctx.get(dut.busy)
+    simulate(WithFrequencies(dut, frequencies), drive, check, background=(never_idle(dut, dut.rows, dut.values),))
 
 
 def test_rope_takes_a_row_a_cycle():
@@ -220,7 +229,7 @@ def test_swiglu(source_stall, sink_stall):
         assert [(g.value, g.column, g.index, g.end) for g in got] == expected
         await ctx.tick()
         assert not ctx.get(dut.busy)
-    simulate(dut, drive, check)
+    simulate(dut, drive, check, background=(never_idle(dut, dut.rows, dut.values, left=2),))
 
 
 @pytest.mark.parametrize("source_stall, sink_stall", STALLS)
@@ -259,4 +268,4 @@ def test_residual(source_stall, sink_stall):
             words = await receive(ctx, dut.values, len(part), stall=sink_stall)
             got = [wide_layout(columns).from_bits(w) for w in words]
             assert [(g.value, g.column, g.index, g.end) for g in got] == part
-    simulate(dut, drive, check)
+    simulate(dut, drive, check, background=(never_idle(dut, dut.rows, dut.values),))
