@@ -5,8 +5,8 @@ from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from accel.row_pairs import sum_layout
 from accel.numeric import coarse_shift, credits, delay, fine_shift, product_of
+from accel.row_pairs import sum_layout
 from accel.stage import Queue, Skid
 from spec.numerics import WIDE
 from spec.registers import Dest

@@ -48,7 +48,7 @@ def _lane(product: str):
 
 
 def place(netlist: Path) -> dict:
-    """Rewrite ``netlist`` (of ``synth_ecp5 -json``); {cell: site}. What the plan does not name stays as it is.
+    """Rewrite ``netlist`` (Yosys' JSON, after ``synth_ecp5``); {cell: site}. What the plan does not name stays as it is.
 
     Raises ValueError where a unit has more multipliers than sites.
     """

@@ -120,7 +120,7 @@ class Module:
 
 
 def absorb(netlist: Path) -> Counter:
-    """Rewrite ``netlist`` (of ``synth_ecp5 -json``); the counts of :meth:`Module.absorb`, over all modules."""
+    """Rewrite ``netlist`` (Yosys' JSON, after ``synth_ecp5``); the counts of :meth:`Module.absorb`, over all modules."""
     return rewrite(netlist, lambda design: sum((Module(module).absorb() for module in design["modules"].values()), Counter()))
 
 
