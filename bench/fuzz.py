@@ -26,7 +26,7 @@ from host.checkpoint import gguf_file
 from host.checkpoint.layout import shapes
 from host.checkpoint.write import pack_v0, pack_v1, pack_v2
 from host.errors import HostError
-from host.model import find_template
+from host.discovery import find_template
 from host.template import Template
 from host.tokenizer import Tokenizer
 from tests.host import vocabularies

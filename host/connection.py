@@ -9,7 +9,8 @@ from host.backend import Backend
 from host.device import Device, DeviceGeneration
 from host.errors import HostError
 from host.generation import Options
-from host.model import Model, default_model
+from host.discovery import default_model
+from host.model import Model
 from host.progress import Progress
 from host.remote import model_on
 from host.simulator import Simulator

@@ -1,35 +1,25 @@
 """Turns what a user names as a model, an image or a checkpoint, into an image in memory with its tokenizer and template."""
-import hashlib
 import io
-import mmap
-import os
 import struct
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-from host import checkpoint, jinja_template, quantisation, vocabulary
-from host.checkpoint import gguf
-from host.checkpoint.fields import read_json
-from host.checkpoint.gguf_file import GgufFile
-from host.errors import HostError
+from host import checkpoint
+from host.cache import cache_directory, digest
+from host.discovery import find_template, find_tokenizer
+from host.files import ModelError, is_image, map_file, write_whole
 from host.progress import Progress
 from host.quantisation import Recipe, plan
 from host.template import PLAIN, Template
-from host.tokenizer import Tokenizer, TokenizerError
+from host.tokenizer import Tokenizer
 from spec import image as image_module
-from spec.image import MAGIC, Image
+from spec.image import Image
 from spec.model import KvFormat, ModelConfig
 from spec.numerics import MAX_SEQ_LEN
 
 GROUPS = (32, 64)
 KV_FORMATS = tuple(format.name.lower() for format in KvFormat)
-INPUT_SUFFIXES = (".safetensors", ".json", ".jinja", ".model")     #: of a folder, what a conversion depends on
-DEFAULT_MODEL = Path("models") / "stories.bin"
-
-
-class ModelError(HostError):
-    """A file that cannot be a model for this purpose."""
 
 
 class Model:
@@ -132,7 +122,7 @@ class Pending:
 
     def convert(self) -> tuple[bytes, Path | None]:
         """The image and the file that holds it, from the cache if it was made before."""
-        cached = cache_directory() / f"{_digest(self.path, self.tokenizer, self.recipe.calibrate, *self._options)}.llm"
+        cached = cache_directory() / f"{digest(self.path, self.tokenizer, self.recipe.calibrate, *self._options)}.llm"
         if not cached.exists():
             write = lambda file: convert(self.source, self.path, file, tokenizer=self.tokenizer, recipe=self.recipe,
                                          template=self.template, progress=self.progress)
@@ -182,101 +172,12 @@ def with_special_texts(tokenizer: Tokenizer) -> Tokenizer:
     return Tokenizer(tokenizer.pieces, tokenizer.scores, **tokenizer.options() | {"specials": specials})
 
 
-def write_whole(path: Path, write) -> None:
-    """Have ``write(file)`` make a file that appears whole or not at all; whoever has mapped an older one keeps that."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        with open(partial, "wb") as file:
-            write(file)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def parse(data: bytes, name) -> Image:
     """An image, refused in one line if it is damaged."""
     try:
         return Image.parse(data)
     except (ValueError, struct.error) as error:         # ImageError is a ValueError
         raise ModelError(f"{name}: {error}") from error
-
-
-def is_image(path: Path) -> bool:
-    """Does this file begin as an image?"""
-    if path.is_dir():
-        return False
-    try:
-        with open(path, "rb") as file:
-            return file.read(len(MAGIC)) == MAGIC
-    except OSError as error:
-        raise ModelError(f"cannot read {path}: {error.strerror or error}") from error
-
-
-def map_file(path: Path) -> bytes:
-    """A file's bytes, mapped: memory holds what is looked at."""
-    try:
-        with open(path, "rb") as file:
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except ValueError:
-        return b""                              # an empty file cannot be mapped
-    except OSError as error:
-        raise ModelError(f"cannot read {path}: {error.strerror or error}") from error
-
-
-def find_tokenizer(checkpoint_path: Path, vocab_size: int) -> Path | None:
-    """The tokenizer that lies in a folder or a GGUF file, or beside a checkpoint; others' sizes do not fit.
-
-    Beside a checkpoint it has its name, or one of llama2.c's or Hugging Face's.
-    """
-    folder = checkpoint_path if checkpoint_path.is_dir() else checkpoint_path.parent
-    names = (checkpoint_path.stem + ".tokenizer", checkpoint_path.stem, f"tok{vocab_size}", "tokenizer")
-    found = [folder / (name + suffix) for name in names for suffix in (".bin", ".json", ".model")]
-    if _starts(checkpoint_path, gguf.MAGIC):
-        found = [checkpoint_path]
-    elif checkpoint_path.suffix == ".safetensors" or checkpoint_path.is_dir():
-        found = [folder / name for name in vocabulary.NAMES]
-    for path in found:
-        if path.is_file() and (path != checkpoint_path or len(found) == 1):
-            try:
-                Tokenizer.load(path, vocab_size)
-                return path
-            except TokenizerError:
-                continue
-    return None
-
-
-def find_template(checkpoint_path: Path) -> str | None:
-    """The chat template that a model brings along: in its folder, or in its GGUF file."""
-    if _starts(checkpoint_path, gguf.MAGIC):
-        text = GgufFile.open(checkpoint_path).value("tokenizer.chat_template")
-        return text if isinstance(text, str) else None
-    folder = checkpoint_path if checkpoint_path.is_dir() else checkpoint_path.parent
-    if not checkpoint_path.is_dir() and checkpoint_path.suffix != ".safetensors":
-        return None
-    if (folder / "chat_template.jinja").is_file():
-        return (folder / "chat_template.jinja").read_bytes()[:jinja_template.MAX_SOURCE + 1].decode("utf-8", "replace")
-    if not (folder / "tokenizer_config.json").is_file():
-        return None
-    told = read_json(folder / "tokenizer_config.json").get("chat_template")
-    if isinstance(told, list):                  # several by name
-        told = next((entry.get("template") for entry in told if isinstance(entry, dict) and entry.get("name") == "default"), None)
-    return told if isinstance(told, str) else None
-
-
-def _starts(path: Path, magic: bytes) -> bool:
-    try:
-        with open(path, "rb") as file:
-            return file.read(len(magic)) == magic
-    except OSError:
-        return False
-
-
-def default_model() -> Path:
-    """The project's own model, in a clone."""
-    for root in (Path(__file__).resolve().parent.parent, Path.cwd()):
-        if (root / DEFAULT_MODEL).exists():
-            return root / DEFAULT_MODEL
-    raise ModelError(f"name a model with --model: the project's own ({DEFAULT_MODEL}) lies in a clone only")
 
 
 def with_cache(config: ModelConfig, seq_len: int | None, kv: str, progress: Progress = Progress.silent) -> ModelConfig:
@@ -289,42 +190,3 @@ def with_cache(config: ModelConfig, seq_len: int | None, kv: str, progress: Prog
     if seq_len > config.seq_len:
         progress.note(f"the checkpoint was trained on {config.seq_len} positions: what it writes beyond them may make no sense")
     return replace(config, seq_len=seq_len, kv=KvFormat[kv.upper()])
-
-# Cache --------------------------------------------------------------------------------------------
-
-
-def cache_directory() -> Path:
-    """Where conversions and devices' metadata are kept."""
-    if os.environ.get("LLAMA2_HOST_CACHE"):
-        return Path(os.environ["LLAMA2_HOST_CACHE"])
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "llama2-host"
-
-
-def _digest(path: Path, tokenizer: str | Path | None, text: Path | None, *options) -> str:
-    """Names a conversion by everything it depends on, the converter's own sources included."""
-    digest = hashlib.sha256(repr(options).encode())
-    inputs = sorted(p for p in path.iterdir() if p.suffix in INPUT_SUFFIXES) if path.is_dir() else [path]
-    if not path.is_dir() and path.suffix == ".safetensors":
-        inputs += sorted(p for p in path.parent.iterdir() if p.suffix in INPUT_SUFFIXES and p != path)
-    sources = [*Path(image_module.__file__).parent.glob("*.py"), *Path(__file__).parent.glob("*.py"),
-               *Path(checkpoint.__file__).parent.glob("*.py"), *Path(quantisation.__file__).parent.glob("*.py")]
-    named = [Path(file) for file in (tokenizer, text) if file and not Path(file).is_dir()]
-    for file in [*inputs, *named, *sorted(sources)]:
-        digest.update(f"\0{file.name}\0".encode())
-        with open(file, "rb") as content:
-            while chunk := content.read(1 << 20):
-                digest.update(chunk)
-    return digest.hexdigest()[:32]
-
-
-def keep(path: Path, data: bytes) -> Path | None:
-    """Write a cache entry at one stroke, and say where; a cache that cannot be written is no error."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{os.getpid()}.part")
-        partial.write_bytes(data)
-        partial.replace(path)
-        return path
-    except OSError:
-        return None

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from host.device import Device
 from host.errors import HostError
-from host.model import Model, cache_directory, keep
+from host.cache import cache_directory, keep
+from host.model import Model
 from host.progress import Progress
 from host.tokenizer import Tokenizer
 from spec.image import CHECKED_FROM, HEADER, HEADER_BYTES, HEADER_FIELDS

@@ -5,7 +5,9 @@ from pathlib import Path
 from host import checkpoint
 from host.commands import options
 from host.fit import arithmetic
-from host.model import ModelError, convert, find_tokenizer, is_image, with_cache, write_whole
+from host.discovery import find_tokenizer
+from host.files import ModelError, is_image, write_whole
+from host.model import convert, with_cache
 from host.progress import Progress, quantity
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 from host import checkpoint
 from host.commands import options
 from host.fit import cache_arithmetic, kv_bytes, longest
-from host.model import Model, is_image
+from host.files import is_image
+from host.model import Model
 from host.progress import quantity
 from host.quantisation import Recipe
 from spec.model import ModelConfig

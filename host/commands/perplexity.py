@@ -4,7 +4,8 @@ import json
 
 from host import corpus, evaluation
 from host.commands import options
-from host.model import Model, default_model
+from host.discovery import default_model
+from host.model import Model
 from host.progress import Progress, quantity
 from spec.reference import Reference
 from spec.traffic import TARGETS

@@ -13,7 +13,8 @@ from host.conversation import Conversation
 from host.errors import HostError
 from host.jinja_template import JinjaError
 from host.json_tokenizer import JsonTokenizer
-from host.model import Model, find_template
+from host.discovery import find_template
+from host.model import Model
 from host.progress import Progress
 from host.template import BUILT_IN, CHATML, PLAIN, Template, TemplateError
 from host.tokenizer import Tokenizer
