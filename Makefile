@@ -9,7 +9,7 @@ STAMP    := $(VENV)/installed-$(HASH)
 MODEL    := models/stories.bin
 PACKAGES := $(shell sed 's/\#.*//' requirements-debian.txt)
 
-.PHONY: help setup sim demo test uart long-context resources timing bitstream docs clean
+.PHONY: help setup sim demo test test-reference uart long-context resources timing bitstream docs clean
 
 help:
 	@head -1 Makefile | cut -c3-
@@ -48,9 +48,14 @@ demo: sim
 # The fast ones first; then those that run the simulator, which one of them builds.
 test: setup
 	@rm -f build/skips.txt
-	$(PYTHON) -m pytest -q -n 2 -m "not soc and not uart"
-	$(PYTHON) -m pytest -q -n 2 --dist loadfile -m soc
+	$(PYTHON) -m pytest -q -n 2 -m "not soc and not uart and not reference"
+	$(PYTHON) -m pytest -q -n 2 --dist loadfile -m "soc and not reference"
 	@echo "skipped tests, by reason:"; if [ -s build/skips.txt ]; then sed 's/^/  /' build/skips.txt; else echo "  none"; fi
+
+# What needs reference data, a real checkpoint with its recorded ids: REFERENCE_DATA=FOLDER make test-reference.
+test-reference: setup
+	@test -n "$$REFERENCE_DATA" || { echo "REFERENCE_DATA is not set: name the folder that holds models/ and corpus/" >&2; exit 1; }
+	$(PYTHON) -m pytest -q -n 2 --dist loadfile -m reference
 
 # Eight positions behind 16,392 others, on the simulated SoC, equal to golden; each K/V format: some minutes.
 long-context: sim

@@ -3,7 +3,7 @@
 Two comparisons, on the evaluation stories, BOS per story, teacher-forced: golden against float32 on the *same quantised
 weights* (KL divergence: what the integer datapath costs) and golden against float32 on the checkpoint's own weights
 (perplexity: what the format costs). q4 and mixed are calibrated on other stories, as the command line's --calibrate does it.
-Without ``../shared`` the committed stories of bench/stories.txt are read, and nothing is calibrated.
+Without ``REFERENCE_DATA`` the committed stories of bench/stories.txt are read, and nothing is calibrated.
 """
 import argparse
 import json
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bench import reference_data
 from host import checkpoint, corpus
 from host.evaluation import Score, dequantised, golden_logits, log_softmax, row
 from host.progress import Progress
@@ -26,9 +27,8 @@ from spec.reference import Reference
 from spec.traffic import TARGETS
 
 ROOT = Path(__file__).parent.parent
-SHARED = ROOT.parent / "shared"
-CALIBRATION = SHARED / "corpus" / "calib_stories.txt"
-MODELS = [(SHARED / "models" / "stories260K.bin", SHARED / "models" / "tok512.bin"),
+CALIBRATION = reference_data.path("corpus", "calib_stories.txt")
+MODELS = [(reference_data.path("models", "stories260K.bin"), reference_data.path("models", "tok512.bin")),
           (ROOT / "models" / "stories.bin", ROOT / "models" / "stories.tokenizer.bin")]
 #: What --format and its companions say, by name of the row.
 RECIPES = {"q8": Recipe("q8"), "q4, rounded to nearest, embedding too": Recipe("q4", embedding="q4"),
@@ -42,7 +42,7 @@ KV = {"q8, K/V k16v8": KvFormat.K16V8, "q8, K/V k8v8": KvFormat.K8V8}
 
 def text_path() -> Path:
     """The evaluation stories, or ours where they are missing."""
-    path = SHARED / "corpus" / "eval_stories.txt"
+    path = reference_data.path("corpus", "eval_stories.txt")
     return path if path.exists() else ROOT / "bench" / "stories.txt"
 
 
@@ -78,7 +78,7 @@ def measure(path: Path, tokenizer_path: Path, name: str, limit: int | None, prog
               "q8_matrices": [f"{e.kind.name.lower()}.{e.layer}" for e in image.entries
                               if e.kind != Kind.GAIN and e.format == Format.Q8] if recipe.format == "mixed" else None,
               "flags": sorted(golden.flags.raised)}
-    expected = SHARED / "models" / "expected.json"
+    expected = reference_data.path("models", "expected.json")
     if expected.exists() and path.name == "stories260K.bin":
         result["expected_greedy"] = [greedy_agreement(golden, r) for r in json.loads(expected.read_text())["records"]]
     return result

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bench import reference_data
 from host.model import Model
 from spec import emit_c
 from spec.golden import Golden
@@ -16,7 +17,6 @@ from spec.protocol import Status
 from tests.accel.decoder import random_image
 from tests.firmware.library import FLAGS, ROOT
 
-SHARED = ROOT.parent/"shared"/"models"
 DRAM_BYTES = 64 << 20
 
 
@@ -61,10 +61,12 @@ def compare(library, image, tokens):
             assert decoder.dram[at:at + beats*16].tobytes() == golden.kv_row(layer, position), (layer, position)
 
 
+@pytest.mark.parametrize("path", [ROOT/"models"/"stories.bin",
+                                  pytest.param(reference_data.path("models", "stories260K.bin"), marks=pytest.mark.reference)],
+                         ids=["stories", "stories260K"])
 @pytest.mark.parametrize("format", ["q8", "q4"])
-def test_checkpoint_equals_golden(library, format):
-    path = SHARED/"stories260K.bin"
-    model = Model.load(path if path.exists() else ROOT/"models"/"stories.bin", format=format)
+def test_checkpoint_equals_golden(library, path, format):
+    model = Model.load(path, format=format)
     compare(library, model.image, [1] + [None]*39)
 
 

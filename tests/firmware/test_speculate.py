@@ -11,6 +11,7 @@ from tests.firmware import library
 from tests.firmware.images import SEQ_LEN, small_image
 from tests.firmware.library import Device
 from tests.firmware.test_generate import expected_commands, greedy
+from tests.speculation import planned_steps
 
 PATTERN = [5, 9, 13, 17, 21, 25, 29, 2]
 
@@ -18,26 +19,6 @@ PATTERN = [5, 9, 13, 17, 21, 25, 29, 2]
 def recite(device, script):
     """Let the model say ``script`` as long as its whole context is the script's."""
     device.library.fake_script((ctypes.c_uint32 * len(script))(*script), len(script))
-
-
-def steps(script, count, columns, most, position=0, max_new=None, lookup=None):
-    """Expected (position, tokens) of the steps after a prompt of ``count``, by the reference's guesses."""
-    lookup = lookup or Lookup()
-    lookup.rewind(position)
-    for token in script[position:position + count]:
-        lookup.add(token)
-    first = position + count
-    target = first + min(max_new or SEQ_LEN, SEQ_LEN - first + 1)
-    lookup.add(script[first])
-    at, result = first, []                      # at: the last token known
-    while at + 1 < target:
-        guesses = lookup.guess(min(most, columns - 1, SEQ_LEN - at - 1, target - at - 2))
-        result.append((at, [script[at], *guesses]))
-        right = next((i for i, guess in enumerate(guesses) if script[at + 1 + i] != guess), len(guesses))
-        for token in script[at + 1:at + right + 2]:
-            lookup.add(token)
-        at += right + 1
-    return result
 
 
 def expected(planned):
@@ -85,7 +66,7 @@ def test_tokens_are_those_of_one_at_a_time(firmware, columns, most, right):
     recite(device, script)
     tokens, done = device.generate(ids=tuple(script[:9]), max_new=200, speculate=most)
     assert tokens == script[9:209]
-    planned = steps(script, 9, columns, most, max_new=200)
+    planned = planned_steps(script, 9, columns=columns, most=most, seq_len=SEQ_LEN, max_new=200)
     wrong = {next((i for i, guess in enumerate(step[1:]) if script[at + 1 + i] != guess), columns) for at, step in planned}
     assert len(wrong) > 1                       # some guesses were rejected, at one column or another
     prompt = -(-9 // columns)
@@ -106,7 +87,7 @@ def test_rejection_at_every_column(firmware, column):
     recite(device, script)
     tokens, _ = device.generate(ids=tuple(script[:13]), max_new=len(script) - 13, speculate=3)
     assert tokens == script[13:]
-    planned = steps(script, 13, 4, 3, max_new=len(script) - 13)
+    planned = planned_steps(script, 13, columns=4, most=3, seq_len=SEQ_LEN, max_new=len(script) - 13)
     lengths = [next((i for i, guess in enumerate(step[1:]) if script[at + 1 + i] != guess), 3) for at, step in planned if len(step) == 4]
     assert column in lengths
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
+from bench import reference_data
 from host.checkpoint import CheckpointError, load
 from host.checkpoint.layout import LIMITS, shapes
 from host.checkpoint.lazy import RawFile
@@ -15,9 +16,6 @@ from host.checkpoint.write import pack_v0, pack_v1, pack_v2, write_v0
 from host.errors import HostError
 from spec.reference import Reference
 from tests.host.generated import SMALL, random_tensors
-
-SHARED = Path(__file__).parents[2].parent / "shared"
-with_shared = pytest.mark.skipif(not (SHARED / "models").is_dir(), reason="../shared is missing")
 
 UNTIED = dataclasses.replace(SMALL, tied=False)
 PACKERS = {"v0": pack_v0, "v1": pack_v1, "v2": lambda config, tensors: pack_v2(config, tensors, 4),
@@ -155,15 +153,15 @@ def test_floats_stay_in_the_file(read, pack, monkeypatch):
         assert pieces == [2 * 4, 5 * SMALL.hidden_dim * 4]
 
 
-@with_shared
+@pytest.mark.reference
 def test_reads_stories260k_with_either_tokenizer():
     for name in ("tok512.bin", "tok512.model"):
-        checkpoint = load(SHARED / "models/stories260K.bin", SHARED / "models" / name)
+        checkpoint = load(reference_data.path("models", "stories260K.bin"), reference_data.path("models", name))
         assert checkpoint.n_parameters == 260032 and checkpoint.tokenizer.vocab_size == 512
     c = checkpoint.config
     assert (c.dim, c.hidden_dim, c.n_layers, c.n_heads, c.n_kv_heads, c.seq_len) == (64, 172, 5, 8, 4, 512)
     assert pack_v0(c, checkpoint.tensors)[:-4 * 4096 - 256] == \
-        (SHARED / "models/stories260K.bin").read_bytes()[:-4 * 4096 - 256]      # all but the RoPE tables
+        reference_data.path("models", "stories260K.bin").read_bytes()[:-4 * 4096 - 256]      # all but the RoPE tables
 
 
 # What is refused ------------------------------------------------------------------------------

@@ -8,12 +8,11 @@ import pytest
 import sentencepiece
 from hypothesis import HealthCheck, given, settings, strategies as st
 
+from bench import reference_data
 from host.errors import HostError
 from host.tokenizer import BYTE_PIECES, Decoder, Tokenizer, TokenizerError
 
 REPO = Path(__file__).parents[2]
-SHARED = REPO.parent / "shared"
-with_shared = pytest.mark.skipif(not (SHARED / "models").is_dir(), reason="../shared is missing")
 fuzz = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 TEXTS = ["", " ", "a", "Once upon a time, there was a tiny dog.", "  two  spaces  ", "line\nbreak\n\n", "tab\there",
@@ -47,8 +46,8 @@ def reference_encode(tokenizer: Tokenizer, text: str) -> list[int]:
 
 
 FILES = {"default": (REPO / "models/stories.tokenizer.bin", REPO / "models/stories.model"),
-         "tok512": (SHARED / "models/tok512.bin", SHARED / "models/tok512.model")}
-trained = pytest.mark.parametrize("name", ["default", pytest.param("tok512", marks=with_shared)])
+         "tok512": (reference_data.path("models", "tok512.bin"), reference_data.path("models", "tok512.model"))}
+trained = pytest.mark.parametrize("name", ["default", pytest.param("tok512", marks=pytest.mark.reference)])
 
 
 # Encoding and decoding ------------------------------------------------------------------------
@@ -98,10 +97,10 @@ def test_every_text_comes_back(name, text):
     assert ids[1:] == reference_encode(tokenizer, text)
 
 
-@with_shared
+@pytest.mark.reference
 def test_equals_the_recorded_ids():
     tokenizer = Tokenizer.load(FILES["tok512"][0], 512)
-    for record in json.loads((SHARED / "models/expected.json").read_text())["records"]:
+    for record in json.loads(reference_data.path("models", "expected.json").read_text())["records"]:
         assert tokenizer.encode(record["prompt"]) == record["prompt_ids"]
         assert tokenizer.decode(record["ids"]) == record["text"]
 

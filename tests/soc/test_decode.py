@@ -3,20 +3,21 @@ from pathlib import Path
 
 import pytest
 
+from bench import reference_data
 from host import connect
 from host.generation import Options, Sampling
 from soc.sim.simulator import WATCH_CAUSES, Simulator
 from spec.image import row_layout
+from spec.lookup import Lookup
 from spec.protocol import GenerateFlag
 from targets import sim
+from tests.speculation import planned_steps, right_guesses
 
-ROOT   = sim.ROOT
-SHARED = Path(ROOT).parent/"shared"/"models"
-if (SHARED/"stories260K.bin").exists():
-    MODEL, TOKENIZER = SHARED/"stories260K.bin", SHARED/"tok512.bin"
-else:                               # without ../shared: the same assertions on the default model
-    MODEL, TOKENIZER = Path(ROOT)/"models"/"stories.bin", Path(ROOT)/"models"/"stories.tokenizer.bin"
-GREEDY = Sampling(temperature=0)
+MODELS   = Path(sim.ROOT)/"models"
+OWN      = dict(model=MODELS/"stories.bin", tokenizer=MODELS/"stories.tokenizer.bin")
+RECORDED = dict(model=reference_data.path("models", "stories260K.bin"), tokenizer=reference_data.path("models", "tok512.bin"))
+COLUMNS  = 2                        # of the simulated SoC
+GREEDY   = Sampling(temperature=0)
 
 pytestmark = pytest.mark.soc
 
@@ -26,8 +27,10 @@ def vsim():
     return sim.build()
 
 
-def model_arguments(format):
-    return dict(model=MODEL, tokenizer=TOKENIZER, format=format)
+@pytest.fixture(params=[OWN, pytest.param(RECORDED, marks=pytest.mark.reference)], ids=["stories", "stories260K"])
+def files(request):
+    """A checkpoint and its tokenizer: the project's own, and the one with recorded ids where it was asked for."""
+    return request.param
 
 
 def generated(backend, steps, sampling, prompt="Once upon a time"):
@@ -37,9 +40,9 @@ def generated(backend, steps, sampling, prompt="Once upon a time"):
     return ids + [event.token for event in events]
 
 
-def compare(vsim, tmp_path, format, runs, upload=False):
+def compare(vsim, tmp_path, files, format, runs, upload=False):
     """Each run's ids on the SoC and in golden; the simulator starts with the model or is sent it."""
-    golden = connect(golden=True, **model_arguments(format))
+    golden = connect(golden=True, format=format, **files)
     image = tmp_path/"model.llm"
     image.write_bytes(golden.model.data)
     with Simulator(vsim, dram_image=None if upload else image) as simulator:
@@ -54,43 +57,52 @@ def compare(vsim, tmp_path, format, runs, upload=False):
         assert all(at["cycles"] == sum(at[cause] for cause in WATCH_CAUSES) for at in watch)
 
 
-def test_q8_greedy_and_sampled(vsim, tmp_path):
-    compare(vsim, tmp_path, "q8", [(200, GREEDY), (80, Sampling(temperature=1.0, top_p=0.9, seed=7)),
+def test_q8_greedy_and_sampled(vsim, tmp_path, files):
+    compare(vsim, tmp_path, files, "q8", [(200, GREEDY), (80, Sampling(temperature=1.0, top_p=0.9, seed=7)),
                                    (60, Sampling(temperature=0.7, top_p=0, top_k=12, min_p=0.02, repetition_penalty=1.2, seed=3))])
 
 
-def test_q4_greedy_and_sampled(vsim, tmp_path):
-    compare(vsim, tmp_path, "q4", [(200, GREEDY), (60, Sampling(temperature=1.0, seed=11))])
+def test_q4_greedy_and_sampled(vsim, tmp_path, files):
+    compare(vsim, tmp_path, files, "q4", [(200, GREEDY), (60, Sampling(temperature=1.0, seed=11))])
 
 
-def test_speculation_is_identical(vsim, tmp_path):
-    """A prompt that repeats: guesses come true and fail; tokens are golden's, and so are those of the turn that follows."""
-    golden = connect(golden=True, **model_arguments("q8"))
+def test_speculation_is_identical(vsim, tmp_path, files):
+    """Tokens are golden's, passes and guesses those that the reference plans; guesses come true and fail, in two turns."""
+    golden = connect(golden=True, format="q8", **files)
     image = tmp_path/"model.llm"
     image.write_bytes(golden.model.data)
-    ids = golden.tokenizer.encode("The cat sat on the mat. The dog sat on the mat. "*3)
+    ids = golden.tokenizer.encode("The cat sat on the mat. The dog sat on the mat. "*2)
     more = golden.tokenizer.encode("The cat sat on the mat.")[1:]
     speculating = Sampling(temperature=0, speculate=3)      # of which two columns have room for one
+    script, cached, lookup, guessed, right = [], 0, Lookup(), 0, 0
     with Simulator(vsim, dram_image=image) as simulator, connect(port=simulator.url, wait_s=30, model=image) as device:
-        cached = 0
         for part, count in ((ids, 60), (more, 30)):
+            part = [*script[cached:], *part]                # the last token said is not in the cache yet
             expected = [event.token for event in golden.generate(part, Options(cached, count, GREEDY))]
+            script = [*script[:cached], *part, *expected]
+            steps = planned_steps(script, len(part), columns=COLUMNS, most=3, seq_len=golden.config.seq_len,
+                                  position=cached, max_new=count, lookup=lookup)
             generation = device.generate(part, Options(cached, count, speculating))
             assert [event.token for event in generation] == expected
             outcome = generation.outcome
-            assert 0 < len(expected) - outcome.passes < outcome.guessed
-            cached, more[:0] = outcome.position, expected[-1:]
+            assert outcome.passes == 1 + len(steps)
+            assert outcome.guessed == sum(len(tokens) - 1 for _, tokens in steps)
+            guessed += outcome.guessed
+            right += sum(right_guesses(script, step) for step in steps)
+            cached = outcome.position
+            assert len(expected) == count and cached == len(script) - 1
+        assert 0 < right < guessed
         assert not simulator.violations()
 
 
-def test_uploaded_over_the_uart(vsim, tmp_path):
-    compare(vsim, tmp_path, "q4", [(40, GREEDY)], upload=True)
+def test_uploaded_over_the_uart(vsim, tmp_path, files):
+    compare(vsim, tmp_path, files, "q4", [(40, GREEDY)], upload=True)
 
 
 @pytest.mark.parametrize("format, kv", [("q8", "k16v16"), ("q4", "k16v16"), ("q8", "k16v8"), ("q4", "k8v8")])
-def test_every_logit_and_kv_row(vsim, tmp_path, format, kv):
+def test_every_logit_and_kv_row(vsim, tmp_path, files, format, kv):
     """All logits of 12 positions, and the K/V rows of all of them in DRAM."""
-    golden = connect(golden=True, kv=kv, **model_arguments(format))
+    golden = connect(golden=True, format=format, kv=kv, **files)
     image = tmp_path/"model.llm"
     image.write_bytes(golden.model.data)
     ids = golden.tokenizer.encode("Once upon a time")

@@ -7,14 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bench import reference_data
 from host.checkpoint import load
 from spec.model import ModelConfig
 from spec.reference import Reference, rmsnorm, rotate, silu, softmax
 from tests.host.generated import SMALL, random_tensors
 
 REPO = Path(__file__).parents[2]
-SHARED = REPO.parent / "shared"
-with_shared = pytest.mark.skipif(not (SHARED / "models").is_dir(), reason="../shared is missing")
 
 SHAPES = {
     "multi-head": dataclasses.replace(SMALL, n_kv_heads=4),
@@ -27,19 +26,19 @@ SHAPES = {
 
 @pytest.fixture(scope="module")
 def stories260k():
-    checkpoint = load(SHARED / "models/stories260K.bin")
+    checkpoint = load(reference_data.path("models", "stories260K.bin"))
     return Reference(checkpoint.config, checkpoint.tensors)
 
 
 @pytest.fixture(scope="module")
 def expected():
-    return json.loads((SHARED / "models/expected.json").read_text())["records"]
+    return json.loads(reference_data.path("models", "expected.json").read_text())["records"]
 
 
-@with_shared
+@pytest.mark.reference
 @pytest.mark.parametrize("prompt", [0, 1])
 def test_logits_equal_the_recorded_ones(stories260k, expected, prompt):
-    recorded = np.load(SHARED / "models/expected_logits.npz")["logits"][prompt]
+    recorded = np.load(reference_data.path("models", "expected_logits.npz"))["logits"][prompt]
     tokens = expected[prompt]["ids"][:len(recorded)]
     assert np.abs(stories260k.logits(tokens) - recorded).max() < 1e-4
     stories260k.reset()
@@ -47,7 +46,7 @@ def test_logits_equal_the_recorded_ones(stories260k, expected, prompt):
         assert np.abs(stories260k.step(token, position) - recorded[position]).max() < 1e-4
 
 
-@with_shared
+@pytest.mark.reference
 @pytest.mark.parametrize("prompt", range(4))
 def test_greedy_ids_equal_the_recorded_ones(stories260k, expected, prompt):
     ids, start = expected[prompt]["ids"], len(expected[prompt]["prompt_ids"])
