@@ -26,6 +26,7 @@ from soc.amaranth import sources_digest
 from soc.base import FIRMWARE, ROM_SIZE, SRAM_SIZE, Llama2Builder, Llama2SoC
 from soc.sim import compile as sim_compile
 from soc.sim.dram import create_phy
+from soc.sim.progress import BuildProgress
 from soc.sim.simulator import Simulator, SimulatorError
 from soc.sim.stream_watch import StreamWatch
 
@@ -155,8 +156,8 @@ def build(output_dir=None, columns=COLUMNS, *, core=None, firmware=FIRMWARE, com
         if vsim.exists() and stamp.exists() and stamp.read_text() == current:
             return vsim
         stamp.unlink(missing_ok=True)
-        print(f"building the simulator in {output_dir} (a few minutes the first time)", file=sys.stderr, flush=True)
-        with sim_compile.output_to(output_dir/"build.log"):
+        print(f"building the simulator in {output_dir} (two or three minutes the first time)", file=sys.stderr, flush=True)
+        with BuildProgress(vsim.parent), sim_compile.output_to(output_dir/"build.log"):
             soc     = BaseSoC(core or create_core(columns), with_board_pins, **soc_options)
             builder = Llama2Builder(soc, firmware, **{"csr_json": str(output_dir/"soc.json"), **builder_options,
                                                       "output_dir": str(output_dir)})
