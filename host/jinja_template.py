@@ -12,6 +12,8 @@ from host.errors import HostError
 
 MAX_SOURCE = 1 << 18        #: characters; the longest that models bring are some tens of thousands
 WORKER = Path(__file__).with_name("jinja_worker.py")
+#: Exit status of a worker that was out of time: the system's signal, or its own timer where there is none.
+OUT_OF_TIME = {124, -getattr(signal, "SIGXCPU", 0)} - {0}
 
 
 class JinjaError(HostError):
@@ -47,7 +49,7 @@ def _ask(source: str, context: dict | None) -> str:
     if not line:        # out of time, or broken in some way of its own
         _worker.cache_clear()
         status = worker.wait()
-        reason = "takes too long" if status == -signal.SIGXCPU else f"breaks its interpreter (status {status})"
+        reason = "takes too long" if status in OUT_OF_TIME else f"breaks its interpreter (status {status})"
         raise JinjaError(f"the chat template {reason}: choose another --template")
     answer = json.loads(line)
     if "text" in answer:

@@ -5,9 +5,15 @@ Reads a request per line (JSON: ``source``, and ``context`` or null to only comp
 """
 import datetime
 import json
-import resource
+import os
 import sys
+import threading
 from pathlib import Path
+
+try:
+    import resource
+except ImportError:         # Windows: a timer ends a request there, and memory has no limit
+    resource = None
 
 from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
 
@@ -15,6 +21,7 @@ CPU_S        = 2            #: per request
 MEMORY_BYTES = 256 << 20    #: beyond what the process takes at first
 MAX_TEXT     = 1 << 22      #: characters of a conversation
 STATM        = Path("/proc/self/statm")
+OUT_OF_TIME  = 124          #: exit status where a timer ended the process
 
 
 class Refused(Exception):
@@ -40,17 +47,31 @@ def _refuse(message="") -> None:
 
 
 def _limit_memory() -> None:
+    """As far as the system tells what the process takes, which Linux does."""
     try:
         pages = int(STATM.read_text().split()[0])
     except (OSError, ValueError):
+        return
+    if resource is None:
         return
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
     wanted = pages * resource.getpagesize() + MEMORY_BYTES
     resource.setrlimit(resource.RLIMIT_AS, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
 
 
+_timer = None
+
+
 def _limit_time() -> None:
-    """The system ends the process CPU_S seconds from now, whole seconds rounded up."""
+    """The system ends the process CPU_S seconds from now, whole seconds rounded up; a timer does where the system can't."""
+    global _timer
+    if resource is None:
+        if _timer:
+            _timer.cancel()
+        _timer = threading.Timer(CPU_S + 1, os._exit, [OUT_OF_TIME])
+        _timer.daemon = True
+        _timer.start()
+        return
     usage = resource.getrusage(resource.RUSAGE_SELF)
     hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
     resource.setrlimit(resource.RLIMIT_CPU, (int(usage.ru_utime + usage.ru_stime) + CPU_S + 1, hard))
