@@ -1,6 +1,8 @@
-# make demo: a story from the simulated hardware.  make test: all tests.  make uart: the serial line, bit by bit.  make setup: only what they need.
+# `make help` lists the targets: what stands behind ## beside each, with how long it takes on two cores.
 PROMPT   ?= Once upon a time
-PYTHON3  ?= python3
+#: The first Python in the path that the hardware's packages run on; the client alone takes 3.10 to 3.13.
+WANTED   := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
+PYTHON3  ?= $(or $(shell for p in python3 python3.12 python3.11; do $$p -c '$(WANTED)' 2>/dev/null && echo $$p && break; done),python3)
 export PROMPT    # the shell reads it, so quotes in it are harmless
 VENV     := .venv
 PYTHON   := $(VENV)/bin/python
@@ -9,16 +11,19 @@ STAMP    := $(VENV)/installed-$(HASH)
 MODEL    := models/stories.bin
 PACKAGES := $(shell sed 's/\#.*//' requirements-debian.txt)
 
-.PHONY: help setup sim demo test test-reference uart long-context resources timing bitstream docs clean
+.PHONY: help setup sim demo test test-fast test-install test-reference uart long-context resources timing bitstream docs clean
 
-help:
-	@head -1 Makefile | cut -c3-
+help:  ## this list
+	@awk -F ' +## +' '/^[a-z-]+:.*## / { split($$1, name, ":"); printf "make %-14s %s\n", name[1], $$2 }' Makefile
 
 # Setup --------------------------------------------------------------------------------------------
 
-setup: $(STAMP)
+setup: $(STAMP)  ## install what the rest needs, into .venv and as Debian packages (1 min; PYTHON3=python3.11 chooses the Python)
 
 $(STAMP):
+	@$(PYTHON3) -c '$(WANTED)' 2>/dev/null || { \
+		echo "make setup needs Python 3.11 or 3.12, and $(PYTHON3) is $$($(PYTHON3) --version 2>&1 | head -1): PYTHON3=python3.11 make setup" >&2; \
+		echo "the client alone runs on 3.10 to 3.13: pip install ." >&2; exit 1; }
 	@command -v dpkg-query >/dev/null || { \
 		echo "not a Debian system: install by hand what corresponds to: $(PACKAGES)" >&2; exit 0; }; \
 	missing=; for p in $(PACKAGES); do \
@@ -29,62 +34,72 @@ $(STAMP):
 		echo "these Debian packages are missing and need root: apt-get install$$missing" >&2; exit 1; fi; \
 	echo "installing$$missing"; \
 	$$sudo apt-get -q update && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get -q -y install --no-install-recommends $$missing
-	test -x $(PYTHON) || $(PYTHON3) -m venv $(VENV)
-	$(PYTHON) -m pip install -q --disable-pip-version-check -r requirements.txt
-	$(PYTHON) -m pip install -q --disable-pip-version-check --no-deps -e .
-	rm -f $(VENV)/installed-*
-	touch $@
+	@echo "making $(VENV) with $$($(PYTHON3) --version)"
+	@$(PYTHON) -c '$(WANTED)' 2>/dev/null || { rm -rf $(VENV); $(PYTHON3) -m venv $(VENV); }
+	@echo "installing $$(sed 's/#.*//' requirements.txt | grep -c .) Python packages: about a minute"
+	@$(PYTHON) -m pip install -q --disable-pip-version-check -r requirements.txt
+	@$(PYTHON) -m pip install -q --disable-pip-version-check --no-deps -e .
+	@rm -f $(VENV)/installed-*
+	@touch $@
+	@echo "setup is done"
 
 # Demo ---------------------------------------------------------------------------------------------
 
-sim: setup
+sim: setup  ## build the simulated SoC (2 to 3 min the first time, then 1 s)
 	@$(PYTHON) targets/sim.py --build
 
-demo: sim
+demo: sim  ## a story from the simulated hardware; PROMPT="..." begins it (4 min the first time, then 30 s)
 	@$(VENV)/bin/llama2-host generate --sim --model $(MODEL) --prompt "$$PROMPT"
 
 # Tests --------------------------------------------------------------------------------------------
 
 # The fast ones first; then those that run the simulator, which one of them builds.
-test: setup
+test: setup  ## all tests, the simulator's too (17 min)
 	@rm -f build/skips.txt
-	$(PYTHON) -m pytest -q -n 2 -m "not soc and not uart and not reference"
+	$(PYTHON) -m pytest -q -n 2 -m "not soc and not uart and not reference and not install"
 	$(PYTHON) -m pytest -q -n 2 --dist loadfile -m "soc and not reference"
 	@echo "skipped tests, by reason:"; if [ -s build/skips.txt ]; then sed 's/^/  /' build/skips.txt; else echo "  none"; fi
 
+test-fast: setup  ## what one runs between two edits: no simulator, no long ones (2 min)
+	$(PYTHON) -m pytest -q -n 2 -m "not soc and not uart and not reference and not install" tests/spec tests/host tests/firmware tests/accel/test_stage.py tests/accel/test_numeric.py tests/test_rooms.py
+
+# Needs the package registry, so it is no part of `make test`.
+test-install: setup  ## pip install . with each Python from 3.10 to 3.13 that is there, and a story from it (3 min)
+	$(PYTHON) -m pytest -q -m install
+
 # What needs reference data, a real checkpoint with its recorded ids: REFERENCE_DATA=FOLDER make test-reference.
-test-reference: setup
+test-reference: setup  ## tests against a real checkpoint in the folder that REFERENCE_DATA names (5 min)
 	@test -n "$$REFERENCE_DATA" || { echo "REFERENCE_DATA is not set: name the folder that holds models/ and corpus/" >&2; exit 1; }
 	$(PYTHON) -m pytest -q -n 2 --dist loadfile -m reference
 
 # Eight positions behind 16,392 others, on the simulated SoC, equal to golden; each K/V format: some minutes.
-long-context: sim
+long-context: sim  ## eight positions behind 16,392 others, equal to the integer model (10 min)
 	$(PYTHON) -m bench.long_context
 
 # The UART bit by bit, with the whole core; `make test` does it with a stub.
-uart: setup
+uart: setup  ## the UART bit by bit with the whole core (6 min)
 	$(PYTHON) -m pytest -q -m uart
 
 # FPGAs: none of these needs a board or a vendor's tool ---------------------------------------------
 
 # Look-up tables, registers, memories and multipliers of each board's SoC, unit by unit: about five minutes.
-resources: setup
+resources: setup  ## look-up tables, memories and multipliers of each board, unit by unit (5 min)
 	$(PYTHON) -m bench.resources
 
 # The core alone on an ECP5-6, placed and routed: its clock and its ten worst paths: some ten minutes.
-timing: setup
+timing: setup  ## the core alone on an ECP5-6, placed and routed: its clock and ten worst paths (10 min)
 	$(PYTHON) -m bench.timing
 
 # The whole SoC to an ECP5 bitstream; fails if the clock is missed: a quarter of an hour.
-bitstream: setup
+bitstream: setup  ## the whole SoC to an ECP5 bitstream by open tools (15 min)
 	$(PYTHON) -m bench.bitstream
 
 # Documents ----------------------------------------------------------------------------------------
 
-docs: setup
+docs: setup  ## write the generated pages, tables and plots anew (10 s)
 	$(PYTHON) -m spec.emit_docs
 	$(PYTHON) -m bench.emit_docs
 
-clean:
+clean:  ## remove what was built, not .venv
 	rm -rf build *.egg-info .pytest_cache
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +

@@ -1,0 +1,45 @@
+"""`pip install .` gives a client that tells a story, with every Python that it says it takes and that is there."""
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT     = Path(__file__).parents[1]
+VERSIONS = ("3.10", "3.11", "3.12", "3.13")
+
+pytestmark = pytest.mark.install
+
+
+def interpreter(version):
+    """A Python of this version: in the path, or where pyenv keeps its own."""
+    found = [shutil.which(f"python{version}"), *map(str, sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python")))]
+    for path in filter(None, found):
+        told = subprocess.run([path, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"], capture_output=True, text=True)
+        if told.stdout.strip() == version:
+            return path
+
+
+THERE = [version for version in VERSIONS if interpreter(version)]
+
+
+def test_this_python_is_there():
+    assert f"{sys.version_info.major}.{sys.version_info.minor}" in THERE
+
+
+@pytest.mark.parametrize("version", THERE)
+def test_the_installed_client_tells_a_story(version, tmp_path):
+    """From sources in a path with a space, run in an empty folder."""
+    sources, away = tmp_path/"the sources", tmp_path/"away"
+    away.mkdir()
+    sources.mkdir()
+    for part in ("host", "spec", "pyproject.toml", "README.md"):
+        (shutil.copytree if (ROOT/part).is_dir() else shutil.copy)(ROOT/part, sources/part)
+    run = lambda *command: subprocess.run(command, cwd=away, check=True, text=True, capture_output=True, stdin=subprocess.DEVNULL).stdout
+    run(interpreter(version), "-m", "venv", tmp_path/"venv")
+    run(tmp_path/"venv/bin/python", "-m", "pip", "install", "-q", sources)
+    models = ROOT/"models"
+    story = run(tmp_path/"venv/bin/llama2-host", "generate", "--golden", "--model", models/"stories.bin", "--tokenizer",
+                models/"stories.tokenizer.bin", "--prompt", "Once upon a time", "--temperature", "0", "--steps", "30")
+    assert story.startswith("Once upon a time") and len(story.split()) > 15
