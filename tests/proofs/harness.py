@@ -1,0 +1,112 @@
+"""Proves assertions of an Amaranth module for every input and every reachable state, by property-directed reachability.
+
+The module goes from Amaranth to RTLIL, by Yosys to an and-inverter graph, and to ABC's ``pdr``, which either finds an
+inductive invariant (the assertions hold for ever), a sequence of inputs that breaks one, or runs out of time. Registers
+start at their reset values. All that takes part is installed by ``make setup``.
+
+Ref: Bradley 2011, SAT-Based Model Checking without Unrolling; Een, Mishchenko, Brayton 2011, Efficient Implementation of
+Property Directed Reachability.
+"""
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from amaranth.back import rtlil
+from amaranth.hdl import Fragment
+
+#: Memories become registers, assertions outputs; unspecified bits may be anything in every cycle.
+LOWER = """
+read_rtlil {name}.il
+hierarchy -top top
+prep -flatten -top top
+memory_map -formal
+async2sync
+dffunmap
+chformal -lower
+setundef -anyseq
+opt -full
+techmap
+opt -fast
+abc -g AND
+opt_clean
+dffunmap
+abc -g AND
+opt_clean
+aigmap
+write_aiger -zinit {name}.aig
+"""
+#: ABC, with the outputs of the graph as bad states under its constraints.
+ABC_SCRIPT = "read_aiger {name}.aig; fold; strash; {engine}"
+
+
+class Verdict(Enum):
+    PROVED  = "proved"
+    REFUTED = "refuted"
+    UNKNOWN = "unknown"
+
+
+@dataclass
+class Outcome:
+    """What became of a proof; ``seconds`` are those of the search, ``said`` is its last line."""
+    verdict: Verdict
+    seconds: float
+    said: str
+
+
+class ProofError(Exception):
+    """The module could not be brought to the search."""
+
+
+def prove(top: Fragment, *, limit_s: float = 120, engine: str = "pdr") -> Outcome:
+    """Search for a proof of all assertions of ``top`` (an Elaboratable without ports) under its assumptions.
+
+    Parameters
+    ----------
+    limit_s : float
+        Search time after which the verdict is UNKNOWN.
+    engine : str
+        ABC's command: ``pdr``, or ``bmc3 -F n`` for the first n cycles, whose verdict is UNKNOWN if nothing is found.
+
+    Raises
+    ------
+    ProofError
+        Yosys refuses the module, or ABC says something that is neither a proof nor a counterexample.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        (folder/"top.il").write_text(rtlil.convert(top, ports=[], platform="formal", name="top"))
+        (folder/"top.ys").write_text(LOWER.format(name="top"))
+        lowered = subprocess.run([sys.executable, "-m", "soc.yosys", folder/"top.ys"], cwd=folder, capture_output=True, text=True,
+                                 env=_environment())
+        if lowered.returncode:
+            raise ProofError((lowered.stdout + lowered.stderr)[-2000:])
+        return _search(folder, engine, limit_s)
+
+
+def _environment():
+    import os
+    return os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+
+
+def _search(folder: Path, engine: str, limit_s: float) -> Outcome:
+    import pyosys
+    abc, start_s = Path(pyosys.__file__).parent/"yosys-abc", time.monotonic()
+    script = ABC_SCRIPT.format(name="top", engine=f"{engine} -T {round(limit_s)}" if engine == "pdr" else engine)
+    try:
+        said = subprocess.run([abc, "-c", script], cwd=folder, capture_output=True, text=True, timeout=limit_s + 30).stdout
+    except subprocess.TimeoutExpired:
+        return Outcome(Verdict.UNKNOWN, time.monotonic() - start_s, f"no answer in {limit_s:.0f} s")
+    seconds = time.monotonic() - start_s
+    line = (re.findall(r"^.*(?:Property proved|was asserted|No output|Reached|Timeout|timeout).*$", said, re.M) or [said.strip()[-300:]])[-1]
+    if "Property proved" in said:
+        return Outcome(Verdict.PROVED, seconds, line)
+    if "was asserted in frame" in said:
+        return Outcome(Verdict.REFUTED, seconds, line)
+    if re.search(r"[Tt]imeout|No output|Reached|UNDECIDED", said):
+        return Outcome(Verdict.UNKNOWN, seconds, line)
+    raise ProofError(said[-2000:])
