@@ -9,7 +9,7 @@ from host.device import Device
 from host.errors import HostError
 from host.generation import Options, Sampling
 from host.link import DeviceError, Link, LinkError, RestartedError
-from spec.protocol import TOKEN_RING, GenerateFlag, Opcode
+from spec.protocol import MAX_BAUD, TOKEN_RING, GenerateFlag, Opcode
 from tests.firmware import library
 from tests.firmware.images import VOCAB, small_image
 from tests.firmware.line import LinePort, transport
@@ -85,6 +85,19 @@ def test_restart_during_an_answer_is_told(board):
     board.reset()
     with pytest.raises(RestartedError):
         list(generation)
+
+
+def test_restart_at_a_negotiated_rate_is_found_by_the_next_client(board):
+    """The device is back at its first rate: it cannot be heard, and whoever connects anew finds it."""
+    device = client(board)
+    assert device.hurry() == MAX_BAUD
+    generation = device.generate([1, 5], Options(0, 300, GREEDY, ()))
+    take(generation, 5)
+    board.reset()
+    with pytest.raises(LinkError, match="does not answer RESEND"):
+        list(generation)
+    board.port = LinePort(board.device)
+    assert [event.token for event in client(board).generate([1, 5], Options(0, 5, GREEDY, ()))] == greedy(board.device, 5, 1, 5)
 
 
 def test_refusal_after_a_restart_says_so(board):
