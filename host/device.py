@@ -2,6 +2,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from numbers import Integral
 from typing import TextIO
 
 from spec import protocol
@@ -11,7 +12,7 @@ from spec.protocol import ModelState, Opcode, Status
 from host import rate
 from host import store as flash
 from host.errors import HostError
-from host.generation import OptionError, Options, Outcome
+from host.generation import OptionError, Options, OptionTypeError
 from host.link import DeviceError, Link, LinkError, RestartedError, VersionError
 from host.device_generation import DeviceGeneration, Logits
 from host.progress import Progress, quantity
@@ -235,8 +236,11 @@ class Device:
 
     def read(self, offset: int, length: int, *, progress: Progress = Progress.silent, label: str = "reading") -> bytes:
         """Bytes of DRAM; ``offset`` and ``length`` are multiples of 4."""
-        if offset % 4 or length % 4 or offset < 0 or length < 0:
-            raise OptionError(f"READ takes multiples of 4, not offset {offset} and length {length}")
+        for name, value in (("offset", offset), ("length", length)):
+            if isinstance(value, bool) or not isinstance(value, Integral):
+                raise OptionTypeError(f"{name} is a whole number, not {value!r}")
+            if value < 0 or value % 4:
+                raise OptionError(f"{name} is a multiple of 4, not {value}")
         data = bytearray()
         with progress.bar(label, length) as bar:
             while len(data) < length:

@@ -40,6 +40,12 @@ def test_write_of_a_wrong_type(golden, prompt, options):
         golden.write(prompt, **options)
 
 
+@pytest.mark.parametrize("where, message", [((4.0, 4), "whole number"), ((0, "4"), "whole number"), ((2, 4), "multiple of 4"), ((0, -4), "multiple of 4")])
+def test_read_of_a_wrong_place(where, message):
+    with FakeDevice(memory=bytes(64)) as fake, Device.open(fake.url) as device, pytest.raises(OptionError, match=message):
+        device.read(*where)
+
+
 def test_unknown_names(golden, files):
     with pytest.raises(TypeError, match="temprature"):
         golden.write("x", temprature=1)
