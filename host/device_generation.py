@@ -125,6 +125,8 @@ class DeviceGeneration:
         event = self._resent()
         if event.count < self._next or event.index > self._next:
             raise RestartedError(self.link.transport.name, f"token {self._next} of the generation is lost, it has {event.count}")
+        if event.index != self._next:
+            raise self._lie(f"answers RESEND from token {self._next} on with token {event.index}")
         self._acknowledged = max(self._acknowledged, self._next)
         before = self._next
         self._take_tokens(event)

@@ -180,8 +180,10 @@ class Link:
         return self._wait(self.events, timeout_s)
 
     def _wait(self, queue: deque[Frame], timeout_s: float) -> Frame | None:
-        deadline = time.monotonic() + timeout_s
+        deadline, received = time.monotonic() + timeout_s, self._received
         while not queue:
+            if self._received - received > FLOOD_BYTES:
+                raise LinkError(f"{self.transport.name} sends without end, and nothing that is waited for: reset the board")
             left_s = deadline - time.monotonic()
             if left_s <= 0:
                 return None

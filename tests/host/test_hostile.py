@@ -143,6 +143,14 @@ def test_more_than_was_asked_for_is_refused(events, message):
             list(device.generate([1], Options(0, 10, GREEDY, ())))
 
 
+def test_tokens_of_another_place_than_asked_for_end():
+    resent = lambda frame: Frame(frame.opcode, frame.sequence, protocol.Tokens(0, 1, 1, 1, (1, 1)).pack())
+    answers = {Opcode.GENERATE: (accepted, tokens(5, (5, 1))), Opcode.RESEND: (resent,)}
+    with Hostile(lambda frame: [make(frame) for make in answers[frame.opcode]] if frame.opcode in answers else None) as fake:
+        with Device.open(fake.url) as device, pytest.raises(HostError, match="answers RESEND from token 1 on with token 0"):
+            list(device.generate([1], Options(0, 10, GREEDY, ())))
+
+
 def test_short_reads_end():
     with Hostile(replies(Opcode.READ, lambda frame: Frame(frame.opcode, frame.sequence))) as fake, Device.open(fake.url) as device:
         with pytest.raises(HostError, match="answers READ of 8 bytes with 0"):
