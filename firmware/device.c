@@ -1,6 +1,7 @@
 /* The requests of the host, each checked and answered; spec/protocol.py says what they mean. */
 #include "device.h"
 
+#include <stddef.h>
 #include <string.h>
 
 #include "board.h"
@@ -25,19 +26,30 @@ static struct {
 	uint32_t received;        /* upload: bytes in DRAM */
 } model;
 
-/* After reset: DRAM's image is checked; if it is none, the flash's is copied there and checked. */
-static enum { CHECK_DRAM, RESTORE, CHECK_RESTORED } boot;
+/* After reset: DRAM's image is checked; if it is none, the flash's is copied there and checked. An upload's is checked, too. */
+static enum { CHECK_DRAM, RESTORE, CHECK_RESTORED, CHECK_LOADED } boot;
 
+/* The core's check of the image: after LOAD_END (model.state is BOOTING then), or of a model in use. */
+static struct {
+	bool running;
+	uint32_t since;           /* cycle counter when it began */
+	uint32_t cycles;          /* what the last one took */
+} check;
+
+static uint32_t boot_id;          /* of the first HELLO since reset; 0 before */
 static const struct frame_header *request;
 
 static void reply(const void *payload, uint32_t bytes)
 {
-	link_send(request->opcode, STATUS_OK, request->sequence, payload, bytes);
+	link_send(request->opcode, STATUS_OK, link_sequence(), payload, bytes);
 }
 
 static void refuse_with(enum status status, const struct wire_error *error)
 {
-	link_send(request->opcode, status, request->sequence, error, sizeof *error);
+	struct wire_error answer = *error;
+
+	answer.boot = boot_id;
+	link_send(request->opcode, status, link_sequence(), &answer, sizeof answer);
 }
 
 static void refuse(enum status status, enum subject subject, uint32_t value, uint32_t limit)
@@ -72,14 +84,15 @@ static void install_end(void)
 	model.state = model.refused == STATUS_OK ? MODEL_STATE_READY :
 		      model.refused == STATUS_BAD_MAGIC ? MODEL_STATE_NONE : MODEL_STATE_REFUSED;
 	if (model.state == MODEL_STATE_READY)
-		generate_install(image_model()->vocab_size, image_model()->seq_len, limits.columns);
+		generate_install(image_model()->vocab_size, image_model()->seq_len, limits.columns,
+				 image_model()->history != 0 ? (uint32_t *)(board_dram() + image_model()->history) : 0);
 	else
-		generate_install(0, 0, 0);
+		generate_install(0, 0, 0, 0);
 }
 
 void device_init(void)
 {
-	generate_install(0, 0, 0);
+	generate_install(0, 0, 0, 0);
 	if (board_dram_ok()) {
 		model.state = MODEL_STATE_BOOTING;
 		boot = CHECK_DRAM;
@@ -100,6 +113,7 @@ static void boot_poll(void)
 			boot = CHECK_RESTORED;
 	} else if (install_ready()) {
 		install_end();
+		check.cycles = llama2_cycles() - check.since;
 		if (boot == CHECK_DRAM && model.state != MODEL_STATE_READY) {
 			model.state = MODEL_STATE_BOOTING;
 			boot = RESTORE;
@@ -108,6 +122,21 @@ static void boot_poll(void)
 	}
 }
 
+/* A model in use is checked: what is damaged is none any more. */
+static void check_poll(void)
+{
+	if (!check.running || llama2_busy())
+		return;
+	check.running = false;
+	check.cycles = llama2_cycles() - check.since;
+	model.refused = image_end(&model.error);
+	if (model.refused != STATUS_OK) {
+		model.state = MODEL_STATE_REFUSED;
+		generate_install(0, 0, 0, 0);
+	}
+}
+
+/* Cycles since reset. Called more often than the counter of 32 bits wraps, which it does not tell. */
 static uint64_t uptime(void)
 {
 	static uint32_t last, wraps;
@@ -118,13 +147,26 @@ static uint64_t uptime(void)
 	return (uint64_t)wraps << 32 | now;
 }
 
+/* Another version's client reads no more than this of a refusal. */
+static void refuse_version(uint32_t version)
+{
+	struct wire_error error = {SUBJECT_NONE, version, PROTOCOL_VERSION};
+
+	link_send(request->opcode, STATUS_BAD_VERSION, link_sequence(), &error, offsetof(struct wire_error, boot));
+}
+
 static void hello(const struct wire_hello *hello)
 {
 	const struct image_model *image = image_model();
 	struct wire_device device = {0};
 	struct llama2_limits limits;
 
-	(void)hello; /* the host compares versions: it can say more about it */
+	if (hello->version != PROTOCOL_VERSION || request->length != sizeof *hello) {
+		refuse_version(hello->version);
+		return;
+	}
+	if (boot_id == 0)
+		boot_id = hello->nonce != 0 ? hello->nonce : llama2_cycles() | 1;
 	generate_forget();
 	llama2_limits(&limits);
 	device.version = PROTOCOL_VERSION;
@@ -146,6 +188,7 @@ static void hello(const struct wire_hello *hello)
 	device.max_layers = PROTOCOL_MAX_LAYERS;
 	device.model_state = model.state;
 	device.link_damaged = link_damaged();
+	device.boot = boot_id;
 	strncpy(device.firmware, FIRMWARE_BUILD, sizeof device.firmware);
 	if (model.state == MODEL_STATE_REFUSED) {
 		device.model_status = model.refused;
@@ -167,7 +210,7 @@ static void hello(const struct wire_hello *hello)
 
 static void reply_loaded(void)
 {
-	struct wire_loaded loaded = {model.received};
+	struct wire_loaded loaded = {model.received, boot_id};
 
 	reply(&loaded, sizeof loaded);
 }
@@ -188,7 +231,7 @@ static void load_begin(const struct wire_load_begin *begin)
 	model.state = MODEL_STATE_LOADING;
 	model.total = begin->total;
 	model.crc = begin->crc;
-	generate_install(0, 0, 0);
+	generate_install(0, 0, 0, 0);
 	store_end();
 	reply_loaded();
 }
@@ -216,46 +259,77 @@ static void load(const struct wire_load *piece, uint32_t bytes)
 	reply_loaded();
 }
 
+/* How the last check of the image ended, or that one is running. */
+static void reply_verified(void)
+{
+	bool installing = model.state == MODEL_STATE_BOOTING && boot == CHECK_LOADED;
+	struct wire_verified verified = {.running = check.running || installing, .boot = boot_id};
+
+	if (!verified.running && model.state != MODEL_STATE_READY) {
+		refuse_with(model.refused == STATUS_OK ? STATUS_NO_MODEL : model.refused, &model.error);
+		return;
+	}
+	if (!verified.running) {
+		verified.crc = image_model()->payload_crc;
+		verified.cycles = check.cycles;
+	}
+	reply(&verified, sizeof verified);
+}
+
 static void load_end(void)
 {
-	struct wire_verified verified;
-
 	if (model.state == MODEL_STATE_LOADING && model.received != model.total) {
 		refuse(STATUS_INCOMPLETE, SUBJECT_NONE, model.received, model.total);
 		return;
 	}
-	/* The answer was lost if the model is there already: answer again, and keep the cache. */
+	/* Asked again, it tells how far the check is, and keeps the cache of a model that is there already. */
 	if (model.state == MODEL_STATE_LOADING) {
-		verified.cycles = llama2_cycles();
+		check.since = llama2_cycles();
 		board_dram_publish();
 		install_begin(model.total);
-		while (!install_ready())
-			;
-		install_end();
-		verified.cycles = llama2_cycles() - verified.cycles;
-	} else {
-		verified.cycles = 0;
+		model.state = MODEL_STATE_BOOTING;
+		boot = CHECK_LOADED;
 	}
-	if (model.state == MODEL_STATE_READY) {
-		verified.crc = image_model()->payload_crc;
-		reply(&verified, sizeof verified);
-	} else {
-		refuse_with(model.refused == STATUS_OK ? STATUS_NO_MODEL : model.refused, &model.error);
+	reply_verified();
+}
+
+static void verify(const struct wire_verify *what)
+{
+	if (what->begin && model.state == MODEL_STATE_READY && !check.running) {
+		check.since = llama2_cycles();
+		model.refused = image_verify(&model.error);
+		check.running = true;
+		if (model.refused != STATUS_OK) {
+			check.running = false;
+			model.state = MODEL_STATE_REFUSED;
+			generate_install(0, 0, 0, 0);
+		}
 	}
+	reply_verified();
 }
 
 static void generate(const struct wire_generate *options, uint32_t id_bytes)
 {
 	struct wire_accepted accepted;
-	struct wire_error error;
+	struct wire_error error = {0};
 	enum status status = STATUS_OK;
 
-	if (!generate_is(request->sequence))
-		status = generate_begin(request->sequence, options, id_bytes / 4, &error);
+	if (!generate_is(link_sequence()))
+		status = check.running ? STATUS_BUSY : generate_begin(link_sequence(), options, id_bytes / 4, &error);
 	accepted.position = generate_first();
+	accepted.boot = boot_id;
 	if (status == STATUS_OK)
 		reply(&accepted, sizeof accepted);
 	else
+		refuse_with(status, &error);
+}
+
+static void resend(const struct wire_resend *what)
+{
+	struct wire_error error;
+	enum status status = report_resend(link_sequence(), what, &error);
+
+	if (status != STATUS_OK)
 		refuse_with(status, &error);
 }
 
@@ -318,6 +392,7 @@ static void store(const struct wire_store *what)
 	if (what->begin)
 		status = model.state == MODEL_STATE_READY ? store_begin(image_model()->bytes, &error) : STATUS_NO_MODEL;
 	store_report(&stored);
+	stored.boot = boot_id;
 	if (status == STATUS_OK)
 		reply(&stored, sizeof stored);
 	else
@@ -328,7 +403,7 @@ static void store(const struct wire_store *what)
 static const struct {
 	uint8_t opcode, bytes, item, busy;
 } requests[] = {
-	{OPCODE_HELLO, sizeof(struct wire_hello), 0, 1},
+	{OPCODE_HELLO, sizeof(uint32_t), 1, 1}, /* at least the version, by which it is judged */
 	{OPCODE_LOAD_BEGIN, sizeof(struct wire_load_begin), 0, 0},
 	{OPCODE_LOAD, sizeof(struct wire_load), 1, 0},
 	{OPCODE_LOAD_END, 0, 0, 0},
@@ -340,6 +415,7 @@ static const struct {
 	{OPCODE_READ, sizeof(struct wire_read), 0, 0},
 	{OPCODE_BAUD, sizeof(struct wire_baud), 0, 0},
 	{OPCODE_STORE, sizeof(struct wire_store), 0, 1},
+	{OPCODE_VERIFY, sizeof(struct wire_verify), 0, 0},
 };
 
 static bool acceptable(void)
@@ -353,7 +429,7 @@ static bool acceptable(void)
 			refuse(STATUS_BAD_LENGTH, SUBJECT_NONE, request->length, requests[i].bytes);
 			return false;
 		}
-		if (generate_running() && !requests[i].busy) {
+		if ((generate_running() || (check.running && request->opcode == OPCODE_LOAD_BEGIN)) && !requests[i].busy) {
 			refuse(STATUS_BUSY, SUBJECT_NONE, 0, 0);
 			return false;
 		}
@@ -377,22 +453,28 @@ static void handle(void)
 	case OPCODE_LOAD_END: load_end(); break;
 	case OPCODE_GENERATE: generate(payload, request->length - sizeof(struct wire_generate)); break;
 	case OPCODE_ABORT: generate_abort(); reply(0, 0); break;
-	case OPCODE_RESEND: report_resend(request->sequence, ((const struct wire_resend *)payload)->index); break;
+	case OPCODE_RESEND: resend(payload); break;
 	case OPCODE_STATS: stats(); break;
 	case OPCODE_RESET: reset(payload); break;
 	case OPCODE_READ: read(payload); break;
 	case OPCODE_BAUD: baud(payload); break;
 	case OPCODE_STORE: store(payload); break;
+	case OPCODE_VERIFY: verify(payload); break;
 	}
 }
 
 void device_poll(void)
 {
+	static uint32_t polls;
+
 	if (link_poll()) {
 		handle();
 		link_release();
 	}
 	boot_poll();
+	check_poll();
+	if (++polls % 256 == 0)
+		(void)uptime();
 	rate_poll();
 	generate_poll();
 	store_poll();

@@ -6,19 +6,22 @@
 static const uint16_t base[] = EXP2_BASE;
 static const int16_t slope[] = EXP2_SLOPE;
 
-uint32_t exp2_logit_scale(uint32_t temperature)
+uint32_t exp2_logit_scale(uint64_t temperature)
 {
-	uint64_t quotient = ((uint64_t)NUMERICS_LOG2_E << 32) / temperature; /* 46 fraction bits */
-	int bits = 16;
+	int exponent = 18 - 64;
+	uint32_t quotient;
 
-	while (quotient >> bits != 0)
-		bits++;
-	return (uint32_t)(quotient >> (bits - 16)) | (uint32_t)((bits - 16 - 46) & 0xff) << 16;
+	for (; temperature >> 63 == 0; temperature <<= 1)
+		exponent++;
+	quotient = (NUMERICS_LOG2_E << 32) / (uint32_t)(temperature >> 32); /* 31 or 32 bits */
+	for (; quotient >> 16 != 0; quotient >>= 1)
+		exponent++;
+	return quotient | ((uint32_t)exponent & 0xff) << 16;
 }
 
 int32_t exp2_logit(int32_t logit, uint32_t scale)
 {
-	/* 1 to 31, as temperatures are 2**-16 to SAMPLING_MAX_TEMPERATURE: shifts by words, not by a library's 64 bits. */
+	/* 1 to 31, as temperatures are from 2**-16 to 64 * SAMPLING_MAX_TEMPERATURE: shifts by words, not by a library's 64 bits. */
 	uint32_t shift = NUMERICS_LOG2_SHIFT - (int8_t)(scale >> 16);
 	int64_t product = (int64_t)logit * (int32_t)(scale & 0xffff) + (1u << (shift - 1));
 	int32_t high = product >> 32;

@@ -16,7 +16,7 @@ static struct {
 
 static struct {
 	bool running;
-	uint16_t sequence;
+	uint32_t sequence;
 	bool known;            /* sequence is one of this session */
 	bool sampling;
 	uint32_t ids[PROTOCOL_MAX_PROMPT];
@@ -54,7 +54,7 @@ static void errors_take(void)
 	run.done.errors |= errors;
 }
 
-void generate_install(uint32_t vocab_size, uint32_t seq_len, uint32_t columns)
+void generate_install(uint32_t vocab_size, uint32_t seq_len, uint32_t columns, uint32_t *history)
 {
 	model.vocab_size = vocab_size;
 	model.seq_len = seq_len;
@@ -63,6 +63,7 @@ void generate_install(uint32_t vocab_size, uint32_t seq_len, uint32_t columns)
 	run.known = false;
 	report_forget();
 	lookup_forget();
+	sampler_install(history);
 }
 
 static enum status refuse(struct wire_error *error, enum status status, enum subject subject, uint32_t value,
@@ -77,7 +78,7 @@ static bool may_speculate(const struct wire_generate *request)
 {
 	bool penalised = request->repetition_penalty > SAMPLING_ONE && request->repetition_window != 0;
 
-	return request->temperature == 0 && !penalised && !(request->flags & GENERATE_FLAG_DUMP_LOGITS);
+	return request->temperature == 0 && request->temperature_low == 0 && !penalised && !(request->flags & GENERATE_FLAG_DUMP_LOGITS);
 }
 
 /* A number of the request, and the range it must be in. */
@@ -155,7 +156,7 @@ static void begin_speculation(void)
 		lookup_add(run.ids[i]);
 }
 
-enum status generate_begin(uint16_t sequence, const struct wire_generate *request, uint32_t id_count,
+enum status generate_begin(uint32_t sequence, const struct wire_generate *request, uint32_t id_count,
 			   struct wire_error *error)
 {
 	enum status status = check(request, id_count, error);
@@ -188,7 +189,7 @@ enum status generate_begin(uint16_t sequence, const struct wire_generate *reques
 	return STATUS_OK;
 }
 
-bool generate_is(uint16_t sequence)
+bool generate_is(uint32_t sequence)
 {
 	return run.known && run.sequence == sequence;
 }
@@ -373,15 +374,15 @@ static void take_token(const struct llama2_result *result)
 			program_token(token);
 		feed();
 	}
+	sampler_remember(position, token); /* whatever made it: a later generation may look back */
 	if (run.sampling) {
-		sampler_remember(position, token);
 		sampler_prepare(position + 1);
 		sampler_account();
 	}
 	if (stopped)
 		stop(REASON_STOP);
 	else if (last)
-		end(run.target == run.request.max_new ? REASON_LENGTH : REASON_CONTEXT);
+		end(position == model.seq_len ? REASON_CONTEXT : REASON_LENGTH);
 }
 
 static void take_logits(void)

@@ -6,13 +6,14 @@
 
 #include <generated/llama2_spec.h>
 
-/* A model was installed, or dropped (both 0): the cache is empty. columns are the core's. */
-void generate_install(uint32_t vocab_size, uint32_t seq_len, uint32_t columns);
+/* A model was installed, or dropped (all 0): the cache is empty. columns are the core's; the tokens of all positions go to
+ * history. */
+void generate_install(uint32_t vocab_size, uint32_t seq_len, uint32_t columns, uint32_t *history);
 /* Check a request and begin; on refusal error says why. */
-enum status generate_begin(uint16_t sequence, const struct wire_generate *request, uint32_t id_count,
+enum status generate_begin(uint32_t sequence, const struct wire_generate *request, uint32_t id_count,
 			   struct wire_error *error);
 /* The request with this sequence number was begun already. */
-bool generate_is(uint16_t sequence);
+bool generate_is(uint32_t sequence);
 /* Position of the first token that it generates. */
 uint32_t generate_first(void);
 /* Do what can be done now; never waits. */

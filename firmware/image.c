@@ -101,6 +101,7 @@ static enum status place_cache(const struct image_header *h, struct program_shap
 	uint64_t base = (uint64_t)divide_up(h->file_bytes, IMAGE_PAYLOAD_ALIGN) * IMAGE_PAYLOAD_ALIGN;
 	uint64_t beats = (uint64_t)h->n_layers * h->seq_len * row_beats(h);
 	uint64_t end = base + beats * BEAT_BYTES;
+	uint64_t history = (end + SAMPLING_HISTORY_ALIGN - 1) / SAMPLING_HISTORY_ALIGN * SAMPLING_HISTORY_ALIGN;
 
 	CHECK(end <= board_dram_bytes(), STATUS_NO_MEMORY, SUBJECT_NONE, end <= UINT32_MAX ? (uint32_t)end : UINT32_MAX,
 	      board_dram_bytes());
@@ -110,6 +111,7 @@ static enum status place_cache(const struct image_header *h, struct program_shap
 	shape->kv_base = base / BEAT_BYTES;
 	model.kv_base = shape->kv_base;
 	model.kv_beats = beats;
+	model.history = history + 4 * ((uint64_t)h->seq_len + 1) <= board_dram_bytes() ? history : 0;
 	return STATUS_OK;
 }
 
@@ -214,6 +216,21 @@ enum status image_begin(const struct llama2_limits *limits, uint32_t present, st
 	if (status == STATUS_OK)
 		llama2_crc_begin(h->payload_offset / BEAT_BYTES, h->payload_bytes / BEAT_BYTES);
 	return status;
+}
+
+enum status image_verify(struct wire_error *error)
+{
+	const struct image_header *h = (const struct image_header *)board_dram();
+	enum status status;
+
+	board_dram_refresh();
+	status = check_header(h, model.bytes, error);
+	if (status != STATUS_OK)
+		return status;
+	/* Whole, but is it the one that was installed? */
+	CHECK(h->header_crc == model.header_crc, STATUS_BAD_HEADER, SUBJECT_NONE, h->header_crc, model.header_crc);
+	llama2_crc_begin(h->payload_offset / BEAT_BYTES, h->payload_bytes / BEAT_BYTES);
+	return STATUS_OK;
 }
 
 enum status image_end(struct wire_error *error)

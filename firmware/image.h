@@ -14,6 +14,7 @@ struct image_model {
 	uint32_t seq_len;
 	uint32_t kv_base;  /* first beat of the cache */
 	uint32_t kv_beats;
+	uint32_t history;  /* byte of DRAM from which the tokens of all positions are kept, and of one more; 0: no room */
 	char name[32];     /* how its provenance begins; not ended if it is that long */
 };
 
@@ -23,5 +24,7 @@ struct image_model {
 enum status image_begin(const struct llama2_limits *limits, uint32_t present, struct wire_error *error);
 /* The rest, once the core is not busy any more: the weights are undamaged. */
 enum status image_end(struct wire_error *error);
+/* Begin to check that the model's weights in DRAM are what they were, and check the rest; image_end has the result. */
+enum status image_verify(struct wire_error *error);
 /* The model that was installed last. */
 const struct image_model *image_model(void);

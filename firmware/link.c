@@ -125,6 +125,11 @@ const struct frame_header *link_header(void)
 	return (const struct frame_header *)in.bytes;
 }
 
+uint32_t link_sequence(void)
+{
+	return link_header()->sequence | (uint32_t)link_header()->sequence_high << 16;
+}
+
 const void *link_payload(void)
 {
 	return in.bytes + HEADER_BYTES;
@@ -190,11 +195,11 @@ static void encode(const void *bytes, uint32_t size)
 	}
 }
 
-void link_send2(uint8_t opcode, uint8_t status, uint16_t sequence, const void *first, uint32_t first_bytes,
+void link_send2(uint8_t opcode, uint8_t status, uint32_t sequence, const void *first, uint32_t first_bytes,
 		const void *second, uint32_t second_bytes)
 {
 	uint32_t payload_bytes = first_bytes + second_bytes;
-	struct frame_header header = {opcode, status, sequence, payload_bytes, 0};
+	struct frame_header header = {opcode, status, sequence & 0xffff, payload_bytes, sequence >> 16};
 	uint32_t crc = crc32_update(0, &header, HEADER_BYTES);
 	uint8_t trailer[CRC_BYTES];
 
@@ -214,7 +219,7 @@ void link_send2(uint8_t opcode, uint8_t status, uint16_t sequence, const void *f
 	transmit();
 }
 
-void link_send(uint8_t opcode, uint8_t status, uint16_t sequence, const void *payload, uint32_t bytes)
+void link_send(uint8_t opcode, uint8_t status, uint32_t sequence, const void *payload, uint32_t bytes)
 {
 	link_send2(opcode, status, sequence, payload, bytes, 0, 0);
 }

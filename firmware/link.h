@@ -8,8 +8,9 @@
 
 /* Move bytes in both directions; true when a good frame waits, until link_release. */
 bool link_poll(void);
-/* The frame that waits. The payload is aligned to 8 bytes. */
+/* The frame that waits: its header, and the sequence number in one piece. The payload is aligned to 8 bytes. */
 const struct frame_header *link_header(void);
+uint32_t link_sequence(void);
 const void *link_payload(void);
 /* Forget it, and receive the next. */
 void link_release(void);
@@ -17,9 +18,9 @@ void link_release(void);
 /* A frame with this much payload can be sent without waiting. */
 bool link_room(uint32_t payload_bytes);
 /* Send a frame of two pieces (either may be empty); waits for room in the buffer. */
-void link_send2(uint8_t opcode, uint8_t status, uint16_t sequence, const void *first, uint32_t first_bytes,
+void link_send2(uint8_t opcode, uint8_t status, uint32_t sequence, const void *first, uint32_t first_bytes,
 		const void *second, uint32_t second_bytes);
-void link_send(uint8_t opcode, uint8_t status, uint16_t sequence, const void *payload, uint32_t bytes);
+void link_send(uint8_t opcode, uint8_t status, uint32_t sequence, const void *payload, uint32_t bytes);
 
 /* Everything that was sent has left. */
 bool link_sent(void);

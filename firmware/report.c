@@ -12,10 +12,11 @@ enum progress { SILENT, RUNNING, ENDED, DONE_SENT };
 
 static struct {
 	enum progress progress;
-	uint16_t sequence;
+	uint32_t sequence;
 	uint32_t first;      /* position of token 0 */
 	uint32_t count;
 	uint32_t sent;
+	uint32_t acknowledged;
 	uint32_t entries[PROTOCOL_TOKEN_RING][ENTRY_WORDS];
 	struct wire_done done;
 
@@ -27,12 +28,12 @@ static struct {
 	uint32_t resent;
 } report;
 
-void report_begin(uint16_t sequence, uint32_t first, uint32_t logit_position, uint32_t vocab_size)
+void report_begin(uint32_t sequence, uint32_t first, uint32_t logit_position, uint32_t vocab_size)
 {
 	report.progress = RUNNING;
 	report.sequence = sequence;
 	report.first = first;
-	report.count = report.sent = 0;
+	report.count = report.sent = report.acknowledged = 0;
 	report.vocab_size = vocab_size;
 	report.logit_position = logit_position;
 	report.logit_first = report.logit_count = 0;
@@ -41,12 +42,13 @@ void report_begin(uint16_t sequence, uint32_t first, uint32_t logit_position, ui
 void report_forget(void)
 {
 	report.progress = SILENT;
-	report.count = report.sent = 0;
+	report.count = report.sent = report.acknowledged = 0;
 }
 
 bool report_room(void)
 {
-	return report.count - report.sent < PROTOCOL_TOKEN_RING;
+	/* What was acknowledged has been sent. */
+	return report.count - report.acknowledged < PROTOCOL_TOKEN_RING;
 }
 
 void report_token(uint32_t token, uint32_t cycles)
@@ -89,7 +91,7 @@ void report_done(const struct wire_done *done)
 }
 
 /* Send tokens from index to end, as an event or a reply; at most one frame of them. */
-static uint32_t send_tokens(uint8_t opcode, uint16_t sequence, uint32_t index, uint32_t end)
+static uint32_t send_tokens(uint8_t opcode, uint32_t sequence, uint32_t index, uint32_t end)
 {
 	static uint32_t words[SEND_ENTRIES * ENTRY_WORDS];
 	struct wire_tokens head = {index, report.first + index, report.count, report.progress == RUNNING};
@@ -126,18 +128,27 @@ bool report_pending(void)
 	return report.progress == RUNNING || report.progress == ENDED;
 }
 
-void report_resend(uint16_t sequence, uint32_t index)
+enum status report_resend(uint32_t sequence, const struct wire_resend *resend, struct wire_error *error)
 {
 	uint32_t oldest = report.count > PROTOCOL_TOKEN_RING ? report.count - PROTOCOL_TOKEN_RING : 0;
-	struct wire_error error = {SUBJECT_NONE, index, index < oldest ? oldest : report.sent};
+	uint32_t index = resend->index, left = report.sent - index;
 
-	if (index < oldest || index > report.sent) {
-		link_send(OPCODE_RESEND, STATUS_BAD_VALUE, sequence, &error, sizeof error);
-		return;
+	if (resend->generation != 0 && (report.progress == SILENT || resend->generation != report.sequence)) {
+		*error = (struct wire_error){.value = resend->generation};
+		return STATUS_FORGOTTEN;
 	}
-	report.resent += send_tokens(OPCODE_RESEND, sequence, index, report.sent);
+	if (index < oldest || index > report.sent) {
+		*error = (struct wire_error){.value = index, .limit = index < oldest ? oldest : report.sent};
+		return STATUS_BAD_VALUE;
+	}
+	if (index > report.acknowledged)
+		report.acknowledged = index;
+	if (resend->most != 0 && left > resend->most)
+		left = resend->most;
+	report.resent += send_tokens(OPCODE_RESEND, sequence, index, index + left);
 	if (report.progress == DONE_SENT)
 		send_done();
+	return STATUS_OK;
 }
 
 uint32_t report_resent(void)

@@ -4,6 +4,7 @@
 
 #include "exp2.h"
 
+#define NO_TOKEN UINT32_MAX
 #define RECENT_WORDS 32u /* bits of the filter in front of the history's search */
 
 static struct {
@@ -12,13 +13,20 @@ static struct {
 	uint32_t scale;
 	int32_t reciprocal;     /* of the penalty, Q16.16 */
 	bool penalising;
-	uint32_t history[PROTOCOL_MAX_HISTORY]; /* by position, modulo its length */
+	uint64_t temperature;   /* Q16.48 */
+	uint32_t *kept;         /* the tokens by position */
+	uint32_t end;           /* position after the last one remembered */
+	uint32_t history[PROTOCOL_MAX_HISTORY]; /* the latest ones, by position modulo its length */
 	uint32_t recent_from;   /* the positions that count: recent_from to recent_to - 1 */
 	uint32_t recent_to;
 	uint32_t recent[RECENT_WORDS];
 	int32_t maximum;        /* of the result being sampled */
 	uint64_t mass;
 	int64_t lost;           /* weight that the penalty took from the candidates */
+	uint32_t near_scale;    /* of differences from the largest logit */
+	int32_t base;           /* is subtracted from logits: the largest one where weights are relative to it */
+	bool near;              /* they are */
+	int32_t reference;      /* of the weights: the maximum, unless the penalty moved the first place */
 	uint32_t count;
 	const struct llama2_candidate *candidates; /* as ordered by the last choice */
 	uint32_t weights[LLAMA2_MAX_CANDIDATES]; /* of the ordered ones, from the end down */
@@ -27,19 +35,47 @@ static struct {
 	uint64_t dropped;
 } s;
 
+void sampler_install(uint32_t *history)
+{
+	s.kept = history;
+}
+
+/* What the penalty can look back at from here: a rewind brought older tokens back. */
+static void recall(uint32_t position)
+{
+	for (uint32_t at = position > PROTOCOL_MAX_HISTORY ? position - PROTOCOL_MAX_HISTORY : 0; at != position; at++)
+		if (s.kept != 0)
+			s.history[at % PROTOCOL_MAX_HISTORY] = s.kept[at];
+		else if (at + PROTOCOL_MAX_HISTORY < s.end)
+			s.history[at % PROTOCOL_MAX_HISTORY] = NO_TOKEN;
+}
+
+static void scales(void)
+{
+	uint64_t least = (uint64_t)1 << 32;
+	uint64_t core = s.temperature == 0 ? (uint64_t)SAMPLING_ONE << 32 : s.temperature < least ? least : s.temperature;
+
+	s.scale = exp2_logit_scale(core);
+	s.near_scale = exp2_logit_scale((s.temperature < SAMPLING_FINEST ? SAMPLING_FINEST : s.temperature) << SAMPLING_NEAR_SHIFT);
+}
+
 void sampler_begin(const struct wire_generate *options)
 {
 	s.options = options;
+	s.temperature = (uint64_t)options->temperature << 32 | options->temperature_low;
 	s.random = options->seed != 0 ? options->seed : 1;
 	s.penalising = options->repetition_penalty > SAMPLING_ONE && options->repetition_window != 0;
 	s.reciprocal = (int32_t)((1ull << 32) / options->repetition_penalty);
-	s.scale = exp2_logit_scale(options->temperature != 0 ? options->temperature : SAMPLING_ONE);
+	scales();
+	if (s.penalising || s.kept == 0)
+		recall(options->position);
+	s.end = options->position;
 	s.drawn = false;
 }
 
 bool sampler_wanted(void)
 {
-	return s.options->temperature != 0 || s.penalising;
+	return s.temperature != 0 || s.penalising;
 }
 
 uint32_t sampler_logit_scale(void)
@@ -50,6 +86,9 @@ uint32_t sampler_logit_scale(void)
 void sampler_remember(uint32_t position, uint32_t token)
 {
 	s.history[position % PROTOCOL_MAX_HISTORY] = token;
+	s.end = position + 1;
+	if (s.kept != 0)
+		s.kept[position] = token;
 }
 
 void sampler_prepare(uint32_t position)
@@ -79,9 +118,20 @@ static bool is_recent(uint32_t token)
 	return false;
 }
 
+static uint32_t weight_against(int32_t logit, int32_t reference)
+{
+	return exp2_weight(exp2_logit(logit, s.scale), reference);
+}
+
 static uint32_t weight(int32_t logit)
 {
-	return exp2_weight(exp2_logit(logit, s.scale), s.maximum);
+	int64_t below = (int64_t)logit - s.base;
+
+	if (!s.near)
+		return weight_against(logit, s.reference);
+	if (below < -(1 << SAMPLING_NEAR_BITS))
+		below = -(1 << SAMPLING_NEAR_BITS);
+	return exp2_weight(exp2_logit((int32_t)below * (1 << SAMPLING_NEAR_SHIFT), s.near_scale), 0);
 }
 
 static int32_t penalised(int32_t logit)
@@ -101,7 +151,8 @@ static void penalise(struct llama2_candidate *candidates)
 		if (!is_recent(candidates[i].token))
 			continue;
 		candidates[i].logit = penalised(logit);
-		s.lost += (int64_t)weight(logit) - weight(candidates[i].logit);
+		if (!s.near)
+			s.lost += (int64_t)weight(logit) - weight(candidates[i].logit);
 	}
 }
 
@@ -198,22 +249,54 @@ static uint32_t draw_all(struct llama2_candidate *heap, uint64_t mass, uint32_t 
 	return walk(heap, s.count, target);
 }
 
+static uint64_t kept_weight(int32_t reference)
+{
+	uint64_t kept = 0;
+
+	for (uint32_t i = 0; i < s.count; i++)
+		kept += weight_against(s.candidates[i].logit, reference);
+	return kept;
+}
+
+/* The mass that a draw is a share of; the candidates are a heap already. */
+static uint64_t mass_of_draw(void)
+{
+	int32_t top = s.candidates[0].logit;
+	int32_t fallen = s.maximum - (exp2_logit(top, s.scale) >> 16) - 1;
+	uint64_t kept, outside, mass = 0;
+
+	if (s.near) {
+		s.base = top;
+		for (uint32_t i = 0; i < s.count; i++)
+			mass += weight(s.candidates[i].logit);
+		return mass;
+	}
+	if (!s.penalising || fallen <= 0)
+		return (int64_t)s.mass > s.lost ? s.mass - s.lost : 0;
+	kept = kept_weight(s.maximum) + s.lost;
+	outside = s.mass > kept ? s.mass - kept : 0;
+	outside <<= fallen < (int32_t)SAMPLING_OUTSIDE_SHIFT ? (uint32_t)fallen : SAMPLING_OUTSIDE_SHIFT;
+	s.reference = s.maximum - fallen;
+	return (outside < SAMPLING_OUTSIDE_LIMIT ? outside : SAMPLING_OUTSIDE_LIMIT) + kept_weight(s.reference);
+}
+
 uint32_t sampler_choose(const struct llama2_result *result, struct llama2_candidate *candidates)
 {
 	const struct wire_generate *options = s.options;
 	uint64_t mass;
 
 	s.count = result->kept < LLAMA2_MAX_CANDIDATES ? result->kept : LLAMA2_MAX_CANDIDATES;
-	s.maximum = result->maximum;
+	s.maximum = s.reference = result->maximum;
+	s.near = options->temperature == 0 || s.maximum <= SAMPLING_REFERENCE_LOW || s.maximum >= SAMPLING_REFERENCE_HIGH;
 	s.mass = result->mass;
 	s.candidates = candidates;
 	penalise(candidates);
 	for (uint32_t i = s.count / 2; i-- != 0;)
 		sift(candidates, i, s.count);
-	s.drawn = options->temperature != 0;
+	s.drawn = s.temperature != 0;
 	if (!s.drawn)
 		return candidates[0].token;
-	mass = (int64_t)s.mass > s.lost ? s.mass - s.lost : 0;
+	mass = mass_of_draw();
 	if (options->top_k != 0 || options->top_p % SAMPLING_ONE != 0 || options->min_p != 0)
 		return draw_truncated(candidates, mass, coin());
 	return draw_all(candidates, mass, coin());
@@ -226,9 +309,10 @@ void sampler_account(void)
 	if (!s.drawn)
 		return;
 	s.drawn = false;
-	for (uint32_t i = 0; i < s.count; i++)
-		kept += weight(s.candidates[i].logit);
 	s.draws++;
+	if (s.near)
+		return;
+	kept += kept_weight(s.maximum);
 	if (s.mass > kept)
 		s.dropped += (((s.mass - kept) << SAMPLING_DROPPED_BITS) / s.mass) << (32 - SAMPLING_DROPPED_BITS);
 }

@@ -2,9 +2,10 @@
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from numbers import Integral
 
 from host.errors import HostError
-from host.generation import Generation, Options, Outcome, Sampling, TokenEvent
+from host.generation import Generation, Options, OptionTypeError, Outcome, Sampling, TokenEvent, check_ids
 from host.model import Model
 from host.statistics import Statistics, measure
 from host.tokenizer import BOS, Decoder, Tokenizer
@@ -63,9 +64,13 @@ class Backend(ABC):
 
         Iterate over the result for pieces of text as they come; keywords are those of :class:`Sampling`.
         """
+        if not isinstance(prompt, str):
+            check_ids("prompt", prompt)
+        if isinstance(steps, bool) or not isinstance(steps, Integral):
+            raise OptionTypeError(f"steps is a whole number, not {steps!r}")
         ids = (self.tokenizer.encode(prompt) if isinstance(prompt, str) and prompt else list(prompt)) or [self.start_id]
         check_prompt(ids, steps, self.config)
-        count = min(steps, self.config.seq_len) - len(ids) + 1
+        count = steps - len(ids) + 1            # the context may end it before
         stops = tuple(stops if stops is not None else self.model.template.stops)
         return Writing(self, ids, Options(0, count, Sampling(**sampling), stops))
 

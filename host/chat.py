@@ -1,7 +1,6 @@
 """An interactive chat over a backend: reads lines, streams answers, survives Ctrl-C and a restart of the device."""
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TextIO
 
 from host.backend import Backend
@@ -28,6 +27,7 @@ class Chat:
         self.sampling, self.max_new, self.reconnect = sampling, max_new, reconnect
         self.progress, self.output = progress, output or sys.stdout
         self.last: Turn | None = None
+        self.lost: HostError | None = None      #: why the device is gone, until it is back
         self.turns = 0
 
     def run(self, read_line: Callable[[str], str] = input) -> None:
@@ -62,10 +62,19 @@ class Chat:
     def turn(self, line: str) -> None:
         """An answer, once more from the beginning if the connection was lost on the way."""
         try:
-            self.answer(line)
+            if self.lost is not None:           # since an earlier line: is it back?
+                self.recover(self.lost)
+            try:
+                self.answer(line)
+            except (TransportError, LinkError) as error:
+                self.recover(error)
+                self.answer(line)
         except (TransportError, LinkError) as error:
-            self.recover(error)
-            self.answer(line)
+            if self.reconnect is None:
+                raise
+            self.lost = error
+            self.conversation.lost_cache()
+            self.progress.note(f"({error}; the conversation is kept: the next line tries again)")
         except HostError as error:          # for example a line longer than the context: the chat goes on
             self.progress.note(f"({error})")
 
@@ -113,14 +122,14 @@ class Chat:
         if self.reconnect is None:
             raise error
         self.conversation.backend.close()
-        backend = self.reconnect()          # a HostError from here ends the chat with its line
+        backend = self.reconnect()
+        self.lost = None
         self.conversation.backend = backend
         self.conversation.lost_cache()
         self.progress.note("(connected again)")
 
     def _sampling(self) -> Sampling:
-        # Another seed each turn: the same one would draw the same numbers again.
-        return replace(self.sampling, seed=(self.sampling.seed + self.turns) % (1 << 64))
+        return self.sampling.following(self.turns)
 
     def _write(self, text: str) -> None:
         self.output.write(text)

@@ -1,4 +1,5 @@
 """Opens the backend a caller asks for, with its model in place: ``connect(port=...)``, ``connect(sim=True)``, ``connect(golden=True)``."""
+import inspect
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,12 +13,13 @@ from host.generation import Options
 from host.discovery import default_model
 from host.model import Model
 from host.progress import Progress
+from host.quantisation import Recipe
 from host.remote import model_on
 from host.simulator import Simulator
 from host.transport import DEFAULT_BAUD
 from spec.protocol import MAX_BAUD
 
-SIMULATOR_HELLO_TRIES = 7   #: 1 + 2 + ... + 64 s: it boots at a few hundred kHz, and checks its image first
+SIMULATOR_HELLO_TRIES = 60  #: 1 + 2 + 4 + 4 + ... s: it boots at a few hundred kHz, on a busy machine at fewer
 RECONNECT_S = 30.0         #: how long a chat waits for a device that was restarted
 
 
@@ -44,6 +46,13 @@ class DeviceBackend(Backend):
             self.simulator.__exit__(*error)
 
 
+def check_names(conversion: dict) -> None:
+    """Raise TypeError for a keyword that neither :meth:`host.model.Model.load` nor a recipe knows."""
+    known = set(inspect.signature(Model.load).parameters) | set(inspect.signature(Recipe).parameters)
+    if unknown := sorted(set(conversion) - known | set(conversion) & {"path", "quantisation"}):
+        raise TypeError(f"connect() got an unexpected keyword argument {unknown[0]!r}: it takes {', '.join(sorted(known))}")
+
+
 def connect(*, port: str | None = None, sim: bool = False, golden: bool = False, model: str | Path | None = None,
             tokenizer: str | Path | None = None, upload: bool = False, baud: int = DEFAULT_BAUD, max_baud: int = MAX_BAUD, wait_s: float = 0.0,
             flash: bool = False, trace: TextIO | None = None, progress: Progress = Progress.silent, **conversion) -> Backend:
@@ -53,6 +62,7 @@ def connect(*, port: str | None = None, sim: bool = False, golden: bool = False,
     the model to the simulator over its UART instead of preloading it. A serial line starts at ``baud`` and goes to the
     fastest rate up to ``max_baud`` that works. ``flash`` refuses a model that the board's flash has no room for. ``conversion`` is for :meth:`host.model.Model.load`.
     """
+    check_names(conversion)
     if sum((port is not None, sim, golden)) != 1:
         raise HostError("choose where the model runs: --port URL (a board or a running simulator), --sim, or --golden")
     if model is None and port is None:

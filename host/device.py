@@ -1,32 +1,34 @@
 """A decoder on the other end of a link: one method per opcode of spec/protocol.py."""
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
+from numbers import Integral
 from typing import TextIO
 
 from spec import protocol
 from spec.frame import MAX_PAYLOAD
-from spec.protocol import ModelState, Opcode, Reason, Status
+from spec.protocol import ModelState, Opcode, Status
 
 from host import rate
 from host import store as flash
 from host.errors import HostError
-from host.generation import Options, Outcome, TokenEvent
-from host.link import TRIES, DeviceError, Link, LinkError
+from host.generation import OptionError, Options, OptionTypeError
+from host.link import DeviceError, Link, LinkError, RestartedError, VersionError
+from host.device_generation import DeviceGeneration, Logits
 from host.progress import Progress, quantity
 from host.refusals import explain
 from host.transport import DEFAULT_BAUD, Transport
 from host.upload import upload
 
 BOOT_TRIES = 3              #: HELLO: 1 + 2 + 4 s; a board that has just been loaded trains its DRAM first
-VERIFY_TIMEOUT_S = 60.0     #: the core checks 16 bytes per cycle; the verilated one about 7 MB per second
 SILENCE_S = 5.0             #: without an event for this long, ask whether the device still runs
-
 BOOT_ASK_S = 0.2            #: between looks at a device that still checks its model, or copies it from flash
+BOOT_LOOKS = 10             #: at a device whose clock stands still
+BOOT_DEVICE_S = 1800.0      #: by the device's clock: the slowest flash is read in a minute
 BOOT_NOTE_S = 10.0          #: between lines that say so
 
+CHECK_LOOKS = 50_000        #: nearly three hours: a verilated core checks 7 MB per second, on a busy machine fewer
 BUSY_S = 30.0               #: an aborted generation of a large model may need this long in simulation
-
-Logits = Callable[[int, int, Sequence[int]], None]
 
 
 class Device:
@@ -35,6 +37,8 @@ class Device:
     def __init__(self, link: Link, *, hello_timeout_s: float = 1.0, hello_tries: int = BOOT_TRIES,
                  progress: Progress = Progress.silent):
         self.link = link
+        self.rows = 0                               # positions of the K/V cache that the device was known to hold last
+        self._current: DeviceGeneration | None = None
         info = rate.find(link, hello_timeout_s) if link.transport.has_rate else None
         self.info = self._greeted(info) if info else self.hello(timeout_s=hello_timeout_s, tries=hello_tries)
         self._await_boot(progress)
@@ -65,21 +69,30 @@ class Device:
 
     def hello(self, *, timeout_s: float = 1.0, tries: int = BOOT_TRIES) -> protocol.Device:
         """Begin a session and learn what the device is; a generation that still runs is aborted."""
+        self._supersede(abort=False)        # HELLO does
         self.link.events.clear()
-        self.info = self._greeted(self.link.request(Opcode.HELLO, protocol.Hello(protocol.VERSION), timeout_s=timeout_s,
-                                                    tries=tries))
+        self.info = self._greeted(self.link.request(Opcode.HELLO, rate.greeting(), timeout_s=timeout_s, tries=tries))
         return self.info
 
-    @staticmethod
-    def _greeted(info: protocol.Device) -> protocol.Device:
+    def _greeted(self, info: protocol.Device) -> protocol.Device:
         if info.version != protocol.VERSION:
-            raise HostError(f"the device speaks protocol {info.version}, this client {protocol.VERSION}: "
-                            "build client and firmware from the same sources")
-        return info
+            raise VersionError(str(info.version))
+        if info.clock_hz == 0:
+            raise LinkError(f"{self.link.transport.name}: the device says that its clock has 0 Hz: is this the project's firmware?")
+        if self.link.sequence >> 16 == 0:
+            self.link.widen()
+        self.rows = info.kv_positions
+        return replace(info, name=_printable(info.name), firmware=_printable(info.firmware))
 
     def _await_boot(self, progress: Progress) -> None:
         noted_s = float("-inf")
+        first = last = self.info.uptime
+        still = 0
         while self.info.model_state == ModelState.BOOTING:
+            still = still + 1 if self.info.uptime == last else 0
+            last = self.info.uptime
+            if still > BOOT_LOOKS or last - first > BOOT_DEVICE_S * self.info.clock_hz:
+                raise HostError("the device never ends checking its model: power-cycle the board, and load the model again")
             if time.monotonic() - noted_s >= BOOT_NOTE_S:
                 progress.note("the device checks its model, or copies it from flash: waiting (Ctrl-C leaves it alone)")
                 noted_s = time.monotonic()
@@ -101,10 +114,41 @@ class Device:
         if len(image) > self.info.dram_bytes:
             raise HostError(f"the model image has {quantity(len(image))}, the device {quantity(self.info.dram_bytes)} of DRAM: "
                             "convert with --format q4 or use a smaller model")
+        self._supersede()
         upload(self.link, image, progress)
-        verified = self.link.request(Opcode.LOAD_END, timeout_s=VERIFY_TIMEOUT_S)
+        verified = self._await_check(Opcode.LOAD_END, None, None)
         self.hello()
         return verified
+
+    def verify(self) -> protocol.Verified:
+        """Have the core compute the CRCs of the model in DRAM anew; :class:`DeviceError` if they differ, and the device then
+        has no model any more."""
+        return self._await_check(Opcode.VERIFY, protocol.Verify(1), protocol.Verify(0))
+
+    def _await_check(self, opcode: Opcode, first, then) -> protocol.Verified:
+        """Begin a check and ask until it is over."""
+        verified, asked = self._accepted(self._request_when_free(opcode, first)), 0
+        while verified.running:
+            time.sleep(BOOT_ASK_S if asked else 0.0)
+            asked += 1
+            if asked > CHECK_LOOKS:
+                raise LinkError(f"the device never ends the check that {opcode.name} began: power-cycle the board")
+            verified = self._accepted(self._ask(opcode, then))
+        return verified
+
+    def _ask(self, opcode: Opcode, payload=None):
+        """A request of this session; :class:`RestartedError` if the device began anew since HELLO."""
+        try:
+            return self.link.request(opcode, payload)
+        except DeviceError as error:
+            if error.error.boot != self.info.boot:
+                raise RestartedError(self.link.transport.name, str(error)) from error
+            raise
+
+    def _accepted(self, reply):
+        if reply.boot != self.info.boot:
+            raise RestartedError(self.link.transport.name)
+        return reply
 
     def flash(self) -> protocol.Stored:
         """The board's flash: its size, the room for a model, and how far a store is."""
@@ -127,8 +171,7 @@ class Device:
     def generate(self, ids: Sequence[int], options: Options = Options(), *, flags: int = 0,
                  on_logits: Logits | None = None) -> "DeviceGeneration":
         """Feed ``ids`` from ``options.position`` on and generate; an iterator of token events."""
-        if not ids:
-            raise ValueError("a generation needs at least one token id")
+        options.check(ids, flags)
         position = options.position
         while len(ids) > protocol.MAX_PROMPT:      # fill the cache piecewise
             piece, ids = ids[:protocol.MAX_PROMPT], ids[protocol.MAX_PROMPT:]
@@ -138,117 +181,79 @@ class Device:
         return self._generate(ids, Options(position, options.max_new, options.sampling, options.stops), flags, on_logits)
 
     def _generate(self, ids: Sequence[int], options: Options, flags: int, on_logits: Logits | None) -> "DeviceGeneration":
+        self._supersede()
         self.link.events.clear()
         request = protocol.Generate(
             flags=flags, position=options.position, max_new=options.max_new, stop_count=len(options.stops),
             stops=tuple(options.stops), ids=tuple(ids), **options.sampling.fixed())
-        self._request_when_free(Opcode.GENERATE, request)
-        return DeviceGeneration(self.link, self.link.sequence, on_logits)
+        accepted = self._begin(request)
+        if accepted.position != options.position + len(ids):
+            raise LinkError(f"the device accepts {len(ids)} tokens at position {options.position} and goes on at "
+                            f"{accepted.position}: build client and firmware from the same sources")
+        self._current = DeviceGeneration(self, request, on_logits, silence_s=SILENCE_S)
+        return self._current
 
-    def _request_when_free(self, opcode: Opcode, payload) -> None:
+    def _begin(self, request: protocol.Generate) -> protocol.Accepted:
+        try:
+            return self._accepted(self._request_when_free(Opcode.GENERATE, request))
+        except DeviceError as error:
+            # It had these rows, or a model, when we heard of it last: who took them away?
+            lost = (error.status == Status.BAD_POSITION and request.position <= self.rows
+                    or error.status == Status.NO_MODEL and self.info.model_state == ModelState.READY)
+            if lost:
+                raise RestartedError(self.link.transport.name, str(error)) from error
+            raise
+
+    def _request_when_free(self, opcode: Opcode, payload):
         """An aborted generation ends at its next token only; until then the device says BUSY."""
-        deadline = time.monotonic() + BUSY_S
+        deadline = time.monotonic() + self.link.patience(BUSY_S)
         while True:
             try:
-                self.link.request(opcode, payload)
-                return
+                return self._ask(opcode, payload)
             except DeviceError as error:
                 if error.status != Status.BUSY or time.monotonic() > deadline:
                     raise
             time.sleep(0.05)
+
+    def _supersede(self, *, abort: bool = True) -> None:
+        """A generation that was not taken to its end is over: whoever goes on with it is told."""
+        current, self._current = self._current, None
+        if current is not None and current.outcome is None:
+            current.superseded = True
+            if abort and not current.ended:
+                self.link.request(Opcode.ABORT)
 
     def abort(self) -> None:
         """End a running generation; its DONE event follows."""
         self.link.request(Opcode.ABORT)
 
     def stats(self) -> protocol.Stats:
-        return self.link.request(Opcode.STATS)
+        return self._ask(Opcode.STATS)
 
     def reset(self, flags: int = protocol.ResetFlag.COUNTERS | protocol.ResetFlag.ERRORS) -> None:
         """Set counters and error flags to zero."""
-        self.link.request(Opcode.RESET, protocol.Reset(int(flags)))
+        self._ask(Opcode.RESET, protocol.Reset(int(flags)))
 
     def read(self, offset: int, length: int, *, progress: Progress = Progress.silent, label: str = "reading") -> bytes:
         """Bytes of DRAM; ``offset`` and ``length`` are multiples of 4."""
+        for name, value in (("offset", offset), ("length", length)):
+            if isinstance(value, bool) or not isinstance(value, Integral):
+                raise OptionTypeError(f"{name} is a whole number, not {value!r}")
+            if value < 0 or value % 4:
+                raise OptionError(f"{name} is a multiple of 4, not {value}")
         data = bytearray()
         with progress.bar(label, length) as bar:
             while len(data) < length:
                 size = min(MAX_PAYLOAD, length - len(data))
-                data += self.link.request(Opcode.READ, protocol.Read(offset + len(data), size))
+                piece = self._ask(Opcode.READ, protocol.Read(offset + len(data), size))
+                if len(piece) != size:
+                    raise LinkError(f"the device answers READ of {size} bytes with {len(piece)}: "
+                                    "build client and firmware from the same sources")
+                data += piece
                 bar.update(len(data))
         return bytes(data)
 
 
-class DeviceGeneration:
-    """Token events of one GENERATE, in order and without gaps: what was lost on the wire is asked for again."""
-
-    def __init__(self, link: Link, sequence: int, on_logits: Logits | None = None):
-        self.link, self.sequence, self.on_logits = link, sequence, on_logits
-        self.outcome: Outcome | None = None
-        self._fruitless = 0                     # RESENDs in a row that brought nothing
-        self._next = 0                          # index of the token that comes next
-        self._ready: list[TokenEvent] = []
-        self._done: protocol.Done | None = None
-
-    def __iter__(self) -> "DeviceGeneration":
-        return self
-
-    def __next__(self) -> TokenEvent:
-        while not self._ready:
-            if self._done is not None and self._next >= self._done.count:
-                self._finish()
-                raise StopIteration
-            if self._done is not None:              # it said how many there are, and some are missing
-                self._ask_again()
-                continue
-            frame = self.link.event(SILENCE_S)
-            if frame is None:
-                self._ask_again()
-            elif frame.sequence == self.sequence:   # else: left over from an earlier generation
-                self._take(frame.opcode, frame.payload)
-        return self._ready.pop(0)
-
-    def abort(self) -> list[TokenEvent]:
-        """End the generation at the next token; the events that were under way."""
-        if self.outcome is None and self._done is None:
-            self.link.request(Opcode.ABORT)
-        return list(self)
-
-    def _take(self, opcode: int, payload: bytes) -> None:
-        try:
-            event = protocol.EVENTS[opcode].unpack(payload)
-        except ValueError as error:
-            raise LinkError(f"event {opcode:#x} is not what this client's protocol says ({error})") from error
-        if opcode == Opcode.TOKENS:
-            self._take_tokens(event)
-        elif opcode == Opcode.DONE:
-            self._done = event
-        elif self.on_logits is not None:
-            self.on_logits(event.position, event.first, event.logits)
-
-    def _take_tokens(self, event: protocol.Tokens) -> None:
-        if event.index > self._next:            # an earlier event was lost
-            self._ask_again()
-            return
-        for index in range(self._next, event.index + len(event.entries) // 2):
-            token, cycles = event.entries[2 * (index - event.index):][:2]
-            self._ready.append(TokenEvent(index, event.position + index - event.index, token, cycles))
-        self._next = max(self._next, event.index + len(event.entries) // 2)
-
-    def _ask_again(self) -> None:
-        """RESEND from the first token missing; also how a silent device is told from a dead one."""
-        event = self.link.request(Opcode.RESEND, protocol.Resend(self._next))
-        if event.count < self._next or event.index > self._next:
-            raise LinkError(f"token {self._next} of the generation is lost (the device has {event.count}): was it reset?")
-        self._take_tokens(event)
-        # An ended generation answers with the missing tokens or with DONE; a device that was reset has neither.
-        self._fruitless = 0 if event.running or event.entries else self._fruitless + 1
-        if self._fruitless >= TRIES:
-            raise LinkError(f"the device no longer knows this generation after {self._next} tokens: was it reset?")
-
-    def _finish(self) -> None:
-        done = self._done
-        self.outcome = Outcome(
-            Reason(done.reason), done.position, done.errors, done.draws,
-            done.dropped / 2 ** 32 / done.draws if done.draws else 0.0, done.start_cycles, done.end_cycles,
-            done.passes, done.guessed)
+def _printable(text: str) -> str:
+    """A name as a terminal may have it: what a device says could else move its cursor."""
+    return "".join(char if char.isprintable() else "?" for char in text)

@@ -3,7 +3,7 @@ from collections.abc import Sequence
 
 from host.backend import Backend
 from host.errors import HostError
-from host.generation import Options, Outcome, TokenEvent
+from host.generation import SUPERSEDED, Options, Outcome, TokenEvent
 from host.model import Model
 from spec.golden import BLOCK, Golden, Logits
 from spec.protocol import Generate, Reason
@@ -20,18 +20,21 @@ class GoldenBackend(Backend):
     def __init__(self, model: Model):
         self.model = model
         self.golden = Golden(model.image)
+        self._current: GoldenGeneration | None = None
         self.history: dict[int, int] = {}       # token by position: the repetition penalty looks back across turns
 
     def generate(self, ids: Sequence[int], options: Options, *, on_logits=None) -> "GoldenGeneration":
         """``on_logits(position, first, logits)`` sees every classified position's logits, as a device's does."""
-        if not ids:
-            raise ValueError("a generation needs at least one token id")
+        options.check(ids)
         if options.position > self._rows:
             raise HostError(f"position {options.position} is past what the K/V cache holds ({self._rows} positions)")
         if options.position + len(ids) > self.config.seq_len:
             raise HostError(f"the prompt ends at position {options.position + len(ids)}, "
                             f"the context has {self.config.seq_len} positions: shorten the prompt")
-        return GoldenGeneration(self, list(ids), options, on_logits)
+        if self._current is not None and self._current.outcome is None:
+            self._current.superseded = True
+        self._current = GoldenGeneration(self, list(ids), options, on_logits)
+        return self._current
 
     @property
     def _rows(self) -> int:
@@ -45,6 +48,7 @@ class GoldenGeneration:
     def __init__(self, backend: GoldenBackend, ids: list[int], options: Options, on_logits=None):
         self.backend, self.golden, self.options, self.on_logits = backend, backend.golden, options, on_logits
         self.outcome: Outcome | None = None
+        self.superseded = False                 #: a newer one writes the K/V cache
         fields = options.sampling.fixed()
         self.sampler = Sampler(Generate(position=options.position, max_new=options.max_new, **fields))
         self.sampler.history = backend.history
@@ -56,11 +60,13 @@ class GoldenGeneration:
         return self
 
     def __next__(self) -> TokenEvent:
+        if self.superseded:
+            raise HostError(SUPERSEDED)
         if self.outcome is not None:
             raise StopIteration
         if self._position >= self.backend.config.seq_len:
             self._end(Reason.CONTEXT)
-        if self._count == self.options.max_new and self._count:
+        elif self._count == self.options.max_new and self._count:
             self._end(Reason.LENGTH)
         if self.outcome is not None:
             raise StopIteration
@@ -76,7 +82,7 @@ class GoldenGeneration:
         return event
 
     def abort(self) -> list[TokenEvent]:
-        if self.outcome is None:
+        if self.outcome is None and not self.superseded:
             self._end(Reason.ABORT)
         return []
 

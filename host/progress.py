@@ -34,9 +34,9 @@ class Progress:
         self.stream.flush()
         self._open_line = False
 
-    def bar(self, label: str, total: int, unit: str = "B", *, patience_s: float = 0.0) -> "Bar":
-        """``patience_s``: what is over before says nothing."""
-        return Bar(self, label, total, unit, patience_s)
+    def bar(self, label: str, total: int, unit: str = "B", *, patience_s: float = 0.0, start: int = 0) -> "Bar":
+        """``patience_s``: what is over before says nothing. ``start`` was done before, at another time's rate."""
+        return Bar(self, label, total, unit, patience_s, start)
 
     def chunks(self, data: bytes, size: int, label: str, unit: str = "B") -> Iterator[tuple[int, bytes]]:
         """Walk ``data`` in pieces of ``size``; a piece counts as done when the next one is asked for."""
@@ -49,9 +49,9 @@ class Progress:
 class Bar:
     """Progress towards ``total``; a context manager that ends its line."""
 
-    def __init__(self, progress: Progress, label: str, total: int, unit: str, patience_s: float = 0.0):
+    def __init__(self, progress: Progress, label: str, total: int, unit: str, patience_s: float = 0.0, start: int = 0):
         self.progress, self.label, self.total, self.unit = progress, label, total, unit
-        self.done, self.patience_s = 0, patience_s
+        self.done, self.start, self.patience_s = start, start, patience_s
         self.start_s = time.monotonic()
         # A log says nothing about what is over at once, but its end.
         self._shown_s = float("-inf") if progress.on_terminal else self.start_s
@@ -83,7 +83,7 @@ class Bar:
 
     def line(self, elapsed_s: float) -> str:
         fraction = self.done / self.total if self.total else 1.0
-        rate = self.done / elapsed_s if elapsed_s > 0 else 0.0
+        rate = (self.done - self.start) / elapsed_s if elapsed_s > 0 else 0.0
         left = f", {(self.total - self.done) / rate:.0f} s left" if 0 < self.done < self.total and rate else ""
         filled = round(BAR_WIDTH * fraction)
         return (f"{self.label} [{'#' * filled}{'.' * (BAR_WIDTH - filled)}] {100 * fraction:3.0f} % of "

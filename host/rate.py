@@ -1,4 +1,5 @@
 """Takes a serial line to the fastest rate that device, port and cable can do, and back; finds a device at another rate."""
+import os
 import time
 
 from spec import protocol
@@ -13,6 +14,11 @@ CONFIRM_S = 1.0         #: the device goes back after this long without confirma
 PROBE_S = 0.2           #: for an answer at a rate that may be wrong; a HELLO and its reply take 2 ms at 1 Mbaud
 PROBES = 2
 RESTORE_S = 0.5
+
+
+def greeting() -> Hello:
+    """A HELLO with a new number, which becomes the device's boot id if it had none since its reset."""
+    return Hello(protocol.VERSION, int.from_bytes(os.urandom(4), "little") or 1)
 
 
 def fastest(link: Link, most: int = MAX_BAUD, progress: Progress = Progress.silent) -> int:
@@ -44,7 +50,7 @@ def _switch(link: Link, rate: int) -> bool:
     link.transport.set_baud(rate)
     try:
         # HELLO's reply is longer than one of BAUD: a marginal line fails here, while the device still goes back by itself.
-        link.request(Opcode.HELLO, Hello(), timeout_s=PROBE_S, tries=PROBES)
+        link.request(Opcode.HELLO, greeting(), timeout_s=PROBE_S, tries=PROBES)
         link.request(Opcode.BAUD, protocol.Baud(rate, 0), timeout_s=PROBE_S, tries=PROBES)
         return True
     except LinkError:
@@ -70,6 +76,8 @@ def find(link: Link, timeout_s: float) -> Device | None:
         info = _find(link, [first, *(rate for rate in RATES if rate != first)], timeout_s)
     except LinkError:
         link.transport.set_baud(first)
+        if complaint := link.diagnosis():
+            raise LinkError(complaint) from None
         return None
     if link.transport.baud != first:
         link.first_baud = first
@@ -80,8 +88,9 @@ def _find(link: Link, rates: list[int], timeout_s: float = 2.0) -> Device:
     """Set the port to the first of ``rates`` that is answered at; the first of them gets ``timeout_s``, the others less."""
     for number, rate in enumerate(rates):
         if link.transport.set_baud(rate):
+            link.tried.append(rate)
             try:
-                return link.request(Opcode.HELLO, Hello(), timeout_s=PROBE_S if number else timeout_s, tries=1)
+                return link.request(Opcode.HELLO, greeting(), timeout_s=PROBE_S if number else timeout_s, tries=1)
             except LinkError:
                 continue
     raise LinkError(f"{link.transport.name} does not answer at {rates[0]} baud any more: reset the board, or plug the cable in again")

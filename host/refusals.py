@@ -36,6 +36,7 @@ TEXTS = {
     Status.BAD_TOKEN: "token id {value} is outside the vocabulary of {limit}: wrong tokenizer for this model?",
     Status.NO_FLASH: "this build has no flash for a model (JEDEC ID {value:#x}): build the board with --with-spi-flash, or load without --flash",
     Status.FLASH_SMALL: "the model image has {value_bytes}, the flash room for {limit_bytes}: convert with --format q4 or use a smaller model",
+    Status.FORGOTTEN: "the device does not know generation {value} any more: it was restarted, or another client began",
     Status.OUT_OF_RANGE: "reading up to byte {value} of DRAM, which has {limit} bytes",
 }
 

@@ -11,6 +11,7 @@ from host.progress import Progress
 from host.tokenizer import Tokenizer
 from spec.image import CHECKED_FROM, HEADER, HEADER_BYTES, HEADER_FIELDS
 
+MAX_HEAD_BYTES = 64 << 20       #: tokenizer and template; the largest known vocabulary takes 10 MB
 NAMES = [name for name, _, _ in HEADER_FIELDS]
 
 
@@ -35,7 +36,7 @@ def read_head(device: Device, progress: Progress) -> bytes:
     """Everything before the weights."""
     first = device.read(0, HEADER_BYTES)
     size = HEADER.unpack_from(first)[NAMES.index("payload_offset")]
-    if not HEADER_BYTES <= size <= device.info.image_bytes:
+    if not HEADER_BYTES <= size <= min(device.info.image_bytes, device.info.dram_bytes, MAX_HEAD_BYTES) or size % 4:
         raise HostError("the image on the device is damaged (its header): load it again with --model")
     return first + device.read(HEADER_BYTES, size - HEADER_BYTES, progress=progress, label="reading the device's tokenizer")
 

@@ -16,7 +16,7 @@ from host.progress import Progress
 TARGET = Path("targets") / "sim.py"
 LISTENING = "listening on "
 STILL_WAITING_S = 30.0
-STOP_TIMEOUT_S = 10.0
+STOP_TIMEOUT_S = 60.0          #: a busy machine may need as long; then it is killed
 PR_SET_PDEATHSIG = 1
 
 

@@ -21,6 +21,7 @@ class Transport:
     def __init__(self, port: serial.SerialBase, name: str):
         self.port = port
         self.name = name
+        self._heard = False     # has it ever sent a byte?
 
     @classmethod
     def open(cls, url: str, *, baud: int = DEFAULT_BAUD, wait_s: float = 0.0) -> "Transport":
@@ -43,6 +44,7 @@ class Transport:
             first = self.port.read(1)
             if not first:
                 return b""
+            self._heard = True
             self.port.timeout = 0
             return first + self._rest()
         except (OSError, TypeError, AttributeError) as error:   # pyserial raises the latter two on a closed port
@@ -91,6 +93,9 @@ class Transport:
             pass            # it is gone already
 
     def _gone(self, error: BaseException) -> TransportError:
+        if self.name.startswith("socket://") and not self._heard:
+            return TransportError(f"{self.name} closed the connection at once: the port is in use by another client "
+                                  "(a simulator serves one at a time), or the simulator ends")
         return TransportError(f"{self.name} went away ({_reason(error)}): is the cable plugged in, "
                               "the board powered, the simulator still running?")
 

@@ -7,7 +7,7 @@ from spec import frame, image, model, numerics, packing, protocol, registers, sa
 from spec.wire import C_TYPES
 
 STRUCTURES = (protocol.Error, protocol.Hello, protocol.Device, protocol.LoadBegin, protocol.Load, protocol.Loaded,
-              protocol.Verified, protocol.Generate, protocol.Accepted, protocol.Resend, protocol.Tokens,
+              protocol.Verify, protocol.Verified, protocol.Generate, protocol.Accepted, protocol.Resend, protocol.Tokens,
               protocol.Logits, protocol.Done, protocol.Stats, protocol.Reset, protocol.Read,
               protocol.Baud, protocol.Line, protocol.Store, protocol.Stored)
 
@@ -115,9 +115,12 @@ def image_section() -> str:
 
 
 def sampling_section() -> str:
-    names = ("ONE", "MAX_TEMPERATURE", "MAX_PENALTY", "COIN_BITS", "DROPPED_BITS")
+    names = ("ONE", "MAX_TEMPERATURE", "MAX_PENALTY", "COIN_BITS", "DROPPED_BITS", "OUTSIDE_SHIFT",
+             "NEAR_BITS", "NEAR_SHIFT", "HISTORY_ALIGN")
     return "\n".join([
         *[define(f"SAMPLING_{name}", f"{getattr(sampling, name)}u") for name in names],
+        define("SAMPLING_FINEST", f"{sampling.FINEST}ull"), define("SAMPLING_OUTSIDE_LIMIT", f"{sampling.OUTSIDE_LIMIT}ull"),
+        define("SAMPLING_REFERENCE_LOW", f"({sampling.REFERENCE_LOW})"), define("SAMPLING_REFERENCE_HIGH", sampling.REFERENCE_HIGH),
         define("SAMPLING_MULTIPLIER", f"{sampling.MULTIPLIER:#x}ull"), define("NUMERICS_LOG2_E", f"{numerics.LOG2_E}ull"),
         define("NUMERICS_LOG2_SHIFT", numerics.ROW_FRACTION - numerics.SCORE_FRACTION)])
 

@@ -19,9 +19,9 @@ class Header:
     """In front of every payload."""
     opcode: int = wire("B", "Opcode; a reply carries its request's, an event has its own")
     status: int = wire("B", "Status; 0 in requests")
-    sequence: int = wire("H", "chosen by the host, counting up; a reply carries its request's, an event that of its GENERATE")
+    sequence: int = wire("H", "lower half of a number chosen by the host, counting up; a reply carries its request's, an event that of its GENERATE")
     length: int = wire("H", "bytes of payload")
-    reserved: int = wire("H", "0")
+    sequence_high: int = wire("H", "upper half; before protocol 3 the number had 16 bits and this was 0")
 
 
 MAX_FRAME = Header.FORMAT.size + MAX_PAYLOAD + 4    #: header, payload and CRC, before COBS
@@ -30,7 +30,7 @@ MAX_ENCODED = MAX_FRAME + -(-MAX_FRAME // 254) + 1  #: the same on the wire, wit
 
 @dataclass(frozen=True)
 class Frame:
-    """One message: what the header says, and the payload."""
+    """One message: what the header says, and the payload. ``sequence`` has 32 bits: it comes again after 2**32 requests."""
     opcode: int
     sequence: int
     payload: bytes = b""
@@ -40,7 +40,8 @@ class Frame:
         """Bytes for the wire, delimiter included."""
         if len(self.payload) > MAX_PAYLOAD:
             raise ValueError(f"A payload has at most {MAX_PAYLOAD} bytes, not {len(self.payload)}")
-        body = Header(self.opcode, self.status, self.sequence, len(self.payload)).pack() + self.payload
+        header = Header(self.opcode, self.status, self.sequence & 0xffff, len(self.payload), self.sequence >> 16)
+        body = header.pack() + self.payload
         return cobs_encode(body + struct.pack("<I", zlib.crc32(body))) + bytes([DELIMITER])
 
     @classmethod
@@ -54,7 +55,7 @@ class Frame:
         header, payload = Header.unpack(body[:Header.FORMAT.size]), body[Header.FORMAT.size:-4]
         if header.length != len(payload):
             raise FrameError(f"frame says {header.length} bytes of payload and has {len(payload)}")
-        return cls(header.opcode, header.sequence, payload, header.status)
+        return cls(header.opcode, header.sequence | header.sequence_high << 16, payload, header.status)
 
 
 def cobs_encode(data: bytes) -> bytes:

@@ -80,11 +80,17 @@ def pack_scale(value: float) -> int:
     return mantissa | (exponent & 0xff) << 16
 
 
-def logit_scale(temperature: int) -> int:
-    """Model.LOGIT_SCALE, log2(e) / temperature, of a temperature in Q16.16: the exact quotient, rounded down to 16 bits."""
-    quotient = (LOG2_E << 32) // temperature                # 30 + 32 - 16 = 46 fraction bits
-    n = quotient.bit_length()
-    return (quotient >> n - 16) | ((n - 16 - 46) & 0xff) << 16
+def logit_scale(temperature: int, low: int = 0) -> int:
+    """Model.LOGIT_SCALE, log2(e) / temperature, rounded down to 16 bits.
+
+    temperature: Q16.16; low: 32 more bits of its fraction. Their leading 32 bits count; not both are 0.
+    """
+    whole = temperature << 32 | low                         # Q16.48
+    n = whole.bit_length()
+    leading = whole >> n - 32 if n > 32 else whole << 32 - n
+    quotient = (LOG2_E << 32) // leading                    # times 2**(18 - n)
+    bits = quotient.bit_length()
+    return (quotient >> bits - 16) | ((bits - 16 + 18 - n) & 0xff) << 16
 
 
 def logit_to_log2(logit, scale: int):

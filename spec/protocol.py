@@ -2,24 +2,29 @@
 
 The host sends requests; each is answered by one reply with the same opcode and sequence number. A request that was
 not answered in time is sent again with the same sequence number: it is answered again and has no second effect.
-Events carry the sequence number of their GENERATE; tokens are numbered, and RESEND repeats those that were lost.
+Events carry the sequence number of their GENERATE; tokens are numbered, and RESEND repeats those that were lost. A device
+holds a generation rather than overwrite a token that was neither asked for again nor acknowledged; LOGITS are not kept:
+each says where it belongs, so that a gap is seen.
+
+A device has a boot id: the first HELLO after its reset gives it one. HELLO's reply, every reply that accepts something and
+every refusal carry it, so that a client learns of a reset by the next answer.
 """
 from enum import IntEnum, IntFlag
 
 from spec.frame import MAX_PAYLOAD
 from spec.wire import structure, tail, wire
 
-VERSION = 2
+VERSION = 3
 LOAD_CHUNK = 1008        #: most bytes of data in one LOAD; a multiple of a beat
 LOAD_WINDOW = 4          #: LOAD requests the host may have unanswered at a time
-MAX_STOPS = 8            #: stop tokens of a generation
-MAX_PROMPT = 224         #: tokens in one GENERATE; a longer prompt is several, all but the last with max_new = 0
+MAX_STOPS = 32           #: stop tokens of a generation
+MAX_PROMPT = 208         #: tokens in one GENERATE; a longer prompt is several, all but the last with max_new = 0
 MAX_HISTORY = 256        #: positions the repetition penalty can look back
 MAX_SPECULATE = 7        #: tokens guessed in a pass; the core's columns less one are the limit in fact
 LOOKUP_HISTORY = 512     #: latest tokens that a guess is looked up in, see spec/lookup.py
 LOOKUP_SUFFIX = 4        #: as many of the last tokens are compared at most
 LOOKUP_STEPS = 16        #: earlier places that are compared at most
-TOKEN_RING = 128         #: tokens of the last generation that RESEND can repeat
+TOKEN_RING = 128         #: tokens that RESEND can repeat, and that a generation may be ahead of its last RESEND
 MAX_LAYERS = 64          #: layers that the firmware's command program has room for
 MAX_BAUD = 3_000_000     #: fastest serial line: its bytes come no faster than the firmware takes them at 75 MHz
 MIN_BAUD = 9600          #: slowest
@@ -31,15 +36,16 @@ class Opcode(IntEnum):
     HELLO      = 0x01  #: Hello -> Device; begins a session: a generation still running is aborted
     LOAD_BEGIN = 0x02  #: LoadBegin -> Loaded; drops the model, or goes on with the same upload where it stopped
     LOAD       = 0x03  #: Load -> Loaded; in order of offsets, up to LOAD_WINDOW ahead of the replies
-    LOAD_END   = 0x04  #: nothing -> Verified; checks the image and makes it the model
+    LOAD_END   = 0x04  #: nothing -> Verified; begins to check the image, which then is the model; asked again until it is not running
     GENERATE   = 0x05  #: Generate -> Accepted; then TOKENS and LOGITS events, at last DONE
     ABORT      = 0x06  #: nothing -> nothing; DONE follows if a generation was running
-    RESEND     = 0x07  #: Resend -> Tokens; DONE is sent again after it if the generation has ended
+    RESEND     = 0x07  #: Resend -> Tokens; acknowledges the tokens before its index; DONE is sent again after it if the generation has ended
     STATS      = 0x08  #: nothing -> Stats
     RESET      = 0x09  #: Reset -> nothing
     READ       = 0x0a  #: Read -> bytes of DRAM, as the core sees them
     BAUD       = 0x0b  #: Baud -> Line; switches the serial line's rate after its reply, for good once BAUD is repeated at that rate
     STORE      = 0x0c  #: Store -> Stored; writes the model to the board's flash, or tells how far that is
+    VERIFY     = 0x0d  #: Verify -> Verified; the core computes the model's CRCs anew from DRAM; asked again until it is not running
     BASELINE   = 0x10  #: reserved: the software baseline, up to 0x1f
     TOKENS     = 0x81  #: event: Tokens
     LOGITS     = 0x82  #: event: Logits
@@ -71,6 +77,7 @@ class Status(IntEnum):
     OUT_OF_RANGE   = 20  #: READ up to value, DRAM has limit
     NO_FLASH       = 21  #: the board has no flash for a model, or what answers has the unknown JEDEC ID value
     FLASH_SMALL    = 22  #: the image takes value bytes, the flash has room for limit
+    FORGOTTEN      = 23  #: RESEND of generation value, which is not the last one of this session
 
 
 class Subject(IntEnum):
@@ -106,7 +113,7 @@ class ModelState(IntEnum):
     LOADING = 1  #: an upload has begun
     READY   = 2
     REFUSED = 3  #: an image is there; model_status and model_error say why it is not used
-    BOOTING = 4  #: after reset: what DRAM holds is being checked, or the flash's image copied; ask again
+    BOOTING = 4  #: what DRAM holds is being checked, after reset or LOAD_END, or the flash's image copied; ask again
 
 
 class StoreState(IntEnum):
@@ -121,7 +128,7 @@ class Reason(IntEnum):
     """Why a generation ended."""
     LENGTH  = 0  #: max_new tokens
     STOP    = 1  #: a stop token; it is the last one sent
-    CONTEXT = 2  #: the context is full
+    CONTEXT = 2  #: the context is full, whether or not max_new is reached, too
     ABORT   = 3
     ERROR   = 4  #: the core reported errors, see Done.errors
 
@@ -145,12 +152,14 @@ class Error:
     subject: int = wire("I", "Subject")
     value: int = wire("I", "what was found")
     limit: int = wire("I", "what was expected, or the most there may be")
+    boot: int = wire("I", "boot id")
 
 
 @structure
 class Hello:
-    """First request of a session."""
+    """First request of a session. Of another version it is refused, with an Error of 12 bytes as all versions know it."""
     version: int = wire("I", "protocol version of the host", VERSION)
+    nonce: int = wire("I", "a random number: the boot id, if this is the first HELLO since reset")
 
 
 @structure
@@ -187,6 +196,8 @@ class Device:
     link_damaged: int = wire("I", "frames received damaged since reset")
     firmware: str = wire("32s", "firmware build")
     name: str = wire("32s", "READY: the model's name")
+    boot: int = wire("I", "boot id, not 0")
+    reserved: int = wire("I", "0")
 
 
 @structure
@@ -207,13 +218,22 @@ class Load:
 class Loaded:
     """Reply to LOAD_BEGIN and LOAD."""
     received: int = wire("I", "bytes the device has, from the start of the image")
+    boot: int = wire("I", "boot id")
+
+
+@structure
+class Verify:
+    """Ask for a check of the model in DRAM. Damage is answered as LOAD_END answers it, and the model is then REFUSED."""
+    begin: int = wire("I", "1: begin, unless one is running; 0: only ask for the last one")
 
 
 @structure
 class Verified:
-    """Reply to LOAD_END."""
+    """Reply to LOAD_END and VERIFY."""
     crc: int = wire("I", "CRC-32 of the tensors, computed by the core from DRAM")
     cycles: int = wire("I", "what the check took")
+    running: int = wire("I", "1: not known yet, ask again")
+    boot: int = wire("I", "boot id")
 
 
 @structure
@@ -222,7 +242,7 @@ class Generate:
     flags: int = wire("I", "GenerateFlag")
     position: int = wire("I", "position of the first id; at most the positions the cache holds")
     max_new: int = wire("I", "most tokens to generate; 0 only fills the cache")
-    temperature: int = wire("I", "0 is greedy")
+    temperature: int = wire("I", "Q16.16; 0 is greedy, unless temperature_low is not 0")
     top_k: int = wire("I", "keep the k likeliest; 0 is off")
     top_p: int = wire("I", "keep the likeliest up to this probability; 0 and 0x10000 are off")
     min_p: int = wire("I", "drop what is less likely than this times the likeliest; 0 is off")
@@ -230,7 +250,7 @@ class Generate:
     repetition_window: int = wire("I", "how many recent positions count, at most MAX_HISTORY")
     stop_count: int = wire("I", "stop tokens in use")
     speculate: int = wire("I", "most tokens guessed in a pass, at most MAX_SPECULATE; 0 is off; neither with sampling nor with DUMP_LOGITS")
-    reserved: int = wire("I", "0")
+    temperature_low: int = wire("I", "32 more bits of the temperature's fraction: both together are Q16.48")
     seed: int = wire("Q", "of the random numbers; 0 counts as 1")
     stops: tuple = wire(f"{MAX_STOPS}I", "ids that end the generation; they are sent, too")
     ids: tuple = tail("I", "1 to MAX_PROMPT new token ids")
@@ -240,12 +260,15 @@ class Generate:
 class Accepted:
     """Reply to GENERATE."""
     position: int = wire("I", "position of the first token to be generated")
+    boot: int = wire("I", "boot id")
 
 
 @structure
 class Resend:
-    """Ask for tokens again."""
+    """Ask for tokens again. Those before ``index`` have arrived: the device may overwrite them."""
     index: int = wire("I", "first one wanted, counted from 0")
+    generation: int = wire("I", "sequence number of its GENERATE; 0: whichever was the last")
+    most: int = wire("I", "most tokens in the reply, so that a short one passes a bad line; 0: as many as fit")
 
 
 @structure
@@ -345,12 +368,13 @@ class Stored:
     flash_bytes: int = wire("I", "size of the flash; 0: none")
     room: int = wire("I", "most bytes of an image; what lies before is the bitstream's")
     failed: int = wire("I", "FAILED: byte of the image in whose sector it happened")
+    boot: int = wire("I", "boot id")
 
 
 REQUESTS = {
     Opcode.HELLO: (Hello, Device), Opcode.LOAD_BEGIN: (LoadBegin, Loaded), Opcode.LOAD: (Load, Loaded),
     Opcode.LOAD_END: (None, Verified), Opcode.GENERATE: (Generate, Accepted), Opcode.ABORT: (None, None),
     Opcode.RESEND: (Resend, Tokens), Opcode.STATS: (None, Stats), Opcode.RESET: (Reset, None), Opcode.READ: (Read, None),
-    Opcode.BAUD: (Baud, Line), Opcode.STORE: (Store, Stored),
+    Opcode.BAUD: (Baud, Line), Opcode.STORE: (Store, Stored), Opcode.VERIFY: (Verify, Verified),
 }  #: request and reply payloads of each opcode
 EVENTS = {Opcode.TOKENS: Tokens, Opcode.LOGITS: Logits, Opcode.DONE: Done}

@@ -12,6 +12,17 @@ The candidates, at most MAX_CANDIDATES, are the largest logits. The steps, in th
    top_p; tokens not less likely than min_p times the first.
 4. One random number of 24 bits (xorshift64*, as llama2.c draws it) chooses among what is kept, in proportion.
 
+Where the penalty takes the first place from a token, the weights are taken anew, relative to the token that has it then: at
+a low temperature all of them would else be 0.
+
+A low temperature takes logit / temperature beyond the core's 32 bits (from .001 on where the largest logit is 22.7), and the
+core's mass means nothing then. Weights are so few powers of two wide there that the candidates hold all that counts: weights
+are relative to the largest candidate, in full, and the mass is the candidates'. Below FINEST only equal logits share.
+
+What this costs against the softmax in real numbers: a weight has 14 bits, so a probability is within 2**-13 of its value
+relative to the likeliest token's, and a token less likely than 2**-15 times that is not drawn; log2(e) / temperature has 16
+bits, which stretches differences of logits by at most 2**-15.
+
 What the candidate limit costs: the tokens beyond the candidates cannot be chosen. The probability they had is summed in
 ``dropped``; it does not change the proportions of the others. A top_p that the candidates together do not reach keeps
 all of them.
@@ -22,11 +33,19 @@ from spec.registers import MAX_CANDIDATES
 ONE = 1 << 16                    #: 1.0 in Q16.16
 MAX_TEMPERATURE = 100 * ONE
 MAX_PENALTY = 16 * ONE
+FINEST = 1 << 26                 #: lowest temperature that differs from greedy, Q16.48: 2**-22, where one step of a logit is 2**-23
 MASS_LIMIT = 1 << 34             #: 2**18 tokens of less than 2**16; the candidates' share is below 2**22
+OUTSIDE_LIMIT = 1 << 38          #: of the mass outside the candidates, relative to a penalised first one
+OUTSIDE_SHIFT = 20               #: most that it is shifted up
+REFERENCE_LOW = -32750           #: between these the core's MAXIMUM is that of the largest logit, and no weight but 0 is lost
+REFERENCE_HIGH = 32766
+NEAR_BITS = 24                   #: candidates further from the largest one than this (64.0) weigh nothing where it is not
+NEAR_SHIFT = 6                   #: differences are multiplied by this power of two, the temperature is, too
 DROPPED_BITS = 28                #: to which the dropped share is computed
 COIN_BITS = 24
 MULTIPLIER = 0x2545F4914F6CDD1D  #: of xorshift64*, Ref: Vigna 2016, An experimental exploration of Marsaglia's xorshift generators
 WORD64 = (1 << 64) - 1
+HISTORY_ALIGN = 2048             #: bytes: no cache line holds rows of the K/V cache, which the core writes, and history
 
 
 class Xorshift:
@@ -70,12 +89,18 @@ class Sampler:
     @property
     def wanted(self) -> bool:
         """False if the argmax is the token."""
-        return self.options.temperature > 0 or self.penalising
+        return self.temperature > 0 or self.penalising
+
+    @property
+    def temperature(self) -> int:
+        """Q16.48."""
+        return self.options.temperature << 32 | self.options.temperature_low
 
     @property
     def scale(self) -> int:
-        """The core's LOGIT_SCALE: log2(e) / temperature."""
-        return logit_scale(self.options.temperature or ONE)
+        """The core's LOGIT_SCALE: log2(e) / temperature, of a temperature that it can scale by."""
+        whole = max(self.temperature, 1 << 32) if self.temperature else ONE << 32
+        return logit_scale(whole >> 32, whole & 0xffffffff)
 
     def remember(self, position: int, token: int) -> None:
         """The token at a position, for the repetition penalty."""
@@ -93,18 +118,39 @@ class Sampler:
             recent = {self.history.get(at) for at in range(first, position)}
         logits = [penalised(logit, self.options.repetition_penalty) if token in recent else logit
                   for token, logit in candidates]
-        before, after = self._weights([logit for _, logit in candidates], maximum), self._weights(logits, maximum)
-        order = sorted(zip(logits, after, (token for token, _ in candidates)), key=lambda one: (-one[0], one[2]))
-        if self.options.temperature == 0:
-            return order[0][2]
+        order = sorted(zip(logits, (token for token, _ in candidates)), key=lambda one: (-one[0], one[1]))
+        logits = [logit for logit, _ in order]
+        if self.temperature == 0:
+            return order[0][1]
         self.draws += 1
-        kept = sum(before)
+        if self.options.temperature == 0 or not REFERENCE_LOW < maximum < REFERENCE_HIGH:
+            weights = self._near(logits)
+            mass = sum(weights)
+        else:
+            weights, mass = self._against(logits, sum(self._weights([logit for _, logit in candidates], maximum)), mass, maximum)
+        return self._draw([(token, weight) for (_, token), weight in zip(order, weights)], mass)
+
+    def _against(self, logits, kept: int, mass: int, maximum: int) -> tuple[list[int], int]:
+        """Weights of ordered logits and the mass, from the core's; counts what is dropped. ``kept``: before the penalty."""
         if mass > kept:
             self.dropped += (mass - kept << DROPPED_BITS) // mass << 32 - DROPPED_BITS
-        return self._draw([(token, weight) for _, weight, token in order], max(mass - kept + sum(after), 0))
+        fallen = maximum - int(logit_to_log2(logits[0], self.scale) >> 16) - 1
+        if fallen <= 0:
+            weights = self._weights(logits, maximum)
+            return weights, max(mass - kept + sum(weights), 0)
+        weights = self._weights(logits, maximum - fallen)
+        outside = min(max(mass - kept, 0) << min(fallen, OUTSIDE_SHIFT), OUTSIDE_LIMIT)
+        return weights, outside + sum(weights)
 
     def _weights(self, logits, maximum: int) -> list[int]:
         return exp2_weight(logit_to_log2(logits, self.scale), maximum).tolist()
+
+    def _near(self, logits) -> list[int]:
+        """Weights of ordered logits relative to the first, which has 2**14."""
+        scaled = max(self.temperature, FINEST) << NEAR_SHIFT
+        scale = logit_scale(scaled >> 32, scaled & 0xffffffff)
+        differences = [max(logit - logits[0], -(1 << NEAR_BITS)) << NEAR_SHIFT for logit in logits]
+        return exp2_weight(logit_to_log2(differences, scale), 0).tolist()
 
     def _draw(self, order, mass: int) -> int:
         options, coin = self.options, self.random.next() >> 32 - COIN_BITS

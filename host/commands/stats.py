@@ -1,6 +1,7 @@
 """Show a device's counters since the last reset, phase by phase."""
 import argparse
 import json
+import sys
 
 from host.commands import options
 from host.device import Device
@@ -12,6 +13,7 @@ from spec.registers import Counter, Phase
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_device(parser, local=False)
+    parser.add_argument("--verify", action="store_true", help="have the core check the model in memory against its CRCs first")
     parser.add_argument("--reset", action="store_true", help="set the counters to zero afterwards")
     parser.add_argument("--json", action="store_true", help="for a program")
 
@@ -20,6 +22,11 @@ def run(args: argparse.Namespace) -> int:
     if args.port is None:
         raise HostError("stats needs --port URL: the board or running simulator to ask")
     with Device.open(args.port, baud=args.baud, trace=trace_to_stderr(args.trace)) as device:
+        if args.verify:
+            device.require_model()
+            verified = device.verify()
+            print(f"the model in memory is undamaged (CRC {verified.crc:#010x}, {verified.cycles:,} cycles)",
+                  file=sys.stderr if args.json else sys.stdout)
         stats = device.stats()
         print(json.dumps(to_json(stats)) if args.json else "\n".join(lines(device.info, stats)))
         if args.reset:

@@ -1,7 +1,7 @@
 """Generation: the tokens of the toy model, the commands of the contract word for word, stops, limits, abort, re-send."""
 import pytest
 
-from spec.protocol import (MAX_PROMPT, TOKEN_RING, Accepted, GenerateFlag, Generate, Hello, LoadBegin, Opcode, Reason, Resend,
+from spec.protocol import (MAX_PROMPT, MAX_STOPS, TOKEN_RING, Accepted, GenerateFlag, Generate, Hello, LoadBegin, Opcode, Reason, Resend,
                            Reset, ResetFlag, Stats, Status, Subject, Tokens)
 from spec.registers import Dest, Opcode as Op, Phase, encode
 from spec.numerics import exp2_weight, logit_to_log2
@@ -137,13 +137,22 @@ def test_stop_token_ends_and_is_sent(device):
     assert tokens == greedy(device, stop, done.position, 3)
 
 
-def test_context_ends_the_generation(device):
-    for at in range(0, 448, MAX_PROMPT):
+def fill(device):
+    """Feed two whole prompts; the position after them."""
+    for at in (0, MAX_PROMPT):
         device.generate(position=at, ids=(1,) * MAX_PROMPT)
-    device.generate(position=448, ids=(1,) * (SEQ_LEN - 448 - 3))
+    return 2 * MAX_PROMPT
+
+
+def test_context_ends_the_generation(device):
+    filled = fill(device)
+    device.generate(position=filled, ids=(1,) * (SEQ_LEN - filled - 3))
     tokens, done = device.generate(position=SEQ_LEN - 3, ids=(7,), max_new=100)
     assert tokens == greedy(device, 7, SEQ_LEN - 3, 3)
     assert (done.reason, done.position) == (Reason.CONTEXT, SEQ_LEN)
+    # Where the request's length ends there, too, the context is still full.
+    assert device.generate(position=SEQ_LEN - 3, ids=(7,), max_new=3)[1].reason == Reason.CONTEXT
+    assert device.generate(position=SEQ_LEN - 3, ids=(7,), max_new=2)[1].reason == Reason.LENGTH
 
 
 def test_abort_ends_promptly_and_recovers(device):
@@ -199,15 +208,52 @@ def test_slow_link_holds_the_core_but_loses_no_token(device, firmware):
     device.poll(3000)
     firmware.fake_transmitter(64)
     tokens, done = [], None
-    while done is None:
+    for _ in range(20000):
         device.poll()
         for frame in device.frames():
-            assert frame.sequence == sequence
             if frame.opcode == Opcode.TOKENS:
+                assert frame.sequence == sequence
                 tokens += Tokens.unpack(frame.payload).entries[::2]
+                device.send(Opcode.RESEND, Resend(len(tokens), most=1))
             elif frame.opcode == Opcode.DONE:
-                done = frame
+                done = done or frame
+        if done:
+            break
     assert tokens == greedy(device, 5, 1, 400)
+
+
+def test_generation_waits_for_an_acknowledgement(device):
+    """A ring full of tokens that may all have been lost; whatever is asked for again is there."""
+    sequence = device.send(Opcode.GENERATE, Generate(ids=(1, 5), max_new=400))
+    device.poll(5000)
+    device.frames()                                 # all are lost
+    expected, tokens = greedy(device, 5, 1, 400), []
+    assert device.ask(Opcode.RESEND, Resend(0, sequence, 1)).count == TOKEN_RING
+    while len(tokens) < 400:
+        reply = device.ask(Opcode.RESEND, Resend(len(tokens), sequence, 10))
+        assert len(reply.entries) <= 20 and reply.count - len(tokens) <= TOKEN_RING
+        tokens += reply.entries[::2]
+        device.poll(200)
+        device.frames()
+    assert tokens == expected
+
+
+def test_generation_of_another_session_is_forgotten(device):
+    tokens, _ = device.generate(ids=(1, 5), max_new=3)
+    sequence = device.sequence
+    assert device.ask(Opcode.RESEND, Resend(0, sequence)).entries[::2] == tuple(tokens)
+    assert library.error(device.request(Opcode.RESEND, Resend(0, sequence + 65536)))[0] == Status.FORGOTTEN
+    device.ask(Opcode.HELLO, Hello())
+    assert library.error(device.request(Opcode.RESEND, Resend(0, sequence)))[0] == Status.FORGOTTEN
+
+
+def test_sequence_numbers_of_16_equal_bits_are_two_requests(device):
+    request = Generate(ids=(1, 5), max_new=3)
+    device.sequence = 7
+    device.send(Opcode.GENERATE, request, 7)
+    device.finish()
+    device.send(Opcode.GENERATE, Generate(ids=(1, 9), max_new=3), 7 + 65536)
+    assert device.finish()[0] == greedy(device, 9, 1, 3)
 
 
 def test_every_logit_is_dumped(device):
@@ -263,7 +309,7 @@ def test_sampled_decoding_waits_only_for_the_token(device):
 
 @pytest.mark.parametrize("options, error", [
     (dict(ids=()), (Status.BAD_VALUE, Subject.PROMPT_COUNT, 0, 1)),
-    (dict(ids=(1,), stop_count=9), (Status.BAD_VALUE, Subject.STOP_COUNT, 9, 8)),
+    (dict(ids=(1,), stop_count=MAX_STOPS + 1), (Status.BAD_VALUE, Subject.STOP_COUNT, MAX_STOPS + 1, MAX_STOPS)),
     (dict(ids=(1,), top_p=ONE + 1), (Status.BAD_VALUE, Subject.TOP_P, ONE + 1, ONE)),
     (dict(ids=(1,), repetition_penalty=0), (Status.BAD_VALUE, Subject.PENALTY, 0, ONE)),
     (dict(ids=(1,), repetition_window=257), (Status.BAD_VALUE, Subject.WINDOW, 257, 256)),
@@ -275,9 +321,8 @@ def test_bad_request_is_refused_with_its_numbers(device, options, error):
 
 
 def test_prompt_beyond_the_context_is_refused(device):
-    for at in range(0, 448, MAX_PROMPT):
-        device.generate(position=at, ids=(1,) * MAX_PROMPT)
-    reply = device.request(Opcode.GENERATE, Generate(position=448, ids=(1,) * (SEQ_LEN - 447)))
+    filled = fill(device)
+    reply = device.request(Opcode.GENERATE, Generate(position=filled, ids=(1,) * (SEQ_LEN - filled + 1)))
     assert library.error(reply) == (Status.CONTEXT_FULL, Subject.NONE, SEQ_LEN + 1, SEQ_LEN)
 
 

@@ -6,9 +6,10 @@ from dataclasses import replace
 import pytest
 
 from spec import image as spec_image
+from spec.image import Image
 from spec.model import KvFormat
 from spec.protocol import (LOAD_CHUNK, MAX_LAYERS, Device as Info, Generate, Hello, Load, LoadBegin, Loaded, ModelState, Opcode, Status,
-                           Subject)
+                           Subject, Verified, Verify)
 from spec.registers import Model, Opcode as Op, encode
 from tests.firmware import library
 from tests.firmware.images import CONFIG, SEQ_LEN, VOCAB, layout, small_image
@@ -129,7 +130,50 @@ def upload(device, data, crc=None):
     for offset in range(received, len(data), LOAD_CHUNK):
         piece = data[offset:offset + LOAD_CHUNK]
         assert device.ask(Opcode.LOAD, Load(offset, piece)).received == offset + len(piece)
-    return device.request(Opcode.LOAD_END)
+    return load_end(device)
+
+
+def load_end(device):
+    """Ask until the check is over; the last reply. The first comes at once."""
+    while (reply := device.request(Opcode.LOAD_END)).status == Status.OK and Verified.unpack(reply.payload).running:
+        pass
+    return reply
+
+
+def test_load_end_answers_at_once_and_is_polled(firmware):
+    device = Device(firmware)
+    firmware.fake_crc_looks(200)        # of the header, which it waits for, and of the tensors
+    assert upload(device, GOOD).status == Status.OK
+    firmware.fake_crc_looks(0)
+    device.ask(Opcode.LOAD_BEGIN, LoadBegin(4, 0))
+    for offset in range(0, len(GOOD), LOAD_CHUNK):
+        if offset == 0:
+            device.ask(Opcode.LOAD_BEGIN, LoadBegin(len(GOOD), 1))
+        device.ask(Opcode.LOAD, Load(offset, GOOD[offset:offset + LOAD_CHUNK]))
+    assert device.ask(Opcode.LOAD_END).running == 1
+    assert load_end(device).status == Status.OK
+    verified = device.ask(Opcode.LOAD_END)
+    assert (verified.running, verified.crc) == (0, Image.parse(GOOD).header["payload_crc"])
+
+
+def test_verify_finds_what_changed_after_the_load(firmware):
+    device = Device(firmware, GOOD)
+    tokens = device.generate(ids=(1,), max_new=3)[0]
+
+    def verify(first):
+        reply = device.request(Opcode.VERIFY, Verify(first))
+        while reply.status == Status.OK and Verified.unpack(reply.payload).running:
+            reply = device.request(Opcode.VERIFY, Verify(0))
+        return reply
+    assert Verified.unpack(verify(1).payload).crc == Image.parse(GOOD).header["payload_crc"]
+    assert device.generate(position=3, ids=tuple(tokens[-1:]), max_new=3)[1].count == 3      # the cache is kept
+    firmware.fake_dram()[len(GOOD) - 100] ^= 4
+    assert library.error(verify(1))[0] == Status.BAD_PAYLOAD
+    assert device.ask(Opcode.HELLO, Hello()).model_state == ModelState.REFUSED
+    assert device.request(Opcode.GENERATE, Generate(ids=(1,))).status == Status.NO_MODEL
+    assert upload(device, GOOD).status == Status.OK
+    firmware.fake_dram()[300] ^= 1
+    assert library.error(verify(1))[0] == Status.BAD_HEADER
 
 
 def test_uploaded_image_is_installed(firmware):

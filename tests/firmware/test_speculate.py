@@ -5,7 +5,7 @@ import random
 import pytest
 
 from spec.lookup import Lookup
-from spec.protocol import LOOKUP_HISTORY, GenerateFlag, Generate, Opcode, Reason, Status, Subject, Tokens
+from spec.protocol import LOOKUP_HISTORY, GenerateFlag, Generate, Opcode, Reason, Resend, Status, Subject, Tokens
 from spec.sampling import ONE
 from tests.firmware import library
 from tests.firmware.images import SEQ_LEN, small_image
@@ -196,6 +196,7 @@ def test_slow_link_holds_the_core_but_loses_no_token(firmware):
         for frame in device.frames():
             if frame.opcode == Opcode.TOKENS:
                 tokens += Tokens.unpack(frame.payload).entries[::2]
+                device.send(Opcode.RESEND, Resend(len(tokens), most=1))
             ended |= frame.opcode == Opcode.DONE
     assert tokens == script[12:412]
 

@@ -30,6 +30,7 @@ class FakeDevice:
         self.effects: list[Opcode] = []         # executed
         self.received = 0
         self.total = 0
+        self.crc: int | None = None
         self.tokens: list[int] = []
         self.running = False
         self.flash_bytes = self.flash_room = 0
@@ -107,7 +108,7 @@ class FakeDevice:
 
     def on_load_begin(self, frame):
         begin = protocol.LoadBegin.unpack(frame.payload)
-        if (begin.total, begin.crc) != (self.total, getattr(self, "crc", None)):
+        if (begin.total, begin.crc) != (self.total, self.crc):
             self.received, self.total, self.crc = 0, begin.total, begin.crc
             self.memory = bytearray(begin.total)
         return Status.OK, protocol.Loaded(self.received)
@@ -127,7 +128,10 @@ class FakeDevice:
         if crc != self.crc:
             return Status.BAD_PAYLOAD, protocol.Error(0, crc, self.crc)
         self.info["model_state"] = ModelState.READY
-        return Status.OK, protocol.Verified(crc, 0)
+        return Status.OK, protocol.Verified(crc, 0, boot=self.info.get("boot", 0))
+
+    def on_verify(self, frame):
+        return Status.OK, protocol.Verified(self.info.get("payload_crc", 0), 0, boot=self.info.get("boot", 0))
 
     def on_generate(self, frame):
         request = self.generate = protocol.Generate.unpack(frame.payload)

@@ -1,5 +1,6 @@
 """The device against a scripted one: uploads, generations and what is lost of them."""
 import random
+import time
 import threading
 
 import pytest
@@ -69,6 +70,23 @@ def test_upload_resumes_where_it_stopped():
             device.load(IMAGE)
         assert fake.memory == IMAGE
         assert fake.effects.count(Opcode.LOAD) == -(-(len(IMAGE) - before) // protocol.LOAD_CHUNK)
+
+
+def test_upload_to_a_device_slower_than_the_time_out_gets_on():
+    """Every reply comes after its request was given up; each counts, and the client learns the pace."""
+    slow = lambda number, frame, encoded: (time.sleep(0.25) if frame.opcode == Opcode.LOAD else None, encoded)[1]
+    pieces = 6
+    with FakeDevice(fault_out=slow) as fake, Device.open(fake.url) as device:
+        device.load(IMAGE[:pieces * protocol.LOAD_CHUNK])
+        assert fake.memory == IMAGE[:pieces * protocol.LOAD_CHUNK]
+        sent = sum(frame.opcode == Opcode.LOAD for frame in fake.requests)
+    assert sent <= 4 * pieces and device.link.patience(0.1) > 0.25
+
+
+def test_progress_of_a_resumed_upload_counts_what_is_sent_now():
+    bar = Progress().bar("loading", 1000, start=900)
+    bar.done = 950
+    assert "5 B/s, 10 s left" in bar.line(10.0)
 
 
 def test_upload_to_a_dead_device_ends():
@@ -178,7 +196,7 @@ def test_long_prompt_travels_in_pieces():
         assert tokens(device.generate(prompt, Options(position=3, max_new=2, sampling=GREEDY))) == [613, 614]
     sent = [protocol.Generate.unpack(frame.payload) for frame in fake.requests if frame.opcode == Opcode.GENERATE]
     assert [(request.position, len(request.ids), request.max_new) for request in sent] == \
-        [(3, 224, 0), (227, 224, 0), (451, 152, 2)]
+        [(3, 208, 0), (211, 208, 0), (419, 184, 2)]
 
 
 def test_sampling_options_travel_in_fixed_point():

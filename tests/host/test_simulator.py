@@ -61,7 +61,7 @@ def test_what_it_says_is_passed_on():
     notes = io.StringIO()
     notes.isatty = lambda: False
     running = simulator("import sys; print('building', file=sys.stderr, flush=True);" + RUNNING, progress=Progress(notes))
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while "building" not in notes.getvalue() and time.monotonic() < deadline:
         time.sleep(0.02)
     running.stop()

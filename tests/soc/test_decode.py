@@ -62,6 +62,24 @@ def test_q8_greedy_and_sampled(vsim, tmp_path, files):
                                    (60, Sampling(temperature=0.7, top_p=0, top_k=12, min_p=0.02, repetition_penalty=1.2, seed=3))])
 
 
+def test_low_temperatures_and_history_of_rewound_turns(vsim, tmp_path, files):
+    """From .3 down to where the sampler is greedy; a penalised turn looks back at a greedy one's tokens."""
+    golden = connect(golden=True, format="q8", **files)
+    image = tmp_path/"model.llm"
+    image.write_bytes(golden.model.data)
+    ids = golden.tokenizer.encode("Once upon a time")
+    penalised = Sampling(temperature=0.9, repetition_penalty=1.4, repetition_window=256, seed=9)
+    turns = [(0, ids, 12, Sampling(temperature=t, top_p=0, seed=5)) for t in (1e-6, .001, .005, .3, 2.0)]
+    turns += [(0, ids, 24, GREEDY), (len(ids) + 9, ids[-1:], 12, penalised), (4, ids[-2:], 12, penalised)]
+    with Simulator(vsim, dram_image=image) as simulator, connect(port=simulator.url, wait_s=30, model=image) as device:
+        for position, part, count, sampling in turns:
+            options = Options(position, count, sampling, ())
+            expected = [event.token for event in golden.generate(part, options)]
+            assert [event.token for event in device.generate(part, options)] == expected and len(expected) == count
+        assert device.device.verify().crc == golden.model.payload_crc
+        assert not simulator.violations()
+
+
 def test_q4_greedy_and_sampled(vsim, tmp_path, files):
     compare(vsim, tmp_path, files, "q4", [(200, GREEDY), (60, Sampling(temperature=1.0, seed=11))])
 

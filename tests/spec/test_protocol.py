@@ -58,7 +58,7 @@ def test_payload_returns(cls):
 
 
 def test_payload_values_return():
-    generate = protocol.Generate(position=3, seed=1 << 63, stops=(1, 2, 0, 0, 0, 0, 0, 0), stop_count=2, ids=(5, 6, 7))
+    generate = protocol.Generate(position=3, seed=1 << 63, stops=(1, 2) + (0,) * (protocol.MAX_STOPS - 2), stop_count=2, ids=(5, 6, 7))
     assert protocol.Generate.unpack(generate.pack()) == generate
     assert len(generate.pack()) == protocol.Generate.FORMAT.size + 12
     assert protocol.Device.unpack(protocol.Device(name="x" * 40).pack()).name == "x" * 32

@@ -101,7 +101,7 @@ def test_firmware_chooses_the_same(firmware, seed):
 
 @pytest.mark.parametrize("temperature", [0, 1, 655, ONE // 2, ONE - 1, ONE, ONE + 1, 5 * ONE, MAX_TEMPERATURE])
 def test_firmware_has_the_same_scale(firmware, temperature):
-    assert firmware.exp2_logit_scale(temperature or ONE) == logit_scale(temperature or ONE)
+    assert firmware.exp2_logit_scale(ctypes.c_uint64((temperature or ONE) << 32)) == logit_scale(temperature or ONE)
 
 
 def test_firmware_has_the_same_weights(firmware):
