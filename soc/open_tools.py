@@ -17,6 +17,9 @@ PLACE_AND_ROUTE = ["--placer", "heap", "--placer-heap-beta", "0.7", "--placer-he
 #: make a path longer that is not the longest, as there is room on the die and no telling where the wires will be long.
 MAP = "abc9 -script +&scorr;&sweep;&dc2;&dch,-f,-r;&ps;&if,-F,0,-A,0,-W,1200,-v;&mfs;&ps,-l"
 
+#: A step before synthesis: a ROM whose style is Vivado's "distributed" is what Yosys calls logic.
+ROMS = 'setattr -set rom_style "logic" a:rom_style=distributed'
+
 #: Name: package that holds it, and the Python that calls it.
 PROGRAMS = {
     "yosys":        ("pyosys", f"import sys; sys.path[0] = {str(ROOT)!r}; from soc.yosys import main; sys.exit(main())"),
@@ -32,7 +35,7 @@ def synth_ecp5(options: str) -> list:
 
     Without the purge, abc9 of this Yosys may stop at two wires of one name.
     """
-    return [f"synth_ecp5 {options} -run begin:map_luts", "clean -purge", "check -latchonly -assert",
+    return [ROMS, f"synth_ecp5 {options} -run begin:map_luts", "clean -purge", "check -latchonly -assert",
             "techmap -map +/lattice/latches_map.v", MAP, "clean", f"synth_ecp5 {options} -run map_cells:"]
 
 
