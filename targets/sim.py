@@ -23,7 +23,7 @@ from litedram.modules import MT41K128M16
 
 from soc import configuration
 from soc.amaranth import sources_digest
-from soc.base import FIRMWARE, ROM_SIZE, SRAM_SIZE, Llama2Builder, Llama2SoC
+from soc.base import FIRMWARE, L2_SIZE, ROM_SIZE, SRAM_SIZE, Llama2Builder, Llama2SoC
 from soc.sim import compile as sim_compile
 from soc.sim.dram import create_phy
 from soc.sim.simulator import Simulator, SimulatorError
@@ -202,7 +202,7 @@ def create_parser():
     parser.add_target_argument("--columns",      default=COLUMNS, type=int, choices=(1, 2, 4), help="Positions that share one pass over the weights.")
     parser.add_target_argument("--model-image",  default=None, type=Path,  help="File that fills the DRAM when the simulation starts.")
     parser.add_target_argument("--uart-port",    default=0, type=int,      help="Loopback TCP port of the UART; 0 takes a free one.")
-    parser.set_defaults(uart_name="sim", integrated_rom_size=ROM_SIZE, integrated_sram_size=SRAM_SIZE)
+    parser.set_defaults(uart_name="sim", integrated_rom_size=ROM_SIZE, integrated_sram_size=SRAM_SIZE, l2_size=L2_SIZE)
     return parser
 
 
