@@ -19,6 +19,7 @@ from soc.dram_status import DramStatus
 from soc.leds import StatusLeds
 from soc.llama2 import Llama2
 from soc.memories import litex_styles, place
+from soc.open_tools import yosys_roms
 from soc.sources import gather, portable_script, relative_names
 from soc.spi_flash import SECTOR, SPIFlash
 from soc.split_ram import SplitRAM
@@ -67,7 +68,7 @@ class Llama2SoC(SoCCore):
         """LiteX's, with every memory's style, into a folder that can be moved: it holds all sources, and names none elsewhere."""
         directory = Path(build_dir).resolve()
         gather(self.platform, directory)
-        with litex_styles(), relative_names(self.platform, directory), portable_script(self.platform.toolchain):
+        with litex_styles(), yosys_roms(), relative_names(self.platform, directory), portable_script(self.platform.toolchain):
             return SoCCore.build(self, *args, build_dir=str(directory), **kwargs)
 
     def add_uart(self, name="uart", uart_name="serial", uart_pads=None, baudrate=115200, **kwargs):

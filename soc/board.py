@@ -188,6 +188,8 @@ def execute(parser, args, clocks, create_build, programmer, tools, install, need
             build = create_build()
         except DramWidthError as error:
             raise Refusal(str(error)) from None
+        if args.build and args.doc:
+            require(["sphinx-build"], "install Sphinx with sphinxcontrib-wavedrom, or leave out --doc")
         if args.build:
             build_bitstream(build, tools, install, needs_tools)
         if args.load or args.flash:

