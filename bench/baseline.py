@@ -13,7 +13,8 @@ from spec.protocol import Status
 from targets import sim
 
 FIRMWARE  = sim.ROOT/"firmware"/"baseline"
-SIZES     = {"integrated_rom_size": 0x10000, "integrated_sram_size": 0x8000, "l2_size": 8192}    # bytes
+SIZES     = {"integrated_rom_size": 0x10000, "integrated_sram_size": 0x8000, "l2_size": 8192,    # bytes
+             "with_timer": True}    # LiteX's libraries ask for it
 TIMEOUT_S = 600
 
 

@@ -18,13 +18,17 @@
 static bool dram_ok;
 static uint32_t baud, baud_first;
 
-/* Called by crt0's trap entry, and by LiteX's libraries. */
+/* Called by crt0's trap entry. */
 void isr(void);
+
+#ifndef CSR_TIMER0_BASE
+/* Called by LiteX's libraries. */
 void timer0_load_write(uint32_t cycles);
 uint32_t timer0_value_read(void);
 void timer0_en_write(uint32_t enable);
 void timer0_reload_write(uint32_t cycles);
 void timer0_update_value_write(uint32_t update);
+#endif
 
 void isr(void)
 {
@@ -189,6 +193,7 @@ void board_dram_refresh(void)
 	flush();
 }
 
+#ifndef CSR_TIMER0_BASE
 /* LiteX's busy_wait, for liblitedram, loads a timer and waits until it is at zero; here it is the core's cycle counter. */
 static uint32_t timer_end;
 
@@ -218,6 +223,7 @@ void timer0_update_value_write(uint32_t update)
 {
 	(void)update;
 }
+#endif
 
 /* liblitedram talks while it trains; the serial line carries frames only, and printf would take 6 KiB of ROM. */
 int printf(const char *format, ...)

@@ -50,7 +50,7 @@ class Llama2SoC(SoCCore):
         kwargs["integrated_rom_size"]  = kwargs.get("integrated_rom_size") or ROM_SIZE
         kwargs["integrated_sram_size"] = kwargs.get("integrated_sram_size") or SRAM_SIZE
         kwargs["with_ctrl"]            = False    # the bus error counter and the scratch register, which nobody reads
-        kwargs["with_timer"]           = False    # time is the core's cycle counter
+        kwargs.setdefault("with_timer", False)    # time is the core's cycle counter: see firmware/board.c
         self.l2_size = kwargs.pop("l2_size", L2_SIZE)
         SoCCore.__init__(self, platform, sys_clk_freq, **kwargs)
 
