@@ -57,7 +57,7 @@ class InterpolatedTable(wiring.Component):
         read = port.data
         if split:
             m.submodules.rest = rest = memory.Memory(shape=width, depth=size // 8, init=init[size // 2:],
-                                                     attrs={"rom_style": "logic"})
+                                                     attrs={"rom_style": "distributed"})
             rest_port = rest.read_port()
             m.d.comb += rest_port.addr.eq(self.index)
             read = Mux(delay(m, self.index[-1], 1, "beyond"), rest_port.data, port.data)
@@ -67,7 +67,7 @@ class InterpolatedTable(wiring.Component):
         """The segment, two cycles after the index: of 64 each, then of all."""
         parts = []
         for at in range(0, len(init), 64):
-            part = Signal(width, name=f"part{at}", reset_less=True)
+            part = Signal(width, name=f"part{at}", reset_less=True, attrs={"rom_style": "distributed"})
             m.d.sync += part.eq(Array(init[at:at + 64])[self.index[:6]])
             parts.append(part)
         segment = Signal(width, reset_less=True)

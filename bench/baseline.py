@@ -1,6 +1,7 @@
 """The software baseline: the decoder in C, by the same VexRiscv in the same simulated SoC; ``bench.cycles`` measures it.
 
--O2, both caches on, weights and K/V cache in DRAM, working vectors and the stack in SRAM. The decoder core is there and idle.
+-O2, both caches on and an L2, weights and K/V cache in DRAM, working vectors and the stack in SRAM, of which there is more than a
+board has. The decoder core is there and idle.
 """
 import struct
 
@@ -12,6 +13,8 @@ from spec.protocol import Status
 from targets import sim
 
 FIRMWARE  = sim.ROOT/"firmware"/"baseline"
+SIZES     = {"integrated_rom_size": 0x10000, "integrated_sram_size": 0x8000, "l2_size": 8192,    # bytes
+             "with_timer": True}    # LiteX's libraries ask for it
 TIMEOUT_S = 600
 
 
@@ -20,8 +23,8 @@ class BaselineError(Exception):
 
 
 def build():
-    """The simulator with the baseline as its firmware: the same gateware as the product's."""
-    return sim.build(sim.ROOT/"build"/"sim-baseline", firmware=FIRMWARE)
+    """The simulator with the baseline as its firmware, and memory for it; all else is the product's gateware."""
+    return sim.build(sim.ROOT/"build"/"sim-baseline", firmware=FIRMWARE, soc_options=SIZES)
 
 
 class Baseline:

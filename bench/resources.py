@@ -1,7 +1,8 @@
 """What each board's SoC costs in its FPGA, unit by unit, as Yosys maps it: ``make resources``.
 
 Writes bench/results/resources.json and the table in docs/boards.md. No placement: a vendor's tool packs look-up tables
-more tightly (two small ones into one site), so ``lut`` is on the safe side.
+more tightly (two small ones into one site), so ``lut`` is on the safe side. A Xilinx device's block RAM is counted as Vivado takes it,
+not as Yosys does: :mod:`bench.memories`.
 """
 import argparse
 import json
@@ -10,7 +11,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from bench.synthesis import LIMITS, cost, synthesise
+from bench import memories
+from bench.synthesis import CORE, LIMITS, cost, synthesise
 
 ROOT    = Path(__file__).resolve().parent.parent
 RESULT  = ROOT/"bench"/"results"/"resources.json"
@@ -35,15 +37,29 @@ def generate(target, options, out: Path) -> list:
     if done.returncode:
         raise RuntimeError(f"{target} did not generate, see {log}")
     script = next((out/"gateware").glob("*.tcl"), None) or next((out/"gateware").glob("*.ys"))
-    return re.findall(r"read_verilog (?:-\S+ )*\{?([^\s{}]+\.v)\}?", script.read_text())
+    return [out/"gateware"/name for name in re.findall(r"^read_verilog (?:-\S+ )*\{?([^\s{}]+\.v)\}?", script.read_text(), re.M)]
+
+
+def unit_of(memory, units) -> str:
+    """Which of ``units`` a memory of the flat design belongs to."""
+    path = memory.name.replace("$flatten", "").replace("\\", "").split(".")
+    if path[0] != CORE:
+        return "soc"
+    return path[1] if path[1] in units else "core, between units"
 
 
 def measure(name: str) -> dict:
     """Resources of one of ``TARGETS``."""
     target, options, top, family, device = TARGETS[name]
     out = ROOT/"build"/"resources"/name
-    cells = synthesise(generate(target, options, out), top, family, out/"synthesis", directory=out/"gateware")
+    sources = generate(target, options, out)
+    cells = synthesise(sources, top, family, out/"synthesis", directory=out/"gateware")
     units = {unit: cost(counts) for unit, counts in cells.items()}
+    if family == "xc7":
+        for unit in units.values():
+            unit["bram36"] = 0
+        for memory in memories.find(sources, top, out/"synthesis", out/"gateware"):
+            units[unit_of(memory, units)]["bram36"] += memory.block_rams
     total = {kind: sum(unit[kind] for unit in units.values()) for kind in (*KINDS, "lut_memory")}
     return {"command": f"python -m bench.resources {name}", "device": device, **total,
             **{f"limit_{kind}": LIMITS[device][kind] for kind in KINDS}, "units": units}

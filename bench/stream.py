@@ -76,7 +76,8 @@ def variant(name):
     settings = mock.patch.object(soc.base, "ControllerSettings", lambda **shipped: ControllerSettings(**{**shipped, **controller}))
     chip = mock.patch.object(sim, "MT41K128M16", lambda *args, **shipped: MT41K128M16(*args, **{**shipped, **module}))
     with settings, chip:
-        vsim = sim.build(sim.ROOT/"build"/"stream"/name, core=StreamCore(**reader), firmware=FIRMWARE)
+        vsim = sim.build(sim.ROOT/"build"/"stream"/name, core=StreamCore(**reader), firmware=FIRMWARE,
+                         soc_options={"with_timer": True})    # LiteX's libraries ask for it
     with tempfile.TemporaryDirectory() as temporary:
         image = Path(temporary)/"dram"
         np.random.default_rng(1).integers(0, 256, 16*BEATS, np.uint8).tofile(image)

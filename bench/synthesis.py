@@ -1,5 +1,6 @@
 """Yosys over a generated design, unit by unit: what each costs in the cells of the device."""
 import json
+import os
 import re
 import subprocess
 import sys
@@ -28,7 +29,7 @@ SYNTH = {
     # `clean -purge`: without it abc9 of this Yosys stops at two wires of one name. `abc9_lut`: a look-up table costs the same
     # whatever its inputs; Yosys prefers small ones, two of which a placer may put into one site, and takes more of them.
     # `-nosrl`: what `shreg_extract` asks of Vivado
-    "xc7":  ["synth_xilinx -family xc7 -flatten -nosrl -top {top} -run begin:map_luts", "clean -purge",
+    "xc7":  [open_tools.ROMS, "synth_xilinx -family xc7 -flatten -nosrl -top {top} -run begin:map_luts", "clean -purge",
              "setattr -mod -set abc9_lut 5 " + " ".join(f"=LUT{n}" for n in range(1, 7)),
              "synth_xilinx -family xc7 -flatten -nosrl -top {top} -run map_luts:edif"],
     "ecp5": open_tools.synth_ecp5("-abc9 -top {top}"),    # what the target is mapped with
@@ -55,8 +56,11 @@ def run_yosys(commands: list, log: Path, directory: Path = None):
     log    = log.resolve()
     script = log.with_suffix(".ys")
     script.write_text("\n".join(commands) + "\n")
-    code = f"from pyosys import libyosys as ys; ys.Design().run_pass('tee -q -o {log} script {script}')"
-    done = subprocess.run([sys.executable, "-c", code], cwd=directory, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    # Its own command line knows no quotes: files are named from the directory where it runs, which may be called anything.
+    here = directory or log.parent
+    command = f"tee -q -o {os.path.relpath(log, here)} script {os.path.relpath(script, here)}"
+    code = f"from pyosys import libyosys as ys; ys.Design().run_pass({command!r})"
+    done = subprocess.run([sys.executable, "-c", code], cwd=here, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:
         tail = log.read_text().splitlines()[-3:] if log.exists() else done.stdout.splitlines()[-3:]
         raise RuntimeError(f"yosys failed, see {log}: " + " / ".join(tail))
@@ -73,10 +77,10 @@ def synthesise(sources: list, top: str, family: str, out: Path, directory: Path)
     names = set(re.findall(rf"^module \\?({CORE}(?:\.[^\s(]+)?)", text, re.M))
     # The units are the modules directly below the core; what is below them is counted with them.
     units = sorted(name for name in names if name.count(".") == 1)
-    commands = [f"read_verilog {source}" for source in sources] + [f"hierarchy -top {top}"]
+    commands = [f'read_verilog "{source}"' for source in sources] + [f"hierarchy -top {top}"]
     commands += [f"setattr -mod -set keep_hierarchy 1 {name}" for name in [CORE, *units]]
     commands += [line.format(top=top) for line in SYNTH[family]]
-    commands += [f"tee -q -o {out/'cells.json'} stat -json"]
+    commands += [f"tee -q -o {os.path.relpath(out/'cells.json', directory)} stat -json"]
     run_yosys(commands, out/"yosys.log", directory)
     modules = json.loads((out/"cells.json").read_text())["modules"]
     cells = {}

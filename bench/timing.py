@@ -58,8 +58,8 @@ def synthesise(core, out: Path) -> Path:
     """Map ``core`` in its harness; returns the netlist."""
     out.mkdir(parents=True, exist_ok=True)
     netlist = out/f"{TOP}.json"
-    run_yosys([f"read_verilog {verilog_file(CoreAlone(core), TOP)}", *open_tools.synth_ecp5(f"-abc9 -top {TOP}"),
-               f"write_json {netlist}"], out/"yosys.log")
+    run_yosys([f'read_verilog "{verilog_file(CoreAlone(core), TOP)}"', *open_tools.synth_ecp5(f"-abc9 -top {TOP}"),
+               f"write_json {netlist.name}"], out/"yosys.log")
     multipliers.absorb(netlist)
     floorplan.place(netlist)
     return netlist

@@ -8,6 +8,7 @@
 #include <system.h>
 
 #include "board.h"
+#include "dram.h"
 #include "llama2.h"
 
 #define UART_EV_RX 2u
@@ -19,6 +20,15 @@ static uint32_t baud, baud_first;
 
 /* Called by crt0's trap entry. */
 void isr(void);
+
+#ifndef CSR_TIMER0_BASE
+/* Called by LiteX's libraries. */
+void timer0_load_write(uint32_t cycles);
+uint32_t timer0_value_read(void);
+void timer0_en_write(uint32_t enable);
+void timer0_reload_write(uint32_t cycles);
+void timer0_update_value_write(uint32_t update);
+#endif
 
 void isr(void)
 {
@@ -41,8 +51,16 @@ void board_init(void)
 	irq_setie(1);
 	uart_ev_enable_write(0);
 	baud_init();
-	dram_ok = sdram_init() != 0;
+	dram_ok = dram_start(DRAM_TEST_ROUNDS);
+#ifdef CSR_DDRCTRL_BASE
+	ddrctrl_init_error_write(!dram_ok); /* a LED shows it */
+#endif
 	irq_setmask(1u << LLAMA2_INTERRUPT);
+}
+
+bool board_dram_train(void)
+{
+	return sdram_init() != 0;
 }
 
 bool board_dram_ok(void)
@@ -155,19 +173,57 @@ uint8_t *board_dram(void)
 	return (uint8_t *)MAIN_RAM_BASE;
 }
 
-void board_dram_publish(void)
+/* The data cache writes through; only the L2 holds back. It is flushed by reading past it, so the data cache must be empty: its hits
+ * never reach the L2. */
+static void flush(void)
 {
-	/* The data cache writes through; only the L2 holds back. It is flushed by reading, which what the data cache has would
-	 * not reach. */
 	flush_cpu_dcache();
 	flush_l2_cache();
+	flush_cpu_dcache();
+}
+
+void board_dram_publish(void)
+{
+	flush();
+	dram_keep();
 }
 
 void board_dram_refresh(void)
 {
-	board_dram_publish();
-	flush_cpu_dcache();
+	flush();
 }
+
+#ifndef CSR_TIMER0_BASE
+/* LiteX's busy_wait, for liblitedram, loads a timer and waits until it is at zero; here it is the core's cycle counter. */
+static uint32_t timer_end;
+
+void timer0_load_write(uint32_t cycles)
+{
+	timer_end = llama2_cycles() + cycles;
+}
+
+uint32_t timer0_value_read(void)
+{
+	int32_t left = timer_end - llama2_cycles();
+
+	return left > 0 ? left : 0;
+}
+
+void timer0_en_write(uint32_t enable)
+{
+	(void)enable;
+}
+
+void timer0_reload_write(uint32_t cycles)
+{
+	(void)cycles;
+}
+
+void timer0_update_value_write(uint32_t update)
+{
+	(void)update;
+}
+#endif
 
 /* liblitedram talks while it trains; the serial line carries frames only, and printf would take 6 KiB of ROM. */
 int printf(const char *format, ...)

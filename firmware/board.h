@@ -7,7 +7,9 @@
 
 /* Bring up interrupts and DRAM. */
 void board_init(void);
-/* DRAM was initialised and trained. */
+/* Initialise DRAM and train its interface, which may write over DRAM's first IMAGE_CHECKED_FROM bytes; false if that failed. */
+bool board_dram_train(void);
+/* DRAM was initialised, trained and tested. */
 bool board_dram_ok(void);
 uint32_t board_dram_bytes(void);
 uint32_t board_clock_hz(void);
@@ -35,7 +37,7 @@ uint32_t board_flash_exchange(uint32_t out, unsigned bytes);
 
 /* DRAM as the CPU sees it: cached. */
 uint8_t *board_dram(void);
-/* What the CPU wrote reaches DRAM before this returns. */
+/* A whole image: what the CPU wrote reaches DRAM before this returns. */
 void board_dram_publish(void);
-/* What the CPU reads after this is what DRAM holds. */
+/* What the CPU wrote reaches DRAM before this returns, and what it reads after this is what DRAM holds. */
 void board_dram_refresh(void);

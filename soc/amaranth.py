@@ -23,9 +23,9 @@ def sources_digest(files, salt=""):
 
 
 def component_digest(component, name):
-    """Identity of a component's Verilog: its sources, its parameters and the converter's version."""
+    """Identity of a component's Verilog: its sources, its parameters, the styles of memories and the converter's version."""
     import amaranth
-    files      = [*(ROOT/"accel").rglob("*.py"), *(ROOT/"spec").rglob("*.py"), inspect.getfile(type(component))]
+    files      = [ROOT/"soc"/"memories.py", *(ROOT/"accel").rglob("*.py"), *(ROOT/"spec").rglob("*.py"), inspect.getfile(type(component))]
     parameters = {k: v for k, v in vars(component).items() if isinstance(v, (bool, int, str, tuple, list))}
     return sources_digest(files, salt=f"{name} {amaranth.__version__} {sorted(parameters.items())!r}")
 
@@ -38,6 +38,7 @@ def resets_itself(component):
 def verilog_file(component, name):
     """Path of the component's Verilog, converted only when no cached copy has the same digest."""
     from amaranth.hdl import UnusedElaboratable
+    from soc.memories import Styles
     path = CACHE/f"{name}-{component_digest(component, name)[:16]}.v"
     if path.exists():
         warnings.simplefilter("ignore", UnusedElaboratable)    # it is not elaborated
@@ -46,7 +47,7 @@ def verilog_file(component, name):
         os.environ.setdefault("AMARANTH_USE_YOSYS", "builtin")
         from amaranth.back import verilog
         from amaranth.hdl import ClockDomain
-        text = verilog.convert(component, name=name, emit_src=False, strip_internal_attrs=True,
+        text = verilog.convert(component, name=name, platform=Styles(), emit_src=False, strip_internal_attrs=True,
                                missing_domain=lambda domain: ClockDomain(domain, reset_less=resets_itself(component)))
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(f".{os.getpid()}")

@@ -7,6 +7,7 @@ from pathlib import Path
 from litex.build.tools import write_to_file
 
 from litex.soc.cores.uart import UART, UARTPHY
+from litex.soc.interconnect import wishbone
 from litex.soc.integration.builder import Builder
 from litex.soc.integration.common import get_mem_data
 from litex.soc.integration.soc import SoCRegion
@@ -17,14 +18,21 @@ from litedram.core.controller import ControllerSettings
 from soc.dram_status import DramStatus
 from soc.leds import StatusLeds
 from soc.llama2 import Llama2
+from soc.memories import litex_styles, place
+from soc.open_tools import yosys_roms
+from soc.sources import gather, portable_script, relative_names
 from soc.spi_flash import SECTOR, SPIFlash
+from soc.split_ram import SplitRAM
+from soc.unspaced import unspaced_text
 from spec.registers import WINDOW_SIZE
 
 ROOT          = Path(__file__).resolve().parent.parent
 FIRMWARE      = ROOT/"firmware"
-ROM_SIZE      = 0x10000        # bytes; firmware never runs from DRAM, which belongs to the weight stream
-SRAM_SIZE     = 0x8000         # bytes
-L2_SIZE       = 8192           # bytes
+# Block RAM is what the smallest board has least of: what the firmware needs, and no L2, since the CPU uses DRAM only to load a model.
+# The simulator has the same, so what outgrows a board is refused by the linker wherever it is built.
+ROM_SIZE      = 0x7800         # bytes; firmware never runs from DRAM, which belongs to the weight stream
+SRAM_SIZE     = 0x5800         # bytes
+L2_SIZE       = 0              # bytes
 UART_RX_FIFO  = 512            # bytes: at 3 Mbaud they last while the firmware checks a frame and copies it
 UART_TX_FIFO  = 16             # bytes: the firmware waits for room
 WINDOW_ORIGIN = 0x9000_0000    # of the core's Wishbone slave, outside the cached half of the map
@@ -36,12 +44,32 @@ PACKAGES = ("libc", "libcompiler_rt", "libbase", "liblitedram")
 
 class Llama2SoC(SoCCore):
     """A SoCCore without BIOS, to which a target adds its DRAM and then the core."""
+    dram_test_rounds = 64    # of 1.5 KiB each, twice: a tenth of a second
+
     def __init__(self, platform, sys_clk_freq, **kwargs):
         kwargs["integrated_rom_size"]  = kwargs.get("integrated_rom_size") or ROM_SIZE
         kwargs["integrated_sram_size"] = kwargs.get("integrated_sram_size") or SRAM_SIZE
         kwargs["with_ctrl"]            = False    # the bus error counter and the scratch register, which nobody reads
+        kwargs.setdefault("with_timer", False)    # time is the core's cycle counter: see firmware/board.c
         self.l2_size = kwargs.pop("l2_size", L2_SIZE)
         SoCCore.__init__(self, platform, sys_clk_freq, **kwargs)
+
+    def add_ram(self, name, origin, size, contents=(), mode="rwx"):
+        """LiteX's, but in parts where ``size`` is no power of two: :mod:`soc.split_ram`."""
+        if size & (size - 1) == 0 or self.bus.standard != "wishbone" or self.bus.bursting:
+            return SoCCore.add_ram(self, name, origin, size, list(contents), mode)
+        bus = wishbone.Interface(data_width=self.bus.data_width, address_width=self.bus.address_width)
+        ram = SplitRAM(size, bus, contents, read_only="w" not in mode, name=name)
+        self.bus.add_slave(name, ram.bus, region=SoCRegion(origin=origin, size=size, mode=mode))
+        self.check_if_exists(name)
+        self.add_module(name, ram)
+
+    def build(self, *args, build_dir, **kwargs):
+        """LiteX's, with every memory's style, into a folder that can be moved: it holds all sources, and names none elsewhere."""
+        directory = Path(build_dir).resolve()
+        gather(self.platform, directory)
+        with litex_styles(), yosys_roms(), relative_names(self.platform, directory), portable_script(self.platform.toolchain):
+            return SoCCore.build(self, *args, build_dir=str(directory), **kwargs)
 
     def add_uart(self, name="uart", uart_name="serial", uart_pads=None, baudrate=115200, **kwargs):
         """LiteX's, but for a serial line: its rate can be changed (spec.protocol.Opcode.BAUD), and what it receives waits longer."""
@@ -50,7 +78,9 @@ class Llama2SoC(SoCCore):
         pads = uart_pads or self.platform.request("serial")
         phy  = UARTPHY(pads, self.sys_clk_freq, baudrate, with_dynamic_baudrate=True)
         self.add_module(f"{name}_phy", phy)
-        self.add_module(name, UART(phy, tx_fifo_depth=UART_TX_FIFO, rx_fifo_depth=UART_RX_FIFO))
+        uart = UART(phy, tx_fifo_depth=UART_TX_FIFO, rx_fifo_depth=UART_RX_FIFO)
+        place(uart.rx_fifo, "distributed")    # half a block RAM, which the smallest board lacks
+        self.add_module(name, uart)
         self.irq.add(name, use_loc_if_exists=True)
 
     def add_dram(self, phy, module, size=None):
@@ -66,6 +96,8 @@ class Llama2SoC(SoCCore):
             # Eight refreshes in a row stop a sequential stream less often: 97.4 % of the pins instead of 96.5 %.
             controller_settings = ControllerSettings(refresh_postponing=8),
         )
+        self.add_constant("SDRAM_TEST_DISABLE")    # liblitedram's test would overwrite an image that survived a reset
+        self.add_constant("DRAM_TEST_ROUNDS", self.dram_test_rounds)    # firmware/dram.c has its own
 
     def add_dram_status(self):
         """Keep the outcome of the DRAM's training, which the firmware writes, where logic can see it."""
@@ -113,6 +145,12 @@ class Llama2Builder(Builder):
         # meson and ninja are in the virtual environment, activated or not.
         os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         return Builder.build(self, **kwargs)
+
+    def _get_variables_contents(self):
+        # LiteX's makefiles and ours take these paths apart at spaces.
+        packages = [path for _, path in self.software_packages]
+        return unspaced_text(Builder._get_variables_contents(self), sys.prefix, ROOT, self.output_dir, self.software_dir,
+                             self.include_dir, *packages)
 
     def _generate_includes(self, **kwargs):
         Builder._generate_includes(self, **kwargs)

@@ -13,6 +13,16 @@ from spec.registers import REGISTERS
 READ_PORTS = ("read0", "read1", "embed")
 DATA_WIDTH = 128    # bits: one beat of the weight stream
 
+class DramWidthError(ValueError):
+    """The DRAM's controller is wider than the core's ports; the message says what to do, in one line."""
+
+
+def check_width(controller_bits):
+    """Refuse a controller whose words are wider than a beat: LiteDRAM's converter to it loses the last beat of an odd number."""
+    if controller_bits > DATA_WIDTH:
+        raise DramWidthError(f"the DRAM controller's words have {controller_bits} bits, the core's ports {DATA_WIDTH}, and LiteDRAM's "
+                             "converter between them loses beats: use fewer of the board's DRAM chips, or a PHY with fewer phases")
+
 # Llama2 -------------------------------------------------------------------------------------------
 
 class Llama2(LiteXModule):
@@ -53,6 +63,7 @@ class Llama2(LiteXModule):
         ]
 
         # DRAM -------------------------------------------------------------------------------------
+        check_width(crossbar.controller.data_width)
         ports = {name: crossbar.get_port(mode="read", data_width=DATA_WIDTH) for name in READ_PORTS}
         for name, port in ports.items():
             self.connect_command(name, port, we=0)

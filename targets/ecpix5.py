@@ -24,6 +24,7 @@ from litedram.phy import ECP5DDRPHY
 
 from soc import board, configuration, open_tools
 from soc.base import Llama2SoC
+from soc.clocks import Clocks
 from soc.netlist import command
 
 SYS_CLK_FREQ = int(75e6)
@@ -40,6 +41,22 @@ class DRAM(MT41K256M16):
     speedgrade_timings = {
         "default": _SpeedgradeTimings(tRP=13.75, tRCD=13.75, tWR=15, tRFC=(None, 260), tFAW=(None, 50), tRAS=37.5),
     }
+
+# Clocks -------------------------------------------------------------------------------------------
+
+INIT_CLK_FREQ = 25e6
+
+def clocks():
+    """What the clock generator can be asked for."""
+    return Clocks(
+        create_pll = ECP5PLL,
+        oscillator = 100e6,
+        multiples  = (2,),
+        fixed      = (INIT_CLK_FREQ,),
+        lowest     = 48e6,     # LiteX's slowest boards with this PHY
+        highest    = 200e6,    # Ref: Lattice FPGA-DS-02012, DDR3 at speed grade 8: 800 Mb/s
+        bounds     = "its DRAM runs at 192 to 800 Mb/s, four times this",
+    )
 
 # CRG ----------------------------------------------------------------------------------------------
 
@@ -70,7 +87,7 @@ class _CRG(LiteXModule):
         self.comb += pll.reset.eq((por_count != 0) | ~rst_n | self.rst)
         pll.register_clkin(clk100, 100e6)
         pll.create_clkout(self.cd_sys2x_i, 2*sys_clk_freq)
-        pll.create_clkout(self.cd_init,    25e6)
+        pll.create_clkout(self.cd_init,    INIT_CLK_FREQ)
         self.specials += [
             Instance("ECLKSYNCB",
                 i_ECLKI = self.cd_sys2x_i.clk,
@@ -150,9 +167,10 @@ def main():
     parser = create_parser()
     args   = parser.parse_args()
     open_tools.add_to_path()
-    soc   = BaseSoC(create_core(), args.device, args.toolchain, args.sys_clk_freq, args.with_spi_flash, **parser.soc_argdict)
-    build = board.Build(parser, args, soc, ROOT/"build"/f"ecpix5-{args.device.lower()}")
-    return board.execute(parser, args, build, lambda: OpenFPGALoader("ecpix5"), *TOOLS)
+    def create_build():
+        soc = BaseSoC(create_core(), args.device, args.toolchain, args.sys_clk_freq, args.with_spi_flash, **parser.soc_argdict)
+        return board.Build(parser, args, soc, ROOT/"build"/f"ecpix5-{args.device.lower()}")
+    return board.execute(parser, args, clocks(), create_build, lambda: OpenFPGALoader("ecpix5"), *TOOLS)
 
 if __name__ == "__main__":
     sys.exit(main())

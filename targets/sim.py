@@ -23,7 +23,7 @@ from litedram.modules import MT41K128M16
 
 from soc import configuration
 from soc.amaranth import sources_digest
-from soc.base import FIRMWARE, ROM_SIZE, SRAM_SIZE, Llama2Builder, Llama2SoC
+from soc.base import FIRMWARE, L2_SIZE, ROM_SIZE, SRAM_SIZE, Llama2Builder, Llama2SoC
 from soc.sim import compile as sim_compile
 from soc.sim.dram import create_phy
 from soc.sim.progress import BuildProgress
@@ -88,6 +88,8 @@ class Platform(SimPlatform):
 # BaseSoC ------------------------------------------------------------------------------------------
 
 class BaseSoC(Llama2SoC):
+    dram_test_rounds = 1    # simulated DRAM has no marginal bits; starting takes half a second less
+
     def __init__(self, core, with_board_pins=False, **kwargs):
         platform = Platform(with_board_pins)
 
@@ -102,7 +104,6 @@ class BaseSoC(Llama2SoC):
         module      = MT41K128M16(SYS_CLK_FREQ, "1:4", speedgrade="800")    # tRFC of the datasheet, 160 ns
         self.sdrphy = create_phy(platform, module, SYS_CLK_FREQ)
         self.add_dram(self.sdrphy, module)
-        self.add_constant("SDRAM_TEST_DISABLE")    # the image that was loaded at start must survive
 
         # Decoder ----------------------------------------------------------------------------------
         self.add_llama2(core)
@@ -202,7 +203,7 @@ def create_parser():
     parser.add_target_argument("--columns",      default=COLUMNS, type=int, choices=(1, 2, 4), help="Positions that share one pass over the weights.")
     parser.add_target_argument("--model-image",  default=None, type=Path,  help="File that fills the DRAM when the simulation starts.")
     parser.add_target_argument("--uart-port",    default=0, type=int,      help="Loopback TCP port of the UART; 0 takes a free one.")
-    parser.set_defaults(uart_name="sim", integrated_rom_size=ROM_SIZE, integrated_sram_size=SRAM_SIZE)
+    parser.set_defaults(uart_name="sim", integrated_rom_size=ROM_SIZE, integrated_sram_size=SRAM_SIZE, l2_size=L2_SIZE)
     return parser
 
 

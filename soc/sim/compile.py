@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from soc.unspaced import unspaced
+
 HERE = Path(__file__).resolve().parent
 VSIM    = Path("obj_sim")/"Vsim"    # below the gateware directory, from which it must run
 MODULES = Path("modules")
@@ -71,7 +73,10 @@ def compile(gateware_dir, sources, modules, cache):
         shutil.rmtree(gateware_dir/stale, ignore_errors=True)
     kept = cache/current[:16]
     if not kept.exists():
-        subprocess.run(["make", "-f", str(HERE/"sim.mk"), f"HERE={HERE}", f"VERILOG={' '.join(map(str, sources))}",
+        import litex.build.sim.core
+        names = [os.path.relpath(source, gateware_dir) for source in sources]
+        subprocess.run(["make", "-f", str(HERE/"sim.mk"), f"HERE={unspaced(HERE)}", f"DIR={unspaced(gateware_dir)}",
+            f"SRC_DIR={unspaced(next(iter(litex.build.sim.core.__path__)))}", f"VERILOG={' '.join(names)}",
             f"MODULES={' '.join(modules)}"], cwd=gateware_dir, check=True)
         keep(gateware_dir, kept)
     else:

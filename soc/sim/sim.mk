@@ -1,6 +1,6 @@
 # Compiles a generated SoC into Vsim, instead of LiteX's simulation Makefile: no tracing, the model itself at -O3,
-# two jobs. Run in the gateware directory with VERILOG (all sources), MODULES (LiteX simulation modules) and HERE.
-include variables.mak
+# two jobs. Run in the gateware directory with VERILOG (all sources, relative), MODULES (LiteX simulation modules), and three paths
+# without spaces: DIR, to this directory, SRC_DIR, to LiteX's simulator, and HERE, to ours.
 
 OBJ    := obj_sim
 CORE   := sim pads parse modules libdylib
@@ -21,6 +21,6 @@ $(OBJ)/%.o: $(SRC_DIR)/%.c
 
 $(OBJ)/Vsim: $(VERILOG) sim_init.cpp $(HERE)/harness.cpp $(CORE:%=$(OBJ)/%.o)
 	verilator --cc --exe --top-module sim --Mdir $(OBJ) -Wno-fatal -Wno-lint -Wno-style $(VFLAGS) -DPRINTF_COND=0 \
-		$(VERILOG) $(CURDIR)/sim_init.cpp $(HERE)/harness.cpp $(CORE:%=$(CURDIR)/$(OBJ)/%.o) \
-		-CFLAGS "-I$(SRC_DIR) -I$(CURDIR)" -LDFLAGS "-Wl,--no-as-needed $(LIBS)"
+		$(VERILOG) $(DIR)/sim_init.cpp $(HERE)/harness.cpp $(CORE:%=$(DIR)/$(OBJ)/%.o) \
+		-CFLAGS "-I$(SRC_DIR) -I$(DIR)" -LDFLAGS "-Wl,--no-as-needed $(LIBS)"
 	$(MAKE) -j2 -C $(OBJ) -f Vsim.mk OPT_FAST="$(MODEL)" OPT_SLOW=-O1 OPT_GLOBAL=-O3 Vsim

@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from bench import resources
+from bench import memories, resources
 from bench.synthesis import cost, run_yosys, synthesise
 
 ADDER = """
@@ -57,3 +57,48 @@ def test_totals_are_the_sums_of_the_units(name):
     result = json.loads(resources.RESULT.read_text())[name]
     for kind in resources.KINDS:
         assert result[kind] == sum(unit[kind] for unit in result["units"].values()) and result[f"limit_{kind}"] > 0
+
+
+def test_smallest_board_has_room():
+    """What was recorded: block RAM as Vivado takes it, look-up tables with some left for a placer, multipliers."""
+    result = json.loads(resources.RESULT.read_text())["arty-a7-35"]
+    assert result["bram36"] <= 46 and result["lut"] <= 0.85*20_800 and result["dsp"] <= 90
+
+
+UNSTYLED = """
+module top (input clk, input we, input [12:0] a, input [31:0] d, output reg [31:0] p, output reg [31:0] q, output reg [31:0] r,
+            output [31:0] s, output reg [31:0] t);
+    STYLE reg [31:0] sized [0:5119];
+    (* rom_style = "logic" *) reg [31:0] rom [0:511];
+    (* ram_style = "distributed" *) reg [31:0] told [0:511];
+    reg [31:0] asynchronous [0:511];
+    reg [31:0] small [0:15];
+    initial rom[7] = 32'd1234;
+    assign s = asynchronous[a[8:0]];
+    always @(posedge clk) begin
+        if (we) begin sized[a] <= d; told[a[8:0]] <= d; asynchronous[a[8:0]] <= d; small[a[3:0]] <= d; end
+        p <= sized[a]; q <= rom[a[8:0]]; r <= told[a[8:0]]; t <= small[a[3:0]];
+    end
+endmodule
+"""
+
+
+@pytest.mark.parametrize("style, styled", [("", False), ('(* ram_style = "block" *)', True), ('(* ram_style = "logic" *)', False)])
+def test_memories_are_counted_as_vivado_takes_them(tmp_path, style, styled):
+    """Extended to a power of two; what is read with a clock and has no style that Vivado knows is block RAM, however small."""
+    source = tmp_path/"a name"/"top.v"
+    source.parent.mkdir()
+    source.write_text(UNSTYLED.replace("STYLE", style))
+    found = {memory.name: memory for memory in memories.find([source], "top", tmp_path/"out", source.parent)}
+    assert {name: memory.block_rams for name, memory in found.items()} == {
+        "sized": 8, "rom": 0.5, "told": 0, "asynchronous": 0, "small": 0.5}
+    assert found["sized"].styled == styled and not found["rom"].styled and found["told"].styled and not found["small"].styled
+
+
+def test_memories_belong_to_their_unit():
+    def memory(name):
+        return memories.Memory(name, 8, 512, 1, 1, True, "block")
+    units = ("matvec", "soc", "core, between units")
+    assert [resources.unit_of(memory(name), units) for name in (
+        "rom0", "VexRiscv.banks_0", "llama2_core.matvec.scales", r"$flatten\\llama2_core.\\matvec.\\table.$auto$rom", "llama2_core.left")] == [
+        "soc", "soc", "matvec", "matvec", "core, between units"]

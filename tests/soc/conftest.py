@@ -11,7 +11,8 @@ def build_stub():
     """Builds the simulator with the stub core and the test firmware, if anything changed; returns Vsim."""
     from targets import sim
     from tests.soc.stub_core import StubCore
-    return lambda: sim.build(sim.ROOT/"build"/"sim-stub", core=StubCore(), firmware=HERE/"firmware")
+    return lambda: sim.build(sim.ROOT/"build"/"sim-stub", core=StubCore(), firmware=HERE/"firmware",
+                             soc_options={"with_timer": True})    # LiteX's libraries ask for it
 
 
 @pytest.fixture(scope="session")

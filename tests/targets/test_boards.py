@@ -2,6 +2,7 @@
 import importlib
 import os
 import re
+import shutil
 import stat
 import struct
 import subprocess
@@ -10,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from soc import configuration
+from bench import memories
+from soc import board, configuration, open_tools
+from soc.clocks import option
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT))
@@ -70,10 +73,12 @@ def test_rom_holds_the_firmware(design):
     _, out, build_name, _ = design
     firmware = (out/"software"/"firmware"/"firmware.bin").read_bytes()
     firmware += bytes(-len(firmware) % 4)
-    words = [int(line, 16) for line in (out/"gateware"/f"{build_name}_rom.init").read_text().split()]
+    verilog = (out/"gateware"/f"{build_name}.v").read_text()
+    parts = re.findall(r'\$readmemh\("(\w+_rom\d*\.init)", (rom\d*)\)', verilog)
+    depth = sum(int(re.search(rf"reg \[31:0\] {memory}\[0:(\d+)\]", verilog)[1]) + 1 for _, memory in parts)
+    words = [int(line, 16) for file, _ in parts for line in (out/"gateware"/file).read_text().split()]
     assert len(firmware) > 10_000 and words[:len(firmware)//4] == list(struct.unpack(f"<{len(firmware)//4}I", firmware))
-    assert not any(words[len(firmware)//4:])
-    assert f'$readmemh("{build_name}_rom.init", rom)' in (out/"gateware"/f"{build_name}.v").read_text()
+    assert not any(words[len(firmware)//4:]) and depth == board.ROM_SIZE//4 >= len(words)
 
 
 @pytest.mark.parametrize("design", ["arty"], indirect=True)
@@ -214,6 +219,236 @@ def test_failed_build_loads_nothing(tmp_path, bare_path):
     done = python_target("arty", "--build", "--load", "--output-dir", str(tmp_path/"out"), *FAST, env=env)
     assert done.returncode == 1 and "the build failed" in last_line(done)
     assert not (tmp_path/"called").exists() and not bitstream.exists()
+
+
+# Timing -------------------------------------------------------------------------------------------
+
+def vivado_report(setup="0.121", hold="0.020", words="All user specified timing constraints are met."):
+    """As much of Vivado's summary as tells the slack."""
+    return ("| Design Timing Summary\n\n"
+            "    WNS(ns)      TNS(ns)      WHS(ns)      THS(ns)     WPWS(ns)\n"
+            "    -------      -------      -------      -------     --------\n"
+            f"{setup:>11}        0.000  {hold:>11}        0.000        0.264\n\n\n{words}\n")
+
+
+@pytest.fixture
+def loadable(generated, bare_path, tmp_path):
+    """(load(report, *options), called): a bitstream of the present design, and a programmer that leaves a file when it is called."""
+    bin, env  = bare_path
+    called    = tmp_path/"called"
+    bitstreams = [generated/"gateware"/f"digilent_arty.{end}" for end in ("bit", "bin")]    # to load, to flash
+    report    = generated/"gateware"/"digilent_arty_timing.rpt"
+    program(bin/"openFPGALoader", f'touch "{called}"')
+
+    def load(text, *options):
+        for bitstream in bitstreams:
+            bitstream.write_bytes(b"bits")
+        report.unlink(missing_ok=True)
+        if text is not None:
+            report.write_text(text)
+        called.unlink(missing_ok=True)
+        return python_target("arty", "--output-dir", str(generated), *FAST, *(options or ["--load"]), env=env)
+    yield load, called
+    for path in (*bitstreams, report):
+        path.unlink(missing_ok=True)
+
+
+def test_bitstream_that_meets_its_timing_is_loaded(loadable):
+    load, called = loadable
+    done = load(vivado_report())
+    assert done.returncode == 0 and called.exists() and "timing" not in done.stderr
+
+
+@pytest.mark.parametrize("option", ["--load", "--flash"])
+@pytest.mark.parametrize("report, said", [
+    (vivado_report(setup="-0.312"), "worst slack -0.312 ns (setup)"), (vivado_report(hold="-0.001"), "worst slack -0.001 ns (hold)"),
+    (vivado_report(words="Timing constraints are not met."), "timing NOT met"), ("cut off", "timing unknown")])
+def test_bitstream_that_misses_its_timing_is_refused_unless_allowed(loadable, report, said, option):
+    load, called = loadable
+    done = load(report, option)
+    assert done.returncode == 1 and not called.exists()
+    assert len(done.stderr.strip().splitlines()) == 1 or last_line(done).startswith("targets/arty.py:")
+    assert said in last_line(done) and "--allow-timing-violations" in last_line(done)
+    done = load(report, option, "--allow-timing-violations")
+    assert done.returncode == 0 and called.exists() and said in done.stderr
+
+
+def test_missing_report_is_said(loadable):
+    load, called = loadable
+    done = load(None)
+    assert done.returncode == 0 and called.exists()
+    assert "timing unknown: there is no" in done.stderr and "digilent_arty_timing.rpt of this build" in done.stderr
+
+
+def test_allowing_violations_without_loading_is_refused():
+    done = python_target("arty", "--build", "--allow-timing-violations")
+    assert done.returncode == 1 and done.stderr.count("\n") == 1 and "no effect without --load or --flash" in done.stderr
+
+
+@pytest.mark.parametrize("setup, said", [("0.121", "timing met, worst slack +0.020 ns (hold)"),
+                                         ("-0.121", "timing NOT met, worst slack -0.121 ns (setup)")])
+def test_build_ends_with_the_slack(tmp_path, bare_path, setup, said):
+    bin, env = bare_path
+    (tmp_path/"report").write_text(vivado_report(setup))
+    program(bin/"vivado", f'cp "{tmp_path}/report" digilent_arty_timing.rpt && touch digilent_arty.bit')
+    done = python_target("arty", "--build", "--output-dir", str(tmp_path/"out"), *FAST, env=env)
+    assert done.returncode == 0 and done.stdout.splitlines()[-1] == said
+
+# A build folder that moves ------------------------------------------------------------------------
+
+#: A Vivado that looks for what the script names, below the folder it runs in and nowhere else, and leaves a bitstream.
+VIVADO = r"""#!PYTHON
+import re, sys
+from pathlib import Path
+here = Path.cwd().resolve()
+def there(name):
+    path = (here/name).resolve()
+    assert not Path(name).is_absolute() and path.is_relative_to(here) and path.is_file(), name
+    return path
+tcl = there(sys.argv[sys.argv.index("-source") + 1]).read_text()
+read = re.findall(r"^(?:read_\w+|add_files|source)(?: -\S+)* \{?([^{}\n]+?)\}?$", tcl, re.M)
+assert len(read) >= 4 and "-include_dirs" not in tcl and "ROOT" not in tcl, read
+for name in read:
+    text = there(name).read_text()
+    for contents in re.findall(r'\$readmem[bh]\("([^"]+)"', text):
+        there(contents)
+Path("digilent_arty.bit").write_text("bits")
+print("read", *read)
+""".replace("PYTHON", sys.executable).replace("ROOT", str(ROOT))
+
+
+@pytest.mark.parametrize("settings", [False, True])
+@pytest.mark.parametrize("design", ["arty"], indirect=True)
+def test_generated_folder_runs_elsewhere(design, tmp_path, settings):
+    """Moved to a path with spaces, called from another directory; Vivado on PATH, or by the settings of the machine that runs it."""
+    _, out, build_name, _ = design
+    moved = tmp_path/"another machine"/"the gateware"
+    shutil.copytree(out/"gateware", moved)
+    bin = tmp_path/"viv ado"
+    bin.mkdir()
+    (bin/"vivado").write_text(VIVADO)
+    (bin/"vivado").chmod(0o755)
+    (bin/"settings64.sh").write_text(f'PATH="{bin}:$PATH"\n')
+    env  = {**os.environ, "PATH": "/usr/bin:/bin" if settings else f"{bin}:/usr/bin:/bin", "LITEX_ENV_VIVADO": str(bin) if settings else ""}
+    done = subprocess.run(["sh", str(moved/f"build_{build_name}.sh")], cwd=tmp_path, env=env, text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert (moved/f"{build_name}.bit").exists() and f"{build_name}.v" in done.stdout and "llama2_core.v" in done.stdout
+
+
+def test_generated_ecp5_sources_lie_in_the_folder(design):
+    name, out, build_name, _ = design
+    if name == "ecpix5":
+        script = (out/"gateware"/f"{build_name}.ys").read_text()
+        read   = re.findall(r"^read_verilog (\S+)$", script, re.M)
+        assert len(read) == 3 and all((out/"gateware"/file).is_file() and not Path(file).is_absolute() for file in read)
+
+def test_yosys_in_vivados_place_knows_the_roms(tmp_path):
+    """A ROM in look-up tables has a style that Yosys would refuse."""
+    done = python_target("arty", "--build", "--no-compile", "--synth-mode", "yosys", "--output-dir", str(tmp_path/"out"))
+    steps = (tmp_path/"out"/"gateware"/"digilent_arty.ys").read_text().splitlines()
+    assert done.returncode == 0 and steps.index(open_tools.ROMS) < next(i for i, step in enumerate(steps) if step.startswith("synth_"))
+
+
+def test_documentation_without_its_tool_is_refused(bare_path):
+    done = python_target("arty", "--build", "--doc", env=bare_path[1])
+    assert done.returncode == 1 and "sphinx-build not found" in last_line(done)
+
+# Clocks -------------------------------------------------------------------------------------------
+
+def clocks_of(name):
+    return importlib.import_module(f"targets.{name}").clocks()
+
+
+@pytest.mark.parametrize("name, freq, near", [
+    ("arty", "90e6", "87.5e6 and 100e6"), ("arty", "1e12", "100e6"), ("arty", "33e6", "50e6"), ("arty", "0", "50e6"), ("arty", "nan", "100e6"),
+    ("arty", "-1e8", "50e6"), ("arty", "inf", "100e6"), ("ecpix5", "1e12", "200e6"), ("ecpix5", "12e6", "48.0159e6")])
+def test_clock_that_cannot_be_made_is_refused_with_the_nearest(name, freq, near):
+    refusal = clocks_of(name).refusal(float(freq))
+    assert refusal.endswith(f" {near}") and "\n" not in refusal
+
+
+@pytest.mark.parametrize("name, freq", [("arty", "90e6"), ("ecpix5", "1e12")])
+def test_clock_is_refused_in_one_line(name, freq):
+    done = python_target(name, "--build", f"--sys-clk-freq={freq}")
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert done.stderr == f"targets/{name}.py: --sys-clk-freq {float(freq):g}: {clocks_of(name).refusal(float(freq))}\n"
+
+
+@pytest.mark.parametrize("name", ["arty", "ecpix5"])
+def test_nearest_clocks_work(name):
+    clocks = clocks_of(name)
+    for freq in (51.3e6, 83e6, 90e6):
+        for near in clocks.nearest(freq):
+            assert clocks.refusal(float(option(near))) is None, (freq, near)
+    assert clocks.refusal(importlib.import_module(f"targets.{name}").SYS_CLK_FREQ) is None
+
+
+def test_clock_of_the_documents_works():
+    """Every clock that a page names is one that both boards can make, or that board alone whose row it stands in."""
+    text   = (ROOT/"docs"/"boards.md").read_text()
+    named  = re.findall(r"--sys-clk-freq ([\d.e]+)", text)
+    clocks = [importlib.import_module(f"targets.{name}").clocks() for name in ("arty", "ecpix5")]
+    assert named and all(any(board.refusal(float(freq)) is None for board in clocks) for freq in named), named
+
+
+def test_refused_clock_is_one_that_litex_cannot_make():
+    from targets import arty
+    assert not arty.clocks().makes(90e6) and arty.clocks().makes(87.5e6) and arty.clocks(with_ethernet=True).makes(100e6)
+
+# Memories -----------------------------------------------------------------------------------------
+
+def test_every_memory_has_a_style_that_vivado_knows(design, tmp_path):
+    """Of the generated Verilog as Yosys reads it: the core's, LiteX's and the CPU's; and as text, read with a clock or not."""
+    _, out, build_name, _ = design
+    gateware = out/"gateware"
+    found    = memories.find([gateware/name for name in ("llama2_core.v", "VexRiscv.v", f"{build_name}.v")], build_name, tmp_path, gateware)
+    assert len(found) > 60 and sum(memory.synchronous for memory in found) > 30
+    assert [memory.name for memory in found if memory.synchronous and not memory.styled] == []
+    for name in ("llama2_core.v", "VexRiscv.v", f"{build_name}.v"):
+        text = (gateware/name).read_text()
+        declarations = re.findall(r"^(.*)\n *((?:\(\*.*\*\) *)?reg +\[[^\]]+\] +[\w\\$.]+ *\[\d+:\d+\].*);", text, re.M)
+        assert declarations
+        for before, declaration in declarations:
+            assert re.search(r'r[ao]m_style = "(block|distributed|registers)"', before + declaration), declaration
+
+
+@pytest.mark.parametrize("design", ["arty"], indirect=True)
+def test_block_ram_of_the_smallest_board(design, tmp_path):
+    """As Vivado extends depths, flash and all; look-up tables and multipliers are what `make resources` recorded."""
+    _, out, build_name, _ = design
+    gateware = out/"gateware"
+    found    = memories.find([gateware/name for name in ("llama2_core.v", "VexRiscv.v", f"{build_name}.v")], build_name, tmp_path, gateware)
+    assert 0 < sum(memory.block_rams for memory in found) <= 46
+
+# DRAM ---------------------------------------------------------------------------------------------
+
+WIDE = """
+import sys
+sys.argv[0] = "targets/wide.py"
+from litedram.modules import MT41K128M16
+from litedram.phy import s7ddrphy
+from targets import arty
+from soc import board
+
+Plain = arty.BaseSoC
+
+class BaseSoC(Plain):
+    # The same board as if its DDR3 were twice as wide: LiteDRAM's controller has words of 256 bits.
+    def add_dram(self, phy, module, size=None):
+        phy.settings.dfi_databits *= 2
+        return Plain.add_dram(self, phy, module, size)
+
+arty.BaseSoC = BaseSoC
+sys.exit(arty.main())
+"""
+
+
+def test_controller_wider_than_the_port_is_refused_in_one_line(tmp_path):
+    (tmp_path/"wide.py").write_text(WIDE)
+    done = subprocess.run([sys.executable, str(tmp_path/"wide.py"), "--build", "--no-compile", "--output-dir", str(tmp_path/"out")], cwd=ROOT,
+                          env={**os.environ, "PYTHONPATH": str(ROOT)}, text=True, capture_output=True)
+    assert done.returncode == 1
+    assert "the DRAM controller's words have 256 bits, the core's ports 128" in last_line(done)
 
 
 def test_etherbone_is_refused_where_it_does_not_fit():

@@ -1,0 +1,90 @@
+"""Says which clocks a board's clock generator can make, and which are the nearest to one that it cannot."""
+import contextlib
+import logging
+import math
+from dataclasses import dataclass
+from typing import Callable
+
+from migen import *
+
+MARGIN = 1e-2    # of LiteX's generators
+
+
+def mhz(freq):
+    return f"{freq/1e6:.6g} MHz"
+
+
+def option(freq):
+    """``freq`` as one writes it on the command line."""
+    return f"{freq/1e6:.6g}e6"
+
+
+@contextlib.contextmanager
+def quiet():
+    """LiteX's generators tell what they are asked, again and again."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+@dataclass(frozen=True)
+class Clocks:
+    """What a board makes of its oscillator.
+
+    ``create_pll()`` yields LiteX's generator, ``multiples`` are those of the system clock that it makes beside the frequencies in
+    ``fixed`` (Hz), ``lowest`` and ``highest`` bound the system clock (Hz), and ``bounds`` says why.
+    """
+    create_pll: Callable
+    oscillator: float
+    multiples: tuple
+    fixed: tuple
+    lowest: float
+    highest: float
+    bounds: str
+
+    def makes(self, freq):
+        """Does LiteX find a setting of the generator for this system clock?"""
+        try:
+            pll = self.create_pll()
+            pll.register_clkin(Signal(), self.oscillator)
+            for wanted in (*(freq*multiple for multiple in self.multiples), *self.fixed):
+                pll.create_clkout(ClockDomain("any"), wanted, with_reset=False)
+            pll.compute_config()
+        except (ValueError, AssertionError):    # LiteX's ways to say no
+            return False
+        return True
+
+    def _oscillations(self):
+        """What the generator's own oscillator can run at with the fixed clocks (Hz)."""
+        pll = self.create_pll()
+        low, high = pll.vco_freq_range
+        found = {self.oscillator*m/d for d in range(1, 57) for m in range(1, 129) if low <= self.oscillator*m/d <= high}
+        return {vco for vco in found if all(abs(vco/max(round(vco/wanted), 1) - wanted) <= wanted*MARGIN/2 for wanted in self.fixed)}
+
+    def nearest(self, freq):
+        """The nearest system clocks that work, below and above ``freq`` as far as there are any."""
+        top = max(self.multiples)
+        candidates = sorted({vco/divide/top for vco in self._oscillations() for divide in range(1, 129)})
+        candidates = [f for f in candidates if self.lowest <= f <= self.highest]
+        below = next((f for f in reversed(candidates) if f < freq and self.makes(f)), None)
+        above = next((f for f in candidates if f > freq and self.makes(f)), None)
+        return [f for f in (below, above) if f is not None]
+
+    def refusal(self, freq):
+        """Why this system clock cannot be, and what can, in one line; None if it can be."""
+        with quiet():
+            return self._refusal(freq)
+
+    def _refusal(self, freq):
+        if math.isfinite(freq) and self.lowest <= freq <= self.highest:
+            if self.makes(freq):
+                return None
+            why = f"the clock generator makes no {mhz(freq)} beside the other clocks from the board's {mhz(self.oscillator)}"
+        else:
+            why = f"the system clock of this board is {mhz(self.lowest)} to {mhz(self.highest)} ({self.bounds})"
+        near = self.nearest(freq if not math.isnan(freq) else math.inf)
+        return f"{why}: the nearest that work are {' and '.join(map(option, near))}" if len(near) > 1 else \
+               f"{why}: the nearest that works is {option(near[0])}"
