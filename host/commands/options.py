@@ -55,6 +55,12 @@ def add_conversion(parser: argparse.ArgumentParser, *, formats: bool = False) ->
                        "docs/host.md; default: the one that the model brings along)")
 
 
+def add_output(parser: argparse.ArgumentParser) -> None:
+    """-o and --force; what they name goes to :class:`host.files.Output`, an empty name too."""
+    parser.add_argument("-o", "--output", required=True, metavar="OUT.llm", help="the image; no file that is read for it")
+    parser.add_argument("--force", action="store_true", help="replace OUT.llm though it is write-protected, or no image")
+
+
 def add_model(parser: argparse.ArgumentParser, *, required: bool = False, formats: bool = False) -> None:
     parser.add_argument("--model", type=Path, metavar="FILE", required=required, help="an image (.llm) or a checkpoint, converted "
                         "on the way (default: the device's own; with --sim and --golden the project's)")
@@ -113,10 +119,18 @@ def recipe(args: argparse.Namespace) -> Recipe:
     return Recipe(args.format, args.group, args.embedding, args.calibrate, args.budget)
 
 
+def is_file(named: str) -> bool:
+    """Does this name a file? A template's text may be too long for a name."""
+    try:
+        return len(named) < 4096 and Path(named).is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def template(named: str | None) -> str | None:
     """A template's text: what is named, or the content of the file that is."""
     try:
-        return Path(named).read_text() if named and len(named) < 4096 and Path(named).is_file() else named
+        return Path(named).read_text() if named and is_file(named) else named
     except (OSError, ValueError) as error:
         raise HostError(f"--template {named[:80]}: cannot be read ({error}): choose another file") from None
 
