@@ -65,7 +65,8 @@ class Backend(ABC):
         """
         ids = (self.tokenizer.encode(prompt) if isinstance(prompt, str) and prompt else list(prompt)) or [self.start_id]
         check_prompt(ids, steps, self.config)
-        count = min(steps, self.config.seq_len) - len(ids) + 1
+        # One more than the context has room for, so that it is the context that ends the text, and is told as the reason.
+        count = min(steps, self.config.seq_len + 1) - len(ids) + 1
         stops = tuple(stops if stops is not None else self.model.template.stops)
         return Writing(self, ids, Options(0, count, Sampling(**sampling), stops))
 

@@ -1,9 +1,11 @@
 """Files as every command reads and writes them: mapped to memory, never over an input, and written whole or not at all."""
+import atexit
 import contextlib
 import mmap
 import os
 import secrets
 import stat
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -52,6 +54,15 @@ def write_whole(path: Path, write) -> None:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def temporary_file(data: bytes, suffix: str) -> Path:
+    """A file with these bytes, which is removed when the process ends."""
+    handle, name = tempfile.mkstemp(suffix, "llama2-host-")
+    atexit.register(Path(name).unlink, missing_ok=True)
+    with open(handle, "wb") as file:
+        file.write(data)
+    return Path(name)
 
 
 def partial_name() -> str:

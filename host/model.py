@@ -1,15 +1,15 @@
 """Turns what a user names as a model, an image or a checkpoint, into an image in memory with its tokenizer and template."""
 import io
 import struct
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cached_property
 from pathlib import Path
 
-from host import cache, checkpoint
+from host import cache, checkpoint, combinations
 from host.discovery import find_template, find_tokenizer
-from host.files import ModelError, is_image, map_file
+from host.files import IMAGE_SUFFIX, ModelError, is_image, map_file, temporary_file
 from host.progress import Progress
-from host.quantisation import Recipe, plan
+from host.quantisation import FORMATS, Recipe, plan
 from host.template import PLAIN, Template
 from host.tokenizer import Tokenizer
 from spec import image as image_module
@@ -23,7 +23,7 @@ KV_FORMATS = tuple(format.name.lower() for format in KvFormat)
 
 
 class Model:
-    """A model image; ``path`` is the file that holds exactly these bytes, for preloading a simulator.
+    """A model image; ``path`` is a file that holds exactly these bytes, for preloading a simulator.
 
     One that comes from a checkpoint is converted when its bytes are first asked for; ``config`` and ``expected_bytes`` are
     known before.
@@ -36,21 +36,27 @@ class Model:
         self.template_text = template_text                  #: likewise
 
     @classmethod
-    def load(cls, path: str | Path, *, tokenizer: str | Path | None = None, format: str = "q8", group: int | None = None,
-             seq_len: int | None = None, kv: str = KV_FORMATS[0], template: str | None = None,
+    def load(cls, path: str | Path, *, tokenizer: str | Path | None = None, format: str | None = None, group: int | None = None,
+             seq_len: int | None = None, kv: str | None = None, template: str | None = None,
              progress: Progress = Progress.silent, **quantisation) -> "Model":
         """Read an image, or prepare to convert a checkpoint; a conversion is kept in the cache for the next time.
 
-        ``quantisation`` is for :class:`host.quantisation.Recipe`.
+        ``quantisation`` is for :class:`host.quantisation.Recipe`; what an image has otherwise is refused.
         """
+        asked = {"format": format, "group": group, "seq_len": seq_len, "kv": kv, **quantisation}
+        combinations.check_types(asked | {"template": template}, known=known_options())
+        recipe = {name: value for name, value in quantisation.items() if value is not None}
         path = Path(path)
         if is_image(path):
             model = cls(map_file(path), path, template_text=template)
+            combinations.check(combinations.Given(asked, model="image"))
+            if any(value is not None for value in asked.values()):
+                combinations.check_image(model.image, asked, path)
             if tokenizer is not None:
                 model.tokenizer_file = Tokenizer.load(tokenizer, model.config.vocab_size)
             return model
-        return cls(pending=Pending(path, tokenizer=tokenizer, recipe=Recipe(format, group, **quantisation), seq_len=seq_len,
-                                   kv=kv, template=template, progress=progress))
+        return cls(pending=Pending(path, tokenizer=tokenizer, recipe=Recipe(format or FORMATS[0], group, **recipe), seq_len=seq_len,
+                                   kv=kv or KV_FORMATS[0], template=template, progress=progress))
 
     def _convert(self) -> None:
         if self._data is None:
@@ -64,8 +70,11 @@ class Model:
         return self._data
 
     @property
-    def path(self) -> Path | None:
+    def path(self) -> Path:
+        """A file that holds exactly these bytes; where the cache has none, one that lasts as long as this process."""
         self._convert()
+        if self._path is None:
+            self._path = temporary_file(self._data, IMAGE_SUFFIX)
         return self._path
 
     @property
@@ -110,6 +119,11 @@ class Model:
     def template(self) -> Template:
         text = self.template_text if self.template_text is not None else self.image.template
         return Template.from_text(text).resolved(self.tokenizer)
+
+
+def known_options() -> set[str]:
+    """Names of a conversion's options."""
+    return {field.name for field in fields(Recipe)} | {"seq_len", "kv", "template"}
 
 
 class Pending:

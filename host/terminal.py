@@ -85,7 +85,7 @@ class Filter:
             self._within = ""
         elif char == "\n" or self._length > LONGEST_STRING:
             self._within = ""
-            return True
+            return self._plain(char)
         return False
 
 
