@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from host.errors import HostError
-from host.generation import Generation, Options, Outcome, Sampling, TokenEvent
+from host.generation import Generation, Options, Outcome, Sampling, TokenEvent, told
 from host.model import Model
 from host.statistics import Statistics, measure
 from host.tokenizer import BOS, Decoder, Tokenizer
@@ -65,8 +65,7 @@ class Backend(ABC):
         """
         ids = (self.tokenizer.encode(prompt) if isinstance(prompt, str) and prompt else list(prompt)) or [self.start_id]
         check_prompt(ids, steps, self.config)
-        # One more than the context has room for, so that it is the context that ends the text, and is told as the reason.
-        count = min(steps, self.config.seq_len + 1) - len(ids) + 1
+        count = min(steps, self.config.seq_len) - len(ids) + 1
         stops = tuple(stops if stops is not None else self.model.template.stops)
         return Writing(self, ids, Options(0, count, Sampling(**sampling), stops))
 
@@ -115,7 +114,7 @@ class Writing:
 
     @property
     def outcome(self) -> Outcome | None:
-        return self.generation.outcome
+        return told(self.generation.outcome, self.events, self.backend.config.seq_len)
 
     @property
     def statistics(self) -> Statistics:

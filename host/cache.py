@@ -6,6 +6,7 @@ them, and counts as not there.
 import hashlib
 import os
 import re
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,7 +99,7 @@ def entries(directory: Path | None = None) -> list[Entry]:
         except OSError:                         # another client removed it just now
             continue
         if ENTRY.fullmatch(path.name) and path.is_file():
-            found.append(Entry(path, told.st_size, told.st_mtime))
+            found.append(Entry(path, told.st_size, max(told.st_atime, told.st_mtime)))
     return sorted(found, key=lambda entry: (entry.used_s, entry.path.name))
 
 
@@ -110,9 +111,9 @@ def _listed(directory: Path) -> Iterator[Path]:
 
 
 def used(path: Path) -> None:
-    """Remember that an entry was used now."""
+    """Remember that an entry was used now, whether the file system notes that a file is read or not."""
     try:
-        os.utime(path)
+        os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
     except OSError:
         pass                                    # a cache that cannot be written is still read
 

@@ -8,7 +8,7 @@ from typing import TextIO
 from host.backend import Backend
 from host.conversation import Conversation, Turn
 from host.errors import HostError
-from host.generation import Sampling
+from host.generation import Sampling, told
 from host.link import LinkError
 from host.progress import Progress
 from host.statistics import measure
@@ -108,7 +108,8 @@ class Chat:
 
     def _tell_end(self, turn: Turn) -> None:
         """Why an answer ended, where the model did not end it."""
-        reason = turn.generation.outcome.reason if turn.generation.outcome else None
+        outcome = told(turn.generation.outcome, turn.events, self.conversation.backend.config.seq_len)
+        reason = outcome.reason if outcome else None
         if reason == Reason.CONTEXT:
             self.progress.note(f"(the context is full: all {self.conversation.backend.config.seq_len} positions are used, the next turn "
                                "begins a new conversation)")

@@ -65,8 +65,7 @@ class Conversation:
         # What the cache holds may be the whole history, or differ from it where a template writes an answer otherwise.
         self.cached = min(self.cached, _common(ids, self.history), len(ids) - 1)
         self.history, self._answer = ids, []
-        # One more than the context has room for, so that it is the context that ends the answer, and is told as the reason.
-        count = min(max_new, seq_len - len(ids) + 2)
+        count = min(max_new, seq_len - len(ids) + 1)
         options = Options(self.cached, count, sampling, self.template.stops)
         generation = self.backend.generate(ids[self.cached:], options)
         return Turn(self, generation, sent=len(ids) - self.cached)

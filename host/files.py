@@ -96,7 +96,7 @@ class Output:
         except (OSError, ValueError) as error:
             raise ModelError(f"cannot write {self.named}: {_reason(error)}") from error
         if told is None and self.named.endswith(("/", os.sep)) or told is not None and stat.S_ISDIR(told.st_mode):
-            raise ModelError(f"{self.named} is a folder: name a file in it, for example {os.path.join(self.named, 'model.llm')}")
+            raise ModelError(f"{self.named} names a folder: name a file in it, for example {os.path.join(self.named, 'model.llm')}")
         if told is None:
             if not self.path.parent.is_dir():
                 raise ModelError(f"cannot write {self.named}: there is no folder {self.path.parent}")

@@ -1,5 +1,6 @@
 """What a generation is asked for and what it yields, the same for a device and for the model in this process."""
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from host.errors import HostError
@@ -64,6 +65,13 @@ class Outcome:
     end_cycles: int = 0
     passes: int = 0             #: passes over the weights that the tokens took; 0 without a device
     guessed: int = 0            #: tokens guessed for these passes
+
+
+def told(outcome: Outcome | None, events: Sequence[TokenEvent], seq_len: int) -> Outcome | None:
+    """An outcome whose reason is the context where that is full: no more tokens were asked for than it had room for."""
+    if outcome is not None and outcome.reason == Reason.LENGTH and events and events[-1].position >= seq_len:
+        return replace(outcome, reason=Reason.CONTEXT)
+    return outcome
 
 
 class Generation(Protocol):

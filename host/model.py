@@ -18,7 +18,6 @@ from spec.model import KvFormat, ModelConfig
 from spec.numerics import MAX_SEQ_LEN
 
 GROUPS = (32, 64)
-HEAD_BYTES = 64 << 10       #: about what an image has beside its weights
 KV_FORMATS = tuple(format.name.lower() for format in KvFormat)
 
 
@@ -173,7 +172,7 @@ class Pending:
     def _stored(self) -> tuple[Image, Path] | None:
         """Converted into the cache, if there is room for it."""
         try:
-            path = cache.store(self._key, self.recipe.expected_bytes(self.source.config) + HEAD_BYTES, self._write)
+            path = cache.store(self._key, self.recipe.expected_bytes(self.source.config), self._write)
             if path is None:
                 self.progress.note(f"the conversion is not kept: it is larger than the cache may be ({cache.SIZE_VARIABLE})")
                 return None

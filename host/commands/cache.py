@@ -12,12 +12,12 @@ from host.progress import Progress, quantity
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", nargs="?", choices=("show", "clear"), default="show", help="(default %(default)s)")
-    parser.add_argument("--clear", action="store_const", const="clear", dest="action", help="the same as clear", default=argparse.SUPPRESS)
+    parser.add_argument("--clear", action="store_true", help="the same as clear")
     options.add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    if args.action == "clear":
+    if args.clear or args.action == "clear":
         if args.json:
             raise HostError("--json shows what the cache holds, and clear shows nothing: leave one out")
         count, size = cache.clear()

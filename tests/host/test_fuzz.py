@@ -12,7 +12,7 @@ def targets(tmp_path_factory):
 
 NAMES = ("llama2c-v0", "llama2c-v1", "llama2c-v2", "safetensors", "config.json", "index.json", "gguf-q8_0", "gguf-f16",
          "gguf-vocabulary", "gguf-template", "gguf-scored", "tokenizer.bin", "sentencepiece", "tokenizer.json",
-         "tokenizer_config.json", "chat_template.jinja", "llama3-ranks", "packed-tokenizer")
+         "tokenizer_config.json", "chat_template.jinja", "image-q8", "image-q4", "llama3-ranks", "packed-tokenizer")
 
 
 def test_no_reader_is_left_out(targets):
