@@ -1,5 +1,6 @@
 """The command ``llama2-host``: parses, calls the library, prints. Errors are one line on stderr and a non-zero exit."""
 import argparse
+import codecs
 import os
 import signal
 import sys
@@ -111,6 +112,8 @@ def _open_streams() -> None:
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace" if stream is sys.stderr else "replace")
+    if hasattr(sys.stdin, "reconfigure") and codecs.lookup(sys.stdin.encoding).name == "ascii":
+        sys.stdin.reconfigure(encoding="utf-8")     # a locale that says nothing: text is UTF-8 nowadays
 
 
 class Closed:

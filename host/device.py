@@ -22,7 +22,8 @@ VERIFY_TIMEOUT_S = 60.0     #: the core checks 16 bytes per cycle; the verilated
 SILENCE_S = 5.0             #: without an event for this long, ask whether the device still runs
 
 BOOT_ASK_S = 0.2            #: between looks at a device that still checks its model, or copies it from flash
-BOOT_NOTE_S = 10.0          #: between lines that say so
+BOOT_QUIET_S = 1.0          #: before the first line that says so
+BOOT_NOTE_S = 10.0          #: between these lines
 
 BUSY_S = 30.0               #: an aborted generation of a large model may need this long in simulation
 
@@ -78,7 +79,8 @@ class Device:
         return info
 
     def _await_boot(self, progress: Progress) -> None:
-        noted_s = float("-inf")
+        # A device that has nothing to check or copy is through with it at once: no word about that.
+        noted_s = time.monotonic() + BOOT_QUIET_S - BOOT_NOTE_S
         while self.info.model_state == ModelState.BOOTING:
             if time.monotonic() - noted_s >= BOOT_NOTE_S:
                 progress.note("the device checks its model, or copies it from flash: waiting (Ctrl-C leaves it alone)")
