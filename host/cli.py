@@ -113,7 +113,7 @@ def _open_streams() -> None:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace" if stream is sys.stderr else "replace")
     if hasattr(sys.stdin, "reconfigure") and codecs.lookup(sys.stdin.encoding).name == "ascii":
-        sys.stdin.reconfigure(encoding="utf-8")     # a locale that says nothing: text is UTF-8 nowadays
+        sys.stdin.reconfigure(encoding="utf-8", errors="replace")   # a locale that says nothing: text is UTF-8 nowadays
 
 
 class Closed:

@@ -3,13 +3,13 @@ import itertools
 
 import pytest
 
+from host import cli
 from host.cli import create_parser
 from host.combinations import CHOOSE, CombinationError
 from host.commands import options
 from host.connection import connect
 from host.errors import HostError
 from host.model import Model
-from tests.host.test_cli import refusal, run
 
 #: one value for every option of generate, with which it takes effect if anything beside it lets it
 PLACES = {"--port": "/dev/ttyUSB9", "--sim": None, "--golden": None}
@@ -30,6 +30,17 @@ EXCLUDE = [{"--prompt", "--file"}, {"--prompt", "--prompt-ids"}, {"--file", "--p
            {"--raw", "--ids"}]
 
 
+PARSER = create_parser()
+
+
+def refused(capsys, *arguments):
+    """The one line of a command that runs in this process."""
+    assert cli.main([str(argument) for argument in arguments]) == 1
+    output, errors = capsys.readouterr()
+    assert not output and errors.count("\n") == 1
+    return errors
+
+
 def arguments(*names):
     values = VALUES | PLACES
     return [part for name in names for part in ([name] if values[name] is None else [name, values[name]])]
@@ -38,7 +49,7 @@ def arguments(*names):
 def is_refused(*given):
     """By the table, in one line."""
     try:
-        options.check(create_parser().parse_args(["generate", *given]))
+        options.check(PARSER.parse_args(["generate", *given]))
     except CombinationError as error:
         assert "\n" not in str(error)
         return True
@@ -79,10 +90,10 @@ def test_greedy_takes_no_other_choice(files):
 
 @pytest.mark.parametrize("option, other, same", [("format", "q4", "q8"), ("group", 32, 64), ("embedding", "q4", "q8"),
                                                  ("seq_len", 16, 32), ("kv", "k8v8", "k16v16")])
-def test_an_image_is_not_converted_again(files, option, other, same):
+def test_an_image_is_not_converted_again(files, capsys, option, other, same):
     """Neither on the command line nor in Python; what the image has anyway may be said."""
     name = "--" + option.replace("_", "-")
-    line = refusal("generate", "--golden", "--model", files / "tiny.llm", "--prompt", "x", name, other)
+    line = refused(capsys, "generate", "--golden", "--model", files / "tiny.llm", "--prompt", "x", name, other)
     assert f"{name} {other} has no effect here" in line and f"which has {same}" in line
     for call in (lambda value: Model.load(files / "tiny.llm", **{option: value}),
                  lambda value: connect(golden=True, model=files / "tiny.llm", **{option: value})):
@@ -91,7 +102,7 @@ def test_an_image_is_not_converted_again(files, option, other, same):
             call(other)
 
 
-def test_other_commands(files):
+def test_other_commands(files, capsys):
     text = files / "text"
     text.write_text("a text")
     for command in (["perplexity", "--model", files / "tiny.llm", "--text", text, "--kv", "k8v8"],
@@ -102,9 +113,9 @@ def test_other_commands(files):
                     ["stats", "--port", "socket://127.0.0.1:1", "--baud", 9600],
                     ["info", files / "tiny.bin", "--json", "--raw"],
                     ["chat", "--golden", "--upload"]):
-        assert "has no effect here" in refusal(*command)
-    run("stats", "--port", "socket://127.0.0.1:1", "--max-baud", 9600, status=2)
-    run("perplexity", "--text", text, "--template", "plain", status=2)
+        assert "has no effect here" in refused(capsys, *command)
+    assert cli.main(["stats", "--port", "socket://127.0.0.1:1", "--max-baud", "9600"]) == 2
+    assert cli.main(["perplexity", "--text", str(text), "--template", "plain"]) == 2
 
 
 @pytest.mark.parametrize("arguments", [
