@@ -33,6 +33,16 @@ def is_image(path: Path) -> bool:
         raise ModelError(f"cannot read {path}: {_reason(error)}") from error
 
 
+def require_file(path: str | Path, option: str) -> None:
+    """Refuse what is no file that can be read twice and has an end."""
+    try:
+        mode = Path(path).stat().st_mode
+    except (OSError, ValueError) as error:
+        raise HostError(f"cannot read {option} {path}: {_reason(error)}") from error
+    if not stat.S_ISREG(mode):
+        raise HostError(f"{option} {path} is {'a folder' if stat.S_ISDIR(mode) else _kind(mode)}: name a file")
+
+
 def map_file(path: Path, *, private: bool = False) -> bytes:
     """A file's bytes, mapped: memory holds what is looked at, and with ``private`` what is changed."""
     try:
@@ -95,11 +105,13 @@ class Output:
             told = None
         except (OSError, ValueError) as error:
             raise ModelError(f"cannot write {self.named}: {_reason(error)}") from error
-        if told is None and self.named.endswith(("/", os.sep)) or told is not None and stat.S_ISDIR(told.st_mode):
+        if self.named.endswith(("/", os.sep)) or told is not None and stat.S_ISDIR(told.st_mode):
             raise ModelError(f"{self.named} names a folder: name a file in it, for example {os.path.join(self.named, 'model.llm')}")
         if told is None:
             if not self.path.parent.is_dir():
                 raise ModelError(f"cannot write {self.named}: there is no folder {self.path.parent}")
+            if not os.access(self.path.parent, os.W_OK):
+                raise ModelError(f"cannot write {self.named}: the folder {self.path.parent} is write-protected")
             return
         if not stat.S_ISREG(told.st_mode):
             raise ModelError(f"{self.named} is {_kind(told.st_mode)}: an image is written to a file")

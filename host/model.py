@@ -7,7 +7,7 @@ from pathlib import Path
 
 from host import cache, checkpoint, combinations
 from host.discovery import find_template, find_tokenizer
-from host.files import IMAGE_SUFFIX, ModelError, is_image, map_file, temporary_file
+from host.files import IMAGE_SUFFIX, ModelError, is_image, map_file, require_file, temporary_file
 from host.progress import Progress
 from host.quantisation import FORMATS, Recipe, plan
 from host.template import PLAIN, Template
@@ -131,6 +131,8 @@ class Pending:
     def __init__(self, path: Path, *, tokenizer: str | Path | None, recipe: Recipe, seq_len: int | None,
                  kv: str, template: str | None, progress: Progress):
         recipe.check()
+        if recipe.calibrate is not None:
+            require_file(recipe.calibrate, "--calibrate")
         self.path, self.recipe, self.template, self.progress = path, recipe, template, progress
         self.source = checkpoint.load(path)
         self.tokenizer = tokenizer or find_tokenizer(path, self.source.config.vocab_size)

@@ -29,6 +29,8 @@ def run(args: argparse.Namespace) -> int:
     source = checkpoint.load(args.checkpoint)
     source.config = with_cache(source.config, args.seq_len, args.kv or KV_FORMATS[0], progress)
     tokenizer = args.tokenizer or find_tokenizer(args.checkpoint, source.config.vocab_size)
+    output.inputs += [Path(tokenizer)] if tokenizer else []
+    output.check()
     output.write(lambda file: convert(source, args.checkpoint, file, tokenizer=tokenizer, progress=progress, recipe=recipe,
                                       template=options.template(args.template)))
     size = output.path.stat().st_size

@@ -1,5 +1,6 @@
 """Continue a prompt; the text streams to stdout, statistics go to stderr."""
 import argparse
+import codecs
 import json
 import sys
 
@@ -46,7 +47,9 @@ def run(args: argparse.Namespace) -> int:
             interrupted = True
             writing.abort()
         if args.json:
-            print(json.dumps(result(writing, backend), ensure_ascii=is_terminal(sys.stdout)), flush=True)
+            # Escaped where letters would steer a terminal, or where stdout cannot say them.
+            ascii_only = is_terminal(sys.stdout) or codecs.lookup(sys.stdout.encoding).name != "utf-8"
+            print(json.dumps(result(writing, backend), ensure_ascii=ascii_only), flush=True)
         else:
             print(flush=True)
         report(writing, progress)

@@ -8,7 +8,7 @@ from host import combinations
 from host.backend import Backend
 from host.connection import connect
 from host.errors import HostError
-from host.files import is_image
+from host.files import is_image, require_file
 from host.generation import Sampling
 from host.link import trace_to_stderr
 from host.model import GROUPS, KV_FORMATS, Model
@@ -143,6 +143,9 @@ def sampling(args: argparse.Namespace) -> dict:
 def check(args: argparse.Namespace, **more) -> None:
     """Refuse options that cannot take effect together; ``more`` stands for what they leave open."""
     told = vars(args) | more
+    for name in ("calibrate", "text"):
+        if told.get(name) is not None:
+            require_file(told[name], f"--{name}")
     named = next((name for name in ("port", "sim", "golden") if told.get(name)), None)
     model = told.get("model")
     runs = "port" in told
@@ -171,7 +174,7 @@ def is_file(named: str) -> bool:
 def template(named: str | None) -> str | None:
     """A template's text: what is named, or the content of the file that is."""
     try:
-        return Path(named).read_text() if named and is_file(named) else named
+        return Path(named).read_text("utf-8") if named and is_file(named) else named
     except (OSError, ValueError) as error:
         raise HostError(f"--template {named[:80]}: cannot be read ({error}): choose another file") from None
 

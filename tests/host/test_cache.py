@@ -2,6 +2,9 @@
 import io
 import json
 import os
+import resource
+import subprocess
+import sys
 import time
 
 import pytest
@@ -12,7 +15,7 @@ from host.errors import HostError
 from host.model import Model
 from host.progress import Progress
 from spec.image import Image
-from tests.host.test_cli import refusal, run
+from tests.host.test_cli import ROOT, WAIT_S, refusal, run
 
 
 
@@ -138,6 +141,16 @@ def test_a_cache_that_cannot_be_written(files, monkeypatch):
     monkeypatch.setenv("LLAMA2_HOST_CACHE", str(files / "file" / "below"))
     model, data, notes = load(files)
     assert data == (files / "tiny.llm").read_bytes() and "is not kept in" in notes
+
+
+def test_a_full_disk(files, monkeypatch):
+    """The conversion is then made in memory, and a file that a simulator needs is missed in one line."""
+    cache.clear()
+    process = subprocess.run([sys.executable, "-m", "host", "generate", "--golden", "--model", files / "tiny.bin", "--steps", "3", "-i", "x"],
+                             cwd=ROOT, capture_output=True, text=True, timeout=WAIT_S,
+                             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)))
+    assert process.returncode == 0 and process.stdout and "is not kept in" in process.stderr and "Traceback" not in process.stderr
+    assert not list((files / "cache").iterdir())
 
 
 def test_left_over_pieces_go(files):

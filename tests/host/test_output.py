@@ -33,6 +33,10 @@ def test_an_input_is_no_output(files):
         for force in ((), ("--force",)):
             assert "is read for this" in refusal("convert", files / "tiny.bin", "-o", name, *force), name
     assert "is read for this" in refusal("convert", files / "tiny.bin", "-o", files / "tokenizer.bin", "--force")
+    (files / "tokenizer.bin").rename(files / "tiny.tokenizer.bin")      # found by the checkpoint's name
+    for name in ("tiny.tokenizer.bin", "tokenizer.bin"):
+        (files / name).exists() or (files / name).symlink_to("tiny.tokenizer.bin")
+        assert "is read for this" in refusal("convert", files / "tiny.bin", "-o", files / name, "--force")
     (files / "text").write_text("a text")
     assert "is read for this" in refusal("convert", files / "tiny.bin", "--format", "q4", "--calibrate", files / "text", "-o", files / "text",
                                          "--force")
@@ -51,7 +55,7 @@ def test_a_file_of_a_folder_is_no_output_but_an_older_image_in_it_is(tmp_path):
 
 @pytest.mark.parametrize("name, what", [("", "the output has no name"), (".", "names a folder"), ("-", "not written to stdout"),
                                         ("..", "names a folder"), ("/dev/null", "is a device"), ("/dev/full", "is a device"),
-                                        ("absent/", "names a folder"), ("x" * 300, "cannot write")])
+                                        ("absent/", "names a folder"), ("README.md/", "names a folder"), ("x" * 300, "cannot write")])
 def test_no_file(files, name, what):
     assert what in refusal("convert", files / "tiny.bin", "-o", name)
     assert not (ROOT / "-").exists()
@@ -62,6 +66,9 @@ def test_no_pipe(files):
     assert "is a pipe" in refusal("convert", files / "tiny.bin", "-o", files / "pipe")
     assert "is a pipe" in refusal("convert", files / "pipe", "-o", files / "out.llm")
     assert "is a pipe" in refusal("info", files / "pipe")
+    for what in ("pipe", "."):
+        assert "name a file" in refusal("convert", files / "tiny.bin", "-o", files / "out.llm", "--format", "q4", "--calibrate", files / what)
+        assert "name a file" in refusal("perplexity", "--model", files / "tiny.bin", "--text", files / what)
     assert (files / "pipe").is_fifo()
 
 
