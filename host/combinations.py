@@ -58,7 +58,7 @@ class Rule:
 
 PLACES = ("port", "sim", "golden")
 CHOOSE = "choose where the model runs: --port URL (a board or a running simulator), --sim, or --golden"
-CONVERSION = ("format", "group", "embedding", "calibrate", "budget", "seq_len", "kv")
+CONVERSION = ("format", "group", "embedding", "calibrate", "budget", "seq_len", "kv", "allow_loss")
 ON = {"top_p": lambda value: 0 < value < 1, "top_k": lambda value: value > 0, "min_p": lambda value: value > 0}
 
 #: The first that applies is told. --seed with --temperature 0 is no mistake: it is how a run is repeated, whatever it was.
@@ -70,7 +70,7 @@ RULES = (
     Rule(("flash",), lambda g: g.where in ("sim", "golden"), "only a board on a --port has a flash: leave it out"),
     Rule(CONVERSION, lambda g: g.model == "device", "it is for the conversion of a checkpoint, and the device's own model is used: "
          "name a checkpoint with --model, or leave it out"),
-    Rule(("calibrate", "budget"), lambda g: g.model == "image", "it is for the conversion of a checkpoint, and the model is an image: "
+    Rule(("calibrate", "budget", "allow_loss"), lambda g: g.model == "image", "it is for the conversion of a checkpoint, and the model is an image: "
          "name the checkpoint that it was made from, or leave it out"),
     Rule(("budget",), lambda g: "mixed" not in g.formats and g.model != "image", "it is for --format mixed: add that, or leave it out"),
     Rule(("calibrate",), lambda g: set(g.formats) == {"q8"} and g.model != "image",
