@@ -77,6 +77,10 @@ def main(arguments: list[str] | None = None) -> int:
         # Whoever read our output has left.
         _discard(sys.stdout, sys.stderr)
         return 1
+    except ModuleNotFoundError as error:
+        if (error.name or "host").partition(".")[0] in ("host", "spec"):
+            raise                                   # a bug of ours
+        return _complain(f"the Python package {error.name} is missing: `pip install .` in the clone, or `make setup` and .venv/bin/python")
     except OSError as error:
         return _complain(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
     finally:

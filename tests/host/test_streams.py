@@ -1,4 +1,5 @@
 """Prompts from files and pipes, and standard streams that are closed, full, or cannot say every letter."""
+import io
 import json
 import os
 import pty
@@ -13,7 +14,9 @@ import pytest
 from host import prompt
 from host.commands import COMMANDS
 from host.commands.generate import why
+from host.device import Device
 from host.generation import Options, Outcome, Sampling
+from host.progress import Progress
 from spec.protocol import ModelState, Opcode, Reason
 from tests.host.fake_device import FakeDevice
 from tests.host.test_cli import ROOT, WAIT_S, refusal, run, start
@@ -117,6 +120,14 @@ def test_version_and_help():
             assert "the device's own" not in text and "(default: the project's)" in text
 
 
+def test_a_package_that_is_missing_is_named():
+    """Without site-packages, as in an interpreter that nothing was installed for."""
+    process = subprocess.run([sys.executable, "-S", "-m", "host", "info", "x"], cwd=ROOT, capture_output=True, text=True, timeout=WAIT_S,
+                             env={key: value for key, value in os.environ.items() if key != "PYTHONPATH"})
+    assert process.returncode == 1 and "Traceback" not in process.stderr
+    assert "the Python package " in process.stderr and "is missing: `pip install .`" in process.stderr
+
+
 def test_info_for_a_program(files):
     image, checkpoint = (json.loads(run("info", files / name, "--json")[0]) for name in ("tiny.llm", "tiny.bin"))
     assert set(image) == set(checkpoint) and (image["kind"], checkpoint["kind"]) == ("image", "checkpoint")
@@ -157,17 +168,20 @@ def test_a_full_context_in_a_chat(files):
     assert "32 of 32 positions used" in errors and "the context is full" in errors
 
 
-def test_a_quick_device_says_nothing_about_its_boot(holding):
-    assert "checks its model" not in run("generate", "--port", holding.url, "--prompt", "x", "--steps", 4)[1]
-    state = holding.info["model_state"]
-    holding.info["model_state"] = ModelState.BOOTING
-    process = start("generate", "--port", holding.url, "--prompt", "x", "--steps", 4)
-    deadline = time.monotonic() + WAIT_S
-    while len([r for r in holding.requests if r.opcode == Opcode.HELLO]) < 2 and time.monotonic() < deadline:
-        time.sleep(0.005)
-    holding.info["model_state"] = state
-    _, errors = process.communicate(timeout=WAIT_S)
-    assert process.returncode == 0
+@pytest.mark.parametrize("looks, lines", [(1, 0), (4, 0), (7, 1), (60, 2)])
+def test_only_a_device_that_checks_its_model_says_so(monkeypatch, looks, lines):
+    """A look every 0.2 s, on a clock of the test's own: what is over at once is not told."""
+    clock = SimpleNamespace(now_s=0.0)
+
+    def sleep(seconds):
+        clock.now_s += seconds
+    monkeypatch.setattr("host.device.time", SimpleNamespace(monotonic=lambda: clock.now_s, sleep=sleep))
+    states, notes = iter([ModelState.BOOTING] * looks + [ModelState.READY]), io.StringIO()
+    device = Device.__new__(Device)
+    device.hello = lambda: setattr(device, "info", SimpleNamespace(model_state=next(states)))
+    device.hello()
+    device._await_boot(Progress(notes))
+    assert notes.getvalue().count("the device checks its model, or copies it from flash") == lines
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
