@@ -94,7 +94,10 @@ class Output:
         if self.named == "-":
             raise ModelError("an image is not written to stdout: name a file, for example model.llm (or ./- if it shall be called so)")
         # A link is written through, so that it goes on pointing where it did.
-        self.path = Path(os.path.realpath(self.named))
+        try:
+            self.path = Path(os.path.realpath(self.named))
+        except ValueError as error:             # a NUL in it
+            raise ModelError(f"cannot write {self.named}: {error}") from error
         self.check()
 
     def check(self) -> None:

@@ -61,6 +61,11 @@ def test_no_file(files, name, what):
     assert not (ROOT / "-").exists()
 
 
+def test_a_name_with_a_nul():
+    with pytest.raises(ModelError, match="cannot write"):
+        Output("a\0b")
+
+
 def test_no_pipe(files):
     os.mkfifo(files / "pipe")
     assert "is a pipe" in refusal("convert", files / "tiny.bin", "-o", files / "pipe")
