@@ -11,6 +11,7 @@ import json
 import os
 import random
 import resource
+import struct
 import tempfile
 import time
 import traceback
@@ -21,19 +22,25 @@ from pathlib import Path
 
 import numpy as np
 
-from host import checkpoint, vocabulary
+from host import checkpoint, combinations, vocabulary
 from host.checkpoint import gguf_file
 from host.checkpoint.layout import shapes
 from host.checkpoint.write import pack_v0, pack_v1, pack_v2
+from host.commands.info import image_lines
+from host.conversation import Conversation
 from host.errors import HostError
 from host.discovery import find_template
+from host.integer import GoldenBackend
+from host.model import Model
 from host.template import Template
 from host.tokenizer import Tokenizer
+from spec import image
 from tests.host import vocabularies
 from tests.host.checkpoints import write_gguf, write_huggingface
 from tests.host.generated import SMALL, random_tensors
 from tests.host.test_containers import CONFIG
 from tests.host.test_vocabulary import ranks
+from tests.host.tiny import CONFIG as TINY
 
 ROOT = Path(__file__).parent.parent
 INPUTS = 60_000
@@ -46,13 +53,18 @@ WIDE = [0, 1, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 1 << 20, 1 << 31, 1 << 40, 1 <
 class Target:
     """A valid input in ``folder`` of which ``file`` is damaged, and what reads it."""
 
-    def __init__(self, name: str, folder: Path, file: Path, read, *, hot: int | None = None, codec=None):
-        self.name, self.folder, self.file, self.read, self.codec = name, folder, file, read, codec
+    def __init__(self, name: str, folder: Path, file: Path, read, *, hot: int | None = None, codec=None, repair=lambda data: data):
+        self.name, self.folder, self.file, self.read, self.codec, self.repair = name, folder, file, read, codec, repair
         self.valid = file.read_bytes()
         self.described = codec[0](self.valid) if codec else None    #: the JSON in it
         self.hot = min(hot or len(self.valid), len(self.valid))     #: damage beyond rarely changes what is read
 
     def inputs(self, rng: random.Random):
+        """One damaged input; most of those with checksums have them right all the same."""
+        data = self._damaged(rng)
+        return self.repair(data) if rng.random() < 0.9 else data
+
+    def _damaged(self, rng: random.Random):
         """One damaged input; half of those that hold JSON stay JSON, with other values."""
         if self.codec and rng.random() < 0.5:
             described = copy.deepcopy(self.described)
@@ -110,19 +122,70 @@ def json_bytes(value) -> bytes:
 
 
 JSON = json.loads, json_bytes
+IMAGE_NAMES = [name for name, _, _ in image.HEADER_FIELDS]
 #: the header of safetensors, the weights behind it as they were
 HEADER = (lambda data: [json.loads(data[8:8 + int.from_bytes(data[:8], "little")]), data[8 + int.from_bytes(data[:8], "little"):].hex()],
           lambda pair: header_bytes(*pair) if isinstance(pair, list) and len(pair) == 2 else json_bytes(pair))
 PACKED = (lambda data: json.loads(zlib.decompress(data[4:])), lambda value: b"TOKZ" + zlib.compress(json_bytes(value), 1))
 
 
+def image_json(data: bytes):
+    """A model image as JSON: header, directory, and in hexadecimal what lies behind."""
+    h = dict(zip(IMAGE_NAMES, image.HEADER.unpack_from(data)))
+    end = h["entries_offset"] + h["entries_count"] * image.ENTRY.size
+    entries = [list(image.ENTRY.unpack_from(data, at)) for at in range(h["entries_offset"], end, image.ENTRY.size)]
+    return [h | {"magic": h["magic"].decode()}, entries, data[end:].hex()]
+
+
+def image_bytes(described) -> bytes:
+    """The image of such JSON, as far as its values can be written."""
+    header, entries, tail = described if isinstance(described, list) and len(described) == 3 else [{}, [], ""]
+    header = header if isinstance(header, dict) else {}
+    values = [header.get(name) for name in IMAGE_NAMES]
+    packed = b"".join(packed_value(code, value) for (_, code, _), value in zip(image.HEADER_FIELDS, values)).ljust(image.HEADER_BYTES, b"\0")
+    for entry in entries if isinstance(entries, list) else []:
+        entry = entry if isinstance(entry, list) else []
+        packed += b"".join(packed_value(code, value) for (_, code, _), value in zip(image.ENTRY_FIELDS, entry)).ljust(image.ENTRY.size, b"\0")
+    return repaired(packed + from_hex(tail))
+
+
+def packed_value(code: str, value) -> bytes:
+    """A field of this type, wrapped where the value is too large."""
+    if code.endswith("s"):
+        return str(value).encode(errors="replace")[:4].ljust(4, b"\0")
+    if code == "f":
+        try:
+            return struct.pack("<f", value if isinstance(value, (int, float)) else 0)
+        except (OverflowError, struct.error):
+            return struct.pack("<f", float("inf"))
+    number = int(value) if isinstance(value, (int, float)) and abs(value) < 1 << 64 else 0
+    size = struct.calcsize(code)
+    return (number & (1 << 8 * size) - 1).to_bytes(size, "little")
+
+
+def repaired(data: bytes) -> bytes:
+    """The same image with its length and both its CRCs right, so that a reader gets as far as to what it says."""
+    if len(data) < image.HEADER_BYTES:
+        return data
+    data, at = bytearray(data), struct.calcsize("<4sIIII")
+    struct.pack_into("<I", data, 8, len(data))
+    begin = min(int.from_bytes(data[16:20], "little"), len(data))
+    if begin >= image.HEADER_BYTES:
+        struct.pack_into("<II", data, at, len(data) - begin, zlib.crc32(data[begin:]))
+        struct.pack_into("<I", data, 12, zlib.crc32(data[image.CHECKED_FROM:begin]))
+    return bytes(data)
+
+
+def from_hex(text) -> bytes:
+    try:
+        return bytes.fromhex(text)
+    except (ValueError, TypeError):
+        return b""
+
+
 def header_bytes(header, weights) -> bytes:
     text = json_bytes(header)
-    try:
-        tail = bytes.fromhex(weights)
-    except (ValueError, TypeError):
-        tail = b""
-    return len(text).to_bytes(8, "little") + text + tail
+    return len(text).to_bytes(8, "little") + text + from_hex(weights)
 
 
 def read_checkpoint(path: Path) -> None:
@@ -131,6 +194,19 @@ def read_checkpoint(path: Path) -> None:
     assert {name: tuple(tensor.shape) for name, tensor in loaded.tensors.items()} == shapes(loaded.config)
     for tensor in loaded.tensors.values():
         assert np.isfinite(np.asarray(tensor)).all()
+
+
+def read_image(path: Path) -> None:
+    """All that a client does with an image: its description, a step of the model, the beginning of a chat."""
+    model = Model.load(path)
+    image_lines(model)
+    combinations.described(model.image)
+    backend = GoldenBackend(model)
+    for writing in (backend.write([0, model.config.vocab_size - 1], steps=3, temperature=0), backend.write([1], steps=2, seed=1)):
+        list(writing.tokens())
+    if model.tokenizer is not None:
+        Conversation(backend, model.template, system="s" if model.template.system else None)
+        list(backend.write("a b", steps=60, temperature=0, stops=range(4)))
 
 
 def read_tokenizer(path: Path) -> None:
@@ -198,6 +274,15 @@ def targets(folder: Path):
     directory = place("chat_template.jinja")
     (directory / "chat_template.jinja").write_text(vocabularies.LLAMA2)
     yield Target("chat_template.jinja", directory, directory / "chat_template.jinja", read_template)
+    for name, format, chosen in (("image-q8", "q8", ""), ("image-q4", "q4", json.dumps({"name": "x", "user": "{user}", "stops": [2]}))):
+        directory = place(name)
+        packed = Tokenizer.load(folder / "tokenizer.json").pack() if format == "q8" else scored.pack()
+        config = replace(TINY, vocab_size=Tokenizer.unpack(packed).vocab_size)
+        (directory / "model.llm").write_bytes(image.build(config, random_tensors(config), format=format, tokenizer=packed,
+                                                          template=chosen, provenance="fuzz"))
+        begin = image.HEADER.unpack_from((directory / "model.llm").read_bytes())[IMAGE_NAMES.index("payload_offset")]
+        yield Target(name, directory, directory / "model.llm", lambda folder: read_image(folder / "model.llm"), hot=begin + 512,
+                     codec=(image_json, image_bytes), repair=repaired)
     lines = b"".join(base64.b64encode(piece) + b" %d\n" % rank for rank, piece in enumerate(ranks(300)))
     yield binary("llama3-ranks", lines, lambda folder: read_tokenizer(folder / "model.bin"))
     directory = place("packed-tokenizer")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from numbers import Integral
 
 from host.errors import HostError
-from host.generation import Generation, Options, OptionTypeError, Outcome, Sampling, TokenEvent, check_ids
+from host.generation import Generation, Options, OptionTypeError, Outcome, Sampling, TokenEvent, check_ids, told
 from host.model import Model
 from host.statistics import Statistics, measure
 from host.tokenizer import BOS, Decoder, Tokenizer
@@ -119,7 +119,7 @@ class Writing:
 
     @property
     def outcome(self) -> Outcome | None:
-        return self.generation.outcome
+        return told(self.generation.outcome, self.events, self.backend.config.seq_len)
 
     @property
     def statistics(self) -> Statistics:

@@ -1,4 +1,5 @@
 """An interactive chat over a backend: reads lines, streams answers, survives Ctrl-C and a restart of the device."""
+import re
 import sys
 from collections.abc import Callable
 from typing import TextIO
@@ -6,14 +7,18 @@ from typing import TextIO
 from host.backend import Backend
 from host.conversation import Conversation, Turn
 from host.errors import HostError
-from host.generation import Sampling
+from host.generation import Sampling, told
 from host.link import LinkError
 from host.progress import Progress
 from host.statistics import measure
+from host.terminal import filter_for
 from host.tokenizer import Decoder
 from host.transport import TransportError
+from spec.protocol import Reason
 
-HELP = "/reset forgets the conversation, /stats shows the last answer's figures, /quit (or Ctrl-D) leaves"
+HELP = ("/reset forgets the conversation, /stats shows the last answer's figures, /quit (/exit, /bye, Ctrl-D) leaves, /help says this; "
+        "// at the beginning stands for one /")
+LEAVE = ("/quit", "/exit", "/bye")
 PROMPT = "> "
 
 
@@ -22,10 +27,10 @@ class Chat:
 
     def __init__(self, backend: Backend, *, sampling: Sampling, max_new: int, system: str | None = None,
                  reconnect: Callable[[], Backend] | None = None, progress: Progress = Progress.silent,
-                 output: TextIO | None = None):
+                 output: TextIO | None = None, raw: bool = False):
         self.conversation = Conversation(backend, backend.model.template, system=system)
         self.sampling, self.max_new, self.reconnect = sampling, max_new, reconnect
-        self.progress, self.output = progress, output or sys.stdout
+        self.progress, self.output, self.raw = progress, output or sys.stdout, raw
         self.last: Turn | None = None
         self.lost: HostError | None = None      #: why the device is gone, until it is back
         self.turns = 0
@@ -35,29 +40,32 @@ class Chat:
         self.progress.note(HELP)
         while True:
             try:
-                line = read_line(PROMPT).strip()
+                line = read_line(PROMPT).rstrip("\r\n")
             except EOFError:
                 self.output.write("\n")
                 return
             except KeyboardInterrupt:
                 self.progress.note("\n(/quit or Ctrl-D leaves)")
                 continue
-            if line == "/quit":
+            if line.rstrip() in LEAVE:
                 return
-            if line:
+            if line.strip():
                 self.handle(line)
 
     def handle(self, line: str) -> None:
-        """One line of input: a command or a turn."""
-        if line == "/reset":
+        """One line of input: a command or a turn. A path is no command, and neither is a sentence that begins with one."""
+        command = line.rstrip()
+        if command == "/reset":
             self.conversation.reset()
             self.progress.note("(a new conversation)")
-        elif line == "/stats":
+        elif command == "/stats":
             self.progress.note(self.figures())
-        elif line.startswith("/"):
-            self.progress.note(f"no command {line.split()[0]}: {HELP}")
+        elif command == "/help":
+            self.progress.note(HELP)
+        elif re.fullmatch(r"/\w*", command):
+            self.progress.note(f"no command {command} (write /{command} to say it): {HELP}")
         else:
-            self.turn(line)
+            self.turn(line[1:] if line.startswith("//") else line)
 
     def turn(self, line: str) -> None:
         """An answer, once more from the beginning if the connection was lost on the way."""
@@ -92,11 +100,12 @@ class Chat:
             self.progress.note("(the context was full: the conversation begins anew)")
         self.last = turn
         decoder = Decoder(self.conversation.backend.tokenizer, after_bos=self.conversation.template.name != "plain")
+        shown = filter_for(self.output, self.raw)
         try:
             for event in turn:
                 if event.token not in self.conversation.template.stops:
-                    self._write(decoder.feed(event.token))
-            self._write(decoder.finish())
+                    self._write(shown(decoder.feed(event.token)))
+            self._write(shown(decoder.finish()))
         except KeyboardInterrupt:
             turn.abort()
             self.progress.note("\n(stopped)")
@@ -104,6 +113,17 @@ class Chat:
             self._write("\n")
         self.turns += 1
         self.progress.note(self.figures())
+        self._tell_end(turn)
+
+    def _tell_end(self, turn: Turn) -> None:
+        """Why an answer ended, where the model did not end it."""
+        outcome = told(turn.generation.outcome, turn.events, self.conversation.backend.config.seq_len)
+        reason = outcome.reason if outcome else None
+        if reason == Reason.CONTEXT:
+            self.progress.note(f"(the context is full: all {self.conversation.backend.config.seq_len} positions are used, the next turn "
+                               "begins a new conversation)")
+        elif reason == Reason.LENGTH and len(turn.events) >= self.max_new:
+            self.progress.note(f"(the answer ended because --steps {self.max_new} was reached)")
 
     def figures(self) -> str:
         """The last answer's statistics."""
@@ -113,8 +133,9 @@ class Chat:
         statistics = measure(self.last.events, prompt_tokens=self.last.sent, wall_s=self.last.wall_s,
                              clock_hz=backend.clock_hz, useful_beats=backend.useful_beats,
                              outcome=self.last.generation.outcome)
+        # The last token of an answer that filled the context has no position any more.
         return (f"[{statistics.line()}; {self.last.sent} new tokens sent, "
-                f"{len(self.conversation.history)} of {backend.config.seq_len} positions used]")
+                f"{min(len(self.conversation.history), backend.config.seq_len)} of {backend.config.seq_len} positions used]")
 
     def recover(self, error: HostError) -> None:
         """The device went away: connect again; the next turn sends the conversation from its beginning."""

@@ -1,19 +1,18 @@
 """Opens the backend a caller asks for, with its model in place: ``connect(port=...)``, ``connect(sim=True)``, ``connect(golden=True)``."""
-import inspect
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
 from host import fit, store
 from host.backend import Backend
+from host.combinations import CHOOSE, PLACES, Given, check, check_types
 from host.device import Device, DeviceGeneration
 from host.errors import HostError
 from host.generation import Options
 from host.discovery import default_model
-from host.model import Model
+from host.files import is_image
+from host.model import Model, known_options
 from host.progress import Progress
-from host.quantisation import Recipe
 from host.remote import model_on
 from host.simulator import Simulator
 from host.transport import DEFAULT_BAUD
@@ -46,15 +45,8 @@ class DeviceBackend(Backend):
             self.simulator.__exit__(*error)
 
 
-def check_names(conversion: dict) -> None:
-    """Raise TypeError for a keyword that neither :meth:`host.model.Model.load` nor a recipe knows."""
-    known = set(inspect.signature(Model.load).parameters) | set(inspect.signature(Recipe).parameters)
-    if unknown := sorted(set(conversion) - known | set(conversion) & {"path", "quantisation"}):
-        raise TypeError(f"connect() got an unexpected keyword argument {unknown[0]!r}: it takes {', '.join(sorted(known))}")
-
-
 def connect(*, port: str | None = None, sim: bool = False, golden: bool = False, model: str | Path | None = None,
-            tokenizer: str | Path | None = None, upload: bool = False, baud: int = DEFAULT_BAUD, max_baud: int = MAX_BAUD, wait_s: float = 0.0,
+            tokenizer: str | Path | None = None, upload: bool = False, baud: int | None = None, max_baud: int | None = None, wait_s: float = 0.0,
             flash: bool = False, trace: TextIO | None = None, progress: Progress = Progress.silent, **conversion) -> Backend:
     """A backend with ``model`` (an image, or a checkpoint that is converted on the way) ready to generate.
 
@@ -62,9 +54,8 @@ def connect(*, port: str | None = None, sim: bool = False, golden: bool = False,
     the model to the simulator over its UART instead of preloading it. A serial line starts at ``baud`` and goes to the
     fastest rate up to ``max_baud`` that works. ``flash`` refuses a model that the board's flash has no room for. ``conversion`` is for :meth:`host.model.Model.load`.
     """
-    check_names(conversion)
-    if sum((port is not None, sim, golden)) != 1:
-        raise HostError("choose where the model runs: --port URL (a board or a running simulator), --sim, or --golden")
+    check_options({"port": port, "sim": sim, "golden": golden, "upload": upload, "baud": baud, "max_baud": max_baud, "flash": flash,
+                   **conversion}, model, tokenizer, trace)
     if model is None and port is None:
         model = default_model()
     loaded = Model.load(model, tokenizer=tokenizer, progress=progress, **conversion) if model is not None else None
@@ -73,37 +64,43 @@ def connect(*, port: str | None = None, sim: bool = False, golden: bool = False,
         return GoldenBackend(loaded)
     if sim:
         return simulate(loaded, upload=upload, trace=trace, progress=progress)
-    device = Device.open(port, baud=baud, trace=trace, wait_s=wait_s, progress=progress)
+    device = Device.open(port, baud=baud or DEFAULT_BAUD, trace=trace, wait_s=wait_s, progress=progress)
     try:
         if flash:
             store.check(loaded.expected_bytes if loaded else device.info.image_bytes, device.flash())
-        device.hurry(most=max_baud, progress=progress)
+        device.hurry(most=max_baud or MAX_BAUD, progress=progress)
         return DeviceBackend(device, put(device, loaded, tokenizer=tokenizer, progress=progress, **conversion))
     except BaseException:
         device.close()
         raise
 
 
+def check_options(options: dict, model: str | Path | None, tokenizer: str | Path | None, trace: TextIO | None) -> None:
+    """Refuse what is of a wrong type, and what cannot take effect, before anything is opened."""
+    check_types(options | {"model": model, "tokenizer": tokenizer}, known=known_options())
+    where = [name for name in PLACES if options[name] not in (None, False)]
+    if not where:
+        raise HostError(CHOOSE)
+    kind = ("image" if is_image(Path(model)) else "checkpoint") if model is not None else \
+        "device" if where == ["port"] else "default"
+    check(Given(options | {"trace": trace}, where[0], kind))
+
+
 def simulate(model: Model, *, upload: bool = False, trace: TextIO | None = None,
              progress: Progress = Progress.silent) -> DeviceBackend:
     """Start the simulator with ``model`` preloaded, or uploaded."""
-    with tempfile.TemporaryDirectory(prefix="llama2-host-") as directory:
-        image = model.path
-        if image is None:                       # the cache could not be written
-            image = Path(directory) / "model.llm"
-            image.write_bytes(model.data)
-        simulator = Simulator(None if upload else image, progress=progress)
-        try:
-            progress.note("simulator: booting")
-            device = Device.open(simulator.url, trace=trace, wait_s=5.0, hello_tries=SIMULATOR_HELLO_TRIES,
-                                 progress=progress)
-            fit.check(model.config, len(model.data), device.info)
-            if not upload:
-                device.require_model()
-            return DeviceBackend(device, put(device, model, progress=progress), simulator)
-        except BaseException:
-            simulator.stop()
-            raise
+    simulator = Simulator(None if upload else model.path, progress=progress)
+    try:
+        progress.note("simulator: booting")
+        device = Device.open(simulator.url, trace=trace, wait_s=5.0, hello_tries=SIMULATOR_HELLO_TRIES,
+                             progress=progress)
+        fit.check(model.config, len(model.data), device.info)
+        if not upload:
+            device.require_model()
+        return DeviceBackend(device, put(device, model, progress=progress), simulator)
+    except BaseException:
+        simulator.stop()
+        raise
 
 
 def put(device: Device, model: Model | None, *, tokenizer=None, progress: Progress = Progress.silent,

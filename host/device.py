@@ -25,7 +25,8 @@ SILENCE_S = 5.0             #: without an event for this long, ask whether the d
 BOOT_ASK_S = 0.2            #: between looks at a device that still checks its model, or copies it from flash
 BOOT_LOOKS = 10             #: at a device whose clock stands still
 BOOT_DEVICE_S = 1800.0      #: by the device's clock: the slowest flash is read in a minute
-BOOT_NOTE_S = 10.0          #: between lines that say so
+BOOT_QUIET_S = 1.0          #: before the first line that says so
+BOOT_NOTE_S = 10.0          #: between these lines
 
 CHECK_LOOKS = 50_000        #: nearly three hours: a verilated core checks 7 MB per second, on a busy machine fewer
 BUSY_S = 30.0               #: an aborted generation of a large model may need this long in simulation
@@ -85,7 +86,8 @@ class Device:
         return replace(info, name=_printable(info.name), firmware=_printable(info.firmware))
 
     def _await_boot(self, progress: Progress) -> None:
-        noted_s = float("-inf")
+        # A device that has nothing to check or copy is through with it at once: no word about that.
+        noted_s = time.monotonic() + BOOT_QUIET_S - BOOT_NOTE_S
         first = last = self.info.uptime
         still = 0
         while self.info.model_state == ModelState.BOOTING:

@@ -8,3 +8,11 @@ class HostError(Exception):
 
     def __str__(self) -> str:
         return "".join(char if char.isprintable() else "?" for char in super().__str__())
+
+
+class Terminated(BaseException):
+    """The process was told to end by a signal; what is open is closed on the way out, as with KeyboardInterrupt."""
+
+    def __init__(self, signal: int):
+        super().__init__(signal)
+        self.signal = signal

@@ -91,6 +91,13 @@ class Outcome:
     guessed: int = 0            #: tokens guessed for these passes
 
 
+def told(outcome: Outcome | None, events: Sequence[TokenEvent], seq_len: int) -> Outcome | None:
+    """An outcome whose reason is the context where that is full: no more tokens were asked for than it had room for."""
+    if outcome is not None and outcome.reason == Reason.LENGTH and events and events[-1].position >= seq_len:
+        return replace(outcome, reason=Reason.CONTEXT)
+    return outcome
+
+
 class Generation(Protocol):
     """An iterator of :class:`TokenEvent`; ``outcome`` is set once it is exhausted or aborted."""
     outcome: Outcome | None

@@ -1,16 +1,15 @@
 """Turns what a user names as a model, an image or a checkpoint, into an image in memory with its tokenizer and template."""
 import io
 import struct
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cached_property
 from pathlib import Path
 
-from host import checkpoint
-from host.cache import cache_directory, digest
+from host import cache, checkpoint, combinations
 from host.discovery import find_template, find_tokenizer
-from host.files import ModelError, is_image, map_file, write_whole
+from host.files import IMAGE_SUFFIX, ModelError, is_image, map_file, require_file, temporary_file
 from host.progress import Progress
-from host.quantisation import Recipe, plan
+from host.quantisation import FORMATS, Recipe, plan
 from host.template import PLAIN, Template
 from host.tokenizer import Tokenizer
 from spec import image as image_module
@@ -23,38 +22,45 @@ KV_FORMATS = tuple(format.name.lower() for format in KvFormat)
 
 
 class Model:
-    """A model image; ``path`` is the file that holds exactly these bytes, for preloading a simulator.
+    """A model image; ``path`` is a file that holds exactly these bytes, for preloading a simulator.
 
     One that comes from a checkpoint is converted when its bytes are first asked for; ``config`` and ``expected_bytes`` are
     known before.
     """
 
     def __init__(self, data: bytes | None = None, path: Path | None = None, *, template_text: str | None = None,
-                 pending: "Pending | None" = None):
-        self._data, self._path, self._pending = data, path, pending
+                 pending: "Pending | None" = None, weights: bool = True):
+        self._data, self._path, self._pending, self._weights = data, path, pending, weights
         self.tokenizer_file: Tokenizer | None = None        #: given by the user; goes before the image's own
         self.template_text = template_text                  #: likewise
 
     @classmethod
-    def load(cls, path: str | Path, *, tokenizer: str | Path | None = None, format: str = "q8", group: int | None = None,
-             seq_len: int | None = None, kv: str = KV_FORMATS[0], template: str | None = None,
+    def load(cls, path: str | Path, *, tokenizer: str | Path | None = None, format: str | None = None, group: int | None = None,
+             seq_len: int | None = None, kv: str | None = None, template: str | None = None,
              progress: Progress = Progress.silent, **quantisation) -> "Model":
         """Read an image, or prepare to convert a checkpoint; a conversion is kept in the cache for the next time.
 
-        ``quantisation`` is for :class:`host.quantisation.Recipe`.
+        ``quantisation`` is for :class:`host.quantisation.Recipe`; what an image has otherwise is refused.
         """
+        asked = {"format": format, "group": group, "seq_len": seq_len, "kv": kv, **quantisation}
+        combinations.check_types(asked | {"template": template}, known=known_options())
+        recipe = {name: value for name, value in quantisation.items() if value is not None}
         path = Path(path)
         if is_image(path):
             model = cls(map_file(path), path, template_text=template)
+            combinations.check(combinations.Given(asked, model="image"))
+            if any(value is not None for value in asked.values()):
+                combinations.check_image(model.image, asked, path)
             if tokenizer is not None:
                 model.tokenizer_file = Tokenizer.load(tokenizer, model.config.vocab_size)
             return model
-        return cls(pending=Pending(path, tokenizer=tokenizer, recipe=Recipe(format, group, **quantisation), seq_len=seq_len,
-                                   kv=kv, template=template, progress=progress))
+        return cls(pending=Pending(path, tokenizer=tokenizer, recipe=Recipe(format or FORMATS[0], group, **recipe), seq_len=seq_len,
+                                   kv=kv or KV_FORMATS[0], template=template, progress=progress))
 
     def _convert(self) -> None:
         if self._data is None:
-            self._data, self._path = self._pending.convert()
+            self.__dict__["image"], self._path = self._pending.convert()
+            self._data = self.image.data
 
     @property
     def data(self) -> bytes:
@@ -63,8 +69,11 @@ class Model:
         return self._data
 
     @property
-    def path(self) -> Path | None:
+    def path(self) -> Path:
+        """A file that holds exactly these bytes; where the cache has none, one that lasts as long as this process."""
         self._convert()
+        if self._path is None:
+            self._path = temporary_file(self._data, IMAGE_SUFFIX)
         return self._path
 
     @property
@@ -81,7 +90,10 @@ class Model:
 
     @cached_property
     def image(self) -> Image:
-        return parse(self.data, self.path or "the image")
+        if self._data is None:
+            self._convert()                     # which leaves it here
+            return self.__dict__["image"]
+        return parse(self._data, self._path or "the image", weights=self._weights)
 
     @property
     def header_crc(self) -> int:
@@ -108,32 +120,88 @@ class Model:
         return Template.from_text(text).resolved(self.tokenizer)
 
 
+def known_options() -> set[str]:
+    """Names of a conversion's options."""
+    return {field.name for field in fields(Recipe)} | {"seq_len", "kv", "template"}
+
+
 class Pending:
     """A checkpoint that is going to be an image."""
 
     def __init__(self, path: Path, *, tokenizer: str | Path | None, recipe: Recipe, seq_len: int | None,
                  kv: str, template: str | None, progress: Progress):
         recipe.check()
+        if recipe.calibrate is not None:
+            require_file(recipe.calibrate, "--calibrate")
         self.path, self.recipe, self.template, self.progress = path, recipe, template, progress
         self.source = checkpoint.load(path)
         self.tokenizer = tokenizer or find_tokenizer(path, self.source.config.vocab_size)
-        self._options = recipe, seq_len, kv, template
+        # A context changes no weight, unless they are rounded for a text in pieces of its length or for a speed at half of it.
+        self._options = recipe, template, *((seq_len, kv) if recipe.calibrate or recipe.budget else ())
         self.source.config = with_cache(self.source.config, seq_len, kv, progress)
 
-    def convert(self) -> tuple[bytes, Path | None]:
+    def convert(self) -> tuple[Image, Path | None]:
         """The image and the file that holds it, from the cache if it was made before."""
-        cached = cache_directory() / f"{digest(self.path, self.tokenizer, self.recipe.calibrate, *self._options)}.llm"
-        if not cached.exists():
-            write = lambda file: convert(self.source, self.path, file, tokenizer=self.tokenizer, recipe=self.recipe,
-                                         template=self.template, progress=self.progress)
-            try:
-                cached.parent.mkdir(parents=True, exist_ok=True)
-                write_whole(cached, write)
-            except OSError:                     # a cache that cannot be written is no error
-                file = io.BytesIO()
-                write(file)
-                return file.getvalue(), None
-        return map_file(cached), cached
+        found = self._cached()
+        if found is None:
+            found = self._stored() or (self._parsed(self._in_memory()), None)
+        return with_context(*found, self.source.config)
+
+    def _write(self, file) -> None:
+        convert(self.source, self.path, file, tokenizer=self.tokenizer, recipe=self.recipe, template=self.template,
+                progress=self.progress)
+
+    @cached_property
+    def _key(self) -> str:
+        return cache.digest(self.path, cache.read_files(self.path, self.tokenizer), self.recipe.calibrate, *self._options)
+
+    def _cached(self) -> tuple[Image, Path] | None:
+        """What was made before, if it is whole and what was written there."""
+        path = cache.find(self._key)
+        if path is None:
+            return None
+        try:
+            image = parse(map_file(path), path)
+            if not cache.holds(path, image):
+                raise ModelError("it is another image than was written there")
+            cache.used(path)
+            return image, path
+        except ModelError as error:
+            self.progress.note(f"the conversion in the cache cannot be used ({error}): it is made anew")
+            cache.remove(path)
+            return None
+
+    def _stored(self) -> tuple[Image, Path] | None:
+        """Converted into the cache, if there is room for it."""
+        try:
+            path = cache.store(self._key, self.recipe.expected_bytes(self.source.config), self._write)
+            if path is None:
+                self.progress.note(f"the conversion is not kept: it is larger than the cache may be ({cache.SIZE_VARIABLE})")
+                return None
+            image = parse(map_file(path), path)
+            cache.make_room()                   # the image's texts were not in what was expected
+            return image, path if path.exists() else None
+        except OSError as error:                # a cache that cannot be written is no error
+            self.progress.note(f"the conversion is not kept in {cache.cache_directory()}: {error.strerror or error}")
+            return None
+
+    def _in_memory(self) -> bytes:
+        file = io.BytesIO()
+        self._write(file)
+        return file.getvalue()
+
+    def _parsed(self, data: bytes) -> Image:
+        return parse(data, self.path)
+
+
+def with_context(image: Image, path: Path | None, config: ModelConfig) -> tuple[Image, Path | None]:
+    """The same weights with another context or K/V format: only the header differs, and no file holds it then."""
+    if (image.config.seq_len, image.config.kv) == (config.seq_len, config.kv):
+        return image, path
+    header = image.header_with(seq_len=config.seq_len, kv=config.kv)
+    data = bytearray(image.data) if path is None else map_file(path, private=True)
+    data[:len(header)] = header
+    return image.replaced(data, config.seq_len, config.kv), None
 
 
 def convert(source: checkpoint.Checkpoint, path: Path, file, *, tokenizer: str | Path | None = None,
@@ -172,10 +240,10 @@ def with_special_texts(tokenizer: Tokenizer) -> Tokenizer:
     return Tokenizer(tokenizer.pieces, tokenizer.scores, **tokenizer.options() | {"specials": specials})
 
 
-def parse(data: bytes, name) -> Image:
-    """An image, refused in one line if it is damaged."""
+def parse(data: bytes, name, *, weights: bool = True) -> Image:
+    """An image, refused in one line if it is damaged; without ``weights``, only what comes before them."""
     try:
-        return Image.parse(data)
+        return Image.parse(data, weights=weights)
     except (ValueError, struct.error) as error:         # ImageError is a ValueError
         raise ModelError(f"{name}: {error}") from error
 

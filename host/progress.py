@@ -4,6 +4,8 @@ import time
 from collections.abc import Iterator
 from typing import TextIO
 
+from host.terminal import is_terminal, plain
+
 TERMINAL_INTERVAL_S = 0.1
 LOG_INTERVAL_S = 5.0
 BAR_WIDTH = 30
@@ -24,13 +26,14 @@ class Progress:
 
     @property
     def on_terminal(self) -> bool:
-        return self.stream is not None and self.stream.isatty()
+        return is_terminal(self.stream)
 
     def note(self, text: str) -> None:
         """One line of its own."""
         if self.stream is None:
             return
-        self.stream.write(("\n" if self._open_line else "") + text + "\n")
+        # A note may quote a file's or a device's name.
+        self.stream.write(("\n" if self._open_line else "") + plain(text) + "\n")
         self.stream.flush()
         self._open_line = False
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 from host.device import Device
 from host.errors import HostError
-from host.cache import cache_directory, keep
+from host.cache import cache_directory, keep, used
 from host.model import Model
 from host.progress import Progress
 from host.tokenizer import Tokenizer
-from spec.image import CHECKED_FROM, HEADER, HEADER_BYTES, HEADER_FIELDS
+from spec.image import CHECKED_FROM, HEADER, HEADER_BYTES, HEADER_FIELDS, MAGIC, VERSION
 
 MAX_HEAD_BYTES = 64 << 20       #: tokenizer and template; the largest known vocabulary takes 10 MB
 NAMES = [name for name, _, _ in HEADER_FIELDS]
@@ -20,13 +20,15 @@ def model_on(device: Device, *, tokenizer: str | Path | None = None, template: s
     """The device's model without its weights; what was read once is taken from the cache."""
     info = device.info
     cached = cache_directory() / f"device-{info.header_crc:08x}-{info.payload_crc:08x}.head"
-    head = cached.read_bytes() if cached.exists() else b""
+    head = _cached(cached)
+    if head and not is_head(head, info.header_crc):
+        progress.note("what the cache holds of the device's model is damaged: it is read again")
     if not is_head(head, info.header_crc):
         head = read_head(device, progress)
         if not is_head(head, info.header_crc):
             raise HostError("the image on the device is damaged (CRC of its header): load it again with --model")
         keep(cached, head)
-    model = Model(without_weights(head), template_text=template)
+    model = Model(without_weights(head), template_text=template, weights=False)
     if tokenizer is not None:
         model.tokenizer_file = Tokenizer.load(tokenizer, model.config.vocab_size)
     return model
@@ -41,8 +43,22 @@ def read_head(device: Device, progress: Progress) -> bytes:
     return first + device.read(HEADER_BYTES, size - HEADER_BYTES, progress=progress, label="reading the device's tokenizer")
 
 
+def _cached(path: Path) -> bytes:
+    """What is kept there, or nothing."""
+    try:
+        head = path.read_bytes()
+    except OSError:
+        return b""
+    used(path)
+    return head
+
+
 def is_head(head: bytes, header_crc: int) -> bool:
-    return len(head) >= HEADER_BYTES and zlib.crc32(head[CHECKED_FROM:]) == header_crc
+    """The part of an image before its weights, whole; its first 16 bytes are not in its CRC."""
+    if len(head) < HEADER_BYTES or zlib.crc32(head[CHECKED_FROM:]) != header_crc:
+        return False
+    values = dict(zip(NAMES, HEADER.unpack_from(head)))
+    return (values["magic"], values["version"], values["header_crc"]) == (MAGIC, VERSION, header_crc)
 
 
 def without_weights(head: bytes) -> bytes:

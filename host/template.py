@@ -32,7 +32,8 @@ class Template:
         pattern = self.system if system else self.user
         # Not str.format: what users type may contain braces.
         before, _, after = pattern.partition("{user}")
-        return before.replace("{system}", system or "") + text + after
+        before, after = (part.replace("{system}", system or "") for part in (before, after))
+        return before + text + after
 
     def render_messages(self, messages: list[dict[str, str]]) -> str:
         """A whole conversation and the beginning of the answer; messages have a role and a content."""

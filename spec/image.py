@@ -6,7 +6,7 @@ file unless they say beats.
 import io
 import struct
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import cached_property
 
@@ -101,6 +101,12 @@ class Entry:
                           self.offset_beats, self.beats, self.crc32, 0, 0)
 
 
+def crcs(header: bytes) -> tuple[int, int]:
+    """CRC of the header and of the weight stream, as an image's first bytes tell them."""
+    values = dict(zip((name for name, _, _ in HEADER_FIELDS), HEADER.unpack_from(header)))
+    return values["header_crc"], values["payload_crc"]
+
+
 def _gain(values, dim: int) -> tuple[bytes, int]:
     """Gains times sqrt(dim) as int16 with one exponent."""
     values = np.asarray(values, np.float64) * np.sqrt(dim)
@@ -131,6 +137,13 @@ def order(config: ModelConfig):
 def columns(config: ModelConfig, kind: Kind) -> int:
     """Row length of a kind of tensor."""
     return {Kind.WO: config.q_dim, Kind.W2: config.hidden_dim}.get(kind, config.dim)
+
+
+def matrix_rows(config: ModelConfig, kind: Kind) -> int:
+    """Rows of a kind of matrix."""
+    rows = {Kind.WQ: config.q_dim, Kind.WK: config.kv_dim, Kind.WV: config.kv_dim, Kind.WO: config.dim,
+            Kind.W13: 2 * config.hidden_dim, Kind.W2: config.dim}
+    return rows.get(kind, config.vocab_size)
 
 
 def _planned(choice, tensors, names, groups):
@@ -278,10 +291,8 @@ def weights(config: ModelConfig) -> int:
 
 def tensor_bytes(config: ModelConfig, kind: Kind, format: str, group: int | None = None) -> int:
     """Length of one matrix in the weight stream."""
-    rows = {Kind.WQ: config.q_dim, Kind.WK: config.kv_dim, Kind.WV: config.kv_dim, Kind.WO: config.dim,
-            Kind.W13: 2 * config.hidden_dim, Kind.W2: config.dim}
     words = -(-columns(config, kind) // WORD)
-    return packing.tensor_beats(rows.get(kind, config.vocab_size), words, format, group or GROUP[format]) * BEAT
+    return packing.tensor_beats(matrix_rows(config, kind), words, format, group or GROUP[format]) * BEAT
 
 
 def payload_bytes(config: ModelConfig, format: str, group: int | None = None, plan=None) -> int:
@@ -322,8 +333,12 @@ class Image:
     entries: tuple[Entry, ...]
 
     @classmethod
-    def parse(cls, data: bytes) -> "Image":
-        """Check and read; raises :class:`ImageError` with what is wrong."""
+    def parse(cls, data: bytes, *, weights: bool = True) -> "Image":
+        """Check and read; raises :class:`ImageError` with what is wrong.
+
+        What was parsed can be used without further checks: every offset, length and number is within its bounds. Without
+        ``weights`` the weight stream may be missing, and only what lies before it is used.
+        """
         if len(data) < HEADER_BYTES:
             raise ImageError(f"the image is {len(data)} bytes, shorter than its header: copy it again")
         h = dict(zip((name for name, _, _ in HEADER_FIELDS), HEADER.unpack_from(data)))
@@ -344,11 +359,31 @@ class Image:
         config = ModelConfig(*(h[n] for n in ("dim", "hidden_dim", "n_layers", "n_heads", "n_kv_heads", "head_dim",
                                               "vocab_size", "seq_len")),
                              float(h["norm_epsilon"]), float(h["rope_theta"]), bool(h["tied"]), kv=KvFormat(h["kv_format"]))
+        from spec.image_check import check_entries, check_header     # which needs this module's layout
+        check_header(h, config)
         entries = []
         for i in range(h["entries_count"]):
             *fields, crc, _, _ = ENTRY.unpack_from(data, h["entries_offset"] + i * ENTRY.size)
+            if fields[0] not in tuple(Kind) or fields[1] not in tuple(Format):
+                raise ImageError(f"the image's tensor number {i} is of kind {fields[0]} and format {fields[1]}, which this program "
+                                 "does not know: convert the checkpoint again")
             entries.append(Entry(Kind(fields[0]), Format(fields[1]), *fields[2:], crc))
-        return cls(data, config, h, tuple(entries))
+        image = cls(data, config, h, tuple(entries))
+        check_entries(image, weights=weights)
+        return image
+
+    def header_with(self, *, seq_len: int, kv: KvFormat) -> bytes:
+        """The first HEADER_BYTES of an image of the same weights with another context: nothing else depends on it."""
+        values = self.header | {"seq_len": seq_len, "kv_format": int(kv)}
+        header = bytearray(HEADER.pack(*values.values()).ljust(HEADER_BYTES, b"\0"))
+        checked = bytes(header[CHECKED_FROM:]) + bytes(self.data[HEADER_BYTES:self.header["payload_offset"]])
+        struct.pack_into("<I", header, 12, zlib.crc32(checked))
+        return bytes(header)
+
+    def replaced(self, data, seq_len: int, kv: KvFormat) -> "Image":
+        """This image in ``data``, which begins with what :meth:`header_with` gave for the same context."""
+        header = dict(zip(self.header, HEADER.unpack_from(data)))
+        return Image(data, replace(self.config, seq_len=seq_len, kv=kv), header, self.entries)
 
     def _section(self, name: str) -> bytes:
         at = self.header[f"{name}_offset"]

@@ -106,6 +106,8 @@ def _reader(path: Path):
 def _stored(tensor, path: Path) -> Stored:
     from gguf.constants import GGML_QUANT_SIZES
     shape = tuple(int(length) for length in reversed(tensor.shape.tolist()))
+    if 0 in shape:
+        raise CheckpointError(f"{path}: tensor {tensor.name[:60]} has no elements: copy or download the file again")
     block, size = GGML_QUANT_SIZES[tensor.tensor_type]
     columns = shape[-1] if shape else 1
     row = columns // block * size

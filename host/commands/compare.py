@@ -6,6 +6,7 @@ from host import corpus, evaluation
 from host.commands import options
 from host.errors import HostError
 from host.discovery import default_model
+from host.files import is_image
 from host.model import Model
 from host.progress import Progress, quantity
 from spec.reference import Reference
@@ -13,19 +14,20 @@ from spec.traffic import TARGETS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    options.add_model(parser, formats=True)
+    options.add_model(parser, default="the project's", formats=True, template=False)
     options.add_text(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     progress = Progress.stderr()
     path = args.model or default_model()
-    formats = args.format or ["q8", "q4", *(["mixed"] if args.calibrate else [])]
+    formats = list(dict.fromkeys(args.format or ["q8", "q4", *(["mixed"] if args.calibrate else [])]))
+    if is_image(path):
+        raise HostError(f"{path} is a model image: compare takes a checkpoint, and `llama2-host perplexity` an image")
+    options.check(args, format=formats)
     models = {format: Model.load(path, tokenizer=args.tokenizer, progress=progress, **_conversion(args, format))
               for format in formats}
     first = models[formats[0]]
-    if first.source is None:
-        raise HostError(f"{path} is a model image: compare takes a checkpoint, and `llama2-host perplexity` an image")
     texts = corpus.sequences(args.text, options.require_tokenizer(first), first.config.seq_len)
     scores, own = evaluation.evaluate({format: model.image for format, model in models.items()}, texts,
                                       exact=Reference(first.config, first.source.tensors), progress=progress)
@@ -35,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps({"model": path.name, "text": args.text.name, "tokens": own.tokens, "target": args.target,
                           "perplexity_float32": own.perplexity, "rows": rows}))
     else:
-        print("\n".join(lines(rows, own, args.target)))
+        options.show(lines(rows, own, args.target))
     return 0
 
 
@@ -43,7 +45,7 @@ def _conversion(args: argparse.Namespace, format: str) -> dict:
     """Options of one format, without those that are for the others."""
     found = options.conversion(args) | {"format": format}
     if format == "q8":
-        found["calibrate"] = None
+        found["calibrate"] = found["embedding"] = None
     if format != "mixed":
         found["budget"] = None
     return found

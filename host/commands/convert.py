@@ -2,18 +2,18 @@
 import argparse
 from pathlib import Path
 
-from host import checkpoint
+from host import cache, checkpoint
 from host.commands import options
 from host.fit import arithmetic
 from host.discovery import find_tokenizer
-from host.files import ModelError, is_image, write_whole
-from host.model import convert, with_cache
+from host.files import ModelError, Output, is_image
+from host.model import KV_FORMATS, convert, with_cache
 from host.progress import Progress, quantity
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", type=Path, help="llama2.c .bin, GGUF, or a folder with safetensors")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT.llm")
+    options.add_output(parser)
     options.add_conversion(parser)
 
 
@@ -22,15 +22,18 @@ def run(args: argparse.Namespace) -> int:
     recipe.check()
     if is_image(args.checkpoint):
         raise ModelError(f"{args.checkpoint} is a model image already: convert takes a checkpoint")
+    output = Output(args.output, replace=args.force, inputs=[
+        *cache.inputs(args.checkpoint), *cache.read_files(args.checkpoint, args.tokenizer), args.tokenizer, args.calibrate,
+        args.template if args.template and options.is_file(args.template) else None])
+    options.check(args)
     source = checkpoint.load(args.checkpoint)
-    source.config = with_cache(source.config, args.seq_len, args.kv, progress)
+    source.config = with_cache(source.config, args.seq_len, args.kv or KV_FORMATS[0], progress)
     tokenizer = args.tokenizer or find_tokenizer(args.checkpoint, source.config.vocab_size)
-    try:
-        write_whole(args.output, lambda file: convert(source, args.checkpoint, file, tokenizer=tokenizer, progress=progress,
-                                                      recipe=recipe, template=options.template(args.template)))
-    except OSError as error:
-        raise ModelError(f"cannot write {args.output}: {error.strerror or error}") from error
-    size = args.output.stat().st_size
-    progress.note(f"wrote {args.output}, {quantity(size)}")
+    output.inputs += [Path(tokenizer)] if tokenizer else []
+    output.check()
+    output.write(lambda file: convert(source, args.checkpoint, file, tokenizer=tokenizer, progress=progress, recipe=recipe,
+                                      template=options.template(args.template)))
+    size = output.path.stat().st_size
+    progress.note(f"wrote {output.named}, {quantity(size)}")
     progress.note(arithmetic(source.config, size))
     return 0

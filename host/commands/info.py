@@ -1,9 +1,11 @@
 """Show what is in a checkpoint or a model image."""
 import argparse
+import json
 from pathlib import Path
 
 from host import checkpoint
 from host.commands import options
+from host.facts import facts
 from host.fit import cache_arithmetic, kv_bytes, longest
 from host.files import is_image
 from host.model import Model
@@ -15,11 +17,17 @@ DRAM_BYTES = 256 << 20      #: an Arty's
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", type=Path)
+    parser.add_argument("file", type=Path, help="an image, a checkpoint, or a folder with one")
+    options.add_json(parser)
+    options.add_raw(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    print("\n".join(image_lines(Model.load(args.file)) if is_image(args.file) else checkpoint_lines(args.file)))
+    options.check(args)
+    if args.json:
+        options.show([json.dumps(facts(args.file))])
+    else:
+        options.show(image_lines(Model.load(args.file)) if is_image(args.file) else checkpoint_lines(args.file), args.raw)
     return 0
 
 

@@ -8,7 +8,7 @@ from host.progress import Progress, quantity
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_device(parser, local=False)
-    options.add_model(parser, required=True)
+    options.add_model(parser, default="")
     parser.add_argument("--flash", action="store_true", help="write it to the board's flash, too: the board then has it when it gets power")
 
 
@@ -16,6 +16,7 @@ def run(args: argparse.Namespace) -> int:
     progress = Progress.stderr()
     if args.port is None:
         raise HostError("load needs --port URL: the board or running simulator that takes the model")
+    options.check(args)
     with options.open_backend(args, progress, flash=args.flash) as backend:
         progress.note(f"the device holds {backend.device.info.name or args.model.name}, "
                       f"{quantity(len(backend.model.data))}, verified (CRC {backend.model.payload_crc:#010x})")

@@ -7,26 +7,28 @@ from host.commands import options
 from host.discovery import default_model
 from host.model import Model
 from host.progress import Progress, quantity
+from host.quantisation import Recipe
 from spec.reference import Reference
 from spec.traffic import TARGETS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    options.add_model(parser)
+    options.add_model(parser, default="the project's", template=False)
     options.add_text(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     progress = Progress.stderr()
+    options.check(args)
     path = args.model or default_model()
     model = Model.load(path, tokenizer=args.tokenizer, progress=progress, **options.conversion(args))
     texts = corpus.sequences(args.text, options.require_tokenizer(model), model.config.seq_len)
     # An image has no float32 weights to compare with.
     exact = Reference(model.config, model.source.tensors) if model.source else None
     scores, own = evaluation.evaluate({"": model.image}, texts, exact=exact, progress=progress)
-    result = {"model": path.name, "text": args.text.name, "format": args.format if exact else options.weights(model.image),
+    result = {"model": path.name, "text": args.text.name, "format": args.format or Recipe().format if exact else options.weights(model.image),
               "target": args.target, **evaluation.row(model.image, scores[""], own, TARGETS[args.target])}
-    print(json.dumps(result) if args.json else "\n".join(lines(result)))
+    options.show([json.dumps(result)] if args.json else lines(result))
     return 0
 
 

@@ -8,27 +8,29 @@ from host.device import Device
 from host.errors import HostError
 from host.link import trace_to_stderr
 from host.statistics import saturations
+from host.transport import DEFAULT_BAUD
 from spec.registers import Counter, Phase
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    options.add_device(parser, local=False)
+    options.add_device(parser, local=False, hurries=False)
     parser.add_argument("--verify", action="store_true", help="have the core check the model in memory against its CRCs first")
     parser.add_argument("--reset", action="store_true", help="set the counters to zero afterwards")
-    parser.add_argument("--json", action="store_true", help="for a program")
+    options.add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     if args.port is None:
         raise HostError("stats needs --port URL: the board or running simulator to ask")
-    with Device.open(args.port, baud=args.baud, trace=trace_to_stderr(args.trace)) as device:
+    options.check(args)
+    with Device.open(args.port, baud=args.baud or DEFAULT_BAUD, trace=trace_to_stderr(args.trace)) as device:
         if args.verify:
             device.require_model()
             verified = device.verify()
             print(f"the model in memory is undamaged (CRC {verified.crc:#010x}, {verified.cycles:,} cycles)",
                   file=sys.stderr if args.json else sys.stdout)
         stats = device.stats()
-        print(json.dumps(to_json(stats)) if args.json else "\n".join(lines(device.info, stats)))
+        options.show([json.dumps(to_json(stats))] if args.json else lines(device.info, stats))
         if args.reset:
             device.reset()
     return 0

@@ -173,6 +173,26 @@ def test_commands():
     assert len(backend.requests) == 2
 
 
+def test_a_system_prompt_may_stand_behind_the_user():
+    template = Template.from_text('{"name": "x", "user": "{user}!", "system": "{user} ({system})"}')
+    assert template.render("{system} a", "s {user}") == "{system} a (s {user})" and template.render("b") == "b!"
+
+
+def test_what_is_said_and_what_is_a_command():
+    backend = Backend(*(ids("a") for _ in range(6)))
+    said = ["/usr/bin is a folder", "//quit", "  x", "/reset the clock", "x/y", "/tmp is one "]
+    chat, _, notes = talk(backend, *said, "/unknown", "/", " ", "/help", "/stats  ", "/exit", "never")
+    texts = [bytes(id - 3 for id in request if id >= 3).decode() for _, request in backend.requests]
+    assert [text.removeprefix("a").removeprefix(" ") for text in texts] == ["/usr/bin is a folder", "/quit", *said[2:]]
+    assert notes.count("no command") == 2 and "/help says this" in notes
+
+
+def test_a_full_context_is_said():
+    backend = Backend(ids("a" * 100), seq_len=24)
+    _, _, notes = talk(backend, "x" * 8)
+    assert "24 of 24 positions used" in notes and "the context is full: all 24 positions are used" in notes
+
+
 def test_template_leaves_braces_alone():
     assert LLAMA2.render("{system} {0}") == "[INST] {system} {0} [/INST]"
 

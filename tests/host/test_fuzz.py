@@ -1,8 +1,14 @@
 """A short run of ``python -m bench.fuzz``: damaged files of every kind end in a result or in one line."""
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
+from gguf import GGMLQuantizationType
 from hypothesis import given, settings, strategies as st
 
 from bench import fuzz
+from host.checkpoint import gguf_file
+from host.checkpoint.errors import CheckpointError
 
 
 @pytest.fixture(scope="module")
@@ -12,7 +18,7 @@ def targets(tmp_path_factory):
 
 NAMES = ("llama2c-v0", "llama2c-v1", "llama2c-v2", "safetensors", "config.json", "index.json", "gguf-q8_0", "gguf-f16",
          "gguf-vocabulary", "gguf-template", "gguf-scored", "tokenizer.bin", "sentencepiece", "tokenizer.json",
-         "tokenizer_config.json", "chat_template.jinja", "llama3-ranks", "packed-tokenizer")
+         "tokenizer_config.json", "chat_template.jinja", "image-q8", "image-q4", "llama3-ranks", "packed-tokenizer")
 
 
 def test_no_reader_is_left_out(targets):
@@ -27,6 +33,13 @@ def test_no_reader_is_left_out(targets):
 def test_only_clean_errors(targets, name, seed):
     data = targets[name].inputs(fuzz.random.Random(seed))
     assert fuzz.attempt(targets[name], data) in ("read", "refused")
+
+
+def test_a_tensor_without_elements_is_refused(tmp_path):
+    """Found by the fuzzer: the elements of a vector are its rows, whose length was reckoned from their number."""
+    tensor = SimpleNamespace(name="output_norm.weight", shape=np.array([0]), tensor_type=GGMLQuantizationType.F32, data_offset=0)
+    with pytest.raises(CheckpointError, match="output_norm.weight has no elements"):
+        gguf_file._stored(tensor, tmp_path)
 
 
 def test_a_finding_is_found(targets):
