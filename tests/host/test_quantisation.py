@@ -75,7 +75,7 @@ def test_feeding_errors_forward_helps_and_blocks_change_nothing(monkeypatch):
     codes = {}
     for block in (1, 7, 64):
         monkeypatch.setattr(gptq, "BLOCK", block)
-        codes[block] = gptq._feed_forward(weights, hessian, steps, zeros)
+        codes[block] = gptq._feed_forward(weights.T, hessian, steps.T, zeros.T).T
     assert (codes[1] == codes[64]).all() and (codes[7] == codes[64]).all()
     nearest = np.clip(np.round(weights / steps) + zeros, 0, 15)
     error = [np.square(inputs @ (weights - (q - zeros) * steps).T).sum() for q in (codes[64], nearest)]
@@ -89,7 +89,7 @@ def test_a_sweep_never_makes_a_row_worse():
     steps, zeros, codes = np.full((9, 64), 0.3), np.full((9, 64), 7.0), rng.integers(0, 16, (9, 64)).astype(float)
     error = [np.einsum("ri,ij,rj->r", *(lambda e: (e, hessian, e))(weights - (codes - zeros) * steps))]
     for _ in range(4):
-        gptq._sweep(weights, hessian, steps, zeros, codes)
+        gptq._sweep(weights.T, hessian, steps.T, zeros.T, codes.T)      # codes change in place
         error.append(np.einsum("ri,ij,rj->r", *(lambda e: (e, hessian, e))(weights - (codes - zeros) * steps)))
         assert (error[-1] <= error[-2] * (1 + 1e-9)).all()
     assert (error[1] < 0.9 * error[0]).all()
