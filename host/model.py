@@ -5,12 +5,15 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+
 from host import checkpoint
 from host.cache import cache_directory, digest
+from host.checkpoint import padding
 from host.discovery import find_template, find_tokenizer
 from host.files import ModelError, is_image, map_file, write_whole
 from host.progress import Progress
-from host.quantisation import Recipe, plan
+from host.quantisation import Losses, LostError, Recipe, plan
 from host.template import PLAIN, Template
 from host.tokenizer import Tokenizer
 from spec import image as image_module
@@ -115,10 +118,9 @@ class Pending:
                  kv: str, template: str | None, progress: Progress):
         recipe.check()
         self.path, self.recipe, self.template, self.progress = path, recipe, template, progress
-        self.source = checkpoint.load(path)
+        self.source = prepared(checkpoint.load(path), path, seq_len, kv, progress)
         self.tokenizer = tokenizer or find_tokenizer(path, self.source.config.vocab_size)
         self._options = recipe, seq_len, kv, template
-        self.source.config = with_cache(self.source.config, seq_len, kv, progress)
 
     def convert(self) -> tuple[bytes, Path | None]:
         """The image and the file that holds it, from the cache if it was made before."""
@@ -154,12 +156,17 @@ def convert(source: checkpoint.Checkpoint, path: Path, file, *, tokenizer: str |
     try:
         image_module.check(source.config)
         formats = plan(recipe, source, vocabulary, progress=progress)
+        losses = Losses()
         with progress.bar("converting", total, "weights", patience_s=1.0) as bar:
             image_module.write(file, source.config, source.tensors, groups=source.groups, plan=formats,
-                               tokenizer=packed, template=text, report=bar.update,
+                               tokenizer=packed, template=text, report=bar.update, watch=losses.add,
                                provenance=f"{path.name} ({source.source})")
+        losses.report(progress, final_gain=float(np.abs(source.tensors["final_norm"][:]).max()), dim=source.config.norm_dim,
+                      allowed=recipe.allow_loss)
     except checkpoint.CheckpointError:
         raise
+    except LostError as error:
+        raise LostError(f"{path}: {error}") from None
     except ValueError as error:
         raise ModelError(f"{path}: cannot become a model image: {error}") from error
 
@@ -178,6 +185,19 @@ def parse(data: bytes, name) -> Image:
         return Image.parse(data)
     except (ValueError, struct.error) as error:         # ImageError is a ValueError
         raise ModelError(f"{name}: {error}") from error
+
+
+def prepared(source: checkpoint.Checkpoint, path: Path, seq_len: int | None, kv: str,
+             progress: Progress = Progress.silent) -> checkpoint.Checkpoint:
+    """A checkpoint with the context and the K/V format that were asked for, in sizes that the core takes."""
+    config = with_cache(source.config, seq_len, kv, progress)
+    if source.window is not None and config.seq_len > source.window:
+        raise ModelError(f"{path}: unsupported: a sliding window of {source.window} positions, shorter than the context of "
+                         f"{config.seq_len}: within it the model is a plain LLaMA, so convert with --seq-len {source.window}")
+    source = padding.padded(replace(source, config=config))
+    if added := padding.note(source.config):
+        progress.note(f"{path.name}: {added}")
+    return source
 
 
 def with_cache(config: ModelConfig, seq_len: int | None, kv: str, progress: Progress = Progress.silent) -> ModelConfig:

@@ -7,7 +7,7 @@ from host.commands import options
 from host.fit import arithmetic
 from host.discovery import find_tokenizer
 from host.files import ModelError, is_image, write_whole
-from host.model import convert, with_cache
+from host.model import convert, prepared
 from host.progress import Progress, quantity
 
 
@@ -22,8 +22,7 @@ def run(args: argparse.Namespace) -> int:
     recipe.check()
     if is_image(args.checkpoint):
         raise ModelError(f"{args.checkpoint} is a model image already: convert takes a checkpoint")
-    source = checkpoint.load(args.checkpoint)
-    source.config = with_cache(source.config, args.seq_len, args.kv, progress)
+    source = prepared(checkpoint.load(args.checkpoint), args.checkpoint, args.seq_len, args.kv, progress)
     tokenizer = args.tokenizer or find_tokenizer(args.checkpoint, source.config.vocab_size)
     try:
         write_whole(args.output, lambda file: convert(source, args.checkpoint, file, tokenizer=tokenizer, progress=progress,

@@ -47,6 +47,7 @@ def add_conversion(parser: argparse.ArgumentParser, *, formats: bool = False) ->
                        "(default %(default)s)")
     group.add_argument("--budget", metavar="AMOUNT", help="of mixed: 4MB, 3.5MiB, 5.5bits a weight or 500tok/s (default 6bits)")
     group.add_argument("--group", type=int, choices=GROUPS, help="weights that share a scale (default: the checkpoint's, or the format's)")
+    group.add_argument("--allow-loss", action="store_true", help="convert although whole rows of weights become zero")
     group.add_argument("--seq-len", type=int, metavar="N", help="positions of the context, which the K/V cache is for "
                        "(default: the checkpoint's)")
     group.add_argument("--kv", choices=KV_FORMATS, default=KV_FORMATS[0], help="bits of K's and V's elements in the cache; fewer, "
@@ -106,11 +107,12 @@ def sampling(args: argparse.Namespace) -> dict:
 
 def conversion(args: argparse.Namespace) -> dict:
     return {"format": args.format, "group": args.group, "seq_len": args.seq_len, "kv": args.kv, "template": template(args.template),
-            "calibrate": args.calibrate, "embedding": args.embedding, "budget": args.budget}
+            "calibrate": args.calibrate, "embedding": args.embedding, "budget": args.budget,
+            "allow_loss": args.allow_loss}
 
 
 def recipe(args: argparse.Namespace) -> Recipe:
-    return Recipe(args.format, args.group, args.embedding, args.calibrate, args.budget)
+    return Recipe(args.format, args.group, args.embedding, args.calibrate, args.budget, args.allow_loss)
 
 
 def template(named: str | None) -> str | None:

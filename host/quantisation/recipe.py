@@ -32,12 +32,14 @@ class Recipe:
     format : q8; q4, where embedding and classifier keep ``embedding``; or mixed, q4 with as much q8 as ``budget`` allows.
     calibrate : text that q4 is rounded for; without it q4 rounds to nearest, and mixed is refused.
     budget : see :class:`host.quantisation.budget.Budget`.
+    allow_loss : convert although whole rows of weights are lost (:mod:`host.quantisation.loss`).
     """
     format: str = "q8"
     group: int | None = None
     embedding: str = "q8"
     calibrate: Path | None = None
     budget: str | None = None
+    allow_loss: bool = False
 
     def check(self) -> None:
         """Raise one line for what cannot be meant."""

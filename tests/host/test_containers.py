@@ -158,7 +158,6 @@ def test_refuses_other_scaling(tmp_path, scaling, message):
     ({"model_type": "brand-new"}, "unsupported: its architecture 'brand-new'"),
     ({"attention_bias": True}, "unsupported: biases in attention"), ({"mlp_bias": True}, "unsupported: biases in the feed"),
     ({"hidden_act": "gelu"}, "unsupported: the activation gelu"),
-    ({"model_type": "mistral", "sliding_window": 8}, "unsupported: a sliding window of 8"),
     ({"num_local_experts": 8}, "unsupported: experts"), ({"partial_rotary_factor": 0.5}, "unsupported: rotation of a part"),
     ({"quantization_config": {"bits": 4}}, "unsupported: weights that are quantised already"),
     ({"hidden_size": 48}, "the model's shape asks for"), ({"num_hidden_layers": 3}, "model.layers.2."),
@@ -336,7 +335,6 @@ def test_containers_give_the_same_image(tmp_path):
 
 @pytest.mark.parametrize("field, value, message", [
     ("llama.expert_count", (8, GGUFValueType.UINT32), "unsupported: experts"),
-    ("llama.attention.sliding_window", (8, GGUFValueType.UINT32), "unsupported: a sliding window"),
     ("split.count", (2, GGUFValueType.UINT16), "one of 2 parts")])
 def test_refuses_gguf_of_others(tmp_path, field, value, message):
     assert message in refusal(write_gguf(tmp_path / "m.gguf", CONFIG, random_tensors(CONFIG), fields={field: value}))
