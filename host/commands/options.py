@@ -45,7 +45,7 @@ def add_conversion(parser: argparse.ArgumentParser, *, formats: bool = False) ->
     group.add_argument("--calibrate", type=Path, metavar="FILE", help="round q4 for this text, like those that the model will write")
     group.add_argument("--embedding", choices=MATRIX_FORMATS, default="q8", help="embedding and classifier in q4 and mixed "
                        "(default %(default)s)")
-    group.add_argument("--budget", metavar="AMOUNT", help="of mixed: 4MB, 3.5MiB, 5.5bits a weight or 500tok/s (default 6bits)")
+    group.add_argument("--budget", metavar="AMOUNT", help="of mixed: 4MB, 3.5MiB, 5.5bits a weight or 500tok/s (default 6bits, more where the embedding needs it)")
     group.add_argument("--group", type=int, choices=GROUPS, help="weights that share a scale (default: the checkpoint's, or the format's)")
     group.add_argument("--allow-loss", action="store_true", help="convert although whole rows of weights become zero")
     group.add_argument("--seq-len", type=int, metavar="N", help="positions of the context, which the K/V cache is for "

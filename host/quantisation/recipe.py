@@ -19,6 +19,7 @@ from spec.packing import Quantised
 FORMATS = ("q8", "q4", "mixed")
 MATRIX_FORMATS = ("q8", "q4")
 DEFAULT_BUDGET = "6bits"
+LAYER_BITS = 5.25               #: without a budget, what is left for a weight of the layers at least, however large the embedding
 MAX_TOKENS = 1 << 16            #: of calibration text
 MAX_WORK = 3 << 39              #: tokens times weights: 12,000 tokens for 135 million weights, minutes on two cores
 FEW_TOKENS = 1 << 13            #: enough even for a large model
@@ -69,7 +70,16 @@ class Recipe:
         least = image.payload_bytes(config, "q8", plan=self.formats(config))
         if self.format != "mixed":
             return least
-        return max(least, Budget.parse(self.budget or DEFAULT_BUDGET).stream_bytes(config))
+        return max(least, self.limit_bytes(config))
+
+    def limit_bytes(self, config: ModelConfig) -> int:
+        """How long the weight stream of mixed may be: the budget, or 6 bits a weight and more where the embedding asks for it."""
+        if self.budget is not None:
+            return Budget.parse(self.budget).stream_bytes(config)
+        tables = [(slot, chosen) for slot, chosen in self.formats(config).items() if slot[0] in (Kind.CLASSIFIER, Kind.EMBEDDING)]
+        layers = image.weights(config) - len(tables) * config.vocab_size * config.dim
+        least = sum(image.tensor_bytes(config, slot[0], *chosen) for slot, chosen in tables) + int(LAYER_BITS * layers / 8)
+        return max(Budget.parse(DEFAULT_BUDGET).stream_bytes(config), least)
 
 
 def plan(recipe: Recipe, source: Checkpoint, tokenizer: Tokenizer | None, *,
@@ -108,7 +118,7 @@ def _texts(path: Path, tokenizer: Tokenizer, config: ModelConfig) -> list[list[i
 def _spend(recipe, config, tensors, texts, formats: Mapping[Slot, tuple[str, int]], progress) -> dict[Slot, tuple[str, int]]:
     """Raise matrices to q8, those first whose 4 bits cost most per byte saved, while the budget lasts."""
     chosen = dict(formats)
-    limit = Budget.parse(recipe.budget or DEFAULT_BUDGET).stream_bytes(config)
+    limit = recipe.limit_bytes(config)
     used = image.payload_bytes(config, "q4", plan=chosen)
     if used > limit:
         raise HostError(f"--budget {recipe.budget or DEFAULT_BUDGET} is {quantity(limit)} of weights, all matrices in q4 with "
