@@ -31,7 +31,7 @@ def matches(head: bytes) -> bool:
 
 
 def read(data, path: Path):
-    """Config, tensors still in the file, the groups of those in Q8_0 and Q4_0, and the window of attention."""
+    """Config, tensors still in the file, the groups of those in Q8_0 and Q4_0, and what else there is to know."""
     file = GgufFile.open(path)
     if file.value("general.type") == "adapter" or file.value("adapter.type") is not None:
         raise CheckpointError(f"{path}: this is a LoRA adapter, expected a whole model: merge it into its base model "
@@ -60,11 +60,13 @@ def read(data, path: Path):
         if stored.type in NATIVE_BYTES:
             native[name] = stored
     check_shapes(config, tensors, path)
+    twice = ()
     if not config.tied and equal(tensors["embedding"], tensors["classifier"]):      # stored twice: once is enough
-        config = replace(config, tied=True)
+        config, twice = replace(config, tied=True), (f"{CLASSIFIER}, which equals {EMBEDDING}",)
         for held in (tensors, native):
             held.pop("classifier", None)
-    return f"GGUF {_types(file)}", config, tensors, Groups(native, raw) if native else None, _window(file, path)
+    return f"GGUF {_types(file)}", config, tensors, Groups(native, raw) if native else None, {
+        "window": _window(file, path), "ignored": twice}
 
 
 def _config(file: GgufFile, path: Path):

@@ -28,7 +28,7 @@ KNOWN = {"qwen2": "biases of q, k and v", "qwen3": "QK-norm", "gemma": "scaled e
 
 
 def read(directory: Path, file: Path | None = None):
-    """Config, tensors still in their files, no native groups, and the window of attention; ``file``: of a single-file model."""
+    """Config, tensors still in their files, no native groups, and what else there is to know; ``file``: of a single-file model."""
     _refuse_adapter(directory, file)
     paths = [file] if file is not None and not (directory / shards.INDEX).is_file() else shards.find(directory)
     if not paths:
@@ -44,7 +44,7 @@ def read(directory: Path, file: Path | None = None):
             found[name] = found[other]
     config, tensors = _named(fields, found, directory)
     check_shapes(config, tensors, directory)
-    return SOURCE, config, tensors, None, window(fields)
+    return SOURCE, config, tensors, None, {"window": window(fields), "ignored": _ignored(fields, found)}
 
 
 def _refuse_adapter(directory: Path, file: Path | None) -> None:
@@ -87,12 +87,15 @@ def window(fields: Fields) -> int | None:
         told = MISTRAL_WINDOW
     if fields.get("use_sliding_window") is False or isinstance(kinds, list) and "sliding_attention" not in kinds:
         return None
-    return None if told is None else fields_window(fields.where, told)
+    return None if told is None else Fields({"sliding_window": told}, fields.where).whole("sliding_window")
 
 
-def fields_window(where, value) -> int:
-    """A window of at least one position."""
-    return Fields({"sliding_window": value}, where).whole("sliding_window")
+def _ignored(fields: Fields, found: dict) -> tuple[str, ...]:
+    """What the folder says that changes nothing here."""
+    strange = keys.passed_over(fields.values, keys.CONFIG_JSON)
+    told = [f"{name} = {str(fields.values[name])[:30]}" for name in strange]
+    recomputed = sum(name.endswith(RECOMPUTED) for name in found)
+    return (*told, *([f"{recomputed} tensors of RoPE frequencies"] if recomputed else []))
 
 
 def _named(fields: Fields, found: dict, directory: Path):

@@ -66,6 +66,11 @@ def refuse(where, values: Mapping, known: frozenset[str], *, all_matter: bool = 
         raise CheckpointError(f"{where}: unsupported: {named}{more}{model}: expected a LLaMA")
 
 
+def passed_over(values: Mapping, known: frozenset[str]) -> list[str]:
+    """Keys that :func:`refuse` let pass because of their values; those that say nothing at all are left out."""
+    return sorted(name for name, value in values.items() if name not in known and MATTERS.search(name) and value is not None)
+
+
 def is_neutral(name: str, value) -> bool:
     """Does this value leave the arithmetic as it is?"""
     last = name.rpartition(".")[2]

@@ -40,4 +40,4 @@ def read(data: np.ndarray, path):
         if name != "rope":
             tensors[name] = float_rows(name, file, offset, sizes[name])
         offset += 4 * count(sizes[name])
-    return SOURCE, config, tensors, None
+    return SOURCE, config, tensors, None, {"ignored": ("its RoPE tables, which are made anew",)}
