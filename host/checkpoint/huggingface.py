@@ -19,6 +19,7 @@ LAYER = {"attention_norm": "input_layernorm", "wq": "self_attn.q_proj", "wk": "s
          "w3": "mlp.up_proj"}
 ARCHITECTURES = ("llamaforcausallm", "mistralforcausallm", "llamamodel", "mistralmodel")
 MISTRAL_WINDOW = 4096           #: of a mistral's config.json that does not say: transformers' default
+OTHER_EPSILONS = ("layer_norm_eps", "layer_norm_epsilon", "layernorm_epsilon", "norm_eps", "norm_epsilon")
 RECOMPUTED = ("rotary_emb.inv_freq",)
 #: what in a model's type makes it another computation than LLaMA's
 KNOWN = {"qwen2": "biases of q, k and v", "qwen3": "QK-norm", "gemma": "scaled embeddings and the GELU activation",
@@ -71,13 +72,23 @@ def refuse_other_architectures(fields: Fields) -> None:
     if fields.text("hidden_act", "silu") not in ("silu", "swish"):
         raise CheckpointError(f"{fields.where}: unsupported: the activation {str(fields.get('hidden_act'))[:20]}{model}: "
                               "expected a LLaMA")
-    if fields.get("rms_norm_eps") is None and fields.get("layer_norm_eps") is not None:
-        raise CheckpointError(f"{fields.where}: unsupported: layer_norm_eps without rms_norm_eps{model}: expected a LLaMA")
-    told = {name: value for name, value in fields.values.items() if name != "layer_norm_eps"}
-    keys.refuse(fields.where, told, keys.CONFIG_JSON, model=model)
+    keys.refuse(fields.where, _as_read(fields), keys.CONFIG_JSON, model=model)
     kinds = fields.get("layer_types")
     if isinstance(kinds, list) and (others := {str(one) for one in kinds} - {"full_attention", "sliding_attention"}):
         raise CheckpointError(f"{fields.where}: unsupported: layers of type {min(others)[:40]!r} (layer_types){model}: expected a LLaMA")
+
+
+def _as_read(fields: Fields) -> dict:
+    """The file's values without those that say again what the keys which are read say."""
+    told, head_dim = dict(fields.values), fields.get("head_dim")
+    if not head_dim and isinstance(fields.get("hidden_size"), int) and isinstance(fields.get("num_attention_heads"), int):
+        head_dim = fields.get("hidden_size") // max(fields.get("num_attention_heads"), 1)
+    for name, same in (("rotary_dim", head_dim), ("rotary_emb_base", fields.get("rope_theta"))):
+        if told.get(name) is not None and told[name] == same:
+            del told[name]
+    if fields.get("rms_norm_eps") is not None:              # which alone is read, by transformers too
+        told = {name: value for name, value in told.items() if name not in OTHER_EPSILONS}
+    return told
 
 
 def window(fields: Fields) -> int | None:
@@ -92,8 +103,8 @@ def window(fields: Fields) -> int | None:
 
 def _ignored(fields: Fields, found: dict) -> tuple[str, ...]:
     """What the folder says that changes nothing here."""
-    strange = keys.passed_over(fields.values, keys.CONFIG_JSON)
-    told = [f"{name} = {str(fields.values[name])[:30]}" for name in strange]
+    read = _as_read(fields)
+    told = [f"{name} = {str(value)[:30]}" for name, value in fields.values.items() if name not in read]
     recomputed = sum(name.endswith(RECOMPUTED) for name in found)
     return (*told, *([f"{recomputed} tensors of RoPE frequencies"] if recomputed else []))
 
@@ -109,8 +120,8 @@ def _named(fields: Fields, found: dict, directory: Path):
         seq_len=fields.whole("max_position_embeddings", 2048), norm_epsilon=fields.real("rms_norm_eps", 1e-6),
         rope_theta=theta, tied=_is_tied(fields, found, directory))
     kind = scaling.text("rope_type") or scaling.text("type")
-    if not kind and scaling.get("factor") not in (None, 1, 1.0):
-        raise CheckpointError(f"{scaling.where}: a factor of {str(scaling.get('factor'))[:20]} without a type: add \"rope_type\": "
+    if kind in ("", "default") and scaling.get("factor") not in (None, 1, 1.0):
+        raise CheckpointError(f"{scaling.where}: a factor of {str(scaling.get('factor'))[:20]} without a type that uses it: add \"rope_type\": "
                               "\"linear\", or what the model was trained with")
     factors = rope.factors(kind, config.head_dim, theta, scaling.real, scaling.where)
     config = ModelConfig(**{**vars(config), "rope_factors": factors})
@@ -142,7 +153,9 @@ def _rope(fields: Fields) -> Fields:
     for scaling in found:
         keys.refuse(scaling.where, scaling.values, keys.ROPE, all_matter=True)
     new, old = found
-    if new.values and any(new.get(name) not in (None, value) for name, value in old.values.items() if name not in ("type", "rope_type")):
+    kinds = [scaling.text("rope_type") or scaling.text("type") or "default" for scaling in (new, old)]
+    if new.values and old.values and (kinds[0] != kinds[1] or any(
+            new.get(name) != value for name, value in old.values.items() if name not in ("type", "rope_type") and value is not None)):
         raise CheckpointError(f"{fields.where}: rope_parameters and rope_scaling contradict each other: remove the wrong one")
     scaling = new if new.values else old
     if fields.get("original_max_position_embeddings") is not None:

@@ -15,15 +15,15 @@ CONFIG_JSON = frozenset("""
     hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads head_dim vocab_size
     max_position_embeddings max_sequence_length original_max_position_embeddings rms_norm_eps rope_theta rope_scaling
     rope_parameters tie_word_embeddings hidden_act sliding_window use_sliding_window max_window_layers layer_types model_type
-    architectures attention_dropout attention_probs_dropout_prob hidden_dropout hidden_dropout_prob attn_pdrop resid_pdrop
-    embd_pdrop activation_dropout classifier_dropout initializer_range pretraining_tp output_attentions output_hidden_states
-    attn_implementation _attn_implementation _attn_implementation_internal _attn_implementation_autoset use_flash_attention
-    _flash_attn_2_enabled use_flash_attn use_flash_attention_2 gradient_checkpointing is_llama_config
+    architectures initializer_range pretraining_tp output_attentions output_hidden_states gradient_checkpointing is_llama_config
+    multiple_of ffn_dim_multiplier
     """.split())
+#: of training, or of how a program computes the same
+HARMLESS = re.compile("dropout|pdrop|init|flash|implementation", re.IGNORECASE)
 #: names that have to do with the arithmetic
 MATTERS = re.compile("rope|rotary|rotat|attn|attention|scal|norm|bias|window|multipl|softcap|capping|clamp|clip|activation|_act$|"
                      "^act_|alibi|expert|moe|parallel|residual|position_embedding|qk_|qkv|_eps|epsilon|temperature|logit|mup|"
-                     "chunk|sink|softmax|quantiz|compress|lora|adapter|per_layer|shared_kv|nope", re.IGNORECASE)
+                     "chunk|sink|softmax|causal|bidirectional|quantiz|compress|lora|adapter|per_layer|shared_kv|nope", re.IGNORECASE)
 #: values that say the same as nothing at all, by name
 NEUTRAL = {
     "hidden_activation": ("silu", "swish"), "activation_function": ("silu", "swish"), "position_embedding_type": ("rope", "rotary"),
@@ -58,34 +58,36 @@ def refuse(where, values: Mapping, known: frozenset[str], *, all_matter: bool = 
 
     ``all_matter``: whatever is not known does. ``prefix`` goes before a key's name in the message.
     """
-    strange = [name for name, value in values.items() if name not in known and (all_matter or MATTERS.search(name))
-               and not is_neutral(name, value)]
+    strange = [name for name, value in values.items() if name not in known and (all_matter or _matters(name))
+               and not is_neutral(name, value, zero_is_unset=bool(prefix))]
     if strange:
         named = " and ".join(f"{_what(name)} ({prefix}{name[:60]} is {str(values[name])[:30]!r})" for name in sorted(strange)[:3])
         more = f" and {len(strange) - 3} more" if len(strange) > 3 else ""
         raise CheckpointError(f"{where}: unsupported: {named}{more}{model}: expected a LLaMA")
 
 
-def passed_over(values: Mapping, known: frozenset[str]) -> list[str]:
-    """Keys that :func:`refuse` let pass because of their values; those that say nothing at all are left out."""
-    return sorted(name for name, value in values.items() if name not in known and MATTERS.search(name) and value is not None)
+def _matters(name: str) -> bool:
+    return bool(MATTERS.search(name)) and not HARMLESS.search(name)
 
 
-def is_neutral(name: str, value) -> bool:
-    """Does this value leave the arithmetic as it is?"""
+def is_neutral(name: str, value, *, zero_is_unset: bool = False) -> bool:
+    """Does this value leave the arithmetic as it is? A factor of zero does in GGUF, where it stands for none."""
     last = name.rpartition(".")[2]
     if last in NEUTRAL and isinstance(value, str):
         return NEUTRAL[last] is None or value.lower() in NEUTRAL[last]
     if isinstance(value, list):
-        return all(is_neutral(name, item) for item in value)
+        return all(is_neutral(name, item, zero_is_unset=zero_is_unset) for item in value)
     if isinstance(value, dict):
         return not value
     if isinstance(value, str):
         return value.lower() in ("", "none")
-    if value is None or value is False or value == 0:
+    if value is None:
         return True
-    factor = re.search("scale|scaling|multipl|factor|pct|ratio|causal|no_rope_layers$", last)
-    return factor is not None and value == 1
+    if re.search("causal|no_rope_layers$", last):           # here "no" would be another model
+        return value == 1
+    if re.search("scale|scaling|multipl|factor|pct|ratio", last) and "ext_factor" not in last and not isinstance(value, bool):
+        return value == 1 or zero_is_unset and value == 0
+    return value == 0
 
 
 def _what(name: str) -> str:

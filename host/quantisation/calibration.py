@@ -63,6 +63,7 @@ def calibrated(config: ModelConfig, tensors: Mapping[str, np.ndarray], texts: Se
                     rounded.replace(kind, q.real())
                     bar.update(bar.done + 1)
             truth, streams = ([x for _, _, x in map(next, runs)] for runs in (wanted, found))
+            exact = rounded = wanted = found = pair = None      # generators that are not done hold their layer
     return out
 
 

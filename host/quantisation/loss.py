@@ -11,12 +11,13 @@ from host.errors import HostError
 from host.progress import Progress
 from spec.image import Kind
 from spec.numerics import RESIDUAL_FRACTION, ROW_FRACTION
-from spec.packing import Quantised
+from spec.packing import MIN_EXPONENT, Quantised
 
 #: share of a row's weights that rounding to zero usually takes at most; an ordinary row loses 1 % in q8, 20 % in q4
 USUAL = {"q8": 0.25, "q4": 0.7}
 GONE = 0.5                      #: relative error of a row that is lost
 DEAD = 2.0 ** -16               #: of the median row's largest weight: nobody misses such a row, as of a token never trained
+SMALLEST = 2.0 ** (MIN_EXPONENT + 7)       #: a weight of 127 steps of the smallest scale
 FEW_STEPS = 64                  #: of a number format: values that all stay below are noise
 
 
@@ -66,8 +67,8 @@ class Losses:
         gone, _, text = found[0]
         more = f" (and {len(found) - 1} more tensors)" if len(found) > 1 else ""
         if gone and not allowed:
-            raise LostError(f"{text}{more}: the model would write noise: use --format q8 if this is q4, a checkpoint without such "
-                            "weights, or --allow-loss to convert all the same")
+            raise LostError(f"{text}{more}: the model would write noise: use {'--format q8, ' if 'q4' in self.formats.values() else ''}"
+                            "a checkpoint without such weights, or --allow-loss to convert all the same")
         progress.note(f"lost in quantising: {text}{more}")
 
     def _rows(self):
@@ -82,8 +83,9 @@ class Losses:
                 place = kind.name.lower() + (f" of layer {layer}" if kind < Kind.CLASSIFIER else "")
                 what = f"{gone} of {len(largest)} rows are gone" if gone else \
                        f"{poor} of {len(largest)} rows keep little but their largest weights"
-                yield gone, poor, (f"{place} in {self.formats[kind, layer]}: {what}, the largest weight is "
-                                   f"{largest.max() / median:.2g} times the median row's")
+                why = f"its largest weight of {largest.max():.2g} is below what scales can say" if largest.max() < SMALLEST else \
+                      f"the largest weight is {largest.max() / median:.2g} times the median row's"
+                yield gone, poor, f"{place} in {self.formats[kind, layer]}: {what}, {why}"
 
     def _vanishing(self, final_gain: float, dim: int):
         """Embeddings and logits that are all within a few steps of their number format."""

@@ -211,6 +211,24 @@ def test_refuses_a_folder_that_is_not_whole(tmp_path):
     assert "no safetensors in this folder" in refusal(folder)
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "model-00002-of-00003.safetensors"])
+def test_names_a_git_lfs_pointer_in_a_folder(tmp_path, name):
+    write_huggingface(tmp_path, CONFIG, random_tensors(CONFIG), shards=3 if "of" in name else 1)
+    (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 269060552\n")
+    assert f"{name}: this is a Git LFS pointer, the file itself was not fetched: run git lfs pull" in refusal(tmp_path)
+
+
+def test_names_a_lora_adapter(tmp_path):
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "base_model_name_or_path": "some/llama"}))
+    write_safetensors(tmp_path / "adapter_model.safetensors", {"base_model.model.x.lora_A.weight": np.ones((2, 4), np.float32)})
+    for path in (tmp_path, tmp_path / "adapter_model.safetensors"):
+        assert "this is a LoRA adapter of some/llama, expected a whole model: merge it" in refusal(path)
+    write_huggingface(tmp_path, CONFIG, random_tensors(CONFIG))            # a merged one keeps its description
+    expect(load(tmp_path), CONFIG, random_tensors(CONFIG))
+    fields = {"general.type": ("adapter", GGUFValueType.STRING), "adapter.type": ("lora", GGUFValueType.STRING)}
+    assert "this is a LoRA adapter" in refusal(write_gguf(tmp_path / "m.gguf", CONFIG, random_tensors(CONFIG), fields=fields))
+
+
 def test_refuses_types_that_are_no_weights(tmp_path):
     write_huggingface(tmp_path, CONFIG, random_tensors(CONFIG))
     array = np.zeros(16, np.int8)
