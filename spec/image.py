@@ -14,7 +14,7 @@ import numpy as np
 
 from spec import packing
 from spec.model import KvFormat, ModelConfig
-from spec.numerics import MAX_DIM, MAX_ROW, WORD, split_scale
+from spec.numerics import MAX_DIM, MAX_HEAD_DIM, MAX_ROW, WORD, split_scale
 from spec.packing import BEAT, Quantised
 
 MAGIC = b"LLMI"
@@ -331,10 +331,10 @@ def check(config: ModelConfig) -> None:
     for name in ("dim", "hidden_dim", "n_layers", "n_heads", "n_kv_heads", "head_dim", "vocab_size", "seq_len"):
         if getattr(config, name) < 1:
             raise ImageError(f"{name} is {getattr(config, name)}: expected at least 1")
+    if config.head_dim % 8 or config.head_dim > MAX_HEAD_DIM:
+        raise ImageError(f"head_dim {config.head_dim} must be a multiple of 8 up to {MAX_HEAD_DIM}")
     if config.dim % 16 or config.q_dim % 16:
         raise ImageError(f"dim {config.dim} and n_heads * head_dim {config.q_dim} must be multiples of 16")
-    if config.head_dim % 8 or config.head_dim > 128:
-        raise ImageError(f"head_dim {config.head_dim} must be a multiple of 8 up to 128")
     if config.rope_factors and len(config.rope_factors) != config.score_dim // 2:
         raise ImageError(f"{len(config.rope_factors)} RoPE factors, expected one per pair, {config.score_dim // 2}")
     if config.hidden_dim > MAX_ROW:

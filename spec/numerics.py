@@ -24,6 +24,7 @@ LOG2_E = 1549082005       #: log2(e) with 30 fraction bits
 MAX_ROW = CHUNK * (1 << WIDE - 1 - 5 - 7 - 15 - SCALE_BITS)
 INDEX_BITS = 13        #: of an element's index within a vector, and of dim: the largest number is 8,191
 MAX_DIM = (1 << INDEX_BITS) - 1
+MAX_HEAD_DIM = 128      #: elements of a head that attention's units hold
 MAX_SEQ_LEN = 1 << 16  #: |w * v| < 2**31: 2**16 positions fit the 48-bit accumulator
 
 

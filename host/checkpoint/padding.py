@@ -10,6 +10,7 @@ import numpy as np
 from host.checkpoint import Checkpoint
 from host.checkpoint.lazy import Rows
 from spec.model import ModelConfig
+from spec.numerics import MAX_HEAD_DIM
 
 DIM_MULTIPLE, HEAD_MULTIPLE = 16, 8
 
@@ -32,6 +33,8 @@ def padded(source: Checkpoint) -> Checkpoint:
 
 def padded_config(config: ModelConfig) -> ModelConfig:
     """Sizes rounded up, with the true ones beside them."""
+    if config.head_dim > MAX_HEAD_DIM:      # no zeros help
+        return config
     dim, head_dim = _up(config.dim, DIM_MULTIPLE), _up(config.head_dim, HEAD_MULTIPLE)
     if config.n_heads * head_dim % DIM_MULTIPLE:
         head_dim = _up(head_dim, DIM_MULTIPLE)

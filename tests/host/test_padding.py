@@ -74,5 +74,5 @@ def test_a_checkpoint_of_odd_sizes_becomes_an_image(tmp_path, write, monkeypatch
 def test_sizes_that_no_zeros_help_are_refused(tmp_path):
     config = ModelConfig(dim=136, n_heads=1, n_kv_heads=1, head_dim=136, hidden_dim=16, n_layers=1, vocab_size=8, seq_len=8)
     write_v0(tmp_path / "m.bin", config, random_tensors(config))
-    with pytest.raises(Exception, match="m.bin: cannot become a model image: head_dim 144 must be a multiple of 8 up to 128"):
+    with pytest.raises(Exception, match="m.bin: cannot become a model image: head_dim 136 must be a multiple of 8 up to 128"):
         _ = Model.load(tmp_path / "m.bin").data
