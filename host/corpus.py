@@ -28,7 +28,7 @@ def encoded(texts: Iterable[str], tokenizer: Tokenizer, seq_len: int) -> list[li
     out = []
     for text in texts:
         ids = tokenizer.encode(text)
-        step = max(seq_len - 1, 1)
+        step = seq_len - 1
         if tokenizer.adds_bos and ids[:1] == [tokenizer.bos_id]:
             out += [ids[:1] + ids[at:at + step] for at in range(1, len(ids), step)]
         else:
@@ -38,6 +38,8 @@ def encoded(texts: Iterable[str], tokenizer: Tokenizer, seq_len: int) -> list[li
 
 def sequences(path: Path, tokenizer: Tokenizer, seq_len: int) -> list[list[int]]:
     """Both: at least one sequence, or an error."""
+    if seq_len < 2:
+        raise HostError(f"a context of {seq_len} position predicts nothing: convert with --seq-len 2 or more")
     out = encoded(stories(path), tokenizer, seq_len)
     if not out:
         raise HostError(f"{path}: no text of two tokens or more: expected stories with {SEPARATOR} between them, or one text")

@@ -60,13 +60,15 @@ def read(data, path: Path):
         if stored.type in NATIVE_BYTES:
             native[name] = stored
     check_shapes(config, tensors, path)
-    twice = ()
+    ignored = ()
     if not config.tied and equal(tensors["embedding"], tensors["classifier"]):      # stored twice: once is enough
-        config, twice = replace(config, tied=True), (f"{CLASSIFIER}, which equals {EMBEDDING}",)
+        config, ignored = replace(config, tied=True), (f"{CLASSIFIER}, which equals {EMBEDDING}",)
         for held in (tensors, native):
             held.pop("classifier", None)
+    if file.value(PREFIX + "rope.scaling.type") == "none" and file.value(PREFIX + "rope.scaling.factor"):
+        ignored += (f"{PREFIX}rope.scaling.factor, whose type is none",)
     return f"GGUF {_types(file)}", config, tensors, Groups(native, raw) if native else None, {
-        "window": _window(file, path), "ignored": twice}
+        "window": _window(file, path), "ignored": ignored}
 
 
 def _config(file: GgufFile, path: Path):

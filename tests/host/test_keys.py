@@ -100,6 +100,11 @@ def test_a_gguf_key_that_changes_nothing_is_no_obstacle(tmp_path, fields):
     expect(load(gguf_file(tmp_path, fields={f"llama.{key}": value for key, value in fields.items()})), CONFIG, random_tensors(CONFIG))
 
 
+def test_a_factor_without_effect_is_told(tmp_path):
+    path = gguf_file(tmp_path, fields={"llama.rope.scaling.type": ("none", TEXT), "llama.rope.scaling.factor": (4.0, REAL)})
+    assert load(path).ignored == ("llama.rope.scaling.factor, whose type is none",)
+
+
 @pytest.mark.parametrize("key", ["rope.scaling.factor", "rope.scale_linear"])
 def test_a_factor_without_a_type_is_linear_scaling(tmp_path, key):
     """As llama.cpp reads it; logits differ by more than any rounding would let them."""

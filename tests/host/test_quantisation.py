@@ -254,6 +254,8 @@ def test_long_texts_go_on_in_further_sequences(tokenizer, tmp_path):
     assert all(piece[0] != tokenizer.bos_id and 1 < len(piece) <= 50 for piece in pieces) and len(pieces) > 2
     assert [id for piece in pieces for id in piece[1:]] == [id for text in ids for id in text[1:]]
     assert all(any(text[at:at + len(piece)] == piece for text in ids for at in range(len(text))) for piece in pieces)
+    with pytest.raises(HostError, match="a context of 1 position predicts nothing"):
+        corpus.sequences(path, tokenizer, 1)
     path.write_bytes(b"a\xff")
     with pytest.raises(HostError, match="not UTF-8 at byte 1"):
         corpus.sequences(path, tokenizer, 50)
