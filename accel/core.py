@@ -22,7 +22,8 @@ from accel.sequencer import Sequencer
 from accel.stage import Skid
 from accel.swiglu import SwiGlu
 from accel.window import Window, WishboneSignature
-from spec.numerics import MAX_SEQ_LEN, WORD
+from spec.maxima import MAX_VOCAB_SIZE
+from spec.numerics import MAX_DIM, MAX_HEAD_DIM, MAX_ROW, MAX_SEQ_LEN, WORD
 from spec.registers import MAX_CANDIDATES, REGISTERS, VERSION, Dest
 
 OUTPUT = 7          #: dest of attention output in the quantiser, beside spec.registers.Dest
@@ -51,6 +52,9 @@ class Core(wiring.Component):
     """
     def __init__(self, *, columns=1, max_dim=2048, max_hidden_dim=5632, max_kv_dim=1024, max_heads=64, addr_width=24,
                  multiplier_bits=25):
+        if max_dim > MAX_DIM or max_hidden_dim > MAX_ROW:
+            raise ValueError(f"max_dim {max_dim} and max_hidden_dim {max_hidden_dim}: indices of 13 bits end at {MAX_DIM}, "
+                             f"row sums of 48 bits at {MAX_ROW} columns")
         self.columns, self.max_dim, self.max_hidden_dim = columns, max_dim, max_hidden_dim
         self.max_kv_dim, self.max_heads, self.addr_width = max_kv_dim, max_heads, addr_width
         self.multiplier_bits = multiplier_bits
@@ -329,8 +333,8 @@ class Core(wiring.Component):
             self.csr__geometry__version.eq(VERSION), self.csr__geometry__columns.eq(C),
             self.csr__geometry__lanes.eq(LANES), self.csr__geometry__candidates.eq(MAX_CANDIDATES),
             self.csr__max_dim__value.eq(self.max_dim), self.csr__max_hidden_dim__value.eq(self.max_hidden_dim),
-            self.csr__max_head_dim__value.eq(128), self.csr__max_kv_dim__value.eq(self.max_kv_dim),
-            self.csr__max_heads__value.eq(self.max_heads), self.csr__max_vocab_size__value.eq((1 << 17) + (1 << 16)),
+            self.csr__max_head_dim__value.eq(MAX_HEAD_DIM), self.csr__max_kv_dim__value.eq(self.max_kv_dim),
+            self.csr__max_heads__value.eq(self.max_heads), self.csr__max_vocab_size__value.eq(MAX_VOCAB_SIZE),
             self.csr__max_seq_len__value.eq(MAX_SEQ_LEN),
             # For who watches from outside (soc/sim/stream_watch.py): nothing in the core reads it
             self.watch.eq(Cat(command.phase, sequencer.executing, sequencer.fenced, reader.reading)),

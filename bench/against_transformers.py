@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from host.checkpoint import load
+from host.checkpoint.padding import padded
 from host.conversation import Conversation
 from host.generation import Sampling
 from host.template import Template
@@ -22,23 +23,25 @@ ROOT = Path(__file__).parent.parent
 IDS = np.arange(40) * 7 % 200
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 32}
 CASES = {"untied, ten shards": {"shard": "60KB"}, "tied": {"tied": True}, "heads of 32, not 16": {"head_dim": 32},
-         "linear scaling": {"rope": {"rope_type": "linear", "factor": 4.0}}, "llama3 scaling": {"rope": LLAMA3}}
+         "linear scaling": {"rope": {"rope_type": "linear", "factor": 4.0}}, "llama3 scaling": {"rope": LLAMA3},
+         "dim 36 in 3 heads of 12, filled with zeros": {"dim": 36, "heads": 3, "head_dim": 12},
+         "the same with llama3 scaling": {"dim": 36, "heads": 3, "head_dim": 12, "rope": LLAMA3}}
 TOLERANCE = 5e-5
 
 
-def logits(folder: Path, *, head_dim: int = 16, tied: bool = False, rope: dict = {}, shard: str = "5GB"):
+def logits(folder: Path, *, dim: int = 64, heads: int = 4, head_dim: int = 16, tied: bool = False, rope: dict = {}, shard: str = "5GB"):
     """Of transformers' model with random weights, saved to ``folder``; and of the reference with what is read from there."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
     torch.manual_seed(1)
     model = LlamaForCausalLM(LlamaConfig(
-        hidden_size=64, intermediate_size=96, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, head_dim=head_dim,
+        hidden_size=dim, intermediate_size=96, num_hidden_layers=3, num_attention_heads=heads, num_key_value_heads=heads // 2, head_dim=head_dim,
         vocab_size=200, max_position_embeddings=64, rms_norm_eps=1e-6, tie_word_embeddings=tied, initializer_range=0.15,
         rope_parameters={"rope_theta": 50000.0, "rope_type": "default", **rope})).eval().float()
     model.save_pretrained(folder, max_shard_size=shard)
     with torch.no_grad():
         theirs = model(torch.tensor(IDS)[None]).logits[0].numpy()
-    checkpoint = load(folder)
+    checkpoint = padded(load(folder))           # as it is converted
     return theirs, Reference(checkpoint.config, checkpoint.tensors).logits(IDS)
 
 

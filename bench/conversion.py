@@ -1,4 +1,7 @@
-"""Measures conversion: time and largest memory for known models' shapes with random weights; ``python -m bench.conversion``."""
+"""Measures conversion: time and largest memory for known models' shapes with random weights; ``python -m bench.conversion``.
+
+Calibration reads a text of random words, so long that the converter takes as many tokens as it ever takes for the shape.
+"""
 import argparse
 import json
 import os
@@ -9,12 +12,16 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from spec import image
 from tests.host import smollm2
 
 ROOT = Path(__file__).parent.parent
 SHAPES = {
     "SmolLM2-135M": smollm2.CONFIG,
+    #: Ref: huggingface.co/HuggingFaceTB/SmolLM2-360M-Instruct, config.json
+    "SmolLM2-360M": replace(smollm2.CONFIG, dim=960, hidden_dim=2560, n_layers=32, n_heads=15, n_kv_heads=5),
     #: Ref: huggingface.co/TinyLlama/TinyLlama-1.1B-Chat-v1.0, config.json
     "TinyLlama-1.1B": replace(smollm2.CONFIG, dim=2048, hidden_dim=5632, n_layers=22, n_heads=32, n_kv_heads=4, vocab_size=32000,
                               seq_len=2048, rope_theta=10000.0, tied=False),
@@ -31,11 +38,25 @@ sys.exit(status)
 """
 
 
+#: What is measured of a shape: --format and, behind a plus, --calibrate.
+FORMATS = {"SmolLM2-135M": ("q8", "q4", "q4+calibrate"), "SmolLM2-360M": ("q4+calibrate",), "TinyLlama-1.1B": ("q8", "q4")}
+TEXT_WORDS = 40_000
+
+
+def write_text(path: Path) -> Path:
+    """Words of random letters, 200 to a story."""
+    rng = np.random.default_rng(1)
+    words = ["".join(rng.choice(list("etaoinshrdlu"), rng.integers(1, 9))) for _ in range(TEXT_WORDS)]
+    path.write_text("<|endoftext|>".join(" ".join(words[at:at + 200]) for at in range(0, len(words), 200)))
+    return path
+
+
 def convert(folder: Path, output: Path, format: str) -> dict:
     """One conversion in a process of its own: its seconds, and the most memory it had resident."""
+    format, _, calibrate = format.partition("+")
+    options = ["--calibrate", str(write_text(output.with_name("text.txt")))] if calibrate else ["--embedding", format]
     start_s = time.monotonic()
-    process = subprocess.run([sys.executable, "-c", CHILD, "convert", str(folder), "-o", str(output), "--format", format,
-                              "--embedding", format],
+    process = subprocess.run([sys.executable, "-c", CHILD, "convert", str(folder), "-o", str(output), "--format", format, *options],
                              cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
     cpu_s, resident_kib = process.stdout.split()[-2:]
     return {"wall_s": round(time.monotonic() - start_s, 1), "cpu_s": round(float(cpu_s), 1),
@@ -45,12 +66,15 @@ def convert(folder: Path, output: Path, format: str) -> dict:
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path, default=ROOT / "bench" / "results" / "conversion.json")
+    parser.add_argument("--only", choices=SHAPES, nargs="+", default=list(SHAPES), metavar="SHAPE", help=f"of {', '.join(SHAPES)}")
+    parser.add_argument("--formats", choices=("q8", "q4", "q4+calibrate"), nargs="+", help="these only")
     args = parser.parse_args()
     rows = []
-    for name, config in SHAPES.items():
+    for name in args.only:
+        config = SHAPES[name]
         with tempfile.TemporaryDirectory() as temporary:
             folder = smollm2.write(Path(temporary) / name, config=config)
-            for format in ("q8", "q4"):
+            for format in args.formats or FORMATS[name]:
                 rows.append({"shape": name, "weights": image.weights(config), "format": format,
                              **convert(folder, Path(temporary) / "model.llm", format)})
                 print(json.dumps(rows[-1]), flush=True)

@@ -21,7 +21,7 @@ def dequantised(image: Image, tensors: Mapping[str, np.ndarray] = {}) -> dict[st
     gains = []
     for e in image.entries:
         if e.kind == Kind.GAIN:
-            gains.append((image.gain(e) * 2.0 ** e.exponent / np.sqrt(image.config.dim)).astype(np.float32))
+            gains.append((image.gain(e) * 2.0 ** e.exponent / np.sqrt(image.config.norm_dim)).astype(np.float32))
             continue
         real = image.tensor(e).real()
         if e.kind in NAMES:

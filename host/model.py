@@ -5,11 +5,14 @@ from dataclasses import fields, replace
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+
 from host import cache, checkpoint, combinations
+from host.checkpoint import padding
 from host.discovery import find_template, find_tokenizer
 from host.files import IMAGE_SUFFIX, ModelError, is_image, map_file, require_file, temporary_file
 from host.progress import Progress
-from host.quantisation import FORMATS, Recipe, plan
+from host.quantisation import FORMATS, Losses, LostError, Recipe, plan
 from host.template import PLAIN, Template
 from host.tokenizer import Tokenizer
 from spec import image as image_module
@@ -134,11 +137,10 @@ class Pending:
         if recipe.calibrate is not None:
             require_file(recipe.calibrate, "--calibrate")
         self.path, self.recipe, self.template, self.progress = path, recipe, template, progress
-        self.source = checkpoint.load(path)
+        self.source = prepared(checkpoint.load(path), path, seq_len, kv, progress)
         self.tokenizer = tokenizer or find_tokenizer(path, self.source.config.vocab_size)
         # A context changes no weight, unless they are rounded for a text in pieces of its length or for a speed at half of it.
         self._options = recipe, template, *((seq_len, kv) if recipe.calibrate or recipe.budget else ())
-        self.source.config = with_cache(self.source.config, seq_len, kv, progress)
 
     def convert(self) -> tuple[Image, Path | None]:
         """The image and the file that holds it, from the cache if it was made before."""
@@ -222,12 +224,17 @@ def convert(source: checkpoint.Checkpoint, path: Path, file, *, tokenizer: str |
     try:
         image_module.check(source.config)
         formats = plan(recipe, source, vocabulary, progress=progress)
+        losses = Losses()
         with progress.bar("converting", total, "weights", patience_s=1.0) as bar:
             image_module.write(file, source.config, source.tensors, groups=source.groups, plan=formats,
-                               tokenizer=packed, template=text, report=bar.update,
+                               tokenizer=packed, template=text, report=bar.update, watch=losses.add,
                                provenance=f"{path.name} ({source.source})")
+        losses.report(progress, final_gain=float(np.abs(source.tensors["final_norm"][:]).max()), dim=source.config.norm_dim,
+                      allowed=recipe.allow_loss)
     except checkpoint.CheckpointError:
         raise
+    except LostError as error:
+        raise LostError(f"{path}: {error}") from None
     except ValueError as error:
         raise ModelError(f"{path}: cannot become a model image: {error}") from error
 
@@ -246,6 +253,19 @@ def parse(data: bytes, name, *, weights: bool = True) -> Image:
         return Image.parse(data, weights=weights)
     except (ValueError, struct.error) as error:         # ImageError is a ValueError
         raise ModelError(f"{name}: {error}") from error
+
+
+def prepared(source: checkpoint.Checkpoint, path: Path, seq_len: int | None, kv: str,
+             progress: Progress = Progress.silent) -> checkpoint.Checkpoint:
+    """A checkpoint with the context and the K/V format that were asked for, in sizes that the core takes."""
+    config = with_cache(source.config, seq_len, kv, progress)
+    if source.window is not None and config.seq_len > source.window:
+        raise ModelError(f"{path}: unsupported: a sliding window of {source.window} positions, shorter than the context of "
+                         f"{config.seq_len}: within it the model is a plain LLaMA, so convert with --seq-len {source.window}")
+    source = padding.padded(replace(source, config=config))
+    if added := padding.note(source.config):
+        progress.note(f"{path.name}: {added}")
+    return source
 
 
 def with_cache(config: ModelConfig, seq_len: int | None, kv: str, progress: Progress = Progress.silent) -> ModelConfig:

@@ -1,12 +1,11 @@
 """The one configuration of the decoder core that boards, figures and documents are about."""
 
+from spec.maxima import CORE
+
 #: Arguments of accel.core.Core; what is not named here is as there.
 PARAMETERS = {
     "columns":        2,       # positions that share one pass over the weights
-    "max_dim":        1024,
-    "max_hidden_dim": 5632,
-    "max_kv_dim":     1024,
-    "max_heads":      32,
+    **CORE,                    # the largest shapes
     "addr_width":     24,      # beats of 16 bytes: 256 MiB
     "multiplier_bits": 25,     # of the device's multipliers: 25 x 18; changes no result
 }

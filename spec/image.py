@@ -14,7 +14,7 @@ import numpy as np
 
 from spec import packing
 from spec.model import KvFormat, ModelConfig
-from spec.numerics import WORD, split_scale
+from spec.numerics import MAX_DIM, MAX_HEAD_DIM, MAX_ROW, WORD, split_scale
 from spec.packing import BEAT, Quantised
 
 MAGIC = b"LLMI"
@@ -108,10 +108,10 @@ def crcs(header: bytes) -> tuple[int, int]:
 
 
 def _gain(values, dim: int) -> tuple[bytes, int]:
-    """Gains times sqrt(dim) as int16 with one exponent."""
+    """Gains times sqrt(dim), of the elements that the norm's mean is over, as int16 with one exponent."""
     values = np.asarray(values, np.float64) * np.sqrt(dim)
     largest = float(np.abs(values).max())
-    exponent = int(np.floor(np.log2(largest))) - 14 if largest else 0
+    exponent = max(int(np.floor(np.log2(largest))) - 14, packing.MIN_EXPONENT) if largest else 0
     codes = np.clip(np.round(values / 2.0 ** exponent), -32768, 32767).astype("<i2")
     return codes.tobytes() + bytes(-len(codes) * 2 % BEAT), exponent
 
@@ -147,16 +147,25 @@ def matrix_rows(config: ModelConfig, kind: Kind) -> int:
 
 
 def _planned(choice, tensors, names, groups):
-    """The pieces of a tensor that is quantised already, or in the format and group size chosen for it."""
+    """The pieces of a tensor that is quantised already, or in the format and group size chosen for it, with their weights."""
     if isinstance(choice, Quantised):
-        return [choice]
+        return _ready(choice, [tensors[name] for name in names])
     format, group = choice
     return _pieces(tensors, names, format, group or GROUP[format], groups)
 
 
+def _ready(whole: Quantised, parts):
+    """The pieces of a tensor that is quantised already."""
+    step = _rows_at_a_time(parts[0].shape)
+    for a in range(0, parts[0].shape[0], step):
+        rows = slice(a * len(parts), (a + step) * len(parts))
+        piece = Quantised(whole.format, whole.group, whole.codes[rows], whole.zeros[rows], whole.mantissas[rows], whole.exponent)
+        yield piece, _interleave([np.asarray(part[a:a + step], np.float32) for part in parts])
+
+
 def quantised(tensors, names, format: str, group: int, groups=None) -> Quantised:
     """A whole tensor of the image, as :func:`write` makes it of the named tensors of a checkpoint."""
-    pieces = list(_pieces(tensors, names, format, group, groups))
+    pieces = [piece for piece, _ in _pieces(tensors, names, format, group, groups)]
     joined = (np.concatenate([getattr(piece, name) for piece in pieces]) for name in ("codes", "zeros", "mantissas"))
     return Quantised(format, pieces[0].group, *joined, pieces[0].exponent)
 
@@ -164,7 +173,7 @@ def quantised(tensors, names, format: str, group: int, groups=None) -> Quantised
 def _pieces(tensors, names, format: str, group: int, groups):
     """A tensor as Quantised pieces of consecutive rows, few enough at a time for any size of tensor to fit in memory.
 
-    Where a tensor is made of several, their rows alternate.
+    Where a tensor is made of several, their rows alternate. With each piece come its weights as float32.
     """
     step = _rows_at_a_time(tensors[names[0]].shape)
     rows = range(0, tensors[names[0]].shape[0], step)
@@ -174,15 +183,16 @@ def _pieces(tensors, names, format: str, group: int, groups):
         largest = max(float(np.max(part[a:a + step], initial=0)) for part in scales for a in rows)
         exponent = packing.scale_exponent(largest)
         for a in rows:
-            yield packing.carried_over(_interleave([np.asarray(part[a:a + step]) for part in codes]),
-                                       _interleave([np.asarray(part[a:a + step]) for part in scales]), size, exponent, format)
+            values, steps = (_interleave([np.asarray(part[a:a + step]) for part in held]) for held in (codes, scales))
+            weights = values * np.repeat(np.asarray(steps, np.float32), size, axis=1)[:, :values.shape[1]]
+            yield packing.carried_over(values, steps, size, exponent, format), weights
         return
     parts = [tensors[name] for name in names]
     exponent = packing.scale_exponent(max(packing.largest_scale(part[a:a + step], format=format, group=group)
                                           for part in parts for a in rows))
     for a in rows:
-        yield packing.quantise(_interleave([np.asarray(part[a:a + step], np.float32) for part in parts]), format=format,
-                               group=group, exponent=exponent)
+        weights = _interleave([np.asarray(part[a:a + step], np.float32) for part in parts])
+        yield packing.quantise(weights, format=format, group=group, exponent=exponent), weights
 
 
 def _rows_at_a_time(shape) -> int:
@@ -209,13 +219,15 @@ def build(config: ModelConfig, tensors, **options) -> bytes:
 
 
 def write(file, config: ModelConfig, tensors, *, format: str = "q8", group: int | None = None, tokenizer: bytes = b"",
-          template: str = "", provenance: str = "", groups=None, plan=None, report=lambda done: None) -> int:
+          template: str = "", provenance: str = "", groups=None, plan=None, report=lambda done: None,
+          watch=lambda kind, layer, weights, piece: None) -> int:
     """Quantise a checkpoint's tensors and write the image to an empty, seekable file; returns its length in bytes.
 
     ``tensors`` are arrays, or anything whose slices of rows are: no more than a slice is held in memory. ``group`` is 64
     for q8 and 32 for q4 unless given; ``groups`` holds the file's own groups (:class:`spec.packing.Native`), whose codes are
     carried over unchanged. ``plan`` has for a (kind, layer) its own (format, group), or the tensor already quantised.
-    ``report(done)`` is told how many weights of :func:`weights` are written.
+    ``report(done)`` is told how many weights of :func:`weights` are written; ``watch(kind, layer, weights, piece)`` sees
+    consecutive rows of every matrix as float32, and quantised.
     """
     check(config)
     plan = plan or {}
@@ -234,12 +246,13 @@ def write(file, config: ModelConfig, tensors, *, format: str = "q8", group: int 
     for kind, layer, names in items:
         stream.begin()
         if kind == Kind.GAIN:
-            data, exponent = _gain(tensors[names[0]], config.dim)
+            data, exponent = _gain(tensors[names[0]], config.norm_dim)
             stream.write(data)
             entry = Format.Q8, 0, exponent, layer, len(data) // BEAT, config.dim
         else:
             rows = 0
-            for piece in _planned(plan.get((kind, layer), (format, group)), tensors, names, groups):
+            for piece, exact in _planned(plan.get((kind, layer), (format, group)), tensors, names, groups):
+                watch(kind, layer, exact, piece)
                 stream.write(packing.pack(piece))
                 rows, done = rows + piece.rows, done + piece.codes.size
                 report(done)
@@ -249,10 +262,10 @@ def write(file, config: ModelConfig, tensors, *, format: str = "q8", group: int 
     for text, offset in zip(texts, offsets):
         body += bytes(offset - HEADER_BYTES - len(body)) + text
     body += bytes(payload_offset - HEADER_BYTES - len(body))
-    mantissa, exponent = split_scale(np.log2(np.e) / np.sqrt(config.head_dim))
+    mantissa, exponent = split_scale(np.log2(np.e) / np.sqrt(config.score_dim))
     values = (MAGIC, VERSION, stream.at, 0, payload_offset, stream.at - payload_offset, stream.payload_crc,
               config.dim, config.hidden_dim, config.n_layers, config.n_heads, config.n_kv_heads, config.head_dim,
-              config.vocab_size, config.seq_len, int(config.tied), round(config.dim * config.norm_epsilon * 2 ** 32),
+              config.vocab_size, config.seq_len, int(config.tied), round(config.norm_dim * config.norm_epsilon * 2 ** 32),
               mantissa | (exponent & 0xff) << 16, config.norm_epsilon, config.rope_theta, HEADER_BYTES, len(items),
               rope_offset, offsets[0], len(texts[0]), offsets[1], len(texts[1]), offsets[2], len(texts[2]),
               KvFormat(config.kv))
@@ -304,9 +317,24 @@ def payload_bytes(config: ModelConfig, format: str, group: int | None = None, pl
 
 
 def _rope(config: ModelConfig) -> np.ndarray:
-    i = np.arange(config.head_dim // 2)
-    turns = config.rope_theta ** (-2.0 * i / config.head_dim) / np.asarray(config.rope_factors or 1.0) / (2 * np.pi)
-    return np.round(turns * 2.0 ** 32).astype(np.uint64)
+    i = np.arange(config.score_dim // 2)
+    turns = config.rope_theta ** (-2.0 * i / config.score_dim) / np.asarray(config.rope_factors or 1.0) / (2 * np.pi)
+    added = (config.head_dim - config.score_dim) // 2       # pairs of zeros: they turn to zeros
+    return np.round(np.pad(turns, (0, added)) * 2.0 ** 32).astype(np.uint64)
+
+
+def _true_sizes(header) -> dict[str, int]:
+    """Sizes before zeros were added, from the constants that are reckoned from them; 0 where nothing was added.
+
+    An epsilon of fewer than 12 bits does not tell the size, and dim counts as the true one.
+    """
+    mantissa, exponent = header["score_scale"] & 0xffff, header["score_scale"] >> 16 & 0xff
+    score_scale = mantissa * 2.0 ** (exponent - 256 * (exponent >> 7))
+    head_dim = round((np.log2(np.e) / score_scale) ** 2) if mantissa else 0
+    epsilon, unit = header["epsilon"], header["norm_epsilon"] * 2.0 ** 32
+    dim = round(epsilon / unit) if epsilon >= 1 << 12 and unit > 0 else 0
+    return {"true_dim": dim if 0 < header["dim"] - dim < 16 else 0,
+            "true_head_dim": head_dim if 0 < header["head_dim"] - head_dim < 16 else 0}
 
 
 def check(config: ModelConfig) -> None:
@@ -314,12 +342,21 @@ def check(config: ModelConfig) -> None:
     for name in ("dim", "hidden_dim", "n_layers", "n_heads", "n_kv_heads", "head_dim", "vocab_size", "seq_len"):
         if getattr(config, name) < 1:
             raise ImageError(f"{name} is {getattr(config, name)}: expected at least 1")
+    if config.head_dim % 8 or config.head_dim > MAX_HEAD_DIM:
+        raise ImageError(f"head_dim {config.head_dim} must be a multiple of 8 up to {MAX_HEAD_DIM}")
     if config.dim % 16 or config.q_dim % 16:
         raise ImageError(f"dim {config.dim} and n_heads * head_dim {config.q_dim} must be multiples of 16")
-    if config.head_dim % 8 or config.head_dim > 128:
-        raise ImageError(f"head_dim {config.head_dim} must be a multiple of 8 up to 128")
-    if config.rope_factors and len(config.rope_factors) != config.head_dim // 2:
-        raise ImageError(f"{len(config.rope_factors)} RoPE factors, expected one per pair, {config.head_dim // 2}")
+    if config.rope_factors and len(config.rope_factors) != config.score_dim // 2:
+        raise ImageError(f"{len(config.rope_factors)} RoPE factors, expected one per pair, {config.score_dim // 2}")
+    if config.hidden_dim > MAX_ROW:
+        raise ImageError(f"hidden_dim {config.hidden_dim}: the core's 48-bit row sums hold rows of {MAX_ROW} columns at most: "
+                         "use a smaller model")
+    if max(config.dim, config.q_dim) > MAX_DIM:
+        raise ImageError(f"dim {config.dim} and n_heads * head_dim {config.q_dim}: the core's 13-bit indices end at {MAX_DIM}: "
+                         "use a smaller model")
+    if not round(config.norm_dim * config.norm_epsilon * 2 ** 32) < 1 << 32:
+        raise ImageError(f"an RMSNorm epsilon of {config.norm_epsilon:g} with dim {config.norm_dim}: the core adds it to the sum "
+                         f"of squares as a 32-bit fraction, so it must be below {1 / config.norm_dim:.2g}")
     if config.n_heads % config.n_kv_heads:
         raise ImageError(f"n_heads {config.n_heads} must be a multiple of n_kv_heads {config.n_kv_heads}")
 
@@ -361,6 +398,7 @@ class Image:
                              float(h["norm_epsilon"]), float(h["rope_theta"]), bool(h["tied"]), kv=KvFormat(h["kv_format"]))
         from spec.image_check import check_entries, check_header     # which needs this module's layout
         check_header(h, config)
+        config = replace(config, **_true_sizes(h))
         entries = []
         for i in range(h["entries_count"]):
             *fields, crc, _, _ = ENTRY.unpack_from(data, h["entries_offset"] + i * ENTRY.size)

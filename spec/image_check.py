@@ -18,14 +18,14 @@ MAX_TEXT = 1 << 20          #: bytes of template and provenance; templates have 
 
 def check_header(h: dict, config: ModelConfig) -> None:
     """Refuse shapes, constants and sections that contradict each other or reach out of the header."""
+    for name in ("norm_epsilon", "rope_theta"):
+        if not (math.isfinite(h[name]) and h[name] >= 0):
+            raise ImageError(f"the image's {name} is {h[name]}: {AGAIN}")
     layout.check(config)
     if config.seq_len > MAX_SEQ_LEN:
         raise ImageError(f"the image's context has {config.seq_len} positions, at most {MAX_SEQ_LEN} are possible: {AGAIN}")
     if h["tied"] > 1:
         raise ImageError(f"the image's classifier is tied in the way {h['tied']}, which this program does not know: {AGAIN}")
-    for name in ("norm_epsilon", "rope_theta"):
-        if not (math.isfinite(h[name]) and h[name] >= 0):
-            raise ImageError(f"the image's {name} is {h[name]}: {AGAIN}")
     if h["payload_offset"] % PAYLOAD_ALIGN and h["payload_bytes"]:
         raise ImageError(f"the image's weights begin at byte {h['payload_offset']}, no multiple of {PAYLOAD_ALIGN}: {AGAIN}")
     if h["payload_bytes"] != h["file_bytes"] - h["payload_offset"]:

@@ -34,6 +34,18 @@ class ModelConfig:
     tied: bool = True    #: the classifier is the embedding
     rope_factors: tuple[float, ...] = ()    #: divides RoPE's frequencies, one factor per pair; empty: as rope_theta says
     kv: KvFormat = KvFormat.K16V16          #: how the cache is kept; nothing of the checkpoint
+    true_dim: int = 0           #: dim of the checkpoint, where zeros were added to reach ``dim``; 0: the same
+    true_head_dim: int = 0      #: likewise of head_dim
+
+    @property
+    def norm_dim(self) -> int:
+        """Elements that RMSNorm's mean is over: added zeros do not count."""
+        return self.true_dim or self.dim
+
+    @property
+    def score_dim(self) -> int:
+        """Elements of a head that RoPE's frequencies and the scores' scale are reckoned from."""
+        return self.true_head_dim or self.head_dim
 
     @property
     def q_dim(self) -> int:

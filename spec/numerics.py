@@ -20,6 +20,11 @@ WIDE = 48              #: signed width of whatever the quantiser takes, and of r
 SCALE_BITS = 12        #: unsigned mantissa of a weight group's scale
 HEADROOM = 2           #: the running maximum is raised when a score exceeds it by this many powers of two
 LOG2_E = 1549082005       #: log2(e) with 30 fraction bits
+#: Longest row of a matrix: chunks of 32 products of at most 2**7 * 2**15 * 2**12 that fit 48 bits signed, 8,192 columns
+MAX_ROW = CHUNK * (1 << WIDE - 1 - 5 - 7 - 15 - SCALE_BITS)
+INDEX_BITS = 13        #: of an element's index within a vector, and of dim: the largest number is 8,191
+MAX_DIM = (1 << INDEX_BITS) - 1
+MAX_HEAD_DIM = 128      #: elements of a head that attention's units hold
 MAX_SEQ_LEN = 1 << 16  #: |w * v| < 2**31: 2**16 positions fit the 48-bit accumulator
 
 

@@ -15,6 +15,8 @@ from spec.numerics import SCALE_BITS, WORD
 BEAT = 16               #: bytes
 SUPERBLOCK = 8          #: rows
 GROUPS = (64, 32)       #: columns that may share a scale
+FEW_STEPS = 16          #: a scale of fewer steps of the tensor's exponent is rounded up
+MIN_EXPONENT = -128     #: of a tensor's scales, and of gains: the least that eight bits say
 ZERO_POINT_LOW = 12     #: a scale word is {zero point: 4, mantissa: 12}
 
 
@@ -127,8 +129,13 @@ class Native(NamedTuple):
 
 def carried_over(codes, scales, group: int, exponent: int | None = None, format: str = "q8") -> Quantised:
     """A :class:`Native`'s codes as they are, with a float scale per group along the row rounded to its mantissa."""
-    mantissas, exponent = scale_mantissas(np.asarray(scales, np.float64), exponent)
+    scales = np.asarray(scales, np.float64)
+    mantissas, exponent = scale_mantissas(scales, exponent)
     codes, zeros = np.asarray(codes, np.int16), np.zeros(mantissas.shape, np.int16)
+    coarse = mantissas < FEW_STEPS          # such a scale is not the file's: neither are the codes then
+    if coarse.any():
+        change = np.where(coarse, scales / (np.maximum(mantissas, 1) * 2.0 ** exponent), 1)
+        codes = np.round(codes * np.repeat(change, group, axis=1)[:, :codes.shape[1]]).astype(np.int16)
     if format == "q4":
         rows, columns = codes.shape
         padded = np.zeros((rows, zeros.shape[1] * group), np.int16)
@@ -142,7 +149,9 @@ def scale_mantissas(scales, exponent: int | None = None) -> tuple[np.ndarray, in
     """12-bit mantissas of non-negative scales that share one exponent: the given one, or their largest's."""
     if exponent is None:
         exponent = scale_exponent(float(scales.max(initial=0)))
-    return np.round(scales / 2.0 ** exponent).astype(np.int64), exponent
+    exact = scales / 2.0 ** exponent
+    # A group far below the tensor's largest keeps a mantissa that its weights fit under, and uses fewer codes.
+    return np.where(exact < FEW_STEPS, np.ceil(exact), np.round(exact)).astype(np.int64), exponent
 
 
 def scale_exponent(largest: float) -> int:
@@ -150,7 +159,7 @@ def scale_exponent(largest: float) -> int:
     if largest == 0:
         return -24
     exponent = int(np.floor(np.log2(largest))) - SCALE_BITS + 1
-    return exponent + (round(largest / 2.0 ** exponent) >= 1 << SCALE_BITS)
+    return max(exponent + (round(largest / 2.0 ** exponent) >= 1 << SCALE_BITS), MIN_EXPONENT)
 
 
 def scale_beats(words: int, group: int) -> int:

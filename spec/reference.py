@@ -11,9 +11,14 @@ import numpy as np
 from spec.model import ModelConfig
 
 
-def rmsnorm(x: np.ndarray, weight: np.ndarray, epsilon: float) -> np.ndarray:
-    """Scale each row of ``x`` to a root mean square of one, then by ``weight``."""
+def rmsnorm(x: np.ndarray, weight: np.ndarray, epsilon: float, size: int | None = None) -> np.ndarray:
+    """Scale each row of ``x`` to a root mean square of one, then by ``weight``.
+
+    ``size``: elements of a row that count, where the others are zeros that were added.
+    """
     mean_square = np.mean(x * x, axis=-1, keepdims=True)
+    if size not in (None, x.shape[-1]):
+        mean_square = mean_square * np.float32(x.shape[-1] / size)
     return x / np.sqrt(mean_square + np.float32(epsilon)) * weight
 
 
@@ -53,7 +58,9 @@ class Reference:
         self.tensors = {name: np.asarray(t, dtype=np.float32) for name, t in tensors.items()}
         self.classifier = self.tensors["embedding" if config.tied else "classifier"]
         pairs = np.arange(0, config.head_dim, 2, dtype=np.float64)
-        frequencies = config.rope_theta ** -(pairs / config.head_dim) / np.asarray(config.rope_factors or 1.0)
+        frequencies = config.rope_theta ** -(pairs / config.score_dim)
+        used = config.score_dim // 2            # added pairs are zeros, whatever turns them
+        frequencies[:used] /= np.asarray(config.rope_factors or 1.0)
         angles = np.outer(np.arange(config.seq_len), frequencies)
         self._cos = np.cos(angles).astype(np.float32)[:, None, :]
         self._sin = np.sin(angles).astype(np.float32)[:, None, :]
@@ -99,13 +106,13 @@ class Reference:
         Of wq (wk and wv too), wo, w1 (w3 too) and w2; in the end an empty name, None and the stream after the layer. A
         matrix that is replaced in ``tensors`` before the next step counts at once.
         """
-        weights, epsilon = lambda name: self.tensors[f"layers.{layer}.{name}"], self.config.norm_epsilon
-        h = rmsnorm(x, weights("attention_norm"), epsilon)
+        weights, constants = lambda name: self.tensors[f"layers.{layer}.{name}"], (self.config.norm_epsilon, self.config.norm_dim)
+        h = rmsnorm(x, weights("attention_norm"), *constants)
         yield "wq", h, x
         h = self._attention(layer, h, start)
         yield "wo", h, x
         x = x + h @ weights("wo").T
-        h = rmsnorm(x, weights("ffn_norm"), epsilon)
+        h = rmsnorm(x, weights("ffn_norm"), *constants)
         yield "w1", h, x
         h = silu(h @ weights("w1").T) * (h @ weights("w3").T)
         yield "w2", h, x
@@ -113,7 +120,7 @@ class Reference:
 
     def classify(self, x: np.ndarray) -> np.ndarray:
         """Logits [time, vocab] of the last layer's residual stream."""
-        return rmsnorm(x, self.tensors["final_norm"], self.config.norm_epsilon) @ self.classifier.T
+        return rmsnorm(x, self.tensors["final_norm"], self.config.norm_epsilon, self.config.norm_dim) @ self.classifier.T
 
     def _attention(self, layer: int, x: np.ndarray, start: int) -> np.ndarray:
         """Causal attention of the new rows ``x`` over all positions up to each; [time, n_heads*head_dim]."""
@@ -128,7 +135,7 @@ class Reference:
         v = self._values[layer, :end].transpose(1, 0, 2)                              # [kv, end, head_dim]
         # One K/V head serves n_rep neighbouring query heads: [kv, n_rep, time, head_dim].
         q = q.reshape(time, c.n_kv_heads, c.n_rep, c.head_dim).transpose(1, 2, 0, 3)
-        scores = q @ k[:, None] / np.sqrt(np.float32(c.head_dim))
+        scores = q @ k[:, None] / np.sqrt(np.float32(c.score_dim))
         future = np.arange(end)[None, :] > np.arange(start, end)[:, None]
         scores = np.where(future, np.float32(-np.inf), scores)
         mixed = softmax(scores) @ v[:, None]

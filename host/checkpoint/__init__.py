@@ -37,6 +37,8 @@ class Checkpoint:
     source: str                         #: name of the format
     groups: Mapping[str, Native] | None = None      #: codes and scales of matrices that the file holds quantised
     tokenizer: Tokenizer | None = None  #: if its file was given to ``load``
+    window: int | None = None           #: positions that attention looks back; a context within them is plain LLaMA
+    ignored: tuple[str, ...] = ()       #: what the file says that does not count, for people
 
     @property
     def n_parameters(self) -> int:
@@ -50,9 +52,9 @@ def load(path: str | Path, tokenizer: str | Path | None = None) -> Checkpoint:
     ``path`` is a file of llama2.c or GGUF, a safetensors file beside its config.json, or the folder of both.
     """
     path = Path(path)
-    source, config, tensors, groups = _read(path)
+    source, config, tensors, groups, *more = _read(path)
     vocabulary = Tokenizer.load(tokenizer, config.vocab_size) if tokenizer is not None else None
-    return Checkpoint(config, tensors, source, groups, vocabulary)
+    return Checkpoint(config, tensors, source, groups, vocabulary, **(more[0] if more else {}))
 
 
 def _read(path: Path):

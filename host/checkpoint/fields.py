@@ -5,6 +5,7 @@ from pathlib import Path
 
 from host import nested_json
 from host.checkpoint.errors import CheckpointError
+from host.checkpoint.foreign import refuse_pointer
 
 MAX_JSON_BYTES = 64 << 20
 _REQUIRED = object()
@@ -16,7 +17,11 @@ def read_json(path: Path) -> dict:
         if path.stat().st_size > MAX_JSON_BYTES:
             raise CheckpointError(f"{path}: {path.stat().st_size} bytes, expected at most {MAX_JSON_BYTES}: "
                                   "is this a model's description?")
-        value = nested_json.loads(path.read_bytes())
+        data = path.read_bytes()
+        refuse_pointer(path, data)
+        value = nested_json.loads(data)
+    except CheckpointError:
+        raise
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}: check the folder") from None
     except (ValueError, RecursionError):

@@ -7,14 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
-from host.checkpoint import rope
+from host.checkpoint import keys, rope
 from host.checkpoint.errors import CheckpointError
 from host.checkpoint.fields import Fields
 from host.checkpoint.gguf_file import MAGIC, GgufFile, Stored
 from host.checkpoint.layout import check_shapes, config_from_fields, shapes
-from host.checkpoint.lazy import RawFile, Rows
+from host.checkpoint.lazy import RawFile, Rows, equal
 from spec.packing import Native
 
+PREFIX = "llama."               #: of the keys that say what the model computes
 TYPES = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K")
 EMBEDDING, CLASSIFIER, FINAL_NORM, ROPE_FACTORS = ("token_embd.weight", "output.weight", "output_norm.weight",
                                                    "rope_freqs.weight")
@@ -30,8 +31,11 @@ def matches(head: bytes) -> bool:
 
 
 def read(data, path: Path):
-    """Config, tensors still in the file, and the groups of those in Q8_0 and Q4_0."""
+    """Config, tensors still in the file, the groups of those in Q8_0 and Q4_0, and what else there is to know."""
     file = GgufFile.open(path)
+    if file.value("general.type") == "adapter" or file.value("adapter.type") is not None:
+        raise CheckpointError(f"{path}: this is a LoRA adapter, expected a whole model: merge it into its base model "
+                              "(llama.cpp: llama-export-lora) and name the result")
     architecture = file.value("general.architecture")
     if architecture != "llama":
         raise CheckpointError(f"{path}: unsupported: architecture {str(architecture)[:40]!r}, expected llama")
@@ -56,26 +60,33 @@ def read(data, path: Path):
         if stored.type in NATIVE_BYTES:
             native[name] = stored
     check_shapes(config, tensors, path)
-    return f"GGUF {_types(file)}", config, tensors, Groups(native, raw) if native else None
+    ignored = ()
+    if not config.tied and equal(tensors["embedding"], tensors["classifier"]):      # stored twice: once is enough
+        config, ignored = replace(config, tied=True), (f"{CLASSIFIER}, which equals {EMBEDDING}",)
+        for held in (tensors, native):
+            held.pop("classifier", None)
+    if file.value(PREFIX + "rope.scaling.type") == "none" and file.value(PREFIX + "rope.scaling.factor"):
+        ignored += (f"{PREFIX}rope.scaling.factor, whose type is none",)
+    return f"GGUF {_types(file)}", config, tensors, Groups(native, raw) if native else None, {
+        "window": _window(file, path), "ignored": ignored}
 
 
 def _config(file: GgufFile, path: Path):
-    keys = [name for name in file.names() if name.startswith("llama.")]
-    fields = Fields({name[len("llama."):]: file.value(name) for name in keys}, path)
-    heads = fields.whole("attention.head_count")
+    fields = Fields({name[len(PREFIX):]: file.value(name) for name in file.names() if name.startswith(PREFIX)}, path)
+    heads = _same_in_all_layers(fields, "attention.head_count", 0)
+    if not heads:
+        fields.whole("attention.head_count")
     embedding = file.tensors.get(EMBEDDING)
     if embedding is None or len(embedding.shape) != 2:
         raise CheckpointError(f"{path}: tensor {EMBEDDING} is missing: copy or download the file again")
     config = config_from_fields(
-        path, dim=fields.whole("embedding_length"), hidden_dim=fields.whole("feed_forward_length"),
+        path, dim=fields.whole("embedding_length"), hidden_dim=_same_in_all_layers(fields, "feed_forward_length", 0),
         n_layers=fields.whole("block_count"), n_heads=heads,
         n_kv_heads=_same_in_all_layers(fields, "attention.head_count_kv", heads),
         head_dim=fields.whole("attention.key_length", 0), vocab_size=embedding.shape[0],
         seq_len=fields.whole("context_length", 2048), norm_epsilon=fields.real("attention.layer_norm_rms_epsilon", 1e-5),
         rope_theta=fields.real("rope.freq_base", 10000.0), tied=CLASSIFIER not in file.tensors)
-    for name, what in (("expert_count", "experts"), ("attention.sliding_window", "a sliding window")):
-        if fields.get(name) not in (None, 0):
-            raise CheckpointError(f"{path}: unsupported: {what} (llama.{name} is {str(fields.get(name))[:20]}): expected a LLaMA")
+    _refuse_keys(fields, config.head_dim)
     if fields.whole("rope.dimension_count", config.head_dim) != config.head_dim:
         raise CheckpointError(f"{path}: unsupported: rotation of a part of the head, {fields.get('rope.dimension_count')} "
                               f"of {config.head_dim} elements")
@@ -95,19 +106,51 @@ def _same_in_all_layers(fields: Fields, name: str, default: int) -> int:
     return Fields({name: value[0]}, fields.where).whole(name)
 
 
+def _refuse_keys(fields: Fields, head_dim: int) -> None:
+    """What a file may say besides the keys that are read: the attention's scale if it is the usual one."""
+    told = dict(fields.values)
+    scale = told.get("attention.scale")
+    if isinstance(scale, float) and abs(scale * head_dim ** 0.5 - 1) < 1e-5:
+        del told["attention.scale"]
+    if fields.get("attention.layer_norm_rms_epsilon") is not None:
+        told.pop("attention.layer_norm_epsilon", None)      # of another norm than LLaMA's
+    for name, usual in (("attention.key_length_swa", head_dim), ("attention.value_length_swa", head_dim),
+                        ("rope.dimension_count_swa", head_dim), ("rope.freq_base_swa", fields.get("rope.freq_base"))):
+        if told.get(name) == usual:
+            told.pop(name, None)
+    if told.get("rope.scaling.yarn_ext_factor") == -1:      # llama.cpp: as the type says
+        del told["rope.scaling.yarn_ext_factor"]
+    keys.refuse(fields.where, told, keys.GGUF, all_matter=True, prefix=PREFIX)
+
+
+def _window(file: GgufFile, path: Path) -> int | None:
+    """Positions that attention looks back, where that is not all of them."""
+    value = file.value(PREFIX + "attention.sliding_window")
+    return None if value in (None, 0) else Fields({"sliding_window": value}, path).whole("sliding_window")
+
+
 def _factors(file: GgufFile, fields: Fields, config, path: Path) -> tuple[float, ...]:
-    """The file's own factors go before the ones its metadata names."""
+    """The scaling that the metadata names, and the file's own factors; each divides the frequencies.
+
+    A factor without a type is linear scaling, and so is the older key rope.scale_linear.
+    """
     kind, stored = fields.text("rope.scaling.type"), file.tensors.get(ROPE_FACTORS)
-    if stored is not None:
-        if stored.type != "F32" or stored.shape != (config.head_dim // 2,):
-            raise CheckpointError(f"{path}: {ROPE_FACTORS} is not one float32 per pair of a head ({config.head_dim // 2})")
-        factors = tuple(float(factor) for factor in np.asarray(_rows(ROPE_FACTORS, stored, RawFile(path))))
-        if not all(1e-6 < factor < 1e6 for factor in factors):
-            raise CheckpointError(f"{path}: {ROPE_FACTORS} holds factors outside 1e-6 to 1e6: copy or download the file again")
-        if kind not in ("", "none"):
-            raise CheckpointError(f"{path}: unsupported: RoPE scaling of type {kind[:40]!r} together with {ROPE_FACTORS}")
-        return factors
-    return rope.factors(kind, config.head_dim, config.rope_theta, lambda name: fields.real(f"rope.scaling.{name}"), path)
+    factor = next((name for name in ("rope.scaling.factor", "rope.scale_linear") if fields.get(name) not in (None, 0)), None)
+    names = {"factor": factor or "rope.scaling.factor", "original_max_position_embeddings": "rope.scaling.original_context_length"}
+    if not kind and factor:
+        kind = "linear"
+    if kind == "linear" and not factor:
+        kind = "none"
+    scaling = rope.factors(kind, config.head_dim, config.rope_theta,
+                           lambda name: fields.real(names.get(name, f"rope.scaling.{name}")), path)
+    if stored is None:
+        return scaling
+    if stored.type != "F32" or stored.shape != (config.head_dim // 2,):
+        raise CheckpointError(f"{path}: {ROPE_FACTORS} is not one float32 per pair of a head ({config.head_dim // 2})")
+    factors = tuple(float(factor) for factor in np.asarray(_rows(ROPE_FACTORS, stored, RawFile(path))))
+    if not all(1e-6 < factor < 1e6 for factor in factors):
+        raise CheckpointError(f"{path}: {ROPE_FACTORS} holds factors outside 1e-6 to 1e6: copy or download the file again")
+    return tuple(a * b for a, b in zip(factors, scaling)) if scaling else factors
 
 
 def _rows(name: str, stored: Stored, raw: RawFile) -> Rows:

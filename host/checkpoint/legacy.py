@@ -5,6 +5,7 @@ import struct
 
 import numpy as np
 
+from host.checkpoint import foreign
 from host.checkpoint.errors import CheckpointError
 from host.checkpoint.layout import check_size, config_from_header, count, in_order, shapes
 from host.checkpoint.lazy import RawFile, float_rows
@@ -22,6 +23,7 @@ def matches(head: bytes) -> bool:
 
 def read(data: np.ndarray, path):
     """Config, tensors still in the file, and no native groups."""
+    foreign.refuse_tokenizer(data, path)        # which has no magic, either
     if len(data) < HEADER.size:
         raise CheckpointError(f"{path}: truncated checkpoint: {len(data)} bytes, a {SOURCE} header alone has "
                               f"{HEADER.size}: copy or export it again")
@@ -38,4 +40,4 @@ def read(data: np.ndarray, path):
         if name != "rope":
             tensors[name] = float_rows(name, file, offset, sizes[name])
         offset += 4 * count(sizes[name])
-    return SOURCE, config, tensors, None
+    return SOURCE, config, tensors, None, {"ignored": ("its RoPE tables, which are made anew",)}

@@ -8,6 +8,7 @@ import numpy as np
 
 from host import nested_json
 from host.checkpoint.errors import CheckpointError
+from host.checkpoint.foreign import refuse_pointer
 from host.checkpoint.fields import read_json
 from host.checkpoint.lazy import RawFile, Rows
 
@@ -23,6 +24,11 @@ def is_safetensors(head: bytes) -> bool:
         return False
     length, = struct.unpack_from("<Q", head)
     return 2 <= length <= MAX_HEADER_BYTES and head[8:9] == b"{"
+
+
+def has_model(directory: Path) -> bool:
+    """Is there a whole model in this folder, by the names of its files?"""
+    return any((directory / name).is_file() for name in (INDEX, SINGLE))
 
 
 def find(directory: Path) -> list[Path]:
@@ -67,6 +73,7 @@ def _header(path: Path):
     """What the header says, after the format's own library has found the file whole and consistent."""
     from safetensors import SafetensorError, safe_open
     file = RawFile(path)
+    refuse_pointer(path, file.read(0, min(file.size_bytes, 64)).tobytes())
     try:
         with safe_open(path, framework="np"):
             pass

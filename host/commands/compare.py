@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     first = models[formats[0]]
     texts = corpus.sequences(args.text, options.require_tokenizer(first), first.config.seq_len)
     scores, own = evaluation.evaluate({format: model.image for format, model in models.items()}, texts,
-                                      exact=Reference(first.config, first.source.tensors), progress=progress)
+                                      exact=Reference(first.source.config, first.source.tensors), progress=progress)
     rows = [{"format": format, **evaluation.row(model.image, scores[format], own, TARGETS[args.target])}
             for format, model in models.items()]
     if args.json:

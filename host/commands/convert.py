@@ -7,7 +7,7 @@ from host.commands import options
 from host.fit import arithmetic
 from host.discovery import find_tokenizer
 from host.files import ModelError, Output, is_image
-from host.model import KV_FORMATS, convert, with_cache
+from host.model import KV_FORMATS, convert, prepared
 from host.progress import Progress, quantity
 
 
@@ -26,8 +26,7 @@ def run(args: argparse.Namespace) -> int:
         *cache.inputs(args.checkpoint), *cache.read_files(args.checkpoint, args.tokenizer), args.tokenizer, args.calibrate,
         args.template if args.template and options.is_file(args.template) else None])
     options.check(args)
-    source = checkpoint.load(args.checkpoint)
-    source.config = with_cache(source.config, args.seq_len, args.kv or KV_FORMATS[0], progress)
+    source = prepared(checkpoint.load(args.checkpoint), args.checkpoint, args.seq_len, args.kv or KV_FORMATS[0], progress)
     tokenizer = args.tokenizer or find_tokenizer(args.checkpoint, source.config.vocab_size)
     output.inputs += [Path(tokenizer)] if tokenizer else []
     output.check()

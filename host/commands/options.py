@@ -50,8 +50,10 @@ def add_conversion(parser: argparse.ArgumentParser, *, formats: bool = False, te
     group.add_argument("--calibrate", type=Path, metavar="FILE", help="round q4 for this text, like those that the model will write")
     group.add_argument("--embedding", choices=MATRIX_FORMATS, help="embedding and classifier in q4 and mixed "
                        f"(default {Recipe().embedding})")
-    group.add_argument("--budget", metavar="AMOUNT", help="of mixed: 4MB, 3.5MiB, 5.5bits a weight or 500tok/s (default 6bits)")
+    group.add_argument("--budget", metavar="AMOUNT", help="of mixed: 4MB, 3.5MiB, 5.5bits a weight or 500tok/s (default 6bits, more where the "
+                       "embedding needs it)")
     group.add_argument("--group", type=int, choices=GROUPS, help="weights that share a scale (default: the checkpoint's, or the format's)")
+    group.add_argument("--allow-loss", action="store_true", help="convert although whole rows of weights become zero")
     group.add_argument("--seq-len", type=int, metavar="N", help="positions of the context, which the K/V cache is for "
                        "(default: the checkpoint's)")
     group.add_argument("--kv", choices=KV_FORMATS, help="bits of K's and V's elements in the cache; fewer, "
@@ -155,12 +157,14 @@ def check(args: argparse.Namespace, **more) -> None:
 
 def conversion(args: argparse.Namespace) -> dict:
     return {"format": args.format, "group": args.group, "seq_len": args.seq_len, "kv": args.kv, "template": template(getattr(args, "template", None)),
-            "calibrate": args.calibrate, "embedding": args.embedding, "budget": args.budget}
+            "calibrate": args.calibrate, "embedding": args.embedding, "budget": args.budget,
+            "allow_loss": args.allow_loss}
 
 
 def recipe(args: argparse.Namespace) -> Recipe:
     default = Recipe()
-    return Recipe(args.format or default.format, args.group, args.embedding or default.embedding, args.calibrate, args.budget)
+    return Recipe(args.format or default.format, args.group, args.embedding or default.embedding, args.calibrate, args.budget,
+                  args.allow_loss)
 
 
 def is_file(named: str) -> bool:

@@ -24,7 +24,7 @@ def run(args: argparse.Namespace) -> int:
     model = Model.load(path, tokenizer=args.tokenizer, progress=progress, **options.conversion(args))
     texts = corpus.sequences(args.text, options.require_tokenizer(model), model.config.seq_len)
     # An image has no float32 weights to compare with.
-    exact = Reference(model.config, model.source.tensors) if model.source else None
+    exact = Reference(model.source.config, model.source.tensors) if model.source else None
     scores, own = evaluation.evaluate({"": model.image}, texts, exact=exact, progress=progress)
     result = {"model": path.name, "text": args.text.name, "format": args.format or Recipe().format if exact else options.weights(model.image),
               "target": args.target, **evaluation.row(model.image, scores[""], own, TARGETS[args.target])}

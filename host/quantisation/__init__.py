@@ -2,6 +2,7 @@
 
 ``plan(recipe, ...)`` gives what :func:`spec.image.write` takes; the formats end up in the image's directory, tensor by tensor.
 """
+from host.quantisation.loss import Losses, LostError
 from host.quantisation.recipe import FORMATS, MATRIX_FORMATS, Recipe, plan
 
-__all__ = ["FORMATS", "MATRIX_FORMATS", "Recipe", "plan"]
+__all__ = ["FORMATS", "Losses", "LostError", "MATRIX_FORMATS", "Recipe", "plan"]

@@ -1,14 +1,17 @@
 """Quantises a model layer by layer on calibration text: every matrix for the inputs that the quantised layers before it give.
 
 Each matrix is rounded for a target between its own weights and those that would undo, on the text, what earlier rounding
-did to its inputs and to the residual stream; part of the way generalises best.
+did to its inputs and to the residual stream; part of the way generalises best. Memory holds one layer's weights, the codes
+that are done, and the text's activations between two layers.
 
 # Ref: Frantar et al. 2022, GPTQ; Li et al. 2025, GPTAQ (asymmetric calibration)
 """
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
+from host.checkpoint.layout import MATRICES, NORMS
 from host.progress import Progress
 from host.quantisation import gptq
 
@@ -32,17 +35,21 @@ def calibrated(config: ModelConfig, tensors: Mapping[str, np.ndarray], texts: Se
                progress: Progress = Progress.silent) -> dict[Slot, Quantised]:
     """Those matrices of the layers that are to be calibrated, in the format (q4) and group size asked for.
 
-    ``given(slot)`` yields those that are not, and None for the others; the embedding is always given.
+    ``given(slot)`` yields those that are not, and None for the others; the embedding is always given. ``tensors`` may stay
+    in their file: a layer's are read when its turn comes.
     """
-    exact, rounded = Reference(config, tensors), Reference(config, tensors)
     table = (Kind.CLASSIFIER if config.tied else Kind.EMBEDDING, 0)
-    truth = [exact.tensors["embedding"][list(ids)] for ids in texts]
-    rounded.tensors["embedding"] = given(table).real()
-    streams = [rounded.tensors["embedding"][list(ids)] for ids in texts]
+    exact, rounded = np.asarray(tensors["embedding"], np.float32), given(table)
+    truth, streams = [exact[list(ids)] for ids in texts], [_embedded(rounded, ids) for ids in texts]
+    exact = rounded = None
+    longest = max(map(len, texts))
     out = {}
-    with progress.bar("calibrating", config.n_layers * len(STAGES) * len(texts), "texts", patience_s=1.0) as bar:
+    # A matrix's rounding takes about as long as its kind's inputs of a few texts; the estimate settles with the first layer.
+    with progress.bar("calibrating", config.n_layers * (len(STAGES) * len(texts) + len(NAMES)), "steps", patience_s=1.0) as bar:
         for layer in range(config.n_layers):
-            wanted, found = ([model.stages(layer, x) for x in xs] for model, xs in ((exact, truth), (rounded, streams)))
+            exact, rounded = (_Layer(config, tensors, layer, longest) for _ in range(2))
+            wanted, found = ([model.stages(0, x) for x in xs] for model, xs in ((exact, truth), (rounded, streams)))
+            truth = streams = None
             for kinds in STAGES.values():
                 target = _Target()
                 for pair in zip(wanted, found):
@@ -53,31 +60,53 @@ def calibrated(config: ModelConfig, tensors: Mapping[str, np.ndarray], texts: Se
                         _, group = formats[kind, layer]
                         weights = target.weights(kind, rows_of(tensors, kind, layer))
                         out[kind, layer] = q = gptq.quantise(weights, target.hessian, group=group, damping=DAMPING)
-                    real = q.real()
-                    for i, name in enumerate(NAMES[kind]):
-                        rounded.tensors[f"layers.{layer}.{name}"] = real[i::len(NAMES[kind])]
+                    rounded.replace(kind, q.real())
+                    bar.update(bar.done + 1)
             truth, streams = ([x for _, _, x in map(next, runs)] for runs in (wanted, found))
+            exact = rounded = wanted = found = pair = None      # generators that are not done hold their layer
     return out
 
 
+def _embedded(table: Quantised, ids: Sequence[int]) -> np.ndarray:
+    """The residual stream of a text before the first layer: rows of the image's table as float32."""
+    return (table.scaled(list(ids))[:, :table.codes.shape[1]] * 2.0 ** table.exponent).astype(np.float32)
+
+
+class _Layer(Reference):
+    """One layer of a model, under the name of layer 0, for texts of up to ``longest`` tokens."""
+
+    def __init__(self, config: ModelConfig, tensors, layer: int, longest: int):
+        nothing = np.zeros((1, config.dim), np.float32)
+        super().__init__(replace(config, n_layers=1, seq_len=longest), {"embedding": nothing, "classifier": nothing} | {
+            f"layers.0.{name}": tensors[f"layers.{layer}.{name}"] for name in (*NORMS, *MATRICES)})
+
+    def replace(self, kind: Kind, rows: np.ndarray) -> None:
+        """Put the image's rows of a kind where its matrices are."""
+        for i, name in enumerate(NAMES[kind]):
+            self.tensors[f"layers.0.{name}"] = np.ascontiguousarray(rows[i::len(NAMES[kind])])
+
+
 class _Target:
-    """Sums over the texts of products of a stage's inputs: as they are, with what they should be, with the residual's error."""
+    """Sums over the texts of products of a stage's inputs: as they are, with what they should be, with the residual's error.
+
+    A text's products are float32, their sums float64.
+    """
 
     def __init__(self):
-        self.hessian = self.cross = self.residual = 0
+        self.hessian = self.missing = self.residual = 0
 
     def add(self, wanted, found) -> None:
         """A text's step of :meth:`Reference.stages` in the exact and in the rounded model."""
-        (_, should, before), (_, inputs, after) = wanted, found
-        inputs = inputs.astype(np.float64)
-        self.hessian = self.hessian + inputs.T @ inputs
-        self.cross = self.cross + should.T @ inputs
-        self.residual = self.residual + (before - after).T @ inputs
+        (name, should, before), (_, inputs, after) = wanted, found
+        self.hessian = self.hessian + (inputs.T @ inputs).astype(np.float64)
+        self.missing = self.missing + ((should - inputs).T @ inputs).astype(np.float64)
+        if name in ("wo", "w2"):
+            self.residual = self.residual + ((before - after).T @ inputs).astype(np.float64)
 
     def weights(self, kind, weights) -> np.ndarray:
         """``weights``, moved towards what would give the right products from the inputs as they are."""
         weights = np.asarray(weights, np.float64)
-        missing = CORRECTION * (weights @ (self.cross - self.hessian))
+        missing = CORRECTION * (weights @ self.missing)
         if kind in (Kind.WO, Kind.W2):
             missing = missing + REPAIR * self.residual
         return weights + np.linalg.solve(gptq.damped(self.hessian, DAMPING), missing.T).T

@@ -3,8 +3,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from host import corpus
 from host.checkpoint import Checkpoint
 from host.errors import HostError
@@ -21,7 +19,10 @@ from spec.packing import Quantised
 FORMATS = ("q8", "q4", "mixed")
 MATRIX_FORMATS = ("q8", "q4")
 DEFAULT_BUDGET = "6bits"
+LAYER_BITS = 5.25               #: without a budget, what is left for a weight of the layers at least, however large the embedding
 MAX_TOKENS = 1 << 16            #: of calibration text
+MAX_WORK = 3 << 39              #: tokens times weights: 12,000 tokens for 135 million weights, minutes on two cores
+FEW_TOKENS = 1 << 13            #: enough even for a large model
 MAX_SEQUENCE = 512              #: positions
 
 
@@ -32,12 +33,14 @@ class Recipe:
     format : q8; q4, where embedding and classifier keep ``embedding``; or mixed, q4 with as much q8 as ``budget`` allows.
     calibrate : text that q4 is rounded for; without it q4 rounds to nearest, and mixed is refused.
     budget : see :class:`host.quantisation.budget.Budget`.
+    allow_loss : convert although whole rows of weights are lost (:mod:`host.quantisation.loss`).
     """
     format: str = "q8"
     group: int | None = None
     embedding: str = "q8"
     calibrate: Path | None = None
     budget: str | None = None
+    allow_loss: bool = False
 
     def check(self) -> None:
         """Raise one line for what cannot be meant."""
@@ -67,7 +70,16 @@ class Recipe:
         least = image.payload_bytes(config, "q8", plan=self.formats(config))
         if self.format != "mixed":
             return least
-        return max(least, Budget.parse(self.budget or DEFAULT_BUDGET).stream_bytes(config))
+        return max(least, self.limit_bytes(config))
+
+    def limit_bytes(self, config: ModelConfig) -> int:
+        """How long the weight stream of mixed may be: the budget, or 6 bits a weight and more where the embedding asks for it."""
+        if self.budget is not None:
+            return Budget.parse(self.budget).stream_bytes(config)
+        tables = [(slot, chosen) for slot, chosen in self.formats(config).items() if slot[0] in (Kind.CLASSIFIER, Kind.EMBEDDING)]
+        layers = image.weights(config) - len(tables) * config.vocab_size * config.dim
+        least = sum(image.tensor_bytes(config, slot[0], *chosen) for slot, chosen in tables) + int(LAYER_BITS * layers / 8)
+        return max(Budget.parse(DEFAULT_BUDGET).stream_bytes(config), least)
 
 
 def plan(recipe: Recipe, source: Checkpoint, tokenizer: Tokenizer | None, *,
@@ -80,8 +92,7 @@ def plan(recipe: Recipe, source: Checkpoint, tokenizer: Tokenizer | None, *,
     if tokenizer is None:
         raise HostError("--calibrate needs the model's tokenizer: name it with --tokenizer")
     texts = _texts(recipe.calibrate, tokenizer, source.config)
-    # Read from the file once; the float32 models below share them.
-    tensors = {name: np.asarray(tensor, np.float32) for name, tensor in source.tensors.items()}
+    tensors = source.tensors        # still in their file, read layer by layer
     if recipe.format == "mixed":
         formats = _spend(recipe, source.config, tensors, texts, formats, progress)
     names = {(kind, layer): names for kind, layer, names in image.order(source.config)}
@@ -98,16 +109,16 @@ def plan(recipe: Recipe, source: Checkpoint, tokenizer: Tokenizer | None, *,
 
 def _texts(path: Path, tokenizer: Tokenizer, config: ModelConfig) -> list[list[int]]:
     texts = corpus.sequences(path, tokenizer, min(config.seq_len, MAX_SEQUENCE))
-    total = sum(map(len, texts))
-    if total > MAX_TOKENS:                          # every so many-th, so that all of the file is heard
-        texts = texts[::-(-total // MAX_TOKENS)]
+    total, limit = sum(map(len, texts)), min(MAX_TOKENS, max(MAX_WORK // image.weights(config), FEW_TOKENS))
+    if total > limit:                               # every so many-th, so that all of the file is heard
+        texts = texts[::-(-total // limit)]
     return texts
 
 
 def _spend(recipe, config, tensors, texts, formats: Mapping[Slot, tuple[str, int]], progress) -> dict[Slot, tuple[str, int]]:
     """Raise matrices to q8, those first whose 4 bits cost most per byte saved, while the budget lasts."""
     chosen = dict(formats)
-    limit = Budget.parse(recipe.budget or DEFAULT_BUDGET).stream_bytes(config)
+    limit = recipe.limit_bytes(config)
     used = image.payload_bytes(config, "q4", plan=chosen)
     if used > limit:
         raise HostError(f"--budget {recipe.budget or DEFAULT_BUDGET} is {quantity(limit)} of weights, all matrices in q4 with "

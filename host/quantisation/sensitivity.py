@@ -27,8 +27,7 @@ def costs(config: ModelConfig, tensors: Mapping[str, np.ndarray], texts: Sequenc
         for layer in range(config.n_layers):
             runs = [model.stages(layer, x) for x in streams]
             for kinds in STAGES.values():
-                inputs = [found.astype(np.float64) for _, found, _ in map(next, runs)]
-                hessian = sum(part.T @ part for part in inputs)
+                hessian = sum((found.T @ found).astype(np.float64) for _, found, _ in map(next, runs))
                 for kind in kinds:
                     format, group = formats[kind, layer]
                     if format == "q4":

@@ -16,6 +16,7 @@ from host.checkpoint.write import pack_v0, pack_v1, pack_v2, write_v0
 from host.errors import HostError
 from spec.reference import Reference
 from tests.host.generated import SMALL, random_tensors
+from tests.host.tiny import TOKENIZER
 
 UNTIED = dataclasses.replace(SMALL, tied=False)
 PACKERS = {"v0": pack_v0, "v1": pack_v1, "v2": lambda config, tensors: pack_v2(config, tensors, 4),
@@ -227,6 +228,30 @@ def test_refuses_a_group_size_that_does_not_divide(read, group_size):
     (b"<!DOCTYPE html>", "web page"), (b"\x1f\x8b\x08", "gzip"), (b"\n\x0e\n\x05<unk>", "sentencepiece")])
 def test_names_a_foreign_file(read, head, kind):
     assert kind in refusal(read, head + bytes(200))
+
+
+@pytest.mark.parametrize("head, kind", [
+    (b"\1\5\0\0\0llama" + bytes(90), "a llama2.ts container"), (b"version https://git-lfs.github.com/spec/v1\n" + bytes(90), "a Git LFS pointer"),
+    (b"IQ== 0\nIg== 1\nIw== 2\n" * 9, "a LLaMA-3 tokenizer")])
+def test_names_what_else_people_try(read, head, kind):
+    assert f"this is {kind}, expected a checkpoint" in refusal(read, head)
+
+
+def test_names_a_tokenizer_that_is_given_as_a_model(read):
+    packed = TOKENIZER.pack_pieces()
+    assert f"this is a llama2.c tokenizer of {TOKENIZER.vocab_size} entries" in refusal(read, packed)
+    assert "--tokenizer" in refusal(read, packed) and "tokenizer of" not in refusal(read, packed[:-1])
+
+
+@pytest.mark.parametrize("bytes_per_weight, embedding_bytes", [(1 / 4, 1 / 4), (1 / 5, 4), (1 / 4, 4)])
+def test_names_a_file_of_ternary_weights(read, bytes_per_weight, embedding_bytes):
+    whole = pack_v1(SMALL, random_tensors(SMALL))
+    table = SMALL.vocab_size * SMALL.dim
+    others = sum(int(np.prod(shape)) for shape in shapes(SMALL).values() if len(shape) == 2) - table
+    norms = len(whole) - 256 - 4 * (table + others)
+    size = 256 + norms + int(others * bytes_per_weight) + int(table * embedding_bytes)
+    assert "bits a weight behind a llama2.c v1 header, expected float32: a file of ternary weights" in refusal(read, whole[:size])
+    assert "truncated llama2.c v1" in refusal(read, whole[:len(whole) // 2])
 
 
 @formats

@@ -33,6 +33,14 @@ EXCLUDE = [{"--prompt", "--file"}, {"--prompt", "--prompt-ids"}, {"--file", "--p
 PARSER = create_parser()
 
 
+@pytest.fixture(autouse=True)
+def named_files_are_there(tmp_path, monkeypatch):
+    """What --calibrate and --file name: whether a file exists is told before anything is opened."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("text", "f"):
+        (tmp_path / name).write_text("a text")
+
+
 def refused(capsys, *arguments):
     """The one line of a command that runs in this process."""
     assert cli.main([str(argument) for argument in arguments]) == 1

@@ -158,7 +158,6 @@ def test_refuses_other_scaling(tmp_path, scaling, message):
     ({"model_type": "brand-new"}, "unsupported: its architecture 'brand-new'"),
     ({"attention_bias": True}, "unsupported: biases in attention"), ({"mlp_bias": True}, "unsupported: biases in the feed"),
     ({"hidden_act": "gelu"}, "unsupported: the activation gelu"),
-    ({"model_type": "mistral", "sliding_window": 8}, "unsupported: a sliding window of 8"),
     ({"num_local_experts": 8}, "unsupported: experts"), ({"partial_rotary_factor": 0.5}, "unsupported: rotation of a part"),
     ({"quantization_config": {"bits": 4}}, "unsupported: weights that are quantised already"),
     ({"hidden_size": 48}, "the model's shape asks for"), ({"num_hidden_layers": 3}, "model.layers.2."),
@@ -210,6 +209,24 @@ def test_refuses_a_folder_that_is_not_whole(tmp_path):
     shutil.rmtree(folder)
     folder.mkdir()
     assert "no safetensors in this folder" in refusal(folder)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "model-00002-of-00003.safetensors"])
+def test_names_a_git_lfs_pointer_in_a_folder(tmp_path, name):
+    write_huggingface(tmp_path, CONFIG, random_tensors(CONFIG), shards=3 if "of" in name else 1)
+    (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 269060552\n")
+    assert f"{name}: this is a Git LFS pointer, the file itself was not fetched: run git lfs pull" in refusal(tmp_path)
+
+
+def test_names_a_lora_adapter(tmp_path):
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "base_model_name_or_path": "some/llama"}))
+    write_safetensors(tmp_path / "adapter_model.safetensors", {"base_model.model.x.lora_A.weight": np.ones((2, 4), np.float32)})
+    for path in (tmp_path, tmp_path / "adapter_model.safetensors"):
+        assert "this is a LoRA adapter of some/llama, expected a whole model: merge it" in refusal(path)
+    write_huggingface(tmp_path, CONFIG, random_tensors(CONFIG))            # a merged one keeps its description
+    expect(load(tmp_path), CONFIG, random_tensors(CONFIG))
+    fields = {"general.type": ("adapter", GGUFValueType.STRING), "adapter.type": ("lora", GGUFValueType.STRING)}
+    assert "this is a LoRA adapter" in refusal(write_gguf(tmp_path / "m.gguf", CONFIG, random_tensors(CONFIG), fields=fields))
 
 
 def test_refuses_types_that_are_no_weights(tmp_path):
@@ -336,7 +353,6 @@ def test_containers_give_the_same_image(tmp_path):
 
 @pytest.mark.parametrize("field, value, message", [
     ("llama.expert_count", (8, GGUFValueType.UINT32), "unsupported: experts"),
-    ("llama.attention.sliding_window", (8, GGUFValueType.UINT32), "unsupported: a sliding window"),
     ("split.count", (2, GGUFValueType.UINT16), "one of 2 parts")])
 def test_refuses_gguf_of_others(tmp_path, field, value, message):
     assert message in refusal(write_gguf(tmp_path / "m.gguf", CONFIG, random_tensors(CONFIG), fields={field: value}))

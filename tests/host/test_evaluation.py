@@ -1,8 +1,10 @@
 """Shows that perplexity and compare say what golden and float32 say, on the command line and for programs."""
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from gguf import GGUFValueType
 
 from host.checkpoint import load
 from host.evaluation import Score, dequantised, log_softmax
@@ -11,6 +13,8 @@ from spec.golden import Golden
 from spec.image import Kind
 from spec.reference import Reference
 from spec.traffic import TARGETS, useful_beats
+from tests.host.checkpoints import write_gguf
+from tests.host.generated import random_tensors
 from tests.host.test_cli import refusal, run
 from tests.host.tiny import CONFIG, TOKENIZER
 
@@ -54,6 +58,21 @@ def test_perplexity_is_reckoned_as_by_hand(files, text):
     assert result["bits_per_weight"] == pytest.approx(8 * header["payload_bytes"] / parameters)
     beats = useful_beats(CONFIG, model.image.entries, CONFIG.seq_len // 2)
     assert result["tokens_per_second"] == pytest.approx(100e6 * TARGETS["arty"].share / beats)
+
+
+def test_float32_keeps_what_an_image_does_not_say(files, tmp_path, text):
+    """RoPE's scaling is a table in the image: the float model that golden is compared with has the checkpoint's own factors."""
+    config = replace(CONFIG, head_dim=16, rope_theta=1000.0)
+    tensors = random_tensors(config)
+    path = write_gguf(tmp_path / "m.gguf", config, tensors, fields={"llama.rope.scaling.factor": (8.0, GGUFValueType.FLOAT32)})
+    result = json.loads(run("perplexity", "--model", path, "--tokenizer", files / "tokenizer.bin", "--text", text, "--json")[0])
+    scaled = replace(config, rope_factors=(8.0,) * 8)
+    golden = Golden(Model.load(path).image)
+    (_, own, kl, _), (_, plain, wrong, _) = (by_hand(golden, Reference(c, tensors)) for c in (scaled, config))
+    assert result["perplexity_float32"] == pytest.approx(own, rel=1e-5) and own != pytest.approx(plain, rel=1e-5)
+    assert result["kl"] == pytest.approx(kl, rel=1e-2) and wrong > 2 * kl
+    rows = json.loads(run("compare", "--model", path, "--tokenizer", files / "tokenizer.bin", "--text", text, "--format", "q8", "--json")[0])
+    assert rows["rows"][0]["kl"] == pytest.approx(kl, rel=1e-2)
 
 
 def test_an_image_has_nothing_to_compare_with(files, text):

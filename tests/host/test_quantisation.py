@@ -1,4 +1,5 @@
 """Shows that q4 is rounded for its products, that mixed spends its budget, and that the same inputs give the same image."""
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from host.quantisation.sensitivity import costs
 from host.tokenizer import Tokenizer
 from spec import packing
 from spec.image import Format, Image, Kind, build, payload_bytes
+from spec.model import ModelConfig
 from spec.packing import Native
 from spec.reference import Reference
 from spec.traffic import TARGETS, tokens_per_second
@@ -75,7 +77,7 @@ def test_feeding_errors_forward_helps_and_blocks_change_nothing(monkeypatch):
     codes = {}
     for block in (1, 7, 64):
         monkeypatch.setattr(gptq, "BLOCK", block)
-        codes[block] = gptq._feed_forward(weights, hessian, steps, zeros)
+        codes[block] = gptq._feed_forward(weights.T, hessian, steps.T, zeros.T).T
     assert (codes[1] == codes[64]).all() and (codes[7] == codes[64]).all()
     nearest = np.clip(np.round(weights / steps) + zeros, 0, 15)
     error = [np.square(inputs @ (weights - (q - zeros) * steps).T).sum() for q in (codes[64], nearest)]
@@ -89,7 +91,7 @@ def test_a_sweep_never_makes_a_row_worse():
     steps, zeros, codes = np.full((9, 64), 0.3), np.full((9, 64), 7.0), rng.integers(0, 16, (9, 64)).astype(float)
     error = [np.einsum("ri,ij,rj->r", *(lambda e: (e, hessian, e))(weights - (codes - zeros) * steps))]
     for _ in range(4):
-        gptq._sweep(weights, hessian, steps, zeros, codes)
+        gptq._sweep(weights.T, hessian, steps.T, zeros.T, codes.T)      # codes change in place
         error.append(np.einsum("ri,ij,rj->r", *(lambda e: (e, hessian, e))(weights - (codes - zeros) * steps)))
         assert (error[-1] <= error[-2] * (1 + 1e-9)).all()
     assert (error[1] < 0.9 * error[0]).all()
@@ -196,6 +198,44 @@ def test_a_budget_below_q4_is_refused_with_the_arithmetic(source, tokenizer, tex
         plan(Recipe("mixed", calibrate=text, budget="100kB"), source, tokenizer)
 
 
+def test_the_default_budget_of_mixed_never_refuses():
+    """A model of 15 million weights has most of them in its embedding, which stays q8: more than 6 bits a weight in all."""
+    shape = dict(dim=288, hidden_dim=768, n_layers=6, n_heads=6, n_kv_heads=6, head_dim=48, vocab_size=32000, seq_len=256)
+    for tied in (True, False):
+        config, recipe = ModelConfig(tied=tied, **shape), Recipe("mixed", calibrate=Path("text"))
+        least = payload_bytes(config, "q4", plan=recipe.formats(config))
+        assert Budget.parse("6bits").stream_bytes(config) < least < recipe.limit_bytes(config) == recipe.expected_bytes(config)
+        assert recipe.limit_bytes(config) < Recipe().expected_bytes(config)
+        assert replace(recipe, budget="6bits").limit_bytes(config) < least
+
+
+def test_calibration_holds_one_layer_at_a_time(source, tokenizer, text):
+    """Of the arrays that were read for it, those of earlier layers are given back."""
+    held, most = [], 0
+
+    class Watched:
+        """A tensor in its file that knows how many arrays like it are alive."""
+
+        def __init__(self, rows):
+            self.rows, self.shape, self.ndim = rows, rows.shape, rows.ndim
+
+        def __len__(self):
+            return len(self.rows)
+
+        def __getitem__(self, part):
+            return self.rows[part]
+
+        def __array__(self, dtype=None, copy=None):
+            nonlocal most
+            out = np.array(self.rows)
+            held.append(weakref.ref(out))
+            most = max(most, sum(array() is not None for array in held))
+            return out
+    tensors = {name: Watched(rows) for name, rows in source.tensors.items()}
+    made(replace(source, tensors=tensors), tokenizer, Recipe("q4", calibrate=text))
+    assert 0 < most <= 22 < len(held)           # nine tensors twice, and a matrix at work; of four layers with seven matrices
+
+
 def test_calibration_needs_a_tokenizer(source, text):
     with pytest.raises(HostError, match="--calibrate needs the model's tokenizer"):
         plan(Recipe("q4", calibrate=text), source, None)
@@ -208,6 +248,14 @@ def test_long_texts_go_on_in_further_sequences(tokenizer, tmp_path):
     ids = [tokenizer.encode(text) for text in (STORY, OTHER)]
     assert all(piece[0] == tokenizer.bos_id and 1 < len(piece) <= 50 for piece in pieces)
     assert [id for piece in pieces for id in piece[1:]] == [id for text in ids for id in text[1:]]
+    # A vocabulary that adds no BOS: no token that the text does not have, each but the first predicted once.
+    plain = Tokenizer(tokenizer.pieces, tokenizer.scores, **tokenizer.options() | {"adds_bos": False})
+    pieces, ids = corpus.sequences(path, plain, 50), [plain.encode(text) for text in (STORY, OTHER)]
+    assert all(piece[0] != tokenizer.bos_id and 1 < len(piece) <= 50 for piece in pieces) and len(pieces) > 2
+    assert [id for piece in pieces for id in piece[1:]] == [id for text in ids for id in text[1:]]
+    assert all(any(text[at:at + len(piece)] == piece for text in ids for at in range(len(text))) for piece in pieces)
+    with pytest.raises(HostError, match="a context of 1 position predicts nothing"):
+        corpus.sequences(path, tokenizer, 1)
     path.write_bytes(b"a\xff")
     with pytest.raises(HostError, match="not UTF-8 at byte 1"):
         corpus.sequences(path, tokenizer, 50)
