@@ -17,15 +17,18 @@ def cache_directory() -> Path:
     return Path(base) / "llama2-host"
 
 
-def digest(path: Path, tokenizer: str | Path | None, text: Path | None, *options) -> str:
-    """Names a conversion by everything it depends on, the converter's own sources included."""
+def digest(path: Path, files: list[Path], text: Path | None, *options) -> str:
+    """Names a conversion by everything it depends on, the converter's own sources included.
+
+    ``files``: what vocabulary, template and ends are read from, see :func:`host.discovery.read_files`.
+    """
     hashed = hashlib.sha256(repr(options).encode())
     inputs = sorted(p for p in path.iterdir() if p.suffix in INPUT_SUFFIXES) if path.is_dir() else [path]
     if not path.is_dir() and path.suffix == ".safetensors":
         inputs += sorted(p for p in path.parent.iterdir() if p.suffix in INPUT_SUFFIXES and p != path)
     sources = [*Path(image_module.__file__).parent.glob("*.py"), *Path(__file__).parent.glob("*.py"),
                *Path(checkpoint.__file__).parent.glob("*.py"), *Path(quantisation.__file__).parent.glob("*.py")]
-    named = [Path(file) for file in (tokenizer, text) if file and not Path(file).is_dir()]
+    named = [*files, *([Path(text)] if text else [])]
     for file in [*inputs, *named, *sorted(sources)]:
         hashed.update(f"\0{file.name}\0".encode())
         with open(file, "rb") as content:

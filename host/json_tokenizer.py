@@ -41,7 +41,7 @@ class JsonTokenizer:
     vocab_size : int
         The model's, where it has rows for more ids than the vocabulary.
     special_texts : dict of str to str
-        How special tokens are written, by the name that chat templates know them by: ``bos_token``...
+        How special tokens are written, by the name that chat templates know them by: ``bos_token``... None: BOS and EOS.
     split_special : bool
         Special tokens in a text are letters, as transformers' ``split_special_tokens`` has it.
     chat_bos : bool
@@ -62,7 +62,7 @@ class JsonTokenizer:
         self.specials = {token.content: id for id, token in added.items()}
         special = {token.content for token in added.values() if token.special}
         self.silent_ids = frozenset(id for id in added if self._tokenizer.id_to_token(id) in special)
-        self.special_texts, self.chat_bos = dict(special_texts or {}), chat_bos
+        self.special_texts, self.chat_bos = special_texts, chat_bos
         decode, self._strip_first, self._strip_every = _decoder(described, name)
         self._pieces = [b""] * self.vocab_size
         for id in pieces.values():

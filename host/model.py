@@ -7,16 +7,18 @@ from pathlib import Path
 
 from host import checkpoint
 from host.cache import cache_directory, digest
-from host.discovery import find_template, find_tokenizer
+from host.discovery import find_template, load_tokenizer, read_files, search_tokenizer
 from host.files import ModelError, is_image, map_file, write_whole
 from host.progress import Progress
 from host.quantisation import Recipe, plan
 from host.template import PLAIN, Template
+from host.sentencepiece_tokenizer import SentencePieceTokenizer
 from host.tokenizer import Tokenizer
 from spec import image as image_module
 from spec.image import Image
 from spec.model import KvFormat, ModelConfig
 from spec.numerics import MAX_SEQ_LEN
+from spec.protocol import MAX_STOPS
 
 GROUPS = (32, 64)
 KV_FORMATS = tuple(format.name.lower() for format in KvFormat)
@@ -104,8 +106,14 @@ class Model:
 
     @cached_property
     def template(self) -> Template:
-        text = self.template_text if self.template_text is not None else self.image.template
-        return Template.from_text(text).resolved(self.tokenizer)
+        given = self.template_text
+        template = Template.from_text(given) if given is not None else Template.stored(self.image.template)
+        return template.resolved(self.tokenizer)
+
+    @property
+    def tokenizer_problem(self) -> str:
+        """Why a tokenizer that was found cannot be used; empty where there is none, or nothing is wrong with it."""
+        return self._pending.problem if self._pending else ""
 
 
 class Pending:
@@ -116,13 +124,19 @@ class Pending:
         recipe.check()
         self.path, self.recipe, self.template, self.progress = path, recipe, template, progress
         self.source = checkpoint.load(path)
-        self.tokenizer = tokenizer or find_tokenizer(path, self.source.config.vocab_size)
+        self.tokenizer, self.problem = tokenizer, ""
+        if not tokenizer:
+            self.tokenizer, reasons = search_tokenizer(path, self.source.config.vocab_size)
+            self.problem = "; ".join(reasons) if self.tokenizer is None else ""
+            for reason in reasons:
+                progress.note(f"a tokenizer that was found is not used: {reason}")
         self._options = recipe, seq_len, kv, template
         self.source.config = with_cache(self.source.config, seq_len, kv, progress)
 
     def convert(self) -> tuple[bytes, Path | None]:
         """The image and the file that holds it, from the cache if it was made before."""
-        cached = cache_directory() / f"{digest(self.path, self.tokenizer, self.recipe.calibrate, *self._options)}.llm"
+        files = read_files(self.path, self.tokenizer)
+        cached = cache_directory() / f"{digest(self.path, files, self.recipe.calibrate, *self._options)}.llm"
         if not cached.exists():
             write = lambda file: convert(self.source, self.path, file, tokenizer=self.tokenizer, recipe=self.recipe,
                                          template=self.template, progress=self.progress)
@@ -139,17 +153,19 @@ class Pending:
 def convert(source: checkpoint.Checkpoint, path: Path, file, *, tokenizer: str | Path | None = None,
             recipe: Recipe = Recipe(), template: str | None = None, progress: Progress = Progress.silent) -> None:
     """Write a checkpoint as a model image to an open file; ``path`` is where it came from."""
-    vocabulary = Tokenizer.load(tokenizer, source.config.vocab_size) if tokenizer else None
+    vocabulary = load_tokenizer(path, tokenizer, source.config.vocab_size) if tokenizer else None
     progress.note(f"converting {path.name} ({source.source}) to {recipe.format}"
                   + (f" for the text of {Path(recipe.calibrate).name}" if recipe.calibrate else "")
                   + (f" with {Path(tokenizer).name}" if tokenizer else ", without a tokenizer"))
-    text = ""
-    if template is not None or (template := find_template(path)):
-        chosen = Template.from_text(template)
-        text = chosen.to_text() if chosen != PLAIN else ""
+    text, chosen = "", choose_template(path, tokenizer, template)
+    if chosen != PLAIN:
+        text = chosen.to_text()
         vocabulary = with_special_texts(vocabulary) if chosen.jinja and vocabulary else vocabulary
-        if vocabulary is not None:
-            chosen.resolved(vocabulary)         # complains now
+    if vocabulary is not None:
+        left_out = chosen.resolved(vocabulary).left_out     # complains now
+        if left_out:
+            progress.note(f"the model has {len(left_out)} end tokens more than a request takes ({MAX_STOPS}): its text goes on after "
+                          + ", ".join(repr(vocabulary.decode([id]) or f"token {id}") for id in left_out))
     packed, total = vocabulary.pack() if vocabulary else b"", image_module.weights(source.config)
     try:
         image_module.check(source.config)
@@ -164,8 +180,18 @@ def convert(source: checkpoint.Checkpoint, path: Path, file, *, tokenizer: str |
         raise ModelError(f"{path}: cannot become a model image: {error}") from error
 
 
-def with_special_texts(tokenizer: Tokenizer) -> Tokenizer:
-    """LLaMA-2's own vocabulary with BOS and EOS as chat templates write them."""
+def choose_template(path: Path, tokenizer: str | Path | None, named: str | None) -> Template:
+    """The template that was named, else the one that the model brings along, else plain text."""
+    if named is not None:
+        return Template.from_text(named)
+    brought = find_template(path, tokenizer)
+    return Template.brought(brought) if brought else PLAIN
+
+
+def with_special_texts(tokenizer):
+    """A vocabulary whose BOS and EOS are letters in a text, with both as chat templates write them."""
+    if isinstance(tokenizer, SentencePieceTokenizer) and not tokenizer.specials:
+        return tokenizer.with_specials()
     if not isinstance(tokenizer, Tokenizer) or tokenizer.specials:
         return tokenizer
     specials = {"<s>": tokenizer.bos_id, "</s>": tokenizer.eos_id}

@@ -40,7 +40,7 @@ class Tokenizer:
     silent_ids : tuple of int
         Ids that the output leaves out; None: BOS, EOS and the special ones.
     special_texts : dict of str to str
-        How special tokens are written, by the name that chat templates know them by: ``bos_token``...
+        How special tokens are written, by the name that chat templates know them by: ``bos_token``... None: BOS and EOS.
     """
     kind = "scored"         #: in a packed vocabulary
     chat_bos = False        #: does a chat begin with BOS where its template writes none?
@@ -54,7 +54,7 @@ class Tokenizer:
         self.unk_id, self.bos_id, self.eos_id = unk_id, bos_id, eos_id
         self.stop_ids = tuple(stop_ids) or (bos_id, eos_id)     # llama2.c ends a story at BOS, too
         self.adds_bos, self.adds_eos, self.space_prefix = adds_bos, adds_eos, space_prefix
-        self.special_texts = dict(special_texts or {})
+        self.special_texts = special_texts
         self._first_byte = _find_bytes(pieces)
         self.byte_fallback = self._first_byte is not None
         reserved = {unk_id, bos_id, eos_id, UNK, BOS, EOS, *self.specials.values()}

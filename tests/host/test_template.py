@@ -103,8 +103,11 @@ def test_llama2s_own_jinja():
     conversation = Conversation(fake, template, system="Be kind")
     say(conversation, "Hi", "Go on")
     assert fake.requests[0] == (0, ids("<s>[INST] <<SYS>>\nBe kind\n<</SYS>>\n\nHi [/INST]"))
-    assert fake.requests[1][1] == [END] + ids("<s>[INST] Go on [/INST]")
-    assert fake.requests[0][1][0] == 1
+    # The template writes a space before </s>, which the model did not: what transformers encodes is what the model sees.
+    whole = ids("<s>[INST] <<SYS>>\nBe kind\n<</SYS>>\n\nHi [/INST] Hello you </s><s>[INST] Go on [/INST]")
+    position, new = fake.requests[1]
+    assert conversation.history[:-len(ids("x"))] == whole and new == whole[position:]
+    assert position == len(fake.requests[0][1]) + len(ids("Hello you")) and fake.requests[0][1][0] == 1
 
 
 def test_a_full_context_begins_anew_with_the_system_prompt():
@@ -240,7 +243,7 @@ def test_llama2s_own_vocabulary_learns_how_bos_is_written(tmp_path):
     (folder / "tokenizer.bin").write_bytes(STORIES.read_bytes())
     (folder / "chat_template.jinja").write_text(vocabularies.LLAMA2)
     model = Model.load(folder)
-    assert model.template.special_texts == ("<s>", "</s>")
+    assert model.template.special_texts == {"bos_token": "<s>", "eos_token": "</s>"}
     assert model.tokenizer.encode("<s>[INST]", bos=False)[0] == 1
 
 
