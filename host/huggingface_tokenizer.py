@@ -28,6 +28,11 @@ def lies_in_folder(path: Path) -> bool:
 
 def load(content: str | None, model: sentencepiece_model.Model | None, path: Path, vocab_size: int) -> JsonTokenizer:
     """The tokenizer of the folder with ``path`` in it: of a tokenizer.json's text, or of a sentencepiece model."""
+    # Files from anywhere: a field of another type shows as whichever exception Python or the package happens to raise.
+    return guarded(lambda: _load(content, model, path, vocab_size), path, "damaged tokenizer, or the files beside it")
+
+
+def _load(content: str | None, model: sentencepiece_model.Model | None, path: Path, vocab_size: int) -> JsonTokenizer:
     described = _described(content, path)
     if described:
         expect_bpe(described, path)

@@ -153,14 +153,14 @@ def expect_bpe(described: dict, name) -> None:
         raise TokenizerError(f"{name}: unsupported: a vocabulary of type {str(kind)[:40]}, expected BPE as LLaMAs have")
 
 
-def guarded(function, name):
+def guarded(function, name, what: str = "damaged tokenizer.json"):
     """What the package gives. Its errors are plain exceptions, and panics, which are none."""
     try:
         return function()
-    except (KeyboardInterrupt, SystemExit, MemoryError):
+    except (KeyboardInterrupt, SystemExit, MemoryError, TokenizerError):
         raise
     except BaseException as error:
-        raise TokenizerError(f"{name}: damaged tokenizer.json ({' '.join(str(error).split())[:120]}): copy the file again") \
+        raise TokenizerError(f"{name}: {what} ({' '.join(str(error).split())[:120]}): copy the file again") \
             from None
 
 
