@@ -44,7 +44,7 @@ def _candidates(checkpoint_path: Path, vocab_size: int) -> list[Path]:
     return [path for path in found if path != checkpoint_path]
 
 
-def load_tokenizer(checkpoint_path: Path, tokenizer: str | Path, vocab_size: int):
+def load_tokenizer(checkpoint_path: Path, tokenizer: str | Path, vocab_size: int | None = None):
     """A model's tokenizer from wherever it is. What ends the model's texts is the model's own."""
     loaded = Tokenizer.load(tokenizer, vocab_size)
     return vocabulary.of_model(loaded, ends_of(checkpoint_path, Path(tokenizer)))

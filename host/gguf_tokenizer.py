@@ -24,14 +24,13 @@ class GgufTokenizer(Tokenizer):
         self._of_byte = [self._ids.get(name, self._ids.get(bytes([byte]), self.unk_id)) for byte, name in enumerate(BYTE_PIECES)]
         self._byte = {id: bytes([byte]) for byte, id in enumerate(self._of_byte) if self.pieces[id] == BYTE_PIECES[byte]}
         self._raw = frozenset(self.specials.values())
-        self._longest_first = sorted(((text.encode("utf-8", "replace"), id) for text, id in self.specials.items() if text),
-                                     key=lambda special: -len(special[0]))
+        self._longest_first = longest_first(self.specials)
 
     def encode(self, text: str, bos: bool = True, eos: bool = False) -> list[int]:
         """Token ids of ``text``; ``bos``: with what a text begins and ends with."""
         ids = [self.bos_id] if bos and self.adds_bos else []
         after_special = True
-        for part in self._parts(_bytes(text)):
+        for part in partition(_bytes(text), self._longest_first):
             if isinstance(part, int):
                 ids.append(part)
             else:
@@ -40,13 +39,9 @@ class GgufTokenizer(Tokenizer):
             after_special = isinstance(part, int)
         return ids + [self.eos_id] if eos or bos and self.adds_eos else ids
 
-    def _parts(self, text: bytes) -> list:
-        """Texts, and the ids of special tokens between them."""
-        parts = [text] if text else []
-        for special, id in self._longest_first:
-            if special in text:
-                parts = [piece for part in parts for piece in (_cut(part, special, id) if isinstance(part, bytes) else [part])]
-        return parts
+    def strips_after(self, id: int, strip: bool) -> bool:
+        """Does the next piece lose its leading space, after a silent id? The first one of a text does, BOS or not."""
+        return strip and id == self.bos_id
 
     def _merged(self, text: bytes) -> list[int]:
         """Neighbours of the best score merge first, the leftmost on ties; what is no entry is told in bytes."""
@@ -97,8 +92,21 @@ def _bytes(text: str) -> bytes:
         return text.encode("utf-8", "replace")
 
 
+def longest_first(specials: dict[str, int]) -> list[tuple[bytes, int]]:
+    """Special tokens in the order in which llama.cpp looks for them."""
+    return sorted(((text.encode("utf-8", "replace"), id) for text, id in specials.items() if text), key=lambda special: -len(special[0]))
+
+
+def partition(text: bytes, specials: list[tuple[bytes, int]]) -> list:
+    """Texts, and the ids of special tokens between them; each is looked for in what the ones before it left."""
+    parts = [text] if text else []
+    for special, id in specials:
+        if special in text:
+            parts = [piece for part in parts for piece in (_cut(part, special, id) if isinstance(part, bytes) else [part])]
+    return parts
+
+
 def _cut(text: bytes, special: bytes, id: int) -> list:
-    """``text`` with ``id`` where the special token stands in it."""
     first, *rest = text.split(special)
     parts = [first]
     for part in rest:

@@ -99,4 +99,5 @@ def _byte_level(value, entries: Entries, options: dict, path: Path) -> JsonToken
               if type in (CONTROL, USER_DEFINED, UNKNOWN)}
     content = describe(entries.texts, merges, marked, SPLITS[pre], whole_words=pre in LLAMA3)
     adds_bos = adds_bos if isinstance(adds_bos, bool) else pre in LLAMA3
-    return JsonTokenizer(content, name=path, adds_bos=adds_bos, chat_bos=True, **options)
+    return JsonTokenizer(content, name=path, adds_bos=adds_bos, as_llama_cpp=True,
+                         unused_ids=entries.of_type(UNUSED).values(), **options)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 
 from host import nested_json, packed_tokenizer
+from host.gguf_tokenizer import longest_first, partition
 from host.tokenizer import TokenizerError, checked
 
 SPACE = "▁"             #: how sentencepiece writes a space
@@ -44,13 +45,17 @@ class JsonTokenizer:
         How special tokens are written, by the name that chat templates know them by: ``bos_token``... None: BOS and EOS.
     split_special : bool
         Special tokens in a text are letters, as transformers' ``split_special_tokens`` has it.
-    chat_bos : bool
-        A chat begins with BOS whether or not its template writes one, as llama.cpp has it.
+    as_llama_cpp : bool
+        Of a GGUF file: special tokens are found the longest first, and a chat begins with BOS whether or not its template
+        writes one.
+    unused_ids : tuple of int
+        Entries that print nothing, beside the special ones.
     """
 
     def __init__(self, content: str, *, bos_id: int | None = None, eos_id: int | None = None, stop_ids: tuple[int, ...] = (),
                  adds_bos: bool | None = None, adds_eos: bool = False, vocab_size: int = 0, name="tokenizer.json",
-                 special_texts: dict[str, str] | None = None, split_special: bool = False, chat_bos: bool = False):
+                 special_texts: dict[str, str] | None = None, split_special: bool = False, as_llama_cpp: bool = False,
+                 unused_ids: Iterable[int] = ()):
         self._name, self.content = name, content
         self._tokenizer, described = _parse(content, name)
         pieces = self._tokenizer.get_vocab(with_added_tokens=True)
@@ -62,7 +67,10 @@ class JsonTokenizer:
         self.specials = {token.content: id for id, token in added.items()}
         special = {token.content for token in added.values() if token.special}
         self.silent_ids = frozenset(id for id in added if self._tokenizer.id_to_token(id) in special)
-        self.special_texts, self.chat_bos = special_texts, chat_bos
+        self.special_texts, self.as_llama_cpp = special_texts, as_llama_cpp
+        self._unused = frozenset(unused_ids)
+        self._longest_first = longest_first(self.specials) if as_llama_cpp else None
+        self.silent_ids |= self._unused
         decode, self._strip_first, self._strip_every = _decoder(described, name)
         self._pieces = [b""] * self.vocab_size
         for id in pieces.values():
@@ -95,13 +103,18 @@ class JsonTokenizer:
         """Bytes for a model image."""
         options = {"bos_id": self.bos_id, "eos_id": self.eos_id, "stop_ids": self.stop_ids, "adds_bos": self._told_bos,
                    "vocab_size": self.vocab_size, "adds_eos": self.adds_eos, "special_texts": self.special_texts,
-                   "split_special": self.split_special, "chat_bos": self.chat_bos}
+                   "split_special": self.split_special, "as_llama_cpp": self.as_llama_cpp, "unused_ids": sorted(self._unused)}
         return packed_tokenizer.pack("json", self.content, options)
 
     def encode(self, text: str, bos: bool = True, eos: bool = False) -> list[int]:
         """Token ids of ``text``; special tokens in it are taken as such. ``bos``: with what a text begins and ends with."""
         by_file = bos and self._told_bos is None
-        ids = guarded(lambda: self._tokenizer.encode(_utf8(text), add_special_tokens=by_file), self._name).ids
+        ids = []
+        for part in partition(text.encode("utf-8", "surrogatepass"), self._longest_first) if self.as_llama_cpp else [text]:
+            if isinstance(part, bytes):
+                part = part.decode("utf-8", "surrogatepass")
+            ids += [part] if isinstance(part, int) else \
+                guarded(lambda: self._tokenizer.encode(_utf8(part), add_special_tokens=by_file), self._name).ids
         if bos and not by_file:
             ids = [self.bos_id] * self.adds_bos + ids
         eos = eos or bos and self.adds_eos
@@ -110,16 +123,20 @@ class JsonTokenizer:
     def encode_chat(self, text: str) -> list[int]:
         """Token ids of a rendered conversation, whose template writes its own BOS."""
         ids = self.encode(text, bos=False)
-        return [self.bos_id, *ids] if self.chat_bos and self.adds_bos and ids[:1] != [self.bos_id] else ids
+        return [self.bos_id, *ids] if self.as_llama_cpp and self.adds_bos and ids[:1] != [self.bos_id] else ids
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of whole ``ids``, without special tokens, as the package gives it."""
-        ids = [checked(self, id) for id in ids]
+        ids = [id for id in ids if checked(self, id) not in self._unused]
         return guarded(lambda: self._tokenizer.decode(ids, skip_special_tokens=True), self._name)
 
     def strips_after(self, id: int, strip: bool) -> bool:
         """Does the next piece lose its leading space, after a silent id? Only the first one that is seen does."""
         return strip
+
+    def strips_on(self, piece: bytes) -> bool:
+        """Does the next piece lose its leading space, too, after the first one has?"""
+        return False
 
     def piece(self, id: int, first: bool) -> bytes:
         """What an id adds to a text; a space that encode put first is left out of the first one."""

@@ -86,6 +86,10 @@ class SentencePieceTokenizer:
         """Does the next piece lose its leading space, after a silent id?"""
         return strip
 
+    def strips_on(self, piece: bytes) -> bool:
+        """Does the next piece lose its leading space, too, after the first one has? As long as nothing is left of them."""
+        return self._model.remove_extra_whitespaces and not piece
+
     def piece(self, id: int, first: bool) -> bytes:
         """What an id adds to a text; the space that encode put first is left out of the first one."""
         kind, piece = self._model.kinds[id], self._model.pieces[id]

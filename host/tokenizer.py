@@ -171,6 +171,10 @@ class Tokenizer:
         """Does the next piece lose its leading space, after a silent id?"""
         return id == self.bos_id
 
+    def strips_on(self, piece: bytes) -> bool:
+        """Does the next piece lose its leading space, too, after the first one has?"""
+        return False
+
     def decode(self, ids: Iterable[int]) -> str:
         """Text of whole ``ids``; the space that encode put first is removed again."""
         decoder = Decoder(self)
@@ -249,7 +253,7 @@ class Decoder:
             self._strip = self.tokenizer.strips_after(id, self._strip)
             return ""
         piece = self.tokenizer.piece(id, self._strip)
-        self._strip = False
+        self._strip = self._strip and self.tokenizer.strips_on(piece)
         return self._utf8.decode(piece)
 
     def finish(self) -> str:

@@ -19,7 +19,7 @@ def transformers_says(job):
         chats.append({"text": text, "ids": tokenizer.encode(text, add_special_tokens=False)})
     return {"ids": [tokenizer.encode(text) for text in job.get("texts", [])],
             "texts": [tokenizer.decode(ids, skip_special_tokens=True) for ids in job.get("decode", [])],
-            "chats": chats, "ends": transformers_ends(job["path"], tokenizer)}
+            "chats": chats, "ends": transformers_ends(job.get("model") or job["path"], tokenizer)}
 
 
 def transformers_ends(path, tokenizer):
@@ -70,7 +70,20 @@ def llama_cpp_says(job):
         count = llama_cpp.llama_detokenize(vocabulary, given, len(ids), room, len(room), False, False)
         return room.raw[:count].decode("utf-8", "replace")
 
-    answer = {"ids": [ids(each) for each in job.get("texts", [])], "texts": [text(each) for each in job.get("decode", [])],
+    def piece(id):
+        return llama_cpp.llama_vocab_get_text(vocabulary, id).decode() if id >= 0 else ""
+
+    bos, eos = piece(llama_cpp.llama_vocab_bos(vocabulary)), piece(llama_cpp.llama_vocab_eos(vocabulary))
+    chats = []
+    for messages in job.get("chats", []):
+        from transformers.utils.chat_template_utils import render_jinja_template
+        template = llama_cpp.llama_model_chat_template(model, None).decode()
+        rendered = render_jinja_template([messages], chat_template=template, add_generation_prompt=True, bos_token=bos, eos_token=eos)
+        rendered = rendered[0][0]
+        # As its server does: the prompt begins with one BOS, whether the template writes it or not
+        begun = llama_cpp.llama_vocab_get_add_bos(vocabulary) and rendered.startswith(bos)
+        chats.append({"text": rendered, "ids": ids(rendered[len(bos):] if begun else rendered)})
+    answer = {"chats": chats, "ids": [ids(each) for each in job.get("texts", [])], "texts": [text(each) for each in job.get("decode", [])],
               "ends": [id for id in range(size) if llama_cpp.llama_vocab_is_eog(vocabulary, id)]}
     llama_cpp.llama_model_free(model)
     return answer
