@@ -70,8 +70,8 @@ class Template:
         return replace(self, stops=stops, left_out=left_out, special_texts=special or self.special_texts)
 
     def follow(self, before: str, turn: str) -> str:
-        """A turn as it goes on after what was said: a line of plain text is a word of its own."""
-        apart = self.name == "plain" and before and turn and not before[-1].isspace() and not turn[0].isspace()
+        """A turn as it goes on after what was said: a line that is the whole turn begins a word of its own."""
+        apart = self.user == "{user}" and before and turn and not before[-1].isspace() and not turn[0].isspace()
         return " " + turn if apart else turn
 
     def to_text(self) -> str:
