@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from host import nested_json, packed_tokenizer
 from host.gguf_tokenizer import longest_first, partition
-from host.tokenizer import TokenizerError, checked
+from host.tokenizer import EACH_BYTE, TokenizerError, checked
 
 SPACE = "▁"             #: how sentencepiece writes a space
 SURROGATE = re.compile("[\ud800-\udfff]")
@@ -72,6 +72,7 @@ class JsonTokenizer:
         self._longest_first = longest_first(self.specials) if as_llama_cpp else None
         self.silent_ids |= self._unused
         decode, self._strip_first, self._strip_every = _decoder(described, name)
+        self.errors = "replace" if decode is _from_alphabet else EACH_BYTE
         self._pieces = [b""] * self.vocab_size
         for id in pieces.values():
             self._pieces[id] = decode(self._tokenizer.id_to_token(id))      # of some added tokens not the text in the file

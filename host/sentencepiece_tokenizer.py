@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from host import packed_tokenizer
 from host.sentencepiece_model import BPE, BYTE, CONTROL, MODELS, UNKNOWN, Model, parse
-from host.tokenizer import BYTE_PIECES, Tokenizer, TokenizerError, checked
+from host.tokenizer import BYTE_PIECES, EACH_BYTE, Tokenizer, TokenizerError, checked
 
 SURROGATE = re.compile("[\ud800-\udfff]")
 MAX_PADDING = 1 << 10       #: rows beyond the pieces that a model may have: they are rounded up
@@ -25,6 +25,7 @@ class SentencePieceTokenizer:
         Texts that are one token wherever they occur, as chat templates need them; the file's own are letters otherwise.
     """
     chat_bos = False
+    errors = EACH_BYTE
 
     def __init__(self, data: bytes, *, vocab_size: int = 0, stop_ids: tuple[int, ...] = (), specials: dict[str, int] | None = None,
                  name="tokenizer.model"):

@@ -18,6 +18,16 @@ BARE_BYTES = [chr(byte).encode() for byte in range(256)]    # what early files h
 WITHOUT_SCORES = b"\5\0\0\0<unk>"
 
 
+EACH_BYTE = "host.each_byte"               #: in place of what is no character: a sign for each of its bytes
+
+
+def _each_byte(error: UnicodeError) -> tuple[str, int]:
+    return "\N{REPLACEMENT CHARACTER}" * (error.end - error.start), error.end
+
+
+codecs.register_error(EACH_BYTE, _each_byte)
+
+
 class TokenizerError(HostError, ValueError):
     """One line: what is wrong with the tokenizer, what was expected, what to try."""
 
@@ -43,6 +53,7 @@ class Tokenizer:
         How special tokens are written, by the name that chat templates know them by: ``bos_token``... None: BOS and EOS.
     """
     kind = "scored"         #: in a packed vocabulary
+    errors = "replace"      #: how bytes that are no character are printed, as codecs name it
     chat_bos = False        #: does a chat begin with BOS where its template writes none?
 
     def __init__(self, pieces: list[bytes], scores: list[float], *, specials: dict[str, int] | None = None, unk_id: int = UNK,
@@ -245,7 +256,7 @@ class Decoder:
     def __init__(self, tokenizer: Tokenizer, after_bos: bool = True):
         self.tokenizer = tokenizer
         self._strip = after_bos
-        self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+        self._utf8 = codecs.getincrementaldecoder("utf-8")(tokenizer.errors)
 
     def feed(self, id: int) -> str:
         """The text that ``id`` completes; empty while a character is half told, and for BOS, EOS and special tokens."""

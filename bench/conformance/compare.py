@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from bench.conformance.cases import Case
 from host import ends
 
-NAMED = "a token ends a text by its name, as in llama.cpp; transformers ends at what the configuration says only"
-STREAMED = "what is printed token by token is never taken back: bytes that turn out to be no character later"
-PRINTED = ("a .model file that llama2.c's tokenizer.bin can say is printed as llama2.c prints it: a space less behind BOS only, and "
-           "one sign for several bytes that are no character")
+NAMED = "a special token ends a text by its name, as in llama.cpp; transformers ends at what the configuration says only"
+STREAMED = "what was printed stays: characters before bytes that are none; transformers takes those back that are told in bytes, too"
+PRINTED = ("a .model file that a tokenizer.bin can say is printed as llama2.c prints it: a space less behind BOS only, and one sign "
+           "for several bytes that are no character")
 #: why a cell may differ, as docs/checkpoints.md has it
 REASONS = (NAMED, STREAMED, PRINTED)
 

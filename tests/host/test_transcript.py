@@ -19,7 +19,7 @@ from tests.host.test_ends import hugging_face
 from tests.host.test_tokenizer import A, B, C, TINY
 
 GREEDY = Sampling(temperature=0)
-fuzz = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+fuzz = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture(scope="module")
