@@ -6,11 +6,14 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 from host.errors import HostError
 
 MAX_SOURCE = 1 << 18        #: characters; the longest that models bring are some tens of thousands
+OUT_OF_TIME = getattr(signal, "SIGXCPU", None)     #: how the system ends a worker that takes too long, where it can
+PATIENCE_S = 30.0           #: where it cannot
 WORKER = Path(__file__).with_name("jinja_worker.py")
 
 
@@ -36,7 +39,11 @@ def _ask(source: str, context: dict | None) -> str:
     if len(source) > MAX_SOURCE:
         raise JinjaError(f"a chat template of {len(source)} characters, expected at most {MAX_SOURCE}: choose another --template")
     worker, line = _worker(), ""
+    watch = threading.Timer(PATIENCE_S, worker.kill)
+    watch.daemon = True
     try:
+        if OUT_OF_TIME is None:
+            watch.start()
         worker.stdin.write(json.dumps({"source": source, "context": context}) + "\n")
         worker.stdin.flush()
         line = worker.stdout.readline()
@@ -46,10 +53,12 @@ def _ask(source: str, context: dict | None) -> str:
         _worker.cache_clear()
         worker.kill()
         raise
+    finally:
+        watch.cancel()
     if not line:        # out of time, or broken in some way of its own
         _worker.cache_clear()
         status = worker.wait()
-        reason = "takes too long" if status == -signal.SIGXCPU else f"breaks its interpreter (status {status})"
+        reason = "takes too long" if OUT_OF_TIME is None or status == -OUT_OF_TIME else f"breaks its interpreter (status {status})"
         raise JinjaError(f"the chat template {reason}: choose another --template")
     answer = json.loads(line)
     if "text" in answer:

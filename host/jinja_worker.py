@@ -5,7 +5,6 @@ Reads a request per line (JSON: ``source``, and ``context`` or null to only comp
 """
 import datetime
 import json
-import resource
 import sys
 from pathlib import Path
 
@@ -13,6 +12,11 @@ from jinja2 import Undefined, nodes
 from jinja2.ext import Extension
 from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
 from jinja2.utils import Namespace
+
+try:
+    import resource
+except ImportError:             # Windows has none: there the parent's patience is the limit
+    resource = None
 
 CPU_S        = 2            #: per request
 MEMORY_BYTES = 256 << 20    #: beyond what the process takes at first
@@ -96,6 +100,8 @@ def _refuse(message="") -> None:
 
 
 def _limit_memory() -> None:
+    if resource is None:
+        return
     try:
         pages = int(STATM.read_text().split()[0])
     except (OSError, ValueError):
@@ -107,6 +113,8 @@ def _limit_memory() -> None:
 
 def _limit_time() -> None:
     """The system ends the process CPU_S seconds from now, whole seconds rounded up."""
+    if resource is None:
+        return
     usage = resource.getrusage(resource.RUSAGE_SELF)
     hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
     resource.setrlimit(resource.RLIMIT_CPU, (int(usage.ru_utime + usage.ru_stime) + CPU_S + 1, hard))

@@ -13,7 +13,8 @@ from host.progress import Progress
 from host.quantisation import Recipe, plan
 from host.template import PLAIN, Template
 from host.sentencepiece_tokenizer import SentencePieceTokenizer
-from host.tokenizer import Tokenizer
+from host.tokenizer import Tokenizer, TokenizerError
+from host.vocabulary import of_model
 from spec import image as image_module
 from spec.image import Image
 from spec.model import KvFormat, ModelConfig
@@ -49,7 +50,7 @@ class Model:
         if is_image(path):
             model = cls(map_file(path), path, template_text=template)
             if tokenizer is not None:
-                model.tokenizer_file = Tokenizer.load(tokenizer, model.config.vocab_size)
+                model.use_tokenizer(tokenizer)
             return model
         return cls(pending=Pending(path, tokenizer=tokenizer, recipe=Recipe(format, group, **quantisation), seq_len=seq_len,
                                    kv=kv, template=template, progress=progress))
@@ -103,6 +104,14 @@ class Model:
             return self.tokenizer_file
         packed = self.image.tokenizer
         return Tokenizer.unpack(packed) if packed else None
+
+    def use_tokenizer(self, file: str | Path) -> None:
+        """Another vocabulary than the image's; what ends a text stays the image's own."""
+        try:
+            told = Tokenizer.unpack(self.image.tokenizer).stop_ids if self.image.tokenizer else ()
+        except TokenizerError:          # which another one is to replace
+            told = ()
+        self.tokenizer_file = of_model(Tokenizer.load(file, self.config.vocab_size), list(told))
 
     @cached_property
     def template(self) -> Template:

@@ -8,7 +8,6 @@ from host.errors import HostError
 from host.cache import cache_directory, keep
 from host.model import Model
 from host.progress import Progress
-from host.tokenizer import Tokenizer
 from spec.image import CHECKED_FROM, HEADER, HEADER_BYTES, HEADER_FIELDS
 
 NAMES = [name for name, _, _ in HEADER_FIELDS]
@@ -27,7 +26,7 @@ def model_on(device: Device, *, tokenizer: str | Path | None = None, template: s
         keep(cached, head)
     model = Model(without_weights(head), template_text=template)
     if tokenizer is not None:
-        model.tokenizer_file = Tokenizer.load(tokenizer, model.config.vocab_size)
+        model.use_tokenizer(tokenizer)
     return model
 
 

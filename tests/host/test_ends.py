@@ -66,6 +66,15 @@ def test_a_model_ends_where_it_says_with_a_tokenizer_from_elsewhere(tmp_path, na
     assert load_tokenizer(tmp_path / "model.bin", other).stop_ids == (2, 99)
 
 
+def test_an_image_ends_where_it_says_with_another_tokenizer(tmp_path):
+    folder = hugging_face(tmp_path / "hf", tokenizer__model=MODEL, generation_config__json=SEVERAL)
+    (tmp_path / "m.llm").write_bytes(Model.load(folder).data)
+    (tmp_path / "other.json").write_bytes(made.as_json(made.llama("prepend", chat=False)))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<s>"}))
+    model = Model.load(tmp_path / "m.llm", tokenizer=tmp_path / "other.json")
+    assert model.template.stops == (1, 2, 420, 430) and model.tokenizer.special_texts == {"eos_token": "<s>"}
+
+
 def test_a_gguf_file_ends_where_it_says_with_a_tokenizer_from_elsewhere(tmp_path):
     scored = Tokenizer.load(STORIES)
     path = write_gguf(tmp_path / "m.gguf", *small(514), vocabulary=gguf_scored(scored, extra=["<|im_start|>", "<|im_end|>"]))
