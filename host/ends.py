@@ -32,6 +32,12 @@ def of_folder(folder: Path) -> list[int]:
     return ids_of(beside(folder, GENERATION).get("eos_token_id")) or ids_of(beside(folder, CONFIG).get("eos_token_id"))
 
 
+def by_default(folder: Path) -> list[int]:
+    """What transformers' configuration of a LLaMA or Mistral ends at where a model's files do not name it."""
+    silent = not (folder / GENERATION).is_file() and (folder / CONFIG).is_file() and "eos_token_id" not in beside(folder, CONFIG)
+    return [2] if silent else []
+
+
 def begins(folder: Path) -> list[int]:
     """BOS, from the same files."""
     return ids_of(beside(folder, GENERATION).get("bos_token_id")) or ids_of(beside(folder, CONFIG).get("bos_token_id"))

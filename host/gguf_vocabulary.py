@@ -76,6 +76,7 @@ def load(path: Path):
 
 def _scored(value, entries: Entries, options: dict, path: Path) -> GgufTokenizer:
     scores = value("scores")
+    scores = [0.0] * len(entries.texts) if scores is None else scores
     if not isinstance(scores, list) or len(scores) < len(entries.texts) or not all(score == score for score in scores):
         raise TokenizerError(f"{path}: {len(entries.texts)} entries without as many scores: copy the file again")
     special = entries.of_type(CONTROL, USER_DEFINED, UNKNOWN)

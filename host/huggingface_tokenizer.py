@@ -16,9 +16,12 @@ SETTINGS, MAP, ADDED, CONFIG = "tokenizer_config.json", "special_tokens_map.json
 BESIDE = (SETTINGS, MAP, ADDED, CONFIG)
 NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 #: tokenizer classes that build their own and take only entries and merges from a tokenizer.json
-LLAMA, GPT2, BACKEND = "LlamaTokenizer", "GPT2Tokenizer", "TokenizersBackend"
-DEFAULTS = {LLAMA: {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"},
+LLAMA, CODE_LLAMA, GPT2, BACKEND = "LlamaTokenizer", "CodeLlamaTokenizer", "GPT2Tokenizer", "TokenizersBackend"
+LLAMAS = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
+DEFAULTS = {LLAMA: LLAMAS, CODE_LLAMA: LLAMAS | {"add_bos_token": True},
             GPT2: dict.fromkeys(("unk_token", "bos_token", "eos_token"), "<|endoftext|>"), BACKEND: {}}
+#: special tokens that CodeLlamaTokenizer has, whatever the settings say
+FILL_IN = {"prefix_token": "▁<PRE>", "middle_token": "▁<MID>", "suffix_token": "▁<SUF>", "eot_token": "▁<EOT>", "fill_token": "<FILL_ME>"}
 
 
 def lies_in_folder(path: Path) -> bool:
@@ -40,11 +43,14 @@ def _load(content: str | None, model: sentencepiece_model.Model | None, path: Pa
     kind = _class(told, _read(path, CONFIG), content or "")
     added = _settle(told, path, described)
     if model is not None:
-        backend = llama_of_model(model, told) if kind == LLAMA else backend_of_model(model, told, added)
+        backend = llama_of_model(model, told, code=kind == CODE_LLAMA) if kind in (LLAMA, CODE_LLAMA) else backend_of_model(model, told, added)
     else:
         backend = guarded(lambda: _rebuild(kind, content, described, told), path)
     for name, text in DEFAULTS[kind].items():
         told.setdefault(name, text)
+    if kind == CODE_LLAMA:
+        told["own"] = FILL_IN | told["own"]
+        told["additional_special_tokens"] = [*(told.get("additional_special_tokens") or []), *FILL_IN.values()]
     specials = Specials.of(told)
     special = guarded(lambda: _add(backend, specials, added, vocab_size), path)
     bos, eos = (_id(backend, specials.named.get(name)) for name in ("bos_token", "eos_token"))
@@ -76,7 +82,7 @@ def _class(told: dict, config: dict, content: str) -> str:
     """Which of transformers' classes reads this folder: one of ours, or the general one that trusts the file."""
     named = told.get("tokenizer_class") or config.get("tokenizer_class")
     named = named.removesuffix("Fast") if isinstance(named, str) else ""
-    if named not in (LLAMA, GPT2) or config.get("model_type") in ("mistral", "mixtral", "ministral"):
+    if named not in (LLAMA, CODE_LLAMA, GPT2) or config.get("model_type") in ("mistral", "mixtral", "ministral"):
         return BACKEND
     return BACKEND if named == LLAMA and '"ByteLevel"' in content else named
 
@@ -183,8 +189,8 @@ def _rebuild(kind: str, content: str, described: dict, told: dict):
         return whole
     vocabulary = described["model"]["vocab"]
     merges = [tuple(merge.split(" ")) if isinstance(merge, str) else tuple(merge) for merge in described["model"].get("merges") or []]
-    if kind == LLAMA:
-        backend = llama(vocabulary, merges, told)
+    if kind in (LLAMA, CODE_LLAMA):
+        backend = llama(vocabulary, merges, told, code=kind == CODE_LLAMA)
     else:
         backend = Tokenizer(models.BPE(vocabulary, merges, continuing_subword_prefix="", end_of_word_suffix="", fuse_unk=False))
         backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=bool(told.get("add_prefix_space")))

@@ -8,26 +8,28 @@ from host.sentencepiece_model import CONTROL, NORMAL, USER_DEFINED, Model
 SPACE = "▁"
 
 
-def llama(vocabulary: dict[str, int], merges: list[tuple[str, str]], told: dict):
-    """The class LlamaTokenizer: the text as it is, a space put first as the settings have it."""
+def llama(vocabulary: dict[str, int], merges: list[tuple[str, str]], told: dict, *, code: bool = False):
+    """The class LlamaTokenizer: the text as it is, a space put first as the settings have it. ``code``: CodeLlamaTokenizer."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     prefix = told.get("add_prefix_space")
     prefix = True if prefix is None else bool(prefix)
-    backend = Tokenizer(models.BPE(vocabulary, merges, fuse_unk=True, byte_fallback=True))
-    scheme = ("always" if told.get("legacy", False) else "first") if prefix else "never"
+    unknown = {"unk_token": str(told.get("unk_token", "<unk>"))} if code else {}
+    backend = Tokenizer(models.BPE(vocabulary, merges, fuse_unk=True, byte_fallback=True, **unknown))
+    always = told.get("legacy", False) and not code
+    scheme = ("always" if always else "first") if prefix else "never"
     backend.pre_tokenizer = pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme=scheme, split=False)
     steps = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
-    backend.decoder = decoders.Sequence(steps + [decoders.Strip(content=" ", left=1)] * prefix)
+    backend.decoder = decoders.Sequence(steps + [decoders.Strip(content=" ", left=1)] * (prefix or code))
     return backend
 
 
-def llama_of_model(model: Model, told: dict):
+def llama_of_model(model: Model, told: dict, *, code: bool = False):
     """The same, of a sentencepiece model; its own tokens join the additional ones of the settings."""
     vocabulary = {piece: id for id, piece in enumerate(model.pieces)}
     told["additional_special_tokens"] = _own_tokens(model)
     merges = [(id, cut, piece[:cut], piece[cut:]) for piece, id in vocabulary.items() for cut in range(1, len(piece))
               if piece[:cut] in vocabulary and piece[cut:] in vocabulary]
-    return llama(vocabulary, [(left, right) for _, _, left, right in sorted(merges)], told)
+    return llama(vocabulary, [(left, right) for _, _, left, right in sorted(merges)], told, code=code)
 
 
 def backend_of_model(model: Model, told: dict, added: dict):

@@ -85,6 +85,8 @@ def _of_folder(content: str | None, model, path: Path, vocab_size: int | None) -
     tokenizer = huggingface_tokenizer.load(content, model, path, vocab_size or 0)
     first = lambda ids: next((id for id in ids if id < tokenizer.vocab_size), None)
     told = ends.of_folder(path.parent)
+    # An ordinary token is no end by default, though transformers takes it for one.
+    told += [id for id in ends.by_default(path.parent) if id in tokenizer.specials.values()]
     bos = tokenizer.bos_id if tokenizer.bos_id is not None else first(ends.begins(path.parent))
     eos = tokenizer.eos_id if tokenizer.eos_id is not None else first(told)
     stops = ends.few([eos, *told, *ends.named(tokenizer.specials)], tokenizer.vocab_size)

@@ -91,6 +91,7 @@ SETTINGS = {
     "extra": {"additional_special_tokens": ["<|im_start|>", "<|im_end|>"], "eos_token": flags("<|im_end|>")},
     "by flags": {"eos_token": flags("<|im_end|>", lstrip=True), "bos_token": flags("<|im_start|>", rstrip=True),
                  "pad_token": flags("<unk>", normalized=True)},
+    "CodeLlama": {"tokenizer_class": "CodeLlamaTokenizer", "legacy": True},
     "single word": {"unk_token": flags("<unk>", single_word=True), "extra_special_tokens": ["<new>"]},
     "own name": {"image_token": "<new>", "eos_token": "</s>", "extra_special_tokens": {"turn_token": "<|im_end|>"}},
     "decoder": {"added_tokens_decoder": {
@@ -118,6 +119,7 @@ BESIDE = {
     "several ends": {"tokenizer_config.json": {"eos_token": "</s>"}, "generation_config.json": {"eos_token_id": [2, 420, 430]}},
     "ends contradict": {"tokenizer_config.json": {"eos_token": "<|im_end|>"}, "generation_config.json": {"eos_token_id": 420},
                         "config.json": LLAMA | {"eos_token_id": 430}},
+    "ends by default": {"config.json": {"model_type": "llama"}},
     "ends of config.json": {"config.json": LLAMA | {"eos_token_id": [430, 431], "bos_token_id": 1}},
     "of Mistral": {"config.json": LLAMA | {"model_type": "mistral"},
                    "tokenizer_config.json": {"tokenizer_class": "LlamaTokenizer", "add_bos_token": True, "legacy": False}},
