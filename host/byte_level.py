@@ -1,11 +1,11 @@
 """Describes a byte-level vocabulary as a tokenizer.json, for the formats that hold its entries and merges only."""
 import json
 
+
 def split_by(pattern: str) -> list[dict]:
     """Parts of the text by a regular expression, then bytes as characters."""
     return [{"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False},
             {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}]
-
 
 
 def describe(texts, merges, marked: dict[int, tuple[str, bool]], split, *, whole_words: bool) -> str:

@@ -10,7 +10,7 @@ from host.gguf_tokenizer import GgufTokenizer
 from host.json_tokenizer import JsonTokenizer
 from host.llama3_ranks import LLAMA3_SPLIT
 from host.sentencepiece_model import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED
-from host.tokenizer import Tokenizer, TokenizerError
+from host.tokenizer import TokenizerError
 
 SHOWN = ("<|channel|>", "<|message|>", "<|start|>", "<|constrain|>")    #: printed, whatever their type
 GPT2 = [{"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}]
@@ -33,7 +33,6 @@ class Entries:
         types = value("token_type")
         self.types = list(types) if isinstance(types, list) and len(types) == len(texts) else [NORMAL] * len(texts)
         self.ids = {text: id for id, text in enumerate(self.texts)}
-        self.default = lambda id: id if id < len(texts) else None
 
     def special(self, value, name: str, default: int | None) -> int | None:
         """An id that the file names; what is not in the vocabulary counts as not named."""

@@ -9,7 +9,7 @@ from host import ends, gguf_vocabulary, huggingface_tokenizer, sentencepiece_tok
 from host.checkpoint import gguf
 from host.checkpoint.errors import CheckpointError
 from host.json_tokenizer import JsonTokenizer
-from host.llama3_ranks import LLAMA3_SPLIT, from_ranks, is_ranks, read_ranks      # noqa: F401  the split, for callers
+from host.llama3_ranks import LLAMA3_SPLIT, from_ranks, is_ranks, read_ranks      # noqa: F401
 from host.tokenizer import Tokenizer, TokenizerError
 
 NAMES = ("tokenizer.json", "tokenizer.model", "tokenizer.bin")

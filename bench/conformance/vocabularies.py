@@ -5,8 +5,8 @@ import struct
 from pathlib import Path
 
 from host.json_tokenizer import BYTE_TO_CHAR
-from host.sentencepiece_model import BPE, BYTE, CONTROL, NORMAL, NORMALIZER, TRAINER, UNKNOWN, USER_DEFINED
-from host.tokenizer import BYTE_PIECES, Tokenizer
+from host.sentencepiece_model import BPE, BYTE, CONTROL, NORMAL, NORMALIZER, TRAINER, UNKNOWN
+from host.tokenizer import Tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
 CHAT = ["<|im_start|>", "<|im_end|>"]
@@ -183,7 +183,3 @@ def gguf(path: Path, kind: str, *, extra=(), keys: dict | None = None, pre: str 
 
 def as_json(value) -> bytes:
     return json.dumps(value, ensure_ascii=False).encode()
-
-
-__all__ = ["BYTE_PIECES", "CHAT", "USER_DEFINED", "as_json", "byte_level", "charsmap", "entries", "gguf", "llama", "scored",
-           "sentencepiece", "token", "tokenizer_bin"]

@@ -20,6 +20,7 @@ from host.model import Model
 from host.progress import Progress
 from host.template import BUILT_IN, CHATML, PLAIN, Template, TemplateError
 from host.tokenizer import Tokenizer
+from spec.protocol import MAX_STOPS
 from tests.host import vocabularies
 from tests.host.checkpoints import write_gguf, write_huggingface
 from tests.host.test_chat import GREEDY, Backend
@@ -178,7 +179,7 @@ def test_round_trip(template):
 
 
 @pytest.mark.parametrize("text", ["{% for %}", "{{ 1 +* 2 }}", "{% if x %}", "{{ x" * 5, "{% block %}", '{"jinja": "{% if"}',
-                                  '{"stops": ["1"]}', '{"stops": [-1]}', '{"stops": [1, 2, 3, 4, 5, 6, 7, 8, 9]}', '{"special_texts": ["a"]}', '{"jinja": 5}', "{{" + "(" * 5000, "{% x %}" * 90000])
+                                  '{"stops": ["1"]}', '{"stops": [-1]}', json.dumps({"stops": list(range(MAX_STOPS + 1))}), '{"special_texts": ["a"]}', '{"jinja": 5}', "{{" + "(" * 5000, "{% x %}" * 90000])
 def test_refuses_what_is_no_template(text):
     with pytest.raises((TemplateError, JinjaError)) as refused:
         Template.from_text(text)
