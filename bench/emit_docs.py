@@ -1,4 +1,4 @@
-"""The tables of docs/performance.md and its plot, from bench/results: ``python -m bench.emit_docs`` writes them.
+"""The tables of docs/performance.md with its plot and of docs/checkpoints.md, from bench/results: ``python -m bench.emit_docs`` writes them.
 
 The page's prose is written by hand; what stands between a table's two marks is replaced.
 """
@@ -18,6 +18,7 @@ from targets import sim
 ROOT    = Path(__file__).resolve().parent.parent
 RESULTS = ROOT/"bench"/"results"
 PAGE    = ROOT/"docs"/"performance.md"
+MODELS  = ROOT/"docs"/"checkpoints.md"
 PLOT    = ROOT/"docs"/"roofline.svg"
 MARKS   = "<!-- {0}: begin, written by bench/emit_docs.py -->\n", "<!-- {0}: end -->"
 
@@ -195,6 +196,21 @@ def shown_runs():
     return [run for i, run in enumerate(chosen) if run not in chosen[:i]]
 
 
+def conformance_table():
+    """Cells of bench.conformance by axis; the references' versions stand in its record."""
+    result = json.loads((RESULTS/"conformance.json").read_text())
+    names = {"settings": "vocabularies of a folder and settings", "beside": "what lies beside a vocabulary", "chat": "three turns of a chat",
+             "elsewhere": "a vocabulary from elsewhere", "sentencepiece": "`tokenizer.model` alone", "GGUF": "GGUF", "tokenizer.bin": "`tokenizer.bin`"}
+    rows = [(names[axis], f"{counts['cells']:,}", f"{counts['equal']:,}", f"{counts['listed']:,}", f"{counts['different']:,}")
+            for axis, counts in result["axes"].items()]
+    return table(("Cells", "All", "Equal", "Listed below", "Different"), rows)
+
+
+def differences_table():
+    result = json.loads((RESULTS/"conformance.json").read_text())
+    return table(("Differs, and why", "Cells"), [(reason, f"{count:,}") for reason, count in result["listed"].items()])
+
+
 def plot():
     """The SVG: published decoders that state a share and a few of our runs, most of the peak first."""
     rows = [(f"{d.name}: {d.model}", d.percent, False, f"{d.device}; {d.source}") for d in published.DECODERS if d.percent is not None]
@@ -202,6 +218,8 @@ def plot():
     return bars("Share of the memory's peak bandwidth that decoding uses", sorted(rows, key=lambda row: -row[1]))
 
 
+#: of docs/checkpoints.md
+CONFORMANCE = {"conformance": conformance_table, "differences": differences_table}
 TABLES = {"cycles": cycles_table, "breakdown": breakdown_table, "baseline": baseline_table, "published": published_table,
           "stories260K": stories260k_table, "machines": machines_table, "accuracy": accuracy_table, "long-context": long_context_table,
           "stalls": stalls_table, "causes": causes_table, "prefill": prefill_table, "speculation": speculation_table,
@@ -216,19 +234,20 @@ def marked(page):
 def render(page):
     """``page`` with every marked table as the results say."""
     for name in marked(page):
-        if name not in TABLES:
-            raise ValueError(f"{PAGE.name} marks a table {name}, there are: {', '.join(TABLES)}")
+        if name not in TABLES | CONFORMANCE:
+            raise ValueError(f"{PAGE.name} marks a table {name}, there are: {', '.join(TABLES | CONFORMANCE)}")
         begin, end = (mark.format(name) for mark in MARKS)
         if page.count(begin) != 1 or page.count(end) != 1 or page.index(begin) > page.index(end):
             raise ValueError(f"{PAGE.name}: the table {name} needs one begin and one end mark, in this order")
         before, rest = page.split(begin)
-        page = before + begin + "\n" + TABLES[name]() + "\n" + end + rest.split(end)[1]
+        page = before + begin + "\n" + (TABLES | CONFORMANCE)[name]() + "\n" + end + rest.split(end)[1]
     return page
 
 
 def main():
     try:
-        PAGE.write_text(render(PAGE.read_text()))
+        for page in (PAGE, MODELS):
+            page.write_text(render(page.read_text()))
         PLOT.write_text(plot())
     except (ValueError, OSError) as error:
         sys.exit(f"bench.emit_docs: {error}")

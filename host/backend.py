@@ -44,6 +44,8 @@ class Backend(ABC):
     @property
     def tokenizer(self) -> Tokenizer:
         tokenizer = self.model.tokenizer
+        if tokenizer is None and self.model.tokenizer_problem:
+            raise HostError(f"the model's tokenizer cannot be used: {self.model.tokenizer_problem}")
         if tokenizer is None:
             raise HostError("the model has no tokenizer: name one with --tokenizer, or use --ids for token ids")
         return tokenizer

@@ -25,15 +25,14 @@ class Conversation:
         self.history: list[int] = []
         self.cached = 0
         self.messages: list[dict[str, str]] = []    #: for Jinja; the last answer joins them with the next turn
-        self._rendered = ""                         #: text of the history before the last answer
+        self._said: list[str | int] = []            #: for patterns: texts before the last answer, and stop ids between them
         self._answer: list[int] = []
 
     def _keep(self) -> None:
-        self._before = list(self.history), list(self.messages), self._rendered, list(self._answer)
+        self._before = list(self.history), list(self.messages), list(self._said), list(self._answer)
 
     def _restore(self) -> None:
-        history, messages, self._rendered, answer = self._before
-        self.history, self.messages, self._answer = list(history), list(messages), list(answer)
+        self.history, self.messages, self._said, self._answer = (list(part) for part in self._before)
 
     def lost_cache(self) -> None:
         """The device was reset or replaced in the last turn: undo it; the next one sends the whole conversation."""
@@ -71,34 +70,43 @@ class Conversation:
         return Turn(self, generation, sent=len(ids) - self.cached)
 
     def _encode(self, text: str) -> list[int]:
-        """The ids of the whole conversation with a new turn."""
+        """The ids of the whole conversation with a new turn, which is the tail of one text, not the beginning of another."""
+        tokenizer, first = self.backend.tokenizer, not self.history
         if self.template.jinja:
-            return self._encode_messages(text)
-        first = not self.history
-        rendered = self.template.render(text, self.system if first else None)
-        return self.history + self.backend.tokenizer.encode(rendered, bos=first or self.template.bos_every_turn)
+            ids = tokenizer.encode_chat(self._rendered(text))
+        elif self.template.bos_every_turn:          # each turn is a text of its own, as in llama2.c
+            ids = self.history + tokenizer.encode(self.template.render(text, self.system if first else None))
+        else:
+            ids = self._encode_said(text)
+        # Where nothing was said and no text begins with BOS, the model still needs a token to go on from.
+        return ids or [next(id for id in (tokenizer.bos_id, tokenizer.eos_id, 0) if id is not None)]
 
-    def _encode_messages(self, text: str) -> list[int]:
-        tokenizer, answer = self.backend.tokenizer, self._answer_text()
+    def _rendered(self, text: str) -> str:
         if not self.messages and self.system:
             self.messages = [{"role": "system", "content": self.system}]
-        if self.history:
-            self.messages = [*self.messages, {"role": "assistant", "content": answer}]
+        if self.messages and self.messages[-1]["role"] == "user":
+            self.messages = [*self.messages, {"role": "assistant", "content": self._answer_text()}]
         self.messages = [*self.messages, {"role": "user", "content": text}]
-        rendered, said = self.template.render_messages(self.messages), self._rendered + answer
-        self._rendered = rendered
-        if not self.history or not rendered.startswith(said):
-            return tokenizer.encode(rendered, bos=False)
-        # Only what is new is encoded: the answer's ids are those that the model chose.
-        history, new = self.history, rendered[len(said):]
-        if history[-1] in self.template.stops:
-            end = next((text for text, id in tokenizer.specials.items() if id == history[-1]), "")
-            before, found, after = new.partition(end) if end else ("", "", new)
-            if found and not before.strip():
-                new = after
-            else:                           # the template ends an answer otherwise than the model did
-                history = history[:-1]
-        return history + tokenizer.encode(new, bos=False)
+        return self.template.render_messages(self.messages)
+
+    def _encode_said(self, text: str) -> list[int]:
+        """Of a pattern's turns: all that was said, as one text between the stop tokens that have no text."""
+        tokenizer = self.backend.tokenizer
+        if not self._said:
+            self._said = [self.template.render(text, self.system)]
+        else:
+            self._tell(self._answer_text())
+            if self._answer and self._answer[-1] in self.template.stops:
+                end = next((text for text, id in tokenizer.specials.items() if id == self._answer[-1]), None)
+                self._tell(end) if end is not None else self._said.extend((self._answer[-1], ""))
+            self._tell(self.template.follow(self._said[-1], self.template.render(text)))
+        ids = tokenizer.encode(self._said[0])
+        for part in self._said[1:]:
+            ids += [part] if isinstance(part, int) else tokenizer.encode(part, bos=False)
+        return ids
+
+    def _tell(self, text: str) -> None:
+        self._said[-1] += text
 
     def _answer_text(self) -> str:
         decoder = Decoder(self.backend.tokenizer, after_bos=False)

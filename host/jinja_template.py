@@ -25,10 +25,12 @@ def check(source: str) -> None:
     _ask(source, None)
 
 
-def render(source: str, messages: list[dict[str, str]], *, bos_token: str = "", eos_token: str = "") -> str:
-    """The text of a conversation and the beginning of the answer."""
-    return _ask(source, {"messages": messages, "add_generation_prompt": True, "bos_token": bos_token,
-                         "eos_token": eos_token, "tools": None, "documents": None})
+def render(source: str, messages: list[dict[str, str]], specials: dict[str, str] | None = None) -> str:
+    """The text of a conversation and the beginning of the answer; ``specials``: texts of ``bos_token`` and others.
+
+    A special token that the model does not have is undefined, which renders as nothing.
+    """
+    return _ask(source, {**(specials or {}), "messages": messages, "add_generation_prompt": True, "tools": None, "documents": None})
 
 
 def _ask(source: str, context: dict | None) -> str:

@@ -10,12 +10,15 @@ import sys
 import threading
 from pathlib import Path
 
+from jinja2 import Undefined, nodes
+from jinja2.ext import Extension
+from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
+from jinja2.utils import Namespace
+
 try:
     import resource
-except ImportError:         # Windows: a timer ends a request there, and memory has no limit
+except ImportError:             # Windows: a timer ends a request there, and memory has no limit
     resource = None
-
-from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
 
 CPU_S        = 2            #: per request
 MEMORY_BYTES = 256 << 20    #: beyond what the process takes at first
@@ -28,18 +31,71 @@ class Refused(Exception):
     """Raised by a template through raise_exception, by name."""
 
 
+class Generation(Extension):
+    """``{% generation %}``: marks an assistant's text for training; here it renders as what it holds."""
+    tags = {"generation"}
+
+    def parse(self, parser):
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        # A scope of its own, as a macro's: what is set within ends with it
+        return nodes.CallBlock(self.call_method("_told"), [], [], body).set_lineno(line)
+
+    def _told(self, caller):
+        return caller()
+
+
+class Plain(Namespace):
+    """``namespace(...)`` without names that begin with an underscore."""
+
+    def __init__(*args, **kwargs):
+        self, *told = args
+        attributes = dict(*told, **kwargs)
+        for name in attributes:
+            _expect_plain(name)
+        Namespace.__init__(self, attributes)
+
+    def __setitem__(self, name, value):
+        _expect_plain(name)
+        super().__setitem__(name, value)
+
+
+def _expect_plain(name) -> None:
+    if isinstance(name, str) and name.startswith("_"):
+        raise SecurityError(f"no name in a namespace begins with an underscore, as {name[:40]!r} does")
+
+
+class Missing(Undefined):
+    """A name that nobody gave: it renders as nothing, and a special token does so where a template joins it to a text, too."""
+
+    def __add__(self, other):
+        return other if self._is_token() else super().__add__(other)
+
+    def __radd__(self, other):
+        return other if self._is_token() else super().__radd__(other)
+
+    def _is_token(self) -> bool:
+        return str(self._undefined_name).endswith("_token")
+
+
 class Sandbox(ImmutableSandboxedEnvironment):
     """Jinja's own, without powers, and without computing constants while it compiles."""
     intercepted_binops = frozenset(["**"])
 
     def __init__(self):
-        super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"], optimized=False)
-        self.filters["tojson"] = lambda value, indent=None: json.dumps(value, ensure_ascii=False, indent=indent)
+        super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, "jinja2.ext.loopcontrols"], optimized=False,
+                         undefined=Missing)
+        self.filters["tojson"] = _to_json
+        self.globals["namespace"] = Plain
         self.globals["raise_exception"] = _refuse
         self.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(str(form)[:100])
 
     def call_binop(self, context, operator, left, right):
         raise SecurityError("no powers here: they take for ever")
+
+
+def _to_json(value, ensure_ascii=False, indent=None, separators=None, sort_keys=False) -> str:
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
 def _refuse(message="") -> None:
@@ -48,6 +104,8 @@ def _refuse(message="") -> None:
 
 def _limit_memory() -> None:
     """As far as the system tells what the process takes, which Linux does."""
+    if resource is None:
+        return
     try:
         pages = int(STATM.read_text().split()[0])
     except (OSError, ValueError):

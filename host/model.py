@@ -9,16 +9,19 @@ import numpy as np
 
 from host import cache, checkpoint, combinations
 from host.checkpoint import padding
-from host.discovery import find_template, find_tokenizer
+from host.discovery import find_template, load_tokenizer, read_files, search_tokenizer
 from host.files import IMAGE_SUFFIX, ModelError, is_image, map_file, require_file, temporary_file
 from host.progress import Progress
 from host.quantisation import FORMATS, Losses, LostError, Recipe, plan
 from host.template import PLAIN, Template
-from host.tokenizer import Tokenizer
+from host.sentencepiece_tokenizer import SentencePieceTokenizer
+from host.tokenizer import Tokenizer, TokenizerError
+from host.vocabulary import of_model
 from spec import image as image_module
 from spec.image import Image
 from spec.model import KvFormat, ModelConfig
 from spec.numerics import MAX_SEQ_LEN
+from spec.protocol import MAX_STOPS
 
 GROUPS = (32, 64)
 KV_FORMATS = tuple(format.name.lower() for format in KvFormat)
@@ -55,7 +58,7 @@ class Model:
             if any(value is not None for value in asked.values()):
                 combinations.check_image(model.image, asked, path)
             if tokenizer is not None:
-                model.tokenizer_file = Tokenizer.load(tokenizer, model.config.vocab_size)
+                model.use_tokenizer(tokenizer)
             return model
         return cls(pending=Pending(path, tokenizer=tokenizer, recipe=Recipe(format or FORMATS[0], group, **recipe), seq_len=seq_len,
                                    kv=kv or KV_FORMATS[0], template=template, progress=progress))
@@ -117,10 +120,24 @@ class Model:
         packed = self.image.tokenizer
         return Tokenizer.unpack(packed) if packed else None
 
+    def use_tokenizer(self, file: str | Path) -> None:
+        """Another vocabulary than the image's; what ends a text stays the image's own."""
+        try:
+            told = Tokenizer.unpack(self.image.tokenizer).stop_ids if self.image.tokenizer else ()
+        except TokenizerError:          # which another one is to replace
+            told = ()
+        self.tokenizer_file = of_model(Tokenizer.load(file, self.config.vocab_size), list(told))
+
     @cached_property
     def template(self) -> Template:
-        text = self.template_text if self.template_text is not None else self.image.template
-        return Template.from_text(text).resolved(self.tokenizer)
+        given = self.template_text
+        template = Template.from_text(given) if given is not None else Template.stored(self.image.template)
+        return template.resolved(self.tokenizer)
+
+    @property
+    def tokenizer_problem(self) -> str:
+        """Why a tokenizer that was found cannot be used; empty where there is none, or nothing is wrong with it."""
+        return self._pending.problem if self._pending else ""
 
 
 def known_options() -> set[str]:
@@ -138,7 +155,12 @@ class Pending:
             require_file(recipe.calibrate, "--calibrate")
         self.path, self.recipe, self.template, self.progress = path, recipe, template, progress
         self.source = prepared(checkpoint.load(path), path, seq_len, kv, progress)
-        self.tokenizer = tokenizer or find_tokenizer(path, self.source.config.vocab_size)
+        self.tokenizer, self.problem = tokenizer, ""
+        if not tokenizer:
+            self.tokenizer, reasons = search_tokenizer(path, self.source.config.vocab_size)
+            self.problem = "; ".join(reasons) if self.tokenizer is None else ""
+            for reason in reasons:
+                progress.note(f"a tokenizer that was found is not used: {reason}")
         # A context changes no weight, unless they are rounded for a text in pieces of its length or for a speed at half of it.
         self._options = recipe, template, *((seq_len, kv) if recipe.calibrate or recipe.budget else ())
 
@@ -155,7 +177,8 @@ class Pending:
 
     @cached_property
     def _key(self) -> str:
-        return cache.digest(self.path, cache.read_files(self.path, self.tokenizer), self.recipe.calibrate, *self._options)
+        read = sorted({*cache.read_files(self.path, self.tokenizer), *read_files(self.path, self.tokenizer)})
+        return cache.digest(self.path, read, self.recipe.calibrate, *self._options)
 
     def _cached(self) -> tuple[Image, Path] | None:
         """What was made before, if it is whole and what was written there."""
@@ -209,17 +232,19 @@ def with_context(image: Image, path: Path | None, config: ModelConfig) -> tuple[
 def convert(source: checkpoint.Checkpoint, path: Path, file, *, tokenizer: str | Path | None = None,
             recipe: Recipe = Recipe(), template: str | None = None, progress: Progress = Progress.silent) -> None:
     """Write a checkpoint as a model image to an open file; ``path`` is where it came from."""
-    vocabulary = Tokenizer.load(tokenizer, source.config.vocab_size) if tokenizer else None
+    vocabulary = load_tokenizer(path, tokenizer, source.config.vocab_size) if tokenizer else None
     progress.note(f"converting {path.name} ({source.source}) to {recipe.format}"
                   + (f" for the text of {Path(recipe.calibrate).name}" if recipe.calibrate else "")
                   + (f" with {Path(tokenizer).name}" if tokenizer else ", without a tokenizer"))
-    text = ""
-    if template is not None or (template := find_template(path)):
-        chosen = Template.from_text(template)
-        text = chosen.to_text() if chosen != PLAIN else ""
+    text, chosen = "", choose_template(path, tokenizer, template)
+    if chosen != PLAIN:
+        text = chosen.to_text()
         vocabulary = with_special_texts(vocabulary) if chosen.jinja and vocabulary else vocabulary
-        if vocabulary is not None:
-            chosen.resolved(vocabulary)         # complains now
+    if vocabulary is not None:
+        left_out = chosen.resolved(vocabulary).left_out     # complains now
+        if left_out:
+            progress.note(f"the model has {len(left_out)} end tokens more than a request takes ({MAX_STOPS}): its text goes on after "
+                          + ", ".join(repr(vocabulary.decode([id]) or f"token {id}") for id in left_out))
     packed, total = vocabulary.pack() if vocabulary else b"", image_module.weights(source.config)
     try:
         image_module.check(source.config)
@@ -239,8 +264,18 @@ def convert(source: checkpoint.Checkpoint, path: Path, file, *, tokenizer: str |
         raise ModelError(f"{path}: cannot become a model image: {error}") from error
 
 
-def with_special_texts(tokenizer: Tokenizer) -> Tokenizer:
-    """LLaMA-2's own vocabulary with BOS and EOS as chat templates write them."""
+def choose_template(path: Path, tokenizer: str | Path | None, named: str | None) -> Template:
+    """The template that was named, else the one that the model brings along, else plain text."""
+    if named is not None:
+        return Template.from_text(named)
+    brought = find_template(path, tokenizer)
+    return Template.brought(brought) if brought else PLAIN
+
+
+def with_special_texts(tokenizer):
+    """A vocabulary whose BOS and EOS are letters in a text, with both as chat templates write them."""
+    if isinstance(tokenizer, SentencePieceTokenizer) and not tokenizer.specials:
+        return tokenizer.with_specials()
     if not isinstance(tokenizer, Tokenizer) or tokenizer.specials:
         return tokenizer
     specials = {"<s>": tokenizer.bos_id, "</s>": tokenizer.eos_id}

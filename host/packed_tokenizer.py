@@ -19,9 +19,9 @@ def pack(kind: str, content: str, options: dict) -> bytes:
     return MAGIC + zlib.compress(text.encode(), 6)
 
 
-def pack_scored(binary: bytes, options: dict) -> bytes:
+def pack_scored(kind: str, binary: bytes, options: dict) -> bytes:
     """A :class:`Tokenizer` that is more than its pieces and scores."""
-    return pack("scored", base64.b64encode(binary).decode(), options)
+    return pack(kind, base64.b64encode(binary).decode(), options)
 
 
 def unpack(data: bytes, name="tokenizer"):
@@ -37,9 +37,14 @@ def unpack(data: bytes, name="tokenizer"):
         if packed["kind"] == "json":
             from host.json_tokenizer import JsonTokenizer
             return JsonTokenizer(packed["content"], name=name, **options)
-        if packed["kind"] == "scored":
-            plain = Tokenizer.unpack(base64.b64decode(packed["content"], validate=True), name)
-            return Tokenizer(plain.pieces, plain.scores, **options)
+        content = base64.b64decode(packed["content"], validate=True)
+        if packed["kind"] == "sentencepiece":
+            from host.sentencepiece_tokenizer import SentencePieceTokenizer
+            return SentencePieceTokenizer(content, name=name, **options)
+        if packed["kind"] in ("scored", "gguf"):
+            from host.gguf_tokenizer import GgufTokenizer
+            plain = Tokenizer.unpack(content, name)
+            return (Tokenizer if packed["kind"] == "scored" else GgufTokenizer)(plain.pieces, plain.scores, **options)
         raise ValueError(f"of kind {packed['kind']!r:.40}")
     except TokenizerError:
         raise

@@ -8,7 +8,6 @@ from host.errors import HostError
 from host.cache import cache_directory, keep, used
 from host.model import Model
 from host.progress import Progress
-from host.tokenizer import Tokenizer
 from spec.image import CHECKED_FROM, HEADER, HEADER_BYTES, HEADER_FIELDS, MAGIC, VERSION
 
 MAX_HEAD_BYTES = 64 << 20       #: tokenizer and template; the largest known vocabulary takes 10 MB
@@ -30,7 +29,7 @@ def model_on(device: Device, *, tokenizer: str | Path | None = None, template: s
         keep(cached, head)
     model = Model(without_weights(head), template_text=template, weights=False)
     if tokenizer is not None:
-        model.tokenizer_file = Tokenizer.load(tokenizer, model.config.vocab_size)
+        model.use_tokenizer(tokenizer)
     return model
 
 

@@ -1,6 +1,6 @@
 """Chat templates: the text around what a user types, as the model was trained to see it."""
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 
 from host import nested_json
 from host.errors import HostError
@@ -23,7 +23,9 @@ class Template:
     restarts: bool = True               #: an answer that ended with a stop token was a whole story: begin anew
     jinja: str = ""                     #: a template as tokenizer_config.json has it; goes before the patterns
     stop_tokens: tuple[str, ...] = ()   #: special tokens that end an answer, beside the tokenizer's ids
-    special_texts: tuple[str, str] = ("", "")   #: how BOS and EOS are written, for Jinja
+    special_texts: dict[str, str] = field(default_factory=dict)     #: for Jinja: ``bos_token`` and others, where there are any
+    left_out: tuple[int, ...] = ()      #: further ids that end an answer, for which a request has no room
+    broken: str = ""                    #: why this template, which came with a model, cannot be used
 
     def render(self, text: str, system: str | None = None) -> str:
         """One turn as text; ``system`` is given on the first turn only."""
@@ -38,8 +40,9 @@ class Template:
     def render_messages(self, messages: list[dict[str, str]]) -> str:
         """A whole conversation and the beginning of the answer; messages have a role and a content."""
         from host import jinja_template
-        bos, eos = self.special_texts
-        return jinja_template.render(self.jinja, messages, bos_token=bos, eos_token=eos)
+        if self.broken:
+            raise TemplateError(self.broken)
+        return jinja_template.render(self.jinja, messages, self.special_texts)
 
     def check(self, system: str | None) -> None:
         """Complain before the first turn."""
@@ -54,7 +57,7 @@ class Template:
 
     def resolved(self, tokenizer) -> "Template":
         """With the ids of this vocabulary where the template leaves them open."""
-        stops = self.stops
+        stops, left_out = self.stops, ()
         if not stops or self.stop_tokens:
             for text in self.stop_tokens:
                 if tokenizer is None or text not in tokenizer.specials:
@@ -62,15 +65,21 @@ class Template:
                                         "have: choose the --template that the model was trained with")
             ids = (*stops, *(tokenizer.specials[text] for text in self.stop_tokens),
                    *(tokenizer.stop_ids if tokenizer is not None else STOP_IDS))
-            stops = tuple(dict.fromkeys(ids))[:MAX_STOPS]
-        texts = {id: text for text, id in tokenizer.specials.items()} if tokenizer is not None else {}
-        special = tuple(texts.get(id, "") for id in (tokenizer.bos_id, tokenizer.eos_id)) if texts else self.special_texts
-        return replace(self, stops=stops, special_texts=special)
+            ids = tuple(dict.fromkeys(ids))
+            stops, left_out = ids[:MAX_STOPS], ids[MAX_STOPS:]
+        special = special_texts(tokenizer) if tokenizer is not None else {}
+        return replace(self, stops=stops, left_out=left_out, special_texts=special or self.special_texts)
+
+    def follow(self, before: str, turn: str) -> str:
+        """A turn as it goes on after what was said: a line that is the whole turn begins a word of its own."""
+        apart = self.user == "{user}" and before and turn and not before[-1].isspace() and not turn[0].isspace()
+        return " " + turn if apart else turn
 
     def to_text(self) -> str:
         """For the image's template section."""
         default = asdict(PLAIN)
-        fields = {name: value for name, value in asdict(self).items() if name == "name" or value != default[name]}
+        fields = {name: value for name, value in asdict(self).items()
+                  if name == "name" or value != default[name] and name not in ("left_out", "broken")}
         return json.dumps(fields, ensure_ascii=False)
 
     @classmethod
@@ -105,6 +114,28 @@ class Template:
         jinja_template.check(source)
         return cls("jinja", jinja=source, restarts=False)
 
+    @classmethod
+    def brought(cls, source: str) -> "Template":
+        """A template that came with a model: what is wrong with it is said when a chat needs it."""
+        try:
+            return cls.from_jinja(source)
+        except HostError as error:
+            return cls("jinja", jinja=source, restarts=False, broken=str(error))
+
+    @classmethod
+    def stored(cls, text: str) -> "Template":
+        """What :meth:`to_text` gave; Jinja that does not compile is a model's own, see :meth:`brought`."""
+        try:
+            return cls.from_text(text)
+        except HostError as error:
+            try:
+                source = nested_json.loads(text).get("jinja")
+            except (ValueError, AttributeError, RecursionError):
+                source = None
+            if not isinstance(source, str) or not source:
+                raise
+            return cls("jinja", jinja=source, restarts=False, broken=str(error))
+
     def _refuse_system(self):
         raise TemplateError(f"the {self.name} template has no place for a system prompt: leave --system out, "
                             "or choose --template llama2 or chatml for a model trained with it")
@@ -113,15 +144,30 @@ class Template:
 def _typed(name: str, value):
     """A field of a template's JSON, of the type that the class has it in."""
     kind = type(getattr(PLAIN, name)) if name in PLAIN.__dataclass_fields__ else None
+    if name == "special_texts":
+        if isinstance(value, list) and len(value) == 2:         # as images of version 0.1 have it
+            value = {role: text for role, text in zip(("bos_token", "eos_token"), value) if text}
+        if isinstance(value, dict) and all(isinstance(text, str) for text in value.values()):
+            return value
+        raise ValueError(f"{name} is {str(value)[:20]!r}")
+    if name in ("left_out", "broken"):
+        raise ValueError(f"{name} is no field of a template's text")
     if kind is tuple and isinstance(value, list):
         item = int if name == "stops" else str
         if all(isinstance(element, item) and not isinstance(element, bool) for element in value) \
-                and (name != "special_texts" or len(value) == 2) \
                 and (name != "stops" or len(value) <= MAX_STOPS and all(0 <= id < 1 << 32 for id in value)):
             return tuple(value)
     elif kind is not tuple and isinstance(value, kind or object):
         return value
     raise ValueError(f"{name} is {str(value)[:20]!r}")
+
+
+def special_texts(tokenizer) -> dict[str, str]:
+    """How a tokenizer's special tokens are written, by the names that templates know them by."""
+    if tokenizer.special_texts is not None:
+        return tokenizer.special_texts
+    texts = {id: text for text, id in tokenizer.specials.items()}
+    return {role: texts[id] for role, id in (("bos_token", tokenizer.bos_id), ("eos_token", tokenizer.eos_id)) if id in texts}
 
 
 PLAIN = Template()

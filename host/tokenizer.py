@@ -14,7 +14,18 @@ UNK, BOS, EOS = 0, 1, 2
 FIRST_BYTE = 3                             # id of "<0x00>", the other bytes follow
 MAX_PIECE_BYTES = 4096                     # longer than any real piece: a guard against foreign files
 BYTE_PIECES = [b"<0x%02X>" % byte for byte in range(256)]
-PROBE = "Once upon a time, there was a little girl named Lily. She said: \"No 42 übermäßig\"!"
+BARE_BYTES = [chr(byte).encode() for byte in range(256)]    # what early files have in their places
+WITHOUT_SCORES = b"\5\0\0\0<unk>"
+
+
+EACH_BYTE = "host.each_byte"               #: in place of what is no character: a sign for each of its bytes
+
+
+def _each_byte(error: UnicodeError) -> tuple[str, int]:
+    return "\N{REPLACEMENT CHARACTER}" * (error.end - error.start), error.end
+
+
+codecs.register_error(EACH_BYTE, _each_byte)
 
 
 class TokenizerError(HostError, ValueError):
@@ -34,24 +45,33 @@ class Tokenizer:
         Texts that are one token wherever they occur, as chat templates need them; the output leaves them out.
     stop_ids : tuple of int
         Ids that end a text, at least EOS.
-    adds_bos, space_prefix : bool
-        Does :meth:`encode` begin with BOS, and put a space before the text?
+    adds_bos, adds_eos, space_prefix : bool
+        Does :meth:`encode` begin with BOS, end with EOS, and put a space before the text?
+    silent_ids : tuple of int
+        Ids that the output leaves out; None: BOS, EOS and the special ones.
+    special_texts : dict of str to str
+        How special tokens are written, by the name that chat templates know them by: ``bos_token``... None: BOS and EOS.
     """
+    kind = "scored"         #: in a packed vocabulary
+    errors = "replace"      #: how bytes that are no character are printed, as codecs name it
+    chat_bos = False        #: does a chat begin with BOS where its template writes none?
 
     def __init__(self, pieces: list[bytes], scores: list[float], *, specials: dict[str, int] | None = None, unk_id: int = UNK,
                  bos_id: int = BOS, eos_id: int = EOS, stop_ids: tuple[int, ...] = (), adds_bos: bool = True,
-                 space_prefix: bool = True):
+                 space_prefix: bool = True, adds_eos: bool = False, silent_ids: Iterable[int] | None = None,
+                 special_texts: dict[str, str] | None = None):
         self.pieces, self.scores = pieces, scores
         self.specials = dict(specials or {})
         self.unk_id, self.bos_id, self.eos_id = unk_id, bos_id, eos_id
         self.stop_ids = tuple(stop_ids) or (bos_id, eos_id)     # llama2.c ends a story at BOS, too
-        self.adds_bos, self.space_prefix = adds_bos, space_prefix
+        self.adds_bos, self.adds_eos, self.space_prefix = adds_bos, adds_eos, space_prefix
+        self.special_texts = special_texts
         self._first_byte = _find_bytes(pieces)
         self.byte_fallback = self._first_byte is not None
         reserved = {unk_id, bos_id, eos_id, UNK, BOS, EOS, *self.specials.values()}
         if self.byte_fallback:
             reserved.update(range(self._first_byte, self._first_byte + 256))
-        self.silent_ids = frozenset({bos_id, eos_id, *self.specials.values()})
+        self.silent_ids = frozenset({bos_id, eos_id, *self.specials.values()} if silent_ids is None else silent_ids)
         # The lowest id wins where a piece occurs twice; special pieces are never made from text.
         self._ids = {piece: id for id, piece in reversed(list(enumerate(pieces))) if id not in reserved}
         # The longest goes first where one is the beginning of another.
@@ -71,23 +91,8 @@ class Tokenizer:
         Kinds: llama2.c's tokenizer.bin, a sentencepiece or a LLaMA-3 (tiktoken) tokenizer.model, tokenizer.json, a GGUF
         file, or a folder with one of them.
         """
-        path = Path(path)
         from host import vocabulary             # which makes Tokenizers
-        if (tokenizer := vocabulary.load(path, vocab_size)) is not None:
-            return tokenizer
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise TokenizerError(f"{path}: cannot be read: {error.strerror}: expected tokenizer.bin, "
-                                 "tokenizer.model or tokenizer.json, check the path") from None
-        if _is_sentencepiece(data):
-            tokenizer = cls._from_sentencepiece(data, path)
-        else:
-            tokenizer = cls.unpack(data, name=path)
-        if vocab_size is not None and tokenizer.vocab_size != vocab_size:
-            raise TokenizerError(f"{path}: tokenizer has {tokenizer.vocab_size} entries, the model has {vocab_size}: "
-                                 "use the tokenizer that the model was trained with")
-        return tokenizer
+        return vocabulary.load(Path(path), vocab_size)
 
     @classmethod
     def unpack(cls, data: bytes, name="tokenizer") -> "Tokenizer":
@@ -95,6 +100,9 @@ class Tokenizer:
         from host import packed_tokenizer       # which makes Tokenizers
         if packed_tokenizer.matches(data):
             return packed_tokenizer.unpack(data, name)
+        if data[:9] == WITHOUT_SCORES:
+            raise TokenizerError(f"{name}: unsupported: the first kind of tokenizer.bin, without the scores that encoding needs: "
+                                 "take a newer one, or the tokenizer.model that it was made from")
         pieces, scores, offset = [], [], 4
         longest = struct.unpack_from("<i", data)[0] if len(data) >= 4 else 0
         if not 0 < longest <= MAX_PIECE_BYTES:
@@ -120,23 +128,30 @@ class Tokenizer:
         if len(pieces) <= EOS:
             raise TokenizerError(f"{name}: {len(pieces)} entries, expected unknown, BOS, EOS and more: "
                                  "copy the file again")
-        from host import vocabulary
-        if vocabulary.is_llama3(pieces):        # the same file for LLaMA-3, where a score is a rank
-            return vocabulary.from_ranks(pieces[:-vocabulary.LLAMA3_SPECIALS], name)
+        from host import llama3_ranks
+        if llama3_ranks.is_llama3(pieces):      # the same file for LLaMA-3, where a score is a rank
+            return llama3_ranks.from_ranks(pieces[:-llama3_ranks.LLAMA3_SPECIALS], name)
+        if pieces[FIRST_BYTE:FIRST_BYTE + 256] == BARE_BYTES:
+            pieces[FIRST_BYTE:FIRST_BYTE + 256] = BYTE_PIECES
         return cls(pieces, scores)
 
     def pack(self) -> bytes:
         """Bytes for a model image: a llama2.c tokenizer.bin, or that and what it cannot say."""
         options = self.options()
-        if options == Tokenizer(self.pieces, self.scores).options():
+        if type(self) is Tokenizer and options == Tokenizer(self.pieces, self.scores).options():
             return self.pack_pieces()
         from host import packed_tokenizer
-        return packed_tokenizer.pack_scored(self.pack_pieces(), options)
+        return packed_tokenizer.pack_scored(self.kind, self.pack_pieces(), options)
 
     def options(self) -> dict:
         """What beside pieces and scores makes this tokenizer, as its constructor takes it."""
         return {"specials": self.specials, "unk_id": self.unk_id, "bos_id": self.bos_id, "eos_id": self.eos_id,
-                "stop_ids": self.stop_ids, "adds_bos": self.adds_bos, "space_prefix": self.space_prefix}
+                "stop_ids": self.stop_ids, "adds_bos": self.adds_bos, "space_prefix": self.space_prefix, "adds_eos": self.adds_eos,
+                "silent_ids": sorted(self.silent_ids), "special_texts": self.special_texts}
+
+    def with_stops(self, stop_ids: tuple[int, ...]) -> "Tokenizer":
+        """The same vocabulary; other ids end a text."""
+        return type(self)(self.pieces, self.scores, **self.options() | {"stop_ids": tuple(stop_ids)})
 
     def pack_pieces(self) -> bytes:
         """The bytes of a llama2.c tokenizer.bin."""
@@ -144,28 +159,6 @@ class Tokenizer:
         for piece, score in zip(self.pieces, self.scores):
             parts.append(struct.pack("<fi", score, len(piece)) + piece)
         return b"".join(parts)
-
-    @classmethod
-    def _from_sentencepiece(cls, data: bytes, path) -> "Tokenizer":
-        import sentencepiece               # only these files need it
-        model = sentencepiece.SentencePieceProcessor()
-        try:
-            model.LoadFromSerializedProto(data)
-            size, specials = model.vocab_size(), (model.unk_id(), model.bos_id(), model.eos_id())
-            names = [model.id_to_piece(id) for id in range(size)]
-        except (RuntimeError, OSError, ValueError, IndexError):
-            raise TokenizerError(f"{path}: damaged sentencepiece model, expected a whole .model file: "
-                                 "copy the file again") from None
-        if specials != (UNK, BOS, EOS) or size <= EOS:
-            raise TokenizerError(f"{path}: ids of unknown, BOS, EOS are {specials}, expected (0, 1, 2) as in LLaMA-2: "
-                                 "use the tokenizer that the model was trained with")
-        pieces = [name.replace("▁", " ").encode() for name in names]
-        pieces[BOS], pieces[EOS] = b"\n<s>\n", b"\n</s>\n"             # as llama2.c exports them
-        tokenizer = cls(pieces, [model.get_score(id) for id in range(size)])
-        if tokenizer.encode(PROBE, bos=False) != model.encode(PROBE):
-            raise TokenizerError(f"{path}: does not encode as llama2.c does, expected byte-pair encoding without "
-                                 "normalisation: train it with model_type=bpe and normalization_rule_name=identity")
-        return tokenizer
 
     # Text -------------------------------------------------------------------------------------
 
@@ -178,7 +171,20 @@ class Tokenizer:
             elif part:
                 # sentencepiece has the space before the first part and before what follows a special token.
                 ids += self._merge([id for char in (" " if self.space_prefix else "") + part for id in self._char_ids(char)])
-        return ids + [self.eos_id] if eos else ids
+        return ids + [self.eos_id] if eos or bos and self.adds_eos else ids
+
+    def encode_chat(self, text: str) -> list[int]:
+        """Token ids of a rendered conversation, whose template writes its own BOS, or a kind's BOS before it."""
+        ids = self.encode(text, bos=False)
+        return [self.bos_id, *ids] if self.chat_bos and self.adds_bos and ids[:1] != [self.bos_id] else ids
+
+    def strips_after(self, id: int, strip: bool) -> bool:
+        """Does the next piece lose its leading space, after a silent id?"""
+        return id == self.bos_id
+
+    def strips_on(self, piece: bytes) -> bool:
+        """Does the next piece lose its leading space, too, after the first one has?"""
+        return False
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of whole ``ids``; the space that encode put first is removed again."""
@@ -197,10 +203,14 @@ class Tokenizer:
 
     def piece(self, id: int, first: bool) -> bytes:
         """What an id adds to a text; the space that encode put first is left out of the first one."""
-        if self.byte_fallback and 0 <= id - self._first_byte < 256:
-            return bytes([id - self._first_byte])
+        if (byte := self.byte(id)) is not None:
+            return byte
         piece = self.pieces[id]
         return piece[1:] if first and self.space_prefix and piece[:1] == b" " else piece
+
+    def byte(self, id: int) -> bytes | None:
+        """What an entry of byte fallback stands for; None for any other."""
+        return bytes([id - self._first_byte]) if self.byte_fallback and 0 <= id - self._first_byte < 256 else None
 
     def _merge(self, ids: list[int]) -> list[int]:
         """Merge the neighbours of the highest score, the leftmost on ties, until none are left."""
@@ -246,23 +256,28 @@ class Decoder:
     def __init__(self, tokenizer: Tokenizer, after_bos: bool = True):
         self.tokenizer = tokenizer
         self._strip = after_bos
-        self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+        self._utf8 = codecs.getincrementaldecoder("utf-8")(tokenizer.errors)
 
     def feed(self, id: int) -> str:
         """The text that ``id`` completes; empty while a character is half told, and for BOS, EOS and special tokens."""
-        if not 0 <= id < self.tokenizer.vocab_size:
-            raise TokenizerError(f"token {id} is not in the vocabulary of {self.tokenizer.vocab_size}: "
-                                 "use the tokenizer that the model was trained with")
-        if id in self.tokenizer.silent_ids:
-            self._strip = id == self.tokenizer.bos_id
+        if checked(self.tokenizer, id) in self.tokenizer.silent_ids:
+            self._strip = self.tokenizer.strips_after(id, self._strip)
             return ""
         piece = self.tokenizer.piece(id, self._strip)
-        self._strip = False
+        self._strip = self._strip and self.tokenizer.strips_on(piece)
         return self._utf8.decode(piece)
 
     def finish(self) -> str:
         """What is left of a character that was never completed."""
         return self._utf8.decode(b"", final=True)
+
+
+def checked(tokenizer, id: int) -> int:
+    """The id, if the vocabulary has it."""
+    if not 0 <= id < tokenizer.vocab_size:
+        raise TokenizerError(f"token {id} is not in the vocabulary of {tokenizer.vocab_size}: "
+                             "use the tokenizer that the model was trained with")
+    return id
 
 
 def _find_bytes(pieces: list[bytes]) -> int | None:
@@ -271,8 +286,3 @@ def _find_bytes(pieces: list[bytes]) -> int | None:
         if pieces[first:first + 256] == BYTE_PIECES:
             return first
     return None
-
-
-def _is_sentencepiece(data: bytes) -> bool:
-    """A sentencepiece model starts with its first piece: tags 0A len 0A len, as protobuf has them."""
-    return len(data) > 4 and data[0] == 0x0A and data[2] == 0x0A and data[1] > data[3] + 1

@@ -13,6 +13,12 @@ def test_page_is_up_to_date():
     assert emit_docs.render(PAGE) == PAGE, "run python -m bench.emit_docs"
 
 
+def test_page_of_models_is_up_to_date():
+    page = emit_docs.MODELS.read_text()
+    assert emit_docs.render(page) == page, "run python -m bench.emit_docs"
+    assert sorted(emit_docs.marked(page)) == sorted(emit_docs.CONFORMANCE)
+
+
 def test_plot_is_up_to_date():
     assert emit_docs.PLOT.read_text() == emit_docs.plot(), "run python -m bench.emit_docs"
 

@@ -2,6 +2,8 @@
 import io
 import json
 import resource
+import subprocess
+import sys
 import time
 
 import pytest
@@ -18,6 +20,7 @@ from host.model import Model
 from host.progress import Progress
 from host.template import BUILT_IN, CHATML, PLAIN, Template, TemplateError
 from host.tokenizer import Tokenizer
+from spec.protocol import MAX_STOPS
 from tests.host import vocabularies
 from tests.host.checkpoints import write_gguf, write_huggingface
 from tests.host.test_chat import GREEDY, Backend
@@ -103,8 +106,11 @@ def test_llama2s_own_jinja():
     conversation = Conversation(fake, template, system="Be kind")
     say(conversation, "Hi", "Go on")
     assert fake.requests[0] == (0, ids("<s>[INST] <<SYS>>\nBe kind\n<</SYS>>\n\nHi [/INST]"))
-    assert fake.requests[1][1] == [END] + ids("<s>[INST] Go on [/INST]")
-    assert fake.requests[0][1][0] == 1
+    # The template writes a space before </s>, which the model did not: what transformers encodes is what the model sees.
+    whole = ids("<s>[INST] <<SYS>>\nBe kind\n<</SYS>>\n\nHi [/INST] Hello you </s><s>[INST] Go on [/INST]")
+    position, new = fake.requests[1]
+    assert conversation.history[:-len(ids("x"))] == whole and new == whole[position:]
+    assert position == len(fake.requests[0][1]) + len(ids("Hello you")) and fake.requests[0][1][0] == 1
 
 
 def test_a_full_context_begins_anew_with_the_system_prompt():
@@ -173,7 +179,7 @@ def test_round_trip(template):
 
 
 @pytest.mark.parametrize("text", ["{% for %}", "{{ 1 +* 2 }}", "{% if x %}", "{{ x" * 5, "{% block %}", '{"jinja": "{% if"}',
-                                  '{"stops": ["1"]}', '{"stops": [-1]}', '{"stops": [1, 2, 3, 4, 5, 6, 7, 8, 9]}', '{"special_texts": ["a"]}', '{"jinja": 5}', "{{" + "(" * 5000, "{% x %}" * 90000])
+                                  '{"stops": ["1"]}', '{"stops": [-1]}', json.dumps({"stops": list(range(MAX_STOPS + 1))}), '{"special_texts": ["a"]}', '{"jinja": 5}', "{{" + "(" * 5000, "{% x %}" * 90000])
 def test_refuses_what_is_no_template(text):
     with pytest.raises((TemplateError, JinjaError)) as refused:
         Template.from_text(text)
@@ -240,7 +246,7 @@ def test_llama2s_own_vocabulary_learns_how_bos_is_written(tmp_path):
     (folder / "tokenizer.bin").write_bytes(STORIES.read_bytes())
     (folder / "chat_template.jinja").write_text(vocabularies.LLAMA2)
     model = Model.load(folder)
-    assert model.template.special_texts == ("<s>", "</s>")
+    assert model.template.special_texts == {"bos_token": "<s>", "eos_token": "</s>"}
     assert model.tokenizer.encode("<s>[INST]", bos=False)[0] == 1
 
 
@@ -251,3 +257,20 @@ def test_a_template_that_breaks_its_interpreter_is_one_line_and_the_next_one_ren
     with pytest.raises(JinjaError, match="breaks its interpreter"):
         jinja_template.render("{{ 1 }}", [])
     assert jinja_template.render("{{ 1 }}", []) == "1"
+
+
+def test_where_the_system_sets_no_limits_a_template_still_renders_and_patience_ends(monkeypatch):
+    """As on Windows, whose Python has no `resource` and no SIGXCPU."""
+    code = "import runpy, sys; sys.modules['resource'] = None; runpy.run_path(sys.argv[1], run_name='__main__')"
+    start = subprocess.Popen
+    monkeypatch.setattr(jinja_template.subprocess, "Popen", lambda command, **options: start(
+        [sys.executable, "-c", code, command[-1]], **options))
+    monkeypatch.setattr(jinja_template, "OUT_OF_TIME", None)
+    jinja_template._worker.cache_clear()
+    try:
+        assert jinja_template.render("{{ messages[0].content }}", [{"role": "user", "content": "x"}]) == "x"
+        monkeypatch.setattr(jinja_template, "PATIENCE_S", 0.5)
+        with pytest.raises(JinjaError, match="takes too long"):
+            jinja_template.render("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", [])
+    finally:
+        jinja_template._worker.cache_clear()
