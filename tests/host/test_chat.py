@@ -183,7 +183,9 @@ def test_what_is_said_and_what_is_a_command():
     said = ["/usr/bin is a folder", "//quit", "  x", "/reset the clock", "x/y", "/tmp is one "]
     chat, _, notes = talk(backend, *said, "/unknown", "/", " ", "/help", "/stats  ", "/exit", "never")
     texts = [bytes(id - 3 for id in request if id >= 3).decode() for _, request in backend.requests]
-    assert [text.removeprefix("a").removeprefix(" ") for text in texts] == ["/usr/bin is a folder", "/quit", *said[2:]]
+    # A space stands between an answer and what is said, unless that begins with one.
+    expected = [line if line.startswith(" ") else f" {line}" for line in ("/usr/bin is a folder", "/quit", *said[2:])]
+    assert [text.removeprefix("a") for text in texts] == expected
     assert notes.count("no command") == 2 and "/help says this" in notes
 
 
