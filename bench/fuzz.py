@@ -202,8 +202,8 @@ def read_image(path: Path) -> None:
     image_lines(model)
     combinations.described(model.image)
     backend = GoldenBackend(model)
-    for writing in (backend.write([0, model.config.vocab_size - 1], steps=3, temperature=0), backend.write([1], steps=2, seed=1)):
-        list(writing.tokens())
+    list(backend.write([0, model.config.vocab_size - 1], steps=3, temperature=0).tokens())
+    list(backend.write([1], steps=2, seed=1).tokens())
     if model.tokenizer is not None:
         Conversation(backend, model.template, system="s" if model.template.system else None)
         list(backend.write("a b", steps=60, temperature=0, stops=range(4)))

@@ -319,7 +319,8 @@ def test_client_stores_with_progress(board, quick):
     assert client(board.power_up()).info.image_bytes == len(IMAGE)
 
 
-def test_client_waits_for_the_boot_and_says_so(board, quick):
+def test_client_waits_for_the_boot_and_says_so(board, quick, monkeypatch):
+    monkeypatch.setattr(host.device, "BOOT_QUIET_S", 0.0)
     store(board.power_up(IMAGE))
     notes = []
     progress = type("Notes", (), {"note": lambda self, text: notes.append(text)})()

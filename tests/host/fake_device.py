@@ -152,17 +152,18 @@ class FakeDevice:
 
     def _generate(self):
         request = self.generate
-        for index in range(request.max_new):
+        count = min(request.max_new, self.info["seq_len"] - self.first + 1)
+        for index in range(count):
             token = self.script(self.first + index)
             self.tokens.append(token)
             self._send(Frame(Opcode.TOKENS, self.sequence, self._tokens(index).pack()))
             if token in request.stops[:request.stop_count]:
                 return self._end(Reason.STOP)
-        self._end(Reason.LENGTH)
+        self._end(Reason.CONTEXT if self.first - 1 + count == self.info["seq_len"] else Reason.LENGTH)
 
-    def _tokens(self, index: int) -> protocol.Tokens:
+    def _tokens(self, index: int, most: int = 100) -> protocol.Tokens:
         entries = []
-        for number, token in list(enumerate(self.tokens))[index:]:
+        for number, token in list(enumerate(self.tokens))[index:index + most]:
             entries += [token, (0xffff_f000 + 1000 * number) % (1 << 32)]
         return protocol.Tokens(index, self.first + index, len(self.tokens), int(self.running), tuple(entries))
 
@@ -175,7 +176,8 @@ class FakeDevice:
         return Status.OK, b""
 
     def on_resend(self, frame):
-        return Status.OK, self._tokens(protocol.Resend.unpack(frame.payload).index)
+        resend = protocol.Resend.unpack(frame.payload)
+        return Status.OK, self._tokens(resend.index, resend.most or 100)
 
     def on_store(self, frame):
         """Takes three looks."""

@@ -1,5 +1,6 @@
 """Prompts from files and pipes, and standard streams that are closed, full, or cannot say every letter."""
 import io
+import itertools
 import json
 import os
 import pty
@@ -178,7 +179,8 @@ def test_only_a_device_that_checks_its_model_says_so(monkeypatch, looks, lines):
     monkeypatch.setattr("host.device.time", SimpleNamespace(monotonic=lambda: clock.now_s, sleep=sleep))
     states, notes = iter([ModelState.BOOTING] * looks + [ModelState.READY]), io.StringIO()
     device = Device.__new__(Device)
-    device.hello = lambda: setattr(device, "info", SimpleNamespace(model_state=next(states)))
+    uptime = itertools.count()
+    device.hello = lambda: setattr(device, "info", SimpleNamespace(model_state=next(states), uptime=next(uptime), clock_hz=1))
     device.hello()
     device._await_boot(Progress(notes))
     assert notes.getvalue().count("the device checks its model, or copies it from flash") == lines
