@@ -11,7 +11,7 @@ STAMP    := $(VENV)/installed-$(HASH)
 MODEL    := models/stories.bin
 PACKAGES := $(shell sed 's/\#.*//' requirements-debian.txt)
 
-.PHONY: help setup sim demo test test-fast test-install test-reference uart long-context resources timing bitstream docs clean
+.PHONY: help setup sim demo test test-fast test-install test-reference prove uart long-context resources timing bitstream docs clean
 
 help:  ## this list
 	@awk -F ' +## +' '/^[a-z-]+:.*## / { split($$1, name, ":"); printf "make %-14s %s\n", name[1], $$2 }' Makefile
@@ -62,6 +62,10 @@ test: setup  ## all tests, the simulator's too (17 min)
 
 test-fast: setup  ## what one runs between two edits: no simulator, no long ones (2 min)
 	$(PYTHON) -m pytest -q -n 2 -m "not soc and not uart and not reference and not install" tests/spec tests/host tests/firmware tests/accel/test_stage.py tests/accel/test_numeric.py tests/test_rooms.py
+
+# Unbounded proofs, and the refutation of every one-line mutant of the units that they are of.
+prove: setup  ## prove the stream units and the command queue for every input, refute their mutants (4 min)
+	$(PYTHON) -m bench.prove
 
 # Needs the package registry, so it is no part of `make test`.
 test-install: setup  ## pip install . with each Python from 3.10 to 3.13 that is there, and a story from it (3 min)
