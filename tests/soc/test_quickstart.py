@@ -40,7 +40,7 @@ def test_the_page_runs_from_top_to_bottom(tmp_path):
         else:
             said.append(run(activate + script, env))
     answer, story, chat, another, equal, scripted = said
-    assert answer.startswith("Once upon a time") and story.startswith("Once upon a time")
+    assert "Once upon a time" in answer and "Once upon a time" in story    # make tells what it installs before
     assert len(chat.split()) > 5
     assert "q4" in another and "Once upon a time" in another
     assert equal.endswith("equal\n")
