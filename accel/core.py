@@ -3,25 +3,25 @@ from amaranth.hdl import Cat, Module, Mux, ResetInserter, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from accel.activations import Activations
-from accel.attention import Attention
-from accel.crc import Crc32
-from accel.embed_fetch import EmbedFetch
-from accel.kv_rows import KvRows
-from accel.lanes import LANES
-from accel.logits import LogitUnit
-from accel.matvec import MatVec
-from accel.numeric import delay
-from accel.ports import NativeRead, NativeWrite
-from accel.quantiser import Quantiser, wide_layout
-from accel.reader import SegmentReader
-from accel.residual import Residual
-from accel.rope import Rope
-from accel.row_scale import EMBEDDING, RowScale, To
-from accel.sequencer import Sequencer
-from accel.stage import Skid
-from accel.swiglu import SwiGlu
-from accel.window import Window, WishboneSignature
+from accel.matrix.activations import Activations
+from accel.attention.unit import Attention
+from accel.dram.crc import Crc32
+from accel.dram.embed_fetch import EmbedFetch
+from accel.dram.kv_rows import KvRows
+from accel.matrix.lanes import LANES
+from accel.logits.unit import LogitUnit
+from accel.matrix.engine import MatVec
+from accel.lib.numeric import delay
+from accel.dram.ports import NativeRead, NativeWrite
+from accel.rows.quantiser import Quantiser, wide_layout
+from accel.dram.reader import SegmentReader
+from accel.rows.residual import Residual
+from accel.rows.rope import Rope
+from accel.rows.scale import EMBEDDING, RowScale, To
+from accel.control.sequencer import Sequencer
+from accel.lib.stream import Skid
+from accel.rows.swiglu import SwiGlu
+from accel.control.window import Window, WishboneSignature
 from spec.numerics import MAX_SEQ_LEN, WORD
 from spec.registers import MAX_CANDIDATES, REGISTERS, VERSION, Dest
 

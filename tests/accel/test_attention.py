@@ -2,8 +2,8 @@
 import numpy as np
 import pytest
 
-from accel.attention import Attention
-from accel.attention_scores import EXP2_LATENCY
+from accel.attention.unit import Attention
+from accel.attention.scores import EXP2_LATENCY
 from spec.golden import attend
 from spec.image import row_elements
 from spec.model import KvFormat

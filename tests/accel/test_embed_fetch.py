@@ -4,7 +4,7 @@ import random
 import numpy as np
 import pytest
 
-from accel.embed_fetch import ELEMENT, EmbedFetch
+from accel.dram.embed_fetch import ELEMENT, EmbedFetch
 from spec import packing
 from tests.accel.streams import receive, simulate
 

@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from accel.kv_rows import KvRows
+from accel.dram.kv_rows import KvRows
 from spec.image import row_elements
 from spec.model import KvFormat
 from spec.registers import Dest

@@ -4,9 +4,9 @@ import pytest
 from amaranth.hdl import Module
 from amaranth.lib import wiring
 
-from accel.attention_scores import EXP2_LATENCY
-from accel.logits import LogitUnit
-from accel.table import InterpolatedTable
+from accel.attention.scores import EXP2_LATENCY
+from accel.logits.unit import LogitUnit
+from accel.lib.table import InterpolatedTable
 from spec.golden import Logits
 from spec.numerics import logit_scale
 from spec.tables import EXP2

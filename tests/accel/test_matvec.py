@@ -6,7 +6,7 @@ import pytest
 from amaranth.hdl import Module, Signal
 from amaranth.lib import memory, wiring
 
-from accel.matvec import MatVec
+from accel.matrix.engine import MatVec
 from spec import golden, packing
 from tests.accel.streams import busy_while_holding, receive, send, simulate
 

@@ -3,7 +3,7 @@ import random
 
 import pytest
 
-from accel.reader import SegmentReader
+from accel.dram.reader import SegmentReader
 from tests.accel.streams import simulate
 
 

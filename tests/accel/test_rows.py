@@ -4,11 +4,11 @@ import pytest
 from amaranth.hdl import Module
 from amaranth.lib import memory, wiring
 
-from accel.quantiser import Quantiser, wide_layout
-from accel.residual import Residual
-from accel.rope import Rope
-from accel.row_scale import EMBEDDING, RowScale, row_layout
-from accel.swiglu import SwiGlu
+from accel.rows.quantiser import Quantiser, wide_layout
+from accel.rows.residual import Residual
+from accel.rows.rope import Rope
+from accel.rows.scale import EMBEDDING, RowScale, row_layout
+from accel.rows.swiglu import SwiGlu
 from spec import golden, numerics
 from spec.registers import Dest
 from spec.tables import rsqrt, silu

@@ -1,8 +1,8 @@
 """The Wishbone window: commands out in order, constants, frequencies, results, counters."""
 import random
 
-from accel.command_queue import AHEAD
-from accel.window import Window
+from accel.control.command_queue import AHEAD
+from accel.control.window import Window
 from spec.registers import QUEUE_DEPTH, RESULT_DEPTH, Counter, Model, Result
 from spec.registers import Window as Region
 from tests.accel.streams import receive, simulate

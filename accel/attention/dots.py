@@ -1,0 +1,147 @@
+"""The first part of attention: the query heads' dot products with the keys of their K/V head."""
+from amaranth.hdl import Cat, Module, Mux, Signal, signed
+from amaranth.lib import data, memory, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from accel.lib.numeric import UNCHECKED, delay
+
+#: What the model's shape means to attention, minus one each: the last value of a counter. A slot is eight elements.
+SHAPE = data.StructLayout({"last_head": 6, "last_kv_head": 6, "last_rep": 6, "last_slot": 4, "last_header": 3, "last_beat": 10})
+
+#: What is known of a (beat, query head), later of a dot product.
+TAG = data.StructLayout({"head": 6, "rep": 6, "last_rep": 1, "first_row": 1, "first_slot": 1, "last_slot": 1,
+                         "k_exponent": 6, "v_exponent": 6})
+
+
+def key_layout():
+    """A K beat and the exponents of its K/V head."""
+    return data.StructLayout({"beat": 128, "k_exponent": 6, "v_exponent": 6})
+
+
+def ring_depth(max_heads):
+    """Weights on their way or waiting: a row's at least, or its values would never come; a power of two."""
+    return max(2 << (max_heads - 1).bit_length(), 64)      # they are some 35 cycles on their way
+
+
+def query_members(columns, max_heads, max_dim):
+    """The members that fill a column's query: element ``head * head_dim + i``, and the exponent of a head; and choose one."""
+    column = range(max(columns, 2))
+    return {
+        "q_write": In(data.StructLayout({"en": 1, "column": column, "address": range(max_dim), "data": signed(16)})),
+        "q_exponent_write": In(data.StructLayout({"en": 1, "column": column, "head": range(max_heads), "data": 6})),
+        "column": In(column),
+    }
+
+
+class AttentionDots(wiring.Component):
+    """A (beat, query head) a cycle; nothing behind the issue stalls.
+
+    Members
+    -------
+    keys : In(stream)
+        Held for as many cycles as query heads share it.
+    release : In
+        A K/V head's weights were used: n_rep more may be produced.
+    column : In
+        Whose query it is; held while keys are.
+    dot, tag, exponent, valid : Out
+        Of the last beat of a row's K/V head: the dot product, the exponent of its query.
+    """
+    def __init__(self, *, columns, max_heads, max_dim):
+        self.columns, self.max_heads, self.max_dim = columns, max_heads, max_dim
+        super().__init__({
+            "shape": In(SHAPE), **query_members(columns, max_heads, max_dim),
+            "start": In(1), "keys": In(stream.Signature(key_layout())), "release": In(1),
+            "dot": Out(signed(39)), "tag": Out(TAG), "exponent": Out(6), "valid": Out(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        shape, key = self.shape, self.keys.payload
+        slot_bits, head_bits = (self.max_dim // 8 - 1).bit_length(), (self.max_heads - 1).bit_length()
+        m.submodules.query = query = memory.Memory(shape=data.ArrayLayout(signed(16), 8), depth=self.columns << slot_bits,
+                                                   init=[], attrs=UNCHECKED)
+        m.submodules.query_exponents = exponents = memory.Memory(shape=6, depth=self.columns << head_bits, init=[],
+                                                                      attrs=UNCHECKED)
+        q_in, q_out = query.write_port(granularity=1), query.read_port()
+        e_in, e_out = exponents.write_port(), exponents.read_port()
+        q_write, q_exponent_write = delay(m, self.q_write, 1, "q_write"), delay(m, self.q_exponent_write, 1, "q_exponent_write")
+        m.d.comb += [
+            q_in.addr.eq(Cat((q_write.address >> 3)[:slot_bits], q_write.column)), q_in.en.eq(q_write.en << q_write.address[:3]),
+            *(q_in.data[i].eq(q_write.data) for i in range(8)),
+            e_in.addr.eq(Cat(q_exponent_write.head, q_exponent_write.column)), e_in.en.eq(q_exponent_write.en),
+            e_in.data.eq(q_exponent_write.data),
+        ]
+
+        # Issue: query heads fastest, then slots, then K/V heads; what a comparison says is known a cycle ahead --------
+        ring = ring_depth(self.max_heads)
+        tag0 = Signal(TAG)
+        room = Signal(range(ring), init=ring - 1)         # a full ring would look empty
+        slot, rep, head, group, group_head = Signal(4), Signal(6), Signal(6), Signal(6), Signal(6)
+        address, slot_address = Signal(range(self.max_dim // 8)), Signal(range(self.max_dim // 8), init=1)
+        first_row, issue, pause, has_room, spent = Signal(), Signal(), Signal(), Signal(init=1), Signal()
+        first_slot, last_slot, last_rep, last_group = Signal(), Signal(), Signal(), Signal()
+        one_slot, one_rep, one_group, alone = Signal(), Signal(), Signal(), Signal()
+        heads, given, stride = Signal(7), Signal(7), Signal(5)
+        m.d.sync += [one_slot.eq(shape.last_slot == 0), one_rep.eq(shape.last_rep == 0), one_group.eq(shape.last_kv_head == 0),
+                     alone.eq(shape.last_head == 0), heads.eq(shape.last_rep + 1), stride.eq(shape.last_slot + 1)]
+        m.d.comb += [
+            # A head's mass is updated in two cycles; with several heads its turns are further apart.
+            issue.eq(self.keys.valid & ~pause & ~(last_slot & ~has_room)),
+            self.keys.ready.eq(issue & last_rep), q_out.addr.eq(Cat(address, self.column)),
+            tag0.head.eq(head), tag0.rep.eq(rep), tag0.last_rep.eq(last_rep), tag0.first_row.eq(first_row),
+            tag0.first_slot.eq(first_slot), tag0.last_slot.eq(last_slot), tag0.k_exponent.eq(key.k_exponent),
+            tag0.v_exponent.eq(key.v_exponent),
+        ]
+        # Three may follow before it is known that there is no more room
+        m.d.sync += [pause.eq(issue & alone), spent.eq(issue & last_slot), given.eq(Mux(self.release, heads, 0)),
+                     room.eq(room - spent + given), has_room.eq(room[2:] != 0)]
+        with m.If(issue):
+            m.d.sync += [last_rep.eq(Mux(last_rep, one_rep, rep + 1 == shape.last_rep)), rep.eq(rep + 1), head.eq(head + 1),
+                         address.eq(address + stride)]
+            with m.If(last_rep):
+                m.d.sync += [rep.eq(0), head.eq(group_head), slot.eq(slot + 1), first_slot.eq(0), address.eq(slot_address),
+                             slot_address.eq(slot_address + 1),
+                             last_slot.eq(Mux(last_slot, one_slot, slot + 1 == shape.last_slot))]
+                with m.If(last_slot):
+                    m.d.sync += [slot.eq(0), first_slot.eq(1), head.eq(head + 1), group_head.eq(head + 1), address.eq(address + 1),
+                                 slot_address.eq(address + 2), group.eq(group + 1),
+                                 last_group.eq(Mux(last_group, one_group, group + 1 == shape.last_kv_head))]
+                    with m.If(last_group):
+                        m.d.sync += [group.eq(0), head.eq(0), group_head.eq(0), address.eq(0), slot_address.eq(1), first_row.eq(0)]
+        with m.If(self.start):
+            m.d.sync += [first_row.eq(1), first_slot.eq(1), last_rep.eq(one_rep), last_slot.eq(one_slot), last_group.eq(one_group)]
+
+        # 1: query; 2, 3: again, beside its multipliers; 4: products; 5: sums of two; 6: of eight; 7: dot so far ----------
+        beat3 = delay(m, key.beat, 3, "beat")
+        query3 = delay(m, q_out.data.as_value(), 2, "query")
+        products, twos = [], []
+        for i in range(8):
+            product = Signal(signed(32), name=f"product{i}", reset_less=True)
+            m.d.sync += product.eq(query3[16 * i:16 * i + 16].as_signed() * beat3[16 * i:16 * i + 16].as_signed())
+            products.append(product)
+        for i in range(0, 8, 2):    # in a DSP slice
+            two = Signal(signed(33), name=f"two{i}", reset_less=True)
+            m.d.sync += two.eq(products[i + 1] + products[i])
+            twos.append(two)
+        eight = Signal(signed(35), reset_less=True)
+        m.d.sync += eight.eq((twos[0] + twos[1]) + (twos[2] + twos[3]))
+        tag4, valid5 = delay(m, tag0, 4, "tag4"), delay(m, issue, 5, "valid5", valid=True)
+        tag5 = delay(m, tag4, 1, "tag5")
+        tag6, valid6 = delay(m, tag5, 1, "tag6"), delay(m, valid5, 1, "valid6", valid=True)
+        m.submodules.partials = partials = memory.Memory(shape=signed(39), depth=self.max_heads, init=[])
+        partial_in, partial_out = partials.write_port(), partials.read_port(domain="comb")
+        dot, partial6 = Signal(signed(39)), Signal(signed(39), reset_less=True)
+        # With one head after the other, what is read is just being written
+        again5 = delay(m, valid5 & (tag4.rep == tag5.rep), 1, "again5")
+        m.d.sync += partial6.eq(Mux(tag5.first_slot, 0, Mux(again5, dot, partial_out.data)))
+        m.d.comb += [
+            partial_out.addr.eq(tag5.rep), dot.eq(eight + partial6),
+            partial_in.addr.eq(tag6.rep), partial_in.data.eq(dot), partial_in.en.eq(valid6),
+        ]
+        m.d.comb += [
+            self.dot.eq(delay(m, dot, 1, "dot7")), self.tag.eq(delay(m, tag6, 1, "tag7")),
+            self.valid.eq(delay(m, valid6 & tag6.last_slot, 1, "valid7", valid=True)),
+            e_out.addr.eq(Cat(tag6.head[:head_bits], self.column)), self.exponent.eq(e_out.data),
+        ]
+        return m

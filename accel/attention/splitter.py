@@ -1,0 +1,158 @@
+"""K/V rows from DRAM or from the chip, taken apart into what the scores and what the values of attention need."""
+from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.lib import data, memory, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from accel.attention.dots import SHAPE, key_layout
+from accel.lib.numeric import UNCHECKED, delay
+
+KEY_BUFFER = 24     # beats: keeps the scores busy while a V row with n_rep >= 2 passes
+ON_THEIR_WAY = 8    # slots at most that come after :attr:`Waiting.room` has fallen
+
+
+class Waiting(wiring.Component):
+    """A queue that refuses nothing and says in time that it is nearly full; all it says comes from registers.
+
+    Parameters
+    ----------
+    limit : int
+        Entries with which there is no more ``room``.
+    attrs : dict
+        Of the memory.
+    """
+
+    def __init__(self, shape, *, limit, attrs={}):
+        self.shape, self.limit, self.attrs = shape, limit, attrs
+        super().__init__({"write": In(1), "data": In(shape), "room": Out(1, init=1), "output": Out(stream.Signature(shape))})
+
+    def elaborate(self, platform):
+        m = Module()
+        depth = 1 << (self.limit + ON_THEIR_WAY - 1).bit_length()
+        # An entry is read a cycle after it was written or later
+        m.submodules.storage = storage = memory.Memory(shape=self.shape, depth=depth, init=[],
+                                                       attrs={**UNCHECKED, **self.attrs})
+        w, r = storage.write_port(), storage.read_port()
+        level, some, read = Signal(range(depth + 1)), Signal(), Signal()
+        m.d.comb += [
+            w.data.eq(self.data), w.en.eq(self.write),
+            read.eq(some & (~self.output.valid | self.output.ready)), r.en.eq(read), self.output.payload.eq(r.data),
+        ]
+        produce, consume = Signal.like(w.addr), Signal.like(r.addr)
+        m.d.comb += [w.addr.eq(produce), r.addr.eq(consume)]
+        m.d.sync += [produce.eq(produce + self.write), self.room.eq(level < self.limit),
+                     some.eq(self.write | Mux(read, level > 1, level != 0))]
+        with m.If(self.write ^ read):
+            m.d.sync += level.eq(level + Mux(read, -1, 1))
+        with m.If(read):
+            m.d.sync += [consume.eq(consume + 1), self.output.valid.eq(1)]
+        with m.Elif(self.output.ready):
+            m.d.sync += self.output.valid.eq(0)
+        return m
+
+
+class RowSplitter(wiring.Component):
+    """K/V rows to slots of K, each with its head's exponents, and slots of V, each in a queue of its own.
+
+    A slot is eight elements of 16 bits: a beat as it is, or one half after the other of a beat of 8-bit elements. There is
+    one a cycle, so an 8-bit row takes as many cycles as its 16-bit one, less the header, and half of the memory.
+
+    Members
+    -------
+    narrow : In
+        Elements of 8 bits, of V (bit 0) and of K (bit 1).
+    beats, newest, local : In(stream), In(stream), In
+        Rows from DRAM, of which there are none while ``local``; rows held on chip, of which there are only then.
+    start, rows : In
+        Take this many rows from the next cycle on; ``rows`` comes a cycle after ``start``.
+    abort : In
+        Take nothing from the next cycle on; a reset follows.
+    """
+
+    def __init__(self, *, max_heads, v_buffer):
+        self.max_heads, self.v_buffer = max_heads, v_buffer
+        super().__init__({
+            "shape": In(SHAPE), "start": In(1), "rows": In(17), "narrow": In(2), "abort": In(1),
+            "beats": In(stream.Signature(128)), "newest": In(stream.Signature(128)), "local": In(1),
+            "keys": Out(stream.Signature(key_layout())), "values": Out(stream.Signature(128)),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        shape = self.shape
+        m.submodules.keys = keys = Waiting(key_layout(), limit=KEY_BUFFER, attrs={"ram_style": "distributed"})
+        m.submodules.values = values = Waiting(128, limit=self.v_buffer)
+        wiring.connect(m, keys.output, wiring.flipped(self.keys))
+        wiring.connect(m, values.output, wiring.flipped(self.values))
+
+        # What comes next, so that whether it is taken is known a cycle ahead -------------------------------------
+        of_header, of_keys, of_values = Signal(), Signal(), Signal()        # at most one
+        narrow, last_beats = Signal(2), [Signal(10, name=f"last_{name}_beat") for name in ("v", "k")]
+        m.d.sync += narrow.eq(self.narrow)
+        m.d.sync += [each.eq(Mux(narrow[i], shape.last_beat >> 1, shape.last_beat)) for i, each in enumerate(last_beats)]
+        last_v, last_k = last_beats
+        left, final_row, to_come, last = Signal(17), Signal(), Signal(10), Signal()
+        ready, taken, two = Signal(), Signal(), Signal()
+        room, room_then = Signal(), Signal()
+        m.d.comb += [
+            self.beats.ready.eq(ready), self.newest.ready.eq(ready), taken.eq(ready & (self.beats.valid | self.newest.valid)),
+            # Half a beat may be left over
+            two.eq((narrow[0] & of_values | narrow[1] & of_keys) & (~last | shape.last_beat[0])),
+            room.eq(Mux(of_values, values.room, keys.room & (of_header | of_keys))),
+            room_then.eq(Mux(of_keys, values.room, keys.room & ~(of_values & final_row))),
+        ]
+        m.d.sync += ready.eq(~self.abort & (self.start | Mux(taken, ~two & Mux(last, room_then, room), room)))
+        with m.If(taken):
+            m.d.sync += [to_come.eq(to_come - 1), last.eq(to_come == 1)]
+            with m.If(last):
+                m.d.sync += [of_header.eq(of_values & ~final_row), of_keys.eq(of_header), of_values.eq(of_keys)]
+                with m.If(of_header):
+                    m.d.sync += [to_come.eq(last_k), last.eq(last_k == 0)]
+                with m.Elif(of_keys):
+                    m.d.sync += [to_come.eq(last_v), last.eq(last_v == 0)]
+                with m.Else():
+                    m.d.sync += [to_come.eq(shape.last_header), last.eq(shape.last_header == 0),
+                                 left.eq(left - 1), final_row.eq(left == 2)]
+        # A row has three beats at least
+        with m.If(~of_header & ~of_keys & ~of_values):
+            m.d.sync += [to_come.eq(shape.last_header), last.eq(shape.last_header == 0)]
+        with m.If(self.start):
+            m.d.sync += of_header.eq(1)
+        with m.If(delay(m, self.start, 1, "begun", valid=True)):
+            m.d.sync += [left.eq(self.rows), final_row.eq(self.rows == 1)]
+
+        # A beat, whose second half follows a cycle later: two registers, for who brings it is far away ---------------------
+        beats0, newest0, local0 = (delay(m, value, 1, name) for value, name in (
+            (self.beats.payload, "beats0"), (self.newest.payload, "newest0"), (self.local, "local0")))
+        ready0, narrow0 = delay(m, ready, 1, "ready0"), delay(m, narrow[0] & of_values | narrow[1] & of_keys, 1, "narrow0")
+        header0, key0, value0, more0 = (delay(m, value, 1, name, valid=True) for value, name in (
+            (taken & of_header, "header0"), (taken & of_keys, "key0"), (taken & of_values, "value0"), (taken & two, "more0")))
+        raw = Signal(128, reset_less=True)
+        header1, key1, value1, narrow1, more1, second1 = (Signal(name=f"{name}1") for name in
+                                                          ("header", "key", "value", "narrow", "more", "second"))
+        with m.If(ready0):
+            m.d.sync += [raw.eq(Mux(local0, newest0, beats0)), narrow1.eq(narrow0)]
+        m.d.sync += [header1.eq(header0), key1.eq(key0 | more1 & key1), value1.eq(value0 | more1 & value1), more1.eq(more0),
+                     second1.eq(more1)]
+        # Exponents have six bits; the row being split is the only one whose header is kept.
+        m.submodules.header = header = memory.Memory(shape=data.ArrayLayout(6, 16), depth=-(-2 * self.max_heads // 16), init=[])
+        write, header_at = header.write_port(), Signal(3)
+        m.d.comb += [write.addr.eq(header_at), write.en.eq(header1),
+                     *(write.data[i].eq(raw[8 * i:8 * i + 6]) for i in range(16))]
+        bytes_at, slot = [Signal(7, name=f"{name}_byte") for name in "kv"], Signal(4)
+        with m.If(header1):
+            m.d.sync += [header_at.eq(header_at + 1), bytes_at[0].eq(0), bytes_at[1].eq(shape.last_kv_head + 1), slot.eq(0)]
+        with m.If(key1):
+            m.d.sync += [header_at.eq(0), slot.eq(slot + 1)]
+            with m.If(slot == shape.last_slot):
+                m.d.sync += [slot.eq(0), *(at.eq(at + 1) for at in bytes_at)]
+        # One choice per byte, see spec.image.row_elements
+        slot_of = keys.data.beat
+        for i in range(0, 128, 16):
+            low = Signal(8, name=f"low{i}")
+            m.d.comb += [low.eq(Mux(second1, raw[i + 8:i + 16], raw[i:i + 8])),
+                         slot_of[i:i + 16].eq(Cat(low, Mux(narrow1, low[7].replicate(8), raw[i + 8:i + 16])))]
+        for at, exponent in zip(bytes_at, (keys.data.k_exponent, keys.data.v_exponent)):
+            read = header.read_port(domain="comb")
+            m.d.comb += [read.addr.eq(at >> 4), exponent.eq(read.data[at[:4]])]
+        m.d.comb += [keys.write.eq(key1), values.write.eq(value1), values.data.eq(slot_of)]
+        return m
