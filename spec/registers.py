@@ -146,6 +146,8 @@ class Dest(IntEnum):
     RESIDUAL = 3  #: attention output or hidden vector, added to the residual
     SWIGLU   = 4  #: x^ times 1/rms, row pairs (gate, up), hidden vector
     LOGITS   = 5  #: x^ times 1/rms, logit unit
+    EMBEDDING = 6  #: not in a command: an embedding row, begins the residual
+    OUTPUT   = 7  #: not in a command: attention's output, which RESIDUAL's matrix multiplies
 
 
 @dataclass(frozen=True)

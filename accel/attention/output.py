@@ -5,6 +5,7 @@ from amaranth.lib.wiring import In, Out
 
 from accel.attention.dots import SHAPE
 from accel.attention.scores import MASS
+from accel.interfaces import AttentionElement
 from accel.lib.numeric import bit_length, delay, product_of, shift_right
 from accel.lib.stream import Queue
 from accel.lib.table import InterpolatedTable
@@ -30,7 +31,7 @@ class AttentionOutput(wiring.Component):
     """
     def __init__(self, *, max_heads, max_dim):
         self.max_heads, self.max_dim = max_heads, max_dim
-        self.element = data.StructLayout({"value": signed(WIDE), "last": 1})
+        self.element = AttentionElement()
         super().__init__({
             "shape": In(SHAPE), "start": In(1), "summed": In(1), "head": Out(6), "mass": In(MASS), "top": In(6),
             "slot": Out(range(max_dim // 8)), "lane": Out(3), "sum": In(signed(WIDE)),

@@ -4,6 +4,7 @@ from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from accel.attention.dots import SHAPE, AttentionDots, key_layout, query_members
+from accel.interfaces import Exp2Read
 from accel.lib.numeric import coarse_shift, delay, product_of, round_saturate, shift_right
 from accel.lib.table import InterpolatedTable
 from spec.numerics import HEADROOM, ROW_FRACTION, SCORE_FRACTION
@@ -11,15 +12,12 @@ from spec.tables import EXP2
 
 MASS = 34           #: bits of a mass: 2**17 weights of 17 bits
 WEIGHT = 17
-EXP2_LATENCY = 6    #: cycles until ``guest_value`` answers
+EXP2_LATENCY = 6    #: cycles until ``guest.value`` answers
+
+
 def weight_layout():
     """What a row's V head is multiplied by for one query head, and by how much the sums shift down before."""
     return data.StructLayout({"weight": WEIGHT, "shift": 6})
-
-
-def exp2_members():
-    """The members that lend the table of EXP2: ``guest_value`` as of :class:`~accel.lib.table.InterpolatedTable`."""
-    return {"guest": In(1), "guest_index": In(EXP2.index_bits), "guest_t": In(EXP2.t_bits), "guest_value": Out(17)}
 
 
 class AttentionScores(wiring.Component):
@@ -38,7 +36,7 @@ class AttentionScores(wiring.Component):
     reading, read_head : In
         When no keys are on their way: head whose ``mass`` and ``top`` (the largest V exponent) are shown, a cycle later.
     guest : In
-        As long as no keys are on their way: the table of EXP2 answers another unit, see :func:`exp2_members`.
+        As long as no keys are on their way: the table of EXP2 answers another unit, see :class:`accel.interfaces.Exp2Read`.
     """
     def __init__(self, *, columns, max_heads, max_dim, multiplier_bits=25):
         self.columns, self.max_heads, self.max_dim, self.multiplier_bits = columns, max_heads, max_dim, multiplier_bits
@@ -46,7 +44,7 @@ class AttentionScores(wiring.Component):
             "shape": In(SHAPE), "score_mantissa": In(16), "score_exponent": In(signed(8)), **query_members(columns, max_heads, max_dim),
             "start": In(1), "keys": In(stream.Signature(key_layout())), "release": In(1),
             "weight_write": Out(1), "weight_last": Out(1), "weight": Out(weight_layout()),
-            "reading": In(1), "read_head": In(6), "mass": Out(MASS), "top": Out(6), **exp2_members(),
+            "reading": In(1), "read_head": In(6), "mass": Out(MASS), "top": Out(6), "guest": In(Exp2Read()),
         })
 
     def elaborate(self, platform):
@@ -109,9 +107,9 @@ class AttentionScores(wiring.Component):
                      down16.eq(Mux(rising15, 2, Mux(difference15 < -30, 31, (1 - difference15)[:5])))]
         # 14: into the table, or a guest; 19: out of it -----------------------------------------------------------
         m.submodules.table = table = InterpolatedTable(EXP2, latency=EXP2_LATENCY - 1, distributed=True)
-        m.d.comb += self.guest_value.eq(table.value)
-        m.d.sync += [table.index.eq(Mux(self.guest, self.guest_index, score13[8:16])),
-                     table.t.eq(Mux(self.guest, self.guest_t, score13[:8]))]
+        m.d.comb += self.guest.value.eq(table.value)
+        m.d.sync += [table.index.eq(Mux(self.guest.busy, self.guest.index, score13[8:16])),
+                     table.t.eq(Mux(self.guest.busy, self.guest.t, score13[:8]))]
 
         # 20, 21: shifted down and rounded, which is p; 22, 23: shifted to units of the largest V exponent -----------------
         def shifted(value, shift, name):

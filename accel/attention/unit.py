@@ -2,17 +2,17 @@
 
 Ref: Milakov & Gimelshein 2018 (online softmax).
 """
-from amaranth.hdl import Module, ResetInserter, Signal, signed
-from amaranth.lib import data, stream, wiring
+from amaranth.hdl import Module, ResetInserter, Signal
+from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from accel.attention.output import AttentionOutput
-from accel.attention.dots import SHAPE, query_members
-from accel.attention.scores import AttentionScores, exp2_members
+from accel.attention.dots import SHAPE
+from accel.attention.scores import AttentionScores
 from accel.attention.values import AttentionValues
+from accel.interfaces import AttendJob, AttentionElement, Beats, Exp2Read, ModelConstants, Quantised
 from accel.lib.numeric import delay
 from accel.attention.splitter import RowSplitter
-from spec.numerics import WIDE
 
 
 class Attention(wiring.Component):
@@ -52,22 +52,19 @@ class Attention(wiring.Component):
             raise ValueError(f"At most 64 heads and a multiple of 8 elements, not {max_heads} and {max_dim}")
         self.columns, self.max_heads, self.max_dim, self.v_buffer = columns, max_heads, max_dim, v_buffer
         self.multiplier_bits = multiplier_bits
-        element = data.StructLayout({"value": signed(WIDE), "last": 1})
         super().__init__({
-            "n_heads": In(7), "n_kv_heads": In(7), "head_dim": In(8),
-            "slots": Out(10), "narrow": In(2), "score_mantissa": In(16), "score_exponent": In(signed(8)),
-            **query_members(columns, max_heads, max_dim),
-            "start": In(1), "rows": In(17), "abort": In(1), "busy": Out(1), "done": Out(1),
-            "rows_beats": In(stream.Signature(128)), "newest": In(stream.Signature(128)), "local": In(1),
-            "output": Out(stream.Signature(element)), **exp2_members(),
+            "model": In(ModelConstants()), "slots": Out(10), "query": In(Quantised(columns, routed=True)),
+            "job": In(AttendJob(columns)), "abort": In(1), "busy": Out(1),
+            "beats": In(Beats()), "newest": In(stream.Signature(128)), "output": Out(stream.Signature(AttentionElement())),
+            "guest": In(Exp2Read()),
         })
 
     def elaborate(self, platform):
         m = Module()
-        shape = Signal(SHAPE)
+        shape, model, job, query = Signal(SHAPE), self.model, self.job, self.query
         # n_rep and n_kv_heads * head_dim / 8 by repeated addition, over and over: constants of the model
         n_heads, n_kv_heads, head_dim = (delay(m, value, 1, name) for value, name in (
-            (self.n_heads, "n_heads"), (self.n_kv_heads, "n_kv_heads"), (self.head_dim, "head_dim")))
+            (model.n_heads, "n_heads"), (model.n_kv_heads, "n_kv_heads"), (model.head_dim, "head_dim")))
         sum_, count = Signal(8), Signal(7)
         m.d.sync += [sum_.eq(sum_ + n_kv_heads), count.eq(count + 1)]
         with m.If(sum_ + n_kv_heads >= n_heads):
@@ -95,18 +92,22 @@ class Attention(wiring.Component):
             m.d.sync += own.eq(shape)
             m.d.comb += unit.shape.eq(own)
         wiring.connect(m, splitter.keys, scores.keys)
+        wiring.connect(m, wiring.flipped(self.guest), scores.guest)
         wiring.connect(m, splitter.values, values.values)
-        begin, rows = delay(m, self.start, 1, "begin", valid=True), delay(m, self.rows, 1, "rows")
-        with m.If(self.start):
-            m.d.sync += scores.column.eq(self.column)
+        begin, rows = delay(m, job.start, 1, "begin", valid=True), delay(m, job.rows, 1, "rows")
+        with m.If(job.start):
+            m.d.sync += scores.column.eq(job.column)
         m.d.comb += [
-            splitter.start.eq(self.start), splitter.rows.eq(rows), scores.start.eq(begin), values.start.eq(begin), values.rows.eq(rows),
-            splitter.narrow.eq(self.narrow), splitter.local.eq(self.local), splitter.abort.eq(self.abort),
-            *(signal for ours, its in ((self.rows_beats, splitter.beats), (self.newest, splitter.newest))
+            splitter.start.eq(job.start), splitter.rows.eq(rows), scores.start.eq(begin), values.start.eq(begin), values.rows.eq(rows),
+            splitter.narrow.eq(model.narrow), splitter.local.eq(job.local), splitter.abort.eq(self.abort),
+            *(signal for ours, its in ((self.beats, splitter.beats), (self.newest, splitter.newest))
               for signal in (its.valid.eq(ours.valid), its.payload.eq(ours.payload), ours.ready.eq(its.ready))),
-            scores.score_mantissa.eq(self.score_mantissa), scores.score_exponent.eq(self.score_exponent),
-            scores.guest.eq(self.guest), scores.guest_index.eq(self.guest_index), scores.guest_t.eq(self.guest_t),
-            self.guest_value.eq(scores.guest_value), scores.q_write.eq(self.q_write), scores.q_exponent_write.eq(self.q_exponent_write),
+            scores.score_mantissa.eq(delay(m, model.score_mantissa, 1, "score_mantissa")),
+            scores.score_exponent.eq(delay(m, model.score_exponent, 1, "score_exponent")),
+            scores.q_write.en.eq(query.write), scores.q_write.column.eq(query.column), scores.q_write.address.eq(query.index),
+            scores.q_write.data.eq(query.mantissa), scores.q_exponent_write.en.eq(query.exponent_write),
+            scores.q_exponent_write.column.eq(query.column), scores.q_exponent_write.head.eq(query.head),
+            scores.q_exponent_write.data.eq(query.exponent),
             values.weight_write.eq(scores.weight_write), values.weight_last.eq(scores.weight_last), values.weight.eq(scores.weight),
             scores.release.eq(values.release),
             scores.read_head.eq(output.head), output.mass.eq(scores.mass), output.top.eq(scores.top),
@@ -137,7 +138,7 @@ class Attention(wiring.Component):
                 with m.Elif(self.output.valid & self.output.ready & self.output.payload.last):
                     m.next = "DONE"
             with m.State("DONE"):
-                m.d.comb += self.done.eq(~self.abort)
+                m.d.comb += job.done.eq(~self.abort)
                 m.next = "IDLE"
         m.d.comb += self.busy.eq(begin | ~fsm.ongoing("IDLE") | aborting)
         return m

@@ -1,20 +1,11 @@
 """Commands in one block RAM, word by word: read once ahead of execution for their segments, once more to be executed."""
-from amaranth.hdl import Cat, Module, Mux, Signal, signed
-from amaranth.lib import data, memory, stream, wiring
+from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.lib import memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from accel.interfaces import Ahead
 from accel.lib.numeric import UNCHECKED
 from spec.registers import COMMAND, QUEUE_DEPTH
-
-
-def command_layout():
-    """The 128-bit command of spec.registers.COMMAND."""
-    return data.FlexibleLayout(128, {
-        b.name: data.Field(signed(b.size) if b.signed else b.size, 32 * b.word + b.low) for b in COMMAND})
-
-
-#: What is known of a command ahead of its turn; all of it lies in words 0, 2 and 3.
-AHEAD = data.StructLayout({b.name: b.size for b in COMMAND if b.name in ("opcode", "kv", "base", "beats")})
 
 
 class CommandQueue(wiring.Component):
@@ -34,7 +25,7 @@ class CommandQueue(wiring.Component):
     def __init__(self):
         super().__init__({
             "write": In(1), "word": In(2), "data": In(32), "free": Out(8), "busy": Out(1), "overflow": Out(1),
-            "ahead": Out(stream.Signature(AHEAD)), "commands": Out(stream.Signature(128)),
+            "ahead": Out(stream.Signature(Ahead())), "commands": Out(stream.Signature(128)),
         })
 
     def elaborate(self, platform):
@@ -73,7 +64,7 @@ class CommandQueue(wiring.Component):
             m.d.sync += [self.ahead.valid.eq(0), seen.eq(seen + 1)]
         with m.If(taken):
             m.d.sync += self.commands.valid.eq(0)
-        command, ahead = Signal(128, reset_less=True), Signal(AHEAD, reset_less=True)
+        command, ahead = Signal(128, reset_less=True), Signal(Ahead(), reset_less=True)
         m.d.comb += [self.commands.payload.eq(command), self.ahead.payload.eq(ahead)]
         with m.If(arriving & execute):
             m.d.sync += [command.eq(Cat(command[32:], r.data)), self.commands.valid.eq(last)]
@@ -81,7 +72,7 @@ class CommandQueue(wiring.Component):
             for i in range(4):
                 with m.If(arriving_step == i):
                     m.d.sync += [ahead[b.name].eq(r.data[b.low:]) for b in COMMAND
-                                 if b.word == i and b.name in AHEAD.members]
+                                 if b.word == i and b.name in Ahead().members]
             m.d.sync += self.ahead.valid.eq(last)
         with m.If(last):
             m.d.sync += oldest.eq(oldest + execute)

@@ -1,25 +1,15 @@
 """The core's Wishbone window: commands in, model constants in, results, candidates and counters out."""
-from amaranth.hdl import Array, Cat, Const, Module, Mux, ResetInserter, Signal, signed
-from amaranth.lib import data, memory, stream, wiring
+from amaranth.hdl import Array, Cat, Const, Module, Mux, ResetInserter, Signal
+from amaranth.lib import memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from accel.control.command_queue import AHEAD, CommandQueue
+from accel.control.command_queue import CommandQueue
+from accel.interfaces import Activity, Ahead, CandidateRead, FrequencyRead, LogitDump, ModelConstants, PassResult, Wishbone
 from accel.lib.numeric import delay
 from spec.registers import RESULT_DEPTH, Counter, Model, Phase, Result
 from spec.registers import Window as Region
 
-#: What one classifier pass yields, in the order of spec.registers.Result.
-RESULT = data.StructLayout({"token": 32, "logit": signed(32), "cycles": 32, "maximum": signed(32), "mass": 64, "kept": 32})
-
-
 LOW = 6             # bits of a counter that are counted where they are kept
-
-
-class WishboneSignature(wiring.Signature):
-    """A classic Wishbone slave of 32-bit words, seen from the master."""
-    def __init__(self, addr_width=10):
-        super().__init__({"cyc": Out(1), "stb": Out(1), "we": Out(1), "adr": Out(addr_width), "dat_w": Out(32),
-                          "sel": Out(4), "dat_r": In(32), "ack": In(1)})
 
 
 class Window(wiring.Component):
@@ -37,16 +27,11 @@ class Window(wiring.Component):
     """
     def __init__(self):
         super().__init__({
-            "bus": In(WishboneSignature()), "abort": In(1),
-            "ahead": Out(stream.Signature(AHEAD)), "commands": Out(stream.Signature(128)),
+            "bus": In(Wishbone()), "abort": In(1),
+            "ahead": Out(stream.Signature(Ahead())), "commands": Out(stream.Signature(128)),
             "queue_free": Out(8), "queue_busy": Out(1), "queue_overflow": Out(1),
-            **{f"model__{word.name.lower()}": Out(32) for word in Model},
-            "rope_index": In(6), "rope_frequency": Out(32),
-            "results": In(stream.Signature(RESULT)), "result_valid": Out(1),
-            "dump_valid": In(1), "dump_data": In(32), "dump_take": Out(1),
-            "candidate_index": Out(6), "candidate_token": In(18), "candidate_logit": In(signed(32)),
-            "phase": In(4), "clear": In(1),
-            "count_beat": In(2), **{f"count_{name}": In(1) for name in ("cycle", "starved", "fenced", "stalled")},
+            "model": Out(ModelConstants()), "frequencies": In(FrequencyRead()), "results": In(stream.Signature(PassResult())), "result_valid": Out(1),
+            "dump": In(LogitDump()), "candidates": Out(CandidateRead()), "activity": In(Activity()), "clear": In(1),
         })
 
     def elaborate(self, platform):
@@ -83,21 +68,29 @@ class Window(wiring.Component):
         wiring.connect(m, wiring.flipped(self.ahead), queue.ahead)
 
         # Constants of the model ----------------------------------------------------------------------------------
-        for word in Model:
+        words = {word: Signal(32, name=f"model_{word.name.lower()}") for word in Model}
+        for word, value in words.items():
             with m.If(written_to(Region.MODEL + 4 * word, name=f"model_{word.name.lower()}")):
-                m.d.sync += getattr(self, f"model__{word.name.lower()}").eq(written)
+                m.d.sync += value.eq(written)
+        model = self.model
+        m.d.comb += [
+            model.dim.eq(words[Model.DIM]), model.epsilon.eq(words[Model.EPSILON]), model.head_dim.eq(words[Model.HEAD_DIM]),
+            model.n_heads.eq(words[Model.N_HEADS]), model.n_kv_heads.eq(words[Model.N_KV_HEADS]), model.narrow.eq(words[Model.KV_FORMAT]),
+            model.score_mantissa.eq(words[Model.SCORE_SCALE][:16]), model.score_exponent.eq(words[Model.SCORE_SCALE][16:24]),
+            model.logit_mantissa.eq(words[Model.LOGIT_SCALE][:16]), model.logit_exponent.eq(words[Model.LOGIT_SCALE][16:24]),
+        ]
         m.submodules.rope = rope = memory.Memory(shape=32, depth=64, init=[], attrs={"ram_style": "distributed"})
         rope_write, rope_read = rope.write_port(), rope.read_port()
         m.d.comb += [rope_write.addr.eq(address[2:8]), rope_write.data.eq(written),
                      rope_write.en.eq(written_to(Region.ROPE, 8)),
-                     rope_read.addr.eq(self.rope_index), self.rope_frequency.eq(rope_read.data)]
+                     rope_read.addr.eq(self.frequencies.index), self.frequencies.value.eq(rope_read.data)]
 
         # Results: word by word into distributed memory, eight words each ----------------------------------------
         m.submodules.results = results = memory.Memory(shape=32, depth=8 * RESULT_DEPTH, init=[],
                                                            attrs={"ram_style": "distributed"})
         result_write, result_read = results.write_port(), results.read_port(domain="comb")
         newest, oldest, kept = Signal(range(RESULT_DEPTH)), Signal(range(RESULT_DEPTH)), Signal(range(RESULT_DEPTH + 1))
-        word, stored, removed = Signal(3), Signal(), Signal()
+        word, stored, removed, dump_take = Signal(3), Signal(), Signal(), Signal(reset_less=True)
         result = self.results.payload
         words_of_result = Array([result.token, result.logit, result.cycles, result.maximum, result.mass[:32], result.mass[32:],
                                  result.kept, 0])
@@ -108,8 +101,9 @@ class Window(wiring.Component):
             stored.eq(result_write.en & (word == len(Result) - 1)), self.results.ready.eq(stored),
             self.result_valid.eq(kept != 0), removed.eq(written_to(Region.RESULT) & self.result_valid),
             result_read.addr.eq(delay(m, Cat(address[2:5], oldest), 1, "result_at")),
-            self.dump_take.eq(written_to(Region.LOGIT)), self.candidate_index.eq(address[3:9]),
+            self.dump.take.eq(dump_take), self.candidates.index.eq(address[3:9]),
         ]
+        m.d.sync += dump_take.eq(written_to(Region.LOGIT))
         with m.If(result_write.en):
             m.d.sync += word.eq(Mux(stored, 0, word + 1))
         m.d.sync += [newest.eq(newest + stored), oldest.eq(oldest + removed), kept.eq(kept + stored - removed)]
@@ -117,10 +111,11 @@ class Window(wiring.Component):
             m.d.sync += [word.eq(0), newest.eq(0), oldest.eq(0), kept.eq(0)]
 
         # Counters: the low bits of each in a memory of its own, what they carry into one for all, one a cycle ------
-        inputs = (self.count_cycle, self.count_beat, self.count_starved, self.count_fenced, self.count_stalled)
+        counted = self.activity
+        inputs = (counted.cycle, counted.beat, counted.starved, counted.fenced, counted.stalled)
         assert len(inputs) == len(Counter) and len(Phase) <= 9
         phase, shown = Signal(4), Signal(4)
-        m.d.comb += [phase.eq(Mux(self.phase[3], 8, self.phase)), shown.eq(Mux(address[8], 8, address[5:9]))]
+        m.d.comb += [phase.eq(Mux(counted.phase[3], 8, counted.phase)), shown.eq(Mux(address[8], 8, address[5:9]))]
         m.submodules.counters = high = memory.Memory(shape=32 - LOW, depth=64, init=[],
                                                           attrs={"ram_style": "distributed"})
         high_write, high_read = high.write_port(), high.read_port(domain="comb")
@@ -170,10 +165,10 @@ class Window(wiring.Component):
         m.d.sync += of_counters.eq(Cat(lows[address[2:5]], high_read.data))
         with m.Switch(address[10:]):
             with m.Case(Region.RESULT >> 10):
-                m.d.comb += read.eq(Mux(address[6], self.dump_data, of_result))
+                m.d.comb += read.eq(Mux(address[6], self.dump.data, of_result))
             with m.Case(Region.COUNTERS >> 10):
                 m.d.comb += read.eq(of_counters)
             with m.Case(Region.CANDIDATES >> 10):
-                m.d.comb += read.eq(Mux(address[2], self.candidate_logit, self.candidate_token))
+                m.d.comb += read.eq(Mux(address[2], self.candidates.logit, self.candidates.token))
         m.d.sync += bus.dat_r.eq(read)
         return m

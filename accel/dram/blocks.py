@@ -3,12 +3,8 @@ from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from accel.interfaces import Segment
 from accel.lib.stream import HalfRate, Stage
-
-
-def segment_layout(addr_width):
-    """First beat and number of beats; ``kv``: not before ``stores_done`` equals ``stores``."""
-    return data.StructLayout({"base": addr_width, "beats": 28, "kv": 1, "stores": 8})
 
 
 class Blocks(wiring.Component):
@@ -25,7 +21,7 @@ class Blocks(wiring.Component):
     -------
     segments : In(stream)
     stores_done : In
-        See :func:`segment_layout`.
+        See :class:`accel.interfaces.Segment`.
     blocks0, blocks1 : Out(stream)
         For each port: the block's beats, when it was cut, the turn of its first beat.
     order : Out(stream)
@@ -39,7 +35,7 @@ class Blocks(wiring.Component):
         self.addr_width, self.row_bits, self.turn_bits = addr_width, row_bits, turn_bits
         self.block = data.StructLayout({"base": addr_width, "count": row_bits + 1, "age": 5, "turn": turn_bits})
         super().__init__({
-            "segments": In(stream.Signature(segment_layout(addr_width))), "stores_done": In(8),
+            "segments": In(stream.Signature(Segment(addr_width))), "stores_done": In(8),
             "blocks0": Out(stream.Signature(self.block)), "blocks1": Out(stream.Signature(self.block)),
             "order": Out(stream.Signature(data.StructLayout({"count": row_bits + 1, "port": 1}))),
             "turn": Out(turn_bits), "reading": Out(1), "busy": Out(1),

@@ -1,7 +1,9 @@
 """CRC-32 (IEEE 802.3, as zlib.crc32) of beats, 32 bits a cycle."""
 from amaranth.hdl import Module, Signal
-from amaranth.lib import stream, wiring
+from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
+
+from accel.interfaces import Beats
 
 POLYNOMIAL = 0xedb88320     # reflected
 
@@ -9,7 +11,7 @@ POLYNOMIAL = 0xedb88320     # reflected
 class Crc32(wiring.Component):
     """``value`` is the CRC of all beats, lowest byte first, since ``clear``; four cycles a beat. ``ready`` only when a beat is there."""
     def __init__(self):
-        super().__init__({"beats": In(stream.Signature(128)), "clear": In(1), "value": Out(32), "busy": Out(1)})
+        super().__init__({"beats": In(Beats()), "clear": In(1), "value": Out(32), "busy": Out(1)})
 
     def elaborate(self, platform):
         m = Module()

@@ -3,6 +3,7 @@ from amaranth.hdl import Array, Cat, Const, Module, Mux, ResetInserter, Signal, 
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from accel.interfaces import EmbedJob
 from accel.lib.numeric import UNCHECKED
 from accel.dram.ports import NativeRead
 
@@ -20,10 +21,10 @@ class EmbedFetch(wiring.Component):
     abort : In
         Drop the row; ``busy`` until the outstanding reads have come back.
     """
-    def __init__(self, *, addr_width=24, max_words):
-        self.addr_width, self.max_words = addr_width, max_words
+    def __init__(self, *, columns=1, addr_width=24, max_words):
+        self.columns, self.addr_width, self.max_words = columns, addr_width, max_words
         super().__init__({
-            "start": In(1), "token": In(18), "base": In(addr_width), "words": In(12), "q4": In(1), "group64": In(1),
+            "job": In(EmbedJob(columns, addr_width)),
             "port": Out(NativeRead(addr_width, 128)), "elements": Out(stream.Signature(ELEMENT)),
             "busy": Out(1), "abort": In(1),
         })
@@ -62,10 +63,10 @@ class EmbedFetch(wiring.Component):
         m.d.sync += stride.eq(groups + Mux(q4, words << 2, words << 3))
         with m.FSM() as request:
             with m.State("IDLE"):
-                m.d.sync += [address.eq(0), addend.eq(self.base)]
-                with m.If(self.start):
-                    m.d.sync += [token.eq(self.token), words.eq(self.words), q4.eq(self.q4), group64.eq(self.group64),
-                                 groups.eq(Mux(self.group64, (self.words + 3) >> 2, (self.words + 1) >> 1))]
+                m.d.sync += [address.eq(0), addend.eq(self.job.base)]
+                with m.If(self.job.start):
+                    m.d.sync += [token.eq(self.job.token), words.eq(self.job.words), q4.eq(self.job.q4), group64.eq(self.job.group64),
+                                 groups.eq(Mux(self.job.group64, (self.job.words + 3) >> 2, (self.job.words + 1) >> 1))]
                     m.next = "BASE"
             with m.State("BASE"):
                 m.d.comb += add.eq(1)
@@ -149,7 +150,7 @@ class EmbedFetch(wiring.Component):
         with m.FSM() as element:
             with m.State("IDLE"):
                 m.d.sync += [scale_at.eq(0), word.eq(0), lane.eq(0)]
-                with m.If(self.start):
+                with m.If(self.job.start):
                     m.next = "SCALES"
             with m.State("SCALES"):
                 m.d.comb += loading.eq(1)

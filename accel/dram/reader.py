@@ -7,7 +7,8 @@ from amaranth.hdl import Cat, Module, Mux, ResetInserter, Signal
 from amaranth.lib import memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from accel.dram.blocks import Blocks, segment_layout
+from accel.dram.blocks import Blocks
+from accel.interfaces import Beats, Segment
 from accel.lib.numeric import UNCHECKED, credits, delay
 from accel.dram.ports import NativeRead
 from accel.lib.stream import Queue
@@ -22,7 +23,7 @@ class SegmentReader(wiring.Component):
     Members
     -------
     segments, stores_done : In(stream), In
-        See :func:`accel.dram.blocks.segment_layout`.
+        See :class:`accel.interfaces.Segment`.
     beats : Out(stream)
     second, both : Out, In
         The beat after it; with ``both``, ``beats`` are valid when both are there, and the two are taken.
@@ -36,8 +37,7 @@ class SegmentReader(wiring.Component):
     def __init__(self, *, addr_width=24, row_bits=7, depth=32, ahead=16, buffer=512):
         self.addr_width, self.row_bits, self.depth, self.ahead, self.buffer = addr_width, row_bits, depth, ahead, buffer
         super().__init__({
-            "segments": In(stream.Signature(segment_layout(addr_width))), "beats": Out(stream.Signature(128)),
-            "second": Out(128), "both": In(1),
+            "segments": In(stream.Signature(Segment(addr_width))), "beats": Out(Beats(2)),
             "stores_done": In(8), "busy": Out(1), "reading": Out(1), "abort": In(1), "aborting": Out(1),
             "read0": Out(NativeRead(addr_width, 128)), "read1": Out(NativeRead(addr_width, 128)),
         })
@@ -139,7 +139,7 @@ class SegmentReader(wiring.Component):
             m.d.comb += [
                 r.addr.eq(get), issue.eq(waiting & some_room & ~drop),
                 out.data.eq(delay(m, r.data, 1, f"loaded{i}")), out.write.eq(delay(m, issue, 2, f"read{i}", valid=True)),
-                leaves.eq(taken & ((first == i) | self.both)), out.output.ready.eq(leaves),
+                leaves.eq(taken & ((first == i) | self.beats.both)), out.output.ready.eq(leaves),
             ]
             with m.If(issue):
                 m.d.sync += get.eq(get + 1)
@@ -147,14 +147,14 @@ class SegmentReader(wiring.Component):
                 m.d.sync += [get.eq(0), room.eq(OUT), some_room.eq(1)]
         (valid0, beat0), (valid1, beat1) = held
         m.d.comb += [
-            self.beats.valid.eq(Mux(self.both, valid0 & valid1, Mux(first, valid1, valid0))),
-            self.beats.payload.eq(Mux(first, beat1, beat0)), self.second.eq(Mux(first, beat0, beat1)),
+            self.beats.valid.eq(Mux(self.beats.both, valid0 & valid1, Mux(first, valid1, valid0))),
+            self.beats.payload.eq(Mux(first, beat1, beat0)), self.beats.second.eq(Mux(first, beat0, beat1)),
             taken.eq(self.beats.valid & self.beats.ready),
         ]
         m.d.sync += into.eq(into ^ move)
         # Told the requests a cycle later, as they are far away
-        m.d.sync += first.eq(first ^ (taken & ~self.both))
-        was_taken, two_taken = delay(m, taken, 1, "was_taken", valid=True), delay(m, self.both, 1, "two_taken")
+        m.d.sync += first.eq(first ^ (taken & ~self.beats.both))
+        was_taken, two_taken = delay(m, taken, 1, "was_taken", valid=True), delay(m, self.beats.both, 1, "two_taken")
         with m.If(was_taken):
             m.d.sync += taken_turn.eq((Cat(1, taken_turn) + Cat(1, two_taken))[1:])
         with m.If(drop):

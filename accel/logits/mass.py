@@ -7,10 +7,10 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from accel.attention.scores import EXP2_LATENCY
+from accel.interfaces import Exp2Read
 from accel.lib.numeric import credits, delay, saturate
 from accel.lib.stream import Queue
 from spec.numerics import ROW_FRACTION, SCORE_FRACTION
-from spec.tables import EXP2
 
 #: Bits of the score's shift that the scale's mantissa takes over: what is left of a multiplier's operand.
 FINE = {25: 3, 18: 1}
@@ -49,7 +49,7 @@ class Mass(wiring.Component):
             "scale_mantissa": In(16), "scale_exponent": In(signed(8)), "start": In(1), "prepared": Out(1),
             "room": Out(1), "write": In(1), "logit": In(signed(32)), "busy": Out(1),
             "maximum": Out(signed(17)), "mass": Out(48),
-            "exp2_index": Out(EXP2.index_bits), "exp2_t": Out(EXP2.t_bits), "exp2_value": In(17),
+            "exp2": Out(Exp2Read()),
         })
 
     def elaborate(self, platform):
@@ -70,8 +70,8 @@ class Mass(wiring.Component):
         above5, down, valid5 = Signal(signed(18)), Signal(5, reset_less=True), Signal()
         raising, settled = Signal(), Signal()
         m.d.comb += [raising.eq(valid5 & (first | ~above5[-1])), moving.eq(~(raising | lowering))]
-        m.d.sync += [self.exp2_index.eq(fraction5[8:]), self.exp2_t.eq(fraction5[:8])]
-        answer = delay(m, self.exp2_value, 1, "answer")
+        m.d.sync += [self.exp2.index.eq(fraction5[8:]), self.exp2.t.eq(fraction5[:8])]
+        answer = delay(m, self.exp2.value, 1, "answer")
         with m.If(moving):
             m.d.sync += [integer5.eq(score[SCORE_FRACTION:]), fraction5.eq(score[:SCORE_FRACTION]),
                          above5.eq(score[SCORE_FRACTION:].as_signed() - self.maximum), valid5.eq(scores.output.valid)]
@@ -103,7 +103,7 @@ class Mass(wiring.Component):
             m.d.comb += lowered.eq(self.mass)
             m.d.sync += lowering.eq(raise_now)
         m.d.sync += self.mass.eq(weight + lowered)
-        m.d.comb += self.busy.eq(~settled | (room != SCORES) | valid5 | lowering)
+        m.d.comb += [self.busy.eq(~settled | (room != SCORES) | valid5 | lowering), self.exp2.busy.eq(self.busy)]
         with m.If(self.start):
             m.d.sync += [first.eq(1), self.mass.eq(0), self.maximum.eq(0)]
         return m

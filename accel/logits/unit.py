@@ -6,12 +6,11 @@ from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from accel.logits.candidates import GROUP, Candidates, ordered
-from accel.logits.mass import Mass
+from accel.interfaces import CandidateRead, Exp2Read, Logit, LogitDump, LogitsJob, ModelConstants, PassResult
 from accel.lib.numeric import delay
 from accel.lib.stream import Skid
-from accel.control.window import RESULT
-from spec.tables import EXP2
+from accel.logits.candidates import GROUP, Candidates, ordered
+from accel.logits.mass import Mass
 
 
 class LogitUnit(wiring.Component):
@@ -44,19 +43,15 @@ class LogitUnit(wiring.Component):
         if candidates != GROUP ** 2:
             raise ValueError(f"Candidates are {GROUP} groups of {GROUP}, not {candidates}")
         self.columns, self.candidates, self.multiplier_bits = columns, candidates, multiplier_bits
-        column = range(max(columns, 2))
         super().__init__({
-            "first": In(column), "last": In(column), "start": In(1), "keep": In(1), "dump": In(1), "busy": Out(1), "cycles": In(32),
-            "scale_mantissa": In(16), "scale_exponent": In(signed(8)),
-            "logits": In(stream.Signature(data.StructLayout({"value": signed(32), "column": column, "row": 18, "last": 1}))),
-            "result": Out(stream.Signature(RESULT)),
-            "dump_valid": Out(1), "dump_data": Out(32), "dump_take": In(1),
-            "candidate_index": In(6), "candidate_token": Out(18), "candidate_logit": Out(signed(32)),
-            "exp2_index": Out(EXP2.index_bits), "exp2_t": Out(EXP2.t_bits), "exp2_value": In(17),
+            "model": In(ModelConstants()), "job": In(LogitsJob(columns)), "busy": Out(1), "cycles": In(32),
+            "logits": In(stream.Signature(Logit(columns))), "result": Out(stream.Signature(PassResult())), "last_token": Out(18),
+            "dump": Out(LogitDump()), "candidate": In(CandidateRead()), "exp2": Out(Exp2Read()),
         })
 
     def elaborate(self, platform):
         m = Module()
+        job = self.job
         # Whether a logit is taken is known from a register, and so is what is taken
         m.submodules.intake = intake = Skid(self.logits.payload.shape())
         m.submodules.candidates = candidates = Candidates()
@@ -67,20 +62,20 @@ class LogitUnit(wiring.Component):
         keep, dump, running, ended = Signal(), Signal(), Signal(), Signal()
         counting = Signal()         # running, prepared and not ended
         open_, take, is_last = Signal(), Signal(), Signal()
-        begun = delay(m, self.start, 1, "begun", valid=True)
+        begun = delay(m, job.start, 1, "begun", valid=True)
         m.d.comb += [
-            open_.eq(candidates.ready & mass.room & counting & there), take.eq(open_ & (~dump | self.dump_take)),
-            intake.output.ready.eq(take), is_last.eq(item.last & (item.column == final_column)), self.dump_data.eq(item.value),
+            open_.eq(candidates.ready & mass.room & counting & there), take.eq(open_ & (~dump | self.dump.take)),
+            intake.output.ready.eq(take), is_last.eq(item.last & (item.column == final_column)), self.dump.data.eq(item.value),
 
             candidates.clear.eq(begun), candidates.keep.eq(keep), candidates.there.eq(there), candidates.take.eq(take),
-            candidates.offer.token.eq(item.row), candidates.offer.logit.eq(item.value), candidates.index.eq(self.candidate_index),
-            self.candidate_token.eq(candidates.candidate.token), self.candidate_logit.eq(candidates.candidate.logit),
+            candidates.offer.token.eq(item.row), candidates.offer.logit.eq(item.value), candidates.index.eq(self.candidate.index),
+            self.candidate.token.eq(candidates.candidate.token), self.candidate.logit.eq(candidates.candidate.logit),
 
-            mass.scale_mantissa.eq(self.scale_mantissa), mass.scale_exponent.eq(self.scale_exponent), mass.start.eq(begun),
+            mass.scale_mantissa.eq(self.model.logit_mantissa), mass.scale_exponent.eq(self.model.logit_exponent), mass.start.eq(begun),
             mass.write.eq(take & keep), mass.logit.eq(item.value),
-            self.exp2_index.eq(mass.exp2_index), self.exp2_t.eq(mass.exp2_t), mass.exp2_value.eq(self.exp2_value),
+            self.exp2.index.eq(mass.exp2.index), self.exp2.t.eq(mass.exp2.t), mass.exp2.value.eq(self.exp2.value), self.exp2.busy.eq(self.busy),
         ]
-        m.d.sync += self.dump_valid.eq(dump & open_ & ~take)
+        m.d.sync += self.dump.valid.eq(dump & open_ & ~take)
 
         # Columns take turns, so one comparison serves all; at the end the results are read from the same place.
         m.submodules.best = best = memory.Memory(shape=data.StructLayout({"logit": signed(32), "token": 18}),
@@ -118,10 +113,12 @@ class LogitUnit(wiring.Component):
             out.token.eq(shown1.token), out.logit.eq(shown1.logit), out.cycles.eq(cycles),
             out.maximum.eq(mass.maximum), out.mass.eq(mass.mass), out.kept.eq(candidates.kept), self.busy.eq(begun | running),
         ]
+        last_token = Signal(18, reset_less=True)    # survives an abort
+        m.d.comb += self.last_token.eq(last_token)
         with m.If(self.result.valid & self.result.ready):
-            m.d.sync += shown.eq(shown + 1)
+            m.d.sync += [shown.eq(shown + 1), last_token.eq(out.token)]
             with m.If(shown == final_column):
                 m.d.sync += [running.eq(0), ended.eq(0), counting.eq(0)]
         with m.If(begun):
-            m.d.sync += [running.eq(1), ended.eq(0), keep.eq(self.keep), dump.eq(self.dump), shown.eq(self.first), final_column.eq(self.last)]
+            m.d.sync += [running.eq(1), ended.eq(0), keep.eq(job.keep), dump.eq(job.dump), shown.eq(job.first), final_column.eq(job.last)]
         return m

@@ -6,11 +6,12 @@ from amaranth.hdl import Array, Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from accel.interfaces import ActivationRead, Beats, MatrixJob, RowSum
+from accel.lib.numeric import UNCHECKED, delay
 from accel.matrix.column_sums import LEAVING, ColumnSums
 from accel.matrix.lanes import Lanes
 from accel.matrix.walk import MatrixWalk
-from accel.lib.numeric import UNCHECKED, delay
-from accel.matrix.row_pairs import RowPairs, matrix_layout, sum_layout
+from accel.matrix.row_pairs import RowPairs, matrix_layout
 
 
 class MatVec(wiring.Component):
@@ -48,33 +49,28 @@ class MatVec(wiring.Component):
     def __init__(self, *, columns, max_groups, multiplier_bits=25):
         self.columns, self.max_groups, self.multiplier_bits = columns, max_groups, multiplier_bits
         super().__init__({
-            "start": In(1), "ready": Out(1), "busy": Out(1),
-            "q4": In(1), "group64": In(1), "words": In(12), "rows": In(18), "dest": In(3),
-            "first": In(range(max(columns, 2))), "count": In(range(columns + 1)),
-            "shifts": In(data.ArrayLayout(6, columns)),
-            "beats": In(stream.Signature(128)), "second": In(128), "both": Out(1), "gang": In(1),
-            "address": Out(12), "odd_word": Out(1), "activations": In(256 * columns), "offsets": In(data.ArrayLayout(6, columns)),
-            "sums": Out(stream.Signature(sum_layout(columns))),
+            "job": In(MatrixJob(columns)), "busy": Out(1), "beats": In(Beats(2)), "activations": Out(ActivationRead(columns)),
+            "sums": Out(stream.Signature(RowSum(columns))),
             "starved": Out(1), "stalled": Out(1),
         })
 
     def elaborate(self, platform):
         m = Module()
-        C = self.columns
+        C, job, read = self.columns, self.job, self.activations
         m.submodules.walk = walk = MatrixWalk()
         m.submodules.pairs = pairs = RowPairs(columns=C)
         wiring.connect(m, pairs.sums, wiring.flipped(self.sums))
         matrix = Signal(matrix_layout(C))       # of the one that is read; of the one whose sums leave, its pairs know
         m.d.comb += [
-            walk.q4.eq(self.q4), walk.group64.eq(self.group64), walk.words.eq(self.words), walk.rows.eq(self.rows),
-            walk.gang.eq(self.gang if C > 1 else 0), walk.start.eq(self.start), walk.hold.eq(pairs.hold), self.ready.eq(walk.ready),
-            walk.beat_valid.eq(self.beats.valid), self.beats.ready.eq(walk.beat_ready), self.both.eq(walk.both),
-            walk.freed.eq(pairs.freed), self.odd_word.eq(walk.wide), self.starved.eq(walk.starved), self.stalled.eq(walk.stalled),
-            pairs.matrix.eq(matrix), pairs.begin.eq(self.start & walk.ready), self.busy.eq(walk.busy | pairs.busy),
+            walk.q4.eq(job.q4), walk.group64.eq(job.group64), walk.words.eq(job.words), walk.rows.eq(job.rows),
+            walk.gang.eq(job.gang if C > 1 else 0), walk.start.eq(job.start), walk.hold.eq(pairs.hold), job.ready.eq(walk.ready),
+            walk.beat_valid.eq(self.beats.valid), self.beats.ready.eq(walk.beat_ready), self.beats.both.eq(walk.both),
+            walk.freed.eq(pairs.freed), read.odd_word.eq(walk.wide), self.starved.eq(walk.starved), self.stalled.eq(walk.stalled),
+            pairs.matrix.eq(matrix), pairs.begin.eq(job.start & walk.ready), self.busy.eq(walk.busy | pairs.busy),
         ]
         with m.If(walk.loading):
-            m.d.sync += [matrix.dest.eq(self.dest), matrix.first.eq(self.first), matrix.last.eq(self.count - 1),
-                         matrix.gang.eq(walk.gang), matrix.rows.eq(self.rows), matrix.shifts.eq(self.shifts)]
+            m.d.sync += [matrix.dest.eq(job.dest), matrix.first.eq(job.first), matrix.last.eq(job.count - 1),
+                         matrix.gang.eq(walk.gang), matrix.rows.eq(job.rows), matrix.shifts.eq(job.shifts)]
 
         # 0: the word's address, for the memories are far away; 1: they answer; 2: the pair's zero points chosen, 3: its mantissas,
         # of words in registers, for block RAM is slow
@@ -82,18 +78,18 @@ class MatVec(wiring.Component):
                                                      attrs=UNCHECKED)
         scale_write, scale_read = scales.write_port(), scales.read_port()
         beat1 = delay(m, self.beats.payload, 1, "beat1")
-        m.d.sync += self.address.eq(walk.word)
+        m.d.sync += read.address.eq(walk.word)
         m.d.comb += [
             scale_write.addr.eq(delay(m, walk.group, 1, "group")), scale_write.data.eq(beat1),
             scale_write.en.eq(delay(m, walk.scaling & self.beats.valid, 1, "scale_valid", valid=True)),
-            scale_read.addr.eq(Mux(walk.of64, self.address >> 2, self.address >> 1)),
+            scale_read.addr.eq(Mux(walk.of64, read.address >> 2, read.address >> 1)),
         ]
         pair2 = delay(m, walk.pair, 3, "pair")
-        beat2, second2 = delay(m, beat1, 2, "beat"), delay(m, self.second, 3, "second")
+        beat2, second2 = delay(m, beat1, 2, "beat"), delay(m, self.beats.second, 3, "second")
         scale2 = data.View(data.ArrayLayout(data.StructLayout({"mantissa": 12, "zero": 4}), 2), Signal(32, name="scale2"))
         scale_words = delay(m, scale_read.data, 1, "scale_words")
         m.d.comb += scale2.as_value().eq(Array(scale_words[32 * i:32 * i + 32] for i in range(4))[pair2])
-        activations2 = delay(m, self.activations, 1, "activations")
+        activations2 = delay(m, read.words, 1, "activations")
         tag2, valid2 = delay(m, walk.tag, 3, "tag2"), delay(m, walk.take, 3, "valid2", valid=True)
 
         # Beside the lanes, the last stage of which adds up what two columns have of a row; ``_a``: a cycle before that
@@ -101,7 +97,7 @@ class MatVec(wiring.Component):
         tag_l, valid_l = delay(m, tag2, L, "tag_l"), delay(m, valid2, L, "valid_l", valid=True)
         tag_a = delay(m, tag2, L - 1, "tag_a")
         mantissas_a = delay(m, Cat(scale2[0].mantissa, scale2[1].mantissa), L - 1, "mantissas")
-        offsets_a = delay(m, self.offsets, L - 2, "offsets")
+        offsets_a = delay(m, read.offsets, L - 2, "offsets")
 
         # Chunk sums leave one a cycle: the even row's, then (q4: held for a cycle) the odd row's
         leaving, holding, last = Signal(LEAVING), Signal(), Signal()
@@ -116,7 +112,7 @@ class MatVec(wiring.Component):
         with m.If(~leaving.held):
             m.d.sync += [getattr(chunk_tag, name).eq(getattr(tag_l, name)) for name, _ in chunk_tag.shape()]
         offsets_l, mantissa_l, second_l = (Signal.like(value, name=name, reset_less=True) for value, name in (
-            (self.offsets, "offsets_l"), (mantissas_a[:12], "mantissa_l"), (mantissas_a[:12], "second_l")))
+            (read.offsets, "offsets_l"), (mantissas_a[:12], "mantissa_l"), (mantissas_a[:12], "second_l")))
         with m.If(~holding):
             m.d.sync += offsets_l.eq(offsets_a)
         m.d.sync += [

@@ -3,15 +3,10 @@ from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from accel.matrix.walk import PAIRS
+from accel.interfaces import RowSum
 from accel.lib.stream import Skid
+from accel.matrix.walk import PAIRS
 from spec.numerics import WIDE
-
-
-def sum_layout(columns):
-    """A row's sum on its way to the row scaler."""
-    return data.StructLayout({"value": signed(WIDE), "column": range(max(columns, 2)), "row": 18, "odd": 1, "last": 1,
-                              "dest": 3, "shift": 6})
 
 
 def matrix_layout(columns):
@@ -42,7 +37,7 @@ class RowPairs(wiring.Component):
         super().__init__({
             "matrix": In(matrix_layout(columns)), "begin": In(1), "hold": Out(1),
             "write": In(1), "odd": In(1), "gang": In(1), "results": In(data.ArrayLayout(signed(WIDE), columns)),
-            "sums": Out(stream.Signature(sum_layout(columns))), "freed": Out(1), "busy": Out(1),
+            "sums": Out(stream.Signature(RowSum(columns))), "freed": Out(1), "busy": Out(1),
         })
 
     def elaborate(self, platform):
@@ -50,7 +45,7 @@ class RowPairs(wiring.Component):
         C = self.columns
         m.submodules.pairs = pairs = memory.Memory(shape=data.ArrayLayout(signed(WIDE), C), depth=2 * PAIRS, init=[])
         pair_in, pair_out = pairs.write_port(), pairs.read_port(domain="comb")
-        m.submodules.out = stage = Skid(sum_layout(C))
+        m.submodules.out = stage = Skid(RowSum(C))
         wiring.connect(m, stage.output, wiring.flipped(self.sums))
         write_pair, read_pair = Signal(range(PAIRS)), Signal(range(PAIRS))
         complete, some = Signal(range(PAIRS + 1)), Signal()         # pairs that are complete; whether there are any

@@ -3,16 +3,12 @@ from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, fifo, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from accel.interfaces import ModelConstants, Quantised, Wide
 from accel.lib.numeric import UNCHECKED, bit_length, coarse_shift, delay, fine_shift
 from spec.numerics import WIDE
 from spec.registers import Dest
 
 GROUP = 128         #: the longest group: a head
-
-
-def wide_layout(columns):
-    """A value on its way to the quantiser; ``end`` closes its group, ``index`` is its place in the vector."""
-    return data.StructLayout({"value": signed(WIDE), "column": range(max(columns, 2)), "index": 13, "end": 1, "dest": 3})
 
 
 class Quantiser(wiring.Component):
@@ -30,9 +26,8 @@ class Quantiser(wiring.Component):
     def __init__(self, *, columns):
         self.columns = columns
         super().__init__({
-            "narrow": In(2), "abort": In(1), "busy": Out(1), "values": In(stream.Signature(wide_layout(columns))),
-            "write": Out(1), "exponent_write": Out(1), "column": Out(range(max(columns, 2))), "dest": Out(3),
-            "index": Out(13), "mantissa": Out(signed(16)), "exponent": Out(6),
+            "model": In(ModelConstants()), "abort": In(1), "busy": Out(1), "values": In(stream.Signature(Wide(columns))),
+            "quantised": Out(Quantised(columns)),
         })
 
     def elaborate(self, platform):
@@ -65,7 +60,7 @@ class Quantiser(wiring.Component):
         m.d.sync += [closing.eq(take & v.end), largest.eq(seen), entry.column.eq(c), entry.half.eq(mine_half),
                      entry.first.eq(v.index - mine_count), entry.last.eq(mine_count), entry.dest.eq(v.dest)]
         # Bits beyond 15, or beyond the 7 of narrow K or V
-        narrow = delay(m, Mux(entry.dest == Dest.K, self.narrow[1], (entry.dest == Dest.V) & self.narrow[0]), 2, "narrow_entry")
+        narrow = delay(m, Mux(entry.dest == Dest.K, self.model.narrow[1], (entry.dest == Dest.V) & self.model.narrow[0]), 2, "narrow_entry")
         eights = [delay(m, bit_length(m, largest[i:i + 8], name=f"bits{i}"), 1, f"eight{i}") for i in range(7, WIDE - 1, 8)]
         above, between = Signal(6), delay(m, eights[0], 1, "between")
         m.d.sync += above.eq(0)
@@ -133,16 +128,16 @@ class Quantiser(wiring.Component):
         index = Signal(13)
         m.d.sync += [
             value2.eq(r.data), coarse3.eq(coarse_shift(m, value2, exponent, 16)), fine4.eq(coarse3 >> exponent[:4]),
-            self.mantissa.eq(fine_shift(m, fine4, Const(0, 4), 16)[0]), index.eq(head.first + at),
+            self.quantised.mantissa.eq(fine_shift(m, fine4, Const(0, 4), 16)[0]), index.eq(head.first + at),
         ]
         index5, valid5 = delay(m, index, 4, "index"), delay(m, issue, 5, "valid", valid=True)
-        m.d.comb += self.write.eq(valid5)
+        m.d.comb += self.quantised.write.eq(valid5)
         writing_exponent = fsm.ongoing("WRITE-EXPONENT")
         m.d.comb += [
-            self.exponent_write.eq(writing_exponent),
-            self.column.eq(head.column), self.dest.eq(head.dest), self.exponent.eq(exponent),
-            self.index.eq(Mux(writing_exponent, head.first, index5)),
-            self.busy.eq(closing | closing1 | closed | groups.r_rdy | ~fsm.ongoing("IDLE") | Cat(*count).any() | self.write),
+            self.quantised.exponent_write.eq(writing_exponent),
+            self.quantised.column.eq(head.column), self.quantised.dest.eq(head.dest), self.quantised.exponent.eq(exponent),
+            self.quantised.index.eq(Mux(writing_exponent, head.first, index5)),
+            self.busy.eq(closing | closing1 | closed | groups.r_rdy | ~fsm.ongoing("IDLE") | Cat(*count).any() | self.quantised.write),
         ]
         with m.If(self.abort):
             m.d.comb += groups.r_en.eq(1)

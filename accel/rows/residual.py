@@ -7,11 +7,11 @@ from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from accel.interfaces import Beats, ModelConstants, Norms, Row, Wide
 from accel.lib.numeric import UNCHECKED, credits, delay, product_of, saturate
-from accel.rows.quantiser import wide_layout
-from accel.rows.scale import EMBEDDING, row_layout
 from accel.lib.stream import Queue
 from accel.lib.table import InterpolatedTable
+from spec.registers import Dest
 from spec.tables import RSQRT
 
 DEPTH    = 16       # rows on their way; the pipe is 6 deep
@@ -33,10 +33,9 @@ class Residual(wiring.Component):
     def __init__(self, *, columns, max_dim):
         self.columns, self.max_dim = columns, max_dim
         super().__init__({
-            "busy": Out(1), "dim": In(13), "epsilon": In(32), "saturated": Out(1),
-            "rows": In(stream.Signature(row_layout(columns))), "values": Out(stream.Signature(wide_layout(columns))),
-            "gain_start": In(1), "gains": In(stream.Signature(128)),
-            "factors": Out(data.ArrayLayout(17, columns)), "halves": Out(data.ArrayLayout(6, columns)),
+            "busy": Out(1), "model": In(ModelConstants()), "saturated": Out(1),
+            "rows": In(stream.Signature(Row(columns))), "values": Out(stream.Signature(Wide(columns))),
+            "gain_start": In(1), "gains": In(Beats()), "norms": Out(Norms(columns)),
         })
 
     def elaborate(self, platform):
@@ -82,7 +81,7 @@ class Residual(wiring.Component):
         high4, low4 = again4[16:].as_signed(), Cat(again4[:16], Const(0, 1)).as_signed()
         squares, middle, square6 = Signal(64, reset_less=True), Signal(signed(33), reset_less=True), Signal(64, reset_less=True)
         last_row = Signal(13)
-        m.d.sync += last_row.eq(self.dim - 1)
+        m.d.sync += last_row.eq(self.model.dim - 1)
         m.d.comb += [
             x_write.addr.eq(Cat(p4.row[:bits], p4.column)), x_write.data.eq(x4), x_write.en.eq(v4),
             self.saturated.eq(v3 & flag),
@@ -90,7 +89,7 @@ class Residual(wiring.Component):
         m.d.sync += [
             Cat(*valids).eq(Cat(self.rows.valid & self.rows.ready, *valids)), Cat(p2, p3, p4, p5, p6).eq(Cat(p1, p2, p3, p4, p5)),
             p1.column.eq(p0.column), p1.row.eq(p0.row), p1.dest.eq(p0.dest), row1.eq(p0.value),
-            row2.eq(row1), old2.eq(Mux(p1.dest == EMBEDDING, 0, x_read.data)), gains2.eq(gain_read.data),
+            row2.eq(row1), old2.eq(Mux(p1.dest == Dest.EMBEDDING, 0, x_read.data)), gains2.eq(gain_read.data),
             total3.eq(row2 + old2), gain3.eq(Array(data.View(gain.shape, gains2))[p2.row[:2]]),
             p3.first.eq(p2.row == 0), p3.last.eq(p2.row == last_row),
             x4.eq(clamped), again4.eq(clamped), gain4.eq(gain3), p4.end.eq((p3.row[:5] == 31) | p3.last),
@@ -109,7 +108,7 @@ class Residual(wiring.Component):
         sums = [Signal(SUM_BITS, name=f"sum{c}", reset_less=True) for c in range(C)]
         pending = Signal(C)
         total, so_far = Signal(SUM_BITS), Signal(SUM_BITS)
-        m.d.comb += [so_far.eq(Mux(p6.first, self.epsilon, Array(sums)[p6.column])), total.eq(square6 + so_far)]
+        m.d.comb += [so_far.eq(Mux(p6.first, self.model.epsilon, Array(sums)[p6.column])), total.eq(square6 + so_far)]
         for c in range(C):
             with m.If(v6 & (p6.column == c)):
                 m.d.sync += sums[c].eq(total)
@@ -151,7 +150,7 @@ class Residual(wiring.Component):
                 with m.If(wait == table.latency):
                     for c in range(C):
                         with m.If(column == c):
-                            m.d.sync += [self.factors[c].eq(table.value), self.halves[c].eq(half), pending[c].eq(0)]
+                            m.d.sync += [self.norms.factors[c].eq(table.value), self.norms.halves[c].eq(half), pending[c].eq(0)]
                     m.next = "IDLE"
         m.d.comb += self.busy.eq((room != DEPTH) | pending.any() | ~fsm.ongoing("IDLE"))
         return m

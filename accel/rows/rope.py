@@ -3,9 +3,8 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from accel.interfaces import FrequencyRead, ModelConstants, Row, Wide
 from accel.lib.numeric import credits, delay, product_of
-from accel.rows.quantiser import wide_layout
-from accel.rows.scale import row_layout
 from accel.lib.stream import Queue
 from accel.lib.table import InterpolatedTable
 from spec.numerics import WIDE
@@ -33,15 +32,15 @@ class Rope(wiring.Component):
     def __init__(self, *, columns):
         self.columns = columns
         super().__init__({
-            "busy": Out(1), "position": In(17), "head_dim": In(8),
-            "rows": In(stream.Signature(row_layout(columns))), "values": Out(stream.Signature(wide_layout(columns))),
-            "frequency_index": Out(6), "frequency": In(32),
+            "busy": Out(1), "position": In(17), "model": In(ModelConstants()),
+            "rows": In(stream.Signature(Row(columns))), "values": Out(stream.Signature(Wide(columns))),
+            "frequencies": Out(FrequencyRead()),
         })
 
     def elaborate(self, platform):
         m = Module()
         rows, out = self.rows, self.values.payload
-        layout = wide_layout(self.columns)
+        layout = Wide(self.columns)
         m.submodules.results = results = Queue(layout.size - WIDE + ROTATED, depth=DEPTH)
         enter, given = Signal(), delay(m, self.values.valid & self.values.ready, 1, "given", valid=True)
         room, some_room = credits(m, DEPTH, enter, given)
@@ -52,13 +51,13 @@ class Rope(wiring.Component):
         # 1: place in the head, counted, for head_dim need not be a power of two; pairs come column by column ----
         # one after the other, so that a pair's last bit tells whether it is a new one
         pair, place, last_in_head = Signal(), Signal(8), Signal()
-        m.d.comb += last_in_head.eq(place + 2 == self.head_dim)
+        m.d.comb += last_in_head.eq(place + 2 == self.model.head_dim)
         with m.If(take & ~row.odd):
             m.d.sync += [pair.eq(row.row[1]),
                          place.eq(Mux(first, 0, Mux(row.row[1] == pair, place, Mux(last_in_head, 0, place + 2))))]
         row1, position1 = delay(m, row, 1, "row1"), Signal(17, reset_less=True)
         m.d.sync += position1.eq(self.position + row.column)
-        m.d.comb += self.frequency_index.eq(place >> 1)
+        m.d.comb += self.frequencies.index.eq(place >> 1)
         tag1 = Signal(layout)
         m.d.comb += [tag1.column.eq(row1.column), tag1.index.eq(row1.row), tag1.end.eq(last_in_head & row1.odd),
                      tag1.dest.eq(row1.dest)]
@@ -66,7 +65,7 @@ class Rope(wiring.Component):
 
         # 2: frequency; 3, 4: times position; 5: the angle of this row's lookup; 6 to 9: table; 10: sine or cosine --
         position2 = delay(m, position1, 1, "position2")
-        product4 = product_of(m, Cat(self.frequency, Const(0, 1)).as_signed(), Cat(position2, Const(0, 1)).as_signed(), "turns")
+        product4 = product_of(m, Cat(self.frequencies.value, Const(0, 1)).as_signed(), Cat(position2, Const(0, 1)).as_signed(), "turns")
         odd4 = delay(m, row1.odd, 3, "odd")
         angle5, x = Signal(32, reset_less=True), Signal(30)
         m.d.sync += angle5.eq(product4[:32] + (odd4 << 30))

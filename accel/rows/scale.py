@@ -2,28 +2,21 @@
 import enum
 
 from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, signed
-from amaranth.lib import data, stream, wiring
+from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from accel.interfaces import Norms, Row, RowSum
 from accel.lib.numeric import coarse_shift, credits, delay, fine_shift, product_of
-from accel.matrix.row_pairs import sum_layout
 from accel.lib.stream import Queue, Skid
 from spec.numerics import WIDE
 from spec.registers import Dest
 
-DEPTH     = 16      # rows on their way; the pipe is 6 deep
-EMBEDDING = 6       #: dest of embedding rows, beside spec.registers.Dest
+DEPTH = 16      # rows on their way; the pipe is 6 deep
 
 
 class To(enum.IntEnum):
     """The unit that takes a row."""
     ROPE, SWIGLU, LOGITS, RESIDUAL = range(4)
-
-
-def row_layout(columns):
-    """A scaled row."""
-    return data.StructLayout({"value": signed(32), "column": range(max(columns, 2)), "row": 18, "odd": 1, "last": 1,
-                              "dest": 3, "to": 2})
 
 
 class RowScale(wiring.Component):
@@ -34,13 +27,13 @@ class RowScale(wiring.Component):
     def __init__(self, *, columns):
         self.columns = columns
         super().__init__({
-            "factors": In(data.ArrayLayout(17, columns)), "sums": In(stream.Signature(sum_layout(columns))),
-            "rows": Out(stream.Signature(row_layout(columns))), "busy": Out(1), "saturated": Out(1),
+            "norms": In(Norms(columns)), "sums": In(stream.Signature(RowSum(columns))),
+            "rows": Out(stream.Signature(Row(columns))), "busy": Out(1), "saturated": Out(1),
         })
 
     def elaborate(self, platform):
         m = Module()
-        layout = row_layout(self.columns)
+        layout = Row(self.columns)
         m.submodules.results = results = Queue(layout.size, depth=DEPTH)
         m.submodules.out = out = Skid(layout)       # who takes them is far away
         wiring.connect(m, out.output, wiring.flipped(self.rows))
@@ -50,7 +43,7 @@ class RowScale(wiring.Component):
         m.d.comb += [sums.ready.eq(some_room), take.eq(sums.valid & sums.ready)]
 
         # 1: sum and factor; 2, 3: product; 4: coarsely shifted; 5: finely; 6: rounded and clamped
-        fixed = (p.dest == Dest.RESIDUAL) | (p.dest == EMBEDDING)
+        fixed = (p.dest == Dest.RESIDUAL) | (p.dest == Dest.EMBEDDING)
         value, factor = Signal(signed(WIDE), reset_less=True), Signal(17, reset_less=True)
         product = product_of(m, value, factor, "product")
         shift3 = delay(m, p.shift, 3, "shift")
@@ -59,7 +52,7 @@ class RowScale(wiring.Component):
         fine, scaled = Signal.like(coarse, reset_less=True), Signal(signed(32), reset_less=True)
         narrow, flag = fine_shift(m, fine, Const(0, 4), 32)
         m.d.sync += [
-            value.eq(p.value), factor.eq(Mux(fixed, 1 << 15, Array(self.factors)[p.column])),
+            value.eq(p.value), factor.eq(Mux(fixed, 1 << 15, Array(self.norms.factors)[p.column])),
             coarse.eq(coarse_shift(m, product, shift3, 32)), fine.eq(coarse >> shift4[:4]), scaled.eq(narrow),
         ]
         valid5 = delay(m, take, 5, "valid", valid=True)

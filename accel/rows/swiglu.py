@@ -3,9 +3,8 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from accel.interfaces import Row, Wide
 from accel.lib.numeric import credits, delay, product_of, saturate
-from accel.rows.quantiser import wide_layout
-from accel.rows.scale import row_layout
 from accel.lib.stream import Queue
 from accel.lib.table import InterpolatedTable
 from spec.numerics import HIDDEN_FRACTION, ROW_FRACTION, WIDE
@@ -26,12 +25,12 @@ class SwiGlu(wiring.Component):
     """
     def __init__(self, *, columns):
         self.columns = columns
-        super().__init__({"busy": Out(1), "saturated": Out(1), "rows": In(stream.Signature(row_layout(columns))),
-                          "values": Out(stream.Signature(wide_layout(columns)))})
+        super().__init__({"busy": Out(1), "saturated": Out(1), "rows": In(stream.Signature(Row(columns))),
+                          "values": Out(stream.Signature(Wide(columns)))})
 
     def elaborate(self, platform):
         m = Module()
-        layout = wide_layout(self.columns)
+        layout = Wide(self.columns)
         m.submodules.results = results = Queue(layout.size, depth=DEPTH)
         rows, row = self.rows, self.rows.payload
         take, given = Signal(), delay(m, self.values.valid & self.values.ready, 1, "given", valid=True)

@@ -164,7 +164,7 @@ class Driver:
             await self.write(Window.ROPE + 4 * i, int(f))
 
     async def push(self, command):
-        while not self.ctx.get(self.dut.csr__status__queue_free):
+        while not self.ctx.get(self.dut.csr.status.queue_free):
             await self.ctx.tick()
         for i, word in enumerate(command):
             await self.write(Window.COMMAND + 4 * i, word)
@@ -173,14 +173,14 @@ class Driver:
         """Logits of a pass that dumps them."""
         values = []
         while len(values) < count:
-            await self.ctx.tick().until(self.dut.csr__status__logit_valid)
+            await self.ctx.tick().until(self.dut.csr.status.logit_valid)
             value = await self.read(Window.LOGIT)
             values.append(value - (1 << 32) * (value >> 31))
             await self.write(Window.LOGIT, 0)
         return values
 
     async def result(self):
-        await self.ctx.tick().until(self.dut.csr__status__result_valid)
+        await self.ctx.tick().until(self.dut.csr.status.result_valid)
         values = [await self.read(Window.RESULT + 4 * word) for word in Result]
         await self.write(Window.RESULT, 0)
         return dict(zip((r.name.lower() for r in Result), values))
