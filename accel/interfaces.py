@@ -9,7 +9,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from spec.numerics import WIDE
-from spec.registers import COMMAND, REGISTERS
+from spec.registers import ALIASES, COMMAND, REGISTERS
 from spec.tables import EXP2
 
 BEAT = 128          #: bits of a beat
@@ -139,9 +139,11 @@ class BeatTurns(wiring.Signature):
 # Commands and jobs --------------------------------------------------------------------------------
 
 class Command(data.FlexibleLayout):
-    """The 128-bit command, field by field as in :data:`spec.registers.COMMAND`, where each is described."""
+    """The 128-bit command, field by field as in :data:`spec.registers.COMMAND`, and again by the names of
+    :data:`spec.registers.ALIASES` that some have for one opcode. Widths and meanings are there."""
     def __init__(self):
-        super().__init__(128, {b.name: data.Field(signed(b.size) if b.signed else b.size, 32 * b.word + b.low) for b in COMMAND})
+        fields = {b.name: data.Field(signed(b.size) if b.signed else b.size, 32 * b.word + b.low) for b in COMMAND}
+        super().__init__(128, fields | {alias.name: fields[alias.field] for alias in ALIASES})
 
 
 class Ahead(data.StructLayout):
@@ -342,7 +344,7 @@ class Row(data.StructLayout):
     ------
     value : signed 32
         Fixed point.
-    column, row, odd, last, dest
+    column, row, odd, last, dest : column, 18, 1, 1, 3
         As of :class:`RowSum`.
     to : 2
         The unit that takes it, an :class:`accel.rows.scale.To`.
@@ -352,7 +354,7 @@ class Row(data.StructLayout):
 
 
 class Logit(data.StructLayout):
-    """A logit: ``value`` (signed 32), its ``column``, its ``row`` (18), which is the token; ``last`` (1) for the last row's."""
+    """A logit: ``value`` (signed 32), its ``column`` (column), its ``row`` (18), which is the token; ``last`` (1) for the last row's."""
     def __init__(self, columns):
         super().__init__({"value": signed(32), "column": column_shape(columns), "row": 18, "last": 1})
 
@@ -421,7 +423,13 @@ class AttentionElement(data.StructLayout):
 # Results and firmware -----------------------------------------------------------------------------
 
 class PassResult(data.StructLayout):
-    """What one classifier pass yields for a column, in the order of :class:`spec.registers.Result`, which describes the fields."""
+    """What one classifier pass yields for a column, in the order of :class:`spec.registers.Result`, which describes the fields.
+
+    Fields
+    ------
+    token, logit, cycles, maximum, mass, kept : 32, signed 32, 32, signed 32, 64, 32
+        Valid together.
+    """
     def __init__(self):
         super().__init__({"token": 32, "logit": signed(32), "cycles": 32, "maximum": signed(32), "mass": 64, "kept": 32})
 

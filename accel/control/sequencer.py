@@ -1,4 +1,6 @@
 """Runs the command queue: hands segments to the reader at once, executes commands in order, fences, counts phases."""
+from types import SimpleNamespace
+
 from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
@@ -15,16 +17,58 @@ class Sequencer(wiring.Component):
 
     Members
     -------
-    ahead, commands : In(stream)
+    ahead, commands : In(stream of Ahead), In(stream of 128)
         From the queue, see :class:`accel.control.command_queue.CommandQueue`.
-    segments : Out(stream)
+    segments : Out(stream of Segment)
         To the reader, in order, ahead of execution.
-    idle : In
+    idle : In(1)
         No unit has work in flight; what a fence waits for.
-    gang, both : Out
-        The command, the step is for one position: columns 0 and 1 may share its work, and so hold the same.
-    to_gain, to_crc, to_attend : Out
-        Whose the stream's beats are; the matrix engine knows itself.
+    stores_done : Out(8)
+        STORE commands whose rows have landed in DRAM, modulo 2**8.
+    turns : Out(BeatTurns)
+        Whose the stream's beats are.
+    busy : Out(1)
+        A command is being executed.
+    bad_command : Out(1)
+        Pulses when the opcode is unknown; the command is skipped.
+    shift_clamped : Out(1)
+        Pulses when a scale asks for a shift to the left; the shift is then 0.
+    embed : Out(EmbedJob)
+        To the embedding's fetch and to the scaler's intake.
+    embed_busy : In(1)
+        The fetch is at work; EMBED waits.
+    last_token : In(18)
+        The last argmax, which EMBED takes with ``last_token``.
+    position : Out(17)
+        Position of column 0, from EMBED on.
+    matrix : Out(MatrixJob)
+        To the matrix engine.
+    activations : Out(ActivationControl)
+        To the activations.
+    norms : In(Norms)
+        Its ``halves`` are needed two cycles after a fence.
+    attend : Out(AttendJob)
+        To attention.
+    newest : Out(NewestJob)
+        To the K/V rows: attention is to have the newest.
+    store : Out(StoreJob)
+        To the K/V rows.
+    logits : Out(LogitsJob)
+        To the logit unit.
+    gain_start : Out(1)
+        Gains come, from the first on.
+    crc_start : Out(1)
+        Begin a new CRC.
+    crc_busy : In(1)
+        A beat is still being added.
+    phase : Out(4)
+        Of the command; counts while ``executing``.
+    executing : Out(1)
+        A command is being executed.
+    fenced : Out(1)
+        It waits for the results of earlier ones.
+    waiting_beat : Out(1)
+        GAIN, CRC or ATTEND could take a beat and none is there.
     """
     def __init__(self, *, columns, addr_width=24):
         self.columns, self.addr_width = columns, addr_width
@@ -41,7 +85,16 @@ class Sequencer(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        C = self.columns
+        s = SimpleNamespace()             # what several steps share
+        self._ahead(m, s)
+        self._shifts(m, s)
+        self._beats(m, s)
+        self._execute(m, s)
+        return m
+
+    def _ahead(self, m, s):
+        """Segments, ahead of execution."""
+        s.C = self.columns
 
         # Ahead of its turn a command hands its segment to the reader --------------------------------------
         ahead, segment = self.ahead, self.segments.payload
@@ -60,94 +113,51 @@ class Sequencer(wiring.Component):
         with m.If(self.store.stored):
             m.d.sync += self.stores_done.eq(self.stores_done + 1)
 
+    def _shifts(self, m, s):
+        """Right shifts of the row scaler."""
         # Right shifts of the row scaler: minus the exponent of sums * factor, minus the fraction kept --------
-        command = Signal(Command())
-        following = data.View(Command(), self.commands.payload)      # what will be ``command``
-        gain_exponent, attended = Signal(signed(8)), Signal()
-        base, from_largest, from_halves = Signal(signed(12)), Signal(), Signal()    # known with the command
-        reading_buffer, to_hidden, to_logits = Signal(), Signal(), Signal()
-        clamped, below = Signal(C), Signal(C)
-        shifts = Signal(data.ArrayLayout(6, C))
-        for c in range(C):
+        s.command = Signal(Command())
+        s.following = data.View(Command(), self.commands.payload)      # what will be ``command``
+        s.gain_exponent, s.attended = Signal(signed(8)), Signal()
+        s.base, s.from_largest, s.from_halves = Signal(signed(12)), Signal(), Signal()    # known with the command
+        s.reading_buffer, s.to_hidden, s.to_logits = Signal(), Signal(), Signal()
+        s.clamped, below = Signal(s.C), Signal(s.C)
+        shifts = Signal(data.ArrayLayout(6, s.C))
+        for c in range(s.C):
             change, wide = Signal(signed(7), name=f"change{c}"), Signal(signed(12), name=f"wide_shift{c}")
-            m.d.comb += [change.eq(Mux(from_halves, self.norms.halves[c], 0) - Mux(from_largest, self.activations.largest[c], 0)),
+            m.d.comb += [change.eq(Mux(s.from_halves, self.norms.halves[c], 0) - Mux(s.from_largest, self.activations.largest[c], 0)),
                          below[c].eq(wide < 0)]
-            m.d.sync += [wide.eq(base + change), clamped[c].eq(below[c]), shifts[c].eq(Mux(below[c], 0, Mux(wide > 63, 63, wide)))]
-        m.d.comb += [self.matrix.shifts.eq(shifts), self.activations.read_buffer.eq(reading_buffer)]
-        m.d.sync += [to_hidden.eq(command.dest == Dest.SWIGLU), to_logits.eq(command.dest == Dest.LOGITS)]
+            m.d.sync += [wide.eq(s.base + change), s.clamped[c].eq(below[c]), shifts[c].eq(Mux(below[c], 0, Mux(wide > 63, 63, wide)))]
+        m.d.comb += [self.matrix.shifts.eq(shifts), self.activations.read_buffer.eq(s.reading_buffer)]
+        m.d.sync += [s.to_hidden.eq(s.command.dest == Dest.SWIGLU), s.to_logits.eq(s.command.dest == Dest.LOGITS)]
 
+    def _beats(self, m, s):
+        """Beats that are left, opcodes decoded."""
         # Execution -----------------------------------------------------------------------------------------
-        is_a = {opcode: Signal(name=f"is_{opcode.name.lower()}") for opcode in Opcode}     # known while the shifts settle
-        m.d.sync += [signal.eq(command.opcode == opcode) for opcode, signal in is_a.items()]
-        left, more, final = Signal(28), Signal(), Signal()
-        beat = self.turns.valid & self.turns.taken_ready
-        columns = Signal(range(C + 1))
-        m.d.comb += columns.eq(command.columns + 1)
-        start_attend, start_store, local, embed_busy = self._jobs(m, command, columns)
-        with m.If(beat):
-            m.d.sync += [left.eq(left - 1), final.eq(left == 2)]
+        s.is_a = {opcode: Signal(name=f"is_{opcode.name.lower()}") for opcode in Opcode}     # known while the shifts settle
+        m.d.sync += [signal.eq(s.command.opcode == opcode) for opcode, signal in s.is_a.items()]
+        s.left, s.more, s.final = Signal(28), Signal(), Signal()
+        s.beat = self.turns.valid & self.turns.taken_ready
+        s.columns = Signal(range(s.C + 1))
+        m.d.comb += s.columns.eq(s.command.columns + 1)
+        s.start_attend, s.start_store, s.local, s.embed_busy = self._jobs(m, s.command, s.columns)
+        with m.If(s.beat):
+            m.d.sync += [s.left.eq(s.left - 1), s.final.eq(s.left == 2)]
+
+    def _execute(self, m, s):
+        """Commands, one after the other."""
         with m.FSM() as fsm:
             with m.State("IDLE"):
-                m.d.comb += self.commands.ready.eq(1)
-                fixed = Mux(attended, OUTPUT_FRACTION + 15 - RESIDUAL_FRACTION, HIDDEN_FRACTION + 15 - RESIDUAL_FRACTION)
-                embeds, adds = following.opcode == Opcode.EMBED, following.dest == Dest.RESIDUAL
-                source = Mux(embeds, 15 - RESIDUAL_FRACTION, Mux(adds, fixed, 15 - ROW_FRACTION - gain_exponent))
-                m.d.sync += [from_largest.eq(~embeds), from_halves.eq(~embeds & ~adds), base.eq(source - following.exponent),
-                             command.eq(following), self.matrix.gang.eq(following.columns == 0),
-                             reading_buffer.eq(following.dest == Dest.RESIDUAL)]
-                with m.If(self.commands.valid):
-                    m.next = "FENCE"
+                self._accept(m, s)
             with m.State("FENCE"):
-                m.d.sync += [left.eq(command.beats), more.eq(command.beats != 0), final.eq(command.beats == 1)]
-                # Only what needs the K/V rows waits for their way to DRAM
-                of_rows = (command.opcode == Opcode.ATTEND) | (command.opcode == Opcode.STORE) | (
-                    (command.opcode == Opcode.MATVEC) & ((command.dest == Dest.K) | (command.dest == Dest.V)))
-                hold = ((command.fence & ~self.idle) | ((command.opcode == Opcode.EMBED) & embed_busy)
-                        | (of_rows & self.store.storing))
-                m.d.comb += self.fenced.eq(hold)
-                with m.If(~hold):
-                    m.next = "SHIFTS"
+                self._fence(m, s)
             with m.State("SHIFTS"):     # two cycles after all exponents are known the shifts are
                 m.next = "DISPATCH"
             with m.State("DISPATCH"):
-                m.d.sync += self.activations.both.eq(self.matrix.gang)
-                with m.If(is_a[Opcode.NOP]):
-                    m.next = "IDLE"
-                with m.If(is_a[Opcode.GAIN]):
-                    m.d.comb += self.gain_start.eq(1)
-                    m.d.sync += [gain_exponent.eq(command.exponent), self.turns.gain.eq(more)]
-                    m.next = "TAKE"
-                with m.If(is_a[Opcode.EMBED]):
-                    m.d.comb += [self.activations.clear.eq(1 << command.column), self.activations.clear_buffer.eq(0), self.embed.start.eq(1),
-                                 self.shift_clamped.eq(clamped[0])]
-                    m.d.sync += self.position.eq(command.beats)
-                    m.next = "IDLE"
-                with m.If(is_a[Opcode.MATVEC]):
-                    m.d.comb += [self.matrix.start.eq(1), self.logits.start.eq(to_logits),
-                                 self.shift_clamped.eq((clamped & ((1 << columns) - 1)).any())]
-                    with m.If(reading_buffer):
-                        m.d.comb += [self.activations.clear.eq(-1), self.activations.clear_buffer.eq(0)]
-                    with m.If(to_hidden):
-                        m.d.comb += [self.activations.clear.eq(-1), self.activations.clear_buffer.eq(1)]
-                        m.d.sync += attended.eq(0)
-                    m.next = "MATVEC"
-                with m.If(is_a[Opcode.ATTEND]):
-                    m.d.comb += [self.activations.clear.eq(1 << command.column), self.activations.clear_buffer.eq(1), start_attend.eq(1)]
-                    m.d.sync += [attended.eq(1), self.turns.attend.eq(more)]
-                    m.next = "ATTEND"
-                with m.If(is_a[Opcode.STORE]):
-                    m.d.comb += start_store.eq(1)
-                    m.next = "IDLE"
-                with m.If(is_a[Opcode.CRC]):
-                    m.d.comb += self.crc_start.eq(1)
-                    m.d.sync += self.turns.crc.eq(more)
-                    m.next = "TAKE"
-                with m.If(~Cat(*is_a.values()).any()):
-                    m.d.comb += self.bad_command.eq(1)
-                    m.next = "IDLE"
+                self._dispatch(m, s)
             with m.State("TAKE"):
                 m.d.comb += self.waiting_beat.eq(~self.turns.valid)
-                with m.If((beat & final) | ~more):
+                with m.If((s.beat & s.final) | ~s.more):
                     m.d.sync += [self.turns.gain.eq(0), self.turns.crc.eq(0)]
                     m.next = "SETTLE"
             with m.State("SETTLE"):
@@ -157,16 +167,81 @@ class Sequencer(wiring.Component):
                 with m.If(self.matrix.ready):
                     m.next = "IDLE"
             with m.State("ATTEND"):
-                with m.If(self.turns.attend):
-                    m.d.comb += self.waiting_beat.eq(~self.turns.valid)
-                with m.Else():
-                    m.d.comb += local.eq(1)
-                with m.If(beat & final):
-                    m.d.sync += self.turns.attend.eq(0)
-                with m.If(self.attend.done):
-                    m.next = "IDLE"
+                self._attend(m, s)
         m.d.comb += [self.executing.eq(~fsm.ongoing("IDLE")), self.busy.eq(self.executing)]
-        return m
+
+    def _accept(self, m, s):
+        """The next command; what its shifts depend on."""
+        m.d.comb += self.commands.ready.eq(1)
+        fixed = Mux(s.attended, OUTPUT_FRACTION + 15 - RESIDUAL_FRACTION, HIDDEN_FRACTION + 15 - RESIDUAL_FRACTION)
+        embeds, adds = s.following.opcode == Opcode.EMBED, s.following.dest == Dest.RESIDUAL
+        source = Mux(embeds, 15 - RESIDUAL_FRACTION, Mux(adds, fixed, 15 - ROW_FRACTION - s.gain_exponent))
+        m.d.sync += [s.from_largest.eq(~embeds), s.from_halves.eq(~embeds & ~adds), s.base.eq(source - s.following.exponent),
+                     s.command.eq(s.following), self.matrix.gang.eq(s.following.columns == 0),
+                     s.reading_buffer.eq(s.following.dest == Dest.RESIDUAL)]
+        with m.If(self.commands.valid):
+            m.next = "FENCE"
+
+    def _fence(self, m, s):
+        """Wait for what the command needs."""
+        m.d.sync += [s.left.eq(s.command.beats), s.more.eq(s.command.beats != 0), s.final.eq(s.command.beats == 1)]
+        # Only what needs the K/V rows waits for their way to DRAM
+        of_rows = (s.command.opcode == Opcode.ATTEND) | (s.command.opcode == Opcode.STORE) | (
+            (s.command.opcode == Opcode.MATVEC) & ((s.command.dest == Dest.K) | (s.command.dest == Dest.V)))
+        hold = ((s.command.fence & ~self.idle) | ((s.command.opcode == Opcode.EMBED) & s.embed_busy)
+                | (of_rows & self.store.storing))
+        m.d.comb += self.fenced.eq(hold)
+        with m.If(~hold):
+            m.next = "SHIFTS"
+
+    def _dispatch(self, m, s):
+        """Start the station that executes it."""
+        m.d.sync += self.activations.both.eq(self.matrix.gang)
+        with m.If(s.is_a[Opcode.NOP]):
+            m.next = "IDLE"
+        with m.If(s.is_a[Opcode.GAIN]):
+            m.d.comb += self.gain_start.eq(1)
+            m.d.sync += [s.gain_exponent.eq(s.command.exponent), self.turns.gain.eq(s.more)]
+            m.next = "TAKE"
+        with m.If(s.is_a[Opcode.EMBED]):
+            m.d.comb += [self.activations.clear.eq(1 << s.command.column), self.activations.clear_buffer.eq(0), self.embed.start.eq(1),
+                         self.shift_clamped.eq(s.clamped[0])]
+            m.d.sync += self.position.eq(s.command.position)
+            m.next = "IDLE"
+        with m.If(s.is_a[Opcode.MATVEC]):
+            m.d.comb += [self.matrix.start.eq(1), self.logits.start.eq(s.to_logits),
+                         self.shift_clamped.eq((s.clamped & ((1 << s.columns) - 1)).any())]
+            with m.If(s.reading_buffer):
+                m.d.comb += [self.activations.clear.eq(-1), self.activations.clear_buffer.eq(0)]
+            with m.If(s.to_hidden):
+                m.d.comb += [self.activations.clear.eq(-1), self.activations.clear_buffer.eq(1)]
+                m.d.sync += s.attended.eq(0)
+            m.next = "MATVEC"
+        with m.If(s.is_a[Opcode.ATTEND]):
+            m.d.comb += [self.activations.clear.eq(1 << s.command.column), self.activations.clear_buffer.eq(1), s.start_attend.eq(1)]
+            m.d.sync += [s.attended.eq(1), self.turns.attend.eq(s.more)]
+            m.next = "ATTEND"
+        with m.If(s.is_a[Opcode.STORE]):
+            m.d.comb += s.start_store.eq(1)
+            m.next = "IDLE"
+        with m.If(s.is_a[Opcode.CRC]):
+            m.d.comb += self.crc_start.eq(1)
+            m.d.sync += self.turns.crc.eq(s.more)
+            m.next = "TAKE"
+        with m.If(~Cat(*s.is_a.values()).any()):
+            m.d.comb += self.bad_command.eq(1)
+            m.next = "IDLE"
+
+    def _attend(self, m, s):
+        """Rows from DRAM, then those on chip."""
+        with m.If(self.turns.attend):
+            m.d.comb += self.waiting_beat.eq(~self.turns.valid)
+        with m.Else():
+            m.d.comb += s.local.eq(1)
+        with m.If(s.beat & s.final):
+            m.d.sync += self.turns.attend.eq(0)
+        with m.If(self.attend.done):
+            m.next = "IDLE"
 
     def _jobs(self, m, command, columns):
         """What the command says to each station; (start of ATTEND, of STORE, rows come from the chip, the embedding's fetch is busy).
@@ -179,13 +254,13 @@ class Sequencer(wiring.Component):
         m.d.sync += [local.eq(rows_local), was_local.eq(local), embed_busy.eq(self.embed_busy)]
         m.d.comb += [
             self.phase.eq(command.phase),
-            embed.token.eq(Mux(command.argmax, self.last_token, command.rows)), embed.base.eq(command.base), embed.words.eq(command.words),
+            embed.token.eq(Mux(command.last_token, self.last_token, command.token)), embed.base.eq(command.base), embed.words.eq(command.words),
             embed.q4.eq(command.q4), embed.group64.eq(command.group64), embed.column.eq(command.column), embed.shift.eq(matrix.shifts[0]),
             matrix.q4.eq(command.q4), matrix.group64.eq(command.group64), matrix.words.eq(command.words), matrix.rows.eq(command.rows),
-            matrix.dest.eq(command.dest), matrix.first.eq(Mux((command.dest == Dest.LOGITS) & ~command.argmax, command.columns, 0)),
+            matrix.dest.eq(command.dest), matrix.first.eq(Mux((command.dest == Dest.LOGITS) & ~command.every, command.columns, 0)),
             matrix.count.eq(columns),
             attend.start.eq(delay(m, start_attend, 1, "attend_start")), attend.column.eq(command.column),
-            attend.rows.eq(command.rows + command.column + 1), attend.local.eq(local),
+            attend.rows.eq(command.positions + command.column + 1), attend.local.eq(local),
             newest.start.eq(local & ~was_local), newest.rows.eq(command.column + 1),
             store.next.eq(start_store), store.start.eq(delay(m, start_store, 1, "store_start")), store.rows.eq(columns),
             store.base.eq(command.base),
