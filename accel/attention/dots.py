@@ -1,4 +1,6 @@
 """The first part of attention: the query heads' dot products with the keys of their K/V head."""
+from types import SimpleNamespace
+
 from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
@@ -38,14 +40,22 @@ class AttentionDots(wiring.Component):
 
     Members
     -------
-    keys : In(stream)
+    keys : In(stream of key_layout)
         Held for as many cycles as query heads share it.
-    release : In
+    release : In(1)
         A K/V head's weights were used: n_rep more may be produced.
-    column : In
+    column : In(column)
         Whose query it is; held while keys are.
-    dot, tag, exponent, valid : Out
+    dot, tag, exponent, valid : Out(signed(39)), Out(TAG), Out(6), Out(1)
         Of the last beat of a row's K/V head: the dot product, the exponent of its query.
+    shape : In(SHAPE)
+        What the model's shape means to attention; constant while rows come.
+    start : In(1)
+        A new set of rows begins; no key is on its way.
+    q_write : In(struct of en 1, column, address, data signed 16)
+        An element of a column's query, ``address`` = head * head_dim + i; written while ``en``.
+    q_exponent_write : In(struct of en 1, column, head, data 6)
+        The exponent of a head of a column's query; written while ``en``.
     """
     def __init__(self, *, columns, max_heads, max_dim):
         self.columns, self.max_heads, self.max_dim = columns, max_heads, max_dim
@@ -57,14 +67,24 @@ class AttentionDots(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        shape, key = self.shape, self.keys.payload
-        slot_bits, head_bits = (self.max_dim // 8 - 1).bit_length(), (self.max_heads - 1).bit_length()
+        s = SimpleNamespace()             # what several steps share
+        self._query(m, s)
+        self._issue_registers(m, s)
+        self._issue(m, s)
+        self._products(m, s)
+        self._partials(m, s)
+        return m
+
+    def _query(self, m, s):
+        """The queries."""
+        s.shape, s.key = self.shape, self.keys.payload
+        slot_bits, s.head_bits = (self.max_dim // 8 - 1).bit_length(), (self.max_heads - 1).bit_length()
         m.submodules.query = query = memory.Memory(shape=data.ArrayLayout(signed(16), 8), depth=self.columns << slot_bits,
                                                    init=[], attrs=UNCHECKED)
-        m.submodules.query_exponents = exponents = memory.Memory(shape=6, depth=self.columns << head_bits, init=[],
+        m.submodules.query_exponents = exponents = memory.Memory(shape=6, depth=self.columns << s.head_bits, init=[],
                                                                       attrs=UNCHECKED)
-        q_in, q_out = query.write_port(granularity=1), query.read_port()
-        e_in, e_out = exponents.write_port(), exponents.read_port()
+        q_in, s.q_out = query.write_port(granularity=1), query.read_port()
+        e_in, s.e_out = exponents.write_port(), exponents.read_port()
         q_write, q_exponent_write = delay(m, self.q_write, 1, "q_write"), delay(m, self.q_exponent_write, 1, "q_exponent_write")
         m.d.comb += [
             q_in.addr.eq(Cat((q_write.address >> 3)[:slot_bits], q_write.column)), q_in.en.eq(q_write.en << q_write.address[:3]),
@@ -73,48 +93,55 @@ class AttentionDots(wiring.Component):
             e_in.data.eq(q_exponent_write.data),
         ]
 
+    def _issue_registers(self, m, s):
+        """Where the walk is."""
         # Issue: query heads fastest, then slots, then K/V heads; what a comparison says is known a cycle ahead --------
         ring = ring_depth(self.max_heads)
-        tag0 = Signal(TAG)
-        room = Signal(range(ring), init=ring - 1)         # a full ring would look empty
-        slot, rep, head, group, group_head = Signal(4), Signal(6), Signal(6), Signal(6), Signal(6)
-        address, slot_address = Signal(range(self.max_dim // 8)), Signal(range(self.max_dim // 8), init=1)
-        first_row, issue, pause, has_room, spent = Signal(), Signal(), Signal(), Signal(init=1), Signal()
-        first_slot, last_slot, last_rep, last_group = Signal(), Signal(), Signal(), Signal()
-        one_slot, one_rep, one_group, alone = Signal(), Signal(), Signal(), Signal()
-        heads, given, stride = Signal(7), Signal(7), Signal(5)
-        m.d.sync += [one_slot.eq(shape.last_slot == 0), one_rep.eq(shape.last_rep == 0), one_group.eq(shape.last_kv_head == 0),
-                     alone.eq(shape.last_head == 0), heads.eq(shape.last_rep + 1), stride.eq(shape.last_slot + 1)]
+        s.tag0 = Signal(TAG)
+        s.room = Signal(range(ring), init=ring - 1)         # a full ring would look empty
+        s.slot, s.rep, s.head, s.group, s.group_head = Signal(4), Signal(6), Signal(6), Signal(6), Signal(6)
+        s.address, s.slot_address = Signal(range(self.max_dim // 8)), Signal(range(self.max_dim // 8), init=1)
+        s.first_row, s.issue, s.pause, s.has_room, s.spent = Signal(), Signal(), Signal(), Signal(init=1), Signal()
+        s.first_slot, s.last_slot, s.last_rep, s.last_group = Signal(), Signal(), Signal(), Signal()
+        s.one_slot, s.one_rep, s.one_group, s.alone = Signal(), Signal(), Signal(), Signal()
+        s.heads, s.given, s.stride = Signal(7), Signal(7), Signal(5)
+        m.d.sync += [s.one_slot.eq(s.shape.last_slot == 0), s.one_rep.eq(s.shape.last_rep == 0), s.one_group.eq(s.shape.last_kv_head == 0),
+                     s.alone.eq(s.shape.last_head == 0), s.heads.eq(s.shape.last_rep + 1), s.stride.eq(s.shape.last_slot + 1)]
         m.d.comb += [
             # A head's mass is updated in two cycles; with several heads its turns are further apart.
-            issue.eq(self.keys.valid & ~pause & ~(last_slot & ~has_room)),
-            self.keys.ready.eq(issue & last_rep), q_out.addr.eq(Cat(address, self.column)),
-            tag0.head.eq(head), tag0.rep.eq(rep), tag0.last_rep.eq(last_rep), tag0.first_row.eq(first_row),
-            tag0.first_slot.eq(first_slot), tag0.last_slot.eq(last_slot), tag0.k_exponent.eq(key.k_exponent),
-            tag0.v_exponent.eq(key.v_exponent),
+            s.issue.eq(self.keys.valid & ~s.pause & ~(s.last_slot & ~s.has_room)),
+            self.keys.ready.eq(s.issue & s.last_rep), s.q_out.addr.eq(Cat(s.address, self.column)),
+            s.tag0.head.eq(s.head), s.tag0.rep.eq(s.rep), s.tag0.last_rep.eq(s.last_rep), s.tag0.first_row.eq(s.first_row),
+            s.tag0.first_slot.eq(s.first_slot), s.tag0.last_slot.eq(s.last_slot), s.tag0.k_exponent.eq(s.key.k_exponent),
+            s.tag0.v_exponent.eq(s.key.v_exponent),
         ]
-        # Three may follow before it is known that there is no more room
-        m.d.sync += [pause.eq(issue & alone), spent.eq(issue & last_slot), given.eq(Mux(self.release, heads, 0)),
-                     room.eq(room - spent + given), has_room.eq(room[2:] != 0)]
-        with m.If(issue):
-            m.d.sync += [last_rep.eq(Mux(last_rep, one_rep, rep + 1 == shape.last_rep)), rep.eq(rep + 1), head.eq(head + 1),
-                         address.eq(address + stride)]
-            with m.If(last_rep):
-                m.d.sync += [rep.eq(0), head.eq(group_head), slot.eq(slot + 1), first_slot.eq(0), address.eq(slot_address),
-                             slot_address.eq(slot_address + 1),
-                             last_slot.eq(Mux(last_slot, one_slot, slot + 1 == shape.last_slot))]
-                with m.If(last_slot):
-                    m.d.sync += [slot.eq(0), first_slot.eq(1), head.eq(head + 1), group_head.eq(head + 1), address.eq(address + 1),
-                                 slot_address.eq(address + 2), group.eq(group + 1),
-                                 last_group.eq(Mux(last_group, one_group, group + 1 == shape.last_kv_head))]
-                    with m.If(last_group):
-                        m.d.sync += [group.eq(0), head.eq(0), group_head.eq(0), address.eq(0), slot_address.eq(1), first_row.eq(0)]
-        with m.If(self.start):
-            m.d.sync += [first_row.eq(1), first_slot.eq(1), last_rep.eq(one_rep), last_slot.eq(one_slot), last_group.eq(one_group)]
 
+    def _issue(self, m, s):
+        """The next (beat, query head)."""
+        # Three may follow before it is known that there is no more room
+        m.d.sync += [s.pause.eq(s.issue & s.alone), s.spent.eq(s.issue & s.last_slot), s.given.eq(Mux(self.release, s.heads, 0)),
+                     s.room.eq(s.room - s.spent + s.given), s.has_room.eq(s.room[2:] != 0)]
+        with m.If(s.issue):
+            m.d.sync += [s.last_rep.eq(Mux(s.last_rep, s.one_rep, s.rep + 1 == s.shape.last_rep)), s.rep.eq(s.rep + 1), s.head.eq(s.head + 1),
+                         s.address.eq(s.address + s.stride)]
+            with m.If(s.last_rep):
+                m.d.sync += [s.rep.eq(0), s.head.eq(s.group_head), s.slot.eq(s.slot + 1), s.first_slot.eq(0), s.address.eq(s.slot_address),
+                             s.slot_address.eq(s.slot_address + 1),
+                             s.last_slot.eq(Mux(s.last_slot, s.one_slot, s.slot + 1 == s.shape.last_slot))]
+                with m.If(s.last_slot):
+                    m.d.sync += [s.slot.eq(0), s.first_slot.eq(1), s.head.eq(s.head + 1), s.group_head.eq(s.head + 1), s.address.eq(s.address + 1),
+                                 s.slot_address.eq(s.address + 2), s.group.eq(s.group + 1),
+                                 s.last_group.eq(Mux(s.last_group, s.one_group, s.group + 1 == s.shape.last_kv_head))]
+                    with m.If(s.last_group):
+                        m.d.sync += [s.group.eq(0), s.head.eq(0), s.group_head.eq(0), s.address.eq(0), s.slot_address.eq(1), s.first_row.eq(0)]
+        with m.If(self.start):
+            m.d.sync += [s.first_row.eq(1), s.first_slot.eq(1), s.last_rep.eq(s.one_rep), s.last_slot.eq(s.one_slot), s.last_group.eq(s.one_group)]
+
+    def _products(self, m, s):
+        """Products and their sums."""
         # 1: query; 2, 3: again, beside its multipliers; 4: products; 5: sums of two; 6: of eight; 7: dot so far ----------
-        beat3 = delay(m, key.beat, 3, "beat")
-        query3 = delay(m, q_out.data.as_value(), 2, "query")
+        beat3 = delay(m, s.key.beat, 3, "beat")
+        query3 = delay(m, s.q_out.data.as_value(), 2, "query")
         products, twos = [], []
         for i in range(8):
             product = Signal(signed(32), name=f"product{i}", reset_less=True)
@@ -124,9 +151,12 @@ class AttentionDots(wiring.Component):
             two = Signal(signed(33), name=f"two{i}", reset_less=True)
             m.d.sync += two.eq(products[i + 1] + products[i])
             twos.append(two)
-        eight = Signal(signed(35), reset_less=True)
-        m.d.sync += eight.eq((twos[0] + twos[1]) + (twos[2] + twos[3]))
-        tag4, valid5 = delay(m, tag0, 4, "tag4"), delay(m, issue, 5, "valid5", valid=True)
+        s.eight = Signal(signed(35), reset_less=True)
+        m.d.sync += s.eight.eq((twos[0] + twos[1]) + (twos[2] + twos[3]))
+
+    def _partials(self, m, s):
+        """Dots so far."""
+        tag4, valid5 = delay(m, s.tag0, 4, "tag4"), delay(m, s.issue, 5, "valid5", valid=True)
         tag5 = delay(m, tag4, 1, "tag5")
         tag6, valid6 = delay(m, tag5, 1, "tag6"), delay(m, valid5, 1, "valid6", valid=True)
         m.submodules.partials = partials = memory.Memory(shape=signed(39), depth=self.max_heads, init=[])
@@ -136,12 +166,11 @@ class AttentionDots(wiring.Component):
         again5 = delay(m, valid5 & (tag4.rep == tag5.rep), 1, "again5")
         m.d.sync += partial6.eq(Mux(tag5.first_slot, 0, Mux(again5, dot, partial_out.data)))
         m.d.comb += [
-            partial_out.addr.eq(tag5.rep), dot.eq(eight + partial6),
+            partial_out.addr.eq(tag5.rep), dot.eq(s.eight + partial6),
             partial_in.addr.eq(tag6.rep), partial_in.data.eq(dot), partial_in.en.eq(valid6),
         ]
         m.d.comb += [
             self.dot.eq(delay(m, dot, 1, "dot7")), self.tag.eq(delay(m, tag6, 1, "tag7")),
             self.valid.eq(delay(m, valid6 & tag6.last_slot, 1, "valid7", valid=True)),
-            e_out.addr.eq(Cat(tag6.head[:head_bits], self.column)), self.exponent.eq(e_out.data),
+            s.e_out.addr.eq(Cat(tag6.head[:s.head_bits], self.column)), self.exponent.eq(s.e_out.data),
         ]
-        return m

@@ -1,4 +1,6 @@
 """K/V rows from DRAM or from the chip, taken apart into what the scores and what the values of attention need."""
+from types import SimpleNamespace
+
 from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
@@ -19,6 +21,17 @@ class Waiting(wiring.Component):
         Entries with which there is no more ``room``.
     attrs : dict
         Of the memory.
+
+    Members
+    -------
+    write : In(1)
+        An entry comes; there is always a place for it.
+    data : In(shape)
+        Valid with ``write``.
+    room : Out(1, init=1)
+        Fewer than ``limit`` entries wait; from a register, so up to ``ON_THEIR_WAY`` may come after it has fallen.
+    output : Out(stream of shape)
+        The oldest entry; held until taken.
     """
 
     def __init__(self, shape, *, limit, attrs={}):
@@ -58,14 +71,20 @@ class RowSplitter(wiring.Component):
 
     Members
     -------
-    narrow : In
+    narrow : In(2)
         Elements of 8 bits, of V (bit 0) and of K (bit 1).
-    beats, newest, local : In(stream), In(stream), In
+    beats, newest, local : In(stream of 128), In(stream of 128), In(1)
         Rows from DRAM, of which there are none while ``local``; rows held on chip, of which there are only then.
-    start, rows : In
+    start, rows : In(1), In(17)
         Take this many rows from the next cycle on; ``rows`` comes a cycle after ``start``.
-    abort : In
+    abort : In(1)
         Take nothing from the next cycle on; a reset follows.
+    shape : In(SHAPE)
+        What the model's shape means to attention; constant while rows come.
+    keys : Out(stream of key_layout)
+        Slots of K with their head's exponents; held until taken.
+    values : Out(stream of 128)
+        Slots of V; held until taken.
     """
 
     def __init__(self, *, max_heads, v_buffer):
@@ -78,81 +97,101 @@ class RowSplitter(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        shape = self.shape
-        m.submodules.keys = keys = Waiting(key_layout(), limit=KEY_BUFFER, attrs={"ram_style": "distributed"})
-        m.submodules.values = values = Waiting(128, limit=self.v_buffer)
-        wiring.connect(m, keys.output, wiring.flipped(self.keys))
-        wiring.connect(m, values.output, wiring.flipped(self.values))
+        s = SimpleNamespace()             # what several steps share
+        self._queues(m, s)
+        self._take(m, s)
+        self._beat(m, s)
+        self._exponents(m, s)
+        self._slots(m, s)
+        return m
+
+    def _queues(self, m, s):
+        """Queues behind the splitter, what the shape means."""
+        s.shape = self.shape
+        m.submodules.keys = s.keys = Waiting(key_layout(), limit=KEY_BUFFER, attrs={"ram_style": "distributed"})
+        m.submodules.values = s.values = Waiting(128, limit=self.v_buffer)
+        wiring.connect(m, s.keys.output, wiring.flipped(self.keys))
+        wiring.connect(m, s.values.output, wiring.flipped(self.values))
 
         # What comes next, so that whether it is taken is known a cycle ahead -------------------------------------
-        of_header, of_keys, of_values = Signal(), Signal(), Signal()        # at most one
-        narrow, last_beats = Signal(2), [Signal(10, name=f"last_{name}_beat") for name in ("v", "k")]
-        m.d.sync += narrow.eq(self.narrow)
-        m.d.sync += [each.eq(Mux(narrow[i], shape.last_beat >> 1, shape.last_beat)) for i, each in enumerate(last_beats)]
-        last_v, last_k = last_beats
+        s.of_header, s.of_keys, s.of_values = Signal(), Signal(), Signal()        # at most one
+        s.narrow, last_beats = Signal(2), [Signal(10, name=f"last_{name}_beat") for name in ("v", "k")]
+        m.d.sync += s.narrow.eq(self.narrow)
+        m.d.sync += [each.eq(Mux(s.narrow[i], s.shape.last_beat >> 1, s.shape.last_beat)) for i, each in enumerate(last_beats)]
+        s.last_v, s.last_k = last_beats
+
+    def _take(self, m, s):
+        """What comes next, so that whether it is taken is known a cycle ahead."""
         left, final_row, to_come, last = Signal(17), Signal(), Signal(10), Signal()
-        ready, taken, two = Signal(), Signal(), Signal()
+        s.ready, s.taken, s.two = Signal(), Signal(), Signal()
         room, room_then = Signal(), Signal()
         m.d.comb += [
-            self.beats.ready.eq(ready), self.newest.ready.eq(ready), taken.eq(ready & (self.beats.valid | self.newest.valid)),
+            self.beats.ready.eq(s.ready), self.newest.ready.eq(s.ready), s.taken.eq(s.ready & (self.beats.valid | self.newest.valid)),
             # Half a beat may be left over
-            two.eq((narrow[0] & of_values | narrow[1] & of_keys) & (~last | shape.last_beat[0])),
-            room.eq(Mux(of_values, values.room, keys.room & (of_header | of_keys))),
-            room_then.eq(Mux(of_keys, values.room, keys.room & ~(of_values & final_row))),
+            s.two.eq((s.narrow[0] & s.of_values | s.narrow[1] & s.of_keys) & (~last | s.shape.last_beat[0])),
+            room.eq(Mux(s.of_values, s.values.room, s.keys.room & (s.of_header | s.of_keys))),
+            room_then.eq(Mux(s.of_keys, s.values.room, s.keys.room & ~(s.of_values & final_row))),
         ]
-        m.d.sync += ready.eq(~self.abort & (self.start | Mux(taken, ~two & Mux(last, room_then, room), room)))
-        with m.If(taken):
+        m.d.sync += s.ready.eq(~self.abort & (self.start | Mux(s.taken, ~s.two & Mux(last, room_then, room), room)))
+        with m.If(s.taken):
             m.d.sync += [to_come.eq(to_come - 1), last.eq(to_come == 1)]
             with m.If(last):
-                m.d.sync += [of_header.eq(of_values & ~final_row), of_keys.eq(of_header), of_values.eq(of_keys)]
-                with m.If(of_header):
-                    m.d.sync += [to_come.eq(last_k), last.eq(last_k == 0)]
-                with m.Elif(of_keys):
-                    m.d.sync += [to_come.eq(last_v), last.eq(last_v == 0)]
+                m.d.sync += [s.of_header.eq(s.of_values & ~final_row), s.of_keys.eq(s.of_header), s.of_values.eq(s.of_keys)]
+                with m.If(s.of_header):
+                    m.d.sync += [to_come.eq(s.last_k), last.eq(s.last_k == 0)]
+                with m.Elif(s.of_keys):
+                    m.d.sync += [to_come.eq(s.last_v), last.eq(s.last_v == 0)]
                 with m.Else():
-                    m.d.sync += [to_come.eq(shape.last_header), last.eq(shape.last_header == 0),
+                    m.d.sync += [to_come.eq(s.shape.last_header), last.eq(s.shape.last_header == 0),
                                  left.eq(left - 1), final_row.eq(left == 2)]
         # A row has three beats at least
-        with m.If(~of_header & ~of_keys & ~of_values):
-            m.d.sync += [to_come.eq(shape.last_header), last.eq(shape.last_header == 0)]
+        with m.If(~s.of_header & ~s.of_keys & ~s.of_values):
+            m.d.sync += [to_come.eq(s.shape.last_header), last.eq(s.shape.last_header == 0)]
         with m.If(self.start):
-            m.d.sync += of_header.eq(1)
+            m.d.sync += s.of_header.eq(1)
         with m.If(delay(m, self.start, 1, "begun", valid=True)):
             m.d.sync += [left.eq(self.rows), final_row.eq(self.rows == 1)]
 
+    def _beat(self, m, s):
+        """A beat, whose second half follows a cycle later."""
         # A beat, whose second half follows a cycle later: two registers, for who brings it is far away ---------------------
         beats0, newest0, local0 = (delay(m, value, 1, name) for value, name in (
             (self.beats.payload, "beats0"), (self.newest.payload, "newest0"), (self.local, "local0")))
-        ready0, narrow0 = delay(m, ready, 1, "ready0"), delay(m, narrow[0] & of_values | narrow[1] & of_keys, 1, "narrow0")
+        ready0, narrow0 = delay(m, s.ready, 1, "ready0"), delay(m, s.narrow[0] & s.of_values | s.narrow[1] & s.of_keys, 1, "narrow0")
         header0, key0, value0, more0 = (delay(m, value, 1, name, valid=True) for value, name in (
-            (taken & of_header, "header0"), (taken & of_keys, "key0"), (taken & of_values, "value0"), (taken & two, "more0")))
-        raw = Signal(128, reset_less=True)
-        header1, key1, value1, narrow1, more1, second1 = (Signal(name=f"{name}1") for name in
+            (s.taken & s.of_header, "header0"), (s.taken & s.of_keys, "key0"), (s.taken & s.of_values, "value0"), (s.taken & s.two, "more0")))
+        s.raw = Signal(128, reset_less=True)
+        s.header1, s.key1, s.value1, s.narrow1, more1, s.second1 = (Signal(name=f"{name}1") for name in
                                                           ("header", "key", "value", "narrow", "more", "second"))
         with m.If(ready0):
-            m.d.sync += [raw.eq(Mux(local0, newest0, beats0)), narrow1.eq(narrow0)]
-        m.d.sync += [header1.eq(header0), key1.eq(key0 | more1 & key1), value1.eq(value0 | more1 & value1), more1.eq(more0),
-                     second1.eq(more1)]
+            m.d.sync += [s.raw.eq(Mux(local0, newest0, beats0)), s.narrow1.eq(narrow0)]
+        m.d.sync += [s.header1.eq(header0), s.key1.eq(key0 | more1 & s.key1), s.value1.eq(value0 | more1 & s.value1), more1.eq(more0),
+                     s.second1.eq(more1)]
+
+    def _exponents(self, m, s):
+        """The header of the row."""
         # Exponents have six bits; the row being split is the only one whose header is kept.
-        m.submodules.header = header = memory.Memory(shape=data.ArrayLayout(6, 16), depth=-(-2 * self.max_heads // 16), init=[])
-        write, header_at = header.write_port(), Signal(3)
-        m.d.comb += [write.addr.eq(header_at), write.en.eq(header1),
-                     *(write.data[i].eq(raw[8 * i:8 * i + 6]) for i in range(16))]
-        bytes_at, slot = [Signal(7, name=f"{name}_byte") for name in "kv"], Signal(4)
-        with m.If(header1):
-            m.d.sync += [header_at.eq(header_at + 1), bytes_at[0].eq(0), bytes_at[1].eq(shape.last_kv_head + 1), slot.eq(0)]
-        with m.If(key1):
+        m.submodules.header = s.header = memory.Memory(shape=data.ArrayLayout(6, 16), depth=-(-2 * self.max_heads // 16), init=[])
+        write, header_at = s.header.write_port(), Signal(3)
+        m.d.comb += [write.addr.eq(header_at), write.en.eq(s.header1),
+                     *(write.data[i].eq(s.raw[8 * i:8 * i + 6]) for i in range(16))]
+        s.bytes_at, slot = [Signal(7, name=f"{name}_byte") for name in "kv"], Signal(4)
+        with m.If(s.header1):
+            m.d.sync += [header_at.eq(header_at + 1), s.bytes_at[0].eq(0), s.bytes_at[1].eq(s.shape.last_kv_head + 1), slot.eq(0)]
+        with m.If(s.key1):
             m.d.sync += [header_at.eq(0), slot.eq(slot + 1)]
-            with m.If(slot == shape.last_slot):
-                m.d.sync += [slot.eq(0), *(at.eq(at + 1) for at in bytes_at)]
+            with m.If(slot == s.shape.last_slot):
+                m.d.sync += [slot.eq(0), *(at.eq(at + 1) for at in s.bytes_at)]
+
+    def _slots(self, m, s):
+        """Slots into their queues."""
         # One choice per byte, see spec.image.row_elements
-        slot_of = keys.data.beat
+        slot_of = s.keys.data.beat
         for i in range(0, 128, 16):
             low = Signal(8, name=f"low{i}")
-            m.d.comb += [low.eq(Mux(second1, raw[i + 8:i + 16], raw[i:i + 8])),
-                         slot_of[i:i + 16].eq(Cat(low, Mux(narrow1, low[7].replicate(8), raw[i + 8:i + 16])))]
-        for at, exponent in zip(bytes_at, (keys.data.k_exponent, keys.data.v_exponent)):
-            read = header.read_port(domain="comb")
+            m.d.comb += [low.eq(Mux(s.second1, s.raw[i + 8:i + 16], s.raw[i:i + 8])),
+                         slot_of[i:i + 16].eq(Cat(low, Mux(s.narrow1, low[7].replicate(8), s.raw[i + 8:i + 16])))]
+        for at, exponent in zip(s.bytes_at, (s.keys.data.k_exponent, s.keys.data.v_exponent)):
+            read = s.header.read_port(domain="comb")
             m.d.comb += [read.addr.eq(at >> 4), exponent.eq(read.data[at[:4]])]
-        m.d.comb += [keys.write.eq(key1), values.write.eq(value1), values.data.eq(slot_of)]
-        return m
+        m.d.comb += [s.keys.write.eq(s.key1), s.values.write.eq(s.value1), s.values.data.eq(slot_of)]

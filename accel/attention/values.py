@@ -1,4 +1,6 @@
 """The value side of attention: weighted sums of V rows, 48 bits each, shifted down when a head's reference rises."""
+from types import SimpleNamespace
+
 from amaranth.hdl import Array, Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
@@ -21,14 +23,26 @@ class AttentionValues(wiring.Component):
 
     Members
     -------
-    weight_write, weight_last, weight : In
+    weight_write, weight_last, weight : In(1), In(1), In(weight_layout)
         In order of rows and heads, the last one of its K/V head, which begin together; ``release`` tells that they were used.
-    values : In(stream)
+    values : In(stream of 128)
         V beats; each is held for as many cycles as query heads share it.
-    ending : Out
+    ending : Out(1)
         All weights were there: the scores have nothing on its way any more. Comes before ``busy`` falls.
-    reading, read_slot, read_lane : In
+    reading, read_slot, read_lane : In(1), In(range(max_dim // 8)), In(3)
         While not ``busy``: ``sum`` of that lane of that slot, three cycles later.
+    shape : In(SHAPE)
+        What the model's shape means to attention; constant while rows come.
+    start : In(1)
+        A new set of rows begins; valid with ``rows``.
+    rows : In(17)
+        How many rows; valid with ``start``.
+    busy : Out(1)
+        Sums are on their way.
+    release : Out(1)
+        Pulses when a K/V head's weights were used: as many may follow.
+    sum : Out(signed(WIDE))
+        Three cycles after ``read_slot`` and ``read_lane``, while ``reading``.
     """
     def __init__(self, *, max_heads, max_dim):
         self.max_heads, self.max_dim = max_heads, max_dim
@@ -41,87 +55,111 @@ class AttentionValues(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        shape, values = self.shape, self.values
-        ring = ring_depth(self.max_heads)
+        s = SimpleNamespace()             # what several steps share
+        self._memories(m, s)
+        self._walk_registers(m, s)
+        self._walk(m, s)
+        self._pass(m, s)
+        self._operands(m, s)
+        self._lanes(m, s)
+        self._end(m, s)
+        return m
+
+    def _memories(self, m, s):
+        """Weights and sums."""
+        s.shape, s.values = self.shape, self.values
+        s.ring = ring_depth(self.max_heads)
         entry = data.StructLayout({**weight_layout().members, "several": 1})
-        m.submodules.weights = weights = memory.Memory(shape=entry, depth=ring, init=[])
-        w_in, w_out = weights.write_port(), weights.read_port(domain="comb")
+        m.submodules.weights = weights = memory.Memory(shape=entry, depth=s.ring, init=[])
+        s.w_in, s.w_out = weights.write_port(), weights.read_port(domain="comb")
         # What is read while it is written belongs to a slot that is not passed over
         m.submodules.sums = sums = memory.Memory(shape=data.ArrayLayout(signed(WIDE), 8), depth=self.max_dim // 8, init=[],
                                                  attrs=UNCHECKED)
-        s_in, s_out = sums.write_port(), sums.read_port()
+        s.s_in, s.s_out = sums.write_port(), sums.read_port()
 
+    def _walk_registers(self, m, s):
+        """Where the walk is."""
         # Next (beat, query head): heads fastest, then slots, then K/V heads, as in the scores; what a comparison says is
         # known a cycle ahead, and so is whether all weights of a K/V head are there, and whether a slot may be loaded
-        pointer, base, at = (Signal(range(ring), name=name) for name in ("pointer", "base", "at"))
-        slot, rep, group = Signal(4), Signal(6), Signal(6)
-        address, slot_address = Signal(range(self.max_dim // 8)), Signal(range(self.max_dim // 8), init=1)
-        left, more, final_row, first_row = Signal(17), Signal(), Signal(), Signal()
-        last_slot, last_rep, last_group, load, used = Signal(), Signal(), Signal(), Signal(), Signal()
-        one_slot, one_rep, one_group, small, stride = Signal(), Signal(), Signal(), Signal(), Signal(5)
-        next_rep, next_slot, both = Signal(), Signal(), Signal()        # ``both``: last_rep and last_slot
-        groups, there, free, open_ = Signal(range(ring)), Signal(), Signal(init=1), Signal()
-        next_there, next_free = Signal(), Signal()      # ``open_`` is both ``there`` and ``free``
-        m.d.sync += [one_slot.eq(shape.last_slot == 0), one_rep.eq(shape.last_rep == 0), one_group.eq(shape.last_kv_head == 0),
-                     stride.eq(shape.last_slot + 1),
-                     small.eq((shape.last_head == 0) & (shape.last_slot <= 1) | (shape.last_head == 1) & (shape.last_slot == 0))]
+        s.pointer, s.base, s.at = (Signal(range(s.ring), name=name) for name in ("pointer", "base", "at"))
+        s.slot, s.rep, s.group = Signal(4), Signal(6), Signal(6)
+        s.address, s.slot_address = Signal(range(self.max_dim // 8)), Signal(range(self.max_dim // 8), init=1)
+        s.left, s.more, s.final_row, s.first_row = Signal(17), Signal(), Signal(), Signal()
+        s.last_slot, s.last_rep, s.last_group, s.load, s.used = Signal(), Signal(), Signal(), Signal(), Signal()
+        s.one_slot, s.one_rep, s.one_group, s.small, s.stride = Signal(), Signal(), Signal(), Signal(), Signal(5)
+        s.next_rep, s.next_slot, s.both = Signal(), Signal(), Signal()        # ``both``: last_rep and last_slot
+        s.groups, s.there, s.free, s.open_ = Signal(range(s.ring)), Signal(), Signal(init=1), Signal()
+        s.next_there, s.next_free = Signal(), Signal()      # ``open_`` is both ``there`` and ``free``
+        m.d.sync += [s.one_slot.eq(s.shape.last_slot == 0), s.one_rep.eq(s.shape.last_rep == 0), s.one_group.eq(s.shape.last_kv_head == 0),
+                     s.stride.eq(s.shape.last_slot + 1),
+                     s.small.eq((s.shape.last_head == 0) & (s.shape.last_slot <= 1) | (s.shape.last_head == 1) & (s.shape.last_slot == 0))]
         m.d.comb += [
-            w_in.addr.eq(pointer), w_in.data.weight.eq(self.weight.weight), w_in.data.shift.eq(self.weight.shift),
-            w_in.en.eq(self.weight_write),
-            w_in.data.several.eq(~Cat(self.weight.shift == n for n in STEPS).any()), w_out.addr.eq(at),
-            load.eq(values.valid & open_), values.ready.eq(load & last_rep), used.eq(load & both),
-            next_rep.eq(Mux(last_rep, one_rep, rep + 1 == shape.last_rep)),
-            next_slot.eq(Mux(last_rep, Mux(last_slot, one_slot, slot + 1 == shape.last_slot), last_slot)),
+            s.w_in.addr.eq(s.pointer), s.w_in.data.weight.eq(self.weight.weight), s.w_in.data.shift.eq(self.weight.shift),
+            s.w_in.en.eq(self.weight_write),
+            s.w_in.data.several.eq(~Cat(self.weight.shift == n for n in STEPS).any()), s.w_out.addr.eq(s.at),
+            s.load.eq(s.values.valid & s.open_), s.values.ready.eq(s.load & s.last_rep), s.used.eq(s.load & s.both),
+            s.next_rep.eq(Mux(s.last_rep, s.one_rep, s.rep + 1 == s.shape.last_rep)),
+            s.next_slot.eq(Mux(s.last_rep, Mux(s.last_slot, s.one_slot, s.slot + 1 == s.shape.last_slot), s.last_slot)),
         ]
+
+    def _walk(self, m, s):
+        """The next (beat, query head)."""
         complete = self.weight_write & self.weight_last
-        m.d.sync += [self.release.eq(used), pointer.eq(pointer + self.weight_write), groups.eq(groups + complete - used),
-                     there.eq(next_there), free.eq(next_free), open_.eq(next_there & next_free)]
-        m.d.comb += next_there.eq(complete | Mux(used, groups > 1, groups != 0))
-        with m.If(load):
-            m.d.sync += [last_rep.eq(next_rep), last_slot.eq(next_slot), both.eq(next_rep & next_slot), rep.eq(rep + 1), at.eq(at + 1),
-                         address.eq(address + stride)]
-            with m.If(last_rep):
-                m.d.sync += [rep.eq(0), at.eq(base), slot.eq(slot + 1), address.eq(slot_address), slot_address.eq(slot_address + 1)]
-                with m.If(both):
-                    m.d.sync += [slot.eq(0), group.eq(group + 1), address.eq(address + 1), slot_address.eq(address + 2),
-                                 base.eq(at + 1), at.eq(at + 1),
-                                 last_group.eq(Mux(last_group, one_group, group + 1 == shape.last_kv_head))]
-                    with m.If(last_group):
-                        m.d.sync += [group.eq(0), address.eq(0), slot_address.eq(1), first_row.eq(0),
-                                     left.eq(left - 1), more.eq(~final_row), final_row.eq(left == 2)]
+        m.d.sync += [self.release.eq(s.used), s.pointer.eq(s.pointer + self.weight_write), s.groups.eq(s.groups + complete - s.used),
+                     s.there.eq(s.next_there), s.free.eq(s.next_free), s.open_.eq(s.next_there & s.next_free)]
+        m.d.comb += s.next_there.eq(complete | Mux(s.used, s.groups > 1, s.groups != 0))
+        with m.If(s.load):
+            m.d.sync += [s.last_rep.eq(s.next_rep), s.last_slot.eq(s.next_slot), s.both.eq(s.next_rep & s.next_slot), s.rep.eq(s.rep + 1), s.at.eq(s.at + 1),
+                         s.address.eq(s.address + s.stride)]
+            with m.If(s.last_rep):
+                m.d.sync += [s.rep.eq(0), s.at.eq(s.base), s.slot.eq(s.slot + 1), s.address.eq(s.slot_address), s.slot_address.eq(s.slot_address + 1)]
+                with m.If(s.both):
+                    m.d.sync += [s.slot.eq(0), s.group.eq(s.group + 1), s.address.eq(s.address + 1), s.slot_address.eq(s.address + 2),
+                                 s.base.eq(s.at + 1), s.at.eq(s.at + 1),
+                                 s.last_group.eq(Mux(s.last_group, s.one_group, s.group + 1 == s.shape.last_kv_head))]
+                    with m.If(s.last_group):
+                        m.d.sync += [s.group.eq(0), s.address.eq(0), s.slot_address.eq(1), s.first_row.eq(0),
+                                     s.left.eq(s.left - 1), s.more.eq(~s.final_row), s.final_row.eq(s.left == 2)]
         with m.If(self.start):
-            m.d.sync += [first_row.eq(1), left.eq(self.rows), more.eq(1), final_row.eq(self.rows == 1),
-                         last_rep.eq(one_rep), last_slot.eq(one_slot), both.eq(one_rep & one_slot), last_group.eq(one_group)]
+            m.d.sync += [s.first_row.eq(1), s.left.eq(self.rows), s.more.eq(1), s.final_row.eq(self.rows == 1),
+                         s.last_rep.eq(s.one_rep), s.last_slot.eq(s.one_slot), s.both.eq(s.one_rep & s.one_slot), s.last_group.eq(s.one_group)]
 
+    def _pass(self, m, s):
+        """A pass over the slot."""
         # 0: a pass over the slot it belongs to ----------------------------------------------------------------
-        place, beat = Signal.like(address), Signal(128, reset_less=True)
-        weight, shift, fresh = Signal(WEIGHT, reset_less=True), Signal(6, reset_less=True), Signal(reset_less=True)
-        held, again1, again2, blocking, rested = Signal(), Signal(), Signal(), Signal(), Signal()
-        step, last_pass, done = Signal(2), Signal(), Signal()
+        s.place, s.beat = Signal.like(s.address), Signal(128, reset_less=True)
+        s.weight, shift, s.fresh = Signal(WEIGHT, reset_less=True), Signal(6, reset_less=True), Signal(reset_less=True)
+        s.held, s.again1, s.again2, blocking, rested = Signal(), Signal(), Signal(), Signal(), Signal()
+        s.step, s.last_pass, done = Signal(2), Signal(), Signal()
         with m.If(shift >= 4):
-            m.d.comb += step.eq(2)
+            m.d.comb += s.step.eq(2)
         with m.Elif(shift >= 1):
-            m.d.comb += step.eq(1)
-        m.d.comb += [last_pass.eq(Cat(shift == n for n in STEPS).any()), done.eq(held & last_pass & blocking)]
+            m.d.comb += s.step.eq(1)
+        m.d.comb += [s.last_pass.eq(Cat(shift == n for n in STEPS).any()), done.eq(s.held & s.last_pass & blocking)]
         m.d.sync += [
-            again1.eq(held & ~last_pass), again2.eq(again1), held.eq(load | again2), rested.eq(done & small),
+            s.again1.eq(s.held & ~s.last_pass), s.again2.eq(s.again1), s.held.eq(s.load | s.again2), rested.eq(done & s.small),
         ]
-        m.d.comb += next_free.eq(Mux(load, ~(w_out.data.several | small), free | (done & ~small) | rested))
-        with m.If(load):
-            m.d.sync += [place.eq(address), beat.eq(values.payload), weight.eq(w_out.data.weight),
-                         shift.eq(w_out.data.shift), fresh.eq(first_row), blocking.eq(w_out.data.several | small)]
-        with m.Elif(held):
-            m.d.sync += shift.eq(shift - Array(STEPS)[step])
+        m.d.comb += s.next_free.eq(Mux(s.load, ~(s.w_out.data.several | s.small), s.free | (done & ~s.small) | rested))
+        with m.If(s.load):
+            m.d.sync += [s.place.eq(s.address), s.beat.eq(s.values.payload), s.weight.eq(s.w_out.data.weight),
+                         shift.eq(s.w_out.data.shift), s.fresh.eq(s.first_row), blocking.eq(s.w_out.data.several | s.small)]
+        with m.Elif(s.held):
+            m.d.sync += shift.eq(shift - Array(STEPS)[s.step])
 
+    def _operands(self, m, s):
+        """What the lanes share."""
         # 1: operands, each beside its multiplier; 2: sums read, products; 3: again; then shifted, added and written back --
-        read_place1, step1, fresh1 = Signal.like(place, reset_less=True), Signal(2, reset_less=True), Signal(reset_less=True)
-        choice2 = Signal(2, reset_less=True)        # 0: nothing was there; otherwise a step, plus one
-        valid1 = delay(m, held, 1, "valid1", valid=True)
-        m.d.sync += [read_place1.eq(Mux(self.reading, self.read_slot, place)), step1.eq(step), fresh1.eq(fresh),
-                     choice2.eq(Mux(fresh1, 0, step1 + 1))]
-        m.d.comb += [s_out.addr.eq(read_place1), s_in.addr.eq(delay(m, place, 3, "place")),
-                     s_in.en.eq(delay(m, valid1, 2, "valid3", valid=True))]
-        add2 = delay(m, last_pass, 2, "add")
+        read_place1, step1, fresh1 = Signal.like(s.place, reset_less=True), Signal(2, reset_less=True), Signal(reset_less=True)
+        s.choice2 = Signal(2, reset_less=True)        # 0: nothing was there; otherwise a step, plus one
+        s.valid1 = delay(m, s.held, 1, "valid1", valid=True)
+        m.d.sync += [read_place1.eq(Mux(self.reading, self.read_slot, s.place)), step1.eq(s.step), fresh1.eq(s.fresh),
+                     s.choice2.eq(Mux(fresh1, 0, step1 + 1))]
+        m.d.comb += [s.s_out.addr.eq(read_place1), s.s_in.addr.eq(delay(m, s.place, 3, "place")),
+                     s.s_in.en.eq(delay(m, s.valid1, 2, "valid3", valid=True))]
+
+    def _lanes(self, m, s):
+        """Products, shifted sums, their way back."""
+        add2 = delay(m, s.last_pass, 2, "add")
         read_lane1, olds = delay(m, self.read_lane, 1, "read_lane"), []
         for i in range(8):
             own = dict(reset_less=True, attrs={"keep": 1})      # a copy for this lane: they lie far apart
@@ -131,17 +169,19 @@ class AttentionValues(wiring.Component):
             v1, weight1 = Signal(signed(16), name=f"v{i}", reset_less=True), Signal(WEIGHT, name=f"weight{i}", **own)
             choice3, mute2 = Signal(2, name=f"choice{i}", **own), Signal(name=f"mute{i}", reset_less=True)
             m.d.sync += [
-                v1.eq(beat[16 * i:16 * i + 16]), weight1.eq(weight), choice3.eq(choice2),
+                v1.eq(s.beat[16 * i:16 * i + 16]), weight1.eq(s.weight), choice3.eq(s.choice2),
                 product2.eq(v1 * Cat(weight1, 0).as_signed()),
                 product3.eq(Mux(add2, product2, 0)),
                 mute2.eq(self.reading & (read_lane1 != i)),
-                old3.eq(Mux(mute2, 0, s_out.data[i])),      # of registers that are reset, one is chosen
+                old3.eq(Mux(mute2, 0, s.s_out.data[i])),      # of registers that are reset, one is chosen
             ]
             olds.append(old3)
-            m.d.comb += s_in.data[i].eq(product3 + Array([0, *(old3 >> n for n in STEPS)])[choice3])
+            m.d.comb += s.s_in.data[i].eq(product3 + Array([0, *(old3 >> n for n in STEPS)])[choice3])
         while len(olds) > 1:
             olds = [a | b for a, b in zip(olds[::2], olds[1::2])]
         m.d.comb += self.sum.eq(olds[0])
+
+    def _end(self, m, s):
+        """When all is done."""
         # By the time that somebody reads, the last sums are written
-        m.d.sync += [self.ending.eq(load & final_row & last_group), self.busy.eq(self.start | more | held | again1 | again2 | valid1)]
-        return m
+        m.d.sync += [self.ending.eq(s.load & s.final_row & s.last_group), self.busy.eq(self.start | s.more | s.held | s.again1 | s.again2 | s.valid1)]

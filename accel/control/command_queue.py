@@ -13,13 +13,13 @@ class CommandQueue(wiring.Component):
 
     Members
     -------
-    write, word, data : In
+    write, word, data : In(1), In(2), In(32)
         A word of the next command; word 3 pushes it.
-    free, busy, overflow : Out
+    free, busy, overflow : Out(8), Out(1), Out(1)
         Commands that fit; one waits to be executed; one did not fit and was dropped.
-    ahead : Out(stream)
+    ahead : Out(stream of Ahead)
         Every command's segment, in order, as soon as it is taken.
-    commands : Out(stream)
+    commands : Out(stream of 128)
         Every command in order, after it was taken at ``ahead``.
     """
     def __init__(self):

@@ -16,7 +16,7 @@ class BeatSplit(wiring.Component):
     -------
     beats : In(Beats(2))
         From the reader.
-    matrix, gains, crc, rows : Out(Beats)
+    matrix, gains, crc, rows : Out(Beats(2)), Out(Beats), Out(Beats), Out(Beats)
         To the engine (two words), the residual, the CRC, attention.
     turns : In(BeatTurns)
         From the sequencer.

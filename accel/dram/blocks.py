@@ -19,16 +19,17 @@ class Blocks(wiring.Component):
 
     Members
     -------
-    segments : In(stream)
-    stores_done : In
+    segments : In(stream of Segment)
+        In order; see the interface.
+    stores_done : In(8)
         See :class:`accel.interfaces.Segment`.
-    blocks0, blocks1 : Out(stream)
+    blocks0, blocks1 : Out(stream of block)
         For each port: the block's beats, when it was cut, the turn of its first beat.
-    order : Out(stream)
+    order : Out(stream of data.StructLayout({'count': row_bits + 1, 'port': 1}))
         Port and number of beats of all blocks, in the order of their beats.
-    turn : Out
+    turn : Out(turn_bits)
         Of the beat that follows.
-    reading, busy : Out
+    reading, busy : Out(1)
         Beats of it are yet to be cut into blocks; segments wait, too.
     """
     def __init__(self, *, addr_width, row_bits, turn_bits):

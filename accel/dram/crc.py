@@ -9,7 +9,19 @@ POLYNOMIAL = 0xedb88320     # reflected
 
 
 class Crc32(wiring.Component):
-    """``value`` is the CRC of all beats, lowest byte first, since ``clear``; four cycles a beat. ``ready`` only when a beat is there."""
+    """``value`` is the CRC of all beats, lowest byte first, since ``clear``; four cycles a beat. ``ready`` only when a beat is there.
+
+    Members
+    -------
+    beats : In(Beats)
+        Taken in four cycles each; ``ready`` only when one is there.
+    clear : In(1)
+        Begin anew.
+    value : Out(32)
+        The CRC so far, valid while not ``busy``.
+    busy : Out(1)
+        Work is in flight; a fence waits for its end.
+    """
     def __init__(self):
         super().__init__({"beats": In(Beats()), "clear": In(1), "value": Out(32), "busy": Out(1)})
 

@@ -5,6 +5,15 @@ from amaranth.lib.wiring import In, Out
 
 
 class _Registers(wiring.Component):
+    """What the registers of a stream have in common.
+
+    Members
+    -------
+    input, output : In(stream of shape), Out(stream of shape)
+        Words in and, one cycle later at the earliest, out.
+    busy : Out(1)
+        A word is held.
+    """
     def __init__(self, shape):
         self.shape = shape
         super().__init__({"input": In(stream.Signature(shape)), "output": Out(stream.Signature(shape)), "busy": Out(1)})
@@ -57,7 +66,19 @@ class HalfRate(_Registers):
 
 class Queue(wiring.Component):
     """``depth`` (a power of two) entries in distributed memory. Refuses nothing: who writes has reserved a place, see
-    :func:`accel.lib.numeric.credits`. An entry can leave a cycle after it was written; ``level`` of them are there."""
+    :func:`accel.lib.numeric.credits`. An entry can leave a cycle after it was written; ``level`` of them are there.
+
+    Members
+    -------
+    write : In(1)
+        An entry comes; its writer has reserved a place.
+    data : In(shape)
+        Valid with ``write``.
+    level : Out(range(depth + 1))
+        Entries that are there.
+    output : Out(stream of shape)
+        The oldest entry; held until taken.
+    """
 
     def __init__(self, shape, *, depth):
         self.shape, self.depth = shape, depth

@@ -18,9 +18,9 @@ class InterpolatedTable(wiring.Component):
 
     Members
     -------
-    index, t : In
+    index, t : In(table.index_bits), In(table.t_bits)
         Segment and position in it.
-    value : Out
+    value : Out(value_bits)
         Bit for bit ``table(index, t)``.
     """
     latency = 3

@@ -25,21 +25,21 @@ class Candidates(wiring.Component):
 
     Members
     -------
-    clear : In
+    clear : In(1)
         Forget all.
-    keep : In
+    keep : In(1)
         Gather at all; else ``ready`` at any time.
-    there, offer : In
+    there, offer : In(1), In(CANDIDATE)
         A logit waits, and goes on waiting until ``take``.
-    ready : Out
+    ready : Out(1)
         It has been compared and may be taken.
-    take : In
+    take : In(1)
         It is, only while ``ready`` and ``there``.
-    busy : Out
+    busy : Out(1)
         A place for the last one is still being made.
-    kept : Out
+    kept : Out(7)
         How many there are.
-    index, candidate : In, Out
+    index, candidate : In(6), Out(CANDIDATE)
         The ``index``-th, two cycles later, in no particular order; not while ``busy``.
     """
     def __init__(self):

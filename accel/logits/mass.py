@@ -28,18 +28,18 @@ class Mass(wiring.Component):
 
     Members
     -------
-    scale_mantissa, scale_exponent : In
+    scale_mantissa, scale_exponent : In(16), In(signed(8))
         From logit to score; of the next pass a cycle before its ``start``.
-    start, prepared : In, Out
+    start, prepared : In(1), Out(1)
         Forget the last pass; logits may come from the cycle after ``prepared`` on.
-    room, write, logit : Out, In, In
+    room, write, logit : Out(1), In(1), In(signed(32))
         While there is room, a logit.
-    busy : Out
+    busy : Out(1)
         Of a logit the weight is yet to be added.
-    maximum, mass : Out
+    maximum, mass : Out(signed(17)), Out(48)
         The reference; the sum, of which 2**14 is 1.
-    exp2_index, exp2_t, exp2_value : Out, Out, In
-        An :class:`~accel.lib.table.InterpolatedTable` of EXP2.
+    exp2 : Out(Exp2Read)
+        Attention's table; ``busy`` while this unit is.
     """
     def __init__(self, *, multiplier_bits=25):
         if multiplier_bits not in FINE:

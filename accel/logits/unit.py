@@ -2,6 +2,8 @@
 
 Computes :meth:`spec.golden.Logits.kept` and :func:`spec.golden.running_mass`; logits never go to DRAM.
 """
+from types import SimpleNamespace
+
 from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
@@ -25,19 +27,26 @@ class LogitUnit(wiring.Component):
 
     Members
     -------
-    first, last : In
-        The columns whose logits come: every row has one of each, in order.
-    start : In
-        Forget the last pass; what describes the next is taken a cycle later.
-    logits : In(stream)
-    keep, dump : In
+    logits : In(stream of Logit)
+        In the order of :class:`~accel.interfaces.RowSum`.
+    dump : Out(LogitDump)
         Gather candidates and mass, of one column only; offer each logit at ``dump_data`` and wait for ``dump_take``.
-    result : Out(stream)
+    result : Out(stream of PassResult)
         One per column, in order.
-    candidate_index : In
-        ``candidate_token`` and ``candidate_logit`` follow two cycles later, in no particular order; between passes.
-    exp2_index, exp2_t, exp2_value : Out, Out, In
-        An :class:`~accel.lib.table.InterpolatedTable` of EXP2 that serves this unit while it is ``busy``.
+    model : In(ModelConstants)
+        Constants of the model, see the interface.
+    job : In(LogitsJob)
+        Taken a cycle after ``start``.
+    busy : Out(1)
+        From a cycle after ``job.start`` until the last result was taken.
+    cycles : In(32)
+        The cycle counter, kept with a pass's last logit.
+    last_token : Out(18)
+        The argmax of the last result that was taken; survives an abort.
+    candidate : In(CandidateRead)
+        Between passes.
+    exp2 : Out(Exp2Read)
+        Attention's table; ``busy`` from a cycle after ``job.start`` until the last result was taken.
     """
     def __init__(self, *, columns=1, candidates=64, multiplier_bits=25):
         if candidates != GROUP ** 2:
@@ -51,74 +60,85 @@ class LogitUnit(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        job = self.job
+        s = SimpleNamespace()             # what several steps share
+        self._intake(m, s)
+        self._argmax(m, s)
+        self._pass(m, s)
+        return m
+
+    def _intake(self, m, s):
+        """A logit to all that want it."""
+        s.job = self.job
         # Whether a logit is taken is known from a register, and so is what is taken
         m.submodules.intake = intake = Skid(self.logits.payload.shape())
-        m.submodules.candidates = candidates = Candidates()
-        m.submodules.mass = mass = Mass(multiplier_bits=self.multiplier_bits)
+        m.submodules.candidates = s.candidates = Candidates()
+        m.submodules.mass = s.mass = Mass(multiplier_bits=self.multiplier_bits)
         wiring.connect(m, wiring.flipped(self.logits), intake.input)
-        item, there = intake.output.payload, intake.output.valid
-        final_column, shown = Signal.like(item.column), Signal.like(item.column)
-        keep, dump, running, ended = Signal(), Signal(), Signal(), Signal()
-        counting = Signal()         # running, prepared and not ended
-        open_, take, is_last = Signal(), Signal(), Signal()
-        begun = delay(m, job.start, 1, "begun", valid=True)
+        s.item, there = intake.output.payload, intake.output.valid
+        s.final_column, s.shown = Signal.like(s.item.column), Signal.like(s.item.column)
+        s.keep, s.dump, s.running, s.ended = Signal(), Signal(), Signal(), Signal()
+        s.counting = Signal()         # running, prepared and not ended
+        open_, s.take, s.is_last = Signal(), Signal(), Signal()
+        s.begun = delay(m, s.job.start, 1, "begun", valid=True)
         m.d.comb += [
-            open_.eq(candidates.ready & mass.room & counting & there), take.eq(open_ & (~dump | self.dump.take)),
-            intake.output.ready.eq(take), is_last.eq(item.last & (item.column == final_column)), self.dump.data.eq(item.value),
+            open_.eq(s.candidates.ready & s.mass.room & s.counting & there), s.take.eq(open_ & (~s.dump | self.dump.take)),
+            intake.output.ready.eq(s.take), s.is_last.eq(s.item.last & (s.item.column == s.final_column)), self.dump.data.eq(s.item.value),
 
-            candidates.clear.eq(begun), candidates.keep.eq(keep), candidates.there.eq(there), candidates.take.eq(take),
-            candidates.offer.token.eq(item.row), candidates.offer.logit.eq(item.value), candidates.index.eq(self.candidate.index),
-            self.candidate.token.eq(candidates.candidate.token), self.candidate.logit.eq(candidates.candidate.logit),
+            s.candidates.clear.eq(s.begun), s.candidates.keep.eq(s.keep), s.candidates.there.eq(there), s.candidates.take.eq(s.take),
+            s.candidates.offer.token.eq(s.item.row), s.candidates.offer.logit.eq(s.item.value), s.candidates.index.eq(self.candidate.index),
+            self.candidate.token.eq(s.candidates.candidate.token), self.candidate.logit.eq(s.candidates.candidate.logit),
 
-            mass.scale_mantissa.eq(self.model.logit_mantissa), mass.scale_exponent.eq(self.model.logit_exponent), mass.start.eq(begun),
-            mass.write.eq(take & keep), mass.logit.eq(item.value),
-            self.exp2.index.eq(mass.exp2.index), self.exp2.t.eq(mass.exp2.t), mass.exp2.value.eq(self.exp2.value), self.exp2.busy.eq(self.busy),
+            s.mass.scale_mantissa.eq(self.model.logit_mantissa), s.mass.scale_exponent.eq(self.model.logit_exponent), s.mass.start.eq(s.begun),
+            s.mass.write.eq(s.take & s.keep), s.mass.logit.eq(s.item.value),
+            self.exp2.index.eq(s.mass.exp2.index), self.exp2.t.eq(s.mass.exp2.t), s.mass.exp2.value.eq(self.exp2.value), self.exp2.busy.eq(self.busy),
         ]
-        m.d.sync += self.dump.valid.eq(dump & open_ & ~take)
+        m.d.sync += self.dump.valid.eq(s.dump & open_ & ~s.take)
 
+    def _argmax(self, m, s):
+        """The argmax of every column."""
         # Columns take turns, so one comparison serves all; at the end the results are read from the same place.
         m.submodules.best = best = memory.Memory(shape=data.StructLayout({"logit": signed(32), "token": 18}),
                                                  depth=max(self.columns, 2), init=[])
         best_write, best_read = best.write_port(), best.read_port(domain="comb")
         # What is read may just be overtaken: then the logit before is the best so far.
-        taken = delay(m, take, 1, "taken", valid=True)
-        item1, shown1 = delay(m, item, 1, "item"), delay(m, best_read.data, 1, "shown")
+        s.taken = delay(m, s.take, 1, "taken", valid=True)
+        item1, s.shown1 = delay(m, s.item, 1, "item"), delay(m, best_read.data, 1, "shown")
         best1, better = Signal(33, reset_less=True), Signal()       # 0 before the first, less than any logit
         m.d.comb += [
-            best_read.addr.eq(Mux(ended, shown, item.column)), best_write.addr.eq(item1.column),
+            best_read.addr.eq(Mux(s.ended, s.shown, s.item.column)), best_write.addr.eq(item1.column),
             best_write.data.logit.eq(item1.value), best_write.data.token.eq(item1.row),
-            better.eq(taken & (Cat(ordered(item1.value), 1) > best1)), best_write.en.eq(better),
+            better.eq(s.taken & (Cat(ordered(item1.value), 1) > best1)), best_write.en.eq(better),
         ]
-        with m.If(item.row == 0):
+        with m.If(s.item.row == 0):
             m.d.sync += best1.eq(0)
-        with m.Elif(better & (item1.column == item.column)):
+        with m.Elif(better & (item1.column == s.item.column)):
             m.d.sync += best1.eq(Cat(ordered(item1.value), 1))
         with m.Else():
             m.d.sync += best1.eq(Cat(ordered(best_read.data.logit), 1))
 
+    def _pass(self, m, s):
+        """A pass, and its results when all has settled."""
         # A pass, and its results when all has settled
         out = self.result.payload
         cycles, finished = Signal(32), Signal()
-        with m.If(mass.prepared):
-            m.d.sync += counting.eq(1)
-        with m.If(take):
-            m.d.sync += [ended.eq(is_last), counting.eq(~is_last), cycles.eq(self.cycles)]
+        with m.If(s.mass.prepared):
+            m.d.sync += s.counting.eq(1)
+        with m.If(s.take):
+            m.d.sync += [s.ended.eq(s.is_last), s.counting.eq(~s.is_last), cycles.eq(self.cycles)]
         m.d.sync += [
-            finished.eq(running & ended & ~taken & ~candidates.busy & ~mass.busy & ~begun),
+            finished.eq(s.running & s.ended & ~s.taken & ~s.candidates.busy & ~s.mass.busy & ~s.begun),
             # What is read of a column is there a cycle after ``shown``
-            self.result.valid.eq(finished & running & ~(self.result.valid & self.result.ready)),
+            self.result.valid.eq(finished & s.running & ~(self.result.valid & self.result.ready)),
         ]
         m.d.comb += [
-            out.token.eq(shown1.token), out.logit.eq(shown1.logit), out.cycles.eq(cycles),
-            out.maximum.eq(mass.maximum), out.mass.eq(mass.mass), out.kept.eq(candidates.kept), self.busy.eq(begun | running),
+            out.token.eq(s.shown1.token), out.logit.eq(s.shown1.logit), out.cycles.eq(cycles),
+            out.maximum.eq(s.mass.maximum), out.mass.eq(s.mass.mass), out.kept.eq(s.candidates.kept), self.busy.eq(s.begun | s.running),
         ]
         last_token = Signal(18, reset_less=True)    # survives an abort
         m.d.comb += self.last_token.eq(last_token)
         with m.If(self.result.valid & self.result.ready):
-            m.d.sync += [shown.eq(shown + 1), last_token.eq(out.token)]
-            with m.If(shown == final_column):
-                m.d.sync += [running.eq(0), ended.eq(0), counting.eq(0)]
-        with m.If(begun):
-            m.d.sync += [running.eq(1), ended.eq(0), keep.eq(job.keep), dump.eq(job.dump), shown.eq(job.first), final_column.eq(job.last)]
-        return m
+            m.d.sync += [s.shown.eq(s.shown + 1), last_token.eq(out.token)]
+            with m.If(s.shown == s.final_column):
+                m.d.sync += [s.running.eq(0), s.ended.eq(0), s.counting.eq(0)]
+        with m.If(s.begun):
+            m.d.sync += [s.running.eq(1), s.ended.eq(0), s.keep.eq(s.job.keep), s.dump.eq(s.job.dump), s.shown.eq(s.job.first), s.final_column.eq(s.job.last)]

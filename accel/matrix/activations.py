@@ -16,17 +16,12 @@ class Activations(wiring.Component):
 
     Members
     -------
-    clear : In
-        Forget the largest exponent of ``clear_buffer`` of the columns in the mask, before it is written anew.
-    write, exponent_write : In
-        An element, or the exponent of the chunk at ``index``, of ``buffer`` of ``column``.
-    both : In
-        One position is decoded: column 1 is a copy of column 0.
-    address, odd_word, read_buffer : In
-        Word to read, column 1 the odd one of its chunk with ``odd_word``; ``words`` follow one cycle later,
-        ``offsets`` (largest exponent minus the chunk's) three. ``read_buffer`` is known two cycles before the first address.
-    largest : Out
-        Largest exponent of the read buffer, a column each.
+    elements : In(Quantised)
+        An element, or the exponent of the chunk at ``index``. Attention's output and the hidden vector go to half 1, all else to half 0.
+    control : In(ActivationControl)
+        See the interface.
+    read : In(ActivationRead)
+        A word is not read while it is written.
     """
     def __init__(self, *, columns, max_dim, max_hidden_dim):
         self.columns = columns

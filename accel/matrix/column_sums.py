@@ -16,15 +16,15 @@ class ColumnSums(wiring.Component):
 
     Members
     -------
-    low, high, tag, valid : In
+    low, high, tag, valid : In(signed(28)), In(signed(24)), In(TAG), In(1)
         A beat's sums of products: of the even row, or of q8's only one; of q4's odd row.
-    leaving : In
+    leaving : In(LEAVING)
         Whether its chunk ends with it; ``held`` a cycle later.
-    mantissa, offset : In
+    mantissa, offset : In(12), In(6)
         Scale of the chunk that leaves, and its shift to the right.
-    sum_valid, sum_odd, sum_first : In
+    sum_valid, sum_odd, sum_first : In(1)
         Four cycles later: a chunk that left, its row, and whether it is the row's first.
-    result : Out
+    result : Out(signed(WIDE))
         Five cycles later: the row so far.
     """
     def __init__(self):

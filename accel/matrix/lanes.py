@@ -22,6 +22,21 @@ class Lanes(wiring.Component):
     ----------
     multiplier_bits : int
         What the wider operand of a device's multiplier may have: 25 (Xilinx 7 series) or 18 (Lattice ECP5).
+
+    Members
+    -------
+    beat : In(128)
+        Sixteen codes, or pairs of codes of two rows in q4.
+    q4 : In(1)
+        Format of ``beat``.
+    zeros : In(array(4, 2))
+        Zero points of the even and the odd row, in q4.
+    activations : In(256)
+        Sixteen elements of signed 16 bits, which come with ``beat``.
+    low : Out(signed(28))
+        Sum of the even, or only, row's products; ``latency`` cycles later.
+    high : Out(signed(24))
+        Sum of the odd row's in q4; ``latency`` cycles later.
     """
     latency = 6
 

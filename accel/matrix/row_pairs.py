@@ -21,15 +21,15 @@ class RowPairs(wiring.Component):
 
     Members
     -------
-    matrix, begin, hold : In, In, Out
+    matrix, begin, hold : In(matrix_layout), In(1), Out(1)
         What the sums to come are of, from ``begin`` on, as long as ``hold``: until those before have left.
-    write, odd, gang, results : In
+    write, odd, gang, results : In(1), In(1), In(1), In(array(signed(WIDE), columns))
         A row's sums, one a column; with ``gang`` a pair's, column 0's of the even row and column 1's of the odd one.
-    sums : Out(stream)
+    sums : Out(stream of RowSum)
         For each pair, for each column: even row, odd row.
-    freed : Out
+    freed : Out(1)
         A pair has left.
-    busy : Out
+    busy : Out(1)
         A sum is on its way out; those that wait are not counted.
     """
     def __init__(self, *, columns):

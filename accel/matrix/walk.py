@@ -1,4 +1,6 @@
 """Takes the beats of a matrix in their order: a superblock's scales, then its rows' data, pair by pair and word by word."""
+from types import SimpleNamespace
+
 from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
@@ -20,25 +22,25 @@ class MatrixWalk(wiring.Component):
 
     Members
     -------
-    q4, group64, words, rows, gang : In
+    q4, group64, words, rows, gang : In(1), In(1), In(12), In(18), In(1)
         The matrix; it has been there since the cycle before ``start``.
-    start, ready, hold : In, Out, In
+    start, ready, hold : In(1), Out(1), In(1)
         Begin; only while ``ready``, which waits for ``hold`` to fall.
-    loading : Out
+    loading : Out(1)
         What describes the matrix may change, and is taken with ``start``.
-    beat_valid, beat_ready, both : In, Out, Out
+    beat_valid, beat_ready, both : In(1), Out(1), Out(1)
         A beat is there, with ``both`` two; what is there is taken.
-    freed : In
+    freed : In(1)
         A row pair's sums have left.
-    scaling, group : Out
+    scaling, group : Out(1), Out(12)
         A beat, if there, holds scales, of the row's ``group``-th group.
-    take, word, pair, tag : Out
+    take, word, pair, tag : Out(1), Out(12), Out(2), Out(TAG)
         A beat is taken that goes with this word of the activations, of the superblock's ``pair``-th two rows.
-    of64, wide : Out
+    of64, wide : Out(1)
         Groups have 64 weights; two words are taken together.
-    busy : Out
+    busy : Out(1)
         Not done with the matrix, or with its sums.
-    starved, stalled : Out
+    starved, stalled : Out(1)
         For want of a beat, of room.
     """
     def __init__(self):
@@ -52,68 +54,85 @@ class MatrixWalk(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        take, word, pair, group, wide = self.take, self.word, self.pair, self.group, self.wide
-        # The matrix. A row has so many steps: its words one by one, or two together
-        q4, gang, steps, last_group = Signal(), Signal(), Signal(12), Signal(12)
-        one_step, two_steps, single = Signal(), Signal(), Signal()      # a whole row has; its last step has one word
-        # Where it is; comparisons are registers
-        rows_left, final_pair = Signal(18), Signal()        # rows not yet begun; none
-        ending, odd = Signal(), Signal()                    # at the last group; at a q8 word's second row
-        to_come, last_word, two = Signal(12), Signal(), Signal()        # steps of the row, this one included; one, two
-        room, none = Signal(range(PAIRS + 1), init=PAIRS), Signal()
-        # With this beat the word, the row, the superblock is done; it begins a pair; it may be taken
-        advance, row_ends, ends, begin, active = Signal(), Signal(), Signal(), Signal(), Signal()
-        next_last, waits = Signal(), Signal()
-        goes_on, begins = Signal(), Signal()                # the next cycle is of data, of a pair's first, if no beat is taken
-        none_then, none_still = Signal(), Signal()          # no room in the next cycle, if a beat is taken, if none is
+        s = SimpleNamespace()             # what several steps share
+        self._registers(m, s)
+        self._take(m, s)
+        self._shape(m, s)
+        self._states(m, s)
+        self._step(m, s)
+        return m
 
+    def _registers(self, m, s):
+        """The matrix, and where the walk is."""
+        s.take, s.word, s.pair, s.group, s.wide = self.take, self.word, self.pair, self.group, self.wide
+        # The matrix. A row has so many steps: its words one by one, or two together
+        s.q4, s.gang, s.steps, s.last_group = Signal(), Signal(), Signal(12), Signal(12)
+        s.one_step, s.two_steps, s.single = Signal(), Signal(), Signal()      # a whole row has; its last step has one word
+        # Where it is; comparisons are registers
+        s.rows_left, s.final_pair = Signal(18), Signal()        # rows not yet begun; none
+        s.ending, s.odd = Signal(), Signal()                    # at the last group; at a q8 word's second row
+        s.to_come, s.last_word, s.two = Signal(12), Signal(), Signal()        # steps of the row, this one included; one, two
+        s.room, s.none = Signal(range(PAIRS + 1), init=PAIRS), Signal()
+        # With this beat the word, the row, the superblock is done; it begins a pair; it may be taken
+        s.advance, s.row_ends, s.ends, s.begin, s.active = Signal(), Signal(), Signal(), Signal(), Signal()
+        s.next_last, s.waits = Signal(), Signal()
+        s.goes_on, s.begins = Signal(), Signal()                # the next cycle is of data, of a pair's first, if no beat is taken
+        s.none_then, s.none_still = Signal(), Signal()          # no room in the next cycle, if a beat is taken, if none is
+
+    def _take(self, m, s):
+        """Whether this beat and the next may be taken."""
         def two_beats(last):
-            return gang & (~q4 | ~(last & single))
+            return s.gang & (~s.q4 | ~(last & s.single))
         tag = self.tag
         m.d.comb += [
-            self.beat_ready.eq(self.scaling | active), take.eq(active & self.beat_valid),
-            tag.q4.eq(q4), tag.odd.eq(odd), tag.chunk_last.eq(word[0] | last_word | wide), tag.row_first.eq(word[1:] == 0),
-            tag.row_last.eq(last_word), tag.gang.eq(gang),
+            self.beat_ready.eq(self.scaling | s.active), s.take.eq(s.active & self.beat_valid),
+            tag.q4.eq(s.q4), tag.odd.eq(s.odd), tag.chunk_last.eq(s.word[0] | s.last_word | s.wide), tag.row_first.eq(s.word[1:] == 0),
+            tag.row_last.eq(s.last_word), tag.gang.eq(s.gang),
             # Together, in q8 the columns take the two rows of a word, in q4 the two words of a chunk
-            tag.full.eq(~(last_word & single)),
-            next_last.eq(Mux(row_ends, one_step, two)),
+            tag.full.eq(~(s.last_word & s.single)),
+            s.next_last.eq(Mux(s.row_ends, s.one_step, s.two)),
             # In q4 both rows' chunk sums come at once and leave in two cycles: a chunk of one word waits for one.
-            waits.eq(q4 & ~gang & next_last & (word[0] | last_word)),
-            ends.eq(row_ends & (final_pair | (pair == 3))), begins.eq(begin),
-            none_then.eq(Mux(begin ^ self.freed, begin & (room == 1), none)), none_still.eq(none & ~self.freed),
+            s.waits.eq(s.q4 & ~s.gang & s.next_last & (s.word[0] | s.last_word)),
+            s.ends.eq(s.row_ends & (s.final_pair | (s.pair == 3))), s.begins.eq(s.begin),
+            s.none_then.eq(Mux(s.begin ^ self.freed, s.begin & (s.room == 1), s.none)), s.none_still.eq(s.none & ~self.freed),
         ]
-        with m.If(take & begin ^ self.freed):
-            m.d.sync += room.eq(room + Mux(self.freed, 1, -1))
-        with m.If(take):
+        with m.If(s.take & s.begin ^ self.freed):
+            m.d.sync += s.room.eq(s.room + Mux(self.freed, 1, -1))
+        with m.If(s.take):
             m.d.sync += [
-                begin.eq(row_ends), none.eq(none_then), active.eq(~ends & ~(advance & waits) & ~(row_ends & none_then)),
-                self.both.eq(~ends & two_beats(Mux(advance, next_last, last_word))),
-                advance.eq(~advance | q4 | gang), row_ends.eq(Mux(advance, next_last & (q4 | gang), last_word)),
+                s.begin.eq(s.row_ends), s.none.eq(s.none_then), s.active.eq(~s.ends & ~(s.advance & s.waits) & ~(s.row_ends & s.none_then)),
+                self.both.eq(~s.ends & two_beats(Mux(s.advance, s.next_last, s.last_word))),
+                s.advance.eq(~s.advance | s.q4 | s.gang), s.row_ends.eq(Mux(s.advance, s.next_last & (s.q4 | s.gang), s.last_word)),
             ]
         with m.Else():
             m.d.sync += [
-                begin.eq(begins), none.eq(none_still), active.eq(goes_on & ~(begins & none_still)),
-                self.both.eq(goes_on & two_beats(last_word)),
-                advance.eq(q4 | gang | odd), row_ends.eq(last_word & (q4 | gang | odd)),
+                s.begin.eq(s.begins), s.none.eq(s.none_still), s.active.eq(s.goes_on & ~(s.begins & s.none_still)),
+                self.both.eq(s.goes_on & two_beats(s.last_word)),
+                s.advance.eq(s.q4 | s.gang | s.odd), s.row_ends.eq(s.last_word & (s.q4 | s.gang | s.odd)),
             ]
 
-        together = self.gang & self.q4
-        all_steps, last_at, of_one, of_two, one_group, one_pair = (delay(m, value, 1, name) for value, name in (
-            (Mux(together, (self.words + 1) >> 1, self.words)[:12], "all_steps"),
+    def _shape(self, m, s):
+        """What the configuration means."""
+        s.together = self.gang & self.q4
+        s.all_steps, s.last_at, s.of_one, s.of_two, s.one_group, s.one_pair = (delay(m, value, 1, name) for value, name in (
+            (Mux(s.together, (self.words + 1) >> 1, self.words)[:12], "all_steps"),
             (Mux(self.group64, (self.words - 1)[:12] >> 2, (self.words - 1)[:12] >> 1), "last_at"),
-            (self.words <= Mux(together, 2, 1), "of_one"),
-            (Mux(together, (self.words == 3) | (self.words == 4), self.words == 2), "of_two"),
+            (self.words <= Mux(s.together, 2, 1), "of_one"),
+            (Mux(s.together, (self.words == 3) | (self.words == 4), self.words == 2), "of_two"),
             (self.words <= Mux(self.group64, 4, 2), "one_group"), (self.rows <= 2, "one_pair")))
+
+    def _states(self, m, s):
+        """Scales, then data."""
         with m.FSM() as fsm:
-            m.d.comb += self.busy.eq(~fsm.ongoing("IDLE") | (room != PAIRS))
+            m.d.comb += self.busy.eq(~fsm.ongoing("IDLE") | (s.room != PAIRS))
             with m.State("IDLE"):
-                m.d.comb += [self.ready.eq(~self.hold), self.loading.eq(~self.hold), begins.eq(1)]
+                m.d.comb += [self.ready.eq(~self.hold), self.loading.eq(~self.hold), s.begins.eq(1)]
                 with m.If(~self.hold):        # as they are when it starts: an enable that comes from here
                     m.d.sync += [
-                        q4.eq(self.q4), gang.eq(self.gang), wide.eq(together), self.of64.eq(self.group64),
-                        steps.eq(all_steps), one_step.eq(of_one), two_steps.eq(of_two), single.eq(self.words[0]), last_group.eq(last_at),
-                        rows_left.eq(self.rows), final_pair.eq(one_pair), pair.eq(0), group.eq(0), ending.eq(one_group),
-                        word.eq(0), odd.eq(0), to_come.eq(all_steps), last_word.eq(of_one), two.eq(of_two),
+                        s.q4.eq(self.q4), s.gang.eq(self.gang), s.wide.eq(s.together), self.of64.eq(self.group64),
+                        s.steps.eq(s.all_steps), s.one_step.eq(s.of_one), s.two_steps.eq(s.of_two), s.single.eq(self.words[0]), s.last_group.eq(s.last_at),
+                        s.rows_left.eq(self.rows), s.final_pair.eq(s.one_pair), s.pair.eq(0), s.group.eq(0), s.ending.eq(s.one_group),
+                        s.word.eq(0), s.odd.eq(0), s.to_come.eq(s.all_steps), s.last_word.eq(s.of_one), s.two.eq(s.of_two),
                     ]
                 with m.If(self.start & ~self.hold):
                     m.d.sync += self.scaling.eq(1)
@@ -121,25 +140,27 @@ class MatrixWalk(wiring.Component):
             with m.State("SCALES"):
                 m.d.comb += self.starved.eq(~self.beat_valid)
                 with m.If(self.beat_valid):
-                    m.d.sync += [group.eq(group + 1), ending.eq(group + 1 == last_group)]
-                    with m.If(ending):
-                        m.d.comb += goes_on.eq(1)
-                        m.d.sync += [group.eq(0), self.scaling.eq(0)]
+                    m.d.sync += [s.group.eq(s.group + 1), s.ending.eq(s.group + 1 == s.last_group)]
+                    with m.If(s.ending):
+                        m.d.comb += s.goes_on.eq(1)
+                        m.d.sync += [s.group.eq(0), self.scaling.eq(0)]
                         m.next = "DATA"
             with m.State("DATA"):
-                blocked = begin & none
-                m.d.comb += [self.starved.eq(~self.beat_valid & ~blocked), self.stalled.eq(self.beat_valid & blocked), goes_on.eq(1)]
-                with m.If(take & ends):
-                    with m.If(final_pair):
+                blocked = s.begin & s.none
+                m.d.comb += [self.starved.eq(~self.beat_valid & ~blocked), self.stalled.eq(self.beat_valid & blocked), s.goes_on.eq(1)]
+                with m.If(s.take & s.ends):
+                    with m.If(s.final_pair):
                         m.next = "IDLE"
                     with m.Else():
-                        m.d.sync += [self.scaling.eq(1), ending.eq(last_group == 0)]
+                        m.d.sync += [self.scaling.eq(1), s.ending.eq(s.last_group == 0)]
                         m.next = "SCALES"
-        with m.If(take & advance):              # only in DATA
-            m.d.sync += [word.eq(word + Mux(wide, 2, 1)), to_come.eq(to_come - 1), last_word.eq(next_last), two.eq(to_come == 3)]
-        with m.If(take & row_ends):
-            m.d.sync += [word.eq(0), to_come.eq(steps), two.eq(two_steps), pair.eq(pair + 1),
-                         rows_left.eq(rows_left - 2), final_pair.eq(rows_left <= 4)]
-        with m.If(take):
-            m.d.sync += odd.eq(~advance)
-        return m
+
+    def _step(self, m, s):
+        """The next word, row, pair."""
+        with m.If(s.take & s.advance):              # only in DATA
+            m.d.sync += [s.word.eq(s.word + Mux(s.wide, 2, 1)), s.to_come.eq(s.to_come - 1), s.last_word.eq(s.next_last), s.two.eq(s.to_come == 3)]
+        with m.If(s.take & s.row_ends):
+            m.d.sync += [s.word.eq(0), s.to_come.eq(s.steps), s.two.eq(s.two_steps), s.pair.eq(s.pair + 1),
+                         s.rows_left.eq(s.rows_left - 2), s.final_pair.eq(s.rows_left <= 4)]
+        with m.If(s.take):
+            m.d.sync += s.odd.eq(~s.advance)

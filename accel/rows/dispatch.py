@@ -12,9 +12,9 @@ class RowDispatch(wiring.Component):
 
     Members
     -------
-    rows : In(stream of Row)
+    rows : In(row)
         From the scaler.
-    rope, swiglu, residual : Out(stream of Row)
+    rope, swiglu, residual : Out(row)
         Rows of Q, K and V; of gate and up; to be added.
     logits : Out(stream of Logit)
         Rows of the classifier.

@@ -17,7 +17,7 @@ class Router(wiring.Component):
     -------
     quantised : In(Quantised)
         From the quantiser.
-    rows, query, activations : Out(Quantised, routed)
+    rows, query, activations : Out(routed)
         K and V; Q; everything else.
     abort : In(1)
         Drop what is on its way.

@@ -20,8 +20,14 @@ class SwiGlu(wiring.Component):
 
     Members
     -------
-    rows : In(stream)
+    rows : In(stream of Row)
         Gate row, then up row, of one column.
+    busy : Out(1)
+        Work is in flight; a fence waits for its end.
+    saturated : Out(1)
+        A result was clamped in this cycle.
+    values : Out(stream of Wide)
+        SiLU(gate) * up, one for each pair; held until taken.
     """
     def __init__(self, *, columns):
         self.columns = columns

@@ -13,13 +13,13 @@ class WideIntake(wiring.Component):
 
     Members
     -------
-    rope, residual, swiglu : In(stream of Wide)
+    rope, residual, swiglu : In(wide)
         Values with their places.
     attention : In(stream of AttentionElement)
         A column's output, from its first element on.
-    start, column : In(1), In(column)
+    start, column : In(1), In(column_shape)
         Attention begins for ``column``: its output is counted from here.
-    values : Out(stream of Wide)
+    values : Out(wide)
         To the quantiser.
     """
     latency = 0
