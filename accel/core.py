@@ -40,6 +40,8 @@ class Core(wiring.Component):
     csr : Out(Csr)
         The registers.
     """
+    latency = None      #: varies
+
     def __init__(self, *, columns=1, max_dim=2048, max_hidden_dim=5632, max_kv_dim=1024, max_heads=64, addr_width=24,
                  multiplier_bits=25):
         self.columns, self.max_dim, self.max_hidden_dim = columns, max_dim, max_hidden_dim

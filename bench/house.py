@@ -1,4 +1,4 @@
-"""Is accel/ a house in which a stranger finds his way? ``python -m bench.house``: lengths, statements, documented members.
+"""Measures how readable accel/ is, against bounds: ``python -m bench.house``: lengths, statements, documented members.
 
 Prints what it measures and ends with 1 where a bound is passed; tests/bench/test_house.py holds the same bounds.
 """
@@ -70,6 +70,17 @@ def undocumented(folder: Path = ACCEL) -> list[str]:
     return missing
 
 
+def without_latency(folder: Path = ACCEL) -> list[str]:
+    """Components that do not say how long they take: an attribute ``latency`` in cycles, None where it varies."""
+    from amaranth.lib import wiring
+    missing = []
+    for path in sorted(folder.rglob("[!_]*.py")):
+        name = ".".join(path.relative_to(folder.parent).with_suffix("").parts)
+        missing += [f"{name}.{cls.__name__}" for cls in vars(import_module(name)).values()
+                    if inspect.isclass(cls) and cls.__module__ == name and issubclass(cls, wiring.Component) and not hasattr(cls, "latency")]
+    return missing
+
+
 def members_documented(docstring: str) -> set[str]:
     """The names that a docstring describes with a shape: ``a, b : shape`` in a section, or ``a`` (shape)`` in a sentence."""
     lines = re.findall(r"^\s*([\w, ]+?) : (?!(?:In|Out)(?:\(stream\))?(?:$|,))\S", docstring, re.M)
@@ -104,13 +115,14 @@ def report() -> list[tuple[str, object, bool]]:
     bodies = [f for f in found if f.name == "elaborate"]
     core, median = len((ACCEL/"core.py").read_text().splitlines()), statistics.median(f.lines for f in bodies)
     longest, fullest = max(bodies, key=lambda f: f.lines), max(found, key=lambda f: f.statements)
-    missing = undocumented()
+    missing, silent = undocumented(), without_latency()
     return [
         ("lines of core.py", core, core <= CORE_LINES),
         ("median lines of an elaborate", median, median <= MEDIAN),
         ("longest elaborate", f"{longest.lines} ({longest.file})", longest.lines <= LONGEST),
         ("most statements of a function", f"{fullest.statements} ({fullest.file}, {fullest.name})", fullest.statements <= STATEMENTS),
         ("members without width or shape", f"{len(missing)} {' '.join(missing[:5])}".strip(), not missing),
+        ("units without a latency", f"{len(silent)} {' '.join(silent[:5])}".strip(), not silent),
     ]
 
 

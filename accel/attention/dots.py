@@ -36,7 +36,8 @@ def query_members(columns, max_heads, max_dim):
 
 
 class AttentionDots(wiring.Component):
-    """A (beat, query head) a cycle; nothing behind the issue stalls.
+    """The dot products of :func:`spec.golden.attend`. One (beat, query head) per cycle; a key is taken only while the weights it leads to have places,
+    so nothing behind the issue stalls.
 
     Members
     -------
@@ -57,6 +58,8 @@ class AttentionDots(wiring.Component):
     q_exponent_write : In(struct of en 1, column, head, data 6)
         The exponent of a head of a column's query; written while ``en``.
     """
+    latency = 7         #: from a row's last beat of a K/V head to the dot product
+
     def __init__(self, *, columns, max_heads, max_dim):
         self.columns, self.max_heads, self.max_dim = columns, max_heads, max_dim
         super().__init__({

@@ -20,7 +20,8 @@ AVERAGE = 34        # bits of a sum in units of its mass's leading bit: about 2*
 
 
 class AttentionOutput(wiring.Component):
-    """An element a cycle; the next head's reciprocal is found meanwhile.
+    """The division at the end of :func:`spec.golden.attend`. One element per cycle, begun only while the queue behind the pipe has a place for it; the
+    next head's reciprocal is found meanwhile.
 
     Members
     -------
@@ -41,6 +42,8 @@ class AttentionOutput(wiring.Component):
     elements : Out(stream of element)
         The output, elements of a head after those of the head before; held until taken.
     """
+    latency = 13        #: from an element's turn to its place in the queue
+
     def __init__(self, *, max_heads, max_dim):
         self.max_heads, self.max_dim = max_heads, max_dim
         self.element = AttentionElement()
@@ -171,7 +174,7 @@ class AttentionOutput(wiring.Component):
 
     def _leave(self, m, s):
         """Elements leave."""
-        # Behind the queue another register: memory takes its time, and who takes the elements is far
+        # A register behind the queue: the path queue memory -> wide intake ends here
         out = self.elements
         m.d.comb += [
             s.results.write.eq(delay(m, s.issue, 13, "valid", valid=True)), s.results.data.eq(Cat(s.value13, s.tags[13].last)),

@@ -23,7 +23,8 @@ def weight_layout():
 
 
 class AttentionScores(wiring.Component):
-    """A (beat, query head) a cycle; nothing behind the issue stalls.
+    """The scores, weights and masses of :func:`spec.golden.attend`. One (beat, query head) per cycle; a key is taken only while the weights it leads to
+    have places, so nothing behind the issue stalls.
 
     Members
     -------
@@ -58,6 +59,8 @@ class AttentionScores(wiring.Component):
     q_exponent_write : In(struct of en 1, column, head, data 6)
         See :class:`~accel.attention.dots.AttentionDots`.
     """
+    latency = 23        #: from a row's last beat of a K/V head to its weight
+
     def __init__(self, *, columns, max_heads, max_dim, multiplier_bits=25):
         self.columns, self.max_heads, self.max_dim, self.multiplier_bits = columns, max_heads, max_dim, multiplier_bits
         super().__init__({

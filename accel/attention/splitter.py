@@ -33,6 +33,8 @@ class Waiting(wiring.Component):
     output : Out(stream of shape)
         The oldest entry; held until taken.
     """
+    latency = 2         #: from a write to the output
+
 
     def __init__(self, shape, *, limit, attrs={}):
         self.shape, self.limit, self.attrs = shape, limit, attrs
@@ -86,6 +88,8 @@ class RowSplitter(wiring.Component):
     values : Out(stream of 128)
         Slots of V; held until taken.
     """
+    latency = None      #: varies
+
 
     def __init__(self, *, max_heads, v_buffer):
         self.max_heads, self.v_buffer = max_heads, v_buffer
@@ -154,7 +158,7 @@ class RowSplitter(wiring.Component):
 
     def _beat(self, m, s):
         """A beat, whose second half follows a cycle later."""
-        # A beat, whose second half follows a cycle later: two registers, for who brings it is far away ---------------------
+        # A beat, whose second half follows a cycle later: two registers: reader's buffer -> slots ---------------------
         beats0, newest0, local0 = (delay(m, value, 1, name) for value, name in (
             (self.beats.payload, "beats0"), (self.newest.payload, "newest0"), (self.local, "local0")))
         ready0, narrow0 = delay(m, s.ready, 1, "ready0"), delay(m, s.narrow[0] & s.of_values | s.narrow[1] & s.of_keys, 1, "narrow0")

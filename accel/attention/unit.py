@@ -18,7 +18,8 @@ from accel.attention.splitter import RowSplitter
 
 
 class Attention(wiring.Component):
-    """Scores of row t + 1 overlap the values of row t: a (beat, query head) a cycle each.
+    """Scores of row t + 1 overlap the values of row t: each side does one (beat, query head) per cycle. Rows are taken only while the queues
+    have room; the output is held until taken.
 
     Parameters
     ----------
@@ -53,6 +54,8 @@ class Attention(wiring.Component):
     beats : In(Beats)
         Rows as they lie in DRAM: exponents, K heads, V heads. None while ``job.local``.
     """
+    latency = None      #: varies
+
     def __init__(self, *, columns=1, max_heads=64, max_dim=2048, v_buffer=56, multiplier_bits=25):
         if max_heads > 64 or max_dim % 8:
             raise ValueError(f"At most 64 heads and a multiple of 8 elements, not {max_heads} and {max_dim}")

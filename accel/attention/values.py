@@ -16,7 +16,8 @@ STEPS = (0, 1, 4)
 
 
 class AttentionValues(wiring.Component):
-    """A (beat, query head) a cycle, and nothing behind the load stalls.
+    """The weighted sums of :func:`spec.golden.attend`. One (beat, query head) per cycle, loaded only when all weights of its K/V head are there;
+    nothing behind the load stalls.
 
     A slot rests for two cycles while its sums are on their way back to memory: between the passes of a large shift, and
     always where a row has no more than two slots of all heads.
@@ -44,6 +45,8 @@ class AttentionValues(wiring.Component):
     sum : Out(signed(WIDE))
         Three cycles after ``read_slot`` and ``read_lane``, while ``reading``.
     """
+    latency = 4         #: from a load to the sums' way back to memory
+
     def __init__(self, *, max_heads, max_dim):
         self.max_heads, self.max_dim = max_heads, max_dim
         super().__init__({
@@ -162,7 +165,7 @@ class AttentionValues(wiring.Component):
         add2 = delay(m, s.last_pass, 2, "add")
         read_lane1, olds = delay(m, self.read_lane, 1, "read_lane"), []
         for i in range(8):
-            own = dict(reset_less=True, attrs={"keep": 1})      # a copy for this lane: they lie far apart
+            own = dict(reset_less=True, attrs={"keep": 1})      # a copy for this lane: a pass drives eight lanes across the die
             product2 = Signal(signed(WEIGHT + 16), name=f"product{i}", reset_less=True)
             product3 = Signal(signed(WEIGHT + 16), name=f"addend{i}", reset_less=True)
             old3 = Signal(signed(WIDE), name=f"old{i}", reset_less=True)

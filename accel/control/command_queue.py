@@ -22,6 +22,8 @@ class CommandQueue(wiring.Component):
     commands : Out(stream of 128)
         Every command in order, after it was taken at ``ahead``.
     """
+    latency = None      #: varies
+
     def __init__(self):
         super().__init__({
             "write": In(1), "word": In(2), "data": In(32), "free": Out(8), "busy": Out(1), "overflow": Out(1),
@@ -43,7 +45,7 @@ class CommandQueue(wiring.Component):
             self.free.eq(free), self.busy.eq(free != QUEUE_DEPTH),
             taken.eq(self.commands.valid & self.commands.ready),
         ]
-        freed = Signal()                    # a cycle later: who takes commands is far away
+        freed = Signal()                    # registered: sequencer -> count of free places
         m.d.sync += [newest.eq(newest + kept), freed.eq(taken), free.eq(free - kept + freed)]
 
         # Four reads in a row, for the one side or the other -------------------------------------------------

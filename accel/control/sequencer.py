@@ -13,7 +13,8 @@ from spec.registers import Dest, Opcode
 
 
 class Sequencer(wiring.Component):
-    """Control of the core; every datapath unit has a start and a busy here.
+    """Executes commands in order and hands their segments to the reader ahead of time. Every station gets a job from here, described in
+    :mod:`accel.interfaces`; the shifts are those of :class:`spec.golden.Golden`.
 
     Members
     -------
@@ -70,6 +71,8 @@ class Sequencer(wiring.Component):
     waiting_beat : Out(1)
         GAIN, CRC or ATTEND could take a beat and none is there.
     """
+    latency = None      #: varies
+
     def __init__(self, *, columns, addr_width=24):
         self.columns, self.addr_width = columns, addr_width
         super().__init__({
@@ -246,7 +249,7 @@ class Sequencer(wiring.Component):
     def _jobs(self, m, command, columns):
         """What the command says to each station; (start of ATTEND, of STORE, rows come from the chip, the embedding's fetch is busy).
 
-        Registers of their own, which an abort leaves alone: the sequencer is far from attention, the K/V rows and the embedding's fetch.
+        An abort leaves the registers here alone. They end the paths from the sequencer to attention, the K/V rows and the embedding's fetch.
         """
         embed, matrix, attend, newest, store, logits = self.embed, self.matrix, self.attend, self.newest, self.store, self.logits
         start_attend, start_store, rows_local = Signal(), Signal(), Signal()

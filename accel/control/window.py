@@ -15,7 +15,7 @@ LOW = 6             # bits of a counter that are counted where they are kept
 
 
 class Window(wiring.Component):
-    """See spec.registers.Window for the map; an access takes four cycles, more beside a counter's carry or clear.
+    """The map is :class:`spec.registers.Window`. An access takes four cycles, more beside a counter's carry or clear; what it reads may be changing.
 
     Members
     -------
@@ -48,6 +48,8 @@ class Window(wiring.Component):
     clear : In(1)
         Set all counters to zero; takes 64 cycles, in which an access waits.
     """
+    latency = None      #: varies
+
     def __init__(self):
         super().__init__({
             "bus": In(Wishbone()), "abort": In(1),

@@ -8,7 +8,7 @@ from accel.lib.stream import HalfRate, Stage
 
 
 class Blocks(wiring.Component):
-    """A block every other cycle; some wait for each port. All that is decided is decided a cycle before it happens.
+    """One block every other cycle; some wait for each port. Every decision is made one cycle before it acts, in a register.
 
     Parameters
     ----------
@@ -32,6 +32,8 @@ class Blocks(wiring.Component):
     reading, busy : Out(1)
         Beats of it are yet to be cut into blocks; segments wait, too.
     """
+    latency = None      #: varies
+
     def __init__(self, *, addr_width, row_bits, turn_bits):
         self.addr_width, self.row_bits, self.turn_bits = addr_width, row_bits, turn_bits
         self.block = data.StructLayout({"base": addr_width, "count": row_bits + 1, "age": 5, "turn": turn_bits})

@@ -22,6 +22,8 @@ class Crc32(wiring.Component):
     busy : Out(1)
         Work is in flight; a fence waits for its end.
     """
+    latency = None      #: varies
+
     def __init__(self):
         super().__init__({"beats": In(Beats()), "clear": In(1), "value": Out(32), "busy": Out(1)})
 
@@ -37,7 +39,7 @@ class Crc32(wiring.Component):
                 crc = crc >> 1 ^ (POLYNOMIAL if crc & 1 else 0)
             for j in range(32):
                 rows[j] |= (crc >> j & 1) << i
-        ready = Signal()                            # known a cycle ahead: who asks is far
+        ready = Signal()                            # registered: crc -> ready of the stream
         m.d.comb += [self.value.eq(~state), self.busy.eq(left != 0), self.beats.ready.eq(ready)]
         m.d.sync += ready.eq(self.beats.valid & ~ready & (left <= 2))
         with m.If(left != 0):

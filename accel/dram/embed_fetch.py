@@ -14,7 +14,8 @@ ELEMENT = data.StructLayout({"value": signed(20), "last": 1})
 
 
 class EmbedFetch(wiring.Component):
-    """Elements ``(code - zero) * mantissa`` of row ``token``, in order, one a cycle. Layout: spec.packing.
+    """Elements ``(code - zero) * mantissa`` of row ``token``, in order, one per cycle, held until taken: the rows that :class:`spec.golden.Golden`
+    embeds. Layout: spec.packing.
 
     Members
     -------
@@ -29,6 +30,8 @@ class EmbedFetch(wiring.Component):
     busy : Out(1)
         Work is in flight; a fence waits for its end.
     """
+    latency = None      #: varies
+
     def __init__(self, *, columns=1, addr_width=24, max_words):
         self.columns, self.addr_width, self.max_words = columns, addr_width, max_words
         super().__init__({

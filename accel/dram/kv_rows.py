@@ -15,7 +15,8 @@ from spec.registers import Dest
 
 
 class KvRows(wiring.Component):
-    """Owner of the newest rows, and the only writer of the cache.
+    """Owns the newest rows, and is the only writer of the cache. Rows are laid out by :func:`spec.image.row_elements`. Writes are never stalled;
+    beats are held until taken.
 
     Members
     -------
@@ -39,6 +40,8 @@ class KvRows(wiring.Component):
     beat_stored : Out(1)
         A beat was written.
     """
+    latency = None      #: varies
+
     def __init__(self, *, columns, max_kv_dim, max_heads, addr_width=24):
         self.columns, self.addr_width = columns, addr_width
         self.stride = 1 << (2 * max_kv_dim // 8 - 1).bit_length()               # beats of K and V
@@ -82,7 +85,7 @@ class KvRows(wiring.Component):
 
     def _write(self, m, s):
         """Elements and exponents into the rows."""
-        # Two cycles later: block RAM lies far
+        # Two cycles later: the path router -> block RAM is split
         is_v, narrow, index, head, into, mantissa, exponent = (delay(m, value, 1, name) for value, name in (
             (s.of_v, "is_v"), (s.narrow_element, "narrow"), (s.elements.index, "index"), (s.elements.head, "head"), (s.elements.column, "written_column"),
             (s.elements.mantissa, "mantissa"), (s.elements.exponent, "exponent")))

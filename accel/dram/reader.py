@@ -20,7 +20,7 @@ OUT = 8             # beats of each half of the buffer that are on their way out
 
 
 class SegmentReader(wiring.Component):
-    """Reads segments, run ahead of their use as far as the buffer has room.
+    """Reads segments, ahead of their use as far as the buffer has room; no arithmetic. Beats are held until they are taken.
 
     Members
     -------
@@ -39,6 +39,8 @@ class SegmentReader(wiring.Component):
     aborting : Out(1)
         Reads are outstanding that an abort has dropped.
     """
+    latency = None      #: varies
+
     def __init__(self, *, addr_width=24, row_bits=7, depth=32, ahead=16, buffer=512):
         self.addr_width, self.row_bits, self.depth, self.ahead, self.buffer = addr_width, row_bits, depth, ahead, buffer
         super().__init__({
@@ -163,7 +165,7 @@ class SegmentReader(wiring.Component):
         for i, r in enumerate(s.reads):
             get, issue, leaves = Signal(s.place_bits - 1, name=f"get{i}"), Signal(name=f"issue{i}"), Signal(name=f"leaves{i}")
             waiting = s.counter(f"waiting{i}", s.place_bits, s.move & (s.into == i), issue)
-            # Block RAM is slow to answer, and who takes the beats is far away: all that depends on him are a few pointers
+            # Block RAM answers late and the sinks' ready arrives late: only the queue's few pointers depend on both
             m.submodules[f"out{i}"] = out = ResetInserter(s.drop)(Queue(128, depth=OUT))
             room, some_room = credits(m, OUT, issue, delay(m, leaves, 1, f"left{i}", valid=True))
             s.held.append((out.output.valid, out.output.payload))
@@ -186,7 +188,7 @@ class SegmentReader(wiring.Component):
             s.taken.eq(self.beats.valid & self.beats.ready),
         ]
         m.d.sync += s.into.eq(s.into ^ s.move)
-        # Told the requests a cycle later, as they are far away
+        # Registered: beats taken -> requests' room
         m.d.sync += s.first.eq(s.first ^ (s.taken & ~self.beats.both))
         was_taken, two_taken = delay(m, s.taken, 1, "was_taken", valid=True), delay(m, self.beats.both, 1, "two_taken")
         with m.If(was_taken):

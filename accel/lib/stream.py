@@ -14,6 +14,8 @@ class _Registers(wiring.Component):
     busy : Out(1)
         A word is held.
     """
+    latency = 1         #: from input to output
+
     def __init__(self, shape):
         self.shape = shape
         super().__init__({"input": In(stream.Signature(shape)), "output": Out(stream.Signature(shape)), "busy": Out(1)})
@@ -79,6 +81,8 @@ class Queue(wiring.Component):
     output : Out(stream of shape)
         The oldest entry; held until taken.
     """
+    latency = 1         #: from a write to the output
+
 
     def __init__(self, shape, *, depth):
         self.shape, self.depth = shape, depth

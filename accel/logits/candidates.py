@@ -21,7 +21,8 @@ def ordered(value):
 
 
 class Candidates(wiring.Component):
-    """A logit in two cycles, and in about 20 where it takes the smallest one's place.
+    """Computes the candidates of :meth:`spec.golden.Logits.kept`. Takes one logit in two cycles, and about 20 cycles for one that takes the smallest
+    one's place; the offer is held until ``take``.
 
     Members
     -------
@@ -42,6 +43,8 @@ class Candidates(wiring.Component):
     index, candidate : In(6), Out(CANDIDATE)
         The ``index``-th, two cycles later, in no particular order; not while ``busy``.
     """
+    latency = None      #: varies
+
     def __init__(self):
         super().__init__({
             "clear": In(1), "keep": In(1), "there": In(1), "offer": In(CANDIDATE), "ready": Out(1), "take": In(1), "busy": Out(1),

@@ -15,11 +15,12 @@ from spec.numerics import ROW_FRACTION, SCORE_FRACTION
 #: Bits of the score's shift that the scale's mantissa takes over: what is left of a multiplier's operand.
 FINE = {25: 3, 18: 1}
 SCORES = 16         # scores on their way, five cycles long, or waiting while the reference is raised
-ANSWER = EXP2_LATENCY + 2       # the table is far away: a register on the way there and one on the way back
+ANSWER = EXP2_LATENCY + 2       # a register each on the paths mass -> attention's table -> mass
 
 
 class Mass(wiring.Component):
-    """A logit a cycle, but where the reference rises: that takes about as long as the table's answer.
+    """Computes :func:`spec.golden.running_mass`. One logit per cycle while there is ``room``. Where the reference rises, logits wait for about as long
+    as the table takes to answer.
 
     Parameters
     ----------
@@ -41,6 +42,8 @@ class Mass(wiring.Component):
     exp2 : Out(Exp2Read)
         Attention's table; ``busy`` while this unit is.
     """
+    latency = None      #: varies
+
     def __init__(self, *, multiplier_bits=25):
         if multiplier_bits not in FINE:
             raise ValueError(f"Multipliers take 18 or 25 bits, not {multiplier_bits}")

@@ -16,7 +16,8 @@ from accel.logits.mass import Mass
 
 
 class LogitUnit(wiring.Component):
-    """One logit a cycle, or with ``keep`` one in two, and in about 20 where it is inserted among the candidates.
+    """Computes :class:`spec.golden.Logits`. Takes one logit per cycle, or with ``keep`` one in two, and about 20 cycles for one that is inserted
+    among the candidates; logits wait meanwhile.
 
     Parameters
     ----------
@@ -48,6 +49,8 @@ class LogitUnit(wiring.Component):
     exp2 : Out(Exp2Read)
         Attention's table; ``busy`` from a cycle after ``job.start`` until the last result was taken.
     """
+    latency = None      #: varies
+
     def __init__(self, *, columns=1, candidates=64, multiplier_bits=25):
         if candidates != GROUP ** 2:
             raise ValueError(f"Candidates are {GROUP} groups of {GROUP}, not {candidates}")

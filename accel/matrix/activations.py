@@ -10,7 +10,8 @@ from spec.registers import Dest
 
 
 class Activations(wiring.Component):
-    """One element written, one word of 16 read in a cycle, for every column.
+    """One element is written and one word of 16 is read per cycle, for every column; never stalled. Holds the vectors of
+    :func:`spec.golden.quantise_vector`.
 
     What is written can be read three cycles later. No word is read while it is written: then a block RAM needs nothing around it.
 
@@ -23,6 +24,8 @@ class Activations(wiring.Component):
     read : In(ActivationRead)
         A word is not read while it is written.
     """
+    latency = 1         #: from an address to its words
+
     def __init__(self, *, columns, max_dim, max_hidden_dim):
         self.columns = columns
         self.second = max_dim // WORD                       # where the other half begins
@@ -36,7 +39,7 @@ class Activations(wiring.Component):
         bits, elements, control = (self.depth - 1).bit_length(), self.elements, self.control
         to_second = Signal()
         m.d.comb += to_second.eq((elements.dest == Dest.OUTPUT) | (elements.dest == Dest.SWIGLU))
-        # Two stages for what is written, and all control in registers: block RAM takes its time, and lies far from who writes
+        # Two stages for what is written, and all control in registers: the path router -> block RAM is split
         clear, clear_buffer = delay(m, control.clear, 1, "clear"), delay(m, control.clear_buffer, 1, "clear_buffer")
         write, exponent_write = (delay(m, value, 1, name, valid=True) for value, name in
                                  ((elements.write, "write"), (elements.exponent_write, "exponent_write")))

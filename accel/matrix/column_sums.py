@@ -12,7 +12,7 @@ LEAVING = data.StructLayout({"even": 1, "odd": 1, "held": 1})
 
 
 class ColumnSums(wiring.Component):
-    """Fully pipelined.
+    """One column's part of :meth:`spec.golden.Matrix.sums`. One beat per cycle; never stalled.
 
     Members
     -------
@@ -27,6 +27,8 @@ class ColumnSums(wiring.Component):
     result : Out(signed(WIDE))
         Five cycles later: the row so far.
     """
+    latency = 5         #: from the sum of a chunk's last beat to the row so far
+
     def __init__(self):
         super().__init__({
             "low": In(signed(28)), "high": In(signed(24)), "tag": In(TAG), "valid": In(1), "leaving": In(LEAVING),

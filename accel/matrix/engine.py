@@ -17,7 +17,8 @@ from accel.matrix.row_pairs import RowPairs, matrix_layout
 
 
 class MatVec(wiring.Component):
-    """One matrix times ``columns`` vectors.
+    """One matrix times ``columns`` vectors. Computes :meth:`spec.golden.Matrix.sums`. A beat is taken only while the row pairs behind the pipe have
+    room for its row's sums, so the pipe never stops.
 
     Parameters
     ----------
@@ -45,6 +46,8 @@ class MatVec(wiring.Component):
     stalled : Out(1)
         A beat is there and no room for its row pair's sums.
     """
+    latency = 15        #: from a row's last beat to its sum among the row pairs; in q4 one more for the odd row
+
     def __init__(self, *, columns, max_groups, multiplier_bits=25):
         self.columns, self.max_groups, self.multiplier_bits = columns, max_groups, multiplier_bits
         super().__init__({
@@ -83,7 +86,7 @@ class MatVec(wiring.Component):
 
     def _operands(self, m, s):
         """Beat, scale and activations meet."""
-        # 0: the word's address, for the memories are far away; 1: they answer; 2: the pair's zero points chosen, 3: its mantissas,
+        # 0: the word's address, registered: walk -> activation memories; 1: they answer; 2: the pair's zero points chosen, 3: its mantissas,
         # of words in registers, for block RAM is slow
         m.submodules.scales = scales = memory.Memory(shape=128, depth=1 << (self.max_groups - 1).bit_length(), init=[],
                                                      attrs=UNCHECKED)

@@ -17,7 +17,8 @@ def matrix_layout(columns):
 
 
 class RowPairs(wiring.Component):
-    """Never overrun, as :class:`~accel.matrix.walk.MatrixWalk` counts the pairs; a sum leaves a cycle.
+    """Puts sums into the order of :class:`~accel.interfaces.RowSum`; no arithmetic. One sum leaves per cycle. Sums are never refused:
+    :class:`~accel.matrix.walk.MatrixWalk` counts the pairs and takes no beat without a place.
 
     Members
     -------
@@ -32,6 +33,8 @@ class RowPairs(wiring.Component):
     busy : Out(1)
         A sum is on its way out; those that wait are not counted.
     """
+    latency = None      #: varies
+
     def __init__(self, *, columns):
         self.columns = columns
         super().__init__({

@@ -17,8 +17,8 @@ TAG = data.StructLayout({"q4": 1, "odd": 1, "chunk_last": 1, "row_first": 1, "ro
 class MatrixWalk(wiring.Component):
     """One beat a cycle, or two, while there is room for the row pair's sums.
 
-    Whether the next beat may be taken is in a register, as what hangs on it reaches far. Whether one is there comes from far
-    away, and so chooses between what is known in either case.
+    `beat_ready` drives many registers, so it is registered. `beat_valid` arrives late, so it only selects between two precomputed
+    next states. Equals the order of :mod:`spec.packing`.
 
     Members
     -------
@@ -43,6 +43,8 @@ class MatrixWalk(wiring.Component):
     starved, stalled : Out(1)
         For want of a beat, of room.
     """
+    latency = None      #: varies
+
     def __init__(self):
         super().__init__({
             "q4": In(1), "group64": In(1), "words": In(12), "rows": In(18), "gang": In(1),

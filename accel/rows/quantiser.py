@@ -14,7 +14,8 @@ GROUP = 128         #: the longest group: a head
 
 
 class Quantiser(wiring.Component):
-    """Takes one value a cycle; while one group of a column is written out, its next fills the other half.
+    """Computes :func:`spec.numerics.quantise`. Takes one value per cycle; while one group of a column is written out, its next fills the other half.
+    ``values.ready`` falls while both halves of the column are full; what is written cannot be stalled.
 
     Members
     -------
@@ -29,6 +30,8 @@ class Quantiser(wiring.Component):
     quantised : Out(Quantised)
         One element per cycle, after its group's exponent.
     """
+    latency = None      #: varies
+
     def __init__(self, *, columns):
         self.columns = columns
         super().__init__({

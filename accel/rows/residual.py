@@ -21,7 +21,8 @@ SUM_BITS = 76       # 2**12 squares of 2**62 and epsilon: 75 bits, and an even n
 
 
 class Residual(wiring.Component):
-    """One row a cycle; results wait in a FIFO that is never overrun.
+    """Computes the residual half of :class:`spec.golden.Golden`. One row per cycle, taken only while the queue behind the pipe has a place for its
+    result, so the pipe never stops.
 
     Members
     -------
@@ -42,6 +43,8 @@ class Residual(wiring.Component):
     norms : Out(Norms)
         Of each column, once its last row has come.
     """
+    latency = 6         #: from a row to its result's place in the queue
+
     def __init__(self, *, columns, max_dim):
         self.columns, self.max_dim = columns, max_dim
         super().__init__({

@@ -18,7 +18,8 @@ ROTATED = 34        #: bits of a rotated element
 
 
 class Rope(wiring.Component):
-    """A row a cycle: rotates Q and K rows, lets V rows pass, and cuts all three into heads for the quantiser.
+    """Rotates Q and K rows, lets V rows pass, and cuts all three into heads for the quantiser. Computes :func:`spec.golden.rotate`. One row per cycle,
+    taken only while the queue behind the pipe has a place for its result, so the pipe never stops.
 
     An even row looks up the sine of its pair's angle, the odd row that follows the cosine; V has sine 0 and cosine 1.
 
@@ -37,6 +38,8 @@ class Rope(wiring.Component):
     frequencies : Out(FrequencyRead)
         Turns per position of the pair being rotated.
     """
+    latency = 15        #: from a pair's odd row to its even result's place in the queue
+
     def __init__(self, *, columns):
         self.columns = columns
         super().__init__({

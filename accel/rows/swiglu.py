@@ -16,7 +16,8 @@ LIMIT = (16 << ROW_FRACTION) - 1        # beyond 16 the sag is as at 16: below o
 
 
 class SwiGlu(wiring.Component):
-    """Pipelined: a pair every two cycles, whose product takes one multiplier two; results wait in a FIFO that is never overrun.
+    """Computes SwiGLU as :class:`spec.golden.Golden` does, bit for bit. One pair every two cycles, since one multiplier makes the two halves of its
+    product. A row is taken only while the queue behind the pipe has a place for its result, so the pipe never stops.
 
     Members
     -------
@@ -29,6 +30,8 @@ class SwiGlu(wiring.Component):
     values : Out(stream of Wide)
         SiLU(gate) * up, one for each pair; held until taken.
     """
+    latency = 12        #: from the up row to its result's place in the queue
+
     def __init__(self, *, columns):
         self.columns = columns
         super().__init__({"busy": Out(1), "saturated": Out(1), "rows": In(stream.Signature(Row(columns))),

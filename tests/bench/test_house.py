@@ -40,5 +40,6 @@ def test_sees_what_it_counts(tmp_path, monkeypatch):
     (tmp_path/"fat"/"unit.py").write_text(FAT)
     monkeypatch.syspath_prepend(tmp_path)
     assert house.undocumented(tmp_path/"fat") == [f"fat.unit.Unit.{name}" for name in "bcd"]
+    assert house.without_latency(tmp_path/"fat") == ["fat.unit.Unit"]
     elaborate = next(f for f in house.functions(tmp_path/"fat") if f.name == "elaborate")
     assert (elaborate.lines, elaborate.statements) == (7, 4)
