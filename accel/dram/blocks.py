@@ -74,7 +74,9 @@ class Blocks(wiring.Component):
             self.reading.eq((left != 0) | following.busy), self.busy.eq(self.reading | waiting.busy),
         ]
         for i, sink in enumerate(into):
-            m.d.comb += [sink.input.valid.eq(emit & (port == i)), sink.input.payload.eq(Cat(base, count, age, turn))]
+            block = sink.input.payload
+            m.d.comb += [sink.input.valid.eq(emit & (port == i)), block.base.eq(base), block.count.eq(count), block.age.eq(age),
+                         block.turn.eq(turn)]
         # Nothing but itself can undo what either waits for
         m.d.sync += [
             count.eq(Mux(left < in_row, left, in_row)), counted.eq((left != 0) & ~emit),

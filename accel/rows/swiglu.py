@@ -5,6 +5,7 @@ from amaranth.lib.wiring import In, Out
 
 from accel.interfaces import Row, Wide
 from accel.lib.numeric import credits, delay, product_of, saturate
+from accel.lib.pipeline import Pipeline
 from accel.lib.stream import Queue
 from accel.lib.table import InterpolatedTable
 from spec.numerics import HIDDEN_FRACTION, ROW_FRACTION, WIDE
@@ -39,45 +40,57 @@ class SwiGlu(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        layout = Wide(self.columns)
-        m.submodules.results = results = Queue(layout.size, depth=DEPTH)
+        m.submodules.results = results = Queue(Wide(self.columns), depth=DEPTH)
         rows, row = self.rows, self.rows.payload
         take, given = Signal(), delay(m, self.values.valid & self.values.ready, 1, "given", valid=True)
         room, some_room = credits(m, DEPTH, take & ~row.odd, given)
-        m.d.comb += [rows.ready.eq(row.odd | some_room), take.eq(rows.ready & rows.valid)]
-        entry = Signal(layout)
-        m.d.comb += [entry.column.eq(row.column), entry.index.eq(row.row >> 1), entry.dest.eq(row.dest),
-                     entry.end.eq((row.row[1:6] == 31) | row.last)]
-
-        # 1: |gate|; 2: at most the limit; 2 to 6: table; 7: silu, which waits for its up row --------------------
-        m.submodules.table = table = InterpolatedTable(SILU_SAG, latency=4)
-        magnitude, z = Signal(32, reset_less=True), Signal(22, reset_less=True)
-        near = ~z[21]
-        m.d.sync += [magnitude.eq(Mux(row.value[-1], -row.value, row.value)), z.eq(Mux(magnitude > LIMIT, LIMIT, magnitude))]
-        m.d.comb += [table.index.eq(Mux(near, z[11:21], 1024 + z[14:21])), table.t.eq(Mux(near, z[:11] << 3, z[:14]))]
-        value6, odd6 = delay(m, row.value, 6, "value"), delay(m, row.odd, 6, "odd")
-        valid6 = delay(m, take, 6, "valid", valid=True)
-        silu = Signal(signed(33), reset_less=True)
-        with m.If(valid6 & ~odd6):
-            m.d.sync += silu.eq(Mux(value6[-1], 0, value6) - table.value)
-
-        # 7: lower half of the up row; 8: its upper half, while the next gate may come; 9, 10: products; 11: their sum --
-        up6 = valid6 & odd6
-        value7, up11 = delay(m, value6, 1, "value7"), delay(m, up6, 5, "up", valid=True)
-        a, b = Signal(signed(33), reset_less=True), Signal(signed(17), reset_less=True)
-        with m.If(up6):
-            m.d.sync += a.eq(silu)
-        m.d.sync += b.eq(Mux(up6, Cat(value6[:16], Const(0, 1)).as_signed(), value7[16:].as_signed()))
-        half = product_of(m, a, b, "half")
-        low10 = delay(m, half, 1, "low")
-        product, rounded = Signal(signed(65), reset_less=True), Signal(signed(66 - DROPPED), reset_less=True)
-        m.d.sync += [product.eq((half << 16) + low10), rounded.eq((product >> DROPPED) + product[DROPPED - 1])]
-        tag12, valid12 = delay(m, entry.as_value()[WIDE:], 12, "tag"), delay(m, up11, 1, "valid12", valid=True)
-        clamped, flag = saturate(m, rounded, WIDE)
-        m.d.comb += [
-            results.write.eq(valid12), results.data.eq(Cat(clamped, tag12)), self.saturated.eq(valid12 & flag),
-            self.values.valid.eq(results.output.valid), self.values.payload.eq(results.output.payload),
-            results.output.ready.eq(self.values.ready),
-            self.busy.eq(room != DEPTH),
-        ]
+        m.d.comb += [rows.ready.eq(row.odd | some_room), take.eq(rows.ready & rows.valid), self.busy.eq(room != DEPTH)]
+        wiring.connect(m, results.output, wiring.flipped(self.values))
+        pipe = Pipeline(m)
+        up, clamped = self._product(m, pipe, *self._silu(m, pipe, take))
+        assert clamped.stage == self.latency
+        self._leave(m, pipe, results, up, clamped)
         return m
+
+    def _silu(self, m, pipe, take):
+        """(a row, whether it is a row, silu of the gate row before) of one stage: the sag from a table, taken off the gate."""
+        m.submodules.table = table = InterpolatedTable(SILU_SAG, latency=4)
+        row = pipe.enter(self.rows.payload)
+        magnitude = pipe.register("magnitude", pipe.combine(lambda x: Mux(x[-1], -x, x), row.value), 32)
+        z = pipe.register("z", pipe.combine(lambda x: Mux(x > LIMIT, LIMIT, x), magnitude), 22)
+
+        def look_up(z):
+            near = ~z[21]
+            m.d.comb += [table.index.eq(Mux(near, z[11:21], 1024 + z[14:21])), table.t.eq(Mux(near, z[:11] << 3, z[:14]))]
+            return table.value
+        sag = pipe.combine(look_up, z, latency=table.latency)
+        value, odd = pipe.carry("value", row.value).beside(sag), pipe.carry("odd", row.odd).beside(sag)
+        valid = pipe.carry("valid", pipe.enter(take), valid=True).beside(sag)
+        silu = Signal(signed(33), reset_less=True)      # waits for its up row
+        with m.If((valid & ~odd).plain):
+            m.d.sync += silu.eq(pipe.combine(lambda x, sag: Mux(x[-1], 0, x) - sag, value, sag).plain)
+        return value, valid & odd, silu
+
+    def _product(self, m, pipe, value, up, silu):
+        """(whether there is a result, silu * up) of one stage: by the up row's lower half, then, while the next gate may come, its upper half."""
+        a = Signal(signed(33), reset_less=True)
+        with m.If(up.plain):
+            m.d.sync += a.eq(silu)
+        later = pipe.carry("value7", value).at(value.stage + 1)     # the upper half's turn comes a cycle after the lower half's
+        b = pipe.register("b", pipe.enter(Mux(up.plain, Cat(value.plain[:16], Const(0, 1)).as_signed(), later.plain[16:].as_signed()),
+                                          value.stage), signed(17))
+        half = pipe.combine(lambda b: product_of(m, a, b, "half"), b, latency=2)
+        low = pipe.carry("low", half)
+        # From here on a stage is counted from the upper half
+        upper = pipe.enter(half.plain, half.stage + 1)
+        product = pipe.register("product", (upper << 16) + low.beside(upper), signed(65))
+        rounded = pipe.register("rounded", (product >> DROPPED) + product[DROPPED - 1], signed(66 - DROPPED))
+        return pipe.carry("up", up, valid=True).beside(rounded), rounded
+
+    def _leave(self, m, pipe, results, up, rounded):
+        """Clamped, with its place, into the queue."""
+        row, p = pipe.enter(self.rows.payload), results.data
+        clamped, flag = pipe.combine(lambda x: saturate(m, x, WIDE), rounded)
+        for field, value in (("column", row.column), ("index", row.row >> 1), ("end", (row.row[1:6] == 31) | row.last), ("dest", row.dest)):
+            m.d.comb += p[field].eq(pipe.carry(field, value).beside(rounded).plain)
+        m.d.comb += [results.write.eq(up.plain), p.value.eq(clamped.plain), self.saturated.eq((up & flag).plain)]
