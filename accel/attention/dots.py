@@ -70,7 +70,7 @@ class AttentionDots(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        s = SimpleNamespace()             # what several steps share
+        s = SimpleNamespace()               # signals that several steps share
         self._query(m, s)
         self._issue_registers(m, s)
         self._issue(m, s)
@@ -98,7 +98,7 @@ class AttentionDots(wiring.Component):
 
     def _issue_registers(self, m, s):
         """Where the walk is."""
-        # Issue: query heads fastest, then slots, then K/V heads; what a comparison says is known a cycle ahead --------
+        # Issue: query heads fastest, then slots, then K/V heads; what a comparison says is known a cycle ahead
         ring = ring_depth(self.max_heads)
         s.tag0 = Signal(TAG)
         s.room = Signal(range(ring), init=ring - 1)         # a full ring would look empty
@@ -142,7 +142,7 @@ class AttentionDots(wiring.Component):
 
     def _products(self, m, s):
         """Products and their sums."""
-        # 1: query; 2, 3: again, beside its multipliers; 4: products; 5: sums of two; 6: of eight; 7: dot so far ----------
+        # 1: query; 2, 3: again, beside its multipliers; 4: products; 5: sums of two; 6: of eight; 7: dot so far
         beat3 = delay(m, s.key.beat, 3, "beat")
         query3 = delay(m, s.q_out.data.as_value(), 2, "query")
         products, twos = [], []

@@ -55,7 +55,7 @@ class AttentionOutput(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        s = SimpleNamespace()             # what several steps share
+        s = SimpleNamespace()               # signals that several steps share
         self._reciprocal_registers(m, s)
         self._reciprocal(m, s)
         self._issue(m, s)
@@ -68,7 +68,7 @@ class AttentionOutput(wiring.Component):
         """A head's mass and the table."""
         s.shape = self.shape
 
-        # Reciprocal of a head's mass, ahead of its elements --------------------------------------------------
+        # Reciprocal of a head's mass, ahead of its elements
         s.scale = data.StructLayout({"down": 5, "top": 6, "last": 1, "reciprocal": 17})
         s.found, s.current = Signal(data.StructLayout({"down": 5, "top": 6, "last": 1})), Signal(s.scale)
         s.mass, s.bits, s.leading = Signal(MASS), Signal(range(MASS + 1)), Signal(22)
@@ -114,7 +114,7 @@ class AttentionOutput(wiring.Component):
 
     def _issue(self, m, s):
         """Elements, while there is room for the result."""
-        # Elements, while there is room for the result -------------------------------------------------------
+        # Elements, while there is room for the result
         m.submodules.results = s.results = Queue(self.element.size, depth=DEPTH)
         room = Signal(range(DEPTH + 1), init=DEPTH)
         active, s.issue, has_room, s.last_element = Signal(), Signal(), Signal(), Signal()      # the last two are a cycle ahead
@@ -136,7 +136,7 @@ class AttentionOutput(wiring.Component):
     def _average(self, m, s):
         """Sums in units of the mass."""
         # 1 to 3: the sum is fetched; 4: there; 5: shifted by eights; 6: by the rest; 7: rounded; 8: again; 9, 10: times the
-        # reciprocal; 11: rounded; 12: shifted up by 16s; 13: by the rest ----------------------------------------------
+        # reciprocal; 11: rounded; 12: shifted up by 16s; 13: by the rest
         tag0 = Signal(s.scale)
         m.d.comb += [tag0.eq(s.current), tag0.last.eq(s.current.last & s.last_element), self.lane.eq(s.lane)]
         s.tags = [tag0]

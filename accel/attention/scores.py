@@ -72,7 +72,7 @@ class AttentionScores(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        s = SimpleNamespace()             # what several steps share
+        s = SimpleNamespace()               # signals that several steps share
         self._dots(m, s)
         self._scale(m, s)
         self._state(m, s)
@@ -91,7 +91,7 @@ class AttentionScores(wiring.Component):
 
     def _scale(self, m, s):
         """Scores."""
-        # 8: dot product, again; 9, 10: times the score scale; 11, 12: shifted; 13: score ----------------------------------
+        # 8: dot product, again; 9, 10: times the score scale; 11, 12: shifted; 13: score
         dot8 = Signal(signed(39), reset_less=True)
         mantissa = delay(m, self.score_mantissa, 1, "mantissa")
         scale = Cat(mantissa, Const(0, 1)).as_signed() if self.multiplier_bits == 25 else mantissa
@@ -111,7 +111,7 @@ class AttentionScores(wiring.Component):
 
     def _state(self, m, s):
         """Maximum and top of the head."""
-        # 13: maximum and top of the head; 14: the new ones; 15 to 17: rise and shift of the weight -----------------
+        # 13: maximum and top of the head; 14: the new ones; 15 to 17: rise and shift of the weight
         state = data.StructLayout({"maximum": signed(17), "top": 6})
         m.submodules.states = states = memory.Memory(shape=state, depth=self.max_heads, init=[])
         state_in, s.state_out = states.write_port(), states.read_port(domain="comb")
@@ -150,7 +150,7 @@ class AttentionScores(wiring.Component):
 
     def _table(self, m, s):
         """2**x."""
-        # 14: into the table, or a guest; 19: out of it -----------------------------------------------------------
+        # 14: into the table, or a guest; 19: out of it
         m.submodules.table = s.table = InterpolatedTable(EXP2, latency=EXP2_LATENCY - 1, distributed=True)
         m.d.comb += self.guest.value.eq(s.table.value)
         m.d.sync += [s.table.index.eq(Mux(self.guest.busy, self.guest.index, s.score13[8:16])),
@@ -158,7 +158,7 @@ class AttentionScores(wiring.Component):
 
     def _weights(self, m, s):
         """Weights."""
-        # 20, 21: shifted down and rounded, which is p; 22, 23: shifted to units of the largest V exponent -----------------
+        # 20, 21: shifted down and rounded, which is p; 22, 23: shifted to units of the largest V exponent
         def shifted(value, shift, name):
             """``value / 2**shift`` to nearest, two cycles later."""
             doubled = Cat(Const(0, 1), value, Const(0, 1))

@@ -101,7 +101,7 @@ class RowSplitter(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        s = SimpleNamespace()             # what several steps share
+        s = SimpleNamespace()               # signals that several steps share
         self._queues(m, s)
         self._take(m, s)
         self._beat(m, s)
@@ -117,7 +117,7 @@ class RowSplitter(wiring.Component):
         wiring.connect(m, s.keys.output, wiring.flipped(self.keys))
         wiring.connect(m, s.values.output, wiring.flipped(self.values))
 
-        # What comes next, so that whether it is taken is known a cycle ahead -------------------------------------
+        # What comes next, so that whether it is taken is known a cycle ahead
         s.of_header, s.of_keys, s.of_values = Signal(), Signal(), Signal()        # at most one
         s.narrow, last_beats = Signal(2), [Signal(10, name=f"last_{name}_beat") for name in ("v", "k")]
         m.d.sync += s.narrow.eq(self.narrow)
@@ -158,7 +158,7 @@ class RowSplitter(wiring.Component):
 
     def _beat(self, m, s):
         """A beat, whose second half follows a cycle later."""
-        # A beat, whose second half follows a cycle later: two registers: reader's buffer -> slots ---------------------
+        # A beat, whose second half follows a cycle later: two registers: reader's buffer -> slots
         beats0, newest0, local0 = (delay(m, value, 1, name) for value, name in (
             (self.beats.payload, "beats0"), (self.newest.payload, "newest0"), (self.local, "local0")))
         ready0, narrow0 = delay(m, s.ready, 1, "ready0"), delay(m, s.narrow[0] & s.of_values | s.narrow[1] & s.of_keys, 1, "narrow0")

@@ -70,7 +70,7 @@ class Attention(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        s = SimpleNamespace()             # what several steps share
+        s = SimpleNamespace()               # signals that several steps share
         self._shape(m, s)
         self._parts(m, s)
         self._connect(m, s)

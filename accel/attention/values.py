@@ -58,7 +58,7 @@ class AttentionValues(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        s = SimpleNamespace()             # what several steps share
+        s = SimpleNamespace()               # signals that several steps share
         self._memories(m, s)
         self._walk_registers(m, s)
         self._walk(m, s)
@@ -129,7 +129,7 @@ class AttentionValues(wiring.Component):
 
     def _pass(self, m, s):
         """A pass over the slot."""
-        # 0: a pass over the slot it belongs to ----------------------------------------------------------------
+        # 0: a pass over the slot it belongs to
         s.place, s.beat = Signal.like(s.address), Signal(128, reset_less=True)
         s.weight, shift, s.fresh = Signal(WEIGHT, reset_less=True), Signal(6, reset_less=True), Signal(reset_less=True)
         s.held, s.again1, s.again2, blocking, rested = Signal(), Signal(), Signal(), Signal(), Signal()

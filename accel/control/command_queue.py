@@ -48,7 +48,7 @@ class CommandQueue(wiring.Component):
         freed = Signal()                    # registered: sequencer -> count of free places
         m.d.sync += [newest.eq(newest + kept), freed.eq(taken), free.eq(free - kept + freed)]
 
-        # Four reads in a row, for the one side or the other -------------------------------------------------
+        # Four reads in a row, for the one side or the other
         reading, execute, step = Signal(), Signal(), Signal(2)
         arriving, arriving_step = Signal(), Signal(2)
         m.d.comb += r.addr.eq(Cat(step, Mux(execute, oldest, seen)))

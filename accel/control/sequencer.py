@@ -88,7 +88,7 @@ class Sequencer(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        s = SimpleNamespace()             # what several steps share
+        s = SimpleNamespace()               # signals that several steps share
         self._ahead(m, s)
         self._shifts(m, s)
         self._beats(m, s)
@@ -99,7 +99,7 @@ class Sequencer(wiring.Component):
         """Segments, ahead of execution."""
         s.C = self.columns
 
-        # Ahead of its turn a command hands its segment to the reader --------------------------------------
+        # Ahead of its turn a command hands its segment to the reader
         ahead, segment = self.ahead, self.segments.payload
         opcode = ahead.payload.opcode
         has_segment = Signal()
@@ -118,7 +118,7 @@ class Sequencer(wiring.Component):
 
     def _shifts(self, m, s):
         """Right shifts of the row scaler."""
-        # Right shifts of the row scaler: minus the exponent of sums * factor, minus the fraction kept --------
+        # Right shifts of the row scaler: minus the exponent of sums * factor, minus the fraction kept
         s.command = Signal(Command())
         s.following = data.View(Command(), self.commands.payload)      # what will be ``command``
         s.gain_exponent, s.attended = Signal(signed(8)), Signal()
@@ -136,7 +136,7 @@ class Sequencer(wiring.Component):
 
     def _beats(self, m, s):
         """Beats that are left, opcodes decoded."""
-        # Execution -----------------------------------------------------------------------------------------
+        # Execution
         s.is_a = {opcode: Signal(name=f"is_{opcode.name.lower()}") for opcode in Opcode}     # known while the shifts settle
         m.d.sync += [signal.eq(s.command.opcode == opcode) for opcode, signal in s.is_a.items()]
         s.left, s.more, s.final = Signal(28), Signal(), Signal()

@@ -61,7 +61,7 @@ class Window(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        s = SimpleNamespace()             # what several steps share
+        s = SimpleNamespace()               # signals that several steps share
         self._bus(m, s)
         self._commands(m, s)
         self._constants(m, s)
@@ -98,7 +98,7 @@ class Window(wiring.Component):
 
     def _commands(self, m, s):
         """Words of commands to the queue."""
-        # Commands ----------------------------------------------------------------------------------------------
+        # Commands
         queue = CommandQueue()
         m.submodules.queue = ResetInserter(self.abort)(queue)
         m.d.comb += [
@@ -110,10 +110,10 @@ class Window(wiring.Component):
 
     def _constants(self, m, s):
         """The model's constants and frequencies."""
-        # Constants of the model ----------------------------------------------------------------------------------
+        # Constants of the model
         words = {word: Signal(32, name=f"model_{word.name.lower()}") for word in Model}
-        for s.word, value in words.items():
-            with m.If(s.written_to(Region.MODEL + 4 * s.word, name=f"model_{s.word.name.lower()}")):
+        for word, value in words.items():
+            with m.If(s.written_to(Region.MODEL + 4 * word, name=f"model_{word.name.lower()}")):
                 m.d.sync += value.eq(s.written)
         model = self.model
         m.d.comb += [
@@ -130,7 +130,7 @@ class Window(wiring.Component):
 
     def _results(self, m, s):
         """Results, word by word."""
-        # Results: word by word into distributed memory, eight words each ----------------------------------------
+        # Results: word by word into distributed memory, eight words each
         m.submodules.results = results = memory.Memory(shape=32, depth=8 * RESULT_DEPTH, init=[],
                                                            attrs={"ram_style": "distributed"})
         result_write, s.result_read = results.write_port(), results.read_port(domain="comb")
@@ -157,7 +157,7 @@ class Window(wiring.Component):
 
     def _counter_ports(self, m, s):
         """Whose turn it is, and where its upper bits lie."""
-        # Counters: the low bits of each in a memory of its own, what they carry into one for all, one a cycle ------
+        # Counters: the low bits of each in a memory of its own, what they carry into one for all, one a cycle
         counted = self.activity
         s.inputs = (counted.cycle, counted.beat, counted.starved, counted.fenced, counted.stalled)
         assert len(s.inputs) == len(Counter) and len(Phase) <= 9
@@ -215,7 +215,7 @@ class Window(wiring.Component):
 
     def _reads(self, m, s):
         """What a read yields."""
-        # Reads ---------------------------------------------------------------------------------------------------------
+        # Reads
         read = Signal(32)
         of_result = delay(m, s.result_read.data, 1, "of_result")
         m.d.sync += s.of_counters.eq(Cat(s.lows[s.address[2:5]], s.high_read.data))

@@ -55,7 +55,7 @@ class EmbedFetch(wiring.Component):
 
     def _row(self, m, fire, drop):
         """What a dropped row leaves nothing of; returns whether it is at work."""
-        s = SimpleNamespace(drop=drop, fire=fire)             # what several steps share
+        s = SimpleNamespace(drop=drop, fire=fire)     # signals that several steps share
         self._registers(m, s)
         self._requests(m, s)
         self._beats(m, s)
@@ -75,7 +75,7 @@ class EmbedFetch(wiring.Component):
 
     def _requests(self, m, s):
         """Addresses, one after the other."""
-        # Requests: the scale beats, then every (q8: second) beat of the row's pair --------------------------
+        # Requests: the scale beats, then every (q8: second) beat of the row's pair
         # One adder: the address is the sum of what ``addend`` was, of its multiples by powers of two where a bit is set.
         address, addend, add, double = Signal(self.addr_width), Signal(self.addr_width), Signal(), Signal()
         left, bits = Signal(12), Signal(15)
@@ -131,7 +131,7 @@ class EmbedFetch(wiring.Component):
 
     def _beats(self, m, s):
         """Beats move up through registers."""
-        # Beats move up through registers -----------------------------------------------------------------------
+        # Beats move up through registers
         beats = [Signal(128, name=f"beat{i}", reset_less=True) for i in range(AHEAD)]
         held = [Signal(name=f"held{i}") for i in range(AHEAD)]
         for i in range(AHEAD):
@@ -145,7 +145,7 @@ class EmbedFetch(wiring.Component):
 
     def _scales(self, m, s):
         """Where the scales wait, and which lane is next."""
-        # Elements: 1: byte and scale; 2: code; 3: value ----------------------------------------------------------
+        # Elements: 1: byte and scale; 2: code; 3: value
         m.submodules.scales = scales = memory.Memory(shape=16, depth=-(-self.max_words // 2), init=[],
                                                         attrs=UNCHECKED)
         scale_write, s.scale_read = scales.write_port(), scales.read_port()

@@ -54,7 +54,7 @@ class KvRows(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        s = SimpleNamespace()             # what several steps share
+        s = SimpleNamespace()               # signals that several steps share
         self._memories(m, s)
         self._write(m, s)
         self._read(m, s)
@@ -98,17 +98,17 @@ class KvRows(wiring.Component):
             s.low.eq(Mux(narrow & mantissa[7] & ~mantissa[15], 0x7f, mantissa[:8])),
             s.byte.eq(head + Mux(is_v, self.model.n_kv_heads, 0)),
         ]
-        for s.port, address, enables, s.value, times in (
+        for port, address, enables, value, times in (
                 (s.header_w, Cat(s.byte[4:4 + s.header_bits], into), Mux(exponent_write, 1 << s.byte[:4], 0), exponent, 16),
                 (s.w, Cat(s.place, into), Mux(write, s.enable, 0), Cat(s.low, Mux(narrow, s.low, mantissa[8:])), 8)):
             enable_later = Signal(16, name=f"enable{times}")
             m.d.sync += enable_later.eq(enables)
-            m.d.comb += [s.port.addr.eq(delay(m, address, 1, f"address{times}")), s.port.en.eq(enable_later),
-                         s.port.data.as_value().eq(delay(m, s.value, 1, f"value{times}").replicate(times))]
+            m.d.comb += [port.addr.eq(delay(m, address, 1, f"address{times}")), port.en.eq(enable_later),
+                         port.data.as_value().eq(delay(m, value, 1, f"value{times}").replicate(times))]
 
     def _read(self, m, s):
         """What is read, held and handed on."""
-        # Reading: one walker, for attention or for the store; behind it a memory's register and one more ------
+        # Reading: one walker, for attention or for the store; behind it a memory's register and one more
         s.storing, s.left_rows = s.store.storing, Signal.like(s.newest.rows)
         s.beat, s.in_header, s.column = Signal(s.bits), Signal(), Signal(range(max(self.columns, 2)))
         s.final, s.final_row = Signal(), Signal()       # of the header or of the rest; of all
@@ -150,7 +150,7 @@ class KvRows(wiring.Component):
 
     def _dram(self, m, s):
         """Rows to DRAM."""
-        # DRAM: once the first beat is there, data can follow its command without a pause -------------------------
+        # DRAM: once the first beat is there, data can follow its command without a pause
         address, commands, command_rows = Signal(self.addr_width), Signal(s.bits + 1), Signal.like(s.newest.rows)
         fire = Signal()
         m.d.comb += [

@@ -51,7 +51,7 @@ class SegmentReader(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        s = SimpleNamespace()             # what several steps share
+        s = SimpleNamespace()               # signals that several steps share
         self._blocks(m, s)
         self._buffer(m, s)
         self._requests(m, s)
@@ -88,13 +88,13 @@ class SegmentReader(wiring.Component):
 
     def _buffer(self, m, s):
         """The memories, and the state of both requests."""
-        # The buffer: beats take turns in its halves, so that two can leave in a cycle -----------------------
+        # The buffer: beats take turns in its halves, so that two can leave in a cycle
         s.place_bits = (self.buffer - 1).bit_length()
         stores = [memory.Memory(shape=128, depth=self.buffer // 2, init=[], attrs=UNCHECKED) for _ in range(2)]
         s.writes, s.reads = [store.write_port() for store in stores], [store.read_port() for store in stores]
         m.submodules.buffer0, m.submodules.buffer1 = stores
 
-        # Requests: each port walks its block; the younger waits until the older is almost requested --------
+        # Requests: each port walks its block; the younger waits until the older is almost requested
         s.remaining = [Signal(s.rb + 1, name=f"remaining{i}") for i in range(2)]
         # More than none, one, few enough for the younger to go on
         s.more, s.one, s.few = ([Signal(name=f"{name}{i}", init=init) for i in range(2)]
@@ -147,7 +147,7 @@ class SegmentReader(wiring.Component):
 
     def _order(self, m, s):
         """One beat a cycle is let out of the buffer."""
-        # Beats in order: one a cycle is let out of the buffer ------------------------------------------------
+        # Beats in order: one a cycle is let out of the buffer
         taking, s.some, final, s.into = Signal(s.rb + 1), Signal(), Signal(), Signal()
         m.d.comb += [
             s.move.eq(s.some & Mux(s.side, s.arrived[1], s.arrived[0])),

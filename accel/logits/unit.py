@@ -63,7 +63,7 @@ class LogitUnit(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        s = SimpleNamespace()             # what several steps share
+        s = SimpleNamespace()               # signals that several steps share
         self._intake(m, s)
         self._argmax(m, s)
         self._pass(m, s)

@@ -58,7 +58,7 @@ class MatVec(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        s = SimpleNamespace()             # what several steps share
+        s = SimpleNamespace()               # signals that several steps share
         self._walk(m, s)
         self._operands(m, s)
         self._beside(m, s)

@@ -56,7 +56,7 @@ class MatrixWalk(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        s = SimpleNamespace()             # what several steps share
+        s = SimpleNamespace()               # signals that several steps share
         self._registers(m, s)
         self._take(m, s)
         self._shape(m, s)

@@ -41,7 +41,7 @@ class Quantiser(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        s = SimpleNamespace()             # what several steps share
+        s = SimpleNamespace()               # signals that several steps share
         self._memories(m, s)
         self._fill(m, s)
         self._exponent(m, s)
@@ -63,7 +63,7 @@ class Quantiser(wiring.Component):
 
     def _fill(self, m, s):
         """Values into the half of their column that is filled."""
-        # Fill -----------------------------------------------------------------------------------------
+        # Fill
         s.half = [Signal(name=f"half{c}") for c in range(s.C)]
         s.full = [Signal(2, name=f"full{c}") for c in range(s.C)]
         s.count = [Signal(8, name=f"count{c}") for c in range(s.C)]
@@ -91,9 +91,9 @@ class Quantiser(wiring.Component):
         eights = [delay(m, bit_length(m, largest[i:i + 8], name=f"bits{i}"), 1, f"eight{i}") for i in range(7, WIDE - 1, 8)]
         above, between = Signal(6), delay(m, eights[0], 1, "between")
         m.d.sync += above.eq(0)
-        for s.i, eight in enumerate(eights[1:]):
+        for i, eight in enumerate(eights[1:]):
             with m.If(eight != 0):
-                m.d.sync += above.eq(8 * s.i + eight)
+                m.d.sync += above.eq(8 * i + eight)
         s.closing1 = delay(m, s.closing & ~self.abort, 1, "closing1", valid=True)
         s.closed, complete = delay(m, s.closing1 & ~self.abort, 1, "closed", valid=True), delay(m, entry, 2, "complete")
         m.d.comb += [
@@ -104,15 +104,15 @@ class Quantiser(wiring.Component):
 
     def _count(self, m, s):
         """Which half is filled, how far."""
-        for s.i in range(s.C):
-            with m.If(s.take & (s.c == s.i)):
-                m.d.sync += [s.count[s.i].eq(Mux(s.v.end, 0, s.count[s.i] + 1)), s.magnitude[s.i].eq(Mux(s.v.end, 0, s.seen))]
+        for i in range(s.C):
+            with m.If(s.take & (s.c == i)):
+                m.d.sync += [s.count[i].eq(Mux(s.v.end, 0, s.count[i] + 1)), s.magnitude[i].eq(Mux(s.v.end, 0, s.seen))]
                 with m.If(s.v.end):
-                    m.d.sync += [s.half[s.i].eq(~s.half[s.i]), s.full[s.i].bit_select(s.half[s.i], 1).eq(1)]
+                    m.d.sync += [s.half[i].eq(~s.half[i]), s.full[i].bit_select(s.half[i], 1).eq(1)]
 
     def _drain(self, m, s):
         """Groups leave, one after the other."""
-        # Drain ----------------------------------------------------------------------------------------
+        # Drain
         s.head = Signal(s.group)
         s.at = Signal(7)
         s.exponent = s.head.exponent
@@ -150,13 +150,13 @@ class Quantiser(wiring.Component):
 
     def _release(self, m, s):
         """A half that was written out is free."""
-        for s.i in range(s.C):
-            emptied = (s.release & (s.head.column == s.i)).replicate(2) & (1 << s.head.half)
-            still = s.full[s.i] & ~emptied
-            with m.If(s.release & (s.head.column == s.i)):
-                m.d.sync += s.full[s.i].bit_select(s.head.half, 1).eq(0)
-            closes = s.take & s.v.end & (s.c == s.i)
-            m.d.sync += s.opens[s.i].eq(~Mux(s.half[s.i] ^ closes, still[1], still[0]))
+        for i in range(s.C):
+            emptied = (s.release & (s.head.column == i)).replicate(2) & (1 << s.head.half)
+            still = s.full[i] & ~emptied
+            with m.If(s.release & (s.head.column == i)):
+                m.d.sync += s.full[i].bit_select(s.head.half, 1).eq(0)
+            closes = s.take & s.v.end & (s.c == i)
+            m.d.sync += s.opens[i].eq(~Mux(s.half[i] ^ closes, still[1], still[0]))
 
     def _round(self, m, s):
         """Mantissas."""
@@ -182,5 +182,5 @@ class Quantiser(wiring.Component):
         """Nothing is left of a group."""
         with m.If(self.abort):
             m.d.comb += s.groups.r_en.eq(1)
-            for s.i in range(s.C):
-                m.d.sync += [s.count[s.i].eq(0), s.magnitude[s.i].eq(0), s.half[s.i].eq(0), s.full[s.i].eq(0), s.opens[s.i].eq(1)]
+            for i in range(s.C):
+                m.d.sync += [s.count[i].eq(0), s.magnitude[i].eq(0), s.half[i].eq(0), s.full[i].eq(0), s.opens[i].eq(1)]

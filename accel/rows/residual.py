@@ -55,7 +55,7 @@ class Residual(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        s = SimpleNamespace()             # what several steps share
+        s = SimpleNamespace()               # signals that several steps share
         self._gains(m, s)
         self._stages(m, s)
         self._add(m, s)
@@ -88,7 +88,7 @@ class Residual(wiring.Component):
 
     def _stages(self, m, s):
         """The registers of the pipeline."""
-        # 1: read; 2, 3: added; 4: clamped, stored; 5, 6: products ------------------------------------------------
+        # 1: read; 2, 3: added; 4: clamped, stored; 5, 6: products
         s.out = self.values
         given = delay(m, s.out.valid & s.out.ready, 1, "given", valid=True)
         s.room, some_room = credits(m, DEPTH, self.rows.valid & self.rows.ready, given)
@@ -141,16 +141,16 @@ class Residual(wiring.Component):
 
     def _squares(self, m, s):
         """Sums of squares, a column each."""
-        # Sum of squares, then 1/sqrt: normalise by pairs of bits, look up ---------------------------------
+        # Sum of squares, then 1/sqrt: normalise by pairs of bits, look up
         s.sums = [Signal(SUM_BITS, name=f"sum{c}", reset_less=True) for c in range(s.C)]
         s.pending = Signal(s.C)
         total, so_far = Signal(SUM_BITS), Signal(SUM_BITS)
         m.d.comb += [so_far.eq(Mux(s.p6.first, self.model.epsilon, Array(s.sums)[s.p6.column])), total.eq(s.square6 + so_far)]
-        for s.c in range(s.C):
-            with m.If(s.v6 & (s.p6.column == s.c)):
-                m.d.sync += s.sums[s.c].eq(total)
+        for c in range(s.C):
+            with m.If(s.v6 & (s.p6.column == c)):
+                m.d.sync += s.sums[c].eq(total)
                 with m.If(s.p6.last):
-                    m.d.sync += s.pending[s.c].eq(1)
+                    m.d.sync += s.pending[c].eq(1)
         m.submodules.rsqrt = s.table = InterpolatedTable(RSQRT, latency=4)
 
     def _normalise_registers(self, m, s):
@@ -173,9 +173,9 @@ class Residual(wiring.Component):
         with m.FSM() as fsm:
             with m.State("IDLE"):
                 m.d.sync += s.half.eq(SUM_BITS // 2)
-                for s.c in reversed(range(s.C)):
-                    with m.If(s.pending[s.c]):
-                        m.d.sync += s.column.eq(s.c)
+                for c in reversed(range(s.C)):
+                    with m.If(s.pending[c]):
+                        m.d.sync += s.column.eq(c)
                 with m.If(s.pending.any()):
                     m.next = "LOAD"
             with m.State("LOAD"):
@@ -191,8 +191,8 @@ class Residual(wiring.Component):
             with m.State("LOOK-UP"):
                 m.d.sync += s.wait.eq(s.wait + 1)
                 with m.If(s.wait == s.table.latency):
-                    for s.c in range(s.C):
-                        with m.If(s.column == s.c):
-                            m.d.sync += [self.norms.factors[s.c].eq(s.table.value), self.norms.halves[s.c].eq(s.half), s.pending[s.c].eq(0)]
+                    for c in range(s.C):
+                        with m.If(s.column == c):
+                            m.d.sync += [self.norms.factors[c].eq(s.table.value), self.norms.halves[c].eq(s.half), s.pending[c].eq(0)]
                     m.next = "IDLE"
         m.d.comb += self.busy.eq((s.room != DEPTH) | s.pending.any() | ~fsm.ongoing("IDLE"))
