@@ -43,3 +43,10 @@ def test_sees_what_it_counts(tmp_path, monkeypatch):
     assert house.without_latency(tmp_path/"fat") == ["fat.unit.Unit"]
     elaborate = next(f for f in house.functions(tmp_path/"fat") if f.name == "elaborate")
     assert (elaborate.lines, elaborate.statements) == (7, 4)
+
+
+def test_sees_circles_inside_functions(tmp_path):
+    (tmp_path/"ring").mkdir()
+    for name, text in (("a", "from ring import b"), ("b", "def f():\n    from ring.c import x"), ("c", "import ring.a"), ("d", "import ring.a")):
+        (tmp_path/"ring"/f"{name}.py").write_text(text)
+    assert house.circles(tmp_path/"ring") == ["ring.a -> ring.b -> ring.c -> ring.a"]
