@@ -18,10 +18,11 @@ from spec.protocol import MAX_BAUD
 from spec.traffic import TARGETS
 
 
-def add_device(parser: argparse.ArgumentParser, *, local: bool = True) -> None:
-    """--port, and where it makes sense --sim and --golden."""
+def add_device(parser: argparse.ArgumentParser, *, local: bool = True, several: bool = False) -> None:
+    """--port, and where it makes sense --sim and --golden. ``several``: --port may be given more than once."""
     group = parser.add_argument_group("where the model runs")
-    group.add_argument("--port", metavar="URL", help="a board or a running simulator: /dev/ttyUSB1, COM3, socket://HOST:PORT")
+    group.add_argument("--port", metavar="URL", help="a board or a running simulator: /dev/ttyUSB1, COM3, socket://HOST:PORT"
+                       + ("; several are a pool" if several else ""), **({"action": "append"} if several else {}))
     if local:
         group.add_argument("--sim", action="store_true", help="start the simulated SoC, and stop it in the end")
         group.add_argument("--golden", action="store_true", help="the same integers in this process, without any hardware")
@@ -80,16 +81,20 @@ def weights(image: Image) -> str:
     return " and ".join(sorted(found))
 
 
-def add_sampling(parser: argparse.ArgumentParser) -> None:
-    """The sampler's options, with llama2.c's defaults and letters."""
+def add_sampling(parser: argparse.ArgumentParser, *, requests: bool = False) -> None:
+    """The sampler's options, with llama2.c's defaults and letters. ``requests``: defaults of a server's requests, which have
+    a seed each and no guesses."""
     default = Sampling()
-    group = parser.add_argument_group("sampling")
+    group = parser.add_argument_group("sampling" + (", where a request does not say" if requests else ""))
     group.add_argument("-t", "--temperature", type=float, default=default.temperature, metavar="T", help="0 is greedy (default %(default)s)")
     group.add_argument("-p", "--top-p", type=float, default=default.top_p, metavar="P", help="keep the likeliest up to this probability; 0 or 1 is off (default %(default)s)")
     group.add_argument("--top-k", type=int, default=default.top_k, metavar="K", help="keep the K likeliest; 0 is off (default)")
     group.add_argument("--min-p", type=float, default=default.min_p, metavar="P", help="drop what is less likely than P times the likeliest; 0 is off (default)")
     group.add_argument("--repetition-penalty", type=float, default=default.repetition_penalty, metavar="F", help="1 is off (default)")
     group.add_argument("--repetition-window", type=int, default=default.repetition_window, metavar="N", help="recent positions that count for it (default %(default)s)")
+    if requests:
+        parser.set_defaults(speculate=0, seed=1)
+        return
     group.add_argument("--speculate", type=int, default=default.speculate, metavar="N", help="greedy only: guess up to N tokens from what was said before "
                        "and verify them in one pass, as far as the core has columns; 0 is off (default)")
     group.add_argument("-s", "--seed", type=int, help="of the random numbers (default: a new one each time)")
