@@ -1,4 +1,5 @@
 """Reads the fields of a request's JSON object one by one, each with its type and range; what is left over is refused."""
+import json
 import math
 from collections.abc import Sequence
 
@@ -12,7 +13,7 @@ def parse(body: bytes) -> dict:
     """A request's body as an object of whole characters."""
     try:
         found = nested_json.loads(body)
-        str(found).encode()                     # a lone surrogate is no character, and could not be answered
+        json.dumps(found, ensure_ascii=False).encode()      # a lone surrogate is no character, and could not be answered
     except UnicodeEncodeError:
         raise ApiError(400, "the body has a \\u escape that is no whole character: send surrogates in pairs") from None
     except (ValueError, RecursionError) as error:
