@@ -38,7 +38,6 @@ class Board:
         self.held: tuple[int, ...] = ()         #: ids whose rows are in the K/V cache; replaced, never changed
         self.hardware: Hardware | None = None   #: of the last generation
         self.stats: Stats | None = None
-        self.abort_tokens = 0                   #: tokens that came after an abort was asked for, the last time
 
     def open(self) -> Backend:
         """Connect, and put the model there if need be."""
@@ -109,7 +108,7 @@ class Board:
                 raise BoardFailed(f"{self.name}: logits of position {event.position - 1} were lost on the line: try again")
             if not job.take(event, alternatives):
                 late = [event.token for event in generation.abort()]
-                self.abort_tokens, tokens = len(late), tokens + late
+                job.overrun, tokens = job.overrun + len(late), tokens + late
                 break
         outcome = generation.outcome
         # A device may have run ahead of the tokens it sent: never claim more than what is known to be there.

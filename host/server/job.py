@@ -50,6 +50,7 @@ class Job:
         self.cancelled = False          #: nobody waits for it any more
         self.closed = False             #: its end was sent
         self.attempts = 0
+        self.overrun = 0                #: tokens that the board made after that
         self.cached = 0
         self.events: list[TokenEvent] = []
         self.created_s = time.monotonic()
@@ -86,6 +87,7 @@ class Job:
         if not self.events:
             self.first_s = time.monotonic()
         self.events.append(event)
+        self.overrun += self.cancelled
         said = Said(event.token)
         if alternatives is not None:
             said.logprob, said.top = alternatives.of(event.token), alternatives.best(self.logprobs or 0)

@@ -30,6 +30,8 @@ class Metrics:
         self.resent = count("link_resent_tokens", "tokens that the device sent again", "board")
         self.roofline = gauge("roofline_percent", "of what the DRAM could do, in the last generation", "board")
         self.rate = gauge("tokens_per_second", "at the target's clock, in the last generation", "board")
+        self.overrun = 0
+        gauge("overrun_tokens", "most tokens that a board made for a client that had left").set_function(lambda: self.overrun)
         self.first_token = Histogram("llama2_first_token_seconds", "from a request's arrival to its first token",
                                      buckets=FIRST_TOKEN_S, registry=self.registry)
         up, line = gauge("board_up", "1 while the board answers", "board"), gauge("queue_waiting", "requests in line", "board")
@@ -51,6 +53,7 @@ class Metrics:
 
     def finished(self, board: Board, job: Job) -> None:
         """A board did a job."""
+        self.overrun = max(self.overrun, job.overrun if job.cancelled else 0)
         self.tokens.labels(board.name).inc(len(job.events))
         self.prompt_tokens.labels(board.name).inc(len(job.ids) - job.cached)
         self.cached_tokens.labels(board.name).inc(job.cached)
