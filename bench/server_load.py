@@ -92,7 +92,7 @@ class Load:
                     ids, ended = await (self._events(response, leave_after) if stream else self._whole(response))
                     self._judge(ids, ended, self.answers[prompt, seed], leave_after)
                     return
-            await asyncio.sleep(0.05 + 0.2 * self.random.random())
+            await asyncio.sleep(0.3 + self.random.random())     # Retry-After says a second and more
 
     async def _whole(self, response: httpx.Response) -> tuple[list[int], bool]:
         return json.loads(await response.aread())["choices"][0]["tokens"], True
