@@ -9,7 +9,7 @@ STAMP    := $(VENV)/installed-$(HASH)
 MODEL    := models/stories.bin
 PACKAGES := $(shell sed 's/\#.*//' requirements-debian.txt)
 
-.PHONY: help setup sim demo test test-reference uart long-context resources timing bitstream docs clean
+.PHONY: help setup sim demo serve test test-reference test-web server-load uart long-context resources timing bitstream docs clean
 
 help:
 	@head -1 Makefile | cut -c3-
@@ -43,12 +43,17 @@ sim: setup
 demo: sim
 	@$(VENV)/bin/llama2-host generate --sim --model $(MODEL) --prompt "$$PROMPT"
 
+# The page and OpenAI's interface on the simulated SoC; HTTP_PORT=N for another port than 8080.
+HTTP_PORT ?= 8080
+serve: sim
+	@$(VENV)/bin/llama2-host serve --sim --model $(MODEL) --http-port $(HTTP_PORT) --open
+
 # Tests --------------------------------------------------------------------------------------------
 
 # The fast ones first; then those that run the simulator, which one of them builds.
 test: setup
 	@rm -f build/skips.txt
-	$(PYTHON) -m pytest -q -n 2 -m "not soc and not uart and not reference"
+	$(PYTHON) -m pytest -q -n 2 -m "not soc and not uart and not reference and not web"
 	$(PYTHON) -m pytest -q -n 2 --dist loadfile -m "soc and not reference"
 	@echo "skipped tests, by reason:"; if [ -s build/skips.txt ]; then sed 's/^/  /' build/skips.txt; else echo "  none"; fi
 
@@ -56,6 +61,21 @@ test: setup
 test-reference: setup
 	@test -n "$$REFERENCE_DATA" || { echo "REFERENCE_DATA is not set: name the folder that holds models/ and corpus/" >&2; exit 1; }
 	$(PYTHON) -m pytest -q -n 2 --dist loadfile -m reference
+
+# The page in Chromium, and several servers behind HAProxy; both are installed from Debian.
+test-web: setup
+	@missing=; for p in chromium chromium-driver haproxy; do \
+		dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'install ok installed' || missing="$$missing $$p"; \
+	done; \
+	test -z "$$missing" && exit 0; \
+	if [ $$(id -u) = 0 ]; then sudo=; else sudo="sudo -n"; fi; \
+	$$sudo apt-get -q update && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get -q -y install --no-install-recommends $$missing
+	$(PYTHON) -m pytest -q -m web
+
+# 64 clients with 2,000 requests, a third of which leave midway; then 10,000 random requests: some minutes.
+server-load: setup
+	$(PYTHON) -m bench.server_load
+	$(PYTHON) -m bench.server_fuzz
 
 # Eight positions behind 16,392 others, on the simulated SoC, equal to golden; each K/V format: some minutes.
 long-context: sim
