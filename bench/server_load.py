@@ -19,7 +19,7 @@ import httpx
 from host import connect
 from host.backend import Backend
 
-TOKENS = 24             #: longest answer
+TOKENS = 12             #: longest answer
 PROMPTS = 40            #: different ones, whose answers are known beforehand
 GROWTH_MIB = 24.0       #: of the server's memory between a quarter of the requests and the end
 PATIENCE_S = 600.0

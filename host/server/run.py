@@ -1,6 +1,7 @@
 """Runs the application on a socket until it is told to stop."""
 import asyncio
 import ipaddress
+import logging
 import socket
 import sys
 from collections.abc import Callable
@@ -75,6 +76,7 @@ def create_server(settings: Settings, pool: Callable[[], Pool], words: Words, li
 
 def serve(settings: Settings, boards, words: Words, bound: socket.socket, note=lambda line: print(line, file=sys.stderr)) -> None:
     """Until Ctrl-C or SIGTERM."""
+    logging.getLogger("asyncio").setLevel(logging.ERROR)    # it warns of clients that leave while something is sent to them
     async def main():
         server = create_server(settings, lambda: Pool(boards, settings.bound, note), words,
                                lambda: print(f"listening on {url(bound)}", flush=True))
