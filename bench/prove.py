@@ -1,7 +1,7 @@
 """Proves what tests/proofs/catalogue.py lists, and refutes every mutant of each unit; ``python -m bench.prove`` (`make prove`).
 
 A mutant that the search can't refute is either named in the catalogue as doing the same, or a property is missing: the run
-fails and prints it. The record is bench/results/proofs.json, from which docs/proofs.md has its table.
+fails and prints it. The record goes to bench/results/proofs.json.
 """
 import json
 import sys
