@@ -23,4 +23,4 @@ $(OBJ)/Vsim: $(VERILOG) sim_init.cpp $(HERE)/harness.cpp $(CORE:%=$(OBJ)/%.o)
 	verilator --cc --exe --top-module sim --Mdir $(OBJ) -Wno-fatal -Wno-lint -Wno-style $(VFLAGS) -DPRINTF_COND=0 \
 		$(VERILOG) $(DIR)/sim_init.cpp $(HERE)/harness.cpp $(CORE:%=$(DIR)/$(OBJ)/%.o) \
 		-CFLAGS "-I$(SRC_DIR) -I$(DIR)" -LDFLAGS "-Wl,--no-as-needed $(LIBS)"
-	$(MAKE) -j2 -C $(OBJ) -f Vsim.mk OPT_FAST="$(MODEL)" OPT_SLOW=-O1 OPT_GLOBAL=-O3 Vsim
+	$(MAKE) -j2 -C $(OBJ) -f Vsim.mk CURDIR=$(DIR)/$(OBJ) OPT_FAST="$(MODEL)" OPT_SLOW=-O1 OPT_GLOBAL=-O3 Vsim
