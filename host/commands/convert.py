@@ -5,7 +5,7 @@ from pathlib import Path
 from host import cache, checkpoint
 from host.commands import options
 from host.fit import arithmetic
-from host.discovery import find_tokenizer
+from host.discovery import search_tokenizer
 from host.files import ModelError, Output, is_image
 from host.model import KV_FORMATS, convert, prepared
 from host.progress import Progress, quantity
@@ -27,7 +27,9 @@ def run(args: argparse.Namespace) -> int:
         args.template if args.template and options.is_file(args.template) else None])
     options.check(args)
     source = prepared(checkpoint.load(args.checkpoint), args.checkpoint, args.seq_len, args.kv or KV_FORMATS[0], progress)
-    tokenizer = args.tokenizer or find_tokenizer(args.checkpoint, source.config.vocab_size)
+    tokenizer, reasons = (args.tokenizer, []) if args.tokenizer else search_tokenizer(args.checkpoint, source.config.vocab_size)
+    for reason in reasons:
+        progress.note(f"a tokenizer that was found is not used: {reason}")
     output.inputs += [Path(tokenizer)] if tokenizer else []
     output.check()
     output.write(lambda file: convert(source, args.checkpoint, file, tokenizer=tokenizer, progress=progress, recipe=recipe,
