@@ -2,7 +2,7 @@
 from amaranth import *
 from amaranth.lib import wiring
 
-from accel.reader import SegmentReader
+from accel.dram.reader import SegmentReader
 from spec.registers import Window
 from tests.soc.stub_core import StubCore
 
@@ -10,7 +10,7 @@ from tests.soc.stub_core import StubCore
 class StreamCore(StubCore):
     """Reads a segment as fast as it comes; the register ``crc`` then holds the cycles from the command to the last beat.
 
-    Command words: first beat, beats, (unused), any: starts. Parameters are those of :class:`accel.reader.SegmentReader`.
+    Command words: first beat, beats, (unused), any: starts. Parameters are those of :class:`accel.dram.reader.SegmentReader`.
     """
     def __init__(self, **reader):
         self.reader = reader

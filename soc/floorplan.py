@@ -47,16 +47,28 @@ def _lane(product: str):
     return lane // 2, found[1] == "high", lane
 
 
-def place(netlist: Path) -> dict:
-    """Rewrite ``netlist`` (Yosys' JSON, after ``synth_ecp5``); {cell: site}. What the plan does not name stays as it is.
+def place(netlist: Path, *, whole: bool = False) -> dict:
+    """Rewrite ``netlist`` (Yosys' JSON, after ``synth_ecp5``); {cell: site}. What lies outside the core stays as it is.
 
-    Raises ValueError where a unit has more multipliers than sites.
+    Raises ValueError where a unit has more multipliers than sites. With ``whole``, for a netlist that holds the whole core, also
+    where the plan misses: a unit of it has no multiplier, or a multiplier of the core belongs to no unit.
     """
-    return rewrite(netlist, lambda design: _place(design["modules"].values()))
+    return rewrite(netlist, lambda design: _place(design["modules"].values(), whole))
 
 
-def _place(modules) -> dict:
-    placed = {}
+def _check(found: dict, multipliers) -> None:
+    """``found``: {unit: {cell: where the core's name ends in the cell's}}."""
+    missing = [unit for unit, mine in found.items() if not mine]
+    if missing:
+        raise ValueError(f"no multiplier is of {', '.join(missing)}: the names in soc/floorplan.py are no longer those of the netlist")
+    cores = {name[:end] for mine in found.values() for name, end in mine.items()} - {""}
+    stray = [name for name in multipliers if name.startswith(tuple(cores)) and not any(name in mine for mine in found.values())]
+    if stray:
+        raise ValueError(f"{len(stray)} multipliers of the core have no place in soc/floorplan.py, {stray[0]} for one")
+
+
+def _place(modules, whole) -> dict:
+    placed, found, seen = {}, {unit: {} for unit in PLAN}, set()
     for module in modules:
         multipliers = {name: cell for name, cell in module["cells"].items() if cell["type"] == "MULT18X18D"}
         names = {}
@@ -64,13 +76,18 @@ def _place(modules) -> dict:
             for bit in net["bits"]:
                 names.setdefault(bit, name)
         for unit, (pattern, sites) in PLAN.items():
-            mine = [name for name in multipliers if re.search(rf"(^|\.){pattern}", name)]
+            matches = {name: re.search(rf"(?:^|\.)(?={pattern})", name) for name in multipliers}
+            found[unit].update((name, match.end()) for name, match in matches.items() if match)
+            mine = [name for name, match in matches.items() if match]
             if len(mine) > len(sites):
                 raise ValueError(f"{unit} has {len(mine)} multipliers, its place in soc/floorplan.py {len(sites)}")
             mine.sort(key=lambda name: (_lane(names[multipliers[name]["connections"]["P0"][0]]), name))
             placed.update(zip(mine, sites))
         for name in multipliers.keys() & placed.keys():
             multipliers[name]["attributes"]["BEL"] = placed[name]
+        seen |= multipliers.keys()
+    if whole:
+        _check(found, seen)
     return placed
 
 
@@ -78,7 +95,7 @@ def main(argv=None):
     parser = argparse.ArgumentParser(prog="python -m soc.floorplan", description=__doc__.splitlines()[0])
     parser.add_argument("netlist", type=Path)
     try:
-        placed = place(parser.parse_args(argv).netlist)
+        placed = place(parser.parse_args(argv).netlist, whole=True)
     except ValueError as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1

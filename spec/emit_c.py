@@ -3,7 +3,7 @@ import re
 import struct
 import sys
 
-from spec import frame, image, model, numerics, packing, protocol, registers, sampling, tables
+from spec import frame, image, model, numerics, packing, program, protocol, registers, sampling, tables
 from spec.wire import C_TYPES
 
 STRUCTURES = (protocol.Error, protocol.Hello, protocol.Device, protocol.LoadBegin, protocol.Load, protocol.Loaded,
@@ -92,8 +92,10 @@ def registers_section() -> str:
                       (registers.Counter, "counter"), (registers.Phase, "phase"), (registers.Opcode, "op"),
                       (registers.Dest, "dest")):
         parts.append(enum("", f"LLAMA2_{name.upper()}", cls))
-    for bits in registers.COMMAND:
-        name = f"LLAMA2_COMMAND_{bits.name.upper()}"
+    fields = {bits.name: bits for bits in registers.COMMAND}
+    named = [*fields.items(), *((alias.name, fields[alias.field]) for alias in registers.ALIASES)]
+    for own_name, bits in named:
+        name = f"LLAMA2_COMMAND_{own_name.upper()}"
         parts += [define(f"{name}_WORD", bits.word), define(f"{name}_LOW", bits.low),
                   define(f"{name}_MASK", f"{(1 << bits.size) - 1:#x}u")]
     parts += [define("LLAMA2_VERSION", registers.VERSION), define("LLAMA2_WINDOW_BYTES", registers.WINDOW_SIZE),
@@ -101,6 +103,20 @@ def registers_section() -> str:
               define("LLAMA2_MAX_CANDIDATES", registers.MAX_CANDIDATES),
               define("LLAMA2_PHASES", len(registers.Phase)), define("LLAMA2_COUNTERS", len(registers.Counter)), ""]
     return "\n".join(parts)
+
+
+def program_section() -> str:
+    """The commands of a layer: the initialiser of firmware's table, and what it takes from it."""
+    rows = []
+    for item in program.LAYER:
+        values = {"kind": f"IMAGE_KIND_{item.tensor.name}" if item.tensor is not None else "0", "op": f"LLAMA2_OP_{item.opcode.name}",
+                  "dest": f"LLAMA2_DEST_{item.dest.name}" if item.dest is not None else "0", "phase": f"LLAMA2_PHASE_{item.phase.name}",
+                  "fence": int(item.fence), "streams": int(item.tensor is not None), "per_column": int(item.per_column)}
+        rows.append("\t{" + ", ".join(f".{name} = {value}" for name, value in values.items()) + "}")
+    return "\n".join([
+        define("PROGRAM_LAYER_COMMANDS", len(program.LAYER)),
+        define("PROGRAM_LAYER_TENSORS", sum(item.tensor is not None for item in program.LAYER)),
+        "#define PROGRAM_LAYER { \\\n" + ", \\\n".join(rows) + " \\\n}\n"])
 
 
 def image_section() -> str:
@@ -144,6 +160,7 @@ def header() -> str:
         "/* Wire protocol */", protocol_section(),
         "/* The core's registers, window and commands */", registers_section(),
         "/* The model image */", image_section(),
+        "/* The schedule of a token */", program_section(),
         "/* The sampler */", sampling_section(),
         "/* The decoder's numbers, for its baseline in C */", decoder_section(),
     ])

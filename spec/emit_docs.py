@@ -4,7 +4,7 @@ import re
 import struct
 from pathlib import Path
 
-from spec import frame, image, model, protocol, registers
+from spec import frame, image, model, program, protocol, registers
 from spec.wire import C_TYPES
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -96,8 +96,24 @@ def registers_page() -> str:
         "## Commands\n",
         f"A command has 128 bits in four words; the queue holds {registers.QUEUE_DEPTH} of them. Up to "
         f"{registers.RESULT_DEPTH} results wait for firmware.\n",
-        table(("word", "bits", "field", "meaning"), command), enum(registers.Opcode), enum(registers.Dest),
+        table(("word", "bits", "field", "meaning"), command),
+        "For one opcode some fields have a name and a meaning of their own:\n",
+        table(("opcode", "name", "the bits of", "meaning"),
+              [(f"`{a.opcode.name}`", f"`{a.name}`", f"`{a.field}`", a.doc) for a in registers.ALIASES]),
+        enum(registers.Opcode), enum(registers.Dest), schedule(),
     ])
+
+
+def schedule() -> str:
+    """The table of a token's commands."""
+    def rows(items, when):
+        for item in items:
+            yield (when, f"`{item.opcode.name}`" + (", for each column" if item.per_column else ""),
+                   f"`{item.tensor.name}`" if item.tensor is not None else "", f"`{item.dest.name}`" if item.dest is not None else "",
+                   f"`{item.phase.name}`", "waits" if item.fence else "")
+    return "\n".join(["## The schedule of a token\n", docstring(program),
+                      table(("when", "command", "streams", "to", "phase", "fence"),
+                            [*rows(program.BEGIN, "first"), *rows(program.LAYER, "each layer"), *rows(program.END, "for logits")])])
 
 
 def image_page() -> str:

@@ -12,10 +12,11 @@ from functools import cached_property
 
 import numpy as np
 
-from spec import packing
+from spec import packing, program
 from spec.model import KvFormat, ModelConfig
 from spec.numerics import MAX_DIM, MAX_HEAD_DIM, MAX_ROW, WORD, split_scale
 from spec.packing import BEAT, Quantised
+from spec.program import Kind
 
 MAGIC = b"LLMI"
 VERSION = 1
@@ -23,19 +24,6 @@ VERSION = 1
 
 class ImageError(ValueError):
     """A file that is not a whole, undamaged model image."""
-
-
-class Kind(IntEnum):
-    """What a directory entry is."""
-    GAIN       = 0  #: RMSNorm gains times sqrt(dim), int16, 8 per beat
-    WQ         = 1
-    WK         = 2
-    WV         = 3
-    WO         = 4
-    W13        = 5  #: rows (gate, up) alternate
-    W2         = 6
-    CLASSIFIER = 7  #: the embedding too, where they are tied
-    EMBEDDING  = 8
 
 
 class Format(IntEnum):
@@ -117,21 +105,8 @@ def _gain(values, dim: int) -> tuple[bytes, int]:
 
 
 def order(config: ModelConfig):
-    """(kind, layer, checkpoint names) of every tensor, in the order of the stream."""
-    yield Kind.GAIN, 0, ("layers.0.attention_norm",)
-    for i in range(config.n_layers):
-        following = f"layers.{i + 1}.attention_norm" if i + 1 < config.n_layers else "final_norm"
-        yield Kind.WQ, i, (f"layers.{i}.wq",)
-        yield Kind.WK, i, (f"layers.{i}.wk",)
-        yield Kind.WV, i, (f"layers.{i}.wv",)
-        yield Kind.GAIN, i, (f"layers.{i}.ffn_norm",)
-        yield Kind.WO, i, (f"layers.{i}.wo",)
-        yield Kind.W13, i, (f"layers.{i}.w1", f"layers.{i}.w3")
-        yield Kind.GAIN, i, (following,)
-        yield Kind.W2, i, (f"layers.{i}.w2",)
-    yield Kind.CLASSIFIER, 0, ("embedding",) if config.tied else ("classifier",)
-    if not config.tied:
-        yield Kind.EMBEDDING, 0, ("embedding",)
+    """(kind, layer, checkpoint names) of every tensor, in the order of the stream: that of :mod:`spec.program`."""
+    return program.tensors(config.n_layers, config.tied)
 
 
 def columns(config: ModelConfig, kind: Kind) -> int:

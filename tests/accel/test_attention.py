@@ -2,8 +2,8 @@
 import numpy as np
 import pytest
 
-from accel.attention import Attention
-from accel.attention_scores import EXP2_LATENCY
+from accel.attention.unit import Attention
+from accel.attention.scores import EXP2_LATENCY
 from spec.golden import attend
 from spec.image import row_elements
 from spec.model import KvFormat
@@ -44,25 +44,31 @@ class Case:
 
     async def load(self, ctx, dut):
         mantissa, exponent = self.scale
-        for port, value in ((dut.n_heads, self.heads), (dut.n_kv_heads, self.kv_heads), (dut.head_dim, self.head_dim),
-                            (dut.score_mantissa, mantissa), (dut.score_exponent, exponent), (dut.narrow, self.kv)):
-            ctx.set(port, value)
+        for name, value in (("n_heads", self.heads), ("n_kv_heads", self.kv_heads), ("head_dim", self.head_dim),
+                            ("score_mantissa", mantissa), ("score_exponent", exponent), ("narrow", self.kv)):
+            ctx.set(getattr(dut.model, name), value)
+        query = dut.query
+        ctx.set(query.column, self.column)
+        ctx.set(query.write, 1)
         for i, value in enumerate(self.q.reshape(-1)):
-            ctx.set(dut.q_write, {"en": 1, "column": self.column, "address": i, "data": int(value)})
+            ctx.set(query.index, i)
+            ctx.set(query.mantissa, int(value))
             await ctx.tick()
-        ctx.set(dut.q_write.en, 0)
+        ctx.set(query.write, 0)
+        ctx.set(query.exponent_write, 1)
         for h, value in enumerate(self.qe):
-            ctx.set(dut.q_exponent_write, {"en": 1, "column": self.column, "head": h, "data": int(value)})
+            ctx.set(query.head, h)
+            ctx.set(query.exponent, int(value))
             await ctx.tick()
-        ctx.set(dut.q_exponent_write.en, 0)
+        ctx.set(query.exponent_write, 0)
         await ctx.tick().repeat(3 * dut.max_heads + 2)
 
     async def start(self, ctx, dut):
-        ctx.set(dut.rows, self.count)
-        ctx.set(dut.column, self.column)
-        ctx.set(dut.start, 1)
+        ctx.set(dut.job.rows, self.count)
+        ctx.set(dut.job.column, self.column)
+        ctx.set(dut.job.start, 1)
         await ctx.tick()
-        ctx.set(dut.start, 0)
+        ctx.set(dut.job.start, 0)
 
 
 def run(cases, *, stall_in=0.0, stall_out=0.0, dut=None, prepare=None):
@@ -77,7 +83,7 @@ def run(cases, *, stall_in=0.0, stall_out=0.0, dut=None, prepare=None):
             await case.load(ctx, dut)
             began = now[0]
             await case.start(ctx, dut)
-            await send(ctx, dut.rows_beats, case.beats(), stall=stall_in)
+            await send(ctx, dut.beats, case.beats(), stall=stall_in)
             while ctx.get(dut.busy):
                 await ctx.tick()
             times.append(now[0] - began)
@@ -91,7 +97,7 @@ def run(cases, *, stall_in=0.0, stall_out=0.0, dut=None, prepare=None):
 
     async def count(ctx):
         dones = 0
-        async for _, _, done, busy in ctx.tick().sample(dut.done, dut.busy):
+        async for _, _, done, busy in ctx.tick().sample(dut.job.done, dut.busy):
             now[0] += 1
             dones += done
             assert busy or not done
@@ -197,18 +203,18 @@ def test_abort(after):
         await lost.start(ctx, dut)
         beats = lost.beats()
         for _ in range(after):
-            ctx.set(dut.rows_beats.valid, bool(beats))
-            ctx.set(dut.rows_beats.payload, beats[0] if beats else 0)
-            _, _, ready = await ctx.tick().sample(dut.rows_beats.ready)
+            ctx.set(dut.beats.valid, bool(beats))
+            ctx.set(dut.beats.payload, beats[0] if beats else 0)
+            _, _, ready = await ctx.tick().sample(dut.beats.ready)
             if ready:
                 beats = beats[1:]
-        ctx.set(dut.rows_beats.valid, 0)
+        ctx.set(dut.beats.valid, 0)
         ctx.set(dut.abort, 1)
         await ctx.tick()
         ctx.set(dut.abort, 0)
-        assert not ctx.get(dut.output.valid) and not ctx.get(dut.rows_beats.ready)
+        assert not ctx.get(dut.output.valid) and not ctx.get(dut.beats.ready)
         await ctx.tick()
-        assert not ctx.get(dut.busy) and not ctx.get(dut.output.valid) and not ctx.get(dut.rows_beats.ready)
+        assert not ctx.get(dut.busy) and not ctx.get(dut.output.valid) and not ctx.get(dut.beats.ready)
 
     # The sink waits for the second case only: the abort comes first, while nobody takes elements.
     dut = Attention(max_heads=8, max_dim=128)
@@ -218,7 +224,7 @@ def test_abort(after):
         await abandon(ctx, dut)
         await kept.load(ctx, dut)
         await kept.start(ctx, dut)
-        await send(ctx, dut.rows_beats, kept.beats())
+        await send(ctx, dut.beats, kept.beats())
 
     async def sink(ctx):
         await ctx.tick().until(dut.abort)
@@ -242,12 +248,12 @@ def test_lends_its_exp2():
     points = [(0, 0), (255, 255), (17, 200), (128, 1)]
 
     async def ask(ctx):
-        ctx.set(dut.guest, 1)
+        ctx.set(dut.guest.busy, 1)
         for index, t in points:
-            ctx.set(dut.guest_index, index)
-            ctx.set(dut.guest_t, t)
+            ctx.set(dut.guest.index, index)
+            ctx.set(dut.guest.t, t)
             await ctx.tick().repeat(EXP2_LATENCY)
-            assert ctx.get(dut.guest_value) == EXP2(index, t)
+            assert ctx.get(dut.guest.value) == EXP2(index, t)
     simulate(dut, ask)
 
 

@@ -4,7 +4,7 @@ import zlib
 import numpy as np
 import pytest
 
-from accel.crc import Crc32
+from accel.dram.crc import Crc32
 from tests.accel.streams import send, simulate
 
 

@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 from amaranth.hdl import Module, Signal, signed
 
-from accel import numeric
-from accel.table import InterpolatedTable
+from accel.lib import numeric
+from accel.lib.table import InterpolatedTable
 from spec import numerics, tables
 from tests.accel.streams import simulate
 

@@ -3,7 +3,7 @@ import random
 
 import pytest
 
-from accel.reader import SegmentReader
+from accel.dram.reader import SegmentReader
 from tests.accel.streams import simulate
 
 
@@ -144,10 +144,10 @@ def test_two_beats_at_a_time(sink_stall):
         while len(got) < len(expected):
             both = rng.random() < .5
             wanted = rng.random() >= sink_stall
-            ctx.set(dut.both, both)
+            ctx.set(dut.beats.both, both)
             ctx.set(dut.beats.ready, wanted)
             _, _, valid, ready, first, second = await ctx.tick().sample(dut.beats.valid, dut.beats.ready, dut.beats.payload,
-                                                                        dut.second)
+                                                                        dut.beats.second)
             if valid and ready:
                 got += [first, second] if both else [first]
         assert got == expected

@@ -4,8 +4,8 @@ from amaranth.hdl import Module
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from accel.numeric import credits, delay
-from accel.stage import HalfRate, Queue, Skid, Stage
+from accel.lib.numeric import credits, delay
+from accel.lib.stream import HalfRate, Queue, Skid, Stage
 from tests.accel.streams import receive, send, simulate
 
 WORDS = [n * 37 % 256 for n in range(200)]

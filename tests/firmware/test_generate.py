@@ -3,7 +3,7 @@ import pytest
 
 from spec.protocol import (MAX_PROMPT, MAX_STOPS, TOKEN_RING, Accepted, GenerateFlag, Generate, Hello, LoadBegin, Opcode, Reason, Resend,
                            Reset, ResetFlag, Stats, Status, Subject, Tokens)
-from spec.registers import Dest, Opcode as Op, Phase, encode
+from spec.program import commands
 from spec.numerics import exp2_weight, logit_to_log2
 from spec.sampling import ONE, Sampler
 from tests.firmware import library
@@ -30,39 +30,10 @@ def greedy(device, token, position, count):
     return tokens
 
 
-def expected_commands(position, tokens, columns=1, argmax=False, classify=True, every=False, keep=False, dump=False):
-    """The contract's program of one step, from the image's directory."""
-    image, kv_base, row_beats, seq_len = layout(small_image())
-    entries = iter(image.entries)
-    common = dict(columns=columns - 1)
-
-    def tensor(op, **fields):
-        entry = next(entries)
-        return encode(op, base=entry.offset_beats, beats=entry.beats, rows=entry.rows, words=entry.words,
-                      q4=entry.format == 1, group64=entry.group == 64, exponent=entry.exponent, **common, **fields)
-
-    program = [tensor(Op.GAIN, phase=Phase.OTHER)]
-    table = image.embedding
-    for column in range(columns):
-        program.append(encode(Op.EMBED, fence=column == 0, column=column, argmax=argmax, rows=0 if argmax else tokens[column],
-                              words=table.words, base=table.offset_beats, beats=position, q4=table.format == 1,
-                              group64=table.group == 64, exponent=table.exponent, phase=Phase.EMBED, **common))
-    for layer in range(image.config.n_layers):
-        segment = kv_base + layer * seq_len * row_beats
-        program += [tensor(Op.MATVEC, dest=Dest.Q, fence=1, phase=Phase.S1_QKV),
-                    tensor(Op.MATVEC, dest=Dest.K, phase=Phase.S1_QKV),
-                    tensor(Op.MATVEC, dest=Dest.V, phase=Phase.S1_QKV)]
-        program += [encode(Op.ATTEND, fence=column == 0, kv=1, column=column, rows=position, base=segment,
-                           beats=position * row_beats, phase=Phase.S2_ATTEND, **common) for column in range(columns)]
-        program += [encode(Op.STORE, base=segment + position * row_beats, phase=Phase.S3_STORE, **common),
-                    tensor(Op.GAIN, phase=Phase.OTHER),
-                    tensor(Op.MATVEC, dest=Dest.RESIDUAL, fence=1, phase=Phase.S4_OUTPUT),
-                    tensor(Op.MATVEC, dest=Dest.SWIGLU, fence=1, phase=Phase.S5_GATE_UP),
-                    tensor(Op.GAIN, phase=Phase.OTHER),
-                    tensor(Op.MATVEC, dest=Dest.RESIDUAL, fence=1, phase=Phase.S5_DOWN)]
-    if classify:
-        program.append(tensor(Op.MATVEC, dest=Dest.LOGITS, fence=1, argmax=every, keep=keep, dump=dump, phase=Phase.CLASSIFY))
-    return program
+def expected_commands(position, tokens, columns=1, argmax=False, **options):
+    """The schedule's commands of one step, see :func:`spec.program.commands`."""
+    image, kv_base, row_beats, _ = layout(small_image())
+    return list(commands(image, tokens[:columns], position, kv_base=kv_base, row_beats=row_beats, last_token=argmax, **options))
 
 
 def test_greedy_tokens_and_statistics(device):

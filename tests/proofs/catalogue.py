@@ -4,10 +4,10 @@ from dataclasses import dataclass, field
 
 from amaranth.hdl import Elaboratable
 
-from accel.command_queue import CommandQueue
-from accel.numeric import credits
-from accel.row_splitter import Waiting
-from accel.stage import HalfRate, Queue, Skid, Stage
+from accel.control.command_queue import CommandQueue
+from accel.lib.numeric import credits
+from accel.attention.splitter import Waiting
+from accel.lib.stream import HalfRate, Queue, Skid, Stage
 from bench.mutation import with_constants
 from tests.proofs.commands import CommandQueueProof
 from tests.proofs.queues import Credited, WaitingProof
@@ -52,16 +52,16 @@ PROOFS = (
     *(Proof(f"Queue of {depth}", Queue, COUNTED,
             lambda unit, depth=depth: StreamProof(Credited(unit, credits, depth=depth, cycles=3, width=WIDTH), places=depth, wait_cycles=3),
             # Of one bit, a pointer that counts down is one that counts up; the queue of 4 tells them apart.
-            equivalent=("line 76: newest + 1 -> newest - 1", "line 78: oldest + 1 -> oldest - 1") if depth == 2 else ())
+            equivalent=("line 101: newest + 1 -> newest - 1", "line 103: oldest + 1 -> oldest - 1") if depth == 2 else ())
       for depth in (2, 4)),
     Proof("credits", credits, COUNTED,
           lambda unit: StreamProof(Credited(Queue, unit, depth=2, cycles=3, width=WIDTH), places=2, wait_cycles=3)),
     Proof("Waiting", Waiting, LATE.format("ON_THEIR_WAY - 1"), lambda unit: WaitingProof(unit(WIDTH, limit=2), places=5, late=1),
           constants={"ON_THEIR_WAY": 2},
-          equivalent=("line 30: self.limit + ON_THEIR_WAY - 1 -> self.limit + ON_THEIR_WAY + 1",)),    # twice the memory it needs
+          equivalent=("line 45: self.limit + ON_THEIR_WAY - 1 -> self.limit + ON_THEIR_WAY + 1",)),    # twice the memory it needs
     Proof("CommandQueue", CommandQueue, COMMANDS, lambda unit: CommandQueueProof(unit(), depth=1), constants={"QUEUE_DEPTH": 1},
           # Of one bit, a counter that goes down is one that goes up.
-          equivalent=("line 56: newest + kept -> newest - kept", "line 56: free - kept + freed -> free - kept - freed",
-                      "line 56: free - kept -> free + kept", "line 73: seen + 1 -> seen - 1",
-                      "line 87: oldest + execute -> oldest - execute")),
+          equivalent=("line 49: newest + kept -> newest - kept", "line 49: free - kept + freed -> free - kept - freed",
+                      "line 49: free - kept -> free + kept", "line 66: seen + 1 -> seen - 1",
+                      "line 80: oldest + execute -> oldest - execute")),
 )

