@@ -1,8 +1,10 @@
-"""Everything that flows between the core's stations: a signature or a layout for each, its fields with width and meaning.
+"""Everything that flows between the core's stations: a signature or a layout for each, its fields with width and
+meaning.
 
-Fields are unsigned unless said otherwise. A field of a stream is valid with ``valid``; what holds for the others is said with them.
-A *job* is what the sequencer asks of a station: ``start`` is high for one cycle, and the fields beside it, which come from the
-command being executed, are valid from the cycle before ``start`` until the next command is dispatched.
+Fields are unsigned unless said otherwise. A field of a stream is valid with ``valid``; what holds for the others is
+said with them. A *job* is what the sequencer asks of a station: ``start`` is high for one cycle, and the fields beside
+it, which come from the command being executed, are valid from the cycle before ``start`` until the next command is
+dispatched.
 """
 from amaranth.hdl import signed
 from amaranth.lib import data, wiring
@@ -147,7 +149,8 @@ class Command(data.FlexibleLayout):
 
 
 class Ahead(data.StructLayout):
-    """What is known of a command ahead of its turn: ``opcode``, ``kv``, ``base`` and ``beats``; all of it lies in words 0, 2 and 3."""
+    """What is known of a command ahead of its turn: ``opcode``, ``kv``, ``base`` and ``beats``; all of it lies in words
+    0, 2 and 3."""
     def __init__(self):
         super().__init__({b.name: b.size for b in COMMAND if b.name in ("opcode", "kv", "base", "beats")})
 
@@ -169,8 +172,8 @@ class EmbedJob(wiring.Signature):
         Column it is for; right shift of its elements. Valid with ``start``.
     """
     def __init__(self, columns, addr_width):
-        super().__init__({"start": Out(1), "token": Out(18), "base": Out(addr_width), "words": Out(12), "q4": Out(1), "group64": Out(1),
-                          "column": Out(column_shape(columns)), "shift": Out(6)})
+        super().__init__({"start": Out(1), "token": Out(18), "base": Out(addr_width), "words": Out(12), "q4": Out(1),
+                          "group64": Out(1), "column": Out(column_shape(columns)), "shift": Out(6)})
 
 
 class MatrixJob(wiring.Signature):
@@ -194,7 +197,8 @@ class MatrixJob(wiring.Signature):
         Right shift of each column's sums.
     """
     def __init__(self, columns):
-        super().__init__({"start": Out(1), "ready": In(1), "q4": Out(1), "group64": Out(1), "words": Out(12), "rows": Out(18), "dest": Out(3),
+        super().__init__({"start": Out(1), "ready": In(1), "q4": Out(1), "group64": Out(1), "words": Out(12),
+                          "rows": Out(18), "dest": Out(3),
                           "first": Out(column_shape(columns)), "count": Out(range(columns + 1)), "gang": Out(1),
                           "shifts": Out(data.ArrayLayout(6, columns))})
 
@@ -214,7 +218,8 @@ class AttendJob(wiring.Signature):
         Rows come from the chip now; none comes from DRAM. Valid at any time.
     """
     def __init__(self, columns):
-        super().__init__({"start": Out(1), "done": In(1), "column": Out(column_shape(columns)), "rows": Out(17), "local": Out(1)})
+        super().__init__({"start": Out(1), "done": In(1), "column": Out(column_shape(columns)), "rows": Out(17),
+                          "local": Out(1)})
 
 
 class NewestJob(wiring.Signature):
@@ -307,7 +312,8 @@ class ActivationRead(wiring.Signature):
         Largest exponent of the vector minus the chunk's, which is a right shift; valid three cycles after ``address``.
     """
     def __init__(self, columns):
-        super().__init__({"address": Out(12), "odd_word": Out(1), "words": In(256 * columns), "offsets": In(data.ArrayLayout(6, columns))})
+        super().__init__({"address": Out(12), "odd_word": Out(1), "words": In(256 * columns),
+                          "offsets": In(data.ArrayLayout(6, columns))})
 
 
 # Rows ---------------------------------------------------------------------------------------------
@@ -315,8 +321,8 @@ class ActivationRead(wiring.Signature):
 class RowSum(data.StructLayout):
     """A row's sum, on its way to the scaler.
 
-    Of a matrix, sums come in this order, on which RoPE, SwiGLU and the logit unit rely: for each pair of rows, for each column from
-    the first to the last, the even row and then the odd one; an odd last row comes alone.
+    Of a matrix, sums come in this order, on which RoPE, SwiGLU and the logit unit rely: for each pair of rows, for each
+    column from the first to the last, the even row and then the odd one; an odd last row comes alone.
 
     Fields
     ------
@@ -334,7 +340,8 @@ class RowSum(data.StructLayout):
         Right shift by the scaler.
     """
     def __init__(self, columns):
-        super().__init__({"value": signed(WIDE), "column": column_shape(columns), "row": 18, "odd": 1, "last": 1, "dest": 3, "shift": 6})
+        super().__init__({"value": signed(WIDE), "column": column_shape(columns), "row": 18, "odd": 1, "last": 1,
+                          "dest": 3, "shift": 6})
 
 
 class Row(data.StructLayout):
@@ -350,11 +357,13 @@ class Row(data.StructLayout):
         The unit that takes it, an :class:`accel.rows.scale.To`.
     """
     def __init__(self, columns):
-        super().__init__({"value": signed(32), "column": column_shape(columns), "row": 18, "odd": 1, "last": 1, "dest": 3, "to": 2})
+        super().__init__({"value": signed(32), "column": column_shape(columns), "row": 18, "odd": 1, "last": 1,
+                          "dest": 3, "to": 2})
 
 
 class Logit(data.StructLayout):
-    """A logit: ``value`` (signed 32), its ``column`` (column), its ``row`` (18), which is the token; ``last`` (1) for the last row's."""
+    """A logit: ``value`` (signed 32), its ``column`` (column), its ``row`` (18), which is the token; ``last`` (1) for
+    the last row's."""
     def __init__(self, columns):
         super().__init__({"value": signed(32), "column": column_shape(columns), "row": 18, "last": 1})
 
@@ -410,12 +419,14 @@ class Quantised(wiring.Signature):
         The head of a Q, K or V element. Valid with either.
     """
     def __init__(self, columns, *, routed=False):
-        super().__init__({"write": Out(1), "exponent_write": Out(1), "column": Out(column_shape(columns)), "dest": Out(3), "index": Out(13),
+        super().__init__({"write": Out(1), "exponent_write": Out(1), "column": Out(column_shape(columns)),
+                          "dest": Out(3), "index": Out(13),
                           "mantissa": Out(signed(16)), "exponent": Out(6), **({"head": Out(7)} if routed else {})})
 
 
 class AttentionElement(data.StructLayout):
-    """An element of attention's output: ``value`` (signed WIDE, 33 fraction bits); ``last`` (1) for the column's last."""
+    """An element of attention's output: ``value`` (signed WIDE, 33 fraction bits); ``last`` (1) for the column's
+    last."""
     def __init__(self):
         super().__init__({"value": signed(WIDE), "last": 1})
 
@@ -423,7 +434,8 @@ class AttentionElement(data.StructLayout):
 # Results and firmware -----------------------------------------------------------------------------
 
 class PassResult(data.StructLayout):
-    """What one classifier pass yields for a column, in the order of :class:`spec.registers.Result`, which describes the fields.
+    """What one classifier pass yields for a column, in the order of :class:`spec.registers.Result`, which describes the
+    fields.
 
     Fields
     ------
@@ -431,7 +443,8 @@ class PassResult(data.StructLayout):
         Valid together.
     """
     def __init__(self):
-        super().__init__({"token": 32, "logit": signed(32), "cycles": 32, "maximum": signed(32), "mass": 64, "kept": 32})
+        super().__init__({"token": 32, "logit": signed(32), "cycles": 32, "maximum": signed(32), "mass": 64,
+                          "kept": 32})
 
 
 class LogitDump(wiring.Signature):
@@ -462,6 +475,40 @@ class CandidateRead(wiring.Signature):
         super().__init__({"index": Out(6), "token": In(18), "logit": In(signed(32))})
 
 
+class QueueState(wiring.Signature):
+    """How full the command queue is.
+
+    Members
+    -------
+    free : 8
+        Commands that fit.
+    busy : 1
+        A command waits to be executed.
+    overflow : 1
+        A command did not fit in this cycle and was dropped.
+    """
+    def __init__(self):
+        super().__init__({"free": Out(8), "busy": Out(1), "overflow": Out(1)})
+
+
+class Execution(wiring.Signature):
+    """What the sequencer does in this cycle.
+
+    Members
+    -------
+    phase : 4
+        :class:`spec.registers.Phase` of the command.
+    executing : 1
+        A command is being executed.
+    fenced : 1
+        It waits for the results of earlier ones.
+    waiting_beat : 1
+        GAIN, CRC or ATTEND could take a beat and none is there.
+    """
+    def __init__(self):
+        super().__init__({"phase": Out(4), "executing": Out(1), "fenced": Out(1), "waiting_beat": Out(1)})
+
+
 class Activity(wiring.Signature):
     """What the counters count in this cycle; at most three in all, and a phase lasts three cycles at least.
 
@@ -475,23 +522,27 @@ class Activity(wiring.Signature):
         See :class:`spec.registers.Counter`.
     """
     def __init__(self):
-        super().__init__({"phase": Out(4), "cycle": Out(1), "beat": Out(2), "starved": Out(1), "fenced": Out(1), "stalled": Out(1)})
+        super().__init__({"phase": Out(4), "cycle": Out(1), "beat": Out(2), "starved": Out(1), "fenced": Out(1),
+                          "stalled": Out(1)})
 
 
 class ErrorFlags(wiring.Signature):
-    """A member of one bit for each field of the register ``errors``, see :data:`spec.registers.REGISTERS`; high for a cycle or more."""
+    """A member of one bit for each field of the register ``errors``, see :data:`spec.registers.REGISTERS`; high for a
+    cycle or more."""
     def __init__(self):
         errors = next(register for register in REGISTERS if register.name == "errors")
         super().__init__({field.name: Out(field.size) for field in errors.fields})
 
 
 class Csr(wiring.Signature):
-    """The registers of :data:`spec.registers.REGISTERS`, seen from the core: ``ro`` fields go out, ``rw`` fields come in.
+    """The registers of :data:`spec.registers.REGISTERS`, seen from the core: ``ro`` fields go out, ``rw`` fields come
+    in.
 
     Member ``status.busy`` is the field ``busy`` of the register ``status``; widths and meanings are in that table.
     """
     def __init__(self):
-        super().__init__({r.name: Out(wiring.Signature({f.name: In(f.size) if r.access == "rw" else Out(f.size) for f in r.fields}))
+        super().__init__({r.name: Out(wiring.Signature({f.name: In(f.size) if r.access == "rw" else Out(f.size)
+                                                        for f in r.fields}))
                           for r in REGISTERS})
 
 

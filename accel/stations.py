@@ -1,6 +1,8 @@
 """The core's stations: makes each with the core's parameters, and gives each its place, its reset and its abort."""
 from types import SimpleNamespace
 
+from amaranth.lib import wiring
+
 from accel.attention.unit import Attention
 from accel.control.sequencer import Sequencer
 from accel.control.status import Status
@@ -33,7 +35,8 @@ def make_stations(core):
     C, aw, bits = core.columns, core.addr_width, core.multiplier_bits
     maxima = {name: getattr(core, name) for name in ("max_dim", "max_hidden_dim", "max_kv_dim", "max_heads")}
     return SimpleNamespace(
-        window=Window(), sequencer=Sequencer(columns=C, addr_width=aw), status=Status(columns=C, units=20, maxima=maxima),
+        window=Window(), sequencer=Sequencer(columns=C, addr_width=aw),
+        status=Status(columns=C, units=20, maxima=maxima),
         reader=SegmentReader(addr_width=aw), beats=BeatSplit(), crc=Crc32(),
         embed_fetch=EmbedFetch(columns=C, addr_width=aw, max_words=core.max_dim // WORD),
         kv=KvRows(columns=C, max_kv_dim=core.max_kv_dim, max_heads=core.max_heads, addr_width=aw),
@@ -41,7 +44,8 @@ def make_stations(core):
         activations=Activations(columns=C, max_dim=core.max_dim, max_hidden_dim=core.max_hidden_dim),
         intake=SumIntake(columns=C, addr_width=aw), row_scale=RowScale(columns=C), dispatch=RowDispatch(columns=C),
         rope=Rope(columns=C), swiglu=SwiGlu(columns=C), residual=Residual(columns=C, max_dim=core.max_dim),
-        wide=WideIntake(columns=C), to_quantiser=Skid(Wide(C)), quantiser=Quantiser(columns=C), router=Router(columns=C),
+        wide=WideIntake(columns=C), to_quantiser=Skid(Wide(C)), quantiser=Quantiser(columns=C),
+        router=Router(columns=C),
         attention=Attention(columns=C, max_heads=core.max_heads, max_dim=core.max_dim, multiplier_bits=bits),
         logits=LogitUnit(columns=C, candidates=MAX_CANDIDATES, multiplier_bits=bits))
 
@@ -56,4 +60,11 @@ def add_stations(m, stations, resets):
     # These drain or keep something that an abort must not lose; the others go back to idle at once.
     resets.keep(**{name: getattr(u, name) for name in ("reader", "embed_fetch", "window", "activations")})
     resets.drop(**{name: getattr(u, name) for name in (
-        "sequencer", "matvec", "row_scale", "rope", "residual", "swiglu", "quantiser", "attention", "kv", "logits", "crc", "to_quantiser")})
+        "sequencer", "matvec", "row_scale", "rope", "residual", "swiglu", "quantiser", "attention", "kv", "logits",
+        "crc", "to_quantiser")})
+
+
+def connect_all(m, *doors):
+    """Connect each of ``doors``: a source and one sink, or several that see the same."""
+    for source, *sinks in doors:
+        wiring.connect(m, source, *sinks)

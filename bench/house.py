@@ -1,6 +1,7 @@
-"""Measures how readable accel/ is, against bounds: ``python -m bench.house``: lengths, statements, documented members, circles of imports.
+"""Measures how readable accel/ is, against bounds: ``python -m bench.house``.
 
-Prints what it measures and ends with 1 where a bound is passed; tests/bench/test_house.py holds the same bounds.
+It measures lengths, statements, documented members and circles of imports. Prints what it measures and ends with 1
+where a bound is passed; tests/bench/test_house.py holds the same bounds.
 """
 import argparse
 import ast
@@ -49,12 +50,14 @@ def functions(folder: Path = ACCEL) -> list[Function]:
     for path in sorted(folder.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.FunctionDef):
-                found.append(Function(str(path.relative_to(folder)), node.name, node.end_lineno - node.lineno + 1, _statements(node.body)))
+                found.append(Function(str(path.relative_to(folder)), node.name, node.end_lineno - node.lineno + 1,
+                                      _statements(node.body)))
     return found
 
 
 def undocumented(folder: Path = ACCEL) -> list[str]:
-    """Members of components and signatures, and fields of layouts, whose docstring does not name them with a width or a shape.
+    """Members of components and signatures, and fields of layouts, whose docstring does not name them with a width or a
+    shape.
 
     In a docstring a member is a line ``name, name : width``, as numpydoc writes it, below ``Members`` or ``Fields``.
     """
@@ -64,7 +67,9 @@ def undocumented(folder: Path = ACCEL) -> list[str]:
         name = ".".join(path.relative_to(folder.parent).with_suffix("").parts)
         module = import_module(name)
         for cls in vars(module).values():
-            if inspect.isclass(cls) and cls.__module__ == name and issubclass(cls, (wiring.Component, wiring.Signature, data.Layout)):
+            if inspect.isclass(cls) and cls.__module__ == name and issubclass(cls,
+                                                                              (wiring.Component, wiring.Signature,
+                                                                               data.Layout)):
                 documented = members_documented(cls.__doc__ or "")
                 missing += [f"{name}.{cls.__name__}.{member}" for member in declared(cls) if member not in documented]
     return missing
@@ -77,14 +82,17 @@ def without_latency(folder: Path = ACCEL) -> list[str]:
     for path in sorted(folder.rglob("[!_]*.py")):
         name = ".".join(path.relative_to(folder.parent).with_suffix("").parts)
         missing += [f"{name}.{cls.__name__}" for cls in vars(import_module(name)).values()
-                    if inspect.isclass(cls) and cls.__module__ == name and issubclass(cls, wiring.Component) and not hasattr(cls, "latency")]
+                    if inspect.isclass(cls) and cls.__module__ == name and issubclass(cls, wiring.Component)
+                    and not hasattr(cls, "latency")]
     return missing
 
 
 def members_documented(docstring: str) -> set[str]:
-    """The names that a docstring describes with a shape: ``a, b : shape`` in a section, or ``a`` (shape)`` in a sentence."""
+    """The names that a docstring describes with a shape: ``a, b : shape`` in a section, or ``a`` (shape)`` in a
+    sentence."""
     lines = re.findall(r"^\s*([\w, ]+?) : (?!(?:In|Out)(?:\(stream\))?(?:$|,))\S", docstring, re.M)
-    return {name.strip() for names in lines for name in names.split(",")} | set(re.findall(r"``(\w+)`` \((?:signed )?[\w.]+", docstring))
+    return {name.strip() for names in lines
+            for name in names.split(",")} | set(re.findall(r"``(\w+)`` \((?:signed )?[\w.]+", docstring))
 
 
 def _keys(table: ast.Dict) -> list[str]:
@@ -99,7 +107,8 @@ def _keys(table: ast.Dict) -> list[str]:
 
 
 def declared(cls) -> list[str]:
-    """Names of the members that the class's source gives to ``super().__init__``; those of generated members are not among them."""
+    """Names of the members that the class's source gives to ``super().__init__``; those of generated members are not
+    among them."""
     tree = ast.parse(inspect.cleandoc("\n" + inspect.getsource(cls)))
     names = []
     for call in ast.walk(tree):
@@ -110,14 +119,18 @@ def declared(cls) -> list[str]:
 
 
 def circles(*folders: Path) -> list[str]:
-    """Circles of imports among the modules of ``folders``, imports inside functions counted: ``a -> b -> a``, each once."""
-    modules = {".".join(path.relative_to(folder.parent).with_suffix("").parts): path for folder in folders for path in sorted(folder.rglob("*.py"))}
+    """Circles of imports among the modules of ``folders``, imports inside functions counted: ``a -> b -> a``, each
+    once."""
+    modules = {".".join(path.relative_to(folder.parent).with_suffix("").parts): path for folder in folders
+               for path in sorted(folder.rglob("*.py"))}
     graph = {}
     for name, path in modules.items():
         graph[name] = set()
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and node.level == 0:
-                graph[name] |= {each for each in (node.module, *(f"{node.module}.{alias.name}" for alias in node.names)) if each in modules}
+                graph[name] |= {each
+                                for each in (node.module, *(f"{node.module}.{alias.name}" for alias in node.names))
+                                if each in modules}
             elif isinstance(node, ast.Import):
                 graph[name] |= {alias.name for alias in node.names if alias.name in modules}
     found, done = [], set()
@@ -145,7 +158,8 @@ def report() -> list[tuple[str, object, bool]]:
         ("lines of core.py", core, core <= CORE_LINES),
         ("median lines of an elaborate", median, median <= MEDIAN),
         ("longest elaborate", f"{longest.lines} ({longest.file})", longest.lines <= LONGEST),
-        ("most statements of a function", f"{fullest.statements} ({fullest.file}, {fullest.name})", fullest.statements <= STATEMENTS),
+        ("most statements of a function", f"{fullest.statements} ({fullest.file}, {fullest.name})",
+         fullest.statements <= STATEMENTS),
         ("members without width or shape", f"{len(missing)} {' '.join(missing[:5])}".strip(), not missing),
         ("units without a latency", f"{len(silent)} {' '.join(silent[:5])}".strip(), not silent),
         ("circles of imports in accel/ and spec/", f"{len(round_)} {' '.join(round_[:2])}".strip(), not round_),

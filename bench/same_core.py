@@ -1,9 +1,10 @@
-"""Is the core still the same hardware as at another commit? ``python -m bench.same_core COMMIT``: a proof, for a change that moves or renames.
+"""Is the core still the same hardware as at another commit? ``python -m bench.same_core COMMIT``.
 
-Both cores become netlists of one-bit gates and registers (Yosys: `flatten`, `simplemap`). Nets fall into classes: of one class are
-those that cells of one kind drive from nets of the same classes. Refined until no class falls apart, this is a bisimulation: if the
-outputs' classes are the same, the two cores do the same in every cycle, and if the classes have as many cells each, they consist of
-the same cells. Names and hierarchy do not matter; initial values, memory contents and attributes that mapping obeys do.
+The answer is a proof, for a change that moves or renames. Both cores become netlists of one-bit gates and registers
+(Yosys: `flatten`, `simplemap`). Nets fall into classes: of one class are those that cells of one kind drive from nets
+of the same classes. Refined until no class falls apart, this is a bisimulation: if the outputs' classes are the same,
+the two cores do the same in every cycle, and if the classes have as many cells each, they consist of the same cells.
+Names and hierarchy do not matter; initial values, memory contents and attributes that mapping obeys do.
 """
 import argparse
 import json
@@ -41,15 +42,16 @@ def convert(tree: Path, out: Path, sets: dict) -> dict:
     """Verilog of the cores that the sources in ``tree`` make; {set: path}."""
     out.mkdir(parents=True)
     paths = {name: out/f"{name}.v" for name in sets}
-    subprocess.run([sys.executable, "-c", CONVERT, json.dumps({str(paths[name]): sets[name] for name in sets})], cwd=tree, check=True)
+    subprocess.run([sys.executable, "-c", CONVERT, json.dumps({str(paths[name]): sets[name] for name in sets})],
+                   cwd=tree, check=True)
     return paths
 
 
 def netlist(verilog: Path) -> dict:
     """The flat module, in gates."""
     path = verilog.with_suffix(".json")
-    run_yosys([f"read_verilog {verilog}", "hierarchy -top core", "proc", "flatten", "opt_expr -keepdc", "memory_collect", "simplemap",
-               "opt_clean -purge", f"write_json {path}"], verilog.with_suffix(".log"))
+    run_yosys([f"read_verilog {verilog}", "hierarchy -top core", "proc", "flatten", "opt_expr -keepdc",
+               "memory_collect", "simplemap", "opt_clean -purge", f"write_json {path}"], verilog.with_suffix(".log"))
     return json.loads(path.read_text())["modules"]["core"]
 
 
@@ -69,15 +71,18 @@ def _parts(module):
         parameters = {key: value for key, value in cell["parameters"].items() if key != "MEMID"}
         obeyed = {key: value for key, value in cell["attributes"].items() if key in OBEYED}
         own = sorted({mark for bits in made.values() for bit in bits for mark in marks.get(bit, ())})
-        cells.append((repr((cell["type"], sorted(parameters.items()), sorted(obeyed.items()), own, [(port, len(bits)) for port, bits in given])),
+        cells.append((repr((cell["type"], sorted(parameters.items()), sorted(obeyed.items()), own,
+                            [(port, len(bits)) for port, bits in given])),
                       [bit for _, bits in given for bit in bits], made))
     ports = module["ports"].items()
-    inputs = {bit: hash((name, i)) for name, port in ports if port["direction"] == "input" for i, bit in enumerate(port["bits"])}
+    inputs = {bit: hash((name, i)) for name, port in ports if port["direction"] == "input"
+              for i, bit in enumerate(port["bits"])}
     return cells, inputs, {name: port["bits"] for name, port in ports if port["direction"] == "output"}
 
 
 def classes(modules) -> list:
-    """For each module: ({output port: its bits' classes}, how many cells each class has), by classes that hold for all of them."""
+    """For each module: ({output port: its bits' classes}, how many cells each class has), by classes that hold for all
+    of them."""
     parts = [_parts(module) for module in modules]
     values = [dict(inputs) for _, inputs, _ in parts]
     kinds = [[hash(kind) for kind, _, _ in cells] for cells, _, _ in parts]
@@ -85,7 +90,8 @@ def classes(modules) -> list:
     while True:
         found = []
         for (cells, inputs, _), value, kind in zip(parts, values, kinds):
-            mine = [hash((k, *(value.get(bit, bit if isinstance(bit, str) else 0) for bit in given))) for k, (_, given, _) in zip(kind, cells)]
+            mine = [hash((k, *(value.get(bit, bit if isinstance(bit, str) else 0) for bit in given)))
+                    for k, (_, given, _) in zip(kind, cells)]
             found.append(mine)
             value.update((bit, hash((own, port, i))) for own, (_, _, made) in zip(mine, cells)
                          for port, bits in made.items() for i, bit in enumerate(bits))
@@ -115,7 +121,8 @@ def compare(commit: str, sets: dict) -> dict:
     with tempfile.TemporaryDirectory() as scratch:
         tree = Path(scratch)/"tree"
         tree.mkdir()
-        archive = subprocess.run(["git", "archive", commit, "accel", "spec"], cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout
+        archive = subprocess.run(["git", "archive", commit, "accel", "spec"], cwd=ROOT, check=True,
+                                 stdout=subprocess.PIPE).stdout
         subprocess.run(["tar", "-x", "-C", tree], input=archive, check=True)
         old, new = convert(tree, Path(scratch)/"old", sets), convert(ROOT, Path(scratch)/"new", sets)
         return {name: differences(netlist(old[name]), netlist(new[name])) for name in sets}
@@ -124,7 +131,8 @@ def compare(commit: str, sets: dict) -> dict:
 def main(argv=None):
     parser = argparse.ArgumentParser(prog="python -m bench.same_core", description=__doc__.splitlines()[0])
     parser.add_argument("commit")
-    parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS), metavar="SET", help=f"of {', '.join(SETS)}; default: all")
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS), metavar="SET",
+                        help=f"of {', '.join(SETS)}; default: all")
     args = parser.parse_args(argv)
     found = compare(args.commit, {name: SETS[name] for name in args.sets})
     for name, lines in found.items():

@@ -1,7 +1,9 @@
-"""The schedule of a token: which commands, in what order, with what destination, phase and fence, and which tensor each streams.
+"""The schedule of a token: which commands, in what order, with what destination, phase and fence, and which tensor each
+streams.
 
-One table, from which come firmware's (``firmware/program.c``), the drivers of the tests, the order of tensors in an image and the
-table in docs/core.md. A step runs ``BEGIN``, then ``LAYER`` for each layer, then, where logits are wanted, ``END``.
+One table, from which come firmware's (``firmware/program.c``), the drivers of the tests, the order of tensors in an
+image and the table in docs/core.md. A step runs ``BEGIN``, then ``LAYER`` for each layer, then, where logits are
+wanted, ``END``.
 """
 from dataclasses import dataclass
 from enum import IntEnum
@@ -26,8 +28,9 @@ class Kind(IntEnum):
 class Item:
     """One line of the schedule.
 
-    ``tensor`` is what it streams, if anything; ``names`` are that tensor's parts in a checkpoint, for layer {i}. ``fence``: it waits
-    for the results of all before it; where it is pushed once per column (``per_column``), only the first one waits.
+    ``tensor`` is what it streams, if anything; ``names`` are that tensor's parts in a checkpoint, for layer {i}.
+    ``fence``: it waits for the results of all before it; where it is pushed once per column (``per_column``), only the
+    first one waits.
     """
     opcode: Opcode
     phase: Phase
@@ -63,7 +66,8 @@ END = (
 
 
 def tensors(n_layers: int, tied: bool):
-    """(kind, layer, checkpoint names) of every tensor, in the order of the stream; an embedding of its own lies behind it."""
+    """(kind, layer, checkpoint names) of every tensor, in the order of the stream; an embedding of its own lies behind
+    it."""
     for item in BEGIN:
         if item.tensor is not None:
             yield item.tensor, 0, item.names
@@ -71,24 +75,27 @@ def tensors(n_layers: int, tied: bool):
         last = i + 1 == n_layers
         for item in LAYER:
             if item.tensor is not None:
-                yield item.tensor, i, tuple("final_norm" if last and "{next}" in name else name.format(i=i, next=i + 1) for name in item.names)
+                yield item.tensor, i, tuple("final_norm" if last and "{next}" in name else name.format(i=i, next=i + 1)
+                                            for name in item.names)
     for item in END:
         yield item.tensor, 0, ("embedding",) if tied else item.names
     if not tied:
         yield Kind.EMBEDDING, 0, ("embedding",)
 
 
-def commands(image, tokens, position: int, *, kv_base: int, row_beats: int, last_token=False, classify=True, every=False, keep=False,
-             dump=False):
+def commands(image, tokens, position: int, *, kv_base: int, row_beats: int, last_token=False, classify=True,
+             every=False, keep=False, dump=False):
     """The commands of one step, four words each, as firmware pushes them.
 
-    ``image`` is a :class:`spec.image.Image`; ``tokens`` are those of consecutive positions from ``position`` on, one a column, or
-    with ``last_token`` one whose value does not matter; the K/V cache begins at beat ``kv_base`` and a position takes ``row_beats``.
+    ``image`` is a :class:`spec.image.Image`; ``tokens`` are those of consecutive positions from ``position`` on, one a
+    column, or with ``last_token`` one whose value does not matter; the K/V cache begins at beat ``kv_base`` and a
+    position takes ``row_beats``.
     """
     columns, entries = len(tokens), iter(image.entries)
 
     def fields(entry):
-        return dict(exponent=entry.exponent, words=entry.words, q4=entry.format == 1, group64=entry.group == 64, base=entry.offset_beats)
+        return dict(exponent=entry.exponent, words=entry.words, q4=entry.format == 1, group64=entry.group == 64,
+                    base=entry.offset_beats)
 
     def one(item, column, segment):
         given = dict(phase=item.phase, fence=item.fence and column == 0, columns=columns - 1)
@@ -100,7 +107,8 @@ def commands(image, tokens, position: int, *, kv_base: int, row_beats: int, last
             entry = next(entries)
             given.update(fields(entry), rows=entry.rows, beats=entry.beats)
         if item.opcode == Opcode.EMBED:
-            given.update(fields(image.embedding), last_token=last_token, token=0 if last_token else tokens[column], position=position)
+            given.update(fields(image.embedding), last_token=last_token, token=0 if last_token else tokens[column],
+                         position=position)
         if item.opcode == Opcode.ATTEND:
             given.update(kv=1, positions=position, base=segment, beats=position * row_beats)
         if item.opcode == Opcode.STORE:

@@ -8,7 +8,8 @@ from amaranth.lib.wiring import In, Out
 from accel.lib.numeric import UNCHECKED, delay
 
 #: What the model's shape means to attention, minus one each: the last value of a counter. A slot is eight elements.
-SHAPE = data.StructLayout({"last_head": 6, "last_kv_head": 6, "last_rep": 6, "last_slot": 4, "last_header": 3, "last_beat": 10})
+SHAPE = data.StructLayout({"last_head": 6, "last_kv_head": 6, "last_rep": 6, "last_slot": 4, "last_header": 3,
+                           "last_beat": 10})
 
 #: What is known of a (beat, query head), later of a dot product.
 TAG = data.StructLayout({"head": 6, "rep": 6, "last_rep": 1, "first_row": 1, "first_slot": 1, "last_slot": 1,
@@ -26,7 +27,8 @@ def ring_depth(max_heads):
 
 
 def query_members(columns, max_heads, max_dim):
-    """The members that fill a column's query: element ``head * head_dim + i``, and the exponent of a head; and choose one."""
+    """The members that fill a column's query: element ``head * head_dim + i``, and the exponent of a head; and choose
+    one."""
     column = range(max(columns, 2))
     return {
         "q_write": In(data.StructLayout({"en": 1, "column": column, "address": range(max_dim), "data": signed(16)})),
@@ -36,8 +38,8 @@ def query_members(columns, max_heads, max_dim):
 
 
 class AttentionDots(wiring.Component):
-    """The dot products of :func:`spec.golden.attend`. One (beat, query head) per cycle; a key is taken only while the weights it leads to have places,
-    so nothing behind the issue stalls.
+    """The dot products of :func:`spec.golden.attend`. One (beat, query head) per cycle; a key is taken only while the
+    weights it leads to have places, so nothing behind the issue stalls.
 
     Members
     -------
@@ -82,16 +84,17 @@ class AttentionDots(wiring.Component):
         """The queries."""
         s.shape, s.key = self.shape, self.keys.payload
         slot_bits, s.head_bits = (self.max_dim // 8 - 1).bit_length(), (self.max_heads - 1).bit_length()
-        m.submodules.query = query = memory.Memory(shape=data.ArrayLayout(signed(16), 8), depth=self.columns << slot_bits,
-                                                   init=[], attrs=UNCHECKED)
+        m.submodules.query = query = memory.Memory(shape=data.ArrayLayout(signed(16), 8),
+                                                   depth=self.columns << slot_bits, init=[], attrs=UNCHECKED)
         m.submodules.query_exponents = exponents = memory.Memory(shape=6, depth=self.columns << s.head_bits, init=[],
                                                                       attrs=UNCHECKED)
         q_in, s.q_out = query.write_port(granularity=1), query.read_port()
         e_in, s.e_out = exponents.write_port(), exponents.read_port()
-        q_write, q_exponent_write = delay(m, self.q_write, 1, "q_write"), delay(m, self.q_exponent_write, 1, "q_exponent_write")
+        q_write = delay(m, self.q_write, 1, "q_write")
+        q_exponent_write = delay(m, self.q_exponent_write, 1, "q_exponent_write")
         m.d.comb += [
-            q_in.addr.eq(Cat((q_write.address >> 3)[:slot_bits], q_write.column)), q_in.en.eq(q_write.en << q_write.address[:3]),
-            *(q_in.data[i].eq(q_write.data) for i in range(8)),
+            q_in.addr.eq(Cat((q_write.address >> 3)[:slot_bits], q_write.column)),
+            q_in.en.eq(q_write.en << q_write.address[:3]), *(q_in.data[i].eq(q_write.data) for i in range(8)),
             e_in.addr.eq(Cat(q_exponent_write.head, q_exponent_write.column)), e_in.en.eq(q_exponent_write.en),
             e_in.data.eq(q_exponent_write.data),
         ]
@@ -108,37 +111,43 @@ class AttentionDots(wiring.Component):
         s.first_slot, s.last_slot, s.last_rep, s.last_group = Signal(), Signal(), Signal(), Signal()
         s.one_slot, s.one_rep, s.one_group, s.alone = Signal(), Signal(), Signal(), Signal()
         s.heads, s.given, s.stride = Signal(7), Signal(7), Signal(5)
-        m.d.sync += [s.one_slot.eq(s.shape.last_slot == 0), s.one_rep.eq(s.shape.last_rep == 0), s.one_group.eq(s.shape.last_kv_head == 0),
-                     s.alone.eq(s.shape.last_head == 0), s.heads.eq(s.shape.last_rep + 1), s.stride.eq(s.shape.last_slot + 1)]
+        m.d.sync += [s.one_slot.eq(s.shape.last_slot == 0), s.one_rep.eq(s.shape.last_rep == 0),
+                     s.one_group.eq(s.shape.last_kv_head == 0),
+                     s.alone.eq(s.shape.last_head == 0), s.heads.eq(s.shape.last_rep + 1),
+                     s.stride.eq(s.shape.last_slot + 1)]
         m.d.comb += [
             # A head's mass is updated in two cycles; with several heads its turns are further apart.
             s.issue.eq(self.keys.valid & ~s.pause & ~(s.last_slot & ~s.has_room)),
             self.keys.ready.eq(s.issue & s.last_rep), s.q_out.addr.eq(Cat(s.address, self.column)),
-            s.tag0.head.eq(s.head), s.tag0.rep.eq(s.rep), s.tag0.last_rep.eq(s.last_rep), s.tag0.first_row.eq(s.first_row),
-            s.tag0.first_slot.eq(s.first_slot), s.tag0.last_slot.eq(s.last_slot), s.tag0.k_exponent.eq(s.key.k_exponent),
-            s.tag0.v_exponent.eq(s.key.v_exponent),
+            s.tag0.head.eq(s.head), s.tag0.rep.eq(s.rep), s.tag0.last_rep.eq(s.last_rep),
+            s.tag0.first_row.eq(s.first_row),
+            s.tag0.first_slot.eq(s.first_slot), s.tag0.last_slot.eq(s.last_slot),
+            s.tag0.k_exponent.eq(s.key.k_exponent), s.tag0.v_exponent.eq(s.key.v_exponent),
         ]
 
     def _issue(self, m, s):
         """The next (beat, query head)."""
         # Three may follow before it is known that there is no more room
-        m.d.sync += [s.pause.eq(s.issue & s.alone), s.spent.eq(s.issue & s.last_slot), s.given.eq(Mux(self.release, s.heads, 0)),
+        m.d.sync += [s.pause.eq(s.issue & s.alone), s.spent.eq(s.issue & s.last_slot),
+                     s.given.eq(Mux(self.release, s.heads, 0)),
                      s.room.eq(s.room - s.spent + s.given), s.has_room.eq(s.room[2:] != 0)]
         with m.If(s.issue):
-            m.d.sync += [s.last_rep.eq(Mux(s.last_rep, s.one_rep, s.rep + 1 == s.shape.last_rep)), s.rep.eq(s.rep + 1), s.head.eq(s.head + 1),
-                         s.address.eq(s.address + s.stride)]
+            m.d.sync += [s.last_rep.eq(Mux(s.last_rep, s.one_rep, s.rep + 1 == s.shape.last_rep)), s.rep.eq(s.rep + 1),
+                         s.head.eq(s.head + 1), s.address.eq(s.address + s.stride)]
             with m.If(s.last_rep):
-                m.d.sync += [s.rep.eq(0), s.head.eq(s.group_head), s.slot.eq(s.slot + 1), s.first_slot.eq(0), s.address.eq(s.slot_address),
-                             s.slot_address.eq(s.slot_address + 1),
+                m.d.sync += [s.rep.eq(0), s.head.eq(s.group_head), s.slot.eq(s.slot + 1), s.first_slot.eq(0),
+                             s.address.eq(s.slot_address), s.slot_address.eq(s.slot_address + 1),
                              s.last_slot.eq(Mux(s.last_slot, s.one_slot, s.slot + 1 == s.shape.last_slot))]
                 with m.If(s.last_slot):
-                    m.d.sync += [s.slot.eq(0), s.first_slot.eq(1), s.head.eq(s.head + 1), s.group_head.eq(s.head + 1), s.address.eq(s.address + 1),
-                                 s.slot_address.eq(s.address + 2), s.group.eq(s.group + 1),
+                    m.d.sync += [s.slot.eq(0), s.first_slot.eq(1), s.head.eq(s.head + 1), s.group_head.eq(s.head + 1),
+                                 s.address.eq(s.address + 1), s.slot_address.eq(s.address + 2), s.group.eq(s.group + 1),
                                  s.last_group.eq(Mux(s.last_group, s.one_group, s.group + 1 == s.shape.last_kv_head))]
                     with m.If(s.last_group):
-                        m.d.sync += [s.group.eq(0), s.head.eq(0), s.group_head.eq(0), s.address.eq(0), s.slot_address.eq(1), s.first_row.eq(0)]
+                        m.d.sync += [s.group.eq(0), s.head.eq(0), s.group_head.eq(0), s.address.eq(0),
+                                     s.slot_address.eq(1), s.first_row.eq(0)]
         with m.If(self.start):
-            m.d.sync += [s.first_row.eq(1), s.first_slot.eq(1), s.last_rep.eq(s.one_rep), s.last_slot.eq(s.one_slot), s.last_group.eq(s.one_group)]
+            m.d.sync += [s.first_row.eq(1), s.first_slot.eq(1), s.last_rep.eq(s.one_rep), s.last_slot.eq(s.one_slot),
+                         s.last_group.eq(s.one_group)]
 
     def _products(self, m, s):
         """Products and their sums."""

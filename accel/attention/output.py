@@ -20,8 +20,8 @@ AVERAGE = 34        # bits of a sum in units of its mass's leading bit: about 2*
 
 
 class AttentionOutput(wiring.Component):
-    """The division at the end of :func:`spec.golden.attend`. One element per cycle, begun only while the queue behind the pipe has a place for it; the
-    next head's reciprocal is found meanwhile.
+    """The division at the end of :func:`spec.golden.attend`. One element per cycle, begun only while the queue behind
+    the pipe has a place for it; the next head's reciprocal is found meanwhile.
 
     Members
     -------
@@ -73,7 +73,8 @@ class AttentionOutput(wiring.Component):
         s.found, s.current = Signal(data.StructLayout({"down": 5, "top": 6, "last": 1})), Signal(s.scale)
         s.mass, s.bits, s.leading = Signal(MASS), Signal(range(MASS + 1)), Signal(22)
         # Of each eight bits, then of all
-        s.eights = [delay(m, bit_length(m, self.mass[i:i + 8], name=f"bits{i}"), 1, f"length{i}") for i in range(0, MASS, 8)]
+        s.eights = [delay(m, bit_length(m, self.mass[i:i + 8], name=f"bits{i}"), 1, f"length{i}")
+                    for i in range(0, MASS, 8)]
         m.submodules.table = s.table = InterpolatedTable(RECIPROCAL, latency=4)
         s.ready, s.take = Signal(), Signal()
         m.d.comb += [s.table.index.eq(s.leading[12:21]), s.table.t.eq(s.leading[:12])]
@@ -95,7 +96,8 @@ class AttentionOutput(wiring.Component):
                         m.d.sync += s.bits.eq(8 * i + eight)
                 m.next = "NORMALISE"
             with m.State("NORMALISE"):
-                m.d.sync += [s.leading.eq((s.mass << (MASS - s.bits)[:6])[MASS - 22:MASS]), s.found.down.eq(s.bits - LEAST)]
+                m.d.sync += [s.leading.eq((s.mass << (MASS - s.bits)[:6])[MASS - 22:MASS]),
+                             s.found.down.eq(s.bits - LEAST)]
                 m.next = "TABLE-1"
             with m.State("TABLE-1"):
                 m.next = "TABLE-2"
@@ -117,9 +119,11 @@ class AttentionOutput(wiring.Component):
         # Elements, while there is room for the result
         m.submodules.results = s.results = Queue(self.element.size, depth=DEPTH)
         room = Signal(range(DEPTH + 1), init=DEPTH)
-        active, s.issue, has_room, s.last_element = Signal(), Signal(), Signal(), Signal()      # the last two are a cycle ahead
+        # the last two are a cycle ahead
+        active, s.issue, has_room, s.last_element = Signal(), Signal(), Signal(), Signal()
         s.lane, slot = Signal(3), Signal(4)
-        m.d.comb += [s.issue.eq(active & has_room), s.take.eq(s.ready & self.summed & (~active | s.issue & s.last_element))]
+        m.d.comb += [s.issue.eq(active & has_room),
+                     s.take.eq(s.ready & self.summed & (~active | s.issue & s.last_element))]
         left = delay(m, s.results.output.ready & s.results.output.valid, 1, "left", valid=True)
         m.d.sync += [room.eq(room - s.issue + left), has_room.eq(room[1:] != 0)]
         with m.If(s.issue):
@@ -135,8 +139,8 @@ class AttentionOutput(wiring.Component):
 
     def _average(self, m, s):
         """Sums in units of the mass."""
-        # 1 to 3: the sum is fetched; 4: there; 5: shifted by eights; 6: by the rest; 7: rounded; 8: again; 9, 10: times the
-        # reciprocal; 11: rounded; 12: shifted up by 16s; 13: by the rest
+        # 1 to 3: the sum is fetched; 4: there; 5: shifted by eights; 6: by the rest; 7: rounded; 8: again; 9, 10: times
+        # the reciprocal; 11: rounded; 12: shifted up by 16s; 13: by the rest
         tag0 = Signal(s.scale)
         m.d.comb += [tag0.eq(s.current), tag0.last.eq(s.current.last & s.last_element), self.lane.eq(s.lane)]
         s.tags = [tag0]
@@ -147,7 +151,8 @@ class AttentionOutput(wiring.Component):
         wide6 = Signal(signed(AVERAGE + 1), reset_less=True)
         a7, s.a8 = (Signal(signed(AVERAGE), name=name, reset_less=True) for name in ("a7", "a8"))
         m.d.sync += [
-            eights5.eq(shift_right(m, Cat(Const(0, 1 + 16 - LEAST), sum4), Cat(Const(0, 3), s.tags[4].down[3:]), name="eights")),
+            eights5.eq(shift_right(m, Cat(Const(0, 1 + 16 - LEAST), sum4), Cat(Const(0, 3), s.tags[4].down[3:]),
+                                   name="eights")),
             wide6.eq(shift_right(m, eights5, s.tags[5].down[:3], name="ones")),
             a7.eq((wide6 >> 1) + wide6[0]), s.a8.eq(a7),
         ]
@@ -177,8 +182,8 @@ class AttentionOutput(wiring.Component):
         # A register behind the queue: the path queue memory -> wide intake ends here
         out = self.elements
         m.d.comb += [
-            s.results.write.eq(delay(m, s.issue, 13, "valid", valid=True)), s.results.data.eq(Cat(s.value13, s.tags[13].last)),
-            s.results.output.ready.eq(~out.valid | out.ready),
+            s.results.write.eq(delay(m, s.issue, 13, "valid", valid=True)),
+            s.results.data.eq(Cat(s.value13, s.tags[13].last)), s.results.output.ready.eq(~out.valid | out.ready),
         ]
         with m.If(s.results.output.ready):
             m.d.sync += [out.valid.eq(s.results.output.valid), out.payload.eq(s.results.output.payload)]

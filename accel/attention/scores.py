@@ -1,4 +1,4 @@
-"""The score side of attention: K beats to softmax weights, with the running maximum, V exponent and mass of each head."""
+"""The score side of attention: K beats to softmax weights, with each head's maximum, V exponent and mass."""
 from types import SimpleNamespace
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
@@ -23,8 +23,8 @@ def weight_layout():
 
 
 class AttentionScores(wiring.Component):
-    """The scores, weights and masses of :func:`spec.golden.attend`. One (beat, query head) per cycle; a key is taken only while the weights it leads to
-    have places, so nothing behind the issue stalls.
+    """The scores, weights and masses of :func:`spec.golden.attend`. One (beat, query head) per cycle; a key is taken
+    only while the weights it leads to have places, so nothing behind the issue stalls.
 
     Members
     -------
@@ -37,9 +37,11 @@ class AttentionScores(wiring.Component):
     column : In(column)
         Whose query it is; held while keys are.
     reading, read_head : In(1), In(6)
-        When no keys are on their way: head whose ``mass`` and ``top`` (the largest V exponent) are shown, a cycle later.
+        When no keys are on their way: head whose ``mass`` and ``top`` (the largest V exponent) are shown, a cycle
+        later.
     guest : In(Exp2Read)
-        As long as no keys are on their way: the table of EXP2 answers another unit, see :class:`accel.interfaces.Exp2Read`.
+        As long as no keys are on their way: the table of EXP2 answers another unit, see
+        :class:`accel.interfaces.Exp2Read`.
     shape : In(SHAPE)
         What the model's shape means to attention; constant while rows come.
     score_mantissa : In(16)
@@ -64,7 +66,8 @@ class AttentionScores(wiring.Component):
     def __init__(self, *, columns, max_heads, max_dim, multiplier_bits=25):
         self.columns, self.max_heads, self.max_dim, self.multiplier_bits = columns, max_heads, max_dim, multiplier_bits
         super().__init__({
-            "shape": In(SHAPE), "score_mantissa": In(16), "score_exponent": In(signed(8)), **query_members(columns, max_heads, max_dim),
+            "shape": In(SHAPE), "score_mantissa": In(16), "score_exponent": In(signed(8)),
+            **query_members(columns, max_heads, max_dim),
             "start": In(1), "keys": In(stream.Signature(key_layout())), "release": In(1),
             "weight_write": Out(1), "weight_last": Out(1), "weight": Out(weight_layout()),
             "reading": In(1), "read_head": In(6), "mass": Out(MASS), "top": Out(6), "guest": In(Exp2Read()),
@@ -96,16 +99,19 @@ class AttentionScores(wiring.Component):
         mantissa = delay(m, self.score_mantissa, 1, "mantissa")
         scale = Cat(mantissa, Const(0, 1)).as_signed() if self.multiplier_bits == 25 else mantissa
         product10 = product_of(m, dot8, scale, "scaled")
-        base, known8, shift9 = Signal(signed(10)), Signal(signed(10), reset_less=True), Signal(signed(10), reset_less=True)
+        base, known8 = Signal(signed(10)), Signal(signed(10), reset_less=True)
+        shift9 = Signal(signed(10), reset_less=True)
         shift10 = Signal(6, reset_less=True)
         m.d.sync += [
             dot8.eq(s.dots.dot), base.eq(2 * ROW_FRACTION - SCORE_FRACTION - self.score_exponent),
             known8.eq(base - s.dots.tag.k_exponent),
-            shift9.eq(known8 - delay(m, s.dots.exponent, 1, "exponent")), shift10.eq(Mux(shift9 < 0, 0, Mux(shift9 > 63, 63, shift9))),
+            shift9.eq(known8 - delay(m, s.dots.exponent, 1, "exponent")),
+            shift10.eq(Mux(shift9 < 0, 0, Mux(shift9 > 63, 63, shift9))),
         ]
         coarse11 = delay(m, coarse_shift(m, product10, shift10, 32), 1, "coarse11")
         fine12 = delay(m, shift_right(m, coarse11, delay(m, shift10[:4], 1, "shift11"), name="fine"), 1, "fine12")
-        s.score13 = delay(m, round_saturate(m, fine12, delay(m, coarse11[-1], 1, "sign12"), 32, name="score")[0], 1, "score13")
+        s.score13 = delay(m, round_saturate(m, fine12, delay(m, coarse11[-1], 1, "sign12"), 32, name="score")[0], 1,
+                          "score13")
         s.tag12 = delay(m, s.dots.tag, 5, "tag12")
         s.tag13, s.valid13 = delay(m, s.tag12, 1, "tag13"), delay(m, s.dots.valid, 6, "valid13", valid=True)
 
@@ -140,8 +146,10 @@ class AttentionScores(wiring.Component):
         difference15, rising15 = delay(m, s.difference, 1, "difference15"), delay(m, s.rising, 1, "rising15")
         raised15 = delay(m, s.above & ~s.tag14.first_row, 1, "raised15")
         lift15, s.lowered15 = Signal(6, reset_less=True), Signal(6, reset_less=True)
-        m.d.sync += [lift15.eq(Mux(s.tag14.first_row | ~s.higher, 0, s.ve - s.top)), s.lowered15.eq(Mux(s.higher, 0, s.top - s.ve))]
-        s.rise16, s.together17, s.down16 = Signal(6, reset_less=True), Signal(6, reset_less=True), Signal(5, reset_less=True)
+        m.d.sync += [lift15.eq(Mux(s.tag14.first_row | ~s.higher, 0, s.ve - s.top)),
+                     s.lowered15.eq(Mux(s.higher, 0, s.top - s.ve))]
+        s.rise16, s.together17 = Signal(6, reset_less=True), Signal(6, reset_less=True)
+        s.down16 = Signal(5, reset_less=True)
         together = Signal(7)
         m.d.comb += together.eq(s.rise16 + delay(m, lift15, 1, "lift16"))
         m.d.sync += [s.rise16.eq(Mux(~raised15, 0, Mux(difference15 > 62, 63, difference15[:6] + 1))),
@@ -162,7 +170,8 @@ class AttentionScores(wiring.Component):
         def shifted(value, shift, name):
             """``value / 2**shift`` to nearest, two cycles later."""
             doubled = Cat(Const(0, 1), value, Const(0, 1))
-            coarse = delay(m, shift_right(m, doubled, Cat(Const(0, 2), shift[2:]), name=name + "_coarse"), 1, name + "_fours")
+            coarse = delay(m, shift_right(m, doubled, Cat(Const(0, 2), shift[2:]), name=name + "_coarse"), 1,
+                           name + "_fours")
             wide = shift_right(m, coarse, delay(m, shift[:2], 1, name + "_ones"), name=name)
             rounded = Signal(WEIGHT, name=name + "_rounded", reset_less=True)
             m.d.sync += rounded.eq((wide >> 1) + wide[0])

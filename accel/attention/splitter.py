@@ -38,7 +38,8 @@ class Waiting(wiring.Component):
 
     def __init__(self, shape, *, limit, attrs={}):
         self.shape, self.limit, self.attrs = shape, limit, attrs
-        super().__init__({"write": In(1), "data": In(shape), "room": Out(1, init=1), "output": Out(stream.Signature(shape))})
+        super().__init__({"write": In(1), "data": In(shape), "room": Out(1, init=1),
+                          "output": Out(stream.Signature(shape))})
 
     def elaborate(self, platform):
         m = Module()
@@ -68,8 +69,8 @@ class Waiting(wiring.Component):
 class RowSplitter(wiring.Component):
     """K/V rows to slots of K, each with its head's exponents, and slots of V, each in a queue of its own.
 
-    A slot is eight elements of 16 bits: a beat as it is, or one half after the other of a beat of 8-bit elements. There is
-    one a cycle, so an 8-bit row takes as many cycles as its 16-bit one, less the header, and half of the memory.
+    A slot is eight elements of 16 bits: a beat as it is, or one half after the other of a beat of 8-bit elements. There
+    is one a cycle, so an 8-bit row takes as many cycles as its 16-bit one, less the header, and half of the memory.
 
     Members
     -------
@@ -121,7 +122,8 @@ class RowSplitter(wiring.Component):
         s.of_header, s.of_keys, s.of_values = Signal(), Signal(), Signal()        # at most one
         s.narrow, last_beats = Signal(2), [Signal(10, name=f"last_{name}_beat") for name in ("v", "k")]
         m.d.sync += s.narrow.eq(self.narrow)
-        m.d.sync += [each.eq(Mux(s.narrow[i], s.shape.last_beat >> 1, s.shape.last_beat)) for i, each in enumerate(last_beats)]
+        m.d.sync += [each.eq(Mux(s.narrow[i], s.shape.last_beat >> 1, s.shape.last_beat))
+                     for i, each in enumerate(last_beats)]
         s.last_v, s.last_k = last_beats
 
     def _take(self, m, s):
@@ -130,7 +132,8 @@ class RowSplitter(wiring.Component):
         s.ready, s.taken, s.two = Signal(), Signal(), Signal()
         room, room_then = Signal(), Signal()
         m.d.comb += [
-            self.beats.ready.eq(s.ready), self.newest.ready.eq(s.ready), s.taken.eq(s.ready & (self.beats.valid | self.newest.valid)),
+            self.beats.ready.eq(s.ready), self.newest.ready.eq(s.ready),
+            s.taken.eq(s.ready & (self.beats.valid | self.newest.valid)),
             # Half a beat may be left over
             s.two.eq((s.narrow[0] & s.of_values | s.narrow[1] & s.of_keys) & (~last | s.shape.last_beat[0])),
             room.eq(Mux(s.of_values, s.values.room, s.keys.room & (s.of_header | s.of_keys))),
@@ -140,7 +143,8 @@ class RowSplitter(wiring.Component):
         with m.If(s.taken):
             m.d.sync += [to_come.eq(to_come - 1), last.eq(to_come == 1)]
             with m.If(last):
-                m.d.sync += [s.of_header.eq(s.of_values & ~final_row), s.of_keys.eq(s.of_header), s.of_values.eq(s.of_keys)]
+                m.d.sync += [s.of_header.eq(s.of_values & ~final_row), s.of_keys.eq(s.of_header),
+                             s.of_values.eq(s.of_keys)]
                 with m.If(s.of_header):
                     m.d.sync += [to_come.eq(s.last_k), last.eq(s.last_k == 0)]
                 with m.Elif(s.of_keys):
@@ -161,27 +165,31 @@ class RowSplitter(wiring.Component):
         # A beat, whose second half follows a cycle later: two registers: reader's buffer -> slots
         beats0, newest0, local0 = (delay(m, value, 1, name) for value, name in (
             (self.beats.payload, "beats0"), (self.newest.payload, "newest0"), (self.local, "local0")))
-        ready0, narrow0 = delay(m, s.ready, 1, "ready0"), delay(m, s.narrow[0] & s.of_values | s.narrow[1] & s.of_keys, 1, "narrow0")
+        ready0 = delay(m, s.ready, 1, "ready0")
+        narrow0 = delay(m, s.narrow[0] & s.of_values | s.narrow[1] & s.of_keys, 1, "narrow0")
         header0, key0, value0, more0 = (delay(m, value, 1, name, valid=True) for value, name in (
-            (s.taken & s.of_header, "header0"), (s.taken & s.of_keys, "key0"), (s.taken & s.of_values, "value0"), (s.taken & s.two, "more0")))
+            (s.taken & s.of_header, "header0"), (s.taken & s.of_keys, "key0"), (s.taken & s.of_values, "value0"),
+            (s.taken & s.two, "more0")))
         s.raw = Signal(128, reset_less=True)
         s.header1, s.key1, s.value1, s.narrow1, more1, s.second1 = (Signal(name=f"{name}1") for name in
                                                           ("header", "key", "value", "narrow", "more", "second"))
         with m.If(ready0):
             m.d.sync += [s.raw.eq(Mux(local0, newest0, beats0)), s.narrow1.eq(narrow0)]
-        m.d.sync += [s.header1.eq(header0), s.key1.eq(key0 | more1 & s.key1), s.value1.eq(value0 | more1 & s.value1), more1.eq(more0),
-                     s.second1.eq(more1)]
+        m.d.sync += [s.header1.eq(header0), s.key1.eq(key0 | more1 & s.key1), s.value1.eq(value0 | more1 & s.value1),
+                     more1.eq(more0), s.second1.eq(more1)]
 
     def _exponents(self, m, s):
         """The header of the row."""
         # Exponents have six bits; the row being split is the only one whose header is kept.
-        m.submodules.header = s.header = memory.Memory(shape=data.ArrayLayout(6, 16), depth=-(-2 * self.max_heads // 16), init=[])
+        m.submodules.header = s.header = memory.Memory(shape=data.ArrayLayout(6, 16),
+                                                       depth=-(-2 * self.max_heads // 16), init=[])
         write, header_at = s.header.write_port(), Signal(3)
         m.d.comb += [write.addr.eq(header_at), write.en.eq(s.header1),
                      *(write.data[i].eq(s.raw[8 * i:8 * i + 6]) for i in range(16))]
         s.bytes_at, slot = [Signal(7, name=f"{name}_byte") for name in "kv"], Signal(4)
         with m.If(s.header1):
-            m.d.sync += [header_at.eq(header_at + 1), s.bytes_at[0].eq(0), s.bytes_at[1].eq(s.shape.last_kv_head + 1), slot.eq(0)]
+            m.d.sync += [header_at.eq(header_at + 1), s.bytes_at[0].eq(0), s.bytes_at[1].eq(s.shape.last_kv_head + 1),
+                         slot.eq(0)]
         with m.If(s.key1):
             m.d.sync += [header_at.eq(0), slot.eq(slot + 1)]
             with m.If(slot == s.shape.last_slot):

@@ -18,8 +18,8 @@ from accel.attention.splitter import RowSplitter
 
 
 class Attention(wiring.Component):
-    """Scores of row t + 1 overlap the values of row t: each side does one (beat, query head) per cycle. Rows are taken only while the queues
-    have room; the output is held until taken.
+    """Scores of row t + 1 overlap the values of row t: each side does one (beat, query head) per cycle. Rows are taken
+    only while the queues have room; the output is held until taken.
 
     Parameters
     ----------
@@ -35,8 +35,8 @@ class Attention(wiring.Component):
     slots : Out(10)
         n_kv_heads * head_dim / 8: of K or of V in a row.
     newest : In(stream of 128)
-        Rows as they lie in DRAM: exponents, K heads, V heads; the newest, while ``local`` and nothing comes from DRAM, from the chip.
-        There are ``newest`` only then.
+        Rows as they lie in DRAM: exponents, K heads, V heads; the newest, while ``local`` and nothing comes from DRAM,
+        from the chip. There are ``newest`` only then.
     output : Out(stream of AttentionElement)
         n_heads * head_dim elements, 33 fraction bits. ``done`` pulses in the cycle after the last was taken.
     abort : In(1)
@@ -64,8 +64,8 @@ class Attention(wiring.Component):
         super().__init__({
             "model": In(ModelConstants()), "slots": Out(10), "query": In(Quantised(columns, routed=True)),
             "job": In(AttendJob(columns)), "abort": In(1), "busy": Out(1),
-            "beats": In(Beats()), "newest": In(stream.Signature(128)), "output": Out(stream.Signature(AttentionElement())),
-            "guest": In(Exp2Read()),
+            "beats": In(Beats()), "newest": In(stream.Signature(128)),
+            "output": Out(stream.Signature(AttentionElement())), "guest": In(Exp2Read()),
         })
 
     def elaborate(self, platform):
@@ -122,22 +122,24 @@ class Attention(wiring.Component):
         with m.If(s.job.start):
             m.d.sync += s.scores.column.eq(s.job.column)
         m.d.comb += [
-            s.splitter.start.eq(s.job.start), s.splitter.rows.eq(rows), s.scores.start.eq(s.begin), s.values.start.eq(s.begin), s.values.rows.eq(rows),
+            s.splitter.start.eq(s.job.start), s.splitter.rows.eq(rows), s.scores.start.eq(s.begin),
+            s.values.start.eq(s.begin), s.values.rows.eq(rows),
             s.splitter.narrow.eq(s.model.narrow), s.splitter.local.eq(s.job.local), s.splitter.abort.eq(self.abort),
             *(signal for ours, its in ((self.beats, s.splitter.beats), (self.newest, s.splitter.newest))
               for signal in (its.valid.eq(ours.valid), its.payload.eq(ours.payload), ours.ready.eq(its.ready))),
             s.scores.score_mantissa.eq(delay(m, s.model.score_mantissa, 1, "score_mantissa")),
             s.scores.score_exponent.eq(delay(m, s.model.score_exponent, 1, "score_exponent")),
-            s.scores.q_write.en.eq(s.query.write), s.scores.q_write.column.eq(s.query.column), s.scores.q_write.address.eq(s.query.index),
+            s.scores.q_write.en.eq(s.query.write), s.scores.q_write.column.eq(s.query.column),
+            s.scores.q_write.address.eq(s.query.index),
             s.scores.q_write.data.eq(s.query.mantissa), s.scores.q_exponent_write.en.eq(s.query.exponent_write),
             s.scores.q_exponent_write.column.eq(s.query.column), s.scores.q_exponent_write.head.eq(s.query.head),
             s.scores.q_exponent_write.data.eq(s.query.exponent),
-            s.values.weight_write.eq(s.scores.weight_write), s.values.weight_last.eq(s.scores.weight_last), s.values.weight.eq(s.scores.weight),
-            s.scores.release.eq(s.values.release),
+            s.values.weight_write.eq(s.scores.weight_write), s.values.weight_last.eq(s.scores.weight_last),
+            s.values.weight.eq(s.scores.weight), s.scores.release.eq(s.values.release),
             s.scores.read_head.eq(s.output.head), s.output.mass.eq(s.scores.mass), s.output.top.eq(s.scores.top),
             s.values.read_slot.eq(s.output.slot), s.values.read_lane.eq(s.output.lane), s.output.sum.eq(s.values.sum),
-            self.output.valid.eq(s.output.elements.valid & ~s.aborting), self.output.payload.eq(s.output.elements.payload),
-            s.output.elements.ready.eq(self.output.ready),
+            self.output.valid.eq(s.output.elements.valid & ~s.aborting),
+            self.output.payload.eq(s.output.elements.payload), s.output.elements.ready.eq(self.output.ready),
         ]
 
     def _states(self, m, s):

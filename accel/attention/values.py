@@ -16,8 +16,8 @@ STEPS = (0, 1, 4)
 
 
 class AttentionValues(wiring.Component):
-    """The weighted sums of :func:`spec.golden.attend`. One (beat, query head) per cycle, loaded only when all weights of its K/V head are there;
-    nothing behind the load stalls.
+    """The weighted sums of :func:`spec.golden.attend`. One (beat, query head) per cycle, loaded only when all weights
+    of its K/V head are there; nothing behind the load stalls.
 
     A slot rests for two cycles while its sums are on their way back to memory: between the passes of a large shift, and
     always where a row has no more than two slots of all heads.
@@ -25,7 +25,8 @@ class AttentionValues(wiring.Component):
     Members
     -------
     weight_write, weight_last, weight : In(1), In(1), In(weight_layout)
-        In order of rows and heads, the last one of its K/V head, which begin together; ``release`` tells that they were used.
+        In order of rows and heads, the last one of its K/V head, which begin together; ``release`` tells that they were
+        used.
     values : In(stream of 128)
         V beats; each is held for as many cycles as query heads share it.
     ending : Out(1)
@@ -76,14 +77,15 @@ class AttentionValues(wiring.Component):
         m.submodules.weights = weights = memory.Memory(shape=entry, depth=s.ring, init=[])
         s.w_in, s.w_out = weights.write_port(), weights.read_port(domain="comb")
         # What is read while it is written belongs to a slot that is not passed over
-        m.submodules.sums = sums = memory.Memory(shape=data.ArrayLayout(signed(WIDE), 8), depth=self.max_dim // 8, init=[],
-                                                 attrs=UNCHECKED)
+        m.submodules.sums = sums = memory.Memory(shape=data.ArrayLayout(signed(WIDE), 8), depth=self.max_dim // 8,
+                                                 init=[], attrs=UNCHECKED)
         s.s_in, s.s_out = sums.write_port(), sums.read_port()
 
     def _walk_registers(self, m, s):
         """Where the walk is."""
-        # Next (beat, query head): heads fastest, then slots, then K/V heads, as in the scores; what a comparison says is
-        # known a cycle ahead, and so is whether all weights of a K/V head are there, and whether a slot may be loaded
+        # Next (beat, query head): heads fastest, then slots, then K/V heads, as in the scores; what a comparison says
+        # is known a cycle ahead, and so is whether all weights of a K/V head are there, and whether a slot may be
+        # loaded
         s.pointer, s.base, s.at = (Signal(range(s.ring), name=name) for name in ("pointer", "base", "at"))
         s.slot, s.rep, s.group = Signal(4), Signal(6), Signal(6)
         s.address, s.slot_address = Signal(range(self.max_dim // 8)), Signal(range(self.max_dim // 8), init=1)
@@ -93,12 +95,13 @@ class AttentionValues(wiring.Component):
         s.next_rep, s.next_slot, s.both = Signal(), Signal(), Signal()        # ``both``: last_rep and last_slot
         s.groups, s.there, s.free, s.open_ = Signal(range(s.ring)), Signal(), Signal(init=1), Signal()
         s.next_there, s.next_free = Signal(), Signal()      # ``open_`` is both ``there`` and ``free``
-        m.d.sync += [s.one_slot.eq(s.shape.last_slot == 0), s.one_rep.eq(s.shape.last_rep == 0), s.one_group.eq(s.shape.last_kv_head == 0),
-                     s.stride.eq(s.shape.last_slot + 1),
-                     s.small.eq((s.shape.last_head == 0) & (s.shape.last_slot <= 1) | (s.shape.last_head == 1) & (s.shape.last_slot == 0))]
+        m.d.sync += [s.one_slot.eq(s.shape.last_slot == 0), s.one_rep.eq(s.shape.last_rep == 0),
+                     s.one_group.eq(s.shape.last_kv_head == 0), s.stride.eq(s.shape.last_slot + 1),
+                     s.small.eq((s.shape.last_head == 0) & (s.shape.last_slot <= 1) | (s.shape.last_head == 1)
+                                & (s.shape.last_slot == 0))]
         m.d.comb += [
-            s.w_in.addr.eq(s.pointer), s.w_in.data.weight.eq(self.weight.weight), s.w_in.data.shift.eq(self.weight.shift),
-            s.w_in.en.eq(self.weight_write),
+            s.w_in.addr.eq(s.pointer), s.w_in.data.weight.eq(self.weight.weight),
+            s.w_in.data.shift.eq(self.weight.shift), s.w_in.en.eq(self.weight_write),
             s.w_in.data.several.eq(~Cat(self.weight.shift == n for n in STEPS).any()), s.w_out.addr.eq(s.at),
             s.load.eq(s.values.valid & s.open_), s.values.ready.eq(s.load & s.last_rep), s.used.eq(s.load & s.both),
             s.next_rep.eq(Mux(s.last_rep, s.one_rep, s.rep + 1 == s.shape.last_rep)),
@@ -108,24 +111,27 @@ class AttentionValues(wiring.Component):
     def _walk(self, m, s):
         """The next (beat, query head)."""
         complete = self.weight_write & self.weight_last
-        m.d.sync += [self.release.eq(s.used), s.pointer.eq(s.pointer + self.weight_write), s.groups.eq(s.groups + complete - s.used),
+        m.d.sync += [self.release.eq(s.used), s.pointer.eq(s.pointer + self.weight_write),
+                     s.groups.eq(s.groups + complete - s.used),
                      s.there.eq(s.next_there), s.free.eq(s.next_free), s.open_.eq(s.next_there & s.next_free)]
         m.d.comb += s.next_there.eq(complete | Mux(s.used, s.groups > 1, s.groups != 0))
         with m.If(s.load):
-            m.d.sync += [s.last_rep.eq(s.next_rep), s.last_slot.eq(s.next_slot), s.both.eq(s.next_rep & s.next_slot), s.rep.eq(s.rep + 1), s.at.eq(s.at + 1),
-                         s.address.eq(s.address + s.stride)]
+            m.d.sync += [s.last_rep.eq(s.next_rep), s.last_slot.eq(s.next_slot), s.both.eq(s.next_rep & s.next_slot),
+                         s.rep.eq(s.rep + 1), s.at.eq(s.at + 1), s.address.eq(s.address + s.stride)]
             with m.If(s.last_rep):
-                m.d.sync += [s.rep.eq(0), s.at.eq(s.base), s.slot.eq(s.slot + 1), s.address.eq(s.slot_address), s.slot_address.eq(s.slot_address + 1)]
+                m.d.sync += [s.rep.eq(0), s.at.eq(s.base), s.slot.eq(s.slot + 1), s.address.eq(s.slot_address),
+                             s.slot_address.eq(s.slot_address + 1)]
                 with m.If(s.both):
-                    m.d.sync += [s.slot.eq(0), s.group.eq(s.group + 1), s.address.eq(s.address + 1), s.slot_address.eq(s.address + 2),
-                                 s.base.eq(s.at + 1), s.at.eq(s.at + 1),
+                    m.d.sync += [s.slot.eq(0), s.group.eq(s.group + 1), s.address.eq(s.address + 1),
+                                 s.slot_address.eq(s.address + 2), s.base.eq(s.at + 1), s.at.eq(s.at + 1),
                                  s.last_group.eq(Mux(s.last_group, s.one_group, s.group + 1 == s.shape.last_kv_head))]
                     with m.If(s.last_group):
                         m.d.sync += [s.group.eq(0), s.address.eq(0), s.slot_address.eq(1), s.first_row.eq(0),
                                      s.left.eq(s.left - 1), s.more.eq(~s.final_row), s.final_row.eq(s.left == 2)]
         with m.If(self.start):
             m.d.sync += [s.first_row.eq(1), s.left.eq(self.rows), s.more.eq(1), s.final_row.eq(self.rows == 1),
-                         s.last_rep.eq(s.one_rep), s.last_slot.eq(s.one_slot), s.both.eq(s.one_rep & s.one_slot), s.last_group.eq(s.one_group)]
+                         s.last_rep.eq(s.one_rep), s.last_slot.eq(s.one_slot), s.both.eq(s.one_rep & s.one_slot),
+                         s.last_group.eq(s.one_group)]
 
     def _pass(self, m, s):
         """A pass over the slot."""
@@ -140,19 +146,23 @@ class AttentionValues(wiring.Component):
             m.d.comb += s.step.eq(1)
         m.d.comb += [s.last_pass.eq(Cat(shift == n for n in STEPS).any()), done.eq(s.held & s.last_pass & blocking)]
         m.d.sync += [
-            s.again1.eq(s.held & ~s.last_pass), s.again2.eq(s.again1), s.held.eq(s.load | s.again2), rested.eq(done & s.small),
+            s.again1.eq(s.held & ~s.last_pass), s.again2.eq(s.again1), s.held.eq(s.load | s.again2),
+            rested.eq(done & s.small),
         ]
         m.d.comb += s.next_free.eq(Mux(s.load, ~(s.w_out.data.several | s.small), s.free | (done & ~s.small) | rested))
         with m.If(s.load):
             m.d.sync += [s.place.eq(s.address), s.beat.eq(s.values.payload), s.weight.eq(s.w_out.data.weight),
-                         shift.eq(s.w_out.data.shift), s.fresh.eq(s.first_row), blocking.eq(s.w_out.data.several | s.small)]
+                         shift.eq(s.w_out.data.shift), s.fresh.eq(s.first_row),
+                         blocking.eq(s.w_out.data.several | s.small)]
         with m.Elif(s.held):
             m.d.sync += shift.eq(shift - Array(STEPS)[s.step])
 
     def _operands(self, m, s):
         """What the lanes share."""
-        # 1: operands, each beside its multiplier; 2: sums read, products; 3: again; then shifted, added and written back --
-        read_place1, step1, fresh1 = Signal.like(s.place, reset_less=True), Signal(2, reset_less=True), Signal(reset_less=True)
+        # 1: operands, each beside its multiplier; 2: sums read, products; 3: again; then shifted, added and
+        # written back
+        read_place1, step1 = Signal.like(s.place, reset_less=True), Signal(2, reset_less=True)
+        fresh1 = Signal(reset_less=True)
         s.choice2 = Signal(2, reset_less=True)        # 0: nothing was there; otherwise a step, plus one
         s.valid1 = delay(m, s.held, 1, "valid1", valid=True)
         m.d.sync += [read_place1.eq(Mux(self.reading, self.read_slot, s.place)), step1.eq(s.step), fresh1.eq(s.fresh),
@@ -165,7 +175,8 @@ class AttentionValues(wiring.Component):
         add2 = delay(m, s.last_pass, 2, "add")
         read_lane1, olds = delay(m, self.read_lane, 1, "read_lane"), []
         for i in range(8):
-            own = dict(reset_less=True, attrs={"keep": 1})      # a copy for this lane: a pass drives eight lanes across the die
+            # a copy for this lane: a pass drives eight lanes across the die
+            own = dict(reset_less=True, attrs={"keep": 1})
             product2 = Signal(signed(WEIGHT + 16), name=f"product{i}", reset_less=True)
             product3 = Signal(signed(WEIGHT + 16), name=f"addend{i}", reset_less=True)
             old3 = Signal(signed(WIDE), name=f"old{i}", reset_less=True)
@@ -187,4 +198,5 @@ class AttentionValues(wiring.Component):
     def _end(self, m, s):
         """When all is done."""
         # By the time that somebody reads, the last sums are written
-        m.d.sync += [self.ending.eq(s.load & s.final_row & s.last_group), self.busy.eq(self.start | s.more | s.held | s.again1 | s.again2 | s.valid1)]
+        m.d.sync += [self.ending.eq(s.load & s.final_row & s.last_group),
+                     self.busy.eq(self.start | s.more | s.held | s.again1 | s.again2 | s.valid1)]

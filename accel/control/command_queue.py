@@ -1,4 +1,4 @@
-"""Commands in one block RAM, word by word: read once ahead of execution for their segments, once more to be executed."""
+"""Commands in one block RAM, word by word: read ahead of execution, and again for it."""
 from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import memory, stream, wiring
 from amaranth.lib.wiring import In, Out

@@ -6,15 +6,16 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from accel.interfaces import (
-    ActivationControl, Ahead, AttendJob, BeatTurns, Command, EmbedJob, LogitsJob, MatrixJob, NewestJob, Norms, Segment, StoreJob)
+    ActivationControl, Ahead, AttendJob, BeatTurns, Command, EmbedJob, Execution, LogitsJob, MatrixJob, NewestJob,
+    Norms, Segment, StoreJob)
 from accel.lib.numeric import delay
 from spec.numerics import HIDDEN_FRACTION, OUTPUT_FRACTION, RESIDUAL_FRACTION, ROW_FRACTION
 from spec.registers import Dest, Opcode
 
 
 class Sequencer(wiring.Component):
-    """Executes commands in order and hands their segments to the reader ahead of time. Every station gets a job from here, described in
-    :mod:`accel.interfaces`; the shifts are those of :class:`spec.golden.Golden`.
+    """Executes commands in order and hands their segments to the reader ahead of time. Every station gets a job from
+    here, described in :mod:`accel.interfaces`; the shifts are those of :class:`spec.golden.Golden`.
 
     Members
     -------
@@ -28,8 +29,6 @@ class Sequencer(wiring.Component):
         STORE commands whose rows have landed in DRAM, modulo 2**8.
     turns : Out(BeatTurns)
         Whose the stream's beats are.
-    busy : Out(1)
-        A command is being executed.
     bad_command : Out(1)
         Pulses when the opcode is unknown; the command is skipped.
     shift_clamped : Out(1)
@@ -62,14 +61,8 @@ class Sequencer(wiring.Component):
         Begin a new CRC.
     crc_busy : In(1)
         A beat is still being added.
-    phase : Out(4)
-        Of the command; counts while ``executing``.
-    executing : Out(1)
-        A command is being executed.
-    fenced : Out(1)
-        It waits for the results of earlier ones.
-    waiting_beat : Out(1)
-        GAIN, CRC or ATTEND could take a beat and none is there.
+    execution : Out(Execution)
+        What it does in this cycle.
     """
     latency = None      #: varies
 
@@ -78,12 +71,14 @@ class Sequencer(wiring.Component):
         super().__init__({
             "ahead": In(stream.Signature(Ahead())), "commands": In(stream.Signature(128)),
             "segments": Out(stream.Signature(Segment(addr_width))), "stores_done": Out(8), "turns": Out(BeatTurns()),
-            "idle": In(1), "busy": Out(1), "bad_command": Out(1), "shift_clamped": Out(1),
+            "idle": In(1), "bad_command": Out(1), "shift_clamped": Out(1),
             "embed": Out(EmbedJob(columns, addr_width)), "embed_busy": In(1), "last_token": In(18), "position": Out(17),
-            "matrix": Out(MatrixJob(columns)), "activations": Out(ActivationControl(columns)), "norms": In(Norms(columns)),
-            "attend": Out(AttendJob(columns)), "newest": Out(NewestJob(columns)), "store": Out(StoreJob(columns, addr_width)),
+            "matrix": Out(MatrixJob(columns)), "activations": Out(ActivationControl(columns)),
+            "norms": In(Norms(columns)),
+            "attend": Out(AttendJob(columns)), "newest": Out(NewestJob(columns)),
+            "store": Out(StoreJob(columns, addr_width)),
             "logits": Out(LogitsJob(columns)), "gain_start": Out(1), "crc_start": Out(1), "crc_busy": In(1),
-            "phase": Out(4), "executing": Out(1), "fenced": Out(1), "waiting_beat": Out(1),
+            "execution": Out(Execution()),
         })
 
     def elaborate(self, platform):
@@ -128,16 +123,19 @@ class Sequencer(wiring.Component):
         shifts = Signal(data.ArrayLayout(6, s.C))
         for c in range(s.C):
             change, wide = Signal(signed(7), name=f"change{c}"), Signal(signed(12), name=f"wide_shift{c}")
-            m.d.comb += [change.eq(Mux(s.from_halves, self.norms.halves[c], 0) - Mux(s.from_largest, self.activations.largest[c], 0)),
+            m.d.comb += [change.eq(Mux(s.from_halves, self.norms.halves[c], 0)
+                                   - Mux(s.from_largest, self.activations.largest[c], 0)),
                          below[c].eq(wide < 0)]
-            m.d.sync += [wide.eq(s.base + change), s.clamped[c].eq(below[c]), shifts[c].eq(Mux(below[c], 0, Mux(wide > 63, 63, wide)))]
+            m.d.sync += [wide.eq(s.base + change), s.clamped[c].eq(below[c]),
+                         shifts[c].eq(Mux(below[c], 0, Mux(wide > 63, 63, wide)))]
         m.d.comb += [self.matrix.shifts.eq(shifts), self.activations.read_buffer.eq(s.reading_buffer)]
         m.d.sync += [s.to_hidden.eq(s.command.dest == Dest.SWIGLU), s.to_logits.eq(s.command.dest == Dest.LOGITS)]
 
     def _beats(self, m, s):
         """Beats that are left, opcodes decoded."""
         # Execution
-        s.is_a = {opcode: Signal(name=f"is_{opcode.name.lower()}") for opcode in Opcode}     # known while the shifts settle
+        # known while the shifts settle
+        s.is_a = {opcode: Signal(name=f"is_{opcode.name.lower()}") for opcode in Opcode}
         m.d.sync += [signal.eq(s.command.opcode == opcode) for opcode, signal in s.is_a.items()]
         s.left, s.more, s.final = Signal(28), Signal(), Signal()
         s.beat = self.turns.valid & self.turns.taken_ready
@@ -159,7 +157,7 @@ class Sequencer(wiring.Component):
             with m.State("DISPATCH"):
                 self._dispatch(m, s)
             with m.State("TAKE"):
-                m.d.comb += self.waiting_beat.eq(~self.turns.valid)
+                m.d.comb += self.execution.waiting_beat.eq(~self.turns.valid)
                 with m.If((s.beat & s.final) | ~s.more):
                     m.d.sync += [self.turns.gain.eq(0), self.turns.crc.eq(0)]
                     m.next = "SETTLE"
@@ -171,7 +169,7 @@ class Sequencer(wiring.Component):
                     m.next = "IDLE"
             with m.State("ATTEND"):
                 self._attend(m, s)
-        m.d.comb += [self.executing.eq(~fsm.ongoing("IDLE")), self.busy.eq(self.executing)]
+        m.d.comb += self.execution.executing.eq(~fsm.ongoing("IDLE"))
 
     def _accept(self, m, s):
         """The next command; what its shifts depend on."""
@@ -179,7 +177,8 @@ class Sequencer(wiring.Component):
         fixed = Mux(s.attended, OUTPUT_FRACTION + 15 - RESIDUAL_FRACTION, HIDDEN_FRACTION + 15 - RESIDUAL_FRACTION)
         embeds, adds = s.following.opcode == Opcode.EMBED, s.following.dest == Dest.RESIDUAL
         source = Mux(embeds, 15 - RESIDUAL_FRACTION, Mux(adds, fixed, 15 - ROW_FRACTION - s.gain_exponent))
-        m.d.sync += [s.from_largest.eq(~embeds), s.from_halves.eq(~embeds & ~adds), s.base.eq(source - s.following.exponent),
+        m.d.sync += [s.from_largest.eq(~embeds), s.from_halves.eq(~embeds & ~adds),
+                     s.base.eq(source - s.following.exponent),
                      s.command.eq(s.following), self.matrix.gang.eq(s.following.columns == 0),
                      s.reading_buffer.eq(s.following.dest == Dest.RESIDUAL)]
         with m.If(self.commands.valid):
@@ -193,7 +192,7 @@ class Sequencer(wiring.Component):
             (s.command.opcode == Opcode.MATVEC) & ((s.command.dest == Dest.K) | (s.command.dest == Dest.V)))
         hold = ((s.command.fence & ~self.idle) | ((s.command.opcode == Opcode.EMBED) & s.embed_busy)
                 | (of_rows & self.store.storing))
-        m.d.comb += self.fenced.eq(hold)
+        m.d.comb += self.execution.fenced.eq(hold)
         with m.If(~hold):
             m.next = "SHIFTS"
 
@@ -207,8 +206,8 @@ class Sequencer(wiring.Component):
             m.d.sync += [s.gain_exponent.eq(s.command.exponent), self.turns.gain.eq(s.more)]
             m.next = "TAKE"
         with m.If(s.is_a[Opcode.EMBED]):
-            m.d.comb += [self.activations.clear.eq(1 << s.command.column), self.activations.clear_buffer.eq(0), self.embed.start.eq(1),
-                         self.shift_clamped.eq(s.clamped[0])]
+            m.d.comb += [self.activations.clear.eq(1 << s.command.column), self.activations.clear_buffer.eq(0),
+                         self.embed.start.eq(1), self.shift_clamped.eq(s.clamped[0])]
             m.d.sync += self.position.eq(s.command.position)
             m.next = "IDLE"
         with m.If(s.is_a[Opcode.MATVEC]):
@@ -221,7 +220,8 @@ class Sequencer(wiring.Component):
                 m.d.sync += s.attended.eq(0)
             m.next = "MATVEC"
         with m.If(s.is_a[Opcode.ATTEND]):
-            m.d.comb += [self.activations.clear.eq(1 << s.command.column), self.activations.clear_buffer.eq(1), s.start_attend.eq(1)]
+            m.d.comb += [self.activations.clear.eq(1 << s.command.column), self.activations.clear_buffer.eq(1),
+                         s.start_attend.eq(1)]
             m.d.sync += [s.attended.eq(1), self.turns.attend.eq(s.more)]
             m.next = "ATTEND"
         with m.If(s.is_a[Opcode.STORE]):
@@ -238,7 +238,7 @@ class Sequencer(wiring.Component):
     def _attend(self, m, s):
         """Rows from DRAM, then those on chip."""
         with m.If(self.turns.attend):
-            m.d.comb += self.waiting_beat.eq(~self.turns.valid)
+            m.d.comb += self.execution.waiting_beat.eq(~self.turns.valid)
         with m.Else():
             m.d.comb += s.local.eq(1)
         with m.If(s.beat & s.final):
@@ -247,26 +247,35 @@ class Sequencer(wiring.Component):
             m.next = "IDLE"
 
     def _jobs(self, m, command, columns):
-        """What the command says to each station; (start of ATTEND, of STORE, rows come from the chip, the embedding's fetch is busy).
+        """What the command says to each station; (start of ATTEND, of STORE, rows come from the chip, the embedding's
+        fetch is busy).
 
-        An abort leaves the registers here alone. They end the paths from the sequencer to attention, the K/V rows and the embedding's fetch.
+        An abort leaves the registers here alone. They end the paths from the sequencer to attention, the K/V rows and
+        the embedding's fetch.
         """
-        embed, matrix, attend, newest, store, logits = self.embed, self.matrix, self.attend, self.newest, self.store, self.logits
+        embed, matrix, attend, newest, store = self.embed, self.matrix, self.attend, self.newest, self.store
+        logits = self.logits
         start_attend, start_store, rows_local = Signal(), Signal(), Signal()
-        local, was_local, embed_busy = (Signal(name=name, reset_less=True) for name in ("local", "was_local", "embed_busy"))
+        local, was_local, embed_busy = (Signal(name=name, reset_less=True)
+                                        for name in ("local", "was_local", "embed_busy"))
         m.d.sync += [local.eq(rows_local), was_local.eq(local), embed_busy.eq(self.embed_busy)]
         m.d.comb += [
-            self.phase.eq(command.phase),
-            embed.token.eq(Mux(command.last_token, self.last_token, command.token)), embed.base.eq(command.base), embed.words.eq(command.words),
-            embed.q4.eq(command.q4), embed.group64.eq(command.group64), embed.column.eq(command.column), embed.shift.eq(matrix.shifts[0]),
-            matrix.q4.eq(command.q4), matrix.group64.eq(command.group64), matrix.words.eq(command.words), matrix.rows.eq(command.rows),
-            matrix.dest.eq(command.dest), matrix.first.eq(Mux((command.dest == Dest.LOGITS) & ~command.every, command.columns, 0)),
+            self.execution.phase.eq(command.phase),
+            embed.token.eq(Mux(command.last_token, self.last_token, command.token)), embed.base.eq(command.base),
+            embed.words.eq(command.words),
+            embed.q4.eq(command.q4), embed.group64.eq(command.group64), embed.column.eq(command.column),
+            embed.shift.eq(matrix.shifts[0]),
+            matrix.q4.eq(command.q4), matrix.group64.eq(command.group64), matrix.words.eq(command.words),
+            matrix.rows.eq(command.rows),
+            matrix.dest.eq(command.dest),
+            matrix.first.eq(Mux((command.dest == Dest.LOGITS) & ~command.every, command.columns, 0)),
             matrix.count.eq(columns),
             attend.start.eq(delay(m, start_attend, 1, "attend_start")), attend.column.eq(command.column),
             attend.rows.eq(command.positions + command.column + 1), attend.local.eq(local),
             newest.start.eq(local & ~was_local), newest.rows.eq(command.column + 1),
             store.next.eq(start_store), store.start.eq(delay(m, start_store, 1, "store_start")), store.rows.eq(columns),
             store.base.eq(command.base),
-            logits.first.eq(matrix.first), logits.last.eq(command.columns), logits.keep.eq(command.keep), logits.dump.eq(command.dump),
+            logits.first.eq(matrix.first), logits.last.eq(command.columns), logits.keep.eq(command.keep),
+            logits.dump.eq(command.dump),
         ]
         return start_attend, start_store, rows_local, embed_busy

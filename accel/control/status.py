@@ -1,9 +1,9 @@
-"""What firmware sees of the core: its state, sticky errors, free-running counts, what it was built with; and when an abort acts."""
+"""What firmware sees of the core: state, sticky errors, counts, geometry; and when an abort acts."""
 from amaranth.hdl import Mux, Module, Signal, Cat
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from accel.interfaces import Activity, Csr, ErrorFlags
+from accel.interfaces import Activity, Csr, ErrorFlags, Execution, QueueState
 from accel.matrix.lanes import LANES
 from spec.maxima import MAX_VOCAB_SIZE
 from spec.numerics import MAX_HEAD_DIM, MAX_SEQ_LEN
@@ -37,9 +37,14 @@ class Status(wiring.Component):
     units : In(units)
         A bit for each unit, set while it is busy.
     idle : Out(1)
-        No unit is busy. As of one cycle ago: a command reaches its fence no earlier than two cycles after the one before was dispatched.
-    sequencer, reader, queue : In(1)
-        These are busy.
+        No unit is busy. As of one cycle ago: a command reaches its fence no earlier than two cycles after the one
+        before was dispatched.
+    execution : In(Execution)
+        Of the sequencer.
+    queue : In(QueueState)
+        Of the command queue.
+    reader_busy : In(1)
+        The reader has work.
     storing, store_next, store_start : In(1)
         K/V rows are on their way to DRAM; will be in two cycles; in one.
     embed_busy, read_aborting : In(1)
@@ -48,14 +53,12 @@ class Status(wiring.Component):
         Raised by the units.
     beat_stored : In(1)
         A beat of K/V was written.
-    queue_free, result_valid, logit_valid, crc : In(8), In(1), In(1), In(32)
+    result_valid, logit_valid, crc : In(1), In(1), In(32)
         Values of registers.
-    phase : In(4)
-        Of the command that is executed.
-    executing, fenced, starved, stalled : In(1)
-        See :class:`spec.registers.Counter`.
-    taken, both : In(1)
-        A beat is taken; so is a second one.
+    starved, stalled : In(1)
+        Of the matrix engine: see :class:`spec.registers.Counter`.
+    beat_valid, beat_ready, both : In(1)
+        Of the weight stream: a beat is there; it is taken; so is a second one.
     activity : Out(Activity)
         To the counters.
     """
@@ -64,11 +67,13 @@ class Status(wiring.Component):
     def __init__(self, *, columns, units, maxima):
         self.columns, self.maxima = columns, maxima
         super().__init__({
-            "csr": Out(Csr()), "irq": Out(1), "reset": In(1), "abort": In(1), "aborting": Out(1), "units": In(units), "idle": Out(1),
-            **{name: In(1) for name in ("sequencer", "reader", "queue", "storing", "store_next", "store_start", "embed_busy",
-                                        "read_aborting", "beat_stored", "result_valid", "logit_valid", "executing", "fenced", "starved",
-                                        "stalled", "taken", "both")},
-            "errors": In(ErrorFlags()), "queue_free": In(8), "crc": In(32), "phase": In(4), "activity": Out(Activity()),
+            "csr": Out(Csr()), "irq": Out(1), "reset": In(1), "abort": In(1), "aborting": Out(1), "units": In(units),
+            "idle": Out(1),
+            **{name: In(1) for name in (
+                "reader_busy", "storing", "store_next", "store_start", "embed_busy", "read_aborting", "beat_stored",
+                "result_valid", "logit_valid", "starved", "stalled", "beat_valid", "beat_ready", "both")},
+            "execution": In(Execution()), "queue": In(QueueState()), "errors": In(ErrorFlags()), "crc": In(32),
+            "activity": Out(Activity()),
         })
 
     def elaborate(self, platform):
@@ -105,25 +110,27 @@ class Status(wiring.Component):
         busy = Signal(5, attrs={"shreg_extract": "no"})
         m.d.sync += [
             self.idle.eq(~self.units.any()),
-            busy.eq(Cat(self.sequencer, self.reader, ~self.idle, self.store_start, self.storing)),
-            self.csr.status.busy.eq(self.queue | busy.any()),
+            busy.eq(Cat(self.execution.executing, self.reader_busy, ~self.idle, self.store_start, self.storing)),
+            self.csr.status.busy.eq(self.queue.busy | busy.any()),
         ]
         m.d.comb += [
             self.csr.status.result_valid.eq(self.result_valid), self.csr.status.logit_valid.eq(self.logit_valid),
-            self.csr.status.queue_free.eq(self.queue_free), self.csr.crc.value.eq(self.crc),
+            self.csr.status.queue_free.eq(self.queue.free), self.csr.crc.value.eq(self.crc),
             self.irq.eq(self.result_valid & self.csr.control.irq_enable),
         ]
 
     def _counts(self, m):
-        csr, activity = self.csr, self.activity
+        csr, activity, execution = self.csr, self.activity, self.execution
         m.d.sync += csr.cycles.value.eq(csr.cycles.value + 1)
         with m.If(self.beat_stored):
             m.d.sync += csr.stores.value.eq(csr.stores.value + 1)
         with m.If(self.reset):
             m.d.sync += [csr.cycles.value.eq(0), csr.stores.value.eq(0)]
         m.d.sync += [
-            activity.phase.eq(self.phase), activity.cycle.eq(self.executing), activity.beat.eq(Mux(self.taken, 1 + self.both, 0)),
-            activity.starved.eq(self.starved), activity.fenced.eq(self.fenced), activity.stalled.eq(self.stalled),
+            activity.phase.eq(execution.phase), activity.cycle.eq(execution.executing),
+            activity.beat.eq(Mux(self.beat_valid & self.beat_ready, 1 + self.both, 0)),
+            activity.starved.eq(self.starved | execution.waiting_beat), activity.fenced.eq(execution.fenced),
+            activity.stalled.eq(self.stalled),
         ]
 
     def _geometry(self, m):

@@ -6,7 +6,8 @@ from amaranth.lib import memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from accel.control.command_queue import CommandQueue
-from accel.interfaces import Activity, Ahead, CandidateRead, FrequencyRead, LogitDump, ModelConstants, PassResult, Wishbone
+from accel.interfaces import (
+    Activity, Ahead, CandidateRead, FrequencyRead, LogitDump, ModelConstants, PassResult, QueueState, Wishbone)
 from accel.lib.numeric import delay
 from spec.registers import RESULT_DEPTH, Counter, Model, Phase, Result
 from spec.registers import Window as Region
@@ -15,7 +16,8 @@ LOW = 6             # bits of a counter that are counted where they are kept
 
 
 class Window(wiring.Component):
-    """The map is :class:`spec.registers.Window`. An access takes four cycles, more beside a counter's carry or clear; what it reads may be changing.
+    """The map is :class:`spec.registers.Window`. An access takes four cycles, more beside a counter's carry or clear;
+    what it reads may be changing.
 
     Members
     -------
@@ -25,12 +27,8 @@ class Window(wiring.Component):
         An access takes four cycles, more beside a counter's carry or clear.
     abort : In(1)
         Drop commands and results.
-    queue_free : Out(8)
-        Commands that fit.
-    queue_busy : Out(1)
-        A command waits.
-    queue_overflow : Out(1)
-        A command did not fit and was dropped.
+    queue : Out(QueueState)
+        How full the command queue is.
     model : Out(ModelConstants)
         From the words of :class:`spec.registers.Model`.
     frequencies : In(FrequencyRead)
@@ -54,8 +52,9 @@ class Window(wiring.Component):
         super().__init__({
             "bus": In(Wishbone()), "abort": In(1),
             "ahead": Out(stream.Signature(Ahead())), "commands": Out(stream.Signature(128)),
-            "queue_free": Out(8), "queue_busy": Out(1), "queue_overflow": Out(1),
-            "model": Out(ModelConstants()), "frequencies": In(FrequencyRead()), "results": In(stream.Signature(PassResult())), "result_valid": Out(1),
+            "queue": Out(QueueState()),
+            "model": Out(ModelConstants()), "frequencies": In(FrequencyRead()),
+            "results": In(stream.Signature(PassResult())), "result_valid": Out(1),
             "dump": In(LogitDump()), "candidates": Out(CandidateRead()), "activity": In(Activity()), "clear": In(1),
         })
 
@@ -77,8 +76,10 @@ class Window(wiring.Component):
         s.bus = self.bus
         s.address, s.written, we = Signal(12), Signal(32), Signal()
         write, step = Signal(), Signal(2)
-        m.d.sync += [s.address.eq(s.bus.adr << 2), s.written.eq(s.bus.dat_w), we.eq(s.bus.we)]    # held while there is no ack
-        s.clearing, s.place, s.counting, s.counting1, s.adding, s.added = Signal(), Signal(6), Signal(), Signal(), Signal(), Signal()
+        # held while there is no ack
+        m.d.sync += [s.address.eq(s.bus.adr << 2), s.written.eq(s.bus.dat_w), we.eq(s.bus.we)]
+        s.clearing, s.place, s.counting, s.counting1, s.adding = Signal(), Signal(6), Signal(), Signal(), Signal()
+        s.added = Signal()
         s.over = Signal(len(Counter))         # counters whose low bits overflowed in the cycle before
         access = s.bus.cyc & s.bus.stb & ~s.bus.ack
         # What a counter has carried is added before anything is read; after a clear every access waits for its end.
@@ -90,7 +91,8 @@ class Window(wiring.Component):
         m.d.sync += write.eq(last_step & we)     # with the acknowledgement: address and word are still there
 
         def written_to(region, bits=0, name=None):
-            """A word goes to ``region``, of ``2**bits`` bytes: compared ahead, for the address has been there for three cycles."""
+            """A word goes to ``region``, of ``2**bits`` bytes: compared ahead, for the address has been there for three
+            cycles."""
             here = Signal(name=f"is_{name or region.name.lower()}")
             m.d.sync += here.eq(s.address[bits:] == region >> bits)
             return write & here
@@ -103,7 +105,7 @@ class Window(wiring.Component):
         m.submodules.queue = ResetInserter(self.abort)(queue)
         m.d.comb += [
             queue.write.eq(s.written_to(Region.COMMAND, 4)), queue.word.eq(s.address[2:4]), queue.data.eq(s.written),
-            self.queue_overflow.eq(queue.overflow), self.queue_busy.eq(queue.busy), self.queue_free.eq(queue.free),
+            self.queue.overflow.eq(queue.overflow), self.queue.busy.eq(queue.busy), self.queue.free.eq(queue.free),
         ]
         wiring.connect(m, wiring.flipped(self.commands), queue.commands)
         wiring.connect(m, wiring.flipped(self.ahead), queue.ahead)
@@ -117,10 +119,14 @@ class Window(wiring.Component):
                 m.d.sync += value.eq(s.written)
         model = self.model
         m.d.comb += [
-            model.dim.eq(words[Model.DIM]), model.epsilon.eq(words[Model.EPSILON]), model.head_dim.eq(words[Model.HEAD_DIM]),
-            model.n_heads.eq(words[Model.N_HEADS]), model.n_kv_heads.eq(words[Model.N_KV_HEADS]), model.narrow.eq(words[Model.KV_FORMAT]),
-            model.score_mantissa.eq(words[Model.SCORE_SCALE][:16]), model.score_exponent.eq(words[Model.SCORE_SCALE][16:24]),
-            model.logit_mantissa.eq(words[Model.LOGIT_SCALE][:16]), model.logit_exponent.eq(words[Model.LOGIT_SCALE][16:24]),
+            model.dim.eq(words[Model.DIM]), model.epsilon.eq(words[Model.EPSILON]),
+            model.head_dim.eq(words[Model.HEAD_DIM]),
+            model.n_heads.eq(words[Model.N_HEADS]), model.n_kv_heads.eq(words[Model.N_KV_HEADS]),
+            model.narrow.eq(words[Model.KV_FORMAT]),
+            model.score_mantissa.eq(words[Model.SCORE_SCALE][:16]),
+            model.score_exponent.eq(words[Model.SCORE_SCALE][16:24]),
+            model.logit_mantissa.eq(words[Model.LOGIT_SCALE][:16]),
+            model.logit_exponent.eq(words[Model.LOGIT_SCALE][16:24]),
         ]
         m.submodules.rope = rope = memory.Memory(shape=32, depth=64, init=[], attrs={"ram_style": "distributed"})
         rope_write, rope_read = rope.write_port(), rope.read_port()
@@ -137,8 +143,8 @@ class Window(wiring.Component):
         newest, oldest, kept = Signal(range(RESULT_DEPTH)), Signal(range(RESULT_DEPTH)), Signal(range(RESULT_DEPTH + 1))
         s.word, stored, removed, dump_take = Signal(3), Signal(), Signal(), Signal(reset_less=True)
         result = self.results.payload
-        words_of_result = Array([result.token, result.logit, result.cycles, result.maximum, result.mass[:32], result.mass[32:],
-                                 result.kept, 0])
+        words_of_result = Array([result.token, result.logit, result.cycles, result.maximum, result.mass[:32],
+                                 result.mass[32:], result.kept, 0])
         assert len(Result) == 7
         m.d.comb += [
             result_write.addr.eq(Cat(s.word, newest)), result_write.data.eq(words_of_result[s.word]),
@@ -162,7 +168,8 @@ class Window(wiring.Component):
         s.inputs = (counted.cycle, counted.beat, counted.starved, counted.fenced, counted.stalled)
         assert len(s.inputs) == len(Counter) and len(Phase) <= 9
         s.phase, s.shown = Signal(4), Signal(4)
-        m.d.comb += [s.phase.eq(Mux(counted.phase[3], 8, counted.phase)), s.shown.eq(Mux(s.address[8], 8, s.address[5:9]))]
+        m.d.comb += [s.phase.eq(Mux(counted.phase[3], 8, counted.phase)),
+                     s.shown.eq(Mux(s.address[8], 8, s.address[5:9]))]
         m.submodules.counters = high = memory.Memory(shape=32 - LOW, depth=64, init=[],
                                                           attrs={"ram_style": "distributed"})
         s.high_write, s.high_read = high.write_port(), high.read_port(domain="comb")
@@ -174,7 +181,8 @@ class Window(wiring.Component):
         s.of_counters = Signal(32)            # what is read
         s.last_phase, s.phase1 = Signal(4), Signal(4)
         m.d.sync += s.last_phase.eq(s.phase)
-        s.carried, s.serving, s.serving1 = Signal(len(Counter)), Signal(range(len(Counter))), Signal(range(len(Counter)))
+        s.carried, s.serving = Signal(len(Counter)), Signal(range(len(Counter)))
+        s.serving1 = Signal(range(len(Counter)))
         s.carried_phase = Array(Signal(4, name=f"carried_phase{i}") for i in range(len(Counter)))
         s.lows = Array(Signal(LOW, name=f"low{i}") for i in range(8))
         s.entry = entry
@@ -187,7 +195,8 @@ class Window(wiring.Component):
             total = Signal(LOW + 1, name=f"total{i}")
             m.d.comb += [
                 r.addr.eq(s.phase), view.addr.eq(s.shown1), s.lows[i].eq(view.data), total.eq(r.data + one),
-                w.addr.eq(Mux(s.clearing, s.place[:4], s.phase)), w.data.eq(Mux(s.clearing, 0, total)), w.en.eq((one != 0) | s.clearing),
+                w.addr.eq(Mux(s.clearing, s.place[:4], s.phase)), w.data.eq(Mux(s.clearing, 0, total)),
+                w.en.eq((one != 0) | s.clearing),
             ]
             m.d.sync += s.over[i].eq(total[LOW] & ~s.clearing)
             with m.If(s.over[i]):
@@ -203,13 +212,14 @@ class Window(wiring.Component):
         m.d.sync += [s.counting1.eq(s.counting), s.serving1.eq(s.serving), s.phase1.eq(s.carried_phase[s.serving])]
         m.d.comb += [
             s.counting.eq(s.carried.any()),
-            s.high_read.addr.eq(s.high_at), s.high_write.addr.eq(Mux(s.clearing, s.place, s.added_at)), s.high_write.en.eq(s.added | s.clearing),
-            s.high_write.data.eq(Mux(s.clearing, 0, s.of_counters[LOW:] + 1)),
+            s.high_read.addr.eq(s.high_at), s.high_write.addr.eq(Mux(s.clearing, s.place, s.added_at)),
+            s.high_write.en.eq(s.added | s.clearing), s.high_write.data.eq(Mux(s.clearing, 0, s.of_counters[LOW:] + 1)),
         ]
         m.d.sync += [s.place.eq(s.place + 1), s.adding.eq(s.counting1), s.added.eq(s.adding), s.added_at.eq(s.high_at),
                      s.high_at.eq(Mux(s.counting1, s.entry(s.serving1, s.phase1), s.entry(s.address[2:5], s.shown)))]
         with m.If(self.clear):
-            m.d.sync += [s.clearing.eq(1), s.place.eq(0), s.over.eq(0), s.carried.eq(0), s.counting1.eq(0), s.adding.eq(0), s.added.eq(0)]
+            m.d.sync += [s.clearing.eq(1), s.place.eq(0), s.over.eq(0), s.carried.eq(0), s.counting1.eq(0),
+                         s.adding.eq(0), s.added.eq(0)]
         with m.Elif(s.place == 63):
             m.d.sync += s.clearing.eq(0)
 

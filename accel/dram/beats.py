@@ -7,10 +7,12 @@ from accel.interfaces import Beats, BeatTurns
 
 
 class BeatSplit(wiring.Component):
-    """Combinational. Every sink sees the payload and only the one whose turn it is sees ``valid``, so no gate stands before the payload.
+    """Combinational. Every sink sees the payload and only the one whose turn it is sees ``valid``, so no gate stands
+    before the payload.
 
-    The engine sees every beat: it takes one only while it works on a matrix, and no other sink has a turn then. Gains and CRC are
-    ready only in the cycle in which they have found a beat that is theirs, so their ``ready`` needs no turn.
+    The engine sees every beat: it takes one only while it works on a matrix, and no other sink has a turn then. Gains
+    and CRC are ready only in the cycle in which they have found a beat that is theirs, so their ``ready`` needs no
+    turn.
 
     Members
     -------
@@ -24,16 +26,16 @@ class BeatSplit(wiring.Component):
     latency = 0
 
     def __init__(self):
-        super().__init__({"beats": In(Beats(2)), "matrix": Out(Beats(2)), "gains": Out(Beats()), "crc": Out(Beats()), "rows": Out(Beats()),
-                          "turns": In(BeatTurns())})
+        super().__init__({"beats": In(Beats(2)), "matrix": Out(Beats(2)), "gains": Out(Beats()), "crc": Out(Beats()),
+                          "rows": Out(Beats()), "turns": In(BeatTurns())})
 
     def elaborate(self, platform):
         m = Module()
         beats, turns, matrix = self.beats, self.turns, self.matrix
         m.d.comb += [sink.payload.eq(beats.payload) for sink in (self.gains, matrix, self.crc, self.rows)]
         m.d.comb += [
-            matrix.second.eq(beats.second), beats.both.eq(matrix.both), matrix.valid.eq(beats.valid), turns.valid.eq(beats.valid),
-            *(sink.valid.eq(beats.valid & turn)
+            matrix.second.eq(beats.second), beats.both.eq(matrix.both), matrix.valid.eq(beats.valid),
+            turns.valid.eq(beats.valid), *(sink.valid.eq(beats.valid & turn)
               for turn, sink in ((turns.gain, self.gains), (turns.crc, self.crc), (turns.attend, self.rows))),
             turns.taken_ready.eq(self.gains.ready | self.crc.ready | (turns.attend & self.rows.ready)),
             beats.ready.eq(turns.taken_ready | matrix.ready),

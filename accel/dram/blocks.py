@@ -8,7 +8,8 @@ from accel.lib.stream import HalfRate, Stage
 
 
 class Blocks(wiring.Component):
-    """One block every other cycle; some wait for each port. Every decision is made one cycle before it acts, in a register.
+    """One block every other cycle; some wait for each port. Every decision is made one cycle before it acts, in a
+    register.
 
     Parameters
     ----------
@@ -65,18 +66,19 @@ class Blocks(wiring.Component):
 
         head = following.output.payload
         base, left, blocked, begin = Signal(self.addr_width, reset_less=True), Signal(28), Signal(), Signal()
-        in_row, count, counted, age, emit = Signal(rb + 1), Signal(rb + 1, reset_less=True), Signal(), Signal(5), Signal()
+        in_row, count, counted, age = Signal(rb + 1), Signal(rb + 1, reset_less=True), Signal(), Signal(5)
+        emit = Signal()
         port, turn = base[rb], self.turn
         m.d.comb += [
-            in_row.eq((1 << rb) - base[:rb]), blocked.eq(head.kv & (head.stores != self.stores_done)), following.output.ready.eq(begin),
-            orders.w_en.eq(emit), orders.w_data.eq(Cat(count, port)),
+            in_row.eq((1 << rb) - base[:rb]), blocked.eq(head.kv & (head.stores != self.stores_done)),
+            following.output.ready.eq(begin), orders.w_en.eq(emit), orders.w_data.eq(Cat(count, port)),
             order.valid.eq(orders.r_rdy), order.payload.as_value().eq(orders.r_data), orders.r_en.eq(order.ready),
             self.reading.eq((left != 0) | following.busy), self.busy.eq(self.reading | waiting.busy),
         ]
         for i, sink in enumerate(into):
             block = sink.input.payload
-            m.d.comb += [sink.input.valid.eq(emit & (port == i)), block.base.eq(base), block.count.eq(count), block.age.eq(age),
-                         block.turn.eq(turn)]
+            m.d.comb += [sink.input.valid.eq(emit & (port == i)), block.base.eq(base), block.count.eq(count),
+                         block.age.eq(age), block.turn.eq(turn)]
         # Nothing but itself can undo what either waits for
         m.d.sync += [
             count.eq(Mux(left < in_row, left, in_row)), counted.eq((left != 0) & ~emit),

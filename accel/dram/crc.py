@@ -9,7 +9,8 @@ POLYNOMIAL = 0xedb88320     # reflected
 
 
 class Crc32(wiring.Component):
-    """``value`` is the CRC of all beats, lowest byte first, since ``clear``; four cycles a beat. ``ready`` only when a beat is there.
+    """``value`` is the CRC of all beats, lowest byte first, since ``clear``; four cycles a beat. ``ready`` only when a
+    beat is there.
 
     Members
     -------

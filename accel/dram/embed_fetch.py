@@ -14,8 +14,8 @@ ELEMENT = data.StructLayout({"value": signed(20), "last": 1})
 
 
 class EmbedFetch(wiring.Component):
-    """Elements ``(code - zero) * mantissa`` of row ``token``, in order, one per cycle, held until taken: the rows that :class:`spec.golden.Golden`
-    embeds. Layout: spec.packing.
+    """Elements ``(code - zero) * mantissa`` of row ``token``, in order, one per cycle, held until taken: the rows that
+    :class:`spec.golden.Golden` embeds. Layout: spec.packing.
 
     Members
     -------
@@ -76,7 +76,8 @@ class EmbedFetch(wiring.Component):
     def _requests(self, m, s):
         """Addresses, one after the other."""
         # Requests: the scale beats, then every (q8: second) beat of the row's pair
-        # One adder: the address is the sum of what ``addend`` was, of its multiples by powers of two where a bit is set.
+        # One adder: the address is the sum of what ``addend`` was, of its multiples by powers of two where a bit is
+        # set.
         address, addend, add, double = Signal(self.addr_width), Signal(self.addr_width), Signal(), Signal()
         left, bits = Signal(12), Signal(15)
         m.d.comb += s.port.cmd_addr.eq(address)
@@ -89,8 +90,10 @@ class EmbedFetch(wiring.Component):
             with m.State("IDLE"):
                 m.d.sync += [address.eq(0), addend.eq(self.job.base)]
                 with m.If(self.job.start):
-                    m.d.sync += [s.token.eq(self.job.token), s.words.eq(self.job.words), s.q4.eq(self.job.q4), s.group64.eq(self.job.group64),
-                                 s.groups.eq(Mux(self.job.group64, (self.job.words + 3) >> 2, (self.job.words + 1) >> 1))]
+                    m.d.sync += [s.token.eq(self.job.token), s.words.eq(self.job.words), s.q4.eq(self.job.q4),
+                                 s.group64.eq(self.job.group64),
+                                 s.groups.eq(Mux(self.job.group64, (self.job.words + 3) >> 2,
+                                                 (self.job.words + 1) >> 1))]
                     m.next = "BASE"
             with m.State("BASE"):
                 m.d.comb += add.eq(1)
@@ -159,7 +162,8 @@ class EmbedFetch(wiring.Component):
         s.advance = ~s.out.valid | s.out.ready
         s.pick = Signal(3)                # of a beat's eight halves of a word: the row's scale, or a lane's
         s.half = Array(s.beat[16 * i:16 * i + 16] for i in range(8))[s.pick]
-        m.d.comb += [scale_write.addr.eq(s.scale_at), scale_write.data.eq(s.half), scale_write.en.eq(s.loading & s.there),
+        m.d.comb += [scale_write.addr.eq(s.scale_at), scale_write.data.eq(s.half),
+                     scale_write.en.eq(s.loading & s.there),
                      s.scale_read.addr.eq(Mux(s.group64, s.word >> 2, s.word >> 1)), s.scale_read.en.eq(s.advance),
                      s.issue.eq(s.sending & s.there & s.advance), s.last.eq((s.lane == 15) & at_last),
                      s.pull.eq(s.there & (s.loading | (s.issue & (s.lane == 15))))]

@@ -15,14 +15,14 @@ from spec.registers import Dest
 
 
 class KvRows(wiring.Component):
-    """Owns the newest rows, and is the only writer of the cache. Rows are laid out by :func:`spec.image.row_elements`. Writes are never stalled;
-    beats are held until taken.
+    """Owns the newest rows, and is the only writer of the cache. Rows are laid out by :func:`spec.image.row_elements`.
+    Writes are never stalled; beats are held until taken.
 
     Members
     -------
     slots : In(10)
-        Constants of the model: K/V heads, eights of elements of K or of V in a row, and whether V's elements (bit 0) and
-        K's (bit 1) have 8 bits.
+        Constants of the model: K/V heads, eights of elements of K or of V in a row, and whether V's elements (bit 0)
+        and K's (bit 1) have 8 bits.
     model : In(ModelConstants)
         Constants of the model, see the interface.
     elements : In(Quantised)
@@ -48,7 +48,8 @@ class KvRows(wiring.Component):
         self.header_stride = 1 << (-(-2 * max_heads // 16) - 1).bit_length()    # beats of exponents
         super().__init__({
             "model": In(ModelConstants()), "slots": In(10), "elements": In(Quantised(columns, routed=True)),
-            "newest": In(NewestJob(columns)), "beats": Out(stream.Signature(128)), "store": In(StoreJob(columns, addr_width)),
+            "newest": In(NewestJob(columns)), "beats": Out(stream.Signature(128)),
+            "store": In(StoreJob(columns, addr_width)),
             "port": Out(NativeWrite(addr_width, 128)), "busy": Out(1), "beat_stored": Out(1),
         })
 
@@ -65,7 +66,8 @@ class KvRows(wiring.Component):
     def _memories(self, m, s):
         """Rows, exponents, and what the shape means."""
         s.elements, s.newest, s.store = self.elements, self.newest, self.store
-        m.submodules.rows = rows = memory.Memory(shape=data.ArrayLayout(8, 16), depth=self.columns * self.stride, init=[],
+        m.submodules.rows = rows = memory.Memory(shape=data.ArrayLayout(8, 16), depth=self.columns * self.stride,
+                                                 init=[],
                                                 attrs=UNCHECKED)
         # Exponents lie apart, in distributed memory: beside them K and V would need twice the block RAM.
         m.submodules.headers = headers = memory.Memory(shape=data.ArrayLayout(6, 16), init=[],
@@ -73,21 +75,25 @@ class KvRows(wiring.Component):
         s.w, s.r = rows.write_port(granularity=1), rows.read_port()
         s.header_w, s.header_r = headers.write_port(granularity=1), headers.read_port()
         s.bits, s.header_bits = (self.stride - 1).bit_length(), (self.header_stride - 1).bit_length()
-        s.first_v, s.last_beat, s.last_header, s.row_beats = Signal(s.bits), Signal(s.bits), Signal(s.header_bits), Signal(s.bits + 1)
+        s.first_v, s.last_beat, s.last_header = Signal(s.bits), Signal(s.bits), Signal(s.header_bits)
+        s.row_beats = Signal(s.bits + 1)
         # Constants of the model: they settle long before the first token
         k_beats, v_beats = (Mux(self.model.narrow[i], (self.slots + 1) >> 1, self.slots) for i in (1, 0))
-        m.d.sync += [s.first_v.eq(k_beats), s.last_beat.eq(s.first_v + v_beats - 1), s.last_header.eq((2 * self.model.n_kv_heads - 1) >> 4),
+        m.d.sync += [s.first_v.eq(k_beats), s.last_beat.eq(s.first_v + v_beats - 1),
+                     s.last_header.eq((2 * self.model.n_kv_heads - 1) >> 4),
                      s.row_beats.eq(s.last_header + s.last_beat + 2)]
         s.place = Signal(s.bits)
         s.byte = Signal(8)
         s.of_v, s.narrow_element, s.low, s.enable = Signal(), Signal(), Signal(8), Signal(16)
-        m.d.comb += [s.of_v.eq(s.elements.dest == Dest.V), s.narrow_element.eq(Mux(s.of_v, self.model.narrow[0], self.model.narrow[1]))]
+        m.d.comb += [s.of_v.eq(s.elements.dest == Dest.V),
+                     s.narrow_element.eq(Mux(s.of_v, self.model.narrow[0], self.model.narrow[1]))]
 
     def _write(self, m, s):
         """Elements and exponents into the rows."""
         # Two cycles later: the path router -> block RAM is split
         is_v, narrow, index, head, into, mantissa, exponent = (delay(m, value, 1, name) for value, name in (
-            (s.of_v, "is_v"), (s.narrow_element, "narrow"), (s.elements.index, "index"), (s.elements.head, "head"), (s.elements.column, "written_column"),
+            (s.of_v, "is_v"), (s.narrow_element, "narrow"), (s.elements.index, "index"), (s.elements.head, "head"),
+            (s.elements.column, "written_column"),
             (s.elements.mantissa, "mantissa"), (s.elements.exponent, "exponent")))
         write, exponent_write = (delay(m, value, 1, name, valid=True) for value, name in (
             (s.elements.write, "write"), (s.elements.exponent_write, "exponent_write")))
@@ -99,7 +105,8 @@ class KvRows(wiring.Component):
             s.byte.eq(head + Mux(is_v, self.model.n_kv_heads, 0)),
         ]
         for port, address, enables, value, times in (
-                (s.header_w, Cat(s.byte[4:4 + s.header_bits], into), Mux(exponent_write, 1 << s.byte[:4], 0), exponent, 16),
+                (s.header_w, Cat(s.byte[4:4 + s.header_bits], into), Mux(exponent_write, 1 << s.byte[:4], 0), exponent,
+                 16),
                 (s.w, Cat(s.place, into), Mux(write, s.enable, 0), Cat(s.low, Mux(narrow, s.low, mantissa[8:])), 8)):
             enable_later = Signal(16, name=f"enable{times}")
             m.d.sync += enable_later.eq(enables)
@@ -130,21 +137,25 @@ class KvRows(wiring.Component):
             m.d.sync += s.read.eq(0)
         with m.If(leave):
             exponents = Cat(*(Cat(s.header_r.data[i], Const(0, 2)) for i in range(16)))
-            m.d.sync += [s.to_port.eq(s.read & s.storing), s.to_beats.eq(s.read & ~s.storing), s.value.eq(Mux(read_header, exponents, s.r.data))]
+            m.d.sync += [s.to_port.eq(s.read & s.storing), s.to_beats.eq(s.read & ~s.storing),
+                         s.value.eq(Mux(read_header, exponents, s.r.data))]
 
     def _walk(self, m, s):
         """The walker over beats and columns."""
         s.start = s.newest.start | s.store.start
         with m.If(s.start):
             m.d.sync += [s.storing.eq(s.store.start), s.left_rows.eq(Mux(s.store.start, s.store.rows, s.newest.rows)),
-                         s.beat.eq(0), s.in_header.eq(1), s.column.eq(0), s.walking.eq(1), s.final.eq(s.last_header == 0),
+                         s.beat.eq(0), s.in_header.eq(1), s.column.eq(0), s.walking.eq(1),
+                         s.final.eq(s.last_header == 0),
                          s.final_row.eq(Mux(s.store.start, s.store.rows, s.newest.rows) == 1)]
         with m.Elif(s.issue):
             m.d.sync += [s.beat.eq(s.beat + 1), s.final.eq(s.beat + 1 == Mux(s.in_header, s.last_header, s.last_beat))]
             with m.If(s.final):
-                m.d.sync += [s.beat.eq(0), s.in_header.eq(~s.in_header), s.final.eq(Mux(s.in_header, s.last_beat, s.last_header) == 0)]
+                m.d.sync += [s.beat.eq(0), s.in_header.eq(~s.in_header),
+                             s.final.eq(Mux(s.in_header, s.last_beat, s.last_header) == 0)]
                 with m.If(~s.in_header):
-                    m.d.sync += [s.column.eq(s.column + 1), s.left_rows.eq(s.left_rows - 1), s.final_row.eq(s.left_rows == 2)]
+                    m.d.sync += [s.column.eq(s.column + 1), s.left_rows.eq(s.left_rows - 1),
+                                 s.final_row.eq(s.left_rows == 2)]
                     with m.If(s.final_row):
                         m.d.sync += s.walking.eq(0)
 
@@ -156,7 +167,8 @@ class KvRows(wiring.Component):
         m.d.comb += [
             s.port.cmd_valid.eq(s.to_port & (command_rows != 0)), s.port.cmd_addr.eq(address),
             fire.eq(s.port.cmd_valid & s.port.cmd_ready),
-            s.port.wdata_valid.eq(s.to_port), s.port.wdata_data.eq(s.value), self.beats.valid.eq(s.to_beats), self.beats.payload.eq(s.value),
+            s.port.wdata_valid.eq(s.to_port), s.port.wdata_data.eq(s.value), self.beats.valid.eq(s.to_beats),
+            self.beats.payload.eq(s.value),
         ]
         with m.If(s.store.start):
             m.d.sync += [address.eq(s.store.base), commands.eq(s.row_beats), command_rows.eq(s.store.rows)]

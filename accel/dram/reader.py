@@ -20,7 +20,8 @@ OUT = 8             # beats of each half of the buffer that are on their way out
 
 
 class SegmentReader(wiring.Component):
-    """Reads segments, ahead of their use as far as the buffer has room; no arithmetic. Beats are held until they are taken.
+    """Reads segments, ahead of their use as far as the buffer has room; no arithmetic. Beats are held until they are
+    taken.
 
     Members
     -------
@@ -100,9 +101,11 @@ class SegmentReader(wiring.Component):
         s.more, s.one, s.few = ([Signal(name=f"{name}{i}", init=init) for i in range(2)]
                           for name, init in (("more", 0), ("one", 0), ("few", 1)))
         s.ages = [Signal(5, name=f"age{i}") for i in range(2)]
-        s.open_ = [Signal(name=f"open{i}") for i in range(2)]                             # room for a place, were one taken just now
+        # room for a place, were one taken just now
+        s.open_ = [Signal(name=f"open{i}") for i in range(2)]
         s.places, s.move, s.side = [], Signal(), Signal()
-        s.arrived = []                                                                  # beats before their turn are there
+        # beats before their turn are there
+        s.arrived = []
         s.younger = Signal()                                                            # port 0 is, as of one cycle ago
         m.d.sync += s.younger.eq((s.ages[1] - s.ages[0])[4])
 
@@ -125,11 +128,13 @@ class SegmentReader(wiring.Component):
                 s.place.write.eq(fire), s.place.data.eq(turn), s.place.output.ready.eq(native.rdata_valid),
                 next_block.ready.eq(~s.more[i] | (fire & s.one[i])),
             ]
-            m.d.sync += [fits.eq((distance < self.buffer - 1) & ~next_block.ready), s.open_[i].eq(s.place.level < self.depth - 1)]
+            m.d.sync += [fits.eq((distance < self.buffer - 1) & ~next_block.ready),
+                         s.open_[i].eq(s.place.level < self.depth - 1)]
             s.arrived.append(s.counter(f"arrived{i}", s.place_bits + 1, native.rdata_valid, s.move & (s.side == i)))
             with m.If(fire):
                 m.d.sync += [s.remaining[i].eq(s.remaining[i] - 1), address.eq(address + 1), turn.eq(turn + 1),
-                             s.more[i].eq(~s.one[i]), s.one[i].eq(s.remaining[i] == 2), s.few[i].eq(s.remaining[i] <= self.ahead + 1)]
+                             s.more[i].eq(~s.one[i]), s.one[i].eq(s.remaining[i] == 2),
+                             s.few[i].eq(s.remaining[i] <= self.ahead + 1)]
             with m.If(next_block.ready & next_block.valid):
                 m.d.sync += [s.remaining[i].eq(b.count), address.eq(b.base), s.ages[i].eq(b.age), turn.eq(b.turn),
                              s.more[i].eq(1), s.one[i].eq(b.count == 1), s.few[i].eq(b.count <= self.ahead)]
@@ -156,14 +161,16 @@ class SegmentReader(wiring.Component):
         with m.If(s.move):
             m.d.sync += [taking.eq(taking - 1), s.some.eq(~final), final.eq(taking == 2)]
         with m.If(s.order.ready & s.order.valid):
-            m.d.sync += [taking.eq(s.order.payload.count), s.side.eq(s.order.payload.port), s.some.eq(1), final.eq(s.order.payload.count == 1)]
+            m.d.sync += [taking.eq(s.order.payload.count), s.side.eq(s.order.payload.port), s.some.eq(1),
+                         final.eq(s.order.payload.count == 1)]
 
     def _leave(self, m, s):
         """Beats leave the halves of the buffer."""
         s.first, s.taken = Signal(), Signal()
         s.held = []
         for i, r in enumerate(s.reads):
-            get, issue, leaves = Signal(s.place_bits - 1, name=f"get{i}"), Signal(name=f"issue{i}"), Signal(name=f"leaves{i}")
+            get, issue = Signal(s.place_bits - 1, name=f"get{i}"), Signal(name=f"issue{i}")
+            leaves = Signal(name=f"leaves{i}")
             waiting = s.counter(f"waiting{i}", s.place_bits, s.move & (s.into == i), issue)
             # Block RAM answers late and the sinks' ready arrives late: only the queue's few pointers depend on both
             m.submodules[f"out{i}"] = out = ResetInserter(s.drop)(Queue(128, depth=OUT))
@@ -171,7 +178,8 @@ class SegmentReader(wiring.Component):
             s.held.append((out.output.valid, out.output.payload))
             m.d.comb += [
                 r.addr.eq(get), issue.eq(waiting & some_room & ~s.drop),
-                out.data.eq(delay(m, r.data, 1, f"loaded{i}")), out.write.eq(delay(m, issue, 2, f"read{i}", valid=True)),
+                out.data.eq(delay(m, r.data, 1, f"loaded{i}")),
+                out.write.eq(delay(m, issue, 2, f"read{i}", valid=True)),
                 leaves.eq(s.taken & ((s.first == i) | self.beats.both)), out.output.ready.eq(leaves),
             ]
             with m.If(issue):
@@ -197,5 +205,6 @@ class SegmentReader(wiring.Component):
             m.d.sync += [s.some.eq(0), s.into.eq(0), s.taken_turn.eq(0), s.first.eq(0)]
         flying = s.places[0].valid | s.places[1].valid
         m.d.sync += self.aborting.eq(self.abort | (self.aborting & flying))
-        m.d.comb += [self.reading.eq(s.blocks.reading | s.blocks.blocks0.valid | s.blocks.blocks1.valid | s.more[0] | s.more[1]),
+        m.d.comb += [self.reading.eq(s.blocks.reading | s.blocks.blocks0.valid | s.blocks.blocks1.valid | s.more[0]
+                                     | s.more[1]),
                      self.busy.eq(s.blocks.busy | flying | (s.blocks.turn != s.taken_turn))]

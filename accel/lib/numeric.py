@@ -35,7 +35,8 @@ def saturate(m, x, bits, *, name="saturated"):
 
 
 def coarse_shift(m, x, shift, bits, *, name="coarse"):
-    """First half of ``saturate(round_shift(x, shift), bits)``, for signed ``x`` and six bits of ``shift``. Combinational.
+    """First half of ``saturate(round_shift(x, shift), bits)``, for signed ``x`` and six bits of ``shift``.
+    Combinational.
 
     A register may hold what it returns; :func:`fine_shift` goes on with it and the lower four bits of ``shift``.
     """
@@ -53,14 +54,16 @@ def coarse_shift(m, x, shift, bits, *, name="coarse"):
 
 
 def fine_shift(m, x, shift, bits, *, name="fine"):
-    """Second half: ``x`` of :func:`coarse_shift`, shifted by four bits of ``shift``; (value, whether it was clamped)."""
+    """Second half: ``x`` of :func:`coarse_shift`, shifted by four bits of ``shift``; (value, whether it was
+    clamped)."""
     moved = Signal.like(x, name=name + "_moved")
     m.d.comb += moved.eq(x >> shift[:4])
     return round_saturate(m, moved, x[-1], bits, name=name)
 
 
 def round_saturate(m, moved, sign, bits, *, name="fine"):
-    """What is left of :func:`fine_shift` when the shift is done: halve to nearest, clamp; (value, whether it was clamped)."""
+    """What is left of :func:`fine_shift` when the shift is done: halve to nearest, clamp; (value, whether it was
+    clamped)."""
     near = Signal(signed(bits + 2), name=name + "_near")
     m.d.comb += near.eq((moved[:bits + 2].as_signed() >> 1) + moved[0])
     out, flag = Signal(signed(bits), name=name), Signal(name=name + "_flag")
@@ -73,7 +76,8 @@ def round_saturate(m, moved, sign, bits, *, name="fine"):
 
 
 def shift_right(m, x, shift, *, name="shifted"):
-    """Signed ``x`` shifted right by unsigned ``shift``: by two bits of it after the other, a look-up table of six inputs each."""
+    """Signed ``x`` shifted right by unsigned ``shift``: by two bits of it after the other, a look-up table of six
+    inputs each."""
     x = x.as_signed()
     for at in reversed(range(0, len(shift), 2)):
         moved = Signal(signed(len(x)), name=f"{name}_{at}")
@@ -97,7 +101,8 @@ def bit_length(m, x, *, name="bits"):
 
 
 def delay(m, value, n, name, *, valid=False):
-    """``value``, ``n`` cycles later; only a ``valid`` is reset. Flip-flops, not look-up tables as shift registers: those are scarce."""
+    """``value``, ``n`` cycles later; only a ``valid`` is reset. Flip-flops, not look-up tables as shift registers:
+    those are scarce."""
     for i in range(n):
         later = Signal.like(value, name=f"{name}_{i}", reset_less=not valid, attrs={"shreg_extract": "no"})
         m.d.sync += later.eq(value)
@@ -106,7 +111,8 @@ def delay(m, value, n, name, *, valid=False):
 
 
 def credits(m, depth, take, given):
-    """How many of ``depth`` places are free, and whether there are any, in a register; one is taken or given back in a cycle."""
+    """How many of ``depth`` places are free, and whether there are any, in a register; one is taken or given back in a
+    cycle."""
     room, some = Signal(range(depth + 1), init=depth, name="room"), Signal(init=1, name="some_room")
     with m.If(take ^ given):
         m.d.sync += [room.eq(room + Mux(given, 1, -1)), some.eq(given | (room != 1))]

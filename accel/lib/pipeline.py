@@ -1,7 +1,7 @@
 """Values that know their stage in a pipeline: combining two of different stages raises, so no delay is counted by hand.
 
-With a count beside each signal, as in ``delay(m, tag, 5, ...)``, one register more in a path makes every count beside it wrong
-without a word. Here a path is written once, and what travels beside it asks to be where the path is.
+With a count beside each signal, as in ``delay(m, tag, 5, ...)``, one register more in a path makes every count beside
+it wrong without a word. Here a path is written once, and what travels beside it asks to be where the path is.
 """
 from amaranth.hdl import Signal, Value, ValueCastable
 
@@ -15,9 +15,9 @@ class StageError(ValueError):
 class Staged:
     """A value of ``stage`` of ``pipe``: so many cycles after what it was made from entered.
 
-    Operators of :class:`amaranth.hdl.Value` take staged values of the same stage, and anything that belongs to no pipeline, which
-    is to be constant while the pipeline holds something. Fields and slices have the stage of the whole. ``plain`` is the value itself,
-    for statements.
+    Operators of :class:`amaranth.hdl.Value` take staged values of the same stage, and anything that belongs to no
+    pipeline, which is to be constant while the pipeline holds something. Fields and slices have the stage of the whole.
+    ``plain`` is the value itself, for statements.
     """
     def __init__(self, pipe, stage, value):
         self.pipe, self.stage, self.plain = pipe, stage, value
@@ -45,8 +45,8 @@ def _operator(name):
     return lambda self, other: self.pipe.combine(getattr(self.plain, name), other, stage=self.stage)
 
 
-for _name in ("add", "radd", "sub", "rsub", "mul", "rmul", "and", "rand", "or", "ror", "xor", "rxor", "lshift", "rshift",
-              "eq", "ne", "lt", "le", "gt", "ge"):
+for _name in ("add", "radd", "sub", "rsub", "mul", "rmul", "and", "rand", "or", "ror", "xor", "rxor", "lshift",
+              "rshift", "eq", "ne", "lt", "le", "gt", "ge"):
     setattr(Staged, f"__{_name}__", _operator(f"__{_name}__"))
 
 
@@ -97,7 +97,8 @@ class Pipeline:
         return Staged(self, at + latency, made)
 
     def register(self, name, value: Staged, shape=None, **options) -> Staged:
-        """``value`` in a register of ``shape`` (without one, of its own): a stage later. ``options`` are those of a Signal."""
+        """``value`` in a register of ``shape`` (without one, of its own): a stage later. ``options`` are those of a
+        Signal."""
         kept = Signal(value.plain.shape() if shape is None else shape, name=name, **{"reset_less": True, **options})
         self.m.d.sync += kept.eq(value.plain)
         return Staged(self, value.stage + 1, kept)

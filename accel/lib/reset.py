@@ -5,8 +5,9 @@ from amaranth.hdl import ResetInserter, Signal
 class Resets:
     """Adds stations to a module, each with a register of its own for what resets it.
 
-    A register each keeps the path short: from the register beside a station to its flip-flops, instead of from one register in
-    the middle of the die to all of them. Reset and abort share the register, so no gate stands before the flip-flops.
+    A register each keeps the path short: from the register beside a station to its flip-flops, instead of from one
+    register in the middle of the die to all of them. Reset and abort share the register, so no gate stands before the
+    flip-flops.
 
     Parameters
     ----------
@@ -39,7 +40,8 @@ class Resets:
             self.m.submodules[name] = ResetInserter(self.abort_of(name))(unit)
 
     def keep(self, **units):
-        """Add units that only a reset sets back; one with a member ``abort`` drops by itself what an abort is to drop."""
+        """Add units that only a reset sets back; one with a member ``abort`` drops by itself what an abort is to
+        drop."""
         for name, unit in units.items():
             self.m.submodules[name] = ResetInserter(self.reset_of(name))(unit)
             if "abort" in unit.signature.members:

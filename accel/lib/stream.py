@@ -22,13 +22,14 @@ class _Registers(wiring.Component):
 
 
 class Stage(_Registers):
-    """One register for payload and valid, a cycle of latency; ready passes through. ``busy`` while it holds something."""
+    """One register for payload and valid, a cycle of latency; ready passes through. ``busy`` while it holds
+    something."""
 
     def elaborate(self, platform):
         m = Module()
         held, payload = Signal(), Signal(self.shape, reset_less=True)
-        m.d.comb += [self.input.ready.eq(~held | self.output.ready), self.output.valid.eq(held), self.output.payload.eq(payload),
-                     self.busy.eq(held)]
+        m.d.comb += [self.input.ready.eq(~held | self.output.ready), self.output.valid.eq(held),
+                     self.output.payload.eq(payload), self.busy.eq(held)]
         with m.If(self.input.ready):
             m.d.sync += [held.eq(self.input.valid), payload.eq(self.input.payload)]
         return m
@@ -53,12 +54,14 @@ class Skid(_Registers):
 
 
 class HalfRate(_Registers):
-    """One register, a cycle of latency, a word every other cycle: nothing passes through, ready neither. ``busy`` while it holds one."""
+    """One register, a cycle of latency, a word every other cycle: nothing passes through, ready neither. ``busy`` while
+    it holds one."""
 
     def elaborate(self, platform):
         m = Module()
         held, payload = Signal(), Signal(self.shape, reset_less=True)
-        m.d.comb += [self.input.ready.eq(~held), self.output.valid.eq(held), self.output.payload.eq(payload), self.busy.eq(held)]
+        m.d.comb += [self.input.ready.eq(~held), self.output.valid.eq(held), self.output.payload.eq(payload),
+                     self.busy.eq(held)]
         with m.If(held):
             m.d.sync += held.eq(~self.output.ready)
         with m.Else():
@@ -86,7 +89,8 @@ class Queue(wiring.Component):
 
     def __init__(self, shape, *, depth):
         self.shape, self.depth = shape, depth
-        super().__init__({"write": In(1), "data": In(shape), "level": Out(range(depth + 1)), "output": Out(stream.Signature(shape))})
+        super().__init__({"write": In(1), "data": In(shape), "level": Out(range(depth + 1)),
+                          "output": Out(stream.Signature(shape))})
 
     def elaborate(self, platform):
         m = Module()
@@ -94,8 +98,8 @@ class Queue(wiring.Component):
         w, r = storage.write_port(), storage.read_port(domain="comb")
         newest, oldest, some, leave = Signal.like(w.addr), Signal.like(r.addr), Signal(), Signal()
         m.d.comb += [
-            w.addr.eq(newest), w.data.eq(self.data), w.en.eq(self.write), r.addr.eq(oldest), leave.eq(some & self.output.ready),
-            self.output.valid.eq(some), self.output.payload.eq(r.data),
+            w.addr.eq(newest), w.data.eq(self.data), w.en.eq(self.write), r.addr.eq(oldest),
+            leave.eq(some & self.output.ready), self.output.valid.eq(some), self.output.payload.eq(r.data),
         ]
         with m.If(self.write):
             m.d.sync += newest.eq(newest + 1)

@@ -12,7 +12,8 @@ class InterpolatedTable(wiring.Component):
     Parameters
     ----------
     distributed : bool
-        Keep the table in look-up tables of six inputs, five of them a bit for 256 segments; takes a latency of 4 at least.
+        Keep the table in look-up tables of six inputs, five of them a bit for 256 segments; takes a latency of 4 at
+        least.
     latency : int
         3, or more with registers between block RAM and multiplier, which take long to go through in one cycle.
 
@@ -50,7 +51,8 @@ class InterpolatedTable(wiring.Component):
     def _block_ram(self, m, init, width):
         """The segment, ``latency`` - 2 cycles after the index."""
         size = 1 << self.table.index_bits
-        split = len(init) - size // 2 <= size // 8      # little beyond a power of two is worth look-up tables, not as much block RAM again
+        # little beyond a power of two is worth look-up tables, not as much block RAM again
+        split = len(init) - size // 2 <= size // 8
         m.submodules.rom = rom = memory.Memory(shape=width, depth=size >> split, init=init[:size >> split])
         port = rom.read_port()
         m.d.comb += port.addr.eq(self.index)

@@ -1,4 +1,5 @@
-"""The largest logits of a pass, for the sampler: eight groups of eight, of each of which it is known where its smallest lies.
+"""The largest logits of a pass, for the sampler: eight groups of eight, of each of which it is known where its smallest
+lies.
 
 Computes the candidates of :meth:`spec.golden.Logits.kept`.
 """
@@ -21,8 +22,8 @@ def ordered(value):
 
 
 class Candidates(wiring.Component):
-    """Computes the candidates of :meth:`spec.golden.Logits.kept`. Takes one logit in two cycles, and about 20 cycles for one that takes the smallest
-    one's place; the offer is held until ``take``.
+    """Computes the candidates of :meth:`spec.golden.Logits.kept`. Takes one logit in two cycles, and about 20 cycles
+    for one that takes the smallest one's place; the offer is held until ``take``.
 
     Members
     -------
@@ -47,8 +48,8 @@ class Candidates(wiring.Component):
 
     def __init__(self):
         super().__init__({
-            "clear": In(1), "keep": In(1), "there": In(1), "offer": In(CANDIDATE), "ready": Out(1), "take": In(1), "busy": Out(1),
-            "kept": Out(7), "index": In(6), "candidate": Out(CANDIDATE),
+            "clear": In(1), "keep": In(1), "there": In(1), "offer": In(CANDIDATE), "ready": Out(1), "take": In(1),
+            "busy": Out(1), "kept": Out(7), "index": In(6), "candidate": Out(CANDIDATE),
         })
 
     def elaborate(self, platform):

@@ -1,4 +1,5 @@
-"""The mass of a vocabulary, as its logits come: the sum of ``2 ** (score - reference)``, the reference raised on the way.
+"""The mass of a vocabulary, as its logits come: the sum of ``2 ** (score - reference)``, the reference raised on the
+way.
 
 Computes :func:`spec.golden.running_mass`.
 """
@@ -19,8 +20,8 @@ ANSWER = EXP2_LATENCY + 2       # a register each on the paths mass -> attention
 
 
 class Mass(wiring.Component):
-    """Computes :func:`spec.golden.running_mass`. One logit per cycle while there is ``room``. Where the reference rises, logits wait for about as long
-    as the table takes to answer.
+    """Computes :func:`spec.golden.running_mass`. One logit per cycle while there is ``room``. Where the reference
+    rises, logits wait for about as long as the table takes to answer.
 
     Parameters
     ----------
@@ -62,12 +63,12 @@ class Mass(wiring.Component):
         score, moving, popped = scores.output.payload, Signal(), Signal()
         room, some_room = credits(m, SCORES, self.write, delay(m, popped, 1, "left", valid=True))
         m.d.comb += [
-            self.room.eq(some_room), scores.write.eq(delay(m, self.write, 5, "valid", valid=True)), scores.data.eq(score4),
-            scores.output.ready.eq(moving), popped.eq(scores.output.valid & moving),
+            self.room.eq(some_room), scores.write.eq(delay(m, self.write, 5, "valid", valid=True)),
+            scores.data.eq(score4), scores.output.ready.eq(moving), popped.eq(scores.output.valid & moving),
         ]
 
-        # 5: a score that reaches the reference waits until its weight is below 2: all before are weighed and added up, the
-        # reference raised to one above the score's integer part, and the mass shifted down by as much
+        # 5: a score that reaches the reference waits until its weight is below 2: all before are weighed and added up,
+        # the reference raised to one above the score's integer part, and the mass shifted down by as much
         integer5, fraction5 = Signal(signed(16), reset_less=True), Signal(SCORE_FRACTION, reset_less=True)
         first, rise, lowering = Signal(init=1), Signal(6), Signal()
         above5, down, valid5 = Signal(signed(18)), Signal(5, reset_less=True), Signal()
@@ -112,12 +113,14 @@ class Mass(wiring.Component):
         return m
 
     def _score(self, m):
-        """``saturate(round_shift(logit * scale))``, four cycles after its logit came beside the multipliers, five after it came."""
+        """``saturate(round_shift(logit * scale))``, four cycles after its logit came beside the multipliers, five after
+        it came."""
         # The last bits of the shift to the right as one of the mantissa to the left, once a pass
         bits = FINE[self.multiplier_bits]
         wanted, shift = Signal(signed(9)), Signal(6)
         scale, fine, preparing = Signal(signed(17 + (1 << bits) - 1)), Signal(bits), Signal()
-        m.d.comb += [wanted.eq(ROW_FRACTION - SCORE_FRACTION - self.scale_exponent), self.prepared.eq(preparing & (fine == 0))]
+        m.d.comb += [wanted.eq(ROW_FRACTION - SCORE_FRACTION - self.scale_exponent),
+                     self.prepared.eq(preparing & (fine == 0))]
         m.d.sync += shift.eq(Mux(wanted < 0, 0, Mux(wanted > 63, 63, wanted)))
         with m.If(self.start):
             m.d.sync += [scale.eq(self.scale_mantissa), fine.eq(~shift[:bits]), preparing.eq(1)]
@@ -126,8 +129,8 @@ class Mass(wiring.Component):
         with m.Else():
             m.d.sync += preparing.eq(0)
 
-        # 0: a logit, beside the multipliers; 1: products of its halves; 2: their sum, whose high part without the low product's
-        # last 17 bits fits a DSP slice; 3: shifted; 4: rounded
+        # 0: a logit, beside the multipliers; 1: products of its halves; 2: their sum, whose high part without the low
+        # product's last 17 bits fits a DSP slice; 3: shifted; 4: rounded
         value0 = delay(m, self.logit, 1, "value0")
         low1, high1 = Signal(signed(18 + len(scale)), reset_less=True), Signal(signed(15 + len(scale)), reset_less=True)
         upper2, lower2 = Signal(signed(15 + len(scale)), reset_less=True), Signal(17, reset_less=True)
@@ -143,7 +146,8 @@ class Mass(wiring.Component):
                 part = Cat(twice2, sign2.replicate(64))[begin:]
                 above = twice2[begin + 33:]         # what the result cannot hold
                 with m.Case(i):
-                    m.d.sync += [moved3.eq(part[:34]), far3.eq((above != sign2.replicate(len(above))) if len(above) else 0)]
+                    m.d.sync += [moved3.eq(part[:34]),
+                                 far3.eq((above != sign2.replicate(len(above))) if len(above) else 0)]
         near, score4 = Signal(signed(33)), Signal(signed(32), reset_less=True)
         m.d.comb += near.eq((moved3 >> 1) + moved3[0])
         narrow, _ = saturate(m, near, 32, name="near")

@@ -1,4 +1,5 @@
-"""The logit unit: argmax of every column, the largest logits as candidates for sampling, and the mass of the vocabulary.
+"""The logit unit: argmax of every column, the largest logits as candidates for sampling, and the mass of the
+vocabulary.
 
 Computes :meth:`spec.golden.Logits.kept` and :func:`spec.golden.running_mass`; logits never go to DRAM.
 """
@@ -16,8 +17,8 @@ from accel.logits.mass import Mass
 
 
 class LogitUnit(wiring.Component):
-    """Computes :class:`spec.golden.Logits`. Takes one logit per cycle, or with ``keep`` one in two, and about 20 cycles for one that is inserted
-    among the candidates; logits wait meanwhile.
+    """Computes :class:`spec.golden.Logits`. Takes one logit per cycle, or with ``keep`` one in two, and about 20 cycles
+    for one that is inserted among the candidates; logits wait meanwhile.
 
     Parameters
     ----------
@@ -57,8 +58,8 @@ class LogitUnit(wiring.Component):
         self.columns, self.candidates, self.multiplier_bits = columns, candidates, multiplier_bits
         super().__init__({
             "model": In(ModelConstants()), "job": In(LogitsJob(columns)), "busy": Out(1), "cycles": In(32),
-            "logits": In(stream.Signature(Logit(columns))), "result": Out(stream.Signature(PassResult())), "last_token": Out(18),
-            "dump": Out(LogitDump()), "candidate": In(CandidateRead()), "exp2": Out(Exp2Read()),
+            "logits": In(stream.Signature(Logit(columns))), "result": Out(stream.Signature(PassResult())),
+            "last_token": Out(18), "dump": Out(LogitDump()), "candidate": In(CandidateRead()), "exp2": Out(Exp2Read()),
         })
 
     def elaborate(self, platform):
@@ -84,16 +85,22 @@ class LogitUnit(wiring.Component):
         open_, s.take, s.is_last = Signal(), Signal(), Signal()
         s.begun = delay(m, s.job.start, 1, "begun", valid=True)
         m.d.comb += [
-            open_.eq(s.candidates.ready & s.mass.room & s.counting & there), s.take.eq(open_ & (~s.dump | self.dump.take)),
-            intake.output.ready.eq(s.take), s.is_last.eq(s.item.last & (s.item.column == s.final_column)), self.dump.data.eq(s.item.value),
+            open_.eq(s.candidates.ready & s.mass.room & s.counting & there),
+            s.take.eq(open_ & (~s.dump | self.dump.take)),
+            intake.output.ready.eq(s.take), s.is_last.eq(s.item.last & (s.item.column == s.final_column)),
+            self.dump.data.eq(s.item.value),
 
-            s.candidates.clear.eq(s.begun), s.candidates.keep.eq(s.keep), s.candidates.there.eq(there), s.candidates.take.eq(s.take),
-            s.candidates.offer.token.eq(s.item.row), s.candidates.offer.logit.eq(s.item.value), s.candidates.index.eq(self.candidate.index),
-            self.candidate.token.eq(s.candidates.candidate.token), self.candidate.logit.eq(s.candidates.candidate.logit),
+            s.candidates.clear.eq(s.begun), s.candidates.keep.eq(s.keep), s.candidates.there.eq(there),
+            s.candidates.take.eq(s.take),
+            s.candidates.offer.token.eq(s.item.row), s.candidates.offer.logit.eq(s.item.value),
+            s.candidates.index.eq(self.candidate.index),
+            self.candidate.token.eq(s.candidates.candidate.token),
+            self.candidate.logit.eq(s.candidates.candidate.logit),
 
-            s.mass.scale_mantissa.eq(self.model.logit_mantissa), s.mass.scale_exponent.eq(self.model.logit_exponent), s.mass.start.eq(s.begun),
-            s.mass.write.eq(s.take & s.keep), s.mass.logit.eq(s.item.value),
-            self.exp2.index.eq(s.mass.exp2.index), self.exp2.t.eq(s.mass.exp2.t), s.mass.exp2.value.eq(self.exp2.value), self.exp2.busy.eq(self.busy),
+            s.mass.scale_mantissa.eq(self.model.logit_mantissa), s.mass.scale_exponent.eq(self.model.logit_exponent),
+            s.mass.start.eq(s.begun), s.mass.write.eq(s.take & s.keep), s.mass.logit.eq(s.item.value),
+            self.exp2.index.eq(s.mass.exp2.index), self.exp2.t.eq(s.mass.exp2.t), s.mass.exp2.value.eq(self.exp2.value),
+            self.exp2.busy.eq(self.busy),
         ]
         m.d.sync += self.dump.valid.eq(s.dump & open_ & ~s.take)
 
@@ -135,7 +142,8 @@ class LogitUnit(wiring.Component):
         ]
         m.d.comb += [
             out.token.eq(s.shown1.token), out.logit.eq(s.shown1.logit), out.cycles.eq(cycles),
-            out.maximum.eq(s.mass.maximum), out.mass.eq(s.mass.mass), out.kept.eq(s.candidates.kept), self.busy.eq(s.begun | s.running),
+            out.maximum.eq(s.mass.maximum), out.mass.eq(s.mass.mass), out.kept.eq(s.candidates.kept),
+            self.busy.eq(s.begun | s.running),
         ]
         last_token = Signal(18, reset_less=True)    # survives an abort
         m.d.comb += self.last_token.eq(last_token)
@@ -144,4 +152,5 @@ class LogitUnit(wiring.Component):
             with m.If(s.shown == s.final_column):
                 m.d.sync += [s.running.eq(0), s.ended.eq(0), s.counting.eq(0)]
         with m.If(s.begun):
-            m.d.sync += [s.running.eq(1), s.ended.eq(0), s.keep.eq(s.job.keep), s.dump.eq(s.job.dump), s.shown.eq(s.job.first), s.final_column.eq(s.job.last)]
+            m.d.sync += [s.running.eq(1), s.ended.eq(0), s.keep.eq(s.job.keep), s.dump.eq(s.job.dump),
+                         s.shown.eq(s.job.first), s.final_column.eq(s.job.last)]

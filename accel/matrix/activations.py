@@ -10,15 +10,17 @@ from spec.registers import Dest
 
 
 class Activations(wiring.Component):
-    """One element is written and one word of 16 is read per cycle, for every column; never stalled. Holds the vectors of
-    :func:`spec.golden.quantise_vector`.
+    """One element is written and one word of 16 is read per cycle, for every column; never stalled. Holds the vectors
+    of :func:`spec.golden.quantise_vector`.
 
-    What is written can be read three cycles later. No word is read while it is written: then a block RAM needs nothing around it.
+    What is written can be read three cycles later. No word is read while it is written: then a block RAM needs nothing
+    around it.
 
     Members
     -------
     elements : In(Quantised)
-        An element, or the exponent of the chunk at ``index``. Attention's output and the hidden vector go to half 1, all else to half 0.
+        An element, or the exponent of the chunk at ``index``. Attention's output and the hidden vector go to half 1,
+        all else to half 0.
     control : In(ActivationControl)
         See the interface.
     read : In(ActivationRead)
@@ -31,7 +33,8 @@ class Activations(wiring.Component):
         self.second = max_dim // WORD                       # where the other half begins
         self.depth = self.second + -(-max(max_dim, max_hidden_dim) // WORD)
         super().__init__({
-            "elements": In(Quantised(columns, routed=True)), "control": In(ActivationControl(columns)), "read": In(ActivationRead(columns)),
+            "elements": In(Quantised(columns, routed=True)), "control": In(ActivationControl(columns)),
+            "read": In(ActivationRead(columns)),
         })
 
     def elaborate(self, platform):
@@ -44,8 +47,8 @@ class Activations(wiring.Component):
         write, exponent_write = (delay(m, value, 1, name, valid=True) for value, name in
                                  ((elements.write, "write"), (elements.exponent_write, "exponent_write")))
         buffer, column, index, mantissa, exponent, both = (delay(m, value, 1, name) for value, name in (
-            (to_second, "buffer"), (elements.column, "column"), (elements.index, "index"), (elements.mantissa, "mantissa"),
-            (elements.exponent, "exponent"), (control.both, "both")))
+            (to_second, "buffer"), (elements.column, "column"), (elements.index, "index"),
+            (elements.mantissa, "mantissa"), (elements.exponent, "exponent"), (control.both, "both")))
         read_buffer = delay(m, control.read_buffer, 1, "read_buffer")
         read_address = Signal(bits)
         m.d.comb += read_address.eq(self.read.address + Mux(read_buffer, self.second, 0))
@@ -56,13 +59,14 @@ class Activations(wiring.Component):
             if c == 1:
                 mine, cleared = mine | both, cleared | (both & clear[0])
                 address = read_address | self.read.odd_word
-            m.submodules[f"words{c}"] = words = memory.Memory(shape=data.ArrayLayout(16, WORD), depth=self.depth, init=[],
-                                                              attrs=UNCHECKED)
+            m.submodules[f"words{c}"] = words = memory.Memory(shape=data.ArrayLayout(16, WORD), depth=self.depth,
+                                                              init=[], attrs=UNCHECKED)
             w, r = words.write_port(granularity=1), words.read_port()
             write_word = Signal(bits, name=f"write_word{c}", attrs={"keep": "true"})
             m.d.sync += write_word.eq(index[4:] + Mux(buffer, self.second, 0))
             enable = Signal(WORD, name=f"enable{c}")
-            mantissa2 = Signal(16, name=f"mantissa2_{c}", reset_less=True, attrs={"keep": "true"})     # near its memories
+            # near its memories
+            mantissa2 = Signal(16, name=f"mantissa2_{c}", reset_less=True, attrs={"keep": "true"})
             m.d.sync += [enable.eq((1 << index[:4]) & (write & mine).replicate(WORD)), mantissa2.eq(mantissa)]
             m.d.comb += [w.addr.eq(write_word), w.data.as_value().eq(mantissa2.replicate(WORD)), w.en.eq(enable),
                          r.addr.eq(address), self.read.words[256 * c:256 * c + 256].eq(r.data)]
@@ -71,7 +75,8 @@ class Activations(wiring.Component):
             w, r = exponents.write_port(), exponents.read_port()
             largest = [Signal(6, name=f"largest{c}_{b}") for b in range(2)]
             m.d.comb += [w.addr.eq(write_word >> 1), w.data.eq(exponent2),
-                         w.en.eq(delay(m, exponent_write & mine, 1, f"exponent_write{c}", valid=True)), r.addr.eq(read_address >> 1)]
+                         w.en.eq(delay(m, exponent_write & mine, 1, f"exponent_write{c}", valid=True)),
+                         r.addr.eq(read_address >> 1)]
             m.d.comb += control.largest[c].eq(Array(largest)[control.read_buffer])
             read_largest = delay(m, Array(largest)[read_buffer], 1, f"read_largest{c}")
             m.d.sync += self.read.offsets[c].eq(read_largest - delay(m, r.data, 1, f"read_exponent{c}"))

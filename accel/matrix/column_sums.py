@@ -1,4 +1,5 @@
-"""A column's way from sums of a beat's products to sums of rows: chunk by chunk, times the group's scale, shifted, added up."""
+"""A column's way from sums of a beat's products to sums of rows: chunk by chunk, times the group's scale, shifted,
+added up."""
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
@@ -48,7 +49,8 @@ class ColumnSums(wiring.Component):
             with m.Elif(self.valid & mine):
                 m.d.sync += partial[r].eq(total[r])
 
-        # Two products, their sum, shift, accumulate. Of an offset, two bits are a shift of the mantissa to the left, less three
+        # Two products, their sum, shift, accumulate. Of an offset, two bits are a shift of the mantissa to the left,
+        # less three
         held_total, chunk = Signal(signed(28), reset_less=True), Signal(signed(28), reset_less=True)
         mantissa = Signal(signed(16), reset_less=True)
         low_part, high_part = Signal(signed(18 + 15), reset_less=True), Signal(signed(11 + 15), reset_less=True)
@@ -58,8 +60,8 @@ class ColumnSums(wiring.Component):
             held_total.eq(total[1]),
             chunk.eq(Mux(leaving.held, held_total, Mux(leaving.odd, total[1], total[0]))),
             mantissa.eq(self.mantissa << (~self.offset[:2])),
-            low_part.eq(Cat(chunk[:17], Const(0, 1)).as_signed() * mantissa), high_part.eq(chunk[17:].as_signed() * mantissa),
-            product.eq(low_part + (high_part << 17)),
+            low_part.eq(Cat(chunk[:17], Const(0, 1)).as_signed() * mantissa),
+            high_part.eq(chunk[17:].as_signed() * mantissa), product.eq(low_part + (high_part << 17)),
             shifted.eq(product[3:].as_signed() >> Cat(Const(0, 2), coarse)),
         ]
         sums = [Signal(signed(WIDE), name=f"sum{r}", reset_less=True) for r in range(2)]

@@ -17,8 +17,8 @@ from accel.matrix.row_pairs import RowPairs, matrix_layout
 
 
 class MatVec(wiring.Component):
-    """One matrix times ``columns`` vectors. Computes :meth:`spec.golden.Matrix.sums`. A beat is taken only while the row pairs behind the pipe have
-    room for its row's sums, so the pipe never stops.
+    """One matrix times ``columns`` vectors. Computes :meth:`spec.golden.Matrix.sums`. A beat is taken only while the
+    row pairs behind the pipe have room for its row's sums, so the pipe never stops.
 
     Parameters
     ----------
@@ -51,8 +51,8 @@ class MatVec(wiring.Component):
     def __init__(self, *, columns, max_groups, multiplier_bits=25):
         self.columns, self.max_groups, self.multiplier_bits = columns, max_groups, multiplier_bits
         super().__init__({
-            "job": In(MatrixJob(columns)), "busy": Out(1), "beats": In(Beats(2)), "activations": Out(ActivationRead(columns)),
-            "sums": Out(stream.Signature(RowSum(columns))),
+            "job": In(MatrixJob(columns)), "busy": Out(1), "beats": In(Beats(2)),
+            "activations": Out(ActivationRead(columns)), "sums": Out(stream.Signature(RowSum(columns))),
             "starved": Out(1), "stalled": Out(1),
         })
 
@@ -75,10 +75,14 @@ class MatVec(wiring.Component):
         matrix = Signal(matrix_layout(s.C))       # of the one that is read; of the one whose sums leave, its pairs know
         m.d.comb += [
             s.walk.q4.eq(job.q4), s.walk.group64.eq(job.group64), s.walk.words.eq(job.words), s.walk.rows.eq(job.rows),
-            s.walk.gang.eq(job.gang if s.C > 1 else 0), s.walk.start.eq(job.start), s.walk.hold.eq(s.pairs.hold), job.ready.eq(s.walk.ready),
-            s.walk.beat_valid.eq(self.beats.valid), self.beats.ready.eq(s.walk.beat_ready), self.beats.both.eq(s.walk.both),
-            s.walk.freed.eq(s.pairs.freed), s.read.odd_word.eq(s.walk.wide), self.starved.eq(s.walk.starved), self.stalled.eq(s.walk.stalled),
-            s.pairs.matrix.eq(matrix), s.pairs.begin.eq(job.start & s.walk.ready), self.busy.eq(s.walk.busy | s.pairs.busy),
+            s.walk.gang.eq(job.gang if s.C > 1 else 0), s.walk.start.eq(job.start), s.walk.hold.eq(s.pairs.hold),
+            job.ready.eq(s.walk.ready),
+            s.walk.beat_valid.eq(self.beats.valid), self.beats.ready.eq(s.walk.beat_ready),
+            self.beats.both.eq(s.walk.both),
+            s.walk.freed.eq(s.pairs.freed), s.read.odd_word.eq(s.walk.wide), self.starved.eq(s.walk.starved),
+            self.stalled.eq(s.walk.stalled),
+            s.pairs.matrix.eq(matrix), s.pairs.begin.eq(job.start & s.walk.ready),
+            self.busy.eq(s.walk.busy | s.pairs.busy),
         ]
         with m.If(s.walk.loading):
             m.d.sync += [matrix.dest.eq(job.dest), matrix.first.eq(job.first), matrix.last.eq(job.count - 1),
@@ -86,8 +90,8 @@ class MatVec(wiring.Component):
 
     def _operands(self, m, s):
         """Beat, scale and activations meet."""
-        # 0: the word's address, registered: walk -> activation memories; 1: they answer; 2: the pair's zero points chosen, 3: its mantissas,
-        # of words in registers, for block RAM is slow
+        # 0: the word's address, registered: walk -> activation memories; 1: they answer; 2: the pair's zero points
+        # chosen, 3: its mantissas, of words in registers, for block RAM is slow
         m.submodules.scales = scales = memory.Memory(shape=128, depth=1 << (self.max_groups - 1).bit_length(), init=[],
                                                      attrs=UNCHECKED)
         scale_write, scale_read = scales.write_port(), scales.read_port()
@@ -100,7 +104,8 @@ class MatVec(wiring.Component):
         ]
         pair2 = delay(m, s.walk.pair, 3, "pair")
         s.beat2, s.second2 = delay(m, beat1, 2, "beat"), delay(m, self.beats.second, 3, "second")
-        s.scale2 = data.View(data.ArrayLayout(data.StructLayout({"mantissa": 12, "zero": 4}), 2), Signal(32, name="scale2"))
+        s.scale2 = data.View(data.ArrayLayout(data.StructLayout({"mantissa": 12, "zero": 4}), 2),
+                             Signal(32, name="scale2"))
         scale_words = delay(m, scale_read.data, 1, "scale_words")
         m.d.comb += s.scale2.as_value().eq(Array(scale_words[32 * i:32 * i + 32] for i in range(4))[pair2])
         s.activations2 = delay(m, s.read.words, 1, "activations")
@@ -134,7 +139,8 @@ class MatVec(wiring.Component):
         with m.If(~holding):
             m.d.sync += s.offsets_l.eq(s.offsets_a)
         m.d.sync += [
-            s.mantissa_l.eq(Mux(holding, s.second_l, Mux(s.tag_a.odd & ~s.tag_a.q4, s.mantissas_a[12:], s.mantissas_a[:12]))),
+            s.mantissa_l.eq(Mux(holding, s.second_l,
+                                Mux(s.tag_a.odd & ~s.tag_a.q4, s.mantissas_a[12:], s.mantissas_a[:12]))),
             s.second_l.eq(s.mantissas_a[12:]),
         ]
         s.tag_s, s.odd_s = delay(m, chunk_tag, 3, "tag_s"), delay(m, chunk_odd, 3, "odd_s")
@@ -151,7 +157,8 @@ class MatVec(wiring.Component):
             m.submodules[f"lanes{c}"] = lanes
             m.submodules[f"sums{c}"] = sums = ColumnSums()
             # In a gang column 0 adds up even rows and column 1 odd rows
-            low, high = Signal(signed(28), name=f"low{c}", reset_less=True), Signal(signed(24), name=f"high{c}", reset_less=True)
+            low = Signal(signed(28), name=f"low{c}", reset_less=True)
+            high = Signal(signed(24), name=f"high{c}", reset_less=True)
             m.d.sync += [low.eq(lanes.low), high.eq(lanes.high)]
             if s.C > 1 and c < 2:
                 a, b = every_lanes[:2]
@@ -162,8 +169,10 @@ class MatVec(wiring.Component):
                 lanes.beat.eq(Mux(s.tag2.gang, s.second2, s.beat2) if c == 1 else s.beat2), lanes.q4.eq(s.tag2.q4),
                 lanes.zeros[0].eq(s.scale2[0].zero), lanes.zeros[1].eq(s.scale2[1].zero),
                 lanes.activations.eq(s.activations2[256 * c:256 * c + 256]),
-                sums.low.eq(low), sums.high.eq(high), sums.tag.eq(s.tag_l), sums.valid.eq(s.valid_l), sums.leaving.eq(s.leaving),
-                sums.mantissa.eq(Mux(s.tag_l.gang, s.second_l, s.mantissa_l) if c == 1 else s.mantissa_l), sums.offset.eq(s.offsets_l[c]),
+                sums.low.eq(low), sums.high.eq(high), sums.tag.eq(s.tag_l), sums.valid.eq(s.valid_l),
+                sums.leaving.eq(s.leaving),
+                sums.mantissa.eq(Mux(s.tag_l.gang, s.second_l, s.mantissa_l) if c == 1 else s.mantissa_l),
+                sums.offset.eq(s.offsets_l[c]),
                 sums.sum_valid.eq(s.valid_s), sums.sum_odd.eq(s.odd_s), sums.sum_first.eq(s.tag_s.row_first),
                 s.pairs.results[c].eq(sums.result),
             ]

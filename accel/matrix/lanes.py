@@ -12,11 +12,12 @@ SPLIT = 20          # q4: |(code - zero) * activation| <= 15 * 2**15 < 2**19, so
 class Lanes(wiring.Component):
     """Sixteen multipliers and two adder trees: ``low`` of the even (or only) row, ``high`` of the odd row in q4.
 
-    Fully pipelined, ``latency`` cycles. In q4 one product p = (odd row's << 20) + even row's holds both, and so does the
-    sum of two, which a DSP slice adds up itself: |even rows'| < 2**20 there, so all but the sign of it stays below bit 20,
-    and what reaches bit 20 is known from the parity of the odd rows' products. The upper tree adds ``(p >> 20)`` and one
-    where the even rows' are negative, which is the odd rows'; the lower one adds p modulo 2**24, and what the odd rows
-    put there is taken off their sum, once. Where multipliers take 18 bits, two of them have the rows apart.
+    Fully pipelined, ``latency`` cycles. In q4 one product p = (odd row's << 20) + even row's holds both, and so does
+    the sum of two, which a DSP slice adds up itself: |even rows'| < 2**20 there, so all but the sign of it stays below
+    bit 20, and what reaches bit 20 is known from the parity of the odd rows' products. The upper tree adds ``(p >>
+    20)`` and one where the even rows' are negative, which is the odd rows'; the lower one adds p modulo 2**24, and what
+    the odd rows put there is taken off their sum, once. Where multipliers take 18 bits, two of them have the rows
+    apart.
 
     Parameters
     ----------
@@ -54,7 +55,8 @@ class Lanes(wiring.Component):
         low = self._tree(m, low, [], "low")
         if carries:
             high = self._tree(m, [high[0] + carries[0], *high[1:]], carries[1:], "high")
-            taken = Cat(low[:SPLIT], low[SPLIT:SPLIT + 4] - high[:4])[:SPLIT + 4].as_signed()   # |low| <= 16 * 15 * 2**15 < 2**23
+            # |low| <= 16 * 15 * 2**15 < 2**23
+            taken = Cat(low[:SPLIT], low[SPLIT:SPLIT + 4] - high[:4])[:SPLIT + 4].as_signed()
             m.d.sync += self.low.eq(Mux(delay(m, self.q4, 5, "q4"), taken, low))
         else:
             high = self._tree(m, high, [], "high")
@@ -63,13 +65,16 @@ class Lanes(wiring.Component):
         return m
 
     def _products(self, m, codes, zeros, bits, name):
-        """Per lane: codes less the zero point, an addition that fits in front of a DSP slice's multiplier, by activations."""
+        """Per lane: codes less the zero point, an addition that fits in front of a DSP slice's multiplier, by
+        activations."""
         products = []
         attrs = {"keep": "true"} if name else {}        # beside its multiplier: not one register for two
-        minus = Signal(signed(bits), name=f"{name}minus", reset_less=True, attrs={"keep": "true"})    # each column's own
+        # each column's own
+        minus = Signal(signed(bits), name=f"{name}minus", reset_less=True, attrs={"keep": "true"})
         m.d.sync += minus.eq(zeros)
         for i, code in enumerate(codes):
-            code1, operand = (Signal(signed(bits), name=f"{name}{part}{i}", reset_less=True) for part in ("codes", "operand"))
+            code1, operand = (Signal(signed(bits), name=f"{name}{part}{i}", reset_less=True)
+                              for part in ("codes", "operand"))
             x = Signal(signed(16), name=f"x{i}", reset_less=True)
             x1 = Signal(signed(16), name=f"{name}x1_{i}", reset_less=True, attrs=attrs)
             product = Signal(signed(bits + 16), name=f"{name}product{i}", reset_less=True)
@@ -97,7 +102,8 @@ class Lanes(wiring.Component):
             parities.append((byte[4] ^ self.zeros[1][0]) & self.activations[16 * i])
         zeros = Mux(self.q4, -Cat(self.zeros[0], Const(0, SPLIT - 4), self.zeros[1]), 0)
         twos = list(self._twos(m, self._products(m, codes, zeros, 25, ""), ""))
-        carries = [two[SPLIT] ^ delay(m, parities[2 * i] ^ parities[2 * i + 1], 4, f"parity{i}") for i, two in enumerate(twos)]
+        carries = [two[SPLIT] ^ delay(m, parities[2 * i] ^ parities[2 * i + 1], 4, f"parity{i}")
+                   for i, two in enumerate(twos)]
         return [two[:SPLIT + 5].as_signed() for two in twos], [two[SPLIT:].as_signed() for two in twos], carries
 
     def _apart(self, m):

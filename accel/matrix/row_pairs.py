@@ -17,8 +17,8 @@ def matrix_layout(columns):
 
 
 class RowPairs(wiring.Component):
-    """Puts sums into the order of :class:`~accel.interfaces.RowSum`; no arithmetic. One sum leaves per cycle. Sums are never refused:
-    :class:`~accel.matrix.walk.MatrixWalk` counts the pairs and takes no beat without a place.
+    """Puts sums into the order of :class:`~accel.interfaces.RowSum`; no arithmetic. One sum leaves per cycle. Sums are
+    never refused: :class:`~accel.matrix.walk.MatrixWalk` counts the pairs and takes no beat without a place.
 
     Members
     -------
@@ -66,7 +66,8 @@ class RowPairs(wiring.Component):
             completed.eq(self.write & (self.odd | self.gang)), pair_out.addr.eq(Cat(half, read_pair)),
             stage.input.valid.eq(leaves), leave.eq(leaves & stage.input.ready), finished.eq(leave & closes),
             out.value.eq(pair_out.data[pick]), out.shift.eq(leaving.shifts[column]), out.row.eq(Cat(second, row)),
-            out.dest.eq(leaving.dest), out.column.eq(column), out.odd.eq(second), out.last.eq(final & (second | single)),
+            out.dest.eq(leaving.dest), out.column.eq(column), out.odd.eq(second),
+            out.last.eq(final & (second | single)),
             more.eq(Mux(finished, completed | (complete != 1), completed | some)),
             self.busy.eq(stage.busy),
         ]
@@ -77,8 +78,8 @@ class RowPairs(wiring.Component):
             m.d.sync += complete.eq(complete + Mux(completed, 1, -1))
         with m.If(leave):
             with m.If(~second & ~single):
-                m.d.sync += [second.eq(1), half.eq(~leaving.gang), pick.eq(Mux(leaving.gang, 1, column) if C > 1 else 0),
-                             closes.eq(column == leaving.last)]
+                m.d.sync += [second.eq(1), half.eq(~leaving.gang),
+                             pick.eq(Mux(leaving.gang, 1, column) if C > 1 else 0), closes.eq(column == leaving.last)]
             with m.Else():
                 m.d.sync += [second.eq(0), half.eq(0), column.eq(next_column),
                              pick.eq(Mux(leaving.gang, 0, next_column) if C > 1 else 0),

@@ -1,4 +1,5 @@
-"""Takes the beats of a matrix in their order: a superblock's scales, then its rows' data, pair by pair and word by word."""
+"""Takes the beats of a matrix in their order: a superblock's scales, then its rows' data, pair by pair and word by
+word."""
 from types import SimpleNamespace
 
 from amaranth.hdl import Module, Mux, Signal
@@ -9,16 +10,16 @@ from accel.lib.numeric import delay
 
 PAIRS = 16          # row pairs whose sums are on their way or wait
 
-#: What is known of a beat: its format; the row it is of, in q8; whether it is its chunk's last, in its row's first chunk, its row's
-#: last; whether two columns work for one position, and both have a beat.
+#: What is known of a beat: its format; the row it is of, in q8; whether it is its chunk's last, in its row's first
+#: chunk, its row's last; whether two columns work for one position, and both have a beat.
 TAG = data.StructLayout({"q4": 1, "odd": 1, "chunk_last": 1, "row_first": 1, "row_last": 1, "gang": 1, "full": 1})
 
 
 class MatrixWalk(wiring.Component):
     """One beat a cycle, or two, while there is room for the row pair's sums.
 
-    `beat_ready` drives many registers, so it is registered. `beat_valid` arrives late, so it only selects between two precomputed
-    next states. Equals the order of :mod:`spec.packing`.
+    `beat_ready` drives many registers, so it is registered. `beat_valid` arrives late, so it only selects between two
+    precomputed next states. Equals the order of :mod:`spec.packing`.
 
     Members
     -------
@@ -69,17 +70,21 @@ class MatrixWalk(wiring.Component):
         s.take, s.word, s.pair, s.group, s.wide = self.take, self.word, self.pair, self.group, self.wide
         # The matrix. A row has so many steps: its words one by one, or two together
         s.q4, s.gang, s.steps, s.last_group = Signal(), Signal(), Signal(12), Signal(12)
-        s.one_step, s.two_steps, s.single = Signal(), Signal(), Signal()      # a whole row has; its last step has one word
+        # a whole row has; its last step has one word
+        s.one_step, s.two_steps, s.single = Signal(), Signal(), Signal()
         # Where it is; comparisons are registers
         s.rows_left, s.final_pair = Signal(18), Signal()        # rows not yet begun; none
         s.ending, s.odd = Signal(), Signal()                    # at the last group; at a q8 word's second row
-        s.to_come, s.last_word, s.two = Signal(12), Signal(), Signal()        # steps of the row, this one included; one, two
+        # steps of the row, this one included; one, two
+        s.to_come, s.last_word, s.two = Signal(12), Signal(), Signal()
         s.room, s.none = Signal(range(PAIRS + 1), init=PAIRS), Signal()
         # With this beat the word, the row, the superblock is done; it begins a pair; it may be taken
         s.advance, s.row_ends, s.ends, s.begin, s.active = Signal(), Signal(), Signal(), Signal(), Signal()
         s.next_last, s.waits = Signal(), Signal()
-        s.goes_on, s.begins = Signal(), Signal()                # the next cycle is of data, of a pair's first, if no beat is taken
-        s.none_then, s.none_still = Signal(), Signal()          # no room in the next cycle, if a beat is taken, if none is
+        # the next cycle is of data, of a pair's first, if no beat is taken
+        s.goes_on, s.begins = Signal(), Signal()
+        # no room in the next cycle, if a beat is taken, if none is
+        s.none_then, s.none_still = Signal(), Signal()
 
     def _take(self, m, s):
         """Whether this beat and the next may be taken."""
@@ -88,23 +93,26 @@ class MatrixWalk(wiring.Component):
         tag = self.tag
         m.d.comb += [
             self.beat_ready.eq(self.scaling | s.active), s.take.eq(s.active & self.beat_valid),
-            tag.q4.eq(s.q4), tag.odd.eq(s.odd), tag.chunk_last.eq(s.word[0] | s.last_word | s.wide), tag.row_first.eq(s.word[1:] == 0),
-            tag.row_last.eq(s.last_word), tag.gang.eq(s.gang),
+            tag.q4.eq(s.q4), tag.odd.eq(s.odd), tag.chunk_last.eq(s.word[0] | s.last_word | s.wide),
+            tag.row_first.eq(s.word[1:] == 0), tag.row_last.eq(s.last_word), tag.gang.eq(s.gang),
             # Together, in q8 the columns take the two rows of a word, in q4 the two words of a chunk
             tag.full.eq(~(s.last_word & s.single)),
             s.next_last.eq(Mux(s.row_ends, s.one_step, s.two)),
             # In q4 both rows' chunk sums come at once and leave in two cycles: a chunk of one word waits for one.
             s.waits.eq(s.q4 & ~s.gang & s.next_last & (s.word[0] | s.last_word)),
             s.ends.eq(s.row_ends & (s.final_pair | (s.pair == 3))), s.begins.eq(s.begin),
-            s.none_then.eq(Mux(s.begin ^ self.freed, s.begin & (s.room == 1), s.none)), s.none_still.eq(s.none & ~self.freed),
+            s.none_then.eq(Mux(s.begin ^ self.freed, s.begin & (s.room == 1), s.none)),
+            s.none_still.eq(s.none & ~self.freed),
         ]
         with m.If(s.take & s.begin ^ self.freed):
             m.d.sync += s.room.eq(s.room + Mux(self.freed, 1, -1))
         with m.If(s.take):
             m.d.sync += [
-                s.begin.eq(s.row_ends), s.none.eq(s.none_then), s.active.eq(~s.ends & ~(s.advance & s.waits) & ~(s.row_ends & s.none_then)),
+                s.begin.eq(s.row_ends), s.none.eq(s.none_then),
+                s.active.eq(~s.ends & ~(s.advance & s.waits) & ~(s.row_ends & s.none_then)),
                 self.both.eq(~s.ends & two_beats(Mux(s.advance, s.next_last, s.last_word))),
-                s.advance.eq(~s.advance | s.q4 | s.gang), s.row_ends.eq(Mux(s.advance, s.next_last & (s.q4 | s.gang), s.last_word)),
+                s.advance.eq(~s.advance | s.q4 | s.gang),
+                s.row_ends.eq(Mux(s.advance, s.next_last & (s.q4 | s.gang), s.last_word)),
             ]
         with m.Else():
             m.d.sync += [
@@ -116,7 +124,8 @@ class MatrixWalk(wiring.Component):
     def _shape(self, m, s):
         """What the configuration means."""
         s.together = self.gang & self.q4
-        s.all_steps, s.last_at, s.of_one, s.of_two, s.one_group, s.one_pair = (delay(m, value, 1, name) for value, name in (
+        s.all_steps, s.last_at, s.of_one, s.of_two, s.one_group, s.one_pair = (delay(m, value, 1, name)
+                                                                               for value, name in (
             (Mux(s.together, (self.words + 1) >> 1, self.words)[:12], "all_steps"),
             (Mux(self.group64, (self.words - 1)[:12] >> 2, (self.words - 1)[:12] >> 1), "last_at"),
             (self.words <= Mux(s.together, 2, 1), "of_one"),
@@ -132,9 +141,12 @@ class MatrixWalk(wiring.Component):
                 with m.If(~self.hold):        # as they are when it starts: an enable that comes from here
                     m.d.sync += [
                         s.q4.eq(self.q4), s.gang.eq(self.gang), s.wide.eq(s.together), self.of64.eq(self.group64),
-                        s.steps.eq(s.all_steps), s.one_step.eq(s.of_one), s.two_steps.eq(s.of_two), s.single.eq(self.words[0]), s.last_group.eq(s.last_at),
-                        s.rows_left.eq(self.rows), s.final_pair.eq(s.one_pair), s.pair.eq(0), s.group.eq(0), s.ending.eq(s.one_group),
-                        s.word.eq(0), s.odd.eq(0), s.to_come.eq(s.all_steps), s.last_word.eq(s.of_one), s.two.eq(s.of_two),
+                        s.steps.eq(s.all_steps), s.one_step.eq(s.of_one), s.two_steps.eq(s.of_two),
+                        s.single.eq(self.words[0]), s.last_group.eq(s.last_at),
+                        s.rows_left.eq(self.rows), s.final_pair.eq(s.one_pair), s.pair.eq(0), s.group.eq(0),
+                        s.ending.eq(s.one_group),
+                        s.word.eq(0), s.odd.eq(0), s.to_come.eq(s.all_steps), s.last_word.eq(s.of_one),
+                        s.two.eq(s.of_two),
                     ]
                 with m.If(self.start & ~self.hold):
                     m.d.sync += self.scaling.eq(1)
@@ -149,7 +161,8 @@ class MatrixWalk(wiring.Component):
                         m.next = "DATA"
             with m.State("DATA"):
                 blocked = s.begin & s.none
-                m.d.comb += [self.starved.eq(~self.beat_valid & ~blocked), self.stalled.eq(self.beat_valid & blocked), s.goes_on.eq(1)]
+                m.d.comb += [self.starved.eq(~self.beat_valid & ~blocked), self.stalled.eq(self.beat_valid & blocked),
+                             s.goes_on.eq(1)]
                 with m.If(s.take & s.ends):
                     with m.If(s.final_pair):
                         m.next = "IDLE"
@@ -160,7 +173,8 @@ class MatrixWalk(wiring.Component):
     def _step(self, m, s):
         """The next word, row, pair."""
         with m.If(s.take & s.advance):              # only in DATA
-            m.d.sync += [s.word.eq(s.word + Mux(s.wide, 2, 1)), s.to_come.eq(s.to_come - 1), s.last_word.eq(s.next_last), s.two.eq(s.to_come == 3)]
+            m.d.sync += [s.word.eq(s.word + Mux(s.wide, 2, 1)), s.to_come.eq(s.to_come - 1),
+                         s.last_word.eq(s.next_last), s.two.eq(s.to_come == 3)]
         with m.If(s.take & s.row_ends):
             m.d.sync += [s.word.eq(0), s.to_come.eq(s.steps), s.two.eq(s.two_steps), s.pair.eq(s.pair + 1),
                          s.rows_left.eq(s.rows_left - 2), s.final_pair.eq(s.rows_left <= 4)]

@@ -30,7 +30,8 @@ class RowDispatch(wiring.Component):
         m = Module()
         rows, logit = self.rows, self.logits.payload
         with m.Switch(rows.payload.to):
-            for to, sink in ((To.ROPE, self.rope), (To.SWIGLU, self.swiglu), (To.LOGITS, self.logits), (To.RESIDUAL, self.residual)):
+            for to, sink in ((To.ROPE, self.rope), (To.SWIGLU, self.swiglu), (To.LOGITS, self.logits),
+                             (To.RESIDUAL, self.residual)):
                 with m.Case(to):
                     m.d.comb += [sink.valid.eq(rows.valid), rows.ready.eq(sink.ready)]
         m.d.comb += [

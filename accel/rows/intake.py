@@ -9,8 +9,8 @@ from spec.registers import Dest
 
 
 class SumIntake(wiring.Component):
-    """One sum per cycle, no latency. The source is chosen by a register, which changes only while no sum is offered: so what is offered
-    stays until it is taken.
+    """One sum per cycle, no latency. The source is chosen by a register, which changes only while no sum is offered: so
+    what is offered stays until it is taken.
 
     Members
     -------
@@ -28,7 +28,8 @@ class SumIntake(wiring.Component):
     def __init__(self, *, columns, addr_width):
         self.columns = columns
         super().__init__({"job": In(EmbedJob(columns, addr_width)), "elements": In(stream.Signature(ELEMENT)),
-                          "matrix": In(stream.Signature(RowSum(columns))), "sums": Out(stream.Signature(RowSum(columns)))})
+                          "matrix": In(stream.Signature(RowSum(columns))),
+                          "sums": Out(stream.Signature(RowSum(columns)))})
 
     def elaborate(self, platform):
         m = Module()
@@ -45,7 +46,8 @@ class SumIntake(wiring.Component):
             m.d.sync += embedding.eq(elements.valid)
         with m.If(embedding):
             p = sums.payload
-            m.d.comb += [sums.valid.eq(elements.valid), elements.ready.eq(sums.ready), p.value.eq(elements.payload.value),
+            m.d.comb += [sums.valid.eq(elements.valid), elements.ready.eq(sums.ready),
+                         p.value.eq(elements.payload.value),
                          p.column.eq(column), p.row.eq(element), p.odd.eq(element[0]), p.last.eq(elements.payload.last),
                          p.dest.eq(Dest.EMBEDDING), p.shift.eq(shift)]
         with m.Else():

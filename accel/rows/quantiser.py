@@ -14,8 +14,9 @@ GROUP = 128         #: the longest group: a head
 
 
 class Quantiser(wiring.Component):
-    """Computes :func:`spec.numerics.quantise`. Takes one value per cycle; while one group of a column is written out, its next fills the other half.
-    ``values.ready`` falls while both halves of the column are full; what is written cannot be stalled.
+    """Computes :func:`spec.numerics.quantise`. Takes one value per cycle; while one group of a column is written out,
+    its next fills the other half. ``values.ready`` falls while both halves of the column are full; what is written
+    cannot be stalled.
 
     Members
     -------
@@ -35,8 +36,8 @@ class Quantiser(wiring.Component):
     def __init__(self, *, columns):
         self.columns = columns
         super().__init__({
-            "model": In(ModelConstants()), "abort": In(1), "busy": Out(1), "values": In(stream.Signature(Wide(columns))),
-            "quantised": Out(Quantised(columns)),
+            "model": In(ModelConstants()), "abort": In(1), "busy": Out(1),
+            "values": In(stream.Signature(Wide(columns))), "quantised": Out(Quantised(columns)),
         })
 
     def elaborate(self, platform):
@@ -58,7 +59,8 @@ class Quantiser(wiring.Component):
         s.values, s.v = self.values, self.values.payload
         m.submodules.store = store = memory.Memory(shape=WIDE, depth=2 * s.C * GROUP, init=[], attrs=UNCHECKED)
         s.w, s.r = store.write_port(), store.read_port()
-        s.group = data.StructLayout({"column": range(max(s.C, 2)), "half": 1, "first": 13, "last": 7, "exponent": 6, "dest": 3})
+        s.group = data.StructLayout({"column": range(max(s.C, 2)), "half": 1, "first": 13, "last": 7, "exponent": 6,
+                                     "dest": 3})
         m.submodules.groups = s.groups = fifo.SyncFIFO(width=s.group.size, depth=2 * s.C)
 
     def _fill(self, m, s):
@@ -84,11 +86,15 @@ class Quantiser(wiring.Component):
         """The exponent of a group that is complete."""
         # A group that is complete: its exponent, three cycles later; the bits of each eight, then of all
         entry, s.closing, largest = Signal(s.group), Signal(), Signal(WIDE - 1, reset_less=True)
-        m.d.sync += [s.closing.eq(s.take & s.v.end), largest.eq(s.seen), entry.column.eq(s.c), entry.half.eq(s.mine_half),
+        m.d.sync += [s.closing.eq(s.take & s.v.end), largest.eq(s.seen), entry.column.eq(s.c),
+                     entry.half.eq(s.mine_half),
                      entry.first.eq(s.v.index - s.mine_count), entry.last.eq(s.mine_count), entry.dest.eq(s.v.dest)]
         # Bits beyond 15, or beyond the 7 of narrow K or V
-        narrow = delay(m, Mux(entry.dest == Dest.K, self.model.narrow[1], (entry.dest == Dest.V) & self.model.narrow[0]), 2, "narrow_entry")
-        eights = [delay(m, bit_length(m, largest[i:i + 8], name=f"bits{i}"), 1, f"eight{i}") for i in range(7, WIDE - 1, 8)]
+        narrow = delay(m,
+                       Mux(entry.dest == Dest.K, self.model.narrow[1], (entry.dest == Dest.V) & self.model.narrow[0]),
+                       2, "narrow_entry")
+        eights = [delay(m, bit_length(m, largest[i:i + 8], name=f"bits{i}"), 1, f"eight{i}")
+                  for i in range(7, WIDE - 1, 8)]
         above, between = Signal(6), delay(m, eights[0], 1, "between")
         m.d.sync += above.eq(0)
         for i, eight in enumerate(eights[1:]):
@@ -165,7 +171,8 @@ class Quantiser(wiring.Component):
         fine4 = Signal.like(coarse3, reset_less=True)
         index = Signal(13)
         m.d.sync += [
-            value2.eq(s.r.data), coarse3.eq(coarse_shift(m, value2, s.exponent, 16)), fine4.eq(coarse3 >> s.exponent[:4]),
+            value2.eq(s.r.data), coarse3.eq(coarse_shift(m, value2, s.exponent, 16)),
+            fine4.eq(coarse3 >> s.exponent[:4]),
             self.quantised.mantissa.eq(fine_shift(m, fine4, Const(0, 4), 16)[0]), index.eq(s.head.first + s.at),
         ]
         index5, valid5 = delay(m, index, 4, "index"), delay(m, s.issue, 5, "valid", valid=True)
@@ -173,9 +180,11 @@ class Quantiser(wiring.Component):
         writing_exponent = s.fsm.ongoing("WRITE-EXPONENT")
         m.d.comb += [
             self.quantised.exponent_write.eq(writing_exponent),
-            self.quantised.column.eq(s.head.column), self.quantised.dest.eq(s.head.dest), self.quantised.exponent.eq(s.exponent),
+            self.quantised.column.eq(s.head.column), self.quantised.dest.eq(s.head.dest),
+            self.quantised.exponent.eq(s.exponent),
             self.quantised.index.eq(Mux(writing_exponent, s.head.first, index5)),
-            self.busy.eq(s.closing | s.closing1 | s.closed | s.groups.r_rdy | ~s.fsm.ongoing("IDLE") | Cat(*s.count).any() | self.quantised.write),
+            self.busy.eq(s.closing | s.closing1 | s.closed | s.groups.r_rdy | ~s.fsm.ongoing("IDLE")
+                         | Cat(*s.count).any() | self.quantised.write),
         ]
 
     def _abort(self, m, s):

@@ -21,15 +21,16 @@ SUM_BITS = 76       # 2**12 squares of 2**62 and epsilon: 75 bits, and an even n
 
 
 class Residual(wiring.Component):
-    """Computes the residual half of :class:`spec.golden.Golden`. One row per cycle, taken only while the queue behind the pipe has a place for its
-    result, so the pipe never stops.
+    """Computes the residual half of :class:`spec.golden.Golden`. One row per cycle, taken only while the queue behind
+    the pipe has a place for its result, so the pipe never stops.
 
     Members
     -------
     rows : In(stream of Row)
         RESIDUAL rows are added; embedding rows replace.
     gains : In(Beats)
-        Beats of eight int16, one in two cycles, ``ready`` only when it is there, after ``gain_start``; must not come while rows are.
+        Beats of eight int16, one in two cycles, ``ready`` only when it is there, after ``gain_start``; must not come
+        while rows are.
     busy : Out(1)
         Work is in flight; a fence waits for its end.
     model : In(ModelConstants)
@@ -102,13 +103,15 @@ class Residual(wiring.Component):
         m.d.comb += [s.x_read.addr.eq(Cat(s.p0.row[:s.bits], s.p0.column)), s.gain_read.addr.eq(s.p0.row[2:s.bits])]
         s.row1, s.row2, s.old2, s.total3, s.x4 = (Signal(signed(width), name=name, reset_less=True) for name, width in (
             ("row1", 32), ("row2", 32), ("old2", 32), ("total3", 33), ("x4", 32)))
-        s.gains2, s.gain3, s.gain4 = Signal(64, reset_less=True), Signal(signed(16), reset_less=True), Signal(signed(16), reset_less=True)
+        s.gains2, s.gain3 = Signal(64, reset_less=True), Signal(signed(16), reset_less=True)
+        s.gain4 = Signal(signed(16), reset_less=True)
         s.clamped, s.flag = saturate(m, s.total3, 32)
         s.product6 = product_of(m, s.x4, s.gain4, "product")
         # x**2 = high**2 * 2**32 + high * low * 2**17 + low**2: three multipliers, and the outer two do not overlap
         s.again4 = Signal(signed(32), reset_less=True, attrs={"keep": "true"})    # x4 once more, near its multipliers
         s.high4, s.low4 = s.again4[16:].as_signed(), Cat(s.again4[:16], Const(0, 1)).as_signed()
-        s.squares, s.middle, s.square6 = Signal(64, reset_less=True), Signal(signed(33), reset_less=True), Signal(64, reset_less=True)
+        s.squares, s.middle = Signal(64, reset_less=True), Signal(signed(33), reset_less=True)
+        s.square6 = Signal(64, reset_less=True)
 
     def _add(self, m, s):
         """Rows are added, stored, squared and multiplied."""
@@ -119,12 +122,15 @@ class Residual(wiring.Component):
             self.saturated.eq(s.v3 & s.flag),
         ]
         m.d.sync += [
-            Cat(*s.valids).eq(Cat(self.rows.valid & self.rows.ready, *s.valids)), Cat(s.p2, s.p3, s.p4, s.p5, s.p6).eq(Cat(s.p1, s.p2, s.p3, s.p4, s.p5)),
+            Cat(*s.valids).eq(Cat(self.rows.valid & self.rows.ready, *s.valids)),
+            Cat(s.p2, s.p3, s.p4, s.p5, s.p6).eq(Cat(s.p1, s.p2, s.p3, s.p4, s.p5)),
             s.p1.column.eq(s.p0.column), s.p1.row.eq(s.p0.row), s.p1.dest.eq(s.p0.dest), s.row1.eq(s.p0.value),
-            s.row2.eq(s.row1), s.old2.eq(Mux(s.p1.dest == Dest.EMBEDDING, 0, s.x_read.data)), s.gains2.eq(s.gain_read.data),
+            s.row2.eq(s.row1), s.old2.eq(Mux(s.p1.dest == Dest.EMBEDDING, 0, s.x_read.data)),
+            s.gains2.eq(s.gain_read.data),
             s.total3.eq(s.row2 + s.old2), s.gain3.eq(Array(data.View(s.gain.shape, s.gains2))[s.p2.row[:2]]),
             s.p3.first.eq(s.p2.row == 0), s.p3.last.eq(s.p2.row == last_row),
-            s.x4.eq(s.clamped), s.again4.eq(s.clamped), s.gain4.eq(s.gain3), s.p4.end.eq((s.p3.row[:5] == 31) | s.p3.last),
+            s.x4.eq(s.clamped), s.again4.eq(s.clamped), s.gain4.eq(s.gain3),
+            s.p4.end.eq((s.p3.row[:5] == 31) | s.p3.last),
             s.squares.eq(Cat((s.low4 * s.low4)[:32], (s.high4 * s.high4)[:32])), s.middle.eq(s.high4 * s.low4),
             s.square6.eq(s.squares + (s.middle << 17)),
         ]
@@ -134,8 +140,8 @@ class Residual(wiring.Component):
         kept = data.StructLayout({"value": signed(48), "column": range(max(s.C, 2)), "index": 13, "end": 1, "dest": 3})
         m.submodules.results = results = Queue(kept.size, depth=DEPTH)
         into, oldest = data.View(kept, results.data), data.View(kept, results.output.payload)
-        m.d.comb += [results.write.eq(s.v6), into.value.eq(s.product6), into.column.eq(s.p6.column), into.index.eq(s.p6.row),
-                     into.end.eq(s.p6.end), into.dest.eq(s.p6.dest),
+        m.d.comb += [results.write.eq(s.v6), into.value.eq(s.product6), into.column.eq(s.p6.column),
+                     into.index.eq(s.p6.row), into.end.eq(s.p6.end), into.dest.eq(s.p6.dest),
                      s.out.valid.eq(results.output.valid), results.output.ready.eq(s.out.ready),
                      *(getattr(s.out.payload, name).eq(getattr(oldest, name)) for name, _ in kept)]
 
@@ -145,7 +151,8 @@ class Residual(wiring.Component):
         s.sums = [Signal(SUM_BITS, name=f"sum{c}", reset_less=True) for c in range(s.C)]
         s.pending = Signal(s.C)
         total, so_far = Signal(SUM_BITS), Signal(SUM_BITS)
-        m.d.comb += [so_far.eq(Mux(s.p6.first, self.model.epsilon, Array(s.sums)[s.p6.column])), total.eq(s.square6 + so_far)]
+        m.d.comb += [so_far.eq(Mux(s.p6.first, self.model.epsilon, Array(s.sums)[s.p6.column])),
+                     total.eq(s.square6 + so_far)]
         for c in range(s.C):
             with m.If(s.v6 & (s.p6.column == c)):
                 m.d.sync += s.sums[c].eq(total)
@@ -155,7 +162,8 @@ class Residual(wiring.Component):
 
     def _normalise_registers(self, m, s):
         """The sum that is normalised by pairs of bits."""
-        f, s.half, s.column, s.wait = Signal(SUM_BITS, reset_less=True), Signal(6), Signal(range(max(s.C, 2))), Signal(range(s.table.latency + 1))
+        f, s.half, s.column = Signal(SUM_BITS, reset_less=True), Signal(6), Signal(range(max(s.C, 2)))
+        s.wait = Signal(range(s.table.latency + 1))
         s.near, s.done = Signal(), Signal()         # for a shift by a pair, for none: known with f
         m.d.comb += [s.table.index.eq(f[SUM_BITS - 10:]), s.table.t.eq(f[SUM_BITS - 22:SUM_BITS - 10])]
         # A sum, or f moved up: encoded, so that a bit of it is one look-up table
@@ -163,9 +171,11 @@ class Residual(wiring.Component):
         choices = [*s.sums, (f << 2)[:SUM_BITS], (f << 16)[:SUM_BITS]]
         with m.If(s.change):
             m.d.sync += [
-                f.eq(Array(choices)[s.pick]), s.near.eq(Array([each[SUM_BITS - 16:].any() for each in choices])[s.pick]),
+                f.eq(Array(choices)[s.pick]),
+                s.near.eq(Array([each[SUM_BITS - 16:].any() for each in choices])[s.pick]),
                 s.done.eq(Array([*(each[SUM_BITS - 2:].any() for each in s.sums),
-                               choices[s.C][SUM_BITS - 2:].any() | (s.half == 1), choices[s.C + 1][SUM_BITS - 2:].any() | (s.half == 8)])[s.pick]),
+                               choices[s.C][SUM_BITS - 2:].any() | (s.half == 1),
+                                 choices[s.C + 1][SUM_BITS - 2:].any() | (s.half == 8)])[s.pick]),
             ]
 
     def _normalise(self, m, s):
@@ -193,6 +203,7 @@ class Residual(wiring.Component):
                 with m.If(s.wait == s.table.latency):
                     for c in range(s.C):
                         with m.If(s.column == c):
-                            m.d.sync += [self.norms.factors[c].eq(s.table.value), self.norms.halves[c].eq(s.half), s.pending[c].eq(0)]
+                            m.d.sync += [self.norms.factors[c].eq(s.table.value), self.norms.halves[c].eq(s.half),
+                                         s.pending[c].eq(0)]
                     m.next = "IDLE"
         m.d.comb += self.busy.eq((s.room != DEPTH) | s.pending.any() | ~fsm.ongoing("IDLE"))

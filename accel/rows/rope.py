@@ -19,8 +19,9 @@ ROTATED = 34        #: bits of a rotated element
 
 
 class Rope(wiring.Component):
-    """Rotates Q and K rows, lets V rows pass, and cuts all three into heads for the quantiser. Computes :func:`spec.golden.rotate`. One row per cycle,
-    taken only while the queue behind the pipe has a place for its result, so the pipe never stops.
+    """Rotates Q and K rows, lets V rows pass, and cuts all three into heads for the quantiser. Computes
+    :func:`spec.golden.rotate`. One row per cycle, taken only while the queue behind the pipe has a place for its
+    result, so the pipe never stops.
 
     An even row looks up the sine of its pair's angle, the odd row that follows the cosine; V has sine 0 and cosine 1.
 
@@ -67,7 +68,8 @@ class Rope(wiring.Component):
         enter, given = Signal(), delay(m, self.values.valid & self.values.ready, 1, "given", valid=True)
         s.room, some_room = credits(m, DEPTH, enter, given)
         m.d.comb += [rows.ready.eq(some_room), enter.eq(rows.ready & rows.valid)]
-        s.take, s.row, s.starts = delay(m, enter, 1, "take", valid=True), delay(m, rows.payload, 1, "row"), delay(m, rows.payload.row == 0, 1, "first")
+        s.take, s.row = delay(m, enter, 1, "take", valid=True), delay(m, rows.payload, 1, "row")
+        s.starts = delay(m, rows.payload.row == 0, 1, "first")
         s.pipe = Pipeline(m)
 
     def _place(self, m, s):
@@ -83,14 +85,17 @@ class Rope(wiring.Component):
         s.position = s.pipe.register("position", s.pipe.enter(self.position + s.row.column), 17)
         m.d.comb += self.frequencies.index.eq(place >> 1)
         tag, row = Signal(s.layout, name="place_tag"), s.row1.plain
-        m.d.comb += [tag.column.eq(row.column), tag.index.eq(row.row), tag.end.eq(last_in_head & row.odd), tag.dest.eq(row.dest)]
+        m.d.comb += [tag.column.eq(row.column), tag.index.eq(row.row), tag.end.eq(last_in_head & row.odd),
+                     tag.dest.eq(row.dest)]
         s.place_tag = s.pipe.carry("place_tag", s.pipe.enter(tag, s.row1.stage))
 
     def _angle(self, m, s):
         """Sine of the angle for an even row, cosine for an odd one; V passes by 0 and 1."""
         pipe, row, odd = s.pipe, s.row1, s.pipe.carry("odd", s.row1.odd)
-        frequency = pipe.enter(self.frequencies.value, s.position.stage + 1)        # a cycle after its index, which is of the position's stage
-        turns = pipe.combine(lambda f, p: product_of(m, Cat(f, Const(0, 1)).as_signed(), Cat(p, Const(0, 1)).as_signed(), "turns"),
+        # a cycle after its index, which is of the position's stage
+        frequency = pipe.enter(self.frequencies.value, s.position.stage + 1)
+        turns = pipe.combine(lambda f, p: product_of(m, Cat(f, Const(0, 1)).as_signed(),
+                                                     Cat(p, Const(0, 1)).as_signed(), "turns"),
                              frequency, pipe.carry("position", s.position).beside(frequency), latency=2)
         angle = pipe.register("angle", turns[:32] + (odd.beside(turns) << 30), 32)
         m.submodules.table = table = InterpolatedTable(SINE, latency=4)
@@ -120,14 +125,16 @@ class Rope(wiring.Component):
         with m.If(valid):
             m.d.sync += [held.eq(value), held_factor.eq(factor)]
         with m.If(complete):
-            m.d.sync += [s.even.eq(held), s.odd.eq(value), s.of_even.eq(factor), s.of_odd.eq(held_factor), s.tag.eq(tag)]
+            m.d.sync += [s.even.eq(held), s.odd.eq(value), s.of_even.eq(factor), s.of_odd.eq(held_factor),
+                         s.tag.eq(tag)]
         with m.Elif(s.first):
             m.d.sync += [s.of_even.eq(s.of_odd), s.of_odd.eq(s.of_even)]
 
     def _rotate(self, m, s):
         """The rotated element."""
         pipe = Pipeline(m)                  # from the registers of the pair on
-        even, odd = (pipe.combine(lambda x, by: product_of(m, x, by, f"{name}_product"), pipe.enter(row), pipe.enter(factor), latency=2)
+        even, odd = (pipe.combine(lambda x, by: product_of(m, x, by, f"{name}_product"), pipe.enter(row),
+                                  pipe.enter(factor), latency=2)
                      for name, row, factor in (("even", s.even, s.of_even), ("odd", s.odd, s.of_odd)))
         second = pipe.carry("second_row", pipe.enter(s.second))
 
@@ -135,14 +142,18 @@ class Rope(wiring.Component):
             minus = ~second                 # a difference as a sum with a carry: one adder
             return (Cat(1, even).as_signed() + Cat(minus, odd ^ minus.replicate(len(odd))).as_signed()) >> 1
         sum_ = pipe.register("total", pipe.combine(add, even, odd, second.beside(even)), signed(51))
-        total, second, tag = sum_.plain, second.beside(sum_).plain, pipe.carry("tag", pipe.enter(s.tag)).beside(sum_).plain
+        total, second = sum_.plain, second.beside(sum_).plain
+        tag = pipe.carry("tag", pipe.enter(s.tag)).beside(sum_).plain
         valid = pipe.carry("rotated", pipe.enter(s.first | s.second), valid=True).beside(sum_).plain
         result = Signal(s.layout)
         m.d.comb += [
             result.eq(tag), result.value.eq((total >> 16) + total[15]), result.index[0].eq(second),
             result.end.eq(tag.end & second),
-            s.results.write.eq(valid), s.results.data.eq(Cat(result.value[:ROTATED], result.as_value()[len(result.value):])),
-            s.out.as_value().eq(Cat(s.results.output.payload[:ROTATED], s.results.output.payload[ROTATED - 1].replicate(WIDE - ROTATED),
+            s.results.write.eq(valid),
+            s.results.data.eq(Cat(result.value[:ROTATED], result.as_value()[len(result.value):])),
+            s.out.as_value().eq(Cat(s.results.output.payload[:ROTATED],
+                                    s.results.output.payload[ROTATED - 1].replicate(WIDE - ROTATED),
                                   s.results.output.payload[ROTATED:])),
-            self.values.valid.eq(s.results.output.valid), s.results.output.ready.eq(self.values.ready), self.busy.eq(s.room != DEPTH),
+            self.values.valid.eq(s.results.output.valid), s.results.output.ready.eq(self.values.ready),
+            self.busy.eq(s.room != DEPTH),
         ]

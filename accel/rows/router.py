@@ -10,8 +10,8 @@ from spec.registers import Dest
 class Router(wiring.Component):
     """One element per cycle, ``latency`` cycles later; never stalled.
 
-    Two registers: in the first it is known whose an element is, the second has a write enable for each place, so that no gate lies
-    between it and the memories. All places see the same fields.
+    Two registers: in the first it is known whose an element is, the second has a write enable for each place, so that
+    no gate lies between it and the memories. All places see the same fields.
 
     Members
     -------
@@ -29,8 +29,8 @@ class Router(wiring.Component):
     def __init__(self, *, columns):
         self.columns = columns
         routed = Quantised(columns, routed=True)
-        super().__init__({"quantised": In(Quantised(columns)), "rows": Out(routed), "query": Out(routed), "activations": Out(routed),
-                          "abort": In(1), "in_flight": Out(8)})
+        super().__init__({"quantised": In(Quantised(columns)), "rows": Out(routed), "query": Out(routed),
+                          "activations": Out(routed), "abort": In(1), "in_flight": Out(8)})
 
     def elaborate(self, platform):
         m = Module()

@@ -21,7 +21,8 @@ class To(enum.IntEnum):
 
 
 class RowScale(wiring.Component):
-    """``rows = saturate32(round_shift(sums * factor[column], shift))``, one a cycle; they wait in a FIFO that is never overrun.
+    """``rows = saturate32(round_shift(sums * factor[column], shift))``, one a cycle; they wait in a FIFO that is never
+    overrun.
 
     RESIDUAL and embedding rows take the factor 2**15 instead of 1/rms.
 
@@ -51,11 +52,13 @@ class RowScale(wiring.Component):
         m = Module()
         layout = Row(self.columns)
         m.submodules.results = results = Queue(layout.size, depth=DEPTH)
-        m.submodules.out = out = Skid(layout)       # queue -> dispatch -> every row unit: the path ends in registers on both sides
+        # queue -> dispatch -> every row unit: the path ends in registers on both sides
+        m.submodules.out = out = Skid(layout)
         wiring.connect(m, out.output, wiring.flipped(self.rows))
         take, given = Signal(), delay(m, self.rows.valid & self.rows.ready, 1, "given", valid=True)
         room, some_room = credits(m, DEPTH, take, given)
-        m.d.comb += [self.sums.ready.eq(some_room), take.eq(self.sums.valid & self.sums.ready), self.busy.eq(room != DEPTH)]
+        m.d.comb += [self.sums.ready.eq(some_room), take.eq(self.sums.valid & self.sums.ready),
+                     self.busy.eq(room != DEPTH)]
         scaled = self._scale(m, take, results)
         assert scaled.stage == self.latency
         m.d.comb += [
@@ -72,14 +75,17 @@ class RowScale(wiring.Component):
         value = pipe.register("value", p.value, signed(WIDE))
         factor = pipe.register("factor", pipe.enter(self._factor()), 17)
         product = pipe.combine(lambda a, b: product_of(m, a, b, "product"), value, factor, latency=2)
-        coarse = pipe.register("coarse", pipe.combine(lambda x, by: coarse_shift(m, x, by, 32), product, shift.beside(product)),
+        coarse = pipe.register("coarse",
+                               pipe.combine(lambda x, by: coarse_shift(m, x, by, 32), product, shift.beside(product)),
                                signed(32 + 18))
         fine = pipe.register("fine", coarse >> shift.beside(coarse)[:4], coarse.plain.shape())
         narrow, flag = pipe.combine(lambda x: fine_shift(m, x, Const(0, 4), 32), fine)
         scaled = pipe.register("scaled", narrow, signed(32))
         row = Signal(Row(self.columns), name="row")
-        m.d.comb += [*(row[name].eq(self.sums.payload[name]) for name in ("column", "row", "odd", "last", "dest")), row.to.eq(self._unit(m))]
-        tag = pipe.carry("tag", pipe.enter(row.as_value()[32:])).beside(scaled)     # all but the value, which is the lowest field
+        m.d.comb += [*(row[name].eq(self.sums.payload[name]) for name in ("column", "row", "odd", "last", "dest")),
+                     row.to.eq(self._unit(m))]
+        # all but the value, which is the lowest field
+        tag = pipe.carry("tag", pipe.enter(row.as_value()[32:])).beside(scaled)
         m.d.sync += self.saturated.eq((valid.beside(flag) & flag).plain)
         m.d.comb += [results.write.eq(valid.beside(scaled).plain), results.data.eq(Cat(scaled.plain, tag.plain))]
         return scaled

@@ -17,8 +17,9 @@ LIMIT = (16 << ROW_FRACTION) - 1        # beyond 16 the sag is as at 16: below o
 
 
 class SwiGlu(wiring.Component):
-    """Computes SwiGLU as :class:`spec.golden.Golden` does, bit for bit. One pair every two cycles, since one multiplier makes the two halves of its
-    product. A row is taken only while the queue behind the pipe has a place for its result, so the pipe never stops.
+    """Computes SwiGLU as :class:`spec.golden.Golden` does, bit for bit. One pair every two cycles, since one multiplier
+    makes the two halves of its product. A row is taken only while the queue behind the pipe has a place for its result,
+    so the pipe never stops.
 
     Members
     -------
@@ -53,7 +54,8 @@ class SwiGlu(wiring.Component):
         return m
 
     def _silu(self, m, pipe, take):
-        """(a row, whether it is a row, silu of the gate row before) of one stage: the sag from a table, taken off the gate."""
+        """(a row, whether it is a row, silu of the gate row before) of one stage: the sag from a table, taken off the
+        gate."""
         m.submodules.table = table = InterpolatedTable(SILU_SAG, latency=4)
         row = pipe.enter(self.rows.payload)
         magnitude = pipe.register("magnitude", pipe.combine(lambda x: Mux(x[-1], -x, x), row.value), 32)
@@ -61,7 +63,8 @@ class SwiGlu(wiring.Component):
 
         def look_up(z):
             near = ~z[21]
-            m.d.comb += [table.index.eq(Mux(near, z[11:21], 1024 + z[14:21])), table.t.eq(Mux(near, z[:11] << 3, z[:14]))]
+            m.d.comb += [table.index.eq(Mux(near, z[11:21], 1024 + z[14:21])),
+                         table.t.eq(Mux(near, z[:11] << 3, z[:14]))]
             return table.value
         sag = pipe.combine(look_up, z, latency=table.latency)
         value, odd = pipe.carry("value", row.value).beside(sag), pipe.carry("odd", row.odd).beside(sag)
@@ -72,12 +75,16 @@ class SwiGlu(wiring.Component):
         return value, valid & odd, silu
 
     def _product(self, m, pipe, value, up, silu):
-        """(whether there is a result, silu * up) of one stage: by the up row's lower half, then, while the next gate may come, its upper half."""
+        """(whether there is a result, silu * up) of one stage: by the up row's lower half, then, while the next gate
+        may come, its upper half."""
         a = Signal(signed(33), reset_less=True)
         with m.If(up.plain):
             m.d.sync += a.eq(silu)
-        later = pipe.carry("value7", value).at(value.stage + 1)     # the upper half's turn comes a cycle after the lower half's
-        b = pipe.register("b", pipe.enter(Mux(up.plain, Cat(value.plain[:16], Const(0, 1)).as_signed(), later.plain[16:].as_signed()),
+        # the upper half's turn comes a cycle after the lower half's
+        later = pipe.carry("value7", value).at(value.stage + 1)
+        b = pipe.register("b",
+                          pipe.enter(Mux(up.plain, Cat(value.plain[:16], Const(0, 1)).as_signed(),
+                                         later.plain[16:].as_signed()),
                                           value.stage), signed(17))
         half = pipe.combine(lambda b: product_of(m, a, b, "half"), b, latency=2)
         low = pipe.carry("low", half)
@@ -91,6 +98,7 @@ class SwiGlu(wiring.Component):
         """Clamped, with its place, into the queue."""
         row, p = pipe.enter(self.rows.payload), results.data
         clamped, flag = pipe.combine(lambda x: saturate(m, x, WIDE), rounded)
-        for field, value in (("column", row.column), ("index", row.row >> 1), ("end", (row.row[1:6] == 31) | row.last), ("dest", row.dest)):
+        for field, value in (("column", row.column), ("index", row.row >> 1), ("end", (row.row[1:6] == 31) | row.last),
+                             ("dest", row.dest)):
             m.d.comb += p[field].eq(pipe.carry(field, value).beside(rounded).plain)
         m.d.comb += [results.write.eq(up.plain), p.value.eq(clamped.plain), self.saturated.eq((up & flag).plain)]

@@ -8,8 +8,8 @@ from spec.registers import Dest
 
 
 class WideIntake(wiring.Component):
-    """One value per cycle, no latency. A source keeps the quantiser while it has values: the choice, a register, changes only in
-    cycles without one.
+    """One value per cycle, no latency. A source keeps the quantiser while it has values: the choice, a register,
+    changes only in cycles without one.
 
     Members
     -------
@@ -27,7 +27,8 @@ class WideIntake(wiring.Component):
     def __init__(self, *, columns):
         self.columns = columns
         wide = stream.Signature(Wide(columns))
-        super().__init__({"rope": In(wide), "residual": In(wide), "swiglu": In(wide), "attention": In(stream.Signature(AttentionElement())),
+        super().__init__({"rope": In(wide), "residual": In(wide), "swiglu": In(wide),
+                          "attention": In(stream.Signature(AttentionElement())),
                           "start": In(1), "column": In(column_shape(columns)), "values": Out(wide)})
 
     def elaborate(self, platform):
@@ -46,11 +47,13 @@ class WideIntake(wiring.Component):
         with m.Switch(source):
             for i, each in enumerate(sources):
                 with m.Case(i):
-                    m.d.comb += [values.valid.eq(each.valid), each.ready.eq(values.ready), values.payload.eq(each.payload)]
+                    m.d.comb += [values.valid.eq(each.valid), each.ready.eq(values.ready),
+                                 values.payload.eq(each.payload)]
             with m.Default():
                 p = values.payload
                 m.d.comb += [
-                    values.valid.eq(output.valid), output.ready.eq(values.ready), p.value.eq(output.payload.value), p.column.eq(column),
+                    values.valid.eq(output.valid), output.ready.eq(values.ready), p.value.eq(output.payload.value),
+                    p.column.eq(column),
                     p.index.eq(place), p.dest.eq(Dest.OUTPUT), p.end.eq((place[:5] == 31) | output.payload.last),
                 ]
         return m

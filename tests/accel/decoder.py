@@ -51,7 +51,8 @@ class Dram:
     def __init__(self, image: Image, *, latency=14, stall=0.0, write_stall=0.0, withhold=(None, 0), seed=0):
         self.withheld, self.silence = withhold
         self.latency, self.stall, self.write_stall, self.seed = latency, stall, write_stall, seed
-        self.beats = {i: int.from_bytes(image.data[16 * i:16 * i + 16], "little") for i in range(len(image.data) // 16 + 1)}
+        self.beats = {i: int.from_bytes(image.data[16 * i:16 * i + 16], "little")
+                      for i in range(len(image.data) // 16 + 1)}
         self.written = []
 
     def testbench(self, dut):

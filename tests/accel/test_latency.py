@@ -1,4 +1,5 @@
-"""A unit's ``latency`` is what it takes from the row that completes a result to that result's place in the queue behind the pipe."""
+"""A unit's ``latency`` is what it takes from the row that completes a result to that result's place in the queue behind
+the pipe."""
 import pytest
 
 from accel.interfaces import Row, RowSum
@@ -15,7 +16,8 @@ from tests.accel.streams import simulate
     pytest.param(RowScale(columns=1), "sums", "rows", RowSum(1), Dest.Q, 1, Queue.latency + Skid.latency, id="scale"),
     pytest.param(SwiGlu(columns=1), "rows", "values", Row(1), Dest.SWIGLU, 2, Queue.latency, id="swiglu"),
     pytest.param(Rope(columns=1), "rows", "values", Row(1), Dest.K, 2, Queue.latency, id="rope"),
-    pytest.param(Residual(columns=1, max_dim=64), "rows", "values", Row(1), Dest.RESIDUAL, 1, Queue.latency, id="residual"),
+    pytest.param(Residual(columns=1, max_dim=64), "rows", "values", Row(1), Dest.RESIDUAL, 1, Queue.latency,
+                 id="residual"),
 ])
 def test_latency(dut, source, sink, layout, dest, rows, behind):
     source, sink = getattr(dut, source), getattr(dut, sink)

@@ -160,7 +160,8 @@ def test_rope(columns, head_dim, heads, source_stall, sink_stall):
     position = 65530
     items, expected = [], []
     for dest in (Dest.Q, Dest.V, Dest.K):
-        rotated = [golden.rotate(rows[c].reshape(heads, -1), position + c, frequencies).reshape(-1) for c in range(columns)]
+        rotated = [golden.rotate(rows[c].reshape(heads, -1), position + c, frequencies).reshape(-1)
+                   for c in range(columns)]
         for r in range(0, rows.shape[1], 2):
             for c in range(columns):
                 for odd in range(2):
@@ -240,8 +241,10 @@ def test_residual(source_stall, sink_stall):
     dim, columns, epsilon = 48, 2, 12345
     dut = Residual(columns=columns, max_dim=64)
     gains = rng.integers(-32768, 32768, dim)
-    steps = [(Dest.EMBEDDING, rng.integers(-1 << 20, 1 << 20, (columns, dim))), (int(Dest.RESIDUAL), rng.integers(-1 << 31, 1 << 31, (columns, dim))),
-             (Dest.EMBEDDING, np.zeros((columns, dim), np.int64)), (int(Dest.RESIDUAL), rng.integers(-9, 9, (columns, dim)))]
+    steps = [(Dest.EMBEDDING, rng.integers(-1 << 20, 1 << 20, (columns, dim))),
+             (int(Dest.RESIDUAL), rng.integers(-1 << 31, 1 << 31, (columns, dim))),
+             (Dest.EMBEDDING, np.zeros((columns, dim), np.int64)),
+             (int(Dest.RESIDUAL), rng.integers(-9, 9, (columns, dim)))]
     x = np.zeros((columns, dim), np.int64)
     items, expected, norms = [], [], []
     for dest, rows in steps:

@@ -30,16 +30,16 @@ def test_commands_in_order_and_overflow():
     async def drive(ctx):
         overflows = 0
         for n in range(QUEUE_DEPTH):
-            assert ctx.get(dut.queue_free) == QUEUE_DEPTH - n
+            assert ctx.get(dut.queue.free) == QUEUE_DEPTH - n
             await push(ctx, dut, n)
-        assert ctx.get(dut.queue_free) == 0 and ctx.get(dut.queue_busy)
+        assert ctx.get(dut.queue.free) == 0 and ctx.get(dut.queue.busy)
         ctx.set(dut.bus.adr, 3)
         for name in ("we", "cyc", "stb"):
             ctx.set(getattr(dut.bus, name), 1)
         while not ctx.get(dut.bus.ack):
-            overflows += ctx.get(dut.queue_overflow)
+            overflows += ctx.get(dut.queue.overflow)
             await ctx.tick()
-        overflows += ctx.get(dut.queue_overflow)
+        overflows += ctx.get(dut.queue.overflow)
         ctx.set(dut.bus.cyc, 0)
         assert overflows == 1
         for _ in range(20):
@@ -54,7 +54,7 @@ def test_commands_in_order_and_overflow():
         await ctx.tick()
         ctx.set(dut.abort, 0)
         await ctx.tick()
-        assert ctx.get(dut.queue_free) == QUEUE_DEPTH and not ctx.get(dut.commands.valid)
+        assert ctx.get(dut.queue.free) == QUEUE_DEPTH and not ctx.get(dut.commands.valid)
 
     async def ahead(ctx):
         while not done:
@@ -71,8 +71,8 @@ def test_constants_results_and_dump():
     async def drive(ctx):
         for word in Model:
             await access(ctx, dut, Region.MODEL + 4 * word, 1000 + word)
-        for name, word in (("dim", Model.DIM), ("head_dim", Model.HEAD_DIM), ("n_heads", Model.N_HEADS), ("n_kv_heads", Model.N_KV_HEADS),
-                           ("epsilon", Model.EPSILON), ("narrow", Model.KV_FORMAT)):
+        for name, word in (("dim", Model.DIM), ("head_dim", Model.HEAD_DIM), ("n_heads", Model.N_HEADS),
+                           ("n_kv_heads", Model.N_KV_HEADS), ("epsilon", Model.EPSILON), ("narrow", Model.KV_FORMAT)):
             port = getattr(dut.model, name)
             assert ctx.get(port) == (1000 + word) % (1 << len(port)), name
         for name, word in (("score", Model.SCORE_SCALE), ("logit", Model.LOGIT_SCALE)):
