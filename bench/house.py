@@ -19,6 +19,7 @@ ACCEL = ROOT/"accel"
 CORE_LINES = 130            #: of core.py
 LONGEST = 70                #: lines of an `elaborate`
 MEDIAN = 35                 #: of them all
+WIDTH = 120                 #: columns of a line
 STATEMENTS = 50             #: of a function, as ruff counts them (PLR0915)
 
 
@@ -53,6 +54,12 @@ def functions(folder: Path = ACCEL) -> list[Function]:
                 found.append(Function(str(path.relative_to(folder)), node.name, node.end_lineno - node.lineno + 1,
                                       _statements(node.body)))
     return found
+
+
+def wide_lines(folder: Path = ACCEL) -> list[str]:
+    """Where a line is longer than ``WIDTH``, as file:line."""
+    return [f"{path.relative_to(folder)}:{number}" for path in sorted(folder.rglob("*.py"))
+            for number, line in enumerate(path.read_text().splitlines(), 1) if len(line) > WIDTH]
 
 
 def undocumented(folder: Path = ACCEL) -> list[str]:
@@ -154,12 +161,14 @@ def report() -> list[tuple[str, object, bool]]:
     core, median = len((ACCEL/"core.py").read_text().splitlines()), statistics.median(f.lines for f in bodies)
     longest, fullest = max(bodies, key=lambda f: f.lines), max(found, key=lambda f: f.statements)
     missing, silent, round_ = undocumented(), without_latency(), circles(ACCEL, ROOT/"spec")
+    wide = wide_lines()
     return [
         ("lines of core.py", core, core <= CORE_LINES),
         ("median lines of an elaborate", median, median <= MEDIAN),
         ("longest elaborate", f"{longest.lines} ({longest.file})", longest.lines <= LONGEST),
         ("most statements of a function", f"{fullest.statements} ({fullest.file}, {fullest.name})",
          fullest.statements <= STATEMENTS),
+        (f"lines above {WIDTH} columns", f"{len(wide)} {' '.join(wide[:5])}".strip(), not wide),
         ("members without width or shape", f"{len(missing)} {' '.join(missing[:5])}".strip(), not missing),
         ("units without a latency", f"{len(silent)} {' '.join(silent[:5])}".strip(), not silent),
         ("circles of imports in accel/ and spec/", f"{len(round_)} {' '.join(round_[:2])}".strip(), not round_),

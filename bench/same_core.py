@@ -8,6 +8,7 @@ Names and hierarchy do not matter; initial values, memory contents and attribute
 """
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -15,13 +16,14 @@ from collections import Counter
 from pathlib import Path
 
 from bench.synthesis import run_yosys
+from spec.maxima import CORE
 
 ROOT = Path(__file__).resolve().parent.parent
 
 #: Cores that differ in what `elaborate` does with their parameters.
 SETS = {
-    "board":   {"columns": 2, "max_dim": 2048, "max_hidden_dim": 5632, "multiplier_bits": 25},
-    "ecp5":    {"columns": 2, "max_dim": 2048, "max_hidden_dim": 5632, "multiplier_bits": 18},
+    "board":   {"columns": 2, **CORE, "multiplier_bits": 25},
+    "ecp5":    {"columns": 2, **CORE, "multiplier_bits": 18},
     "one":     {"columns": 1, "max_dim": 128, "max_hidden_dim": 128, "max_kv_dim": 128, "max_heads": 8},
     "four":    {"columns": 4, "max_dim": 512, "max_hidden_dim": 1024, "max_kv_dim": 256, "max_heads": 16},
 }
@@ -32,8 +34,10 @@ import sys, json
 from amaranth.back import verilog
 from amaranth.hdl import ClockDomain
 from accel.core import Core
+from soc.memories import Styles
 for path, parameters in json.loads(sys.argv[1]).items():
-    open(path, "w").write(verilog.convert(Core(**parameters), name="core", emit_src=False, strip_internal_attrs=True,
+    open(path, "w").write(verilog.convert(Core(**parameters), name="core", platform=Styles(), emit_src=False,
+                                          strip_internal_attrs=True,
                                           missing_domain=lambda domain: ClockDomain(domain, reset_less=True)))
 """
 
@@ -43,7 +47,7 @@ def convert(tree: Path, out: Path, sets: dict) -> dict:
     out.mkdir(parents=True)
     paths = {name: out/f"{name}.v" for name in sets}
     subprocess.run([sys.executable, "-c", CONVERT, json.dumps({str(paths[name]): sets[name] for name in sets})],
-                   cwd=tree, check=True)
+                   cwd=tree, env={**os.environ, "PYTHONPATH": str(tree/"spec")}, check=True)    # not what is installed
     return paths
 
 
@@ -121,7 +125,7 @@ def compare(commit: str, sets: dict) -> dict:
     with tempfile.TemporaryDirectory() as scratch:
         tree = Path(scratch)/"tree"
         tree.mkdir()
-        archive = subprocess.run(["git", "archive", commit, "accel", "spec"], cwd=ROOT, check=True,
+        archive = subprocess.run(["git", "archive", commit, "accel", "spec", "soc/memories.py"], cwd=ROOT, check=True,
                                  stdout=subprocess.PIPE).stdout
         subprocess.run(["tar", "-x", "-C", tree], input=archive, check=True)
         old, new = convert(tree, Path(scratch)/"old", sets), convert(ROOT, Path(scratch)/"new", sets)

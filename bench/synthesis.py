@@ -10,6 +10,10 @@ from soc import open_tools
 
 CORE = "llama2_core"
 
+#: Stations that only join others. They are mapped together with the core, as a vendor's tool does that is not told to keep
+#: the hierarchy: a boundary around a few gates would cost the look-up tables that both sides could share.
+JOINTS = ("beats", "dispatch", "intake", "router", "status", "wide")
+
 #: Look-up tables that one memory or shift register cell takes; LUT1 .. LUT6 take one each.
 #: Ref: Xilinx UG474, 7 Series CLB. An ECP5's 16 x 4 memory takes the LUTs of three slices, less what it leaves: four.
 MEMORY_LUTS = {
@@ -66,6 +70,11 @@ def run_yosys(commands: list, log: Path, directory: Path = None):
         raise RuntimeError(f"yosys failed, see {log}: " + " / ".join(tail))
 
 
+def unit_name(module: str) -> str:
+    """The unit that a module directly below the core is."""
+    return module.removeprefix(f"{CORE}.").split("$")[0]
+
+
 def synthesise(sources: list, top: str, family: str, out: Path, directory: Path) -> dict:
     """Map ``sources`` (Verilog) to ``family``; ``{unit: cells}`` with the core's units and ``soc``, the rest.
 
@@ -75,8 +84,8 @@ def synthesise(sources: list, top: str, family: str, out: Path, directory: Path)
     out.mkdir(parents=True, exist_ok=True)
     text = "".join(Path(source).read_text() for source in sources)
     names = set(re.findall(rf"^module \\?({CORE}(?:\.[^\s(]+)?)", text, re.M))
-    # The units are the modules directly below the core; what is below them is counted with them.
-    units = sorted(name for name in names if name.count(".") == 1)
+    # The units are the modules directly below the core, but for the joints; what is below them is counted with them.
+    units = sorted(name for name in names if name.count(".") == 1 and unit_name(name) not in JOINTS)
     commands = [f'read_verilog "{source}"' for source in sources] + [f"hierarchy -top {top}"]
     commands += [f"setattr -mod -set keep_hierarchy 1 {name}" for name in [CORE, *units]]
     commands += [line.format(top=top) for line in SYNTH[family]]
@@ -92,5 +101,5 @@ def synthesise(sources: list, top: str, family: str, out: Path, directory: Path)
         elif name == CORE:
             cells["core, between units"] = counts
         elif name in units:
-            cells[name.removeprefix(f"{CORE}.").split("$")[0]] = counts
+            cells[unit_name(name)] = counts
     return cells

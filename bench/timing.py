@@ -61,7 +61,7 @@ def synthesise(core, out: Path) -> Path:
     run_yosys([f'read_verilog "{verilog_file(CoreAlone(core), TOP)}"', *open_tools.synth_ecp5(f"-abc9 -top {TOP}"),
                f"write_json {netlist.name}"], out/"yosys.log")
     multipliers.absorb(netlist)
-    floorplan.place(netlist)
+    floorplan.place(netlist, whole=True)
     return netlist
 
 

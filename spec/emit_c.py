@@ -115,7 +115,7 @@ def program_section() -> str:
         rows.append("\t{" + ", ".join(f".{name} = {value}" for name, value in values.items()) + "}")
     return "\n".join([
         define("PROGRAM_LAYER_COMMANDS", len(program.LAYER)),
-        define("PROGRAM_LAYER_TENSORS", sum(item.tensor is not None for item in program.LAYER)),
+        define("PROGRAM_LAYER_TENSORS", program.LAYER_TENSORS),
         "#define PROGRAM_LAYER { \\\n" + ", \\\n".join(rows) + " \\\n}\n"])
 
 

@@ -4,15 +4,16 @@ Who reads images written by others can be handed one that was made up, CRCs incl
 """
 import math
 
-from spec import image as layout
-from spec import packing
-from spec.image import ENTRY, HEADER_BYTES, PAYLOAD_ALIGN, Entry, Format, Image, ImageError, Kind
+from spec import image_layout as layout
+from spec import packing, program
+from spec.image_layout import ENTRY, HEADER_BYTES, PAYLOAD_ALIGN, Entry, Format, ImageError
 from spec.model import ModelConfig
 from spec.numerics import MAX_SEQ_LEN, WORD
 from spec.packing import BEAT
+from spec.program import Kind
 
 AGAIN = "convert the checkpoint again"
-PER_LAYER = 8               #: directory entries of a layer
+PER_LAYER = program.LAYER_TENSORS    #: directory entries of a layer
 MAX_TEXT = 1 << 20          #: bytes of template and provenance; templates have at most some ten thousand
 
 
@@ -45,8 +46,11 @@ def check_header(h: dict, config: ModelConfig) -> None:
         raise ImageError(f"the image's template or provenance is longer than {MAX_TEXT} bytes: {AGAIN}")
 
 
-def check_entries(image: Image, *, weights: bool) -> None:
-    """Refuse texts that are none, and tensors that are not what the shapes need, or lie elsewhere than the stream has them."""
+def check_entries(image, *, weights: bool) -> None:
+    """Refuse texts that are none, and tensors that are not what the shapes need, or lie elsewhere than the stream has them.
+
+    ``image`` is a :class:`spec.image.Image`.
+    """
     for name in ("template", "provenance"):
         try:
             getattr(image, name)

@@ -63,6 +63,8 @@ LAYER = (
 END = (
     Item(Opcode.MATVEC, Phase.CLASSIFY,   Kind.CLASSIFIER, Dest.LOGITS, fence=True, names=("classifier",)),
 )
+#: Tensors that a layer streams, and so entries of it in an image's directory.
+LAYER_TENSORS = sum(item.tensor is not None for item in LAYER)
 
 
 def tensors(n_layers: int, tied: bool):
