@@ -7,11 +7,11 @@ from accel.dram.ports import NativeRead, NativeWrite
 from accel.interfaces import Csr, Wishbone
 from accel.lib.reset import Resets
 from accel.stations import add_stations, connect_all, make_stations
-from spec.numerics import MAX_DIM, MAX_ROW
+from llama2_spec.numerics import MAX_DIM, MAX_ROW
 
 
 class Core(wiring.Component):
-    """The whole decoder. Computes :class:`spec.golden.Golden`, bit for bit.
+    """The whole decoder. Computes :class:`llama2_spec.golden.Golden`, bit for bit.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ class Core(wiring.Component):
     reset : In(1)
         Lasts ten cycles or more. Replaces the clock domain's reset: see :class:`accel.lib.reset.Resets`.
     bus : In(Wishbone)
-        The window, see :class:`spec.registers.Window`.
+        The window, see :class:`llama2_spec.registers.Window`.
     irq : Out(1)
         A result waits, and firmware wants to know.
     watch : Out(7)

@@ -10,9 +10,9 @@ from amaranth.hdl import signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from spec.numerics import WIDE
-from spec.registers import ALIASES, COMMAND, REGISTERS
-from spec.tables import EXP2
+from llama2_spec.numerics import WIDE
+from llama2_spec.registers import ALIASES, COMMAND, REGISTERS
+from llama2_spec.tables import EXP2
 
 BEAT = 128          #: bits of a beat
 
@@ -141,8 +141,8 @@ class BeatTurns(wiring.Signature):
 # Commands and jobs --------------------------------------------------------------------------------
 
 class Command(data.FlexibleLayout):
-    """The 128-bit command, field by field as in :data:`spec.registers.COMMAND`, and again by the names of
-    :data:`spec.registers.ALIASES` that some have for one opcode. Widths and meanings are there."""
+    """The 128-bit command, field by field as in :data:`llama2_spec.registers.COMMAND`, and again by the names of
+    :data:`llama2_spec.registers.ALIASES` that some have for one opcode. Widths and meanings are there."""
     def __init__(self):
         fields = {b.name: data.Field(signed(b.size) if b.signed else b.size, 32 * b.word + b.low) for b in COMMAND}
         super().__init__(128, fields | {alias.name: fields[alias.field] for alias in ALIASES})
@@ -188,7 +188,7 @@ class MatrixJob(wiring.Signature):
     words, rows : 12, 18
         Activation words of a row; rows.
     dest : 3
-        A :class:`spec.registers.Dest` for its rows.
+        A :class:`llama2_spec.registers.Dest` for its rows.
     first, count : column, range(columns + 1)
         First column whose sums leave; active columns.
     gang : 1
@@ -335,7 +335,7 @@ class RowSum(data.StructLayout):
     last : 1
         The matrix's last row.
     dest : 3
-        :class:`spec.registers.Dest`.
+        :class:`llama2_spec.registers.Dest`.
     shift : 6
         Right shift by the scaler.
     """
@@ -382,7 +382,7 @@ class Wide(data.StructLayout):
     end : 1
         Closes its group: a chunk of 32, or a head.
     dest : 3
-        :class:`spec.registers.Dest`, the vector it belongs to.
+        :class:`llama2_spec.registers.Dest`, the vector it belongs to.
     """
     def __init__(self, columns):
         super().__init__({"value": signed(WIDE), "column": column_shape(columns), "index": 13, "end": 1, "dest": 3})
@@ -410,7 +410,7 @@ class Quantised(wiring.Signature):
     write, exponent_write : 1
         An element; the exponent of a group, which comes before its elements. Never both.
     column, dest : column, 3
-        Whose; which vector, :class:`spec.registers.Dest`. Valid with either.
+        Whose; which vector, :class:`llama2_spec.registers.Dest`. Valid with either.
     index : 13
         Place in the vector of the element, or of the group's first. Valid with either.
     mantissa, exponent : signed 16, 6
@@ -434,7 +434,7 @@ class AttentionElement(data.StructLayout):
 # Results and firmware -----------------------------------------------------------------------------
 
 class PassResult(data.StructLayout):
-    """What one classifier pass yields for a column, in the order of :class:`spec.registers.Result`, which describes the
+    """What one classifier pass yields for a column, in the order of :class:`llama2_spec.registers.Result`, which describes the
     fields.
 
     Fields
@@ -497,7 +497,7 @@ class Execution(wiring.Signature):
     Members
     -------
     phase : 4
-        :class:`spec.registers.Phase` of the command.
+        :class:`llama2_spec.registers.Phase` of the command.
     executing : 1
         A command is being executed.
     fenced : 1
@@ -515,11 +515,11 @@ class Activity(wiring.Signature):
     Members
     -------
     phase : 4
-        :class:`spec.registers.Phase`.
+        :class:`llama2_spec.registers.Phase`.
     beat : 2
         Beats taken.
     cycle, starved, fenced, stalled : 1
-        See :class:`spec.registers.Counter`.
+        See :class:`llama2_spec.registers.Counter`.
     """
     def __init__(self):
         super().__init__({"phase": Out(4), "cycle": Out(1), "beat": Out(2), "starved": Out(1), "fenced": Out(1),
@@ -527,7 +527,7 @@ class Activity(wiring.Signature):
 
 
 class ErrorFlags(wiring.Signature):
-    """A member of one bit for each field of the register ``errors``, see :data:`spec.registers.REGISTERS`; high for a
+    """A member of one bit for each field of the register ``errors``, see :data:`llama2_spec.registers.REGISTERS`; high for a
     cycle or more."""
     def __init__(self):
         errors = next(register for register in REGISTERS if register.name == "errors")
@@ -535,7 +535,7 @@ class ErrorFlags(wiring.Signature):
 
 
 class Csr(wiring.Signature):
-    """The registers of :data:`spec.registers.REGISTERS`, seen from the core: ``ro`` fields go out, ``rw`` fields come
+    """The registers of :data:`llama2_spec.registers.REGISTERS`, seen from the core: ``ro`` fields go out, ``rw`` fields come
     in.
 
     Member ``status.busy`` is the field ``busy`` of the register ``status``; widths and meanings are in that table.

@@ -26,8 +26,8 @@ from accel.rows.router import Router
 from accel.rows.scale import RowScale
 from accel.rows.swiglu import SwiGlu
 from accel.rows.wide import WideIntake
-from spec.numerics import WORD
-from spec.registers import MAX_CANDIDATES
+from llama2_spec.numerics import WORD
+from llama2_spec.registers import MAX_CANDIDATES
 
 
 def make_stations(core):

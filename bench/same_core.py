@@ -16,7 +16,7 @@ from collections import Counter
 from pathlib import Path
 
 from bench.synthesis import run_yosys
-from spec.maxima import CORE
+from llama2_spec.maxima import CORE
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -7,7 +7,7 @@
 
 enum { AT_GAIN, AT_EMBED, AT_LAYERS };
 
-/* The commands of a layer, see spec/program.py; those that stream a tensor do so in the order of the directory. */
+/* The commands of a layer, see spec/llama2_spec/program.py; those that stream a tensor do so in the order of the directory. */
 static const struct {
 	uint8_t kind, op, dest, phase, fence, streams, per_column;
 } layer_commands[] = PROGRAM_LAYER;

@@ -11,8 +11,8 @@ from accel.interfaces import AttentionElement
 from accel.lib.numeric import bit_length, delay, product_of, shift_right
 from accel.lib.stream import Queue
 from accel.lib.table import InterpolatedTable
-from spec.numerics import WIDE
-from spec.tables import RECIPROCAL
+from llama2_spec.numerics import WIDE
+from llama2_spec.tables import RECIPROCAL
 
 DEPTH = 32          # elements on their way, for some 18 cycles, or waiting
 LEAST = 14          # bits of the smallest mass: the weight that set the maximum is at least 2**13
@@ -20,7 +20,7 @@ AVERAGE = 34        # bits of a sum in units of its mass's leading bit: about 2*
 
 
 class AttentionOutput(wiring.Component):
-    """The division at the end of :func:`spec.golden.attend`. One element per cycle, begun only while the queue behind
+    """The division at the end of :func:`llama2_spec.golden.attend`. One element per cycle, begun only while the queue behind
     the pipe has a place for it; the next head's reciprocal is found meanwhile.
 
     Members

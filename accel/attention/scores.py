@@ -9,8 +9,8 @@ from accel.attention.dots import SHAPE, AttentionDots, key_layout, query_members
 from accel.interfaces import Exp2Read
 from accel.lib.numeric import coarse_shift, delay, product_of, round_saturate, shift_right
 from accel.lib.table import InterpolatedTable
-from spec.numerics import HEADROOM, ROW_FRACTION, SCORE_FRACTION
-from spec.tables import EXP2
+from llama2_spec.numerics import HEADROOM, ROW_FRACTION, SCORE_FRACTION
+from llama2_spec.tables import EXP2
 
 MASS = 34           #: bits of a mass: 2**17 weights of 17 bits
 WEIGHT = 17
@@ -23,7 +23,7 @@ def weight_layout():
 
 
 class AttentionScores(wiring.Component):
-    """The scores, weights and masses of :func:`spec.golden.attend`. One (beat, query head) per cycle; a key is taken
+    """The scores, weights and masses of :func:`llama2_spec.golden.attend`. One (beat, query head) per cycle; a key is taken
     only while the weights it leads to have places, so nothing behind the issue stalls.
 
     Members

@@ -197,7 +197,7 @@ class RowSplitter(wiring.Component):
 
     def _slots(self, m, s):
         """Slots into their queues."""
-        # One choice per byte, see spec.image.row_elements
+        # One choice per byte, see llama2_spec.image.row_elements
         slot_of = s.keys.data.beat
         for i in range(0, 128, 16):
             low = Signal(8, name=f"low{i}")

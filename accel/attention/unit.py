@@ -1,4 +1,4 @@
-"""Attention of one position over a stream of K/V rows. Computes :func:`spec.golden.attend`, bit for bit.
+"""Attention of one position over a stream of K/V rows. Computes :func:`llama2_spec.golden.attend`, bit for bit.
 
 Ref: Milakov & Gimelshein 2018 (online softmax).
 """

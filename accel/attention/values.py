@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out
 from accel.lib.numeric import UNCHECKED, delay
 from accel.attention.dots import SHAPE, ring_depth
 from accel.attention.scores import WEIGHT, weight_layout
-from spec.numerics import WIDE
+from llama2_spec.numerics import WIDE
 
 #: A pass shifts by one of these; a larger shift takes several passes over its slot. With three of them and zero, a bit
 #: of a sum is one look-up table of six inputs with its carry.
@@ -16,7 +16,7 @@ STEPS = (0, 1, 4)
 
 
 class AttentionValues(wiring.Component):
-    """The weighted sums of :func:`spec.golden.attend`. One (beat, query head) per cycle, loaded only when all weights
+    """The weighted sums of :func:`llama2_spec.golden.attend`. One (beat, query head) per cycle, loaded only when all weights
     of its K/V head are there; nothing behind the load stalls.
 
     A slot rests for two cycles while its sums are on their way back to memory: between the passes of a large shift, and

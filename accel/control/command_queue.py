@@ -5,7 +5,7 @@ from amaranth.lib.wiring import In, Out
 
 from accel.interfaces import Ahead
 from accel.lib.numeric import UNCHECKED
-from spec.registers import COMMAND, QUEUE_DEPTH
+from llama2_spec.registers import COMMAND, QUEUE_DEPTH
 
 
 class CommandQueue(wiring.Component):

@@ -9,13 +9,13 @@ from accel.interfaces import (
     ActivationControl, Ahead, AttendJob, BeatTurns, Command, EmbedJob, Execution, LogitsJob, MatrixJob, NewestJob,
     Norms, Segment, StoreJob)
 from accel.lib.numeric import delay
-from spec.numerics import HIDDEN_FRACTION, OUTPUT_FRACTION, RESIDUAL_FRACTION, ROW_FRACTION
-from spec.registers import Dest, Opcode
+from llama2_spec.numerics import HIDDEN_FRACTION, OUTPUT_FRACTION, RESIDUAL_FRACTION, ROW_FRACTION
+from llama2_spec.registers import Dest, Opcode
 
 
 class Sequencer(wiring.Component):
     """Executes commands in order and hands their segments to the reader ahead of time. Every station gets a job from
-    here, described in :mod:`accel.interfaces`; the shifts are those of :class:`spec.golden.Golden`.
+    here, described in :mod:`accel.interfaces`; the shifts are those of :class:`llama2_spec.golden.Golden`.
 
     Members
     -------

@@ -5,9 +5,9 @@ from amaranth.lib.wiring import In, Out
 
 from accel.interfaces import Activity, Csr, ErrorFlags, Execution, QueueState
 from accel.matrix.lanes import LANES
-from spec.maxima import MAX_VOCAB_SIZE
-from spec.numerics import MAX_HEAD_DIM, MAX_SEQ_LEN
-from spec.registers import MAX_CANDIDATES, VERSION
+from llama2_spec.maxima import MAX_VOCAB_SIZE
+from llama2_spec.numerics import MAX_HEAD_DIM, MAX_SEQ_LEN
+from llama2_spec.registers import MAX_CANDIDATES, VERSION
 
 
 class Status(wiring.Component):
@@ -56,7 +56,7 @@ class Status(wiring.Component):
     result_valid, logit_valid, crc : In(1), In(1), In(32)
         Values of registers.
     starved, stalled : In(1)
-        Of the matrix engine: see :class:`spec.registers.Counter`.
+        Of the matrix engine: see :class:`llama2_spec.registers.Counter`.
     beat_valid, beat_ready, both : In(1)
         Of the weight stream: a beat is there; it is taken; so is a second one.
     activity : Out(Activity)

@@ -9,14 +9,14 @@ from accel.control.command_queue import CommandQueue
 from accel.interfaces import (
     Activity, Ahead, CandidateRead, FrequencyRead, LogitDump, ModelConstants, PassResult, QueueState, Wishbone)
 from accel.lib.numeric import delay
-from spec.registers import RESULT_DEPTH, Counter, Model, Phase, Result
-from spec.registers import Window as Region
+from llama2_spec.registers import RESULT_DEPTH, Counter, Model, Phase, Result
+from llama2_spec.registers import Window as Region
 
 LOW = 6             # bits of a counter that are counted where they are kept
 
 
 class Window(wiring.Component):
-    """The map is :class:`spec.registers.Window`. An access takes four cycles, more beside a counter's carry or clear;
+    """The map is :class:`llama2_spec.registers.Window`. An access takes four cycles, more beside a counter's carry or clear;
     what it reads may be changing.
 
     Members
@@ -30,7 +30,7 @@ class Window(wiring.Component):
     queue : Out(QueueState)
         How full the command queue is.
     model : Out(ModelConstants)
-        From the words of :class:`spec.registers.Model`.
+        From the words of :class:`llama2_spec.registers.Model`.
     frequencies : In(FrequencyRead)
         Answers RoPE's look-ups.
     results : In(stream of PassResult)

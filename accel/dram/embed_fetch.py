@@ -15,7 +15,7 @@ ELEMENT = data.StructLayout({"value": signed(20), "last": 1})
 
 class EmbedFetch(wiring.Component):
     """Elements ``(code - zero) * mantissa`` of row ``token``, in order, one per cycle, held until taken: the rows that
-    :class:`spec.golden.Golden` embeds. Layout: spec.packing.
+    :class:`llama2_spec.golden.Golden` embeds. Layout: llama2_spec.packing.
 
     Members
     -------

@@ -11,11 +11,11 @@ from amaranth.lib.wiring import In, Out
 from accel.interfaces import ModelConstants, NewestJob, Quantised, StoreJob
 from accel.lib.numeric import UNCHECKED, delay
 from accel.dram.ports import NativeWrite
-from spec.registers import Dest
+from llama2_spec.registers import Dest
 
 
 class KvRows(wiring.Component):
-    """Owns the newest rows, and is the only writer of the cache. Rows are laid out by :func:`spec.image.row_elements`.
+    """Owns the newest rows, and is the only writer of the cache. Rows are laid out by :func:`llama2_spec.image.row_elements`.
     Writes are never stalled; beats are held until taken.
 
     Members
@@ -99,7 +99,7 @@ class KvRows(wiring.Component):
             (s.elements.write, "write"), (s.elements.exponent_write, "exponent_write")))
         m.d.comb += [
             s.place.eq(Mux(is_v, s.first_v, 0) + Mux(narrow, index[4:], index[3:])),
-            # Elements i and 8 + i of 8 bits lie side by side, see spec.image.row_elements
+            # Elements i and 8 + i of 8 bits lie side by side, see llama2_spec.image.row_elements
             s.enable.eq(Mux(narrow, 1, 0b11) << Cat(narrow & index[3], index[:3])),
             s.low.eq(Mux(narrow & mantissa[7] & ~mantissa[15], 0x7f, mantissa[:8])),
             s.byte.eq(head + Mux(is_v, self.model.n_kv_heads, 0)),

@@ -1,7 +1,7 @@
 """The largest logits of a pass, for the sampler: eight groups of eight, of each of which it is known where its smallest
 lies.
 
-Computes the candidates of :meth:`spec.golden.Logits.kept`.
+Computes the candidates of :meth:`llama2_spec.golden.Logits.kept`.
 """
 from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, memory, wiring
@@ -22,7 +22,7 @@ def ordered(value):
 
 
 class Candidates(wiring.Component):
-    """Computes the candidates of :meth:`spec.golden.Logits.kept`. Takes one logit in two cycles, and about 20 cycles
+    """Computes the candidates of :meth:`llama2_spec.golden.Logits.kept`. Takes one logit in two cycles, and about 20 cycles
     for one that takes the smallest one's place; the offer is held until ``take``.
 
     Members

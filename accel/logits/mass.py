@@ -1,7 +1,7 @@
 """The mass of a vocabulary, as its logits come: the sum of ``2 ** (score - reference)``, the reference raised on the
 way.
 
-Computes :func:`spec.golden.running_mass`.
+Computes :func:`llama2_spec.golden.running_mass`.
 """
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import wiring
@@ -11,7 +11,7 @@ from accel.attention.scores import EXP2_LATENCY
 from accel.interfaces import Exp2Read
 from accel.lib.numeric import credits, delay, saturate
 from accel.lib.stream import Queue
-from spec.numerics import ROW_FRACTION, SCORE_FRACTION
+from llama2_spec.numerics import ROW_FRACTION, SCORE_FRACTION
 
 #: Bits of the score's shift that the scale's mantissa takes over: what is left of a multiplier's operand.
 FINE = {25: 3, 18: 1}
@@ -20,7 +20,7 @@ ANSWER = EXP2_LATENCY + 2       # a register each on the paths mass -> attention
 
 
 class Mass(wiring.Component):
-    """Computes :func:`spec.golden.running_mass`. One logit per cycle while there is ``room``. Where the reference
+    """Computes :func:`llama2_spec.golden.running_mass`. One logit per cycle while there is ``room``. Where the reference
     rises, logits wait for about as long as the table takes to answer.
 
     Parameters

@@ -1,7 +1,7 @@
 """The logit unit: argmax of every column, the largest logits as candidates for sampling, and the mass of the
 vocabulary.
 
-Computes :meth:`spec.golden.Logits.kept` and :func:`spec.golden.running_mass`; logits never go to DRAM.
+Computes :meth:`llama2_spec.golden.Logits.kept` and :func:`llama2_spec.golden.running_mass`; logits never go to DRAM.
 """
 from types import SimpleNamespace
 
@@ -17,7 +17,7 @@ from accel.logits.mass import Mass
 
 
 class LogitUnit(wiring.Component):
-    """Computes :class:`spec.golden.Logits`. Takes one logit per cycle, or with ``keep`` one in two, and about 20 cycles
+    """Computes :class:`llama2_spec.golden.Logits`. Takes one logit per cycle, or with ``keep`` one in two, and about 20 cycles
     for one that is inserted among the candidates; logits wait meanwhile.
 
     Parameters

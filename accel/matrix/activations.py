@@ -5,13 +5,13 @@ from amaranth.lib.wiring import In, Out
 
 from accel.interfaces import ActivationControl, ActivationRead, Quantised
 from accel.lib.numeric import UNCHECKED, delay
-from spec.numerics import WORD
-from spec.registers import Dest
+from llama2_spec.numerics import WORD
+from llama2_spec.registers import Dest
 
 
 class Activations(wiring.Component):
     """One element is written and one word of 16 is read per cycle, for every column; never stalled. Holds the vectors
-    of :func:`spec.golden.quantise_vector`.
+    of :func:`llama2_spec.golden.quantise_vector`.
 
     What is written can be read three cycles later. No word is read while it is written: then a block RAM needs nothing
     around it.

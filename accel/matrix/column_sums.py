@@ -6,14 +6,14 @@ from amaranth.lib.wiring import In, Out
 
 from accel.matrix.walk import TAG
 from accel.lib.numeric import delay
-from spec.numerics import WIDE
+from llama2_spec.numerics import WIDE
 
 #: A chunk's sum leaves: the even row's, q8's odd row's, or q4's odd row's, which was held for a cycle.
 LEAVING = data.StructLayout({"even": 1, "odd": 1, "held": 1})
 
 
 class ColumnSums(wiring.Component):
-    """One column's part of :meth:`spec.golden.Matrix.sums`. One beat per cycle; never stalled.
+    """One column's part of :meth:`llama2_spec.golden.Matrix.sums`. One beat per cycle; never stalled.
 
     Members
     -------

@@ -1,6 +1,6 @@
 """The time-shared matrix-vector engine: 16 lanes a column, q8 and q4 on the same multipliers.
 
-Computes :meth:`spec.golden.Matrix.sums` bit for bit for ``columns`` vectors that share one pass over the weights.
+Computes :meth:`llama2_spec.golden.Matrix.sums` bit for bit for ``columns`` vectors that share one pass over the weights.
 """
 from types import SimpleNamespace
 
@@ -17,7 +17,7 @@ from accel.matrix.row_pairs import RowPairs, matrix_layout
 
 
 class MatVec(wiring.Component):
-    """One matrix times ``columns`` vectors. Computes :meth:`spec.golden.Matrix.sums`. A beat is taken only while the
+    """One matrix times ``columns`` vectors. Computes :meth:`llama2_spec.golden.Matrix.sums`. A beat is taken only while the
     row pairs behind the pipe have room for its row's sums, so the pipe never stops.
 
     Parameters
@@ -34,7 +34,7 @@ class MatVec(wiring.Component):
     busy : Out(1)
         A sum is still on its way.
     beats : In(Beats(2))
-        The packed tensor, see spec.packing.
+        The packed tensor, see llama2_spec.packing.
     sums : Out(stream of RowSum)
         For each row pair, for each active column from ``first`` on: even row, odd row.
     job : In(MatrixJob)

@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 from accel.interfaces import RowSum
 from accel.lib.stream import Skid
 from accel.matrix.walk import PAIRS
-from spec.numerics import WIDE
+from llama2_spec.numerics import WIDE
 
 
 def matrix_layout(columns):

@@ -19,7 +19,7 @@ class MatrixWalk(wiring.Component):
     """One beat a cycle, or two, while there is room for the row pair's sums.
 
     `beat_ready` drives many registers, so it is registered. `beat_valid` arrives late, so it only selects between two
-    precomputed next states. Equals the order of :mod:`spec.packing`.
+    precomputed next states. Equals the order of :mod:`llama2_spec.packing`.
 
     Members
     -------

@@ -5,7 +5,7 @@ from amaranth.lib.wiring import In, Out
 
 from accel.dram.embed_fetch import ELEMENT
 from accel.interfaces import EmbedJob, RowSum, column_shape
-from spec.registers import Dest
+from llama2_spec.registers import Dest
 
 
 class SumIntake(wiring.Component):

@@ -1,4 +1,4 @@
-"""Groups of wide values to 16-bit mantissas with a shared exponent. Computes :func:`spec.numerics.quantise`."""
+"""Groups of wide values to 16-bit mantissas with a shared exponent. Computes :func:`llama2_spec.numerics.quantise`."""
 from types import SimpleNamespace
 
 from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, signed
@@ -7,14 +7,14 @@ from amaranth.lib.wiring import In, Out
 
 from accel.interfaces import ModelConstants, Quantised, Wide
 from accel.lib.numeric import UNCHECKED, bit_length, coarse_shift, delay, fine_shift
-from spec.numerics import WIDE
-from spec.registers import Dest
+from llama2_spec.numerics import WIDE
+from llama2_spec.registers import Dest
 
 GROUP = 128         #: the longest group: a head
 
 
 class Quantiser(wiring.Component):
-    """Computes :func:`spec.numerics.quantise`. Takes one value per cycle; while one group of a column is written out,
+    """Computes :func:`llama2_spec.numerics.quantise`. Takes one value per cycle; while one group of a column is written out,
     its next fills the other half. ``values.ready`` falls while both halves of the column are full; what is written
     cannot be stalled.
 

@@ -1,6 +1,6 @@
 """The residual stream: adds rows, gathers the sum of squares, hands x * gain to the quantiser, yields 1/rms.
 
-Computes the residual half of :meth:`spec.golden.Golden._residual` and :meth:`_normalise`.
+Computes the residual half of :meth:`llama2_spec.golden.Golden._residual` and :meth:`_normalise`.
 Ref: Zhang & Sennrich 2019, Root Mean Square Layer Normalization.
 """
 from types import SimpleNamespace
@@ -13,15 +13,15 @@ from accel.interfaces import Beats, ModelConstants, Norms, Row, Wide
 from accel.lib.numeric import UNCHECKED, credits, delay, product_of, saturate
 from accel.lib.stream import Queue
 from accel.lib.table import InterpolatedTable
-from spec.registers import Dest
-from spec.tables import RSQRT
+from llama2_spec.registers import Dest
+from llama2_spec.tables import RSQRT
 
 DEPTH    = 16       # rows on their way; the pipe is 6 deep
 SUM_BITS = 76       # 2**12 squares of 2**62 and epsilon: 75 bits, and an even number for the normalisation by pairs
 
 
 class Residual(wiring.Component):
-    """Computes the residual half of :class:`spec.golden.Golden`. One row per cycle, taken only while the queue behind
+    """Computes the residual half of :class:`llama2_spec.golden.Golden`. One row per cycle, taken only while the queue behind
     the pipe has a place for its result, so the pipe never stops.
 
     Members

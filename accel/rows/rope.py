@@ -1,4 +1,4 @@
-"""Rotary position embedding of row pairs. Computes :func:`spec.golden.rotate`. Ref: Su et al. 2021, RoFormer."""
+"""Rotary position embedding of row pairs. Computes :func:`llama2_spec.golden.rotate`. Ref: Su et al. 2021, RoFormer."""
 from types import SimpleNamespace
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
@@ -10,9 +10,9 @@ from accel.lib.numeric import credits, delay, product_of
 from accel.lib.pipeline import Pipeline
 from accel.lib.stream import Queue
 from accel.lib.table import InterpolatedTable
-from spec.numerics import WIDE
-from spec.registers import Dest
-from spec.tables import SINE
+from llama2_spec.numerics import WIDE
+from llama2_spec.registers import Dest
+from llama2_spec.tables import SINE
 
 DEPTH = 32          #: rows on their way; the pipe is 17 deep
 ROTATED = 34        #: bits of a rotated element
@@ -20,7 +20,7 @@ ROTATED = 34        #: bits of a rotated element
 
 class Rope(wiring.Component):
     """Rotates Q and K rows, lets V rows pass, and cuts all three into heads for the quantiser. Computes
-    :func:`spec.golden.rotate`. One row per cycle, taken only while the queue behind the pipe has a place for its
+    :func:`llama2_spec.golden.rotate`. One row per cycle, taken only while the queue behind the pipe has a place for its
     result, so the pipe never stops.
 
     An even row looks up the sine of its pair's angle, the odd row that follows the cosine; V has sine 0 and cosine 1.

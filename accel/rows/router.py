@@ -4,7 +4,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from accel.interfaces import Quantised, column_shape
-from spec.registers import Dest
+from llama2_spec.registers import Dest
 
 
 class Router(wiring.Component):

@@ -1,4 +1,4 @@
-"""SiLU(gate) * up of row pairs. Ref: Shazeer 2020, GLU variants improve transformer; spec.tables.silu."""
+"""SiLU(gate) * up of row pairs. Ref: Shazeer 2020, GLU variants improve transformer; llama2_spec.tables.silu."""
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
@@ -8,8 +8,8 @@ from accel.lib.numeric import credits, delay, product_of, saturate
 from accel.lib.pipeline import Pipeline
 from accel.lib.stream import Queue
 from accel.lib.table import InterpolatedTable
-from spec.numerics import HIDDEN_FRACTION, ROW_FRACTION, WIDE
-from spec.tables import SILU_SAG
+from llama2_spec.numerics import HIDDEN_FRACTION, ROW_FRACTION, WIDE
+from llama2_spec.tables import SILU_SAG
 
 DROPPED = 2 * ROW_FRACTION - HIDDEN_FRACTION
 DEPTH = 16          # pairs on their way; the pipe is 13 deep, a pair takes two cycles
@@ -17,7 +17,7 @@ LIMIT = (16 << ROW_FRACTION) - 1        # beyond 16 the sag is as at 16: below o
 
 
 class SwiGlu(wiring.Component):
-    """Computes SwiGLU as :class:`spec.golden.Golden` does, bit for bit. One pair every two cycles, since one multiplier
+    """Computes SwiGLU as :class:`llama2_spec.golden.Golden` does, bit for bit. One pair every two cycles, since one multiplier
     makes the two halves of its product. A row is taken only while the queue behind the pipe has a place for its result,
     so the pipe never stops.
 

@@ -4,7 +4,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from accel.interfaces import AttentionElement, Wide, column_shape
-from spec.registers import Dest
+from llama2_spec.registers import Dest
 
 
 class WideIntake(wiring.Component):

@@ -3,11 +3,11 @@ import random
 
 import numpy as np
 
-from spec import image as image_module
-from spec.image import Image, row_layout
-from spec.model import ModelConfig
-from spec.program import commands
-from spec.registers import Model, Result, Window
+from llama2_spec import image as image_module
+from llama2_spec.image import Image, row_layout
+from llama2_spec.model import ModelConfig
+from llama2_spec.program import commands
+from llama2_spec.registers import Model, Result, Window
 from tests.accel.streams import simulate
 
 KV_BASE = 1 << 16       #: beats; every test image is smaller
@@ -35,7 +35,7 @@ def random_image(config: ModelConfig, seed=0, format="q8", group=None, plan=None
 
 
 def program(image: Image, tokens, position, *, argmax=False, **options):
-    """The commands of one step of ``len(tokens)`` columns; see :func:`spec.program.commands`."""
+    """The commands of one step of ``len(tokens)`` columns; see :func:`llama2_spec.program.commands`."""
     _, row = row_layout(image.config)
     return commands(image, tokens, position, kv_base=KV_BASE, row_beats=row, last_token=argmax, **options)
 

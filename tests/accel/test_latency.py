@@ -8,7 +8,7 @@ from accel.rows.residual import Residual
 from accel.rows.rope import Rope
 from accel.rows.scale import RowScale
 from accel.rows.swiglu import SwiGlu
-from spec.registers import Dest
+from llama2_spec.registers import Dest
 from tests.accel.streams import simulate
 
 

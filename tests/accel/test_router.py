@@ -2,7 +2,7 @@
 import pytest
 
 from accel.rows.router import Router
-from spec.registers import Dest
+from llama2_spec.registers import Dest
 from tests.accel.streams import simulate
 
 PLACES = {Dest.Q: "query", Dest.K: "rows", Dest.V: "rows", Dest.RESIDUAL: "activations", Dest.SWIGLU: "activations",

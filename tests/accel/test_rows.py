@@ -10,9 +10,9 @@ from accel.rows.residual import Residual
 from accel.rows.rope import Rope
 from accel.rows.scale import RowScale
 from accel.rows.swiglu import SwiGlu
-from spec import golden, numerics
-from spec.registers import Dest
-from spec.tables import rsqrt, silu
+from llama2_spec import golden, numerics
+from llama2_spec.registers import Dest
+from llama2_spec.tables import rsqrt, silu
 from tests.accel.streams import busy_while_holding, receive, send, simulate
 
 STALLS = [(0.0, 0.0), (0.6, 0.0), (0.0, 0.9)]

@@ -1,11 +1,11 @@
 """Generation: the tokens of the toy model, the commands of the contract word for word, stops, limits, abort, re-send."""
 import pytest
 
-from spec.protocol import (MAX_PROMPT, MAX_STOPS, TOKEN_RING, Accepted, GenerateFlag, Generate, Hello, LoadBegin, Opcode, Reason, Resend,
+from llama2_spec.protocol import (MAX_PROMPT, MAX_STOPS, TOKEN_RING, Accepted, GenerateFlag, Generate, Hello, LoadBegin, Opcode, Reason, Resend,
                            Reset, ResetFlag, Stats, Status, Subject, Tokens)
-from spec.program import commands
-from spec.numerics import exp2_weight, logit_to_log2
-from spec.sampling import ONE, Sampler
+from llama2_spec.program import commands
+from llama2_spec.numerics import exp2_weight, logit_to_log2
+from llama2_spec.sampling import ONE, Sampler
 from tests.firmware import library
 from tests.firmware.images import SEQ_LEN, VOCAB, layout, small_image
 from tests.firmware.library import Device
@@ -31,7 +31,7 @@ def greedy(device, token, position, count):
 
 
 def expected_commands(position, tokens, columns=1, argmax=False, **options):
-    """The schedule's commands of one step, see :func:`spec.program.commands`."""
+    """The schedule's commands of one step, see :func:`llama2_spec.program.commands`."""
     image, kv_base, row_beats, _ = layout(small_image())
     return list(commands(image, tokens[:columns], position, kv_base=kv_base, row_beats=row_beats, last_token=argmax, **options))
 

@@ -1,11 +1,11 @@
 """The schedule of a token: its tensors are those of an image, its commands have the names of their fields, and a pass has an end."""
 import pytest
 
-from spec import program
-from spec.image import order
-from spec.model import ModelConfig
-from spec.program import Kind
-from spec.registers import ALIASES, COMMAND, Dest, Opcode, encode
+from llama2_spec import program
+from llama2_spec.image import order
+from llama2_spec.model import ModelConfig
+from llama2_spec.program import Kind
+from llama2_spec.registers import ALIASES, COMMAND, Dest, Opcode, encode
 from tests.accel.decoder import program as step, random_image
 
 CONFIG = ModelConfig(dim=32, hidden_dim=44, n_layers=2, n_heads=4, n_kv_heads=2, head_dim=8, vocab_size=24, seq_len=32)
