@@ -434,8 +434,8 @@ class AttentionElement(data.StructLayout):
 # Results and firmware -----------------------------------------------------------------------------
 
 class PassResult(data.StructLayout):
-    """What one classifier pass yields for a column, in the order of :class:`llama2_spec.registers.Result`, which describes the
-    fields.
+    """What one classifier pass yields for a column, in the order of :class:`llama2_spec.registers.Result`, which
+    describes the fields.
 
     Fields
     ------
@@ -527,16 +527,16 @@ class Activity(wiring.Signature):
 
 
 class ErrorFlags(wiring.Signature):
-    """A member of one bit for each field of the register ``errors``, see :data:`llama2_spec.registers.REGISTERS`; high for a
-    cycle or more."""
+    """A member of one bit for each field of the register ``errors``, see :data:`llama2_spec.registers.REGISTERS`; high
+    for a cycle or more."""
     def __init__(self):
         errors = next(register for register in REGISTERS if register.name == "errors")
         super().__init__({field.name: Out(field.size) for field in errors.fields})
 
 
 class Csr(wiring.Signature):
-    """The registers of :data:`llama2_spec.registers.REGISTERS`, seen from the core: ``ro`` fields go out, ``rw`` fields come
-    in.
+    """The registers of :data:`llama2_spec.registers.REGISTERS`, seen from the core: ``ro`` fields go out, ``rw`` fields
+    come in.
 
     Member ``status.busy`` is the field ``busy`` of the register ``status``; widths and meanings are in that table.
     """

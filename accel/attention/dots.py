@@ -38,8 +38,8 @@ def query_members(columns, max_heads, max_dim):
 
 
 class AttentionDots(wiring.Component):
-    """The dot products of :func:`llama2_spec.golden.attend`. One (beat, query head) per cycle; a key is taken only while the
-    weights it leads to have places, so nothing behind the issue stalls.
+    """The dot products of :func:`llama2_spec.golden.attend`. One (beat, query head) per cycle; a key is taken only
+    while the weights it leads to have places, so nothing behind the issue stalls.
 
     Members
     -------

@@ -20,8 +20,8 @@ AVERAGE = 34        # bits of a sum in units of its mass's leading bit: about 2*
 
 
 class AttentionOutput(wiring.Component):
-    """The division at the end of :func:`llama2_spec.golden.attend`. One element per cycle, begun only while the queue behind
-    the pipe has a place for it; the next head's reciprocal is found meanwhile.
+    """The division at the end of :func:`llama2_spec.golden.attend`. One element per cycle, begun only while the queue
+    behind the pipe has a place for it; the next head's reciprocal is found meanwhile.
 
     Members
     -------

@@ -23,8 +23,8 @@ def weight_layout():
 
 
 class AttentionScores(wiring.Component):
-    """The scores, weights and masses of :func:`llama2_spec.golden.attend`. One (beat, query head) per cycle; a key is taken
-    only while the weights it leads to have places, so nothing behind the issue stalls.
+    """The scores, weights and masses of :func:`llama2_spec.golden.attend`. One (beat, query head) per cycle; a key is
+    taken only while the weights it leads to have places, so nothing behind the issue stalls.
 
     Members
     -------

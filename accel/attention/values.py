@@ -16,8 +16,8 @@ STEPS = (0, 1, 4)
 
 
 class AttentionValues(wiring.Component):
-    """The weighted sums of :func:`llama2_spec.golden.attend`. One (beat, query head) per cycle, loaded only when all weights
-    of its K/V head are there; nothing behind the load stalls.
+    """The weighted sums of :func:`llama2_spec.golden.attend`. One (beat, query head) per cycle, loaded only when all
+    weights of its K/V head are there; nothing behind the load stalls.
 
     A slot rests for two cycles while its sums are on their way back to memory: between the passes of a large shift, and
     always where a row has no more than two slots of all heads.

@@ -16,8 +16,8 @@ LOW = 6             # bits of a counter that are counted where they are kept
 
 
 class Window(wiring.Component):
-    """The map is :class:`llama2_spec.registers.Window`. An access takes four cycles, more beside a counter's carry or clear;
-    what it reads may be changing.
+    """The map is :class:`llama2_spec.registers.Window`. An access takes four cycles, more beside a counter's carry or
+    clear; what it reads may be changing.
 
     Members
     -------

@@ -15,8 +15,8 @@ from llama2_spec.registers import Dest
 
 
 class KvRows(wiring.Component):
-    """Owns the newest rows, and is the only writer of the cache. Rows are laid out by :func:`llama2_spec.image.row_elements`.
-    Writes are never stalled; beats are held until taken.
+    """Owns the newest rows, and is the only writer of the cache. Rows are laid out by
+    :func:`llama2_spec.image.row_elements`. Writes are never stalled; beats are held until taken.
 
     Members
     -------

@@ -22,8 +22,8 @@ def ordered(value):
 
 
 class Candidates(wiring.Component):
-    """Computes the candidates of :meth:`llama2_spec.golden.Logits.kept`. Takes one logit in two cycles, and about 20 cycles
-    for one that takes the smallest one's place; the offer is held until ``take``.
+    """Computes the candidates of :meth:`llama2_spec.golden.Logits.kept`. Takes one logit in two cycles, and about 20
+    cycles for one that takes the smallest one's place; the offer is held until ``take``.
 
     Members
     -------

@@ -20,8 +20,8 @@ ANSWER = EXP2_LATENCY + 2       # a register each on the paths mass -> attention
 
 
 class Mass(wiring.Component):
-    """Computes :func:`llama2_spec.golden.running_mass`. One logit per cycle while there is ``room``. Where the reference
-    rises, logits wait for about as long as the table takes to answer.
+    """Computes :func:`llama2_spec.golden.running_mass`. One logit per cycle while there is ``room``. Where the
+    reference rises, logits wait for about as long as the table takes to answer.
 
     Parameters
     ----------

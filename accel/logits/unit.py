@@ -17,8 +17,8 @@ from accel.logits.mass import Mass
 
 
 class LogitUnit(wiring.Component):
-    """Computes :class:`llama2_spec.golden.Logits`. Takes one logit per cycle, or with ``keep`` one in two, and about 20 cycles
-    for one that is inserted among the candidates; logits wait meanwhile.
+    """Computes :class:`llama2_spec.golden.Logits`. Takes one logit per cycle, or with ``keep`` one in two, and about 20
+    cycles for one that is inserted among the candidates; logits wait meanwhile.
 
     Parameters
     ----------

@@ -1,6 +1,7 @@
 """The time-shared matrix-vector engine: 16 lanes a column, q8 and q4 on the same multipliers.
 
-Computes :meth:`llama2_spec.golden.Matrix.sums` bit for bit for ``columns`` vectors that share one pass over the weights.
+Computes :meth:`llama2_spec.golden.Matrix.sums` bit for bit for ``columns`` vectors that share one pass over the
+weights.
 """
 from types import SimpleNamespace
 
@@ -17,8 +18,8 @@ from accel.matrix.row_pairs import RowPairs, matrix_layout
 
 
 class MatVec(wiring.Component):
-    """One matrix times ``columns`` vectors. Computes :meth:`llama2_spec.golden.Matrix.sums`. A beat is taken only while the
-    row pairs behind the pipe have room for its row's sums, so the pipe never stops.
+    """One matrix times ``columns`` vectors. Computes :meth:`llama2_spec.golden.Matrix.sums`. A beat is taken only while
+    the row pairs behind the pipe have room for its row's sums, so the pipe never stops.
 
     Parameters
     ----------

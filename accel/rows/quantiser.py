@@ -14,8 +14,8 @@ GROUP = 128         #: the longest group: a head
 
 
 class Quantiser(wiring.Component):
-    """Computes :func:`llama2_spec.numerics.quantise`. Takes one value per cycle; while one group of a column is written out,
-    its next fills the other half. ``values.ready`` falls while both halves of the column are full; what is written
+    """Computes :func:`llama2_spec.numerics.quantise`. Takes one value per cycle; while one group of a column is written
+    out, its next fills the other half. ``values.ready`` falls while both halves of the column are full; what is written
     cannot be stalled.
 
     Members

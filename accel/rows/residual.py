@@ -21,8 +21,8 @@ SUM_BITS = 76       # 2**12 squares of 2**62 and epsilon: 75 bits, and an even n
 
 
 class Residual(wiring.Component):
-    """Computes the residual half of :class:`llama2_spec.golden.Golden`. One row per cycle, taken only while the queue behind
-    the pipe has a place for its result, so the pipe never stops.
+    """Computes the residual half of :class:`llama2_spec.golden.Golden`. One row per cycle, taken only while the queue
+    behind the pipe has a place for its result, so the pipe never stops.
 
     Members
     -------

@@ -1,4 +1,5 @@
-"""Row sums to 32-bit fixed point: times 1/rms, right shift, saturate. Computes :func:`llama2_spec.golden.scale_rows`."""
+"""Row sums to 32-bit fixed point: times 1/rms, right shift, saturate. Computes
+:func:`llama2_spec.golden.scale_rows`."""
 import enum
 
 from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, signed

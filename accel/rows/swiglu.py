@@ -17,9 +17,9 @@ LIMIT = (16 << ROW_FRACTION) - 1        # beyond 16 the sag is as at 16: below o
 
 
 class SwiGlu(wiring.Component):
-    """Computes SwiGLU as :class:`llama2_spec.golden.Golden` does, bit for bit. One pair every two cycles, since one multiplier
-    makes the two halves of its product. A row is taken only while the queue behind the pipe has a place for its result,
-    so the pipe never stops.
+    """Computes SwiGLU as :class:`llama2_spec.golden.Golden` does, bit for bit. One pair every two cycles, since one
+    multiplier makes the two halves of its product. A row is taken only while the queue behind the pipe has a place for
+    its result, so the pipe never stops.
 
     Members
     -------

@@ -1,4 +1,5 @@
-"""Attention equals llama2_spec.golden.attend: shapes, raises, lifts, extremes, starved sources, stalled sinks, aborts."""
+"""Attention equals llama2_spec.golden.attend: shapes, raises, lifts, extremes, starved sources, stalled sinks,
+aborts."""
 import numpy as np
 import pytest
 

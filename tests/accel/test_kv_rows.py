@@ -1,5 +1,5 @@
-"""The newest K/V rows lie as llama2_spec.image.row_elements says, in every format, and 8-bit mantissas that are too large are
-clamped."""
+"""The newest K/V rows lie as llama2_spec.image.row_elements says, in every format, and 8-bit mantissas that are too
+large are clamped."""
 import numpy as np
 import pytest
 
