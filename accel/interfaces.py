@@ -306,13 +306,13 @@ class ActivationRead(wiring.Signature):
         Word of 16 elements; any, at any time.
     odd_word : 1
         Column 1 reads the odd word of the chunk instead.
-    words : 256 by column
-        16 elements of signed 16 bits, column 0 lowest; valid one cycle after ``address``.
+    words : array of 256 by column
+        16 elements of signed 16 bits; valid one cycle after ``address``.
     offsets : array of 6 by column
         Largest exponent of the vector minus the chunk's, which is a right shift; valid three cycles after ``address``.
     """
     def __init__(self, columns):
-        super().__init__({"address": Out(12), "odd_word": Out(1), "words": In(256 * columns),
+        super().__init__({"address": Out(12), "odd_word": Out(1), "words": In(data.ArrayLayout(256, columns)),
                           "offsets": In(data.ArrayLayout(6, columns))})
 
 

@@ -9,6 +9,7 @@ from accel.attention.dots import SHAPE
 from accel.attention.scores import MASS
 from accel.interfaces import AttentionElement
 from accel.lib.numeric import bit_length, delay, product_of, shift_right
+from accel.lib.pipeline import Pipeline
 from accel.lib.stream import Queue
 from accel.lib.table import InterpolatedTable
 from llama2_spec.numerics import WIDE
@@ -16,6 +17,7 @@ from llama2_spec.tables import RECIPROCAL
 
 DEPTH = 32          # elements on their way, for some 18 cycles, or waiting
 LEAST = 14          # bits of the smallest mass: the weight that set the maximum is at least 2**13
+FETCH = 3           # cycles from ``slot`` and ``lane`` to ``sum``
 AVERAGE = 34        # bits of a sum in units of its mass's leading bit: about 2**31 at most
 
 
@@ -138,52 +140,53 @@ class AttentionOutput(wiring.Component):
             m.d.sync += self.slot.eq(0)
 
     def _average(self, m, s):
-        """Sums in units of the mass."""
-        # 1 to 3: the sum is fetched; 4: there; 5: shifted by eights; 6: by the rest; 7: rounded; 8: again; 9, 10: times
-        # the reciprocal; 11: rounded; 12: shifted up by 16s; 13: by the rest
-        tag0 = Signal(s.scale)
+        """Sums in units of the mass. An element enters with its turn."""
+        pipe, tag0 = Pipeline(m), Signal(s.scale)
         m.d.comb += [tag0.eq(s.current), tag0.last.eq(s.current.last & s.last_element), self.lane.eq(s.lane)]
-        s.tags = [tag0]
-        for i in range(13):
-            s.tags.append(delay(m, s.tags[-1], 1, f"tag{i + 1}"))
-        sum4 = delay(m, self.sum, 1, "sum4")
-        eights5 = Signal(signed(AVERAGE + 1 + 7), reset_less=True)
-        wide6 = Signal(signed(AVERAGE + 1), reset_less=True)
-        a7, s.a8 = (Signal(signed(AVERAGE), name=name, reset_less=True) for name in ("a7", "a8"))
-        m.d.sync += [
-            eights5.eq(shift_right(m, Cat(Const(0, 1 + 16 - LEAST), sum4), Cat(Const(0, 3), s.tags[4].down[3:]),
-                                   name="eights")),
-            wide6.eq(shift_right(m, eights5, s.tags[5].down[:3], name="ones")),
-            a7.eq((wide6 >> 1) + wide6[0]), s.a8.eq(a7),
-        ]
+        s.pipe, s.tag = pipe, pipe.carry("tag", pipe.enter(tag0))
+        sum_ = pipe.later("sum", pipe.enter(self.sum, FETCH))
+
+        def by_eights(x, down):
+            return shift_right(m, Cat(Const(0, 1 + 16 - LEAST), x), Cat(Const(0, 3), down[3:]), name="eights")
+        eights = pipe.register("eights", pipe.combine(by_eights, sum_, s.tag.beside(sum_).down),
+                               signed(AVERAGE + 1 + 7))
+        wide = pipe.register("wide", pipe.combine(lambda x, down: shift_right(m, x, down[:3], name="ones"),
+                                                  eights, s.tag.beside(eights).down), signed(AVERAGE + 1))
+        average = pipe.register("average", (wide >> 1) + wide[0], signed(AVERAGE))
+        s.average = pipe.register("operand", average, signed(AVERAGE))      # beside its multipliers
 
     def _divide(self, m, s):
-        """Times the reciprocal, shifted up."""
-        product10 = product_of(m, s.a8, Cat(s.tags[8].reciprocal, Const(0, 1)).as_signed(), "quotient")
-        rounded11 = Signal(signed(AVERAGE + 2), reset_less=True)
-        value12, s.value13 = Signal(signed(WIDE), reset_less=True), Signal(signed(WIDE), reset_less=True)
-        m.d.sync += rounded11.eq((product10 >> 16) + product10[15])
-        with m.Switch(s.tags[11].top[4:]):
+        """Times the reciprocal, shifted up: by 16s, then by the rest."""
+        pipe, tag = s.pipe, s.tag
+        quotient = pipe.combine(lambda x, by: product_of(m, x, Cat(by, Const(0, 1)).as_signed(), "quotient"),
+                                s.average, tag.beside(s.average).reciprocal, latency=2)
+        rounded = pipe.register("rounded", (quotient >> 16) + quotient[15], signed(AVERAGE + 2))
+        value, fours, result = (Signal(signed(WIDE), name=name, reset_less=True)
+                                for name in ("value", "fours", "result"))
+        with m.Switch(tag.beside(rounded).top[4:].plain):
             for i in range(4):
                 with m.Case(i):
-                    m.d.sync += value12.eq(rounded11 << 16 * i)
-        fours = Signal(signed(WIDE))
-        with m.Switch(s.tags[12].top[2:4]):
+                    m.d.sync += value.eq(rounded.plain << 16 * i)
+        top = tag.beside(pipe.enter(value, rounded.stage + 1)).top
+        with m.Switch(top[2:4].plain):
             for i in range(4):
                 with m.Case(i):
-                    m.d.comb += fours.eq(value12 << 4 * i)
-        with m.Switch(s.tags[12].top[:2]):
+                    m.d.comb += fours.eq(value << 4 * i)
+        with m.Switch(top[:2].plain):
             for i in range(4):
                 with m.Case(i):
-                    m.d.sync += s.value13.eq(fours << i)
+                    m.d.sync += result.eq(fours << i)
+        s.result = pipe.enter(result, top.stage + 1)
+        assert s.result.stage == self.latency
 
     def _leave(self, m, s):
         """Elements leave."""
         # A register behind the queue: the path queue memory -> wide intake ends here
-        out = self.elements
+        out, valid = self.elements, s.pipe.carry("valid", s.pipe.enter(s.issue), valid=True)
         m.d.comb += [
-            s.results.write.eq(delay(m, s.issue, 13, "valid", valid=True)),
-            s.results.data.eq(Cat(s.value13, s.tags[13].last)), s.results.output.ready.eq(~out.valid | out.ready),
+            s.results.write.eq(valid.beside(s.result).plain),
+            s.results.data.eq(Cat(s.result.plain, s.tag.beside(s.result).last.plain)),
+            s.results.output.ready.eq(~out.valid | out.ready),
         ]
         with m.If(s.results.output.ready):
             m.d.sync += [out.valid.eq(s.results.output.valid), out.payload.eq(s.results.output.payload)]

@@ -8,6 +8,7 @@ from amaranth.lib.wiring import In, Out
 from accel.attention.dots import SHAPE, AttentionDots, key_layout, query_members
 from accel.interfaces import Exp2Read
 from accel.lib.numeric import coarse_shift, delay, product_of, round_saturate, shift_right
+from accel.lib.pipeline import Pipeline
 from accel.lib.table import InterpolatedTable
 from llama2_spec.numerics import HEADROOM, ROW_FRACTION, SCORE_FRACTION
 from llama2_spec.tables import EXP2
@@ -93,115 +94,126 @@ class AttentionScores(wiring.Component):
                      for name in ("shape", "q_write", "q_exponent_write", "column", "start", "release")]
 
     def _scale(self, m, s):
-        """Scores."""
-        # 8: dot product, again; 9, 10: times the score scale; 11, 12: shifted; 13: score
-        dot8 = Signal(signed(39), reset_less=True)
-        mantissa = delay(m, self.score_mantissa, 1, "mantissa")
+        """Scores. What is staged here enters with the dot products, at stage ``AttentionDots.latency``."""
+        pipe = s.pipe = Pipeline(m)
+        enter = pipe.enter(s.dots.tag, AttentionDots.latency)
+        s.tag, at = pipe.carry("tag", enter), enter.stage
+        s.valid = pipe.carry("valid", pipe.enter(s.dots.valid, at), valid=True)
+        mantissa, base = delay(m, self.score_mantissa, 1, "mantissa"), Signal(signed(10))
+        m.d.sync += base.eq(2 * ROW_FRACTION - SCORE_FRACTION - self.score_exponent)
         scale = Cat(mantissa, Const(0, 1)).as_signed() if self.multiplier_bits == 25 else mantissa
-        product10 = product_of(m, dot8, scale, "scaled")
-        base, known8 = Signal(signed(10)), Signal(signed(10), reset_less=True)
-        shift9 = Signal(signed(10), reset_less=True)
-        shift10 = Signal(6, reset_less=True)
-        m.d.sync += [
-            dot8.eq(s.dots.dot), base.eq(2 * ROW_FRACTION - SCORE_FRACTION - self.score_exponent),
-            known8.eq(base - s.dots.tag.k_exponent),
-            shift9.eq(known8 - delay(m, s.dots.exponent, 1, "exponent")),
-            shift10.eq(Mux(shift9 < 0, 0, Mux(shift9 > 63, 63, shift9))),
-        ]
-        coarse11 = delay(m, coarse_shift(m, product10, shift10, 32), 1, "coarse11")
-        fine12 = delay(m, shift_right(m, coarse11, delay(m, shift10[:4], 1, "shift11"), name="fine"), 1, "fine12")
-        s.score13 = delay(m, round_saturate(m, fine12, delay(m, coarse11[-1], 1, "sign12"), 32, name="score")[0], 1,
-                          "score13")
-        s.tag12 = delay(m, s.dots.tag, 5, "tag12")
-        s.tag13, s.valid13 = delay(m, s.tag12, 1, "tag13"), delay(m, s.dots.valid, 6, "valid13", valid=True)
+        dot = pipe.register("dot", pipe.enter(s.dots.dot, at))
+        product = pipe.combine(lambda x: product_of(m, x, scale, "scaled"), dot, latency=2)
+        known = pipe.register("known", pipe.combine(lambda exponent: base - exponent, enter.k_exponent), signed(10))
+        exponent = pipe.carry("exponent", pipe.enter(s.dots.exponent, at)).beside(known)
+        whole = pipe.register("shift", known - exponent, signed(10))
+        shift = pipe.register("clamped", pipe.combine(lambda x: Mux(x < 0, 0, Mux(x > 63, 63, x)), whole), 6)
+        coarse = pipe.later("coarse", pipe.combine(lambda x, by: coarse_shift(m, x, by, 32), product, shift))
+        fine = pipe.later("fine", pipe.combine(lambda x, by: shift_right(m, x, by, name="fine"),
+                                               coarse, pipe.carry("ones", shift[:4]).beside(coarse)))
+        rounded, _ = pipe.combine(lambda x, sign: round_saturate(m, x, sign, 32, name="score"),
+                                  fine, pipe.carry("sign", coarse[-1]).beside(fine))
+        s.score = pipe.later("score", rounded)
 
     def _state(self, m, s):
         """Maximum and top of the head."""
-        # 13: maximum and top of the head; 14: the new ones; 15 to 17: rise and shift of the weight
+        # With the score the maximum and top of its head; a stage later the new ones
+        pipe, at = s.pipe, s.score.stage
         state = data.StructLayout({"maximum": signed(17), "top": 6})
         m.submodules.states = states = memory.Memory(shape=state, depth=self.max_heads, init=[])
         state_in, s.state_out = states.write_port(), states.read_port(domain="comb")
-        head13 = delay(m, Mux(self.reading, self.read_head, s.tag12.head), 1, "head13")
-        s.tag14, state14 = delay(m, s.tag13, 1, "tag14"), delay(m, s.state_out.data, 1, "state14")
-        integer = delay(m, s.score13[SCORE_FRACTION:], 1, "integer14").as_signed()
+        head = pipe.later("head",
+                          pipe.combine(lambda tag: Mux(self.reading, self.read_head, tag.head), s.tag.at(at - 1)))
+        m.d.comb += s.state_out.addr.eq(head.plain)
+        old, whole = pipe.later("state", pipe.enter(s.state_out.data, at)), s.score[SCORE_FRACTION:]
+        integer = pipe.later("integer", whole)
         # Beforehand, so that a maximum is compared and replaced in one cycle
-        reference, raise_at = Signal(signed(17), reset_less=True), Signal(signed(18), reset_less=True)
-        m.d.sync += [reference.eq(s.score13[SCORE_FRACTION:].as_signed() + 1),
-                     raise_at.eq(s.score13[SCORE_FRACTION:].as_signed() - HEADROOM)]
-        s.difference = Signal(signed(18))
-        s.above, s.rising, s.higher = Signal(), Signal(), Signal()
-        s.ve, s.top = s.tag14.v_exponent, state14.top
+        reference = pipe.register("reference", pipe.combine(lambda x: x.as_signed() + 1, whole), signed(17))
+        raise_at = pipe.register("raise_at", pipe.combine(lambda x: x.as_signed() - HEADROOM, whole), signed(18))
+        tag = s.tag.beside(old).plain
+        difference, above, rising, higher = Signal(signed(18)), Signal(), Signal(), Signal()
+        s.difference, s.above, s.rising, s.higher = (pipe.enter(x, old.stage)
+                                                     for x in (difference, above, rising, higher))
+        s.first_row, s.lift, s.lower = tag.first_row, tag.v_exponent - old.plain.top, old.plain.top - tag.v_exponent
+        maximum = pipe.combine(lambda rising, new, old: Mux(rising, new, old.maximum), s.rising, reference, old)
         m.d.comb += [
-            s.state_out.addr.eq(head13),
-            s.difference.eq(integer - state14.maximum), s.above.eq(raise_at >= state14.maximum),
-            s.rising.eq(s.above | s.tag14.first_row), s.higher.eq((s.ve > s.top) | s.tag14.first_row),
-            state_in.addr.eq(s.tag14.head), state_in.en.eq(delay(m, s.valid13, 1, "valid14", valid=True)),
-            state_in.data.maximum.eq(Mux(s.rising, reference, state14.maximum)),
-            state_in.data.top.eq(Mux(s.higher, s.ve, s.top)),
+            difference.eq(pipe.combine(lambda x, old: x.as_signed() - old.maximum, integer, old).plain),
+            above.eq(pipe.combine(lambda x, old: x >= old.maximum, raise_at, old).plain),
+            rising.eq(above | tag.first_row), higher.eq((tag.v_exponent > old.plain.top) | tag.first_row),
+            state_in.addr.eq(tag.head), state_in.en.eq(s.valid.beside(old).plain),
+            state_in.data.maximum.eq(maximum.plain),
+            state_in.data.top.eq(Mux(higher, tag.v_exponent, old.plain.top)),
         ]
 
     def _rise(self, m, s):
         """How far the reference rises."""
         # In the first row nothing is shifted: only time would be lost.
-        difference15, rising15 = delay(m, s.difference, 1, "difference15"), delay(m, s.rising, 1, "rising15")
-        raised15 = delay(m, s.above & ~s.tag14.first_row, 1, "raised15")
-        lift15, s.lowered15 = Signal(6, reset_less=True), Signal(6, reset_less=True)
-        m.d.sync += [lift15.eq(Mux(s.tag14.first_row | ~s.higher, 0, s.ve - s.top)),
-                     s.lowered15.eq(Mux(s.higher, 0, s.top - s.ve))]
-        s.rise16, s.together17 = Signal(6, reset_less=True), Signal(6, reset_less=True)
-        s.down16 = Signal(5, reset_less=True)
+        pipe, higher, first = s.pipe, s.higher.plain, s.first_row
+        difference, rising = pipe.later("difference", s.difference), pipe.later("rising", s.rising)
+        raised = pipe.later("raised", pipe.combine(lambda above: above & ~first, s.above))
+        lift = pipe.register("lift", pipe.enter(Mux(first | ~higher, 0, s.lift), s.higher.stage), 6)
+        s.lowered = pipe.register("lowered", pipe.enter(Mux(higher, 0, s.lower), s.higher.stage), 6)
+        s.rise = pipe.register("rise", pipe.combine(
+            lambda raised, by: Mux(~raised, 0, Mux(by > 62, 63, by[:6] + 1)), raised, difference), 6)
         together = Signal(7)
-        m.d.comb += together.eq(s.rise16 + delay(m, lift15, 1, "lift16"))
-        m.d.sync += [s.rise16.eq(Mux(~raised15, 0, Mux(difference15 > 62, 63, difference15[:6] + 1))),
-                     s.together17.eq(Mux(together > 63, 63, together)),
-                     s.down16.eq(Mux(rising15, 2, Mux(difference15 < -30, 31, (1 - difference15)[:5])))]
+        m.d.comb += together.eq((s.rise + pipe.carry("lift", lift).beside(s.rise)).plain)
+        s.together = pipe.register("together", pipe.enter(Mux(together > 63, 63, together), s.rise.stage), 6)
+        s.down = pipe.register("down", pipe.combine(
+            lambda rising, by: Mux(rising, 2, Mux(by < -30, 31, (1 - by)[:5])), rising, difference), 5)
 
     def _table(self, m, s):
-        """2**x."""
-        # 14: into the table, or a guest; 19: out of it
-        m.submodules.table = s.table = InterpolatedTable(EXP2, latency=EXP2_LATENCY - 1, distributed=True)
-        m.d.comb += self.guest.value.eq(s.table.value)
-        m.d.sync += [s.table.index.eq(Mux(self.guest.busy, self.guest.index, s.score13[8:16])),
-                     s.table.t.eq(Mux(self.guest.busy, self.guest.t, s.score13[:8]))]
+        """2**x, of the score or for a guest."""
+        m.submodules.table = table = InterpolatedTable(EXP2, latency=EXP2_LATENCY - 1, distributed=True)
+        score = s.score.plain
+        m.d.comb += self.guest.value.eq(table.value)
+        m.d.sync += [table.index.eq(Mux(self.guest.busy, self.guest.index, score[8:16])),
+                     table.t.eq(Mux(self.guest.busy, self.guest.t, score[:8]))]
+        s.power = s.pipe.enter(table.value, s.score.stage + EXP2_LATENCY)
 
     def _weights(self, m, s):
-        """Weights."""
-        # 20, 21: shifted down and rounded, which is p; 22, 23: shifted to units of the largest V exponent
+        """Weights: shifted down and rounded, which is p, then shifted to units of the largest V exponent."""
+        pipe = s.pipe
+
         def shifted(value, shift, name):
-            """``value / 2**shift`` to nearest, two cycles later."""
-            doubled = Cat(Const(0, 1), value, Const(0, 1))
-            coarse = delay(m, shift_right(m, doubled, Cat(Const(0, 2), shift[2:]), name=name + "_coarse"), 1,
-                           name + "_fours")
-            wide = shift_right(m, coarse, delay(m, shift[:2], 1, name + "_ones"), name=name)
-            rounded = Signal(WEIGHT, name=name + "_rounded", reset_less=True)
-            m.d.sync += rounded.eq((wide >> 1) + wide[0])
-            return rounded
-        s.p21 = shifted(s.table.value, delay(m, s.down16, 3, "down19"), "p")
-        m.d.comb += self.weight.weight.eq(shifted(s.p21, delay(m, s.lowered15, 6, "lowered21"), "weight"))
+            """``value / 2**shift`` to nearest, two stages later; ``shift`` is carried."""
+            by = shift.beside(value)
+            doubled = pipe.combine(lambda x: Cat(Const(0, 1), x, Const(0, 1)), value)
+            coarse = pipe.later(name + "_fours", pipe.combine(
+                lambda x, by: shift_right(m, x, Cat(Const(0, 2), by[2:]), name=name + "_coarse"), doubled, by))
+            wide = pipe.combine(lambda x, by: shift_right(m, x, by, name=name),
+                                coarse, pipe.carry(name + "_ones", by[:2]).beside(coarse))
+            return pipe.register(name + "_rounded", (wide >> 1) + wide[0], WEIGHT)
+        s.p = shifted(s.power, pipe.carry("down", s.down), "p")
+        s.weighted = shifted(s.p, pipe.carry("lowered", s.lowered), "weight")
+        assert s.weighted.stage == self.latency
+        m.d.comb += self.weight.weight.eq(s.weighted.plain)
 
     def _mass(self, m, s):
-        """A head's mass."""
-        # 20: a head's mass, shifted by eights; 21: by the rest, and added to
-        tag19 = delay(m, Cat(s.tag14.head, s.tag14.first_row, s.tag14.last_rep), 5, "tag19")
-        first20, last23 = delay(m, tag19[6], 1, "first20"), delay(m, tag19[7], 4, "last23")
-        head20 = delay(m, Mux(self.reading, self.read_head, tag19[:6]), 1, "head20")
-        rise20 = delay(m, s.rise16, 4, "rise20")
+        """A head's mass: shifted by eights, then by the rest, and added to."""
+        pipe, p = s.pipe, s.p
+        ends = pipe.carry("ends", pipe.combine(lambda t: Cat(t.head, t.first_row, t.last_rep), s.tag.beside(s.higher)))
+        rise = pipe.carry("rise", s.rise)
+        head = pipe.later("mass_head", pipe.combine(lambda ends: Mux(self.reading, self.read_head, ends[:6]),
+                                                    ends.at(p.stage - 2)))
         m.submodules.masses = masses = memory.Memory(shape=MASS, depth=self.max_heads, init=[])
         mass_in, mass_out = masses.write_port(), masses.read_port(domain="comb")
-        mass21, rise21 = Signal(MASS, reset_less=True), delay(m, rise20[:3], 1, "rise21")
-        m.d.comb += mass_out.addr.eq(head20)
-        with m.If(first20 | rise20[5] & rise20[3:5].any()):     # 40 and more leave nothing
-            m.d.sync += mass21.eq(0)
+        m.d.comb += mass_out.addr.eq(head.plain)
+        shifted, by = Signal(MASS, name="mass", reset_less=True), rise.beside(head).plain
+        first = ends.beside(head)[6].plain
+        with m.If(first | by[5] & by[3:5].any()):       # 40 and more leave nothing
+            m.d.sync += shifted.eq(0)
         with m.Else():
-            with m.Switch(rise20[3:6]):
+            with m.Switch(by[3:6]):
                 for i in range(5):
                     with m.Case(i):
-                        m.d.sync += mass21.eq(mass_out.data >> 8 * i)
-        valid21 = delay(m, s.valid13, 8, "valid21", valid=True)
-        m.d.comb += [mass_in.addr.eq(delay(m, head20, 1, "head21")), mass_in.en.eq(valid21),
-                     mass_in.data.eq(s.p21 + (mass21 >> rise21))]
+                        m.d.sync += shifted.eq(mass_out.data >> 8 * i)
+        mass = pipe.combine(lambda p, x, by: p + (x >> by[:3]), p, pipe.enter(shifted, head.stage + 1), rise.beside(p))
+        written = pipe.combine(lambda at, _: at, pipe.later("mass_at", head), p)
+        m.d.comb += [mass_in.addr.eq(written.plain), mass_in.en.eq(s.valid.beside(p).plain),
+                     mass_in.data.eq(mass.plain)]
+        last = s.weighted
         m.d.comb += [
-            self.weight_write.eq(delay(m, valid21, 2, "valid23", valid=True)), self.weight_last.eq(last23),
-            self.weight.shift.eq(delay(m, s.together17, 6, "together23")),
+            self.weight_write.eq(s.valid.beside(last).plain), self.weight_last.eq(ends.beside(last)[7].plain),
+            self.weight.shift.eq(pipe.carry("together", s.together).beside(last).plain),
             self.mass.eq(mass_out.data), self.top.eq(s.state_out.data.top),
         ]

@@ -103,6 +103,11 @@ class Pipeline:
         self.m.d.sync += kept.eq(value.plain)
         return Staged(self, value.stage + 1, kept)
 
+    def later(self, name, value: Staged, cycles=1) -> Staged:
+        """``value``, ``cycles`` stages later, in registers of its own shape that no synthesis turns into a shift
+        register."""
+        return self.carry(name, value).at(value.stage + cycles)
+
     def carry(self, name, value: Staged, *, valid=False) -> Carried:
         """``value``, to be asked for at later stages; with ``valid`` its registers are reset."""
         return Carried(self, name, value, valid)

@@ -3,7 +3,7 @@ from amaranth.hdl import Array, Module, Mux, Signal, signed
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 
-from accel.lib.numeric import delay
+from accel.lib.pipeline import Pipeline
 
 
 class InterpolatedTable(wiring.Component):
@@ -38,40 +38,38 @@ class InterpolatedTable(wiring.Component):
         table = self.table
         base_bits, slope_bits = table.base_bits, table.slope_bits
         init = [b | (s & (1 << slope_bits) - 1) << base_bits for b, s in zip(table.base, table.slope)]
-        if self.distributed:
-            segment = delay(m, self._distributed(m, init, base_bits + slope_bits), self.latency - 4, "segment_again")
-        else:
-            segment = self._block_ram(m, init, base_bits + slope_bits)
-        t = delay(m, self.t, self.latency - 2, "t")
-        base = delay(m, segment[:base_bits], 1, "base")
-        product = Signal(signed(slope_bits + table.t_bits + 1), reset_less=True)
-        m.d.sync += [product.eq(segment[base_bits:].as_signed() * t), self.value.eq(base + (product >> table.shift))]
+        pipe = Pipeline(m)
+        index, t = pipe.carry("index", pipe.enter(self.index)), pipe.carry("t", pipe.enter(self.t))
+        found = (self._distributed if self.distributed else self._block_ram)(m, pipe, index, init,
+                                                                             base_bits + slope_bits)
+        segment = pipe.later("segment", found, self.latency - 2 - found.stage)
+        base = pipe.later("base", segment[:base_bits])
+        product = pipe.register("product", pipe.combine(lambda slope, t: slope.as_signed() * t, segment[base_bits:],
+                                                        t.beside(segment)),
+                                signed(slope_bits + table.t_bits + 1))
+        m.d.sync += self.value.eq((base + (product >> table.shift)).plain)
         return m
 
-    def _block_ram(self, m, init, width):
-        """The segment, ``latency`` - 2 cycles after the index."""
+    def _block_ram(self, m, pipe, index, init, width):
+        """The segment, as the memory answers."""
         size = 1 << self.table.index_bits
         # little beyond a power of two is worth look-up tables, not as much block RAM again
         split = len(init) - size // 2 <= size // 8
         m.submodules.rom = rom = memory.Memory(shape=width, depth=size >> split, init=init[:size >> split])
         port = rom.read_port()
         m.d.comb += port.addr.eq(self.index)
-        read = port.data
+        read = pipe.enter(port.data, 1)
         if split:
             m.submodules.rest = rest = memory.Memory(shape=width, depth=size // 8, init=init[size // 2:],
                                                      attrs={"rom_style": "distributed"})
             rest_port = rest.read_port()
             m.d.comb += rest_port.addr.eq(self.index)
-            read = Mux(delay(m, self.index[-1], 1, "beyond"), rest_port.data, port.data)
-        return delay(m, read, self.latency - 3, "segment")
+            read = pipe.combine(Mux, index.beside(read)[-1], pipe.enter(rest_port.data, read.stage), read)
+        return read
 
-    def _distributed(self, m, init, width):
+    def _distributed(self, m, pipe, index, init, width):
         """The segment, two cycles after the index: of 64 each, then of all."""
-        parts = []
-        for at in range(0, len(init), 64):
-            part = Signal(width, name=f"part{at}", reset_less=True, attrs={"rom_style": "distributed"})
-            m.d.sync += part.eq(Array(init[at:at + 64])[self.index[:6]])
-            parts.append(part)
-        segment = Signal(width, reset_less=True)
-        m.d.sync += segment.eq(Array(parts)[delay(m, self.index[6:], 1, "part")])
-        return segment
+        parts = [pipe.register(f"part{at}", pipe.combine(lambda i, at=at: Array(init[at:at + 64])[i[:6]], index.at(0)),
+                               width, attrs={"rom_style": "distributed"}) for at in range(0, len(init), 64)]
+        return pipe.register("segment", pipe.combine(lambda i, *parts: Array(parts)[i[6:]], index.beside(parts[0]),
+                                                     *parts), width)

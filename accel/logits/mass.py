@@ -10,6 +10,7 @@ from amaranth.lib.wiring import In, Out
 from accel.attention.scores import EXP2_LATENCY
 from accel.interfaces import Exp2Read
 from accel.lib.numeric import credits, delay, saturate
+from accel.lib.pipeline import Pipeline
 from accel.lib.stream import Queue
 from llama2_spec.numerics import ROW_FRACTION, SCORE_FRACTION
 
@@ -58,13 +59,14 @@ class Mass(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        score4 = self._score(m)
+        pipe, scaled = self._score(m)
         m.submodules.scores = scores = Queue(signed(32), depth=SCORES)
         score, moving, popped = scores.output.payload, Signal(), Signal()
         room, some_room = credits(m, SCORES, self.write, delay(m, popped, 1, "left", valid=True))
         m.d.comb += [
-            self.room.eq(some_room), scores.write.eq(delay(m, self.write, 5, "valid", valid=True)),
-            scores.data.eq(score4), scores.output.ready.eq(moving), popped.eq(scores.output.valid & moving),
+            self.room.eq(some_room),
+            scores.write.eq(pipe.carry("valid", pipe.enter(self.write), valid=True).beside(scaled).plain),
+            scores.data.eq(scaled.plain), scores.output.ready.eq(moving), popped.eq(scores.output.valid & moving),
         ]
 
         # 5: a score that reaches the reference waits until its weight is below 2: all before are weighed and added up,
@@ -113,8 +115,7 @@ class Mass(wiring.Component):
         return m
 
     def _score(self, m):
-        """``saturate(round_shift(logit * scale))``, four cycles after its logit came beside the multipliers, five after
-        it came."""
+        """(the pipeline, ``saturate(round_shift(logit * scale))`` in it, five cycles after the logit)."""
         # The last bits of the shift to the right as one of the mantissa to the left, once a pass
         bits = FINE[self.multiplier_bits]
         wanted, shift = Signal(signed(9)), Signal(6)
@@ -129,27 +130,35 @@ class Mass(wiring.Component):
         with m.Else():
             m.d.sync += preparing.eq(0)
 
-        # 0: a logit, beside the multipliers; 1: products of its halves; 2: their sum, whose high part without the low
-        # product's last 17 bits fits a DSP slice; 3: shifted; 4: rounded
-        value0 = delay(m, self.logit, 1, "value0")
-        low1, high1 = Signal(signed(18 + len(scale)), reset_less=True), Signal(signed(15 + len(scale)), reset_less=True)
-        upper2, lower2 = Signal(signed(15 + len(scale)), reset_less=True), Signal(17, reset_less=True)
-        moved3, far3, sign3 = Signal(signed(34), reset_less=True), Signal(reset_less=True), Signal(reset_less=True)
-        twice2, sign2 = Cat(Const(0, 1), lower2, upper2), upper2[-1]
-        m.d.sync += [
-            low1.eq(Cat(value0[:17], Const(0, 1)).as_signed() * scale), high1.eq(value0[17:].as_signed() * scale),
-            upper2.eq(high1 + (low1 >> 17)), lower2.eq(low1[:17]), sign3.eq(sign2),
-        ]
-        with m.Switch(shift[bits:]):
+        pipe = Pipeline(m)
+        logit = pipe.later("value", pipe.enter(self.logit))     # beside the multipliers
+        low = pipe.register("low", pipe.combine(lambda x: Cat(x[:17], Const(0, 1)).as_signed() * scale, logit),
+                            signed(18 + len(scale)))
+        high = pipe.register("high", pipe.combine(lambda x: x[17:].as_signed() * scale, logit), signed(15 + len(scale)))
+        # The high part of their sum, without the low product's last 17 bits, fits a DSP slice
+        upper = pipe.register("upper", high + (low >> 17), signed(15 + len(scale)))
+        lower = pipe.register("lower", low[:17], 17)
+        twice = pipe.combine(lambda lower, upper: Cat(Const(0, 1), lower, upper), lower, upper)
+        return pipe, self._round(m, pipe, twice, shift[bits:], bits)
+
+    def _round(self, m, pipe, twice, shift, bits):
+        """``twice`` shifted by multiples of ``2**bits``, less one, rounded and clamped, two stages later."""
+        value, sign = twice.plain, twice.plain[-1]
+        moved, far = Signal(signed(34), reset_less=True), Signal(reset_less=True)
+        with m.Switch(shift):
             for i in range(1 << 6 - bits):
                 begin = ((i + 1) << bits) - 1
-                part = Cat(twice2, sign2.replicate(64))[begin:]
-                above = twice2[begin + 33:]         # what the result cannot hold
+                part = Cat(value, sign.replicate(64))[begin:]
+                above = value[begin + 33:]          # what the result cannot hold
                 with m.Case(i):
-                    m.d.sync += [moved3.eq(part[:34]),
-                                 far3.eq((above != sign2.replicate(len(above))) if len(above) else 0)]
-        near, score4 = Signal(signed(33)), Signal(signed(32), reset_less=True)
-        m.d.comb += near.eq((moved3 >> 1) + moved3[0])
-        narrow, _ = saturate(m, near, 32, name="near")
-        m.d.sync += score4.eq(Mux(far3, Cat((~sign3).replicate(31), sign3).as_signed(), narrow))
-        return score4
+                    m.d.sync += [moved.eq(part[:34]),
+                                 far.eq((above != sign.replicate(len(above))) if len(above) else 0)]
+        negative = pipe.register("sign", twice[-1], 1)
+        moved, far = (pipe.enter(x, twice.stage + 1) for x in (moved, far))
+
+        def clamp(moved, far, negative):
+            near = Signal(signed(33), name="near")
+            m.d.comb += near.eq((moved >> 1) + moved[0])
+            narrow, _ = saturate(m, near, 32, name="near")
+            return Mux(far, Cat((~negative).replicate(31), negative).as_signed(), narrow)
+        return pipe.register("score", pipe.combine(clamp, moved, far, negative), signed(32))

@@ -69,7 +69,7 @@ class Activations(wiring.Component):
             mantissa2 = Signal(16, name=f"mantissa2_{c}", reset_less=True, attrs={"keep": "true"})
             m.d.sync += [enable.eq((1 << index[:4]) & (write & mine).replicate(WORD)), mantissa2.eq(mantissa)]
             m.d.comb += [w.addr.eq(write_word), w.data.as_value().eq(mantissa2.replicate(WORD)), w.en.eq(enable),
-                         r.addr.eq(address), self.read.words[256 * c:256 * c + 256].eq(r.data)]
+                         r.addr.eq(address), self.read.words[c].eq(r.data)]
             m.submodules[f"exponents{c}"] = exponents = memory.Memory(shape=6, depth=(self.depth + 1) // 2, init=[],
                                                                       attrs=UNCHECKED)
             w, r = exponents.write_port(), exponents.read_port()

@@ -169,7 +169,7 @@ class MatVec(wiring.Component):
             m.d.comb += [
                 lanes.beat.eq(Mux(s.tag2.gang, s.second2, s.beat2) if c == 1 else s.beat2), lanes.q4.eq(s.tag2.q4),
                 lanes.zeros[0].eq(s.scale2[0].zero), lanes.zeros[1].eq(s.scale2[1].zero),
-                lanes.activations.eq(s.activations2[256 * c:256 * c + 256]),
+                lanes.activations.eq(s.activations2[c]),
                 sums.low.eq(low), sums.high.eq(high), sums.tag.eq(s.tag_l), sums.valid.eq(s.valid_l),
                 sums.leaving.eq(s.leaving),
                 sums.mantissa.eq(Mux(s.tag_l.gang, s.second_l, s.mantissa_l) if c == 1 else s.mantissa_l),

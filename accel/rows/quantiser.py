@@ -7,10 +7,12 @@ from amaranth.lib.wiring import In, Out
 
 from accel.interfaces import ModelConstants, Quantised, Wide
 from accel.lib.numeric import UNCHECKED, bit_length, coarse_shift, delay, fine_shift
+from accel.lib.pipeline import Pipeline
 from llama2_spec.numerics import WIDE
 from llama2_spec.registers import Dest
 
 GROUP = 128         #: the longest group: a head
+READ = 1            #: cycles until the store answers
 
 
 class Quantiser(wiring.Component):
@@ -166,17 +168,19 @@ class Quantiser(wiring.Component):
 
     def _round(self, m, s):
         """Mantissas."""
-        # 1: read; 2: in a register; 3: coarsely shifted; 4: finely; 5: rounded and clamped
-        value2, coarse3 = Signal(signed(WIDE), reset_less=True), Signal(signed(16 + 18), reset_less=True)
-        fine4 = Signal.like(coarse3, reset_less=True)
-        index = Signal(13)
-        m.d.sync += [
-            value2.eq(s.r.data), coarse3.eq(coarse_shift(m, value2, s.exponent, 16)),
-            fine4.eq(coarse3 >> s.exponent[:4]),
-            self.quantised.mantissa.eq(fine_shift(m, fine4, Const(0, 4), 16)[0]), index.eq(s.head.first + s.at),
+        pipe, exponent = Pipeline(m), s.exponent        # the exponent stays until the group's last element has left
+        value = pipe.register("value", pipe.enter(s.r.data, READ), signed(WIDE))
+        coarse = pipe.register("coarse", pipe.combine(lambda x: coarse_shift(m, x, exponent, 16), value),
+                               signed(16 + 18))
+        fine = pipe.register("fine", coarse >> exponent[:4], signed(16 + 18))
+        narrow, _ = pipe.combine(lambda x: fine_shift(m, x, Const(0, 4), 16), fine)
+        mantissa = pipe.register("mantissa", narrow, signed(16), reset_less=False)
+        index = pipe.carry("index", pipe.register("index", pipe.enter(s.head.first + s.at), 13, reset_less=False))
+        m.d.comb += [
+            self.quantised.mantissa.eq(mantissa.plain),
+            self.quantised.write.eq(pipe.carry("valid", pipe.enter(s.issue), valid=True).beside(mantissa).plain),
         ]
-        index5, valid5 = delay(m, index, 4, "index"), delay(m, s.issue, 5, "valid", valid=True)
-        m.d.comb += self.quantised.write.eq(valid5)
+        index5 = index.beside(mantissa).plain
         writing_exponent = s.fsm.ongoing("WRITE-EXPONENT")
         m.d.comb += [
             self.quantised.exponent_write.eq(writing_exponent),

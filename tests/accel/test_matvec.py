@@ -36,7 +36,7 @@ class Bench(wiring.Component):
                 offset |= (int(v.largest) - int(v.exponents[w // 2])) << 6 * c
             init.append(value)
             offsets.append(offset)
-        for name, shape, content, sink in (("a", 256 * dut.columns, init, dut.activations.words),
+        for name, shape, content, sink in (("a", 256 * dut.columns, init, dut.activations.words.as_value()),
                                            ("o", 6 * dut.columns, offsets, dut.activations.offsets.as_value())):
             m.submodules[name] = mem = memory.Memory(shape=shape, depth=words, init=content)
             port, odd = mem.read_port(), mem.read_port()
