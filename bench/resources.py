@@ -2,17 +2,19 @@
 
 Writes bench/results/resources.json and the table in docs/boards.md. No placement: a vendor's tool packs look-up tables
 more tightly (two small ones into one site), so ``lut`` is on the safe side. A Xilinx device's block RAM is counted as Vivado takes it,
-not as Yosys does: :mod:`bench.memories`.
+not as Yosys does: :mod:`bench.memories`. On the smallest board each unit has a budget of look-up tables, the attribute ``budget_lut``
+beside its ``latency``; a unit above it is told, and the command ends with 1.
 """
 import argparse
 import json
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 from bench import memories
-from bench.synthesis import CORE, LIMITS, cost, synthesise
+from bench.synthesis import BETWEEN, CORE, JOINTS, LIMITS, cost, synthesise
 
 ROOT    = Path(__file__).resolve().parent.parent
 RESULT  = ROOT/"bench"/"results"/"resources.json"
@@ -21,6 +23,7 @@ BEGIN, END = "<!-- resources: written by `make resources` -->", "<!-- /resources
 KINDS   = ("lut", "ff", "bram36", "dsp")
 
 #: Name: target, its options, top module, Yosys' family, device, further devices that take the same design.
+BUDGETED = "arty-a7-35"
 TARGETS = {
     "arty-a7-35":  ("targets/arty.py", [], "digilent_arty", "xc7", "XC7A35T"),
     "ecpix5-85f":  ("targets/ecpix5.py", [], "lambdaconcept_ecpix5", "ecp5", "LFE5UM5G-85F"),
@@ -45,7 +48,7 @@ def unit_of(memory, units) -> str:
     path = memory.name.replace("$flatten", "").replace("\\", "").split(".")
     if path[0] != CORE:
         return "soc"
-    return path[1] if path[1] in units else "core, between units"
+    return path[1] if path[1] in units else BETWEEN
 
 
 def measure(name: str) -> dict:
@@ -63,6 +66,23 @@ def measure(name: str) -> dict:
     total = {kind: sum(unit[kind] for unit in units.values()) for kind in (*KINDS, "lut_memory")}
     return {"command": f"python -m bench.resources {name}", "device": device, **total,
             **{f"limit_{kind}": LIMITS[device][kind] for kind in KINDS}, "units": units}
+
+
+def budgets() -> dict:
+    """{unit: look-up tables that it may take on the board ``BUDGETED``}; a plain register stage has no budget."""
+    from amaranth.hdl import UnusedElaboratable
+    from accel.stations import make_stations
+    from soc.configuration import create_core
+    warnings.simplefilter("ignore", UnusedElaboratable)     # they are only asked
+    core = create_core()
+    units = {BETWEEN: core, **{name: unit for name, unit in vars(make_stations(core)).items() if name not in JOINTS}}
+    return {name: unit.budget_lut for name, unit in units.items() if hasattr(unit, "budget_lut")}
+
+
+def over_budget(units: dict, allowed: dict) -> list:
+    """A line for each of ``units`` that takes more look-up tables than ``allowed``."""
+    return [f"{unit} takes {units[unit]['lut']} look-up tables, its budget is {lut}"
+            for unit, lut in allowed.items() if units[unit]["lut"] > lut]
 
 
 def table(results: dict) -> str:
@@ -105,7 +125,10 @@ def main(argv=None):
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1
     print(table(results))
-    return 0
+    over = over_budget(results[BUDGETED]["units"], budgets())
+    for line in over:
+        print(f"{parser.prog}: {line}: make it smaller, or change ``budget_lut`` beside it and say why", file=sys.stderr)
+    return int(bool(over))
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -9,6 +9,7 @@ from pathlib import Path
 from soc import open_tools
 
 CORE = "llama2_core"
+BETWEEN = "core, between units"
 
 #: Stations that only join others. They are mapped together with the core, as a vendor's tool does that is not told to keep
 #: the hierarchy: a boundary around a few gates would cost the look-up tables that both sides could share.
@@ -99,7 +100,7 @@ def synthesise(sources: list, top: str, family: str, out: Path, directory: Path)
         if name == top:
             cells["soc"] = counts
         elif name == CORE:
-            cells["core, between units"] = counts
+            cells[BETWEEN] = counts
         elif name in units:
             cells[unit_name(name)] = counts
     return cells

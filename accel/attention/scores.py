@@ -191,15 +191,17 @@ class AttentionScores(wiring.Component):
     def _mass(self, m, s):
         """A head's mass: shifted by eights, then by the rest, and added to."""
         pipe, p = s.pipe, s.p
-        ends = pipe.carry("ends", pipe.combine(lambda t: Cat(t.head, t.first_row, t.last_rep), s.tag.beside(s.higher)))
+        tag = s.tag.beside(s.higher)
+        heads, firsts, lasts = (pipe.carry(f"mass_{name}", getattr(tag, name))
+                                for name in ("head", "first_row", "last_rep"))
         rise = pipe.carry("rise", s.rise)
-        head = pipe.later("mass_head", pipe.combine(lambda ends: Mux(self.reading, self.read_head, ends[:6]),
-                                                    ends.at(p.stage - 2)))
+        head = pipe.later("mass_at", pipe.combine(lambda head: Mux(self.reading, self.read_head, head),
+                                                    heads.at(p.stage - 2)))
         m.submodules.masses = masses = memory.Memory(shape=MASS, depth=self.max_heads, init=[])
         mass_in, mass_out = masses.write_port(), masses.read_port(domain="comb")
         m.d.comb += mass_out.addr.eq(head.plain)
         shifted, by = Signal(MASS, name="mass", reset_less=True), rise.beside(head).plain
-        first = ends.beside(head)[6].plain
+        first = firsts.beside(head).plain
         with m.If(first | by[5] & by[3:5].any()):       # 40 and more leave nothing
             m.d.sync += shifted.eq(0)
         with m.Else():
@@ -208,12 +210,12 @@ class AttentionScores(wiring.Component):
                     with m.Case(i):
                         m.d.sync += shifted.eq(mass_out.data >> 8 * i)
         mass = pipe.combine(lambda p, x, by: p + (x >> by[:3]), p, pipe.enter(shifted, head.stage + 1), rise.beside(p))
-        written = pipe.combine(lambda at, _: at, pipe.later("mass_at", head), p)
+        written = pipe.combine(lambda at, _: at, pipe.later("written_at", head), p)
         m.d.comb += [mass_in.addr.eq(written.plain), mass_in.en.eq(s.valid.beside(p).plain),
                      mass_in.data.eq(mass.plain)]
         last = s.weighted
         m.d.comb += [
-            self.weight_write.eq(s.valid.beside(last).plain), self.weight_last.eq(ends.beside(last)[7].plain),
+            self.weight_write.eq(s.valid.beside(last).plain), self.weight_last.eq(lasts.beside(last).plain),
             self.weight.shift.eq(pipe.carry("together", s.together).beside(last).plain),
             self.mass.eq(mass_out.data), self.top.eq(s.state_out.data.top),
         ]

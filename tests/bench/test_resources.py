@@ -41,6 +41,25 @@ def test_memory_cells_are_counted_as_lookup_tables():
     assert cost({"TRELLIS_DPR16X4": 2, "CCU2C": 5})["lut"] == 18
 
 
+def test_joints_are_mapped_with_the_core(tmp_path):
+    source = tmp_path/"top.v"
+    source.write_text(ADDER.replace("llama2_core.adder", "llama2_core.router"))
+    units = synthesise([source], "top", "xc7", tmp_path/"out", tmp_path)
+    assert units.keys() == {"soc", "product", "core, between units"}
+    assert cost(units["core, between units"])["lut"] >= 16
+
+
+def test_every_unit_has_a_budget_and_keeps_it():
+    units, allowed = json.loads(resources.RESULT.read_text())[resources.BUDGETED]["units"], resources.budgets()
+    assert units.keys() - allowed.keys() == {"soc", "to_quantiser"} and not allowed.keys() - units.keys()
+    assert resources.over_budget(units, allowed) == []
+
+
+def test_a_unit_above_its_budget_is_told():
+    assert resources.over_budget({"rope": {"lut": 227}, "kv": {"lut": 343}}, {"rope": 226, "kv": 343}) == [
+        "rope takes 227 look-up tables, its budget is 226"]
+
+
 def test_failing_yosys_is_an_error(tmp_path):
     with pytest.raises(RuntimeError, match="yosys failed"):
         run_yosys(["read_verilog no-such-file.v"], tmp_path/"yosys.log")
