@@ -1,8 +1,7 @@
-"""The schedule of a token: which commands, in what order, with what destination, phase and fence, and which tensor each
-streams.
+"""The schedule of a token: which commands in what order, with destination, phase and fence, and what each streams.
 
 One table, from which come firmware's (``firmware/program.c``), the drivers of the tests, the order of tensors in an
-image and the table in docs/core.md. A step runs ``BEGIN``, then ``LAYER`` for each layer, then, where logits are
+image and the table in docs/registers.md. A step runs ``BEGIN``, then ``LAYER`` for each layer, then, where logits are
 wanted, ``END``.
 """
 from dataclasses import dataclass
