@@ -24,8 +24,13 @@ class Mutant:
     after: str
     source: str
 
+    @property
+    def change(self) -> str:
+        """What was there and what is, wherever in the file."""
+        return f"{self.before} -> {self.after}"
+
     def __str__(self):
-        return f"line {self.line}: {self.before} -> {self.after}"
+        return f"line {self.line}: {self.change}"
 
 
 class _Sites(ast.NodeVisitor):

@@ -25,7 +25,7 @@ def mutants_of(proof: Proof) -> dict[str, list[str]]:
         except Exception as error:  # Amaranth refuses it, in as many ways as there are mutants
             fates["stillborn"].append(f"{mutant} ({type(error).__name__})")
         else:
-            fates["refuted" if refuted else "equivalent" if str(mutant) in proof.equivalent else "surviving"].append(str(mutant))
+            fates["refuted" if refuted else "equivalent" if mutant.change in proof.equivalent else "surviving"].append(str(mutant))
     return fates
 
 

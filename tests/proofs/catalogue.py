@@ -32,7 +32,7 @@ class Proof:
     constants : dict
         Of the unit's module, for a size that a search can cover.
     equivalent : tuple of str
-        Mutants, as they print themselves, that do the same: read by a person.
+        Mutants, by :attr:`bench.mutation.Mutant.change`, that do the same: read by a person. Each names one mutant of the unit.
     """
     name: str
     unit: type
@@ -52,16 +52,16 @@ PROOFS = (
     *(Proof(f"Queue of {depth}", Queue, COUNTED,
             lambda unit, depth=depth: StreamProof(Credited(unit, credits, depth=depth, cycles=3, width=WIDTH), places=depth, wait_cycles=3),
             # Of one bit, a pointer that counts down is one that counts up; the queue of 4 tells them apart.
-            equivalent=("line 101: newest + 1 -> newest - 1", "line 103: oldest + 1 -> oldest - 1") if depth == 2 else ())
+            equivalent=("newest + 1 -> newest - 1", "oldest + 1 -> oldest - 1") if depth == 2 else ())
       for depth in (2, 4)),
     Proof("credits", credits, COUNTED,
           lambda unit: StreamProof(Credited(Queue, unit, depth=2, cycles=3, width=WIDTH), places=2, wait_cycles=3)),
     Proof("Waiting", Waiting, LATE.format("ON_THEIR_WAY - 1"), lambda unit: WaitingProof(unit(WIDTH, limit=2), places=5, late=1),
           constants={"ON_THEIR_WAY": 2},
-          equivalent=("line 45: self.limit + ON_THEIR_WAY - 1 -> self.limit + ON_THEIR_WAY + 1",)),    # twice the memory it needs
+          equivalent=("self.limit + ON_THEIR_WAY - 1 -> self.limit + ON_THEIR_WAY + 1",)),    # twice the memory it needs
     Proof("CommandQueue", CommandQueue, COMMANDS, lambda unit: CommandQueueProof(unit(), depth=1), constants={"QUEUE_DEPTH": 1},
           # Of one bit, a counter that goes down is one that goes up.
-          equivalent=("line 49: newest + kept -> newest - kept", "line 49: free - kept + freed -> free - kept - freed",
-                      "line 49: free - kept -> free + kept", "line 66: seen + 1 -> seen - 1",
-                      "line 80: oldest + execute -> oldest - execute")),
+          equivalent=("newest + kept -> newest - kept", "free - kept + freed -> free - kept - freed",
+                      "free - kept -> free + kept", "seen + 1 -> seen - 1",
+                      "oldest + execute -> oldest - execute")),
 )
