@@ -42,6 +42,7 @@ class Core(wiring.Component):
         The registers.
     """
     latency = None      #: varies
+    budget_lut = 216
 
     def __init__(self, *, columns=1, max_dim=2048, max_hidden_dim=5632, max_kv_dim=1024, max_heads=64, addr_width=24,
                  multiplier_bits=25):

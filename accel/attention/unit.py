@@ -55,6 +55,7 @@ class Attention(wiring.Component):
         Rows as they lie in DRAM: exponents, K heads, V heads. None while ``job.local``.
     """
     latency = None      #: varies
+    budget_lut = 3061
 
     def __init__(self, *, columns=1, max_heads=64, max_dim=2048, v_buffer=56, multiplier_bits=25):
         if max_heads > 64 or max_dim % 8:

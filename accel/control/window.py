@@ -47,6 +47,7 @@ class Window(wiring.Component):
         Set all counters to zero; takes 64 cycles, in which an access waits.
     """
     latency = None      #: varies
+    budget_lut = 556
 
     def __init__(self):
         super().__init__({

@@ -24,6 +24,7 @@ class Crc32(wiring.Component):
         Work is in flight; a fence waits for its end.
     """
     latency = None      #: varies
+    budget_lut = 271
 
     def __init__(self):
         super().__init__({"beats": In(Beats()), "clear": In(1), "value": Out(32), "busy": Out(1)})

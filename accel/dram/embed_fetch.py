@@ -31,6 +31,7 @@ class EmbedFetch(wiring.Component):
         Work is in flight; a fence waits for its end.
     """
     latency = None      #: varies
+    budget_lut = 353
 
     def __init__(self, *, columns=1, addr_width=24, max_words):
         self.columns, self.addr_width, self.max_words = columns, addr_width, max_words

@@ -41,6 +41,7 @@ class KvRows(wiring.Component):
         A beat was written.
     """
     latency = None      #: varies
+    budget_lut = 344
 
     def __init__(self, *, columns, max_kv_dim, max_heads, addr_width=24):
         self.columns, self.addr_width = columns, addr_width

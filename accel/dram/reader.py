@@ -41,6 +41,7 @@ class SegmentReader(wiring.Component):
         Reads are outstanding that an abort has dropped.
     """
     latency = None      #: varies
+    budget_lut = 866
 
     def __init__(self, *, addr_width=24, row_bits=7, depth=32, ahead=16, buffer=512):
         self.addr_width, self.row_bits, self.depth, self.ahead, self.buffer = addr_width, row_bits, depth, ahead, buffer

@@ -51,6 +51,7 @@ class LogitUnit(wiring.Component):
         Attention's table; ``busy`` from a cycle after ``job.start`` until the last result was taken.
     """
     latency = None      #: varies
+    budget_lut = 707
 
     def __init__(self, *, columns=1, candidates=64, multiplier_bits=25):
         if candidates != GROUP ** 2:

@@ -27,6 +27,7 @@ class Activations(wiring.Component):
         A word is not read while it is written.
     """
     latency = 1         #: from an address to its words
+    budget_lut = 192
 
     def __init__(self, *, columns, max_dim, max_hidden_dim):
         self.columns = columns

@@ -48,6 +48,7 @@ class MatVec(wiring.Component):
         A beat is there and no room for its row pair's sums.
     """
     latency = 15        #: from a row's last beat to its sum among the row pairs; in q4 one more for the odd row
+    budget_lut = 1986
 
     def __init__(self, *, columns, max_groups, multiplier_bits=25):
         self.columns, self.max_groups, self.multiplier_bits = columns, max_groups, multiplier_bits

@@ -34,6 +34,7 @@ class Quantiser(wiring.Component):
         One element per cycle, after its group's exponent.
     """
     latency = None      #: varies
+    budget_lut = 402
 
     def __init__(self, *, columns):
         self.columns = columns

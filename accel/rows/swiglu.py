@@ -33,6 +33,7 @@ class SwiGlu(wiring.Component):
         SiLU(gate) * up, one for each pair; held until taken.
     """
     latency = 12        #: from the up row to its result's place in the queue
+    budget_lut = 413
 
     def __init__(self, *, columns):
         self.columns = columns
