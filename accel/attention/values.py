@@ -197,6 +197,6 @@ class AttentionValues(wiring.Component):
 
     def _end(self, m, s):
         """When all is done."""
-        # By the time that somebody reads, the last sums are written
+        # A reader comes later than the write of the last sums
         m.d.sync += [self.ending.eq(s.load & s.final_row & s.last_group),
                      self.busy.eq(self.start | s.more | s.held | s.again1 | s.again2 | s.valid1)]

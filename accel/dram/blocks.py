@@ -79,7 +79,7 @@ class Blocks(wiring.Component):
             block = sink.input.payload
             m.d.comb += [sink.input.valid.eq(emit & (port == i)), block.base.eq(base), block.count.eq(count),
                          block.age.eq(age), block.turn.eq(turn)]
-        # Nothing but itself can undo what either waits for
+        # Each of the two waits for a condition that only it can clear, so they cannot deadlock each other.
         m.d.sync += [
             count.eq(Mux(left < in_row, left, in_row)), counted.eq((left != 0) & ~emit),
             begin.eq(following.output.valid & (left == 0) & ~blocked & ~begin),

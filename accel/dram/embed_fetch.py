@@ -55,7 +55,7 @@ class EmbedFetch(wiring.Component):
         return m
 
     def _row(self, m, fire, drop):
-        """What a dropped row leaves nothing of; returns whether it is at work."""
+        """Fetches a row, or discards it on ``drop``. Returns a signal that is high while a row is in flight."""
         s = SimpleNamespace(drop=drop, fire=fire)     # signals that several steps share
         self._registers(m, s)
         self._requests(m, s)

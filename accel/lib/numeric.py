@@ -1,7 +1,8 @@
 """The roundings of llama2_spec.numerics in gateware: one name, one rounding."""
 from amaranth.hdl import Cat, Const, Mux, Signal, signed
 
-#: Attributes of a memory of which a word that is read while it is written is not used: Yosys need not keep the old one.
+#: Attributes of a memory whose read data is ignored in a cycle that writes the same address: Yosys need not keep the
+#: old word.
 UNCHECKED = {"no_rw_check": 1}
 
 

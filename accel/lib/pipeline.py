@@ -51,7 +51,7 @@ for _name in ("add", "radd", "sub", "rsub", "mul", "rmul", "and", "rand", "or", 
 
 
 class Carried:
-    """A value on its way beside a path; its registers are made when somebody asks, each once."""
+    """A value on its way beside a path; its registers are made when they are asked for, each once."""
     def __init__(self, pipe, name, value, valid):
         self.pipe, self.name, self.valid, self.first, self.values = pipe, name, valid, value.stage, [value]
 

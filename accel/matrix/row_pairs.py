@@ -23,7 +23,8 @@ class RowPairs(wiring.Component):
     Members
     -------
     matrix, begin, hold : In(matrix_layout), In(1), Out(1)
-        What the sums to come are of, from ``begin`` on, as long as ``hold``: until those before have left.
+        Describes the matrix whose sums come next. Sampled at ``begin``; must stay stable while ``hold`` is high, which
+        is until the previous matrix's sums have left.
     write, odd, gang, results : In(1), In(1), In(1), In(array(signed(WIDE), columns))
         A row's sums, one a column; with ``gang`` a pair's, column 0's of the even row and column 1's of the odd one.
     sums : Out(stream of RowSum)

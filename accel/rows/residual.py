@@ -76,7 +76,8 @@ class Residual(wiring.Component):
         m.submodules.gain = s.gain = memory.Memory(shape=data.ArrayLayout(signed(16), 4), depth=s.depth // 4, init=[],
                                                     attrs=UNCHECKED)
         gain_write, s.gain_read = s.gain.write_port(), s.gain.read_port()
-        gain_at, upper = Signal(range(s.depth // 4 + 1)), Signal()        # ``upper`` lies near who brings the beats
+        # ``upper`` is chosen before the two registers: stream's beats -> gain memory
+        gain_at, upper = Signal(range(s.depth // 4 + 1)), Signal()
         gain_valid2 = delay(m, self.gains.valid, 2, "gain_valid", valid=True)
         m.d.comb += [
             gain_write.addr.eq(gain_at), gain_write.en.eq(gain_valid2), self.gains.ready.eq(upper),
