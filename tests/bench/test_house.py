@@ -48,10 +48,3 @@ def test_sees_what_it_counts(tmp_path, monkeypatch):
 def test_sees_wide_lines(tmp_path):
     (tmp_path/"unit.py").write_text(f"# {'x' * 118}\n# {'x' * 119}\n")
     assert house.wide_lines(tmp_path) == ["unit.py:2"]
-
-
-def test_sees_circles_inside_functions(tmp_path):
-    (tmp_path/"ring").mkdir()
-    for name, text in (("a", "from ring import b"), ("b", "def f():\n    from ring.c import x"), ("c", "import ring.a"), ("d", "import ring.a")):
-        (tmp_path/"ring"/f"{name}.py").write_text(text)
-    assert house.circles(tmp_path/"ring") == ["ring.a -> ring.b -> ring.c -> ring.a"]
