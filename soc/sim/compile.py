@@ -52,16 +52,15 @@ def output_to(path):
             os.close(copy)
 
 
-#: What changes from one conversion to the next and is nothing of the hardware: comments (they carry dates), source lines.
-CARELESS = re.compile(rb"//[^\n]*|\(\* src = \"[^\"]*\" \*\)")
-
-
 def digest(gateware_dir, sources, options=()):
-    """SHA-256 of what Vsim is made of: sources, flags, tools and their versions; memory contents do not count."""
+    """SHA-256 of what Vsim is made of: sources, flags, tools and their versions.
+
+    Comments (they carry dates, and lines of Amaranth's sources) and memory contents do not count.
+    """
     ours   = [gateware_dir/"sim_init.cpp", *(path for end in ("c", "h", "cpp", "mk") for path in sorted(HERE.glob(f"*.{end}")))]
     result = hashlib.sha256(repr((options, *tools.versions())).encode())
     for path in [*sources, *ours]:
-        result.update(CARELESS.sub(b"", Path(path).read_bytes()))
+        result.update(re.sub(rb"[ \t]*//[^\n]*", b"", Path(path).read_bytes()))
     return result.hexdigest()
 
 

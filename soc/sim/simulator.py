@@ -12,7 +12,7 @@ from pathlib import Path
 
 DRAM_SIZE        = 256 << 20    # bytes, of the MT41K128M16
 START_TIMEOUT_S  = 60           # with a 256 MiB image on a busy machine
-STOP_TIMEOUT_S   = 5
+STOP_TIMEOUT_S   = 30           # a waveform is completed meanwhile
 PR_SET_PDEATHSIG = 1           # Ref: prctl(2)
 TIME             = r"simulated (\d+) ps\n"
 
