@@ -13,7 +13,8 @@ SIMULATIONS = collections.Counter() #: of each test
 
 def stem(test, number):
     """Name of the file of a test's simulation ``number``: the test's, without what a shell or a file system minds."""
-    name = re.sub(r" \(\w+\)$", "", test).rpartition("/")[2].replace(".py::", ".")
+    file, _, name = re.sub(r" \(\w+\)$", "", test).partition("::")
+    name = f"{os.path.basename(file).removesuffix('.py')}.{name}"
     return re.sub(r"[^\w.=-]+", "-", name).strip("-")[:120] + (f"-{number}" if number > 1 else "")
 
 

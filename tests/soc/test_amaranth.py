@@ -3,6 +3,7 @@ import re
 
 import pytest
 from amaranth import *
+from amaranth.back import verilog
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -56,3 +57,13 @@ def test_converts_once_per_content():
     assert verilog_file(Doubler(), "doubler").read_text() == "kept"
     assert verilog_file(Doubler(offset=1), "doubler") != first
     assert verilog_file(Doubler(), "other") != first
+
+
+def test_verilog_says_where_its_signals_stand_and_nothing_else_is_new():
+    platform = Platform()
+    AmaranthInstance(platform, Doubler(), "doubler")
+    text = open(platform.sources[0]).read()
+    here = open(__file__).read().splitlines().index("        super().__init__({\"i\": In(signed(7)), \"o\": Out(signed(9)), \"bus\": Out(wiring.Signature({\"ack\": In(1)}))})")
+    assert f"reg [8:0] o = 9'h000;    // tests/soc/test_amaranth.py:{here + 1}" in text
+    plain = verilog.convert(Doubler(), name="doubler", emit_src=False, strip_internal_attrs=True)
+    assert re.sub(r" +// [\w/]+\.py:\d+$", "", text, flags=re.M) == plain
