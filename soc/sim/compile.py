@@ -95,17 +95,17 @@ def build(gateware_dir, sources, modules, train, trace):
     if not train:
         make(gateware_dir, sources, modules, trace=trace)
         return ""
-    make(gateware_dir, sources, modules, profile="generate")
+    objects = unspaced(gateware_dir)/VSIM.parent
+    counting = tools.count_flags(objects)
+    make(gateware_dir, sources, modules, counts=counting, link_counts=counting)
     try:
         train(gateware_dir/VSIM)
-        note = ""
-        if not any((gateware_dir/VSIM.parent).glob("*.gcda")):
-            raise TrainingError("it left no counts")
-    except TrainingError as error:
-        note = f"the simulator is compiled without a profile, and slower: its first run failed ({error})"
+        flags, note = tools.use_flags(objects), ""
+    except (TrainingError, tools.ToolError) as error:
+        flags, note = "", f"the simulator is compiled without a profile, and slower: its first run failed ({error})"
     for path in counted(gateware_dir/VSIM.parent):
         path.unlink()
-    make(gateware_dir, sources, modules, profile="" if note else "use")
+    make(gateware_dir, sources, modules, counts=flags)
     return note
 
 
@@ -115,14 +115,14 @@ def counted(objects):
             *(path for path in objects.glob("Vsim*.o") if "Slow" not in path.name)]
 
 
-def make(gateware_dir, sources, modules, profile="", trace=False):
+def make(gateware_dir, sources, modules, *, counts="", link_counts="", trace=False):
     """Run sim.mk."""
     import litex.build.sim.core
     names = [os.path.relpath(source, gateware_dir) for source in sources]
     subprocess.run(["make", "-f", str(HERE/"sim.mk"), f"HERE={unspaced(HERE)}", f"DIR={unspaced(gateware_dir)}",
         f"SRC_DIR={unspaced(next(iter(litex.build.sim.core.__path__)))}", f"VERILOG={' '.join(names)}",
         f"MODULES={' '.join(modules)}", f"VERILATOR={' '.join(tools.command())}", f"VARIABLES={' '.join(tools.make_variables())}",
-        f"PROFILE={profile}", f"TRACE={'1' if trace else ''}"], cwd=gateware_dir, check=True)
+        f"COUNTS={counts}", f"LINK_COUNTS={link_counts}", f"TRACE={'1' if trace else ''}"], cwd=gateware_dir, check=True)
 
 
 def copy(source, target):

@@ -37,7 +37,7 @@ class BuildProgress:
             return "translating the gateware to C++ (Verilator)", ""
         done = sum(1 for path in self.objects.glob("Vsim*.o"))
         part = f"{min(done, sources)} of {sources} files"
-        if any(self.objects.glob("*.gcda")):
+        if any(self.objects.glob("*.gcda")) or any(self.objects.glob("*.profraw")):
             return "compiling it for what the first run did", part
         if (self.objects/"training.log").exists():
             return "running it once, for a profile", ""

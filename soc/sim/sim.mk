@@ -1,17 +1,14 @@
 # Compiles a generated SoC into Vsim, instead of LiteX's simulation Makefile: the model itself at -O3, two jobs, tracing only
 # if asked for. Run in the gateware directory with VERILOG (all sources, relative), MODULES (LiteX simulation modules), VERILATOR
 # (its command), VARIABLES (for its makefile), and three paths without spaces: DIR, to this directory, SRC_DIR, to LiteX's
-# simulator, and HERE, to ours. TRACE=1 can write waveforms; PROFILE=generate counts what runs, PROFILE=use is compiled for that.
+# simulator, and HERE, to ours. TRACE=1 makes one that can write waveforms; COUNTS are
+# flags for a profile, LINK_COUNTS those of them that the linker wants.
 
 OBJ    := obj_sim
 CORE   := sim pads parse modules libdylib
 LIBS   := -levent -ljson-c -ldl -lz -lm -lpthread
 MODEL  ?= -O3
 VFLAGS ?= -O3 --x-assign fast --x-initial fast --noassert --output-split 20000 --unroll-count 256
-
-# A clock that a job or the machine moves must not matter, so counts that contradict each other are corrected.
-COUNTS := $(if $(filter generate,$(PROFILE)),-fprofile-generate) \
-          $(if $(filter use,$(PROFILE)),-fprofile-use -fprofile-correction -fprofile-partial-training)
 
 all: $(MODULES:%=modules/%.so) vsim
 
@@ -32,4 +29,4 @@ $(OBJ)/Vsim.mk: $(VERILOG) sim_init.cpp $(HERE)/harness.cpp $(CORE:%=$(OBJ)/%.o)
 .PHONY: all vsim
 vsim: $(OBJ)/Vsim.mk
 	$(MAKE) -j2 -C $(OBJ) -f Vsim.mk CURDIR=$(DIR)/$(OBJ) $(VARIABLES) \
-		OPT_FAST="$(strip $(MODEL) $(COUNTS))" OPT_SLOW=-O1 OPT_GLOBAL=-O3 USER_LDFLAGS="$(filter -fprofile-generate,$(COUNTS))" Vsim
+		OPT_FAST="$(strip $(MODEL) $(COUNTS))" OPT_SLOW=-O1 OPT_GLOBAL=-O3 USER_LDFLAGS="$(LINK_COUNTS)" Vsim
