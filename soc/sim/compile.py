@@ -97,14 +97,15 @@ def build(gateware_dir, sources, modules, train, trace):
         return ""
     objects = unspaced(gateware_dir)/VSIM.parent
     counting = tools.count_flags(objects)
-    make(gateware_dir, sources, modules, counts=counting, link_counts=counting)
     try:
+        make(gateware_dir, sources, modules, counts=counting, link_counts=counting)
         train(gateware_dir/VSIM)
         flags, note = tools.use_flags(objects), ""
-    except (TrainingError, tools.ToolError) as error:
-        flags, note = "", f"the simulator is compiled without a profile, and slower: its first run failed ({error})"
+    except (TrainingError, tools.ToolError, subprocess.CalledProcessError) as error:
+        why = f"{tools.compiler()} makes no program that counts" if isinstance(error, subprocess.CalledProcessError) else error
+        flags, note = "", f"the simulator is compiled without a profile, and slower: its first run failed ({why})"
     for path in counted(gateware_dir/VSIM.parent):
-        path.unlink()
+        path.unlink(missing_ok=True)
     make(gateware_dir, sources, modules, counts=flags)
     return note
 

