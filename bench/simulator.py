@@ -75,7 +75,7 @@ def measure(model, tokenizer, steps, with_build, against=None, rounds=3):
         finally:
             simulator.stop()
         if against:
-            results["against"] = {"old": against, **side_by_side.compare(side_by_side.find(against), vsim, image, steps, rounds)}
+            results["against"] = {"what": Path(against).name if Path(against).is_dir() else against, **side_by_side.compare(side_by_side.find(against), vsim, image, steps, rounds)}
     return {key: round(value, 2) if isinstance(value, float) else value for key, value in results.items()}
 
 
