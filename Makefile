@@ -3,7 +3,8 @@ PROMPT   ?= Once upon a time
 #: The first Python in the path that the hardware's packages run on; the client alone takes 3.10 to 3.13.
 WANTED   := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
 PYTHON3  ?= $(or $(shell for p in python3 python3.12 python3.11; do $$p -c '$(WANTED)' 2>/dev/null && echo $$p && break; done),python3)
-export PROMPT    # the shell reads it, so quotes in it are harmless
+TEST     ?=
+export PROMPT TEST    # the shell reads them, so quotes in them are harmless
 VENV     := .venv
 PYTHON   := $(VENV)/bin/python
 HASH     := $(shell cat requirements.txt requirements-debian.txt pyproject.toml | sha256sum | cut -c1-16)
@@ -11,7 +12,7 @@ STAMP    := $(VENV)/installed-$(HASH)
 MODEL    := models/stories.bin
 PACKAGES := $(shell sed 's/\#.*//' requirements-debian.txt)
 
-.PHONY: help setup sim demo test test-fast test-install test-reference prove uart long-context resources timing bitstream docs clean
+.PHONY: help setup sim demo test test-fast wave test-install test-reference prove uart long-context resources timing bitstream docs clean
 
 help:  ## this list
 	@awk -F ' +## +' '/^[a-z-]+:.*## / { split($$1, name, ":"); printf "make %-14s %s\n", name[1], $$2 }' Makefile
@@ -62,6 +63,10 @@ test: setup  ## all tests, the simulator's too (17 min)
 
 test-fast: setup  ## what one runs between two edits: no simulator, no long ones (2 min)
 	$(PYTHON) -m pytest -q -n 2 -m "not soc and not uart and not reference and not install" tests/spec tests/host tests/firmware tests/accel/test_stage.py tests/accel/test_numeric.py tests/test_rooms.py
+
+wave: setup  ## one test of tests/accel with its waveform: TEST=tests/accel/test_rows.py::test_name, into build/waves (seconds)
+	@test -n "$$TEST" || { echo "TEST is not set: make wave TEST=tests/accel/test_stage.py::test_name" >&2; exit 1; }
+	WAVES=build/waves $(PYTHON) -m pytest -q "$$TEST"
 
 # Unbounded proofs, and the refutation of every one-line mutant of the units that they are of.
 prove: setup  ## prove the stream units and the command queue for every input, refute their mutants (4 min)

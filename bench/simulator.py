@@ -10,6 +10,8 @@ from pathlib import Path
 from unittest import mock
 
 import soc.amaranth
+from bench import side_by_side
+from soc.sim import tools
 from soc.sim.simulator import Simulator
 from targets import sim
 
@@ -51,9 +53,8 @@ def build_from_scratch(directory):
         return timed(sim.build, directory/"sim")[1]
 
 
-def measure(model, tokenizer, steps, with_build):
-    results = {"processor": processor(), "cores": os.cpu_count(),
-               "verilator": subprocess.check_output(["verilator", "--version"], text=True).strip()}
+def measure(model, tokenizer, steps, with_build, against=None, rounds=3):
+    results = {"processor": processor(), "cores": os.cpu_count(), **dict(zip(("verilator", "compiler"), tools.versions()))}
     with tempfile.TemporaryDirectory() as temporary:
         if with_build:
             results["build_s"] = build_from_scratch(Path(temporary))
@@ -73,6 +74,8 @@ def measure(model, tokenizer, steps, with_build):
             results["violations"] = sum(simulator.violations().values())
         finally:
             simulator.stop()
+        if against:
+            results["against"] = {"what": Path(against).name if Path(against).is_dir() else against, **side_by_side.compare(side_by_side.find(against), vsim, image, steps, rounds)}
     return {key: round(value, 2) if isinstance(value, float) else value for key, value in results.items()}
 
 
@@ -82,14 +85,19 @@ def main():
     parser.add_argument("--tokenizer", type=Path)
     parser.add_argument("--steps", type=int, default=64, help="tokens (%(default)s)")
     parser.add_argument("--no-build", action="store_true", help="leave out the build from scratch")
+    parser.add_argument("--against", metavar="OLD", help="decode side by side with another simulator: the folder of a build, as build/sim of "
+                        "another clone, or a commit; takes the project's own model if --model names none")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each of the two (%(default)s)")
     parser.add_argument("--json", type=Path, default=RESULTS, help="where the figures go (%(default)s)")
     args = parser.parse_args()
-    results = measure(args.model, args.tokenizer, args.steps, not args.no_build)
+    model = args.model or (sim.ROOT/"models"/"stories.bin" if args.against else None)
+    results = measure(model, args.tokenizer, args.steps, not args.no_build, args.against, args.rounds)
     text = json.dumps(results, indent=2)
     args.json.parent.mkdir(parents=True, exist_ok=True)
     args.json.write_text(text + "\n")
     print(text)
+    return 0 if side_by_side.equal(results.get("against")) else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -2,6 +2,7 @@
 import hashlib
 import inspect
 import os
+import re
 import warnings
 from pathlib import Path
 
@@ -35,6 +36,23 @@ def resets_itself(component):
     return "reset" in component.signature.members
 
 
+def with_source_lines(text):
+    """Verilog whose declarations and registers end in a comment that says where they stand, relative to the clone.
+
+    It has as many lines as Amaranth writes without source lines, and nothing but comments is new: no tool sees a difference.
+    """
+    lines, place = [], ""
+    for line in text.splitlines():
+        if attribute := re.fullmatch(r"\s*\(\* (src|top|generator) = .*? \*\)", line):
+            place = line if attribute[1] == "src" else place
+            continue
+        found = re.search(rf'"(?:[^"]*\|)?{re.escape(str(ROOT))}/(?!\.venv/)([^"|]+)', place)
+        mark  = f"    // {found[1]}" if found and not line.startswith("module") else ""
+        lines.append(re.sub(r'\(\* src = "[^"]*" \*\) ', "", line) + mark)
+        place = ""
+    return "\n".join(lines) + "\n"
+
+
 def verilog_file(component, name):
     """Path of the component's Verilog, converted only when no cached copy has the same digest."""
     from amaranth.hdl import UnusedElaboratable
@@ -47,8 +65,9 @@ def verilog_file(component, name):
         os.environ.setdefault("AMARANTH_USE_YOSYS", "builtin")
         from amaranth.back import verilog
         from amaranth.hdl import ClockDomain
-        text = verilog.convert(component, name=name, platform=Styles(), emit_src=False, strip_internal_attrs=True,
+        text = verilog.convert(component, name=name, platform=Styles(),
                                missing_domain=lambda domain: ClockDomain(domain, reset_less=resets_itself(component)))
+        text = with_source_lines(text)
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(f".{os.getpid()}")
         partial.write_text(text)

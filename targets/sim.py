@@ -25,14 +25,18 @@ from soc import configuration
 from soc.amaranth import sources_digest
 from soc.base import FIRMWARE, L2_SIZE, ROM_SIZE, SRAM_SIZE, Llama2Builder, Llama2SoC
 from soc.sim import compile as sim_compile
+from soc.sim import tools
 from soc.sim.dram import create_phy
 from soc.sim.progress import BuildProgress
 from soc.sim.simulator import Simulator, SimulatorError
 from soc.sim.stream_watch import StreamWatch
+from soc.sim.trace import Moment, Trace, recorded_cycles
+from soc.sim.training import train
 
 CACHE        = ROOT/"build"/"vsim"
 SYS_CLK_FREQ = int(100e6)    # an Arty's; CPU, DRAM timings and simulated clock agree
 MODEL_OFFSET = 0x22_0000       # bytes of flash that are a bitstream's; an Arty A7-35T's
+DEFAULT_TRACE = Path("trace.fst")    # in the build's folder
 COLUMNS      = configuration.PARAMETERS["columns"]
 
 # IOs ----------------------------------------------------------------------------------------------
@@ -114,12 +118,13 @@ class BaseSoC(Llama2SoC):
         if with_board_pins:
             self.add_model_flash(platform.request("spiflash"), MODEL_OFFSET)
 
-        self.comb += platform.trace.eq(0)
+        # Trace ------------------------------------------------------------------------------------
+        self.comb += platform.trace.eq(self.llama2.core.irq)    # a waveform from or to a token looks at it, see soc/sim/trace.h
 
 # Build --------------------------------------------------------------------------------------------
 
-def default_output_dir(columns):
-    return ROOT/"build"/("sim" if columns == COLUMNS else f"sim-columns{columns}")
+def default_output_dir(columns, trace=False):
+    return ROOT/"build"/("sim" + (f"-columns{columns}" if columns != COLUMNS else "") + ("-trace" if trace else ""))
 
 
 def gateware_dir(output_dir, builder_options):
@@ -139,25 +144,28 @@ def sources_stamp(core, firmware, options):
 
 
 def build(output_dir=None, columns=COLUMNS, *, core=None, firmware=FIRMWARE, compile_gateware=True, with_board_pins=False,
-          soc_options={}, builder_options={}):
+          trace=False, soc_options={}, builder_options={}):
     """Build the simulator if anything changed, and return the path of Vsim.
 
     ``core`` (an instance with the signature of accel.core.Core) replaces the decoder core, ``firmware`` the
     directory of the firmware's sources: tests of the SoC use them. ``with_board_pins`` gives the SoC a board's UART
     instead of the byte-wide one, and a board's flash; behind the pins are a USB bridge and a chip that are simulated
-    bit by bit (soc/sim/uart_bits.c, spi_flash.c).
+    bit by bit (soc/sim/uart_bits.c, spi_flash.c). With ``trace`` it can write waveforms, and is slower. What decodes with the
+    shipped firmware is compiled for a profile of that (soc/sim/training.py).
     """
-    output_dir = Path(output_dir or default_output_dir(columns)).resolve()
+    output_dir = Path(output_dir or default_output_dir(columns, trace)).resolve()
     gateware   = gateware_dir(output_dir, builder_options)
     vsim       = gateware/sim_compile.VSIM
     stamp      = output_dir/"built"
-    options    = (columns, with_board_pins, sorted(soc_options.items()), sorted(builder_options.items()))
+    options    = (columns, with_board_pins, trace, sorted(soc_options.items()), sorted(builder_options.items()), tools.versions())
+    profiled   = core is None and firmware == FIRMWARE and not (with_board_pins or trace)
     with sim_compile.lock(output_dir):
         current = sources_stamp(core, firmware, options)
         if vsim.exists() and stamp.exists() and stamp.read_text() == current:
             return vsim
         stamp.unlink(missing_ok=True)
         print(f"building the simulator in {output_dir} (two or three minutes the first time)", file=sys.stderr, flush=True)
+        note = ""
         with BuildProgress(vsim.parent), sim_compile.output_to(output_dir/"build.log"):
             soc     = BaseSoC(core or create_core(columns), with_board_pins, **soc_options)
             builder = Llama2Builder(soc, firmware, **{"csr_json": str(output_dir/"soc.json"), **builder_options,
@@ -170,15 +178,18 @@ def build(output_dir=None, columns=COLUMNS, *, core=None, firmware=FIRMWARE, com
             builder.build(sim_config=config, interactive=False)
             if compile_gateware:
                 sources = [gateware/name for name, *_ in soc.platform.sources if Path(name).suffix in (".v", ".sv")]
-                sim_compile.compile(gateware, sources, [module["module"] for module in config.modules], CACHE)
+                note = sim_compile.compile(gateware, sources, [module["module"] for module in config.modules], CACHE,
+                                           train=train if profiled else None, trace=trace)
                 stamp.write_text(current)
+        if note:
+            print(note, file=sys.stderr, flush=True)
     return vsim
 
 # Run ----------------------------------------------------------------------------------------------
 
-def run(vsim, model_image=None, uart_port=0):
-    """Simulate until interrupted; 0 unless the simulator failed or a DRAM timing was violated."""
-    sim = Simulator(vsim, model_image, uart_port)
+def run(vsim, model_image=None, uart_port=0, trace=None):
+    """Simulate until interrupted; 0 unless the simulator failed, a DRAM timing was violated or ``trace`` recorded nothing."""
+    sim = Simulator(vsim, model_image, uart_port, trace=trace)
     try:
         sim.start()
         print(f"listening on {sim.url}", flush=True)
@@ -187,10 +198,21 @@ def run(vsim, model_image=None, uart_port=0):
         return 1
     except KeyboardInterrupt:
         sim.stop()
+    output     = sim.output() if sim.log else ""
     violations = sim.violations() if sim.log else {}
     for what, count in violations.items():
         print(f"DRAM timing: {count} x {what}, see {sim.log}", file=sys.stderr)
-    return 1 if violations else 0
+    return 1 if violations or trace and not report(trace, recorded_cycles(output, SYS_CLK_FREQ)) else 0
+
+
+def report(trace, cycles):
+    """Say what is in the waveform; false if it was not written."""
+    if cycles is None:
+        print(f"no waveform in {trace.path}: the simulation ended before --trace-from", file=sys.stderr)
+        return False
+    first, last = cycles
+    print(f"waveform of cycles {first} to {last} in {trace.path} ({trace.path.stat().st_size/1e6:.1f} MB)", file=sys.stderr)
+    return True
 
 
 def create_parser():
@@ -203,6 +225,9 @@ def create_parser():
     parser.add_target_argument("--columns",      default=COLUMNS, type=int, choices=(1, 2, 4), help="Positions that share one pass over the weights.")
     parser.add_target_argument("--model-image",  default=None, type=Path,  help="File that fills the DRAM when the simulation starts.")
     parser.add_target_argument("--uart-port",    default=0, type=int,      help="Loopback TCP port of the UART; 0 takes a free one.")
+    parser.add_target_argument("--trace",        default=None, type=Path, nargs="?", const=DEFAULT_TRACE, metavar="FILE", help="Write a waveform (FST), into trace.fst of the build if no FILE is named; with --build, build a simulator that can.")
+    parser.add_target_argument("--trace-from",   default=None, type=Moment.parse, metavar="WHEN", help="Where the waveform begins: a cycle as in 12000, or a token as in token:3.")
+    parser.add_target_argument("--trace-to",     default=None, type=Moment.parse, metavar="WHEN", help="Where it ends, likewise.")
     parser.set_defaults(uart_name="sim", integrated_rom_size=ROM_SIZE, integrated_sram_size=SRAM_SIZE, l2_size=L2_SIZE)
     return parser
 
@@ -223,19 +248,22 @@ def main():
     if not args.build and not args.run:
         parser.print_help()
         return 0
+    if (args.trace_from or args.trace_to) and not (args.trace and args.run):
+        parser.error("--trace-from and --trace-to choose a part of what --run --trace records: add both, or leave them out")
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)    # as Ctrl-C
     signal.signal(signal.SIGINT, signal.default_int_handler)     # shells start background jobs without it
     try:
-        output_dir = Path(args.output_dir or default_output_dir(args.columns)).resolve()
+        output_dir = Path(args.output_dir or default_output_dir(args.columns, bool(args.trace))).resolve()
         soc_options, builder_options = changed_options(parser)
         builder_options.pop("output_dir", None)
         vsim = gateware_dir(output_dir, builder_options)/sim_compile.VSIM
         if args.build:
             vsim = build(output_dir, args.columns, compile_gateware=builder_options.pop("compile_gateware", True),
-                         soc_options=soc_options, builder_options=builder_options)
-        return run(vsim, args.model_image, args.uart_port) if args.run else 0
-    except (SimulatorError, sim_compile.BuildError) as error:
+                         trace=bool(args.trace), soc_options=soc_options, builder_options=builder_options)
+        trace = args.trace and Trace(output_dir/DEFAULT_TRACE if args.trace == DEFAULT_TRACE else args.trace, args.trace_from, args.trace_to)
+        return run(vsim, args.model_image, args.uart_port, trace) if args.run else 0
+    except (SimulatorError, sim_compile.BuildError, tools.ToolError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

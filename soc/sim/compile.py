@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from soc.sim import tools
+from soc.sim.training import TrainingError
 from soc.unspaced import unspaced
 
 HERE = Path(__file__).resolve().parent
@@ -50,39 +52,78 @@ def output_to(path):
             os.close(copy)
 
 
-def digest(gateware_dir, sources):
-    """SHA-256 of what Vsim is made of; comments (they carry dates) and memory contents do not count."""
-    tools  = [gateware_dir/"sim_init.cpp", *(path for end in ("c", "h", "cpp", "mk") for path in sorted(HERE.glob(f"*.{end}")))]
-    result = hashlib.sha256(subprocess.check_output(["verilator", "--version"]))
-    for path in [*sources, *tools]:
-        result.update(re.sub(rb"//[^\n]*", b"", Path(path).read_bytes()))
+def digest(gateware_dir, sources, options=()):
+    """SHA-256 of what Vsim is made of: sources, flags, tools and their versions.
+
+    Comments (they carry dates, and lines of Amaranth's sources) and memory contents do not count.
+    """
+    ours   = [gateware_dir/"sim_init.cpp", *(path for end in ("c", "h", "cpp", "mk") for path in sorted(HERE.glob(f"*.{end}")))]
+    result = hashlib.sha256(repr((options, *tools.versions())).encode())
+    for path in [*sources, *ours]:
+        result.update(re.sub(rb"[ \t]*//[^\n]*", b"", Path(path).read_bytes()))
     return result.hexdigest()
 
 
-def compile(gateware_dir, sources, modules, cache):
+def compile(gateware_dir, sources, modules, cache, *, train=None, trace=False):
     """Verilate and compile ``sources`` with the LiteX simulation ``modules``, unless that has been done.
 
-    ``cache`` keeps the results of the last builds: another firmware or a step back needs no compiler.
+    ``train`` (vsim) runs a first Vsim whose counts the second is compiled for; ``trace`` makes one that can write waveforms.
+    ``cache`` keeps the results of the last builds: another firmware or a step back needs no compiler. Returns what the caller
+    should be told, or nothing.
     """
-    current = digest(gateware_dir, sources)
+    current = digest(gateware_dir, sources, (bool(train), trace, modules))
     stamp   = gateware_dir/"compiled"
     if (gateware_dir/VSIM).exists() and stamp.exists() and stamp.read_text() == current:
-        return
+        return ""
     stamp.unlink(missing_ok=True)
     for stale in (VSIM.parent, MODULES):
         shutil.rmtree(gateware_dir/stale, ignore_errors=True)
-    kept = cache/current[:16]
-    if not kept.exists():
-        import litex.build.sim.core
-        names = [os.path.relpath(source, gateware_dir) for source in sources]
-        subprocess.run(["make", "-f", str(HERE/"sim.mk"), f"HERE={unspaced(HERE)}", f"DIR={unspaced(gateware_dir)}",
-            f"SRC_DIR={unspaced(next(iter(litex.build.sim.core.__path__)))}", f"VERILOG={' '.join(names)}",
-            f"MODULES={' '.join(modules)}"], cwd=gateware_dir, check=True)
-        keep(gateware_dir, kept)
-    else:
+    kept, note = cache/current[:16], ""
+    if kept.exists():
         copy(kept, gateware_dir)
         os.utime(kept)
+    else:
+        note = build(gateware_dir, sources, modules, train, trace)
+        if not note:
+            keep(gateware_dir, kept)
     stamp.write_text(current)
+    return note
+
+
+def build(gateware_dir, sources, modules, train, trace):
+    """Compile with all that was asked for; returns why there is no profile, or nothing."""
+    if not train:
+        make(gateware_dir, sources, modules, trace=trace)
+        return ""
+    objects = unspaced(gateware_dir)/VSIM.parent
+    counting = tools.count_flags(objects)
+    try:
+        make(gateware_dir, sources, modules, counts=counting, link_counts=counting)
+        train(gateware_dir/VSIM)
+        flags, note = tools.use_flags(objects), ""
+    except (TrainingError, tools.ToolError, subprocess.CalledProcessError) as error:
+        why = f"{tools.compiler()} makes no program that counts" if isinstance(error, subprocess.CalledProcessError) else error
+        flags, note = "", f"the simulator is compiled without a profile, and slower: its first run failed ({why})"
+    for path in counted(gateware_dir/VSIM.parent):
+        path.unlink(missing_ok=True)
+    make(gateware_dir, sources, modules, counts=flags)
+    return note
+
+
+def counted(objects):
+    """What was compiled to count: all but what rarely runs and what every model shares."""
+    return [objects/VSIM.name, *objects.glob("*.fast.gch"), objects/"harness.o", objects/"sim_init.o",
+            *(path for path in objects.glob("Vsim*.o") if "Slow" not in path.name)]
+
+
+def make(gateware_dir, sources, modules, *, counts="", link_counts="", trace=False):
+    """Run sim.mk."""
+    import litex.build.sim.core
+    names = [os.path.relpath(source, gateware_dir) for source in sources]
+    subprocess.run(["make", "-f", str(HERE/"sim.mk"), f"HERE={unspaced(HERE)}", f"DIR={unspaced(gateware_dir)}",
+        f"SRC_DIR={unspaced(next(iter(litex.build.sim.core.__path__)))}", f"VERILOG={' '.join(names)}",
+        f"MODULES={' '.join(modules)}", f"VERILATOR={' '.join(tools.command())}", f"VARIABLES={' '.join(tools.make_variables())}",
+        f"COUNTS={counts}", f"LINK_COUNTS={link_counts}", f"TRACE={'1' if trace else ''}"], cwd=gateware_dir, check=True)
 
 
 def copy(source, target):

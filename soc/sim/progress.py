@@ -36,7 +36,12 @@ class BuildProgress:
         if not (self.objects/"Vsim.mk").exists():
             return "translating the gateware to C++ (Verilator)", ""
         done = sum(1 for path in self.objects.glob("Vsim*.o"))
-        return "compiling it", f"{min(done, sources)} of {sources} files"
+        part = f"{min(done, sources)} of {sources} files"
+        if any(self.objects.glob("*.gcda")) or any(self.objects.glob("*.profraw")):
+            return "compiling it for what the first run did", part
+        if (self.objects/"training.log").exists():
+            return "running it once, for a profile", ""
+        return "compiling it", part
 
     def _watch(self):
         while not self._stop.wait(1):

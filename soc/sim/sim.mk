@@ -1,6 +1,8 @@
-# Compiles a generated SoC into Vsim, instead of LiteX's simulation Makefile: no tracing, the model itself at -O3,
-# two jobs. Run in the gateware directory with VERILOG (all sources, relative), MODULES (LiteX simulation modules), and three paths
-# without spaces: DIR, to this directory, SRC_DIR, to LiteX's simulator, and HERE, to ours.
+# Compiles a generated SoC into Vsim, instead of LiteX's simulation Makefile: the model itself at -O3, two jobs, tracing only
+# if asked for. Run in the gateware directory with VERILOG (all sources, relative), MODULES (LiteX simulation modules), VERILATOR
+# (its command), VARIABLES (for its makefile), and three paths without spaces: DIR, to this directory, SRC_DIR, to LiteX's
+# simulator, and HERE, to ours. TRACE=1 makes one that can write waveforms; COUNTS are
+# flags for a profile, LINK_COUNTS those of them that the linker wants.
 
 OBJ    := obj_sim
 CORE   := sim pads parse modules libdylib
@@ -8,7 +10,7 @@ LIBS   := -levent -ljson-c -ldl -lz -lm -lpthread
 MODEL  ?= -O3
 VFLAGS ?= -O3 --x-assign fast --x-initial fast --noassert --output-split 20000 --unroll-count 256
 
-all: $(MODULES:%=modules/%.so) $(OBJ)/Vsim
+all: $(MODULES:%=modules/%.so) vsim
 
 modules/%.so: $(HERE)/*.c $(HERE)/*.h
 	mkdir -p modules
@@ -19,8 +21,12 @@ $(OBJ)/%.o: $(SRC_DIR)/%.c
 	mkdir -p $(OBJ)
 	$(CC) -c -O3 -w -I$(SRC_DIR) -o $@ $<
 
-$(OBJ)/Vsim: $(VERILOG) sim_init.cpp $(HERE)/harness.cpp $(CORE:%=$(OBJ)/%.o)
-	verilator --cc --exe --top-module sim --Mdir $(OBJ) -Wno-fatal -Wno-lint -Wno-style $(VFLAGS) -DPRINTF_COND=0 \
-		$(VERILOG) $(DIR)/sim_init.cpp $(HERE)/harness.cpp $(CORE:%=$(DIR)/$(OBJ)/%.o) \
-		-CFLAGS "-I$(SRC_DIR) -I$(DIR)" -LDFLAGS "-Wl,--no-as-needed $(LIBS)"
-	$(MAKE) -j2 -C $(OBJ) -f Vsim.mk CURDIR=$(DIR)/$(OBJ) OPT_FAST="$(MODEL)" OPT_SLOW=-O1 OPT_GLOBAL=-O3 Vsim
+$(OBJ)/Vsim.mk: $(VERILOG) sim_init.cpp $(HERE)/harness.cpp $(CORE:%=$(OBJ)/%.o)
+	$(VERILATOR) --cc --exe --top-module sim --Mdir $(OBJ) -Wno-fatal -Wno-lint -Wno-style $(VFLAGS) -DPRINTF_COND=0 \
+		$(if $(TRACE),--trace-fst) $(VERILOG) $(DIR)/sim_init.cpp $(HERE)/harness.cpp $(CORE:%=$(DIR)/$(OBJ)/%.o) \
+		-CFLAGS "-I$(SRC_DIR) -I$(DIR) -I$(HERE)" -LDFLAGS "-Wl,--no-as-needed $(LIBS)"
+
+.PHONY: all vsim
+vsim: $(OBJ)/Vsim.mk
+	$(MAKE) -j2 -C $(OBJ) -f Vsim.mk CURDIR=$(DIR)/$(OBJ) $(VARIABLES) \
+		OPT_FAST="$(strip $(MODEL) $(COUNTS))" OPT_SLOW=-O1 OPT_GLOBAL=-O3 USER_LDFLAGS="$(LINK_COUNTS)" Vsim

@@ -1,6 +1,7 @@
 """Runs a built simulator: ``with Simulator(vsim, dram_image=...) as sim: ... sim.url``."""
 import collections
 import ctypes
+import json
 import os
 import re
 import signal
@@ -11,7 +12,7 @@ from pathlib import Path
 
 DRAM_SIZE        = 256 << 20    # bytes, of the MT41K128M16
 START_TIMEOUT_S  = 60           # with a 256 MiB image on a busy machine
-STOP_TIMEOUT_S   = 5
+STOP_TIMEOUT_S   = 30           # a waveform is completed meanwhile
 PR_SET_PDEATHSIG = 1           # Ref: prctl(2)
 TIME             = r"simulated (\d+) ps\n"
 
@@ -36,6 +37,11 @@ class SimulatorError(Exception):
     """The simulator did not start, or has ended."""
 
 
+def traces(vsim):
+    """Was this Vsim built to write waveforms?"""
+    return b"trace_from_ps=" in vsim.read_bytes()
+
+
 def die_with_parent():
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
@@ -53,15 +59,18 @@ class Simulator:
         Of the UART, on the loopback interface; 0 takes a free one.
     flash : Path or None
         File that is the content of the SPI flash, of a build with board pins.
+    trace : soc.sim.trace.Trace or None
+        The waveform that it writes, of a build with ``trace``.
     log : Path or None
         File for what the simulator prints; None makes one in the build's ``logs`` directory.
     """
-    def __init__(self, vsim, dram_image=None, port=0, log=None, flash=None):
+    def __init__(self, vsim, dram_image=None, port=0, log=None, flash=None, trace=None):
         self.vsim       = Path(vsim).resolve()
         self.dram_image = dram_image and Path(dram_image).resolve()
         self.port       = port
         self.log        = log and Path(log)
         self.flash      = flash and Path(flash).resolve()
+        self.trace      = trace
         self.process    = None
         self.url        = None
 
@@ -77,6 +86,9 @@ class Simulator:
         if self.dram_image:
             self.check_image()
             command.append(f"+dram={self.dram_image}")
+        if self.trace:
+            self.check_trace()
+            command += self.trace.arguments(self.clk_freq())
         if self.log is None:
             logs = gateware_dir.parent/"logs"
             logs.mkdir(exist_ok=True)
@@ -98,6 +110,19 @@ class Simulator:
     def environment(self):
         flash = {"SIM_FLASH": str(self.flash)} if self.flash else {}
         return {**os.environ, "SIM_UART_PORT": str(self.port), **flash}
+
+    def clk_freq(self):
+        """Of the simulated system clock, in Hz, as sim_config.js has it."""
+        config = json.loads((self.vsim.parent.parent/"sim_config.js").read_text())
+        return next(module["args"]["freq_hz"] for module in config if module.get("module") == "clocker")
+
+    def check_trace(self):
+        if not traces(self.vsim):
+            raise SimulatorError(f"{self.vsim} writes no waveforms: build it with python targets/sim.py --build --trace")
+        try:
+            self.trace.path.open("ab").close()
+        except OSError as error:
+            raise SimulatorError(f"cannot write the waveform {self.trace.path}: {error.strerror}") from None
 
     def check_image(self):
         try:

@@ -3,6 +3,8 @@ import random
 
 from amaranth.sim import Simulator
 
+from tests.waves import recorded
+
 
 def simulate(dut, *testbenches, deadline=100_000, background=()):
     """Run testbenches to their end; TimeoutError after ``deadline`` cycles."""
@@ -17,7 +19,8 @@ def simulate(dut, *testbenches, deadline=100_000, background=()):
         await ctx.delay(deadline * 1e-6)
         raise TimeoutError(f"no end after {deadline} cycles")
     sim.add_testbench(watchdog, background=True)
-    sim.run()
+    with recorded(sim, dut):
+        sim.run()
 
 
 async def send(ctx, port, payloads, *, stall=0.0, seed=0):

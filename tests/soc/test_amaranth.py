@@ -3,11 +3,13 @@ import re
 
 import pytest
 from amaranth import *
+from amaranth.back import verilog
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 import soc.amaranth
 from soc.amaranth import AmaranthInstance, verilog_file
+from soc.memories import Styles
 
 
 class Doubler(wiring.Component):
@@ -56,3 +58,14 @@ def test_converts_once_per_content():
     assert verilog_file(Doubler(), "doubler").read_text() == "kept"
     assert verilog_file(Doubler(offset=1), "doubler") != first
     assert verilog_file(Doubler(), "other") != first
+
+
+def test_verilog_says_where_its_signals_stand_and_nothing_else_is_new():
+    platform = Platform()
+    AmaranthInstance(platform, Doubler(), "doubler")
+    text = open(platform.sources[0]).read()
+    line = 1 + next(n for n, line in enumerate(open(__file__)) if "super().__init__" in line)
+    assert f"output [8:0] o;    // tests/soc/test_amaranth.py:{line}\n" in text
+    plain = verilog.convert(Doubler(), name="doubler", emit_src=False, strip_internal_attrs=True,
+                            platform=Styles())
+    assert re.sub(r" +// [\w/]+\.py:\d+$", "", text, flags=re.M) == plain

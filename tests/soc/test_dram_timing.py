@@ -5,6 +5,7 @@ import pytest
 from litedram.modules import MT41K128M16
 from migen.fhdl import verilog
 
+from soc.sim import tools
 from soc.sim.dram import TimingChecker, create_phy
 from soc.sim.simulator import Simulator
 
@@ -71,8 +72,8 @@ def violations(tmp_path_factory):
            for name in ("cs_n", "ras_n", "cas_n", "we_n", "bank", "address", "cke")}
     verilog.convert(PHY, ios, name="phy").write(str(directory/"phy.v"))
     (directory/"bench.cpp").write_text(BENCH)
-    subprocess.run(["verilator", "--cc", "--exe", "--build", "-Wno-fatal", "-Wno-lint", "-Wno-style", "--top-module",
-        "phy", "--Mdir", "obj", "bench.cpp", "phy.v", *SOURCES, "-MAKEFLAGS", "OPT_FAST=-O0 OPT_SLOW=-O0"],
+    subprocess.run([*tools.command(), "--cc", "--exe", "--build", "-Wno-fatal", "-Wno-lint", "-Wno-style", "--top-module",
+        "phy", "--Mdir", "obj", "bench.cpp", "phy.v", *SOURCES, "-MAKEFLAGS", " ".join(["OPT_FAST=-O0 OPT_SLOW=-O0", *tools.make_variables()])],
         cwd=directory, check=True, capture_output=True)
 
     def run(rows):
