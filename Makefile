@@ -11,7 +11,7 @@ STAMP    := $(VENV)/installed-$(HASH)
 MODEL    := models/stories.bin
 PACKAGES := $(shell sed 's/\#.*//' requirements-debian.txt)
 
-.PHONY: help setup sim demo test test-fast test-install test-reference prove uart long-context resources timing bitstream docs clean
+.PHONY: help setup sim demo serve test test-fast test-install test-reference test-web server-load prove uart long-context resources timing bitstream docs clean
 
 help:  ## this list
 	@awk -F ' +## +' '/^[a-z-]+:.*## / { split($$1, name, ":"); printf "make %-14s %s\n", name[1], $$2 }' Makefile
@@ -51,17 +51,22 @@ sim: setup  ## build the simulated SoC (2 to 3 min the first time, then 1 s)
 demo: sim  ## a story from the simulated hardware; PROMPT="..." begins it (4 min the first time, then 30 s)
 	@$(VENV)/bin/llama2-host generate --sim --model $(MODEL) --prompt "$$PROMPT"
 
+# The page and OpenAI's interface on the simulated SoC; HTTP_PORT=N for another port than 8080.
+HTTP_PORT ?= 8080
+serve: sim  ## a page to chat on, and OpenAI's interface, on the simulated hardware
+	@$(VENV)/bin/llama2-host serve --sim --model $(MODEL) --http-port $(HTTP_PORT) --open
+
 # Tests --------------------------------------------------------------------------------------------
 
 # The fast ones first; then those that run the simulator, which one of them builds.
 test: setup  ## all tests, the simulator's too (17 min)
 	@rm -f build/skips.txt
-	$(PYTHON) -m pytest -q -n 2 -m "not soc and not uart and not reference and not install"
+	$(PYTHON) -m pytest -q -n 2 -m "not soc and not uart and not reference and not install and not web"
 	$(PYTHON) -m pytest -q -n 2 --dist loadfile -m "soc and not reference"
 	@echo "skipped tests, by reason:"; if [ -s build/skips.txt ]; then sed 's/^/  /' build/skips.txt; else echo "  none"; fi
 
 test-fast: setup  ## what one runs between two edits: no simulator, no long ones (2 min)
-	$(PYTHON) -m pytest -q -n 2 -m "not soc and not uart and not reference and not install" tests/spec tests/host tests/firmware tests/accel/test_stage.py tests/accel/test_numeric.py tests/test_rooms.py
+	$(PYTHON) -m pytest -q -n 2 -m "not soc and not uart and not reference and not install and not web" tests/spec tests/host tests/firmware tests/accel/test_stage.py tests/accel/test_numeric.py tests/test_rooms.py
 
 # Unbounded proofs, and the refutation of every one-line mutant of the units that they are of.
 prove: setup  ## prove the stream units and the command queue for every input, refute their mutants (4 min)
@@ -75,6 +80,21 @@ test-install: setup  ## pip install . with each Python from 3.10 to 3.13 that is
 test-reference: setup  ## tests against a real checkpoint in the folder that REFERENCE_DATA names (5 min)
 	@test -n "$$REFERENCE_DATA" || { echo "REFERENCE_DATA is not set: name the folder that holds models/ and corpus/" >&2; exit 1; }
 	$(PYTHON) -m pytest -q -n 2 --dist loadfile -m reference
+
+# The page in Chromium, and several servers behind HAProxy; both are installed from Debian.
+test-web: setup  ## the page in Chromium and servers behind HAProxy, both installed from Debian (3 min)
+	@missing=; for p in chromium chromium-driver haproxy; do \
+		dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'install ok installed' || missing="$$missing $$p"; \
+	done; \
+	test -z "$$missing" && exit 0; \
+	if [ $$(id -u) = 0 ]; then sudo=; else sudo="sudo -n"; fi; \
+	$$sudo apt-get -q update && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get -q -y install --no-install-recommends $$missing
+	$(PYTHON) -m pytest -q -m web
+
+# 64 clients with 2,000 requests, a third of which leave midway; then 10,000 random requests: some minutes.
+server-load: setup  ## 2,000 requests from 64 clients and 10,000 random ones, recorded (10 min)
+	$(PYTHON) -m bench.server_load
+	$(PYTHON) -m bench.server_fuzz
 
 # Eight positions behind 16,392 others, on the simulated SoC, equal to golden; each K/V format: some minutes.
 long-context: sim  ## eight positions behind 16,392 others, equal to the integer model (10 min)
