@@ -121,7 +121,7 @@ bitstream: setup  ## the whole SoC to an ECP5 bitstream by open tools (15 min)
 # Documents ----------------------------------------------------------------------------------------
 
 docs: setup  ## write the generated pages, tables and plots anew (10 s)
-	$(PYTHON) -m spec.emit_docs
+	$(PYTHON) -m llama2_spec.emit_docs
 	$(PYTHON) -m bench.emit_docs
 
 clean:  ## remove what was built, not .venv

@@ -4,7 +4,7 @@ from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
 from accel.numeric import UNCHECKED, delay
-from spec.numerics import WORD
+from llama2_spec.numerics import WORD
 
 
 class Activations(wiring.Component):

@@ -1,4 +1,4 @@
-"""Attention of one position over a stream of K/V rows. Computes :func:`spec.golden.attend`, bit for bit.
+"""Attention of one position over a stream of K/V rows. Computes :func:`llama2_spec.golden.attend`, bit for bit.
 
 Ref: Milakov & Gimelshein 2018 (online softmax).
 """
@@ -12,7 +12,7 @@ from accel.attention_scores import AttentionScores, exp2_members
 from accel.attention_values import AttentionValues
 from accel.numeric import delay
 from accel.row_splitter import RowSplitter
-from spec.numerics import WIDE
+from llama2_spec.numerics import WIDE
 
 
 class Attention(wiring.Component):

@@ -8,8 +8,8 @@ from accel.attention_scores import MASS
 from accel.numeric import bit_length, delay, product_of, shift_right
 from accel.stage import Queue
 from accel.table import InterpolatedTable
-from spec.numerics import WIDE
-from spec.tables import RECIPROCAL
+from llama2_spec.numerics import WIDE
+from llama2_spec.tables import RECIPROCAL
 
 DEPTH = 32          # elements on their way, for some 18 cycles, or waiting
 LEAST = 14          # bits of the smallest mass: the weight that set the maximum is at least 2**13

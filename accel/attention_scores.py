@@ -6,8 +6,8 @@ from amaranth.lib.wiring import In, Out
 from accel.attention_dots import SHAPE, AttentionDots, key_layout, query_members
 from accel.numeric import coarse_shift, delay, product_of, round_saturate, shift_right
 from accel.table import InterpolatedTable
-from spec.numerics import HEADROOM, ROW_FRACTION, SCORE_FRACTION
-from spec.tables import EXP2
+from llama2_spec.numerics import HEADROOM, ROW_FRACTION, SCORE_FRACTION
+from llama2_spec.tables import EXP2
 
 MASS = 34           #: bits of a mass: 2**17 weights of 17 bits
 WEIGHT = 17

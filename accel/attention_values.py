@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 from accel.numeric import UNCHECKED, delay
 from accel.attention_dots import SHAPE, ring_depth
 from accel.attention_scores import WEIGHT, weight_layout
-from spec.numerics import WIDE
+from llama2_spec.numerics import WIDE
 
 #: A pass shifts by one of these; a larger shift takes several passes over its slot. With three of them and zero, a bit
 #: of a sum is one look-up table of six inputs with its carry.

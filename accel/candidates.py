@@ -1,6 +1,6 @@
 """The largest logits of a pass, for the sampler: eight groups of eight, of each of which it is known where its smallest lies.
 
-Computes the candidates of :meth:`spec.golden.Logits.kept`.
+Computes the candidates of :meth:`llama2_spec.golden.Logits.kept`.
 """
 from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, memory, wiring

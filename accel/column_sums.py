@@ -5,7 +5,7 @@ from amaranth.lib.wiring import In, Out
 
 from accel.matrix_walk import TAG
 from accel.numeric import delay
-from spec.numerics import WIDE
+from llama2_spec.numerics import WIDE
 
 #: A chunk's sum leaves: the even row's, q8's odd row's, or q4's odd row's, which was held for a cycle.
 LEAVING = data.StructLayout({"even": 1, "odd": 1, "held": 1})

@@ -4,11 +4,11 @@ from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from accel.numeric import UNCHECKED
-from spec.registers import COMMAND, QUEUE_DEPTH
+from llama2_spec.registers import COMMAND, QUEUE_DEPTH
 
 
 def command_layout():
-    """The 128-bit command of spec.registers.COMMAND."""
+    """The 128-bit command of llama2_spec.registers.COMMAND."""
     return data.FlexibleLayout(128, {
         b.name: data.Field(signed(b.size) if b.signed else b.size, 32 * b.word + b.low) for b in COMMAND})
 

@@ -22,11 +22,11 @@ from accel.sequencer import Sequencer
 from accel.stage import Skid
 from accel.swiglu import SwiGlu
 from accel.window import Window, WishboneSignature
-from spec.maxima import MAX_VOCAB_SIZE
-from spec.numerics import MAX_DIM, MAX_HEAD_DIM, MAX_ROW, MAX_SEQ_LEN, WORD
-from spec.registers import MAX_CANDIDATES, REGISTERS, VERSION, Dest
+from llama2_spec.maxima import MAX_VOCAB_SIZE
+from llama2_spec.numerics import MAX_DIM, MAX_HEAD_DIM, MAX_ROW, MAX_SEQ_LEN, WORD
+from llama2_spec.registers import MAX_CANDIDATES, REGISTERS, VERSION, Dest
 
-OUTPUT = 7          #: dest of attention output in the quantiser, beside spec.registers.Dest
+OUTPUT = 7          #: dest of attention output in the quantiser, beside llama2_spec.registers.Dest
 
 
 def csr_members():

@@ -11,7 +11,7 @@ ELEMENT = data.StructLayout({"value": signed(20), "last": 1})
 
 
 class EmbedFetch(wiring.Component):
-    """Elements ``(code - zero) * mantissa`` of row ``token``, in order, one a cycle. Layout: spec.packing.
+    """Elements ``(code - zero) * mantissa`` of row ``token``, in order, one a cycle. Layout: llama2_spec.packing.
 
     Members
     -------

@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out
 
 from accel.numeric import UNCHECKED, delay
 from accel.ports import NativeWrite
-from spec.registers import Dest
+from llama2_spec.registers import Dest
 
 
 class KvRows(wiring.Component):
@@ -67,7 +67,7 @@ class KvRows(wiring.Component):
             (self.write, "write"), (self.exponent_write, "exponent_write")))
         m.d.comb += [
             place.eq(Mux(is_v, first_v, 0) + Mux(narrow, index[4:], index[3:])),
-            # Elements i and 8 + i of 8 bits lie side by side, see spec.image.row_elements
+            # Elements i and 8 + i of 8 bits lie side by side, see llama2_spec.image.row_elements
             enable.eq(Mux(narrow, 1, 0b11) << Cat(narrow & index[3], index[:3])),
             low.eq(Mux(narrow & mantissa[7] & ~mantissa[15], 0x7f, mantissa[:8])),
             byte.eq(head + Mux(is_v, self.n_kv_heads, 0)),

@@ -1,6 +1,6 @@
 """The logit unit: argmax of every column, the largest logits as candidates for sampling, and the mass of the vocabulary.
 
-Computes :meth:`spec.golden.Logits.kept` and :func:`spec.golden.running_mass`; logits never go to DRAM.
+Computes :meth:`llama2_spec.golden.Logits.kept` and :func:`llama2_spec.golden.running_mass`; logits never go to DRAM.
 """
 from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, memory, stream, wiring
@@ -11,7 +11,7 @@ from accel.mass import Mass
 from accel.numeric import delay
 from accel.stage import Skid
 from accel.window import RESULT
-from spec.tables import EXP2
+from llama2_spec.tables import EXP2
 
 
 class LogitUnit(wiring.Component):

@@ -1,6 +1,6 @@
 """The mass of a vocabulary, as its logits come: the sum of ``2 ** (score - reference)``, the reference raised on the way.
 
-Computes :func:`spec.golden.running_mass`.
+Computes :func:`llama2_spec.golden.running_mass`.
 """
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import wiring
@@ -9,8 +9,8 @@ from amaranth.lib.wiring import In, Out
 from accel.attention_scores import EXP2_LATENCY
 from accel.numeric import credits, delay, saturate
 from accel.stage import Queue
-from spec.numerics import ROW_FRACTION, SCORE_FRACTION
-from spec.tables import EXP2
+from llama2_spec.numerics import ROW_FRACTION, SCORE_FRACTION
+from llama2_spec.tables import EXP2
 
 #: Bits of the score's shift that the scale's mantissa takes over: what is left of a multiplier's operand.
 FINE = {25: 3, 18: 1}

@@ -1,6 +1,6 @@
 """The time-shared matrix-vector engine: 16 lanes a column, q8 and q4 on the same multipliers.
 
-Computes :meth:`spec.golden.Matrix.sums` bit for bit for ``columns`` vectors that share one pass over the weights.
+Computes :meth:`llama2_spec.golden.Matrix.sums` bit for bit for ``columns`` vectors that share one pass over the weights.
 """
 from amaranth.hdl import Array, Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, memory, stream, wiring
@@ -34,7 +34,7 @@ class MatVec(wiring.Component):
     busy : Out
         A sum is still on its way.
     beats : In(stream)
-        The packed tensor, see spec.packing.
+        The packed tensor, see llama2_spec.packing.
     second, both : In, Out
         The beat after ``beats``; whether it is taken, too, and ``beats`` so are valid only with it.
     gang : In

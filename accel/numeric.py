@@ -1,4 +1,4 @@
-"""The roundings of spec.numerics in gateware: one name, one rounding."""
+"""The roundings of llama2_spec.numerics in gateware: one name, one rounding."""
 from amaranth.hdl import Cat, Const, Mux, Signal, signed
 
 #: Attributes of a memory of which a word that is read while it is written is not used: Yosys need not keep the old one.

@@ -1,11 +1,11 @@
-"""Groups of wide values to 16-bit mantissas with a shared exponent. Computes :func:`spec.numerics.quantise`."""
+"""Groups of wide values to 16-bit mantissas with a shared exponent. Computes :func:`llama2_spec.numerics.quantise`."""
 from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, fifo, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from accel.numeric import UNCHECKED, bit_length, coarse_shift, delay, fine_shift
-from spec.numerics import WIDE
-from spec.registers import Dest
+from llama2_spec.numerics import WIDE
+from llama2_spec.registers import Dest
 
 GROUP = 128         #: the longest group: a head
 

@@ -1,6 +1,6 @@
 """The residual stream: adds rows, gathers the sum of squares, hands x * gain to the quantiser, yields 1/rms.
 
-Computes the residual half of :meth:`spec.golden.Golden._residual` and :meth:`_normalise`.
+Computes the residual half of :meth:`llama2_spec.golden.Golden._residual` and :meth:`_normalise`.
 Ref: Zhang & Sennrich 2019, Root Mean Square Layer Normalization.
 """
 from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, signed
@@ -12,7 +12,7 @@ from accel.quantiser import wide_layout
 from accel.row_scale import EMBEDDING, row_layout
 from accel.stage import Queue
 from accel.table import InterpolatedTable
-from spec.tables import RSQRT
+from llama2_spec.tables import RSQRT
 
 DEPTH    = 16       # rows on their way; the pipe is 6 deep
 SUM_BITS = 76       # 2**12 squares of 2**62 and epsilon: 75 bits, and an even number for the normalisation by pairs

@@ -1,4 +1,4 @@
-"""Rotary position embedding of row pairs. Computes :func:`spec.golden.rotate`. Ref: Su et al. 2021, RoFormer."""
+"""Rotary position embedding of row pairs. Computes :func:`llama2_spec.golden.rotate`. Ref: Su et al. 2021, RoFormer."""
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
@@ -8,9 +8,9 @@ from accel.quantiser import wide_layout
 from accel.row_scale import row_layout
 from accel.stage import Queue
 from accel.table import InterpolatedTable
-from spec.numerics import WIDE
-from spec.registers import Dest
-from spec.tables import SINE
+from llama2_spec.numerics import WIDE
+from llama2_spec.registers import Dest
+from llama2_spec.tables import SINE
 
 DEPTH = 32          #: rows on their way; the pipe is 17 deep
 ROTATED = 34        #: bits of a rotated element

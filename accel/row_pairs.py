@@ -5,7 +5,7 @@ from amaranth.lib.wiring import In, Out
 
 from accel.matrix_walk import PAIRS
 from accel.stage import Skid
-from spec.numerics import WIDE
+from llama2_spec.numerics import WIDE
 
 
 def sum_layout(columns):

@@ -1,4 +1,4 @@
-"""Row sums to 32-bit fixed point: times 1/rms, right shift, saturate. Computes :func:`spec.golden.scale_rows`."""
+"""Row sums to 32-bit fixed point: times 1/rms, right shift, saturate. Computes :func:`llama2_spec.golden.scale_rows`."""
 import enum
 
 from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, signed
@@ -8,11 +8,11 @@ from amaranth.lib.wiring import In, Out
 from accel.numeric import coarse_shift, credits, delay, fine_shift, product_of
 from accel.row_pairs import sum_layout
 from accel.stage import Queue, Skid
-from spec.numerics import WIDE
-from spec.registers import Dest
+from llama2_spec.numerics import WIDE
+from llama2_spec.registers import Dest
 
 DEPTH     = 16      # rows on their way; the pipe is 6 deep
-EMBEDDING = 6       #: dest of embedding rows, beside spec.registers.Dest
+EMBEDDING = 6       #: dest of embedding rows, beside llama2_spec.registers.Dest
 
 
 class To(enum.IntEnum):

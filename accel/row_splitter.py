@@ -145,7 +145,7 @@ class RowSplitter(wiring.Component):
             m.d.sync += [header_at.eq(0), slot.eq(slot + 1)]
             with m.If(slot == shape.last_slot):
                 m.d.sync += [slot.eq(0), *(at.eq(at + 1) for at in bytes_at)]
-        # One choice per byte, see spec.image.row_elements
+        # One choice per byte, see llama2_spec.image.row_elements
         slot_of = keys.data.beat
         for i in range(0, 128, 16):
             low = Signal(8, name=f"low{i}")

@@ -5,8 +5,8 @@ from amaranth.lib.wiring import In, Out
 
 from accel.blocks import segment_layout
 from accel.command_queue import AHEAD, command_layout
-from spec.numerics import HIDDEN_FRACTION, OUTPUT_FRACTION, RESIDUAL_FRACTION, ROW_FRACTION
-from spec.registers import Dest, Opcode
+from llama2_spec.numerics import HIDDEN_FRACTION, OUTPUT_FRACTION, RESIDUAL_FRACTION, ROW_FRACTION
+from llama2_spec.registers import Dest, Opcode
 
 
 class Sequencer(wiring.Component):

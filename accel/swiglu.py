@@ -1,4 +1,4 @@
-"""SiLU(gate) * up of row pairs. Ref: Shazeer 2020, GLU variants improve transformer; spec.tables.silu."""
+"""SiLU(gate) * up of row pairs. Ref: Shazeer 2020, GLU variants improve transformer; llama2_spec.tables.silu."""
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
@@ -8,8 +8,8 @@ from accel.quantiser import wide_layout
 from accel.row_scale import row_layout
 from accel.stage import Queue
 from accel.table import InterpolatedTable
-from spec.numerics import HIDDEN_FRACTION, ROW_FRACTION, WIDE
-from spec.tables import SILU_SAG
+from llama2_spec.numerics import HIDDEN_FRACTION, ROW_FRACTION, WIDE
+from llama2_spec.tables import SILU_SAG
 
 DROPPED = 2 * ROW_FRACTION - HIDDEN_FRACTION
 DEPTH = 16          # pairs on their way; the pipe is 13 deep, a pair takes two cycles

@@ -1,4 +1,4 @@
-"""A function table with linear interpolation: spec.tables in block RAM and one multiplier."""
+"""A function table with linear interpolation: llama2_spec.tables in block RAM and one multiplier."""
 from amaranth.hdl import Array, Module, Mux, Signal, signed
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
@@ -7,7 +7,7 @@ from accel.numeric import delay
 
 
 class InterpolatedTable(wiring.Component):
-    """``value = table(index, t)`` of a :class:`spec.tables.Table`, ``latency`` cycles later, one a cycle.
+    """``value = table(index, t)`` of a :class:`llama2_spec.tables.Table`, ``latency`` cycles later, one a cycle.
 
     Parameters
     ----------

@@ -5,10 +5,10 @@ from amaranth.lib.wiring import In, Out
 
 from accel.command_queue import AHEAD, CommandQueue
 from accel.numeric import delay
-from spec.registers import RESULT_DEPTH, Counter, Model, Phase, Result
-from spec.registers import Window as Region
+from llama2_spec.registers import RESULT_DEPTH, Counter, Model, Phase, Result
+from llama2_spec.registers import Window as Region
 
-#: What one classifier pass yields, in the order of spec.registers.Result.
+#: What one classifier pass yields, in the order of llama2_spec.registers.Result.
 RESULT = data.StructLayout({"token": 32, "logit": signed(32), "cycles": 32, "maximum": signed(32), "mass": 64, "kept": 32})
 
 
@@ -23,14 +23,14 @@ class WishboneSignature(wiring.Signature):
 
 
 class Window(wiring.Component):
-    """See spec.registers.Window for the map; an access takes four cycles, more beside a counter's carry or clear.
+    """See llama2_spec.registers.Window for the map; an access takes four cycles, more beside a counter's carry or clear.
 
     Members
     -------
     ahead, commands : Out(stream)
         Commands in the order of their fourth word, see :class:`accel.command_queue.CommandQueue`.
     model__<name> : Out
-        The words of spec.registers.Model.
+        The words of llama2_spec.registers.Model.
     count_* : In
         So many more for the counter of ``phase``. At most three count in a cycle, and a phase lasts three at least:
         then what a counter carries is added before it can carry again.

@@ -14,17 +14,17 @@ from pathlib import Path
 import numpy as np
 
 from bench import reference_data
-from host import checkpoint, corpus
-from host.evaluation import Score, dequantised, golden_logits, log_softmax, row
-from host.progress import Progress
-from host.quantisation import Recipe, plan
-from host.tokenizer import Tokenizer
-from spec import image as image_module
-from spec.golden import Golden
-from spec.image import Format, Image, Kind
-from spec.model import KvFormat
-from spec.reference import Reference
-from spec.traffic import TARGETS
+from llama2_host import checkpoint, corpus
+from llama2_host.evaluation import Score, dequantised, golden_logits, log_softmax, row
+from llama2_host.progress import Progress
+from llama2_host.quantisation import Recipe, plan
+from llama2_host.tokenizer.base import Tokenizer
+from llama2_spec import image as image_module
+from llama2_spec.golden import Golden
+from llama2_spec.image import Format, Image, Kind
+from llama2_spec.model import KvFormat
+from llama2_spec.reference import Reference
+from llama2_spec.traffic import TARGETS
 
 ROOT = Path(__file__).parent.parent
 CALIBRATION = reference_data.path("corpus", "calib_stories.txt")

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from host.checkpoint import load
-from host.checkpoint.padding import padded
-from host.conversation import Conversation
-from host.generation import Sampling
-from host.template import Template
-from host.tokenizer import Tokenizer
-from spec.reference import Reference
+from llama2_host.checkpoint import load
+from llama2_host.checkpoint.padding import padded
+from llama2_host.chat.conversation import Conversation
+from llama2_host.generation import Sampling
+from llama2_host.chat.template import Template
+from llama2_host.tokenizer.base import Tokenizer
+from llama2_spec.reference import Reference
 from tests.host import vocabularies
 from tests.host.test_chat import Backend
 

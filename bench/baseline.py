@@ -9,7 +9,7 @@ import numpy as np
 import serial
 
 from soc.sim.simulator import Simulator
-from spec.protocol import Status
+from llama2_spec.protocol import Status
 from targets import sim
 
 FIRMWARE  = sim.ROOT/"firmware"/"baseline"
@@ -55,7 +55,7 @@ class Baseline:
 def decode(image_path, golden, count):
     """Cycles of positions 0 to ``count`` - 1, greedy from BOS; every logit must equal golden's.
 
-    ``golden`` is a :class:`spec.golden.Golden` of the same image.
+    ``golden`` is a :class:`llama2_spec.golden.Golden` of the same image.
     """
     cycles, token = [], 1
     with Simulator(build(), image_path) as simulator:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from spec import image
+from llama2_spec import image
 from tests.host import smollm2
 
 ROOT = Path(__file__).parent.parent
@@ -31,7 +31,7 @@ SHAPES = {
 #: The most memory that a process had resident, of its own: the kernel's figure for a child begins with its parent's.
 CHILD = """
 import re, sys, time
-from host.cli import main
+from llama2_host.cli import main
 status = main(sys.argv[1:])
 print(time.process_time(), re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1])
 sys.exit(status)

@@ -13,15 +13,15 @@ from bench import baseline, shapes
 from bench.prefill import measure_prefill
 from bench.session import session
 from bench.speculation import measure_speculation
-from host import connect
-from host.generation import Options, Sampling
-from host.statistics import token_cycles
+from llama2_host import connect
+from llama2_host.generation import Options, Sampling
+from llama2_host.statistics import token_cycles
 from soc.sim.simulator import WATCH_CAUSES
-from spec.golden import Golden
-from spec.image import Image
-from spec.packing import BEAT, row_beats
-from spec.protocol import GenerateFlag
-from spec.registers import Counter, Phase
+from llama2_spec.golden import Golden
+from llama2_spec.image import Image
+from llama2_spec.packing import BEAT, row_beats
+from llama2_spec.protocol import GenerateFlag
+from llama2_spec.registers import Counter, Phase
 from targets import sim
 
 BOS = 1

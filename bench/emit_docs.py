@@ -12,7 +12,7 @@ from bench.cycles import TOP_P
 from bench.long_context import good
 from bench.plot import bars
 from soc.sim.simulator import WATCH_CAUSES
-from spec.emit_docs import table
+from llama2_spec.emit_docs import table
 from targets import sim
 
 ROOT    = Path(__file__).resolve().parent.parent

@@ -22,19 +22,20 @@ from pathlib import Path
 
 import numpy as np
 
-from host import checkpoint, combinations, vocabulary
-from host.checkpoint import gguf_file
-from host.checkpoint.layout import shapes
-from host.checkpoint.write import pack_v0, pack_v1, pack_v2
-from host.commands.info import image_lines
-from host.conversation import Conversation
-from host.errors import HostError
-from host.discovery import find_template
-from host.integer import GoldenBackend
-from host.model import Model
-from host.template import Template
-from host.tokenizer import Tokenizer
-from spec import image
+from llama2_host import checkpoint, combinations
+from llama2_host.tokenizer import vocabulary
+from llama2_host.checkpoint import gguf_file
+from llama2_host.checkpoint.layout import shapes
+from llama2_host.checkpoint.write import pack_v0, pack_v1, pack_v2
+from llama2_host.commands.info import image_lines
+from llama2_host.chat.conversation import Conversation
+from llama2_host.errors import HostError
+from llama2_host.image.discovery import find_template
+from llama2_host.integer import GoldenBackend
+from llama2_host.image.model import Model
+from llama2_host.chat.template import Template
+from llama2_host.tokenizer.base import Tokenizer
+from llama2_spec import image
 from tests.host import vocabularies
 from tests.host.checkpoints import write_gguf, write_huggingface
 from tests.host.generated import SMALL, random_tensors

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from host.checkpoint.layout import shapes
-from spec.golden import Golden
-from spec.image import Image, build
-from spec.model import ModelConfig
+from llama2_host.checkpoint.layout import shapes
+from llama2_spec.golden import Golden
+from llama2_spec.image import Image, build
+from llama2_spec.model import ModelConfig
 
 ROOT = Path(__file__).parent.parent
 SHAPES = {

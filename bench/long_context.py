@@ -13,16 +13,16 @@ import numpy as np
 
 from bench import shapes
 from bench.session import session
-from host.fit import cache_arithmetic, kv_bytes
-from host.generation import Options, Sampling
-from host.progress import Progress
-from host.statistics import token_cycles
-from spec.golden import BLOCK, Golden
-from spec.image import PAYLOAD_ALIGN, Image, row_layout
-from spec.model import KvFormat
-from spec.numerics import MAX_SEQ_LEN
-from spec.packing import BEAT
-from spec.protocol import GenerateFlag
+from llama2_host.image.fit import cache_arithmetic, kv_bytes
+from llama2_host.generation import Options, Sampling
+from llama2_host.progress import Progress
+from llama2_host.statistics import token_cycles
+from llama2_spec.golden import BLOCK, Golden
+from llama2_spec.image import PAYLOAD_ALIGN, Image, row_layout
+from llama2_spec.model import KvFormat
+from llama2_spec.numerics import MAX_SEQ_LEN
+from llama2_spec.packing import BEAT
+from llama2_spec.protocol import GenerateFlag
 from targets import sim
 
 RESULT    = Path(__file__).resolve().parent/"results"/"long-context.json"

@@ -2,10 +2,10 @@
 import numpy as np
 
 from bench.session import session
-from host.generation import Options, Sampling
-from host.statistics import WORD32
-from spec.image import row_layout
-from spec.registers import Counter, Phase
+from llama2_host.generation import Options, Sampling
+from llama2_host.statistics import WORD32
+from llama2_spec.image import row_layout
+from llama2_spec.registers import Counter, Phase
 
 GREEDY = Sampling(temperature=0)
 BOS = 1

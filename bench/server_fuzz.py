@@ -122,7 +122,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "host", "serve", "--golden", "--model", str(made_up_image(Path(folder))), "--http-port", "0"]
+        command = [sys.executable, "-m", "llama2_host", "serve", "--golden", "--model", str(made_up_image(Path(folder))), "--http-port", "0"]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         try:
             url = process.stdout.readline().rsplit(" ", 1)[1].strip()

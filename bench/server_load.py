@@ -16,8 +16,8 @@ from pathlib import Path
 
 import httpx
 
-from host import connect
-from host.backend import Backend
+from llama2_host import connect
+from llama2_host.backend import Backend
 
 TOKENS = 12             #: longest answer
 PROMPTS = 40            #: different ones, whose answers are known beforehand
@@ -127,7 +127,7 @@ def measure(image: Path, *, clients: int, requests: int, copies: int, queue: int
     """Run the load; what was seen, and ``failures``, which is empty if all is well."""
     with connect(golden=True, model=image) as backend:
         answers = {(f"prompt {index}", 1 + index % 7): expected(backend, f"prompt {index}", 1 + index % 7) for index in range(PROMPTS)}
-    command = [sys.executable, "-m", "host", "serve", "--golden", "--model", str(image), "--http-port", "0", "--copies", str(copies), "--queue", str(queue)]
+    command = [sys.executable, "-m", "llama2_host", "serve", "--golden", "--model", str(image), "--http-port", "0", "--copies", str(copies), "--queue", str(queue)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         url = process.stdout.readline().rsplit(" ", 1)[1].strip()
@@ -155,11 +155,11 @@ def measure(image: Path, *, clients: int, requests: int, copies: int, queue: int
 
 def made_up_image(folder: Path) -> Path:
     """A tiny model of random weights with a tokenizer of single bytes."""
-    from host.checkpoint.write import pack_v0
-    from host.checkpoint.layout import shapes
-    from host.model import Model
-    from host.tokenizer import Tokenizer
-    from spec.model import ModelConfig
+    from llama2_host.checkpoint.write import pack_v0
+    from llama2_host.checkpoint.layout import shapes
+    from llama2_host.image.model import Model
+    from llama2_host.tokenizer.base import Tokenizer
+    from llama2_spec.model import ModelConfig
     import numpy as np
     config = ModelConfig(dim=32, hidden_dim=48, n_layers=1, n_heads=4, n_kv_heads=2, head_dim=8, vocab_size=259, seq_len=256)
     noise = np.random.default_rng(0)

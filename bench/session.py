@@ -2,8 +2,8 @@
 import contextlib
 import time
 
-from host import connect
-from host.link import LinkError
+from llama2_host import connect
+from llama2_host.device.link import LinkError
 from soc.sim.simulator import Simulator
 
 BOOT_S = 300    # a busy machine simulates 100 kHz, and the check of a large image takes millions of cycles

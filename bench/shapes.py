@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from host.checkpoint.layout import shapes
-from spec import image
-from spec.image import row_layout
-from spec.model import KvFormat, ModelConfig
+from llama2_host.checkpoint.layout import shapes
+from llama2_spec import image
+from llama2_spec.image import row_layout
+from llama2_spec.model import KvFormat, ModelConfig
 
 CACHE = Path(__file__).resolve().parent.parent/"build"/"bench"
 POOL  = 4_194_301    # numbers drawn; a prime, so that no rows repeat

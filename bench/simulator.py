@@ -41,7 +41,7 @@ def khz(simulator, workload):
 
 def client(*arguments):
     """Run the client, quietly."""
-    subprocess.run([sys.executable, "-m", "host.cli", *map(str, arguments)], cwd=sim.ROOT, check=True,
+    subprocess.run([sys.executable, "-m", "llama2_host.cli", *map(str, arguments)], cwd=sim.ROOT, check=True,
                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 

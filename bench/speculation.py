@@ -3,8 +3,8 @@ import numpy as np
 
 from bench.prefill import BOS, rows
 from bench.session import session
-from host.generation import Options, Sampling
-from host.statistics import WORD32
+from llama2_host.generation import Options, Sampling
+from llama2_host.statistics import WORD32
 
 #: Repeating text: two sentences that differ in a word, four times over.
 REPEATING = "The cat sat on the mat. The dog sat on the mat. "*4

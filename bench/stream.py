@@ -20,9 +20,9 @@ import soc.base
 from bench import shapes
 from bench.session import session
 from bench.stream_core import StreamCore
-from host.generation import Options, Sampling
+from llama2_host.generation import Options, Sampling
 from soc.sim.simulator import Simulator
-from spec.registers import Counter, Phase
+from llama2_spec.registers import Counter, Phase
 from targets import sim
 
 FIRMWARE  = sim.ROOT/"tests"/"soc"/"firmware"    # its request 's' hands a segment to whatever core there is

@@ -3,7 +3,7 @@ from amaranth import *
 from amaranth.lib import wiring
 
 from accel.reader import SegmentReader
-from spec.registers import Window
+from llama2_spec.registers import Window
 from tests.soc.stub_core import StubCore
 
 

@@ -12,16 +12,16 @@ from pathlib import Path
 
 import serial
 
-import host.rate
-import host.store
-import host.upload
-from host.checkpoint.write import pack_v0
-from host.device import Device
-from host.link import Link
-from host.model import Model
-from host.transport import DEFAULT_BAUD
+import llama2_host.device.rate
+import llama2_host.device.store
+import llama2_host.device.upload
+from llama2_host.checkpoint.write import pack_v0
+from llama2_host.device.device import Device
+from llama2_host.device.link import Link
+from llama2_host.image.model import Model
+from llama2_host.device.transport import DEFAULT_BAUD
 from soc.sim.simulator import Simulator
-from spec.protocol import ModelState
+from llama2_spec.protocol import ModelState
 from targets import sim
 from tests.firmware.scripted_core import ScriptedCore
 from tests.host.generated import random_tensors
@@ -39,7 +39,7 @@ def rate(count, start_ps, end_ps):
 
 def upload(board, model, device):
     start_ps = board.time_ps()
-    host.upload.upload(device.link, bytes(model.data))
+    llama2_host.device.upload.upload(device.link, bytes(model.data))
     return rate(len(model.data), start_ps, board.time_ps())
 
 
@@ -77,8 +77,8 @@ def measure(folder: Path) -> dict:
 def main(argv=None):
     argparse.ArgumentParser(prog="python -m bench.uart", description=__doc__.splitlines()[0]).parse_args(argv)
     serial.protocol_handler_packages.append("tests.soc")
-    host.store.ASK_S = 0.02
-    host.rate.PROBE_S = host.upload.TIMEOUT_S = PATIENCE_S
+    llama2_host.device.store.ASK_S = 0.02
+    llama2_host.device.rate.PROBE_S = llama2_host.device.upload.TIMEOUT_S = PATIENCE_S
     Link.request.__kwdefaults__.update(timeout_s=PATIENCE_S, tries=2)
     with tempfile.TemporaryDirectory(prefix="llama2-bench-") as folder:
         result = {"command": "python -m bench.uart", **measure(Path(folder))}

@@ -1,4 +1,4 @@
-/* The requests of the host, each checked and answered; spec/protocol.py says what they mean. */
+/* The requests of the host, each checked and answered; spec/llama2_spec/protocol.py says what they mean. */
 #include "device.h"
 
 #include <stddef.h>

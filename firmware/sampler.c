@@ -1,4 +1,4 @@
-/* The integer sampler of spec/sampling.py, bit for bit.
+/* The integer sampler of spec/llama2_spec/sampling.py, bit for bit.
  * Candidates are ordered by a heap, as far as needed only: mostly a few tokens decide. */
 #include "sampler.h"
 

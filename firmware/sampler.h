@@ -1,4 +1,4 @@
-/* The integer sampler of spec/sampling.py, bit for bit: chooses among the candidates that the logit unit kept. */
+/* The integer sampler of spec/llama2_spec/sampling.py, bit for bit: chooses among the candidates that the logit unit kept. */
 #pragma once
 
 #include <stdbool.h>

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from host.checkpoint import Checkpoint, load
+from llama2_host.checkpoint import Checkpoint, load
 from models.stories import read_stories, read_tales
-from spec.reference import Reference, softmax
+from llama2_spec.reference import Reference, softmax
 
 README = Path(__file__).with_name("README.md")
 OWN_STORIES = README.parent.parent / "bench" / "stories.txt"

@@ -1,11 +1,11 @@
-"""Gives the training script LLaMA-2 as a torch module; its parameters are named as host.checkpoint names them."""
+"""Gives the training script LLaMA-2 as a torch module; its parameters are named as llama2_host.checkpoint names them."""
 # Ref: Touvron et al. 2023, Llama 2: Open Foundation and Fine-Tuned Chat Models
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from spec.model import ModelConfig
+from llama2_spec.model import ModelConfig
 
 
 def rope_angles(config: ModelConfig) -> torch.Tensor:

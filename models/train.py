@@ -16,12 +16,12 @@ import sentencepiece
 import torch
 import torch.nn.functional as F
 
-from host.checkpoint.write import write_v0
-from host.tokenizer import Tokenizer
+from llama2_host.checkpoint.write import write_v0
+from llama2_host.tokenizer.base import Tokenizer
 from models.muon import Muon
 from models.network import Network
 from models.stories import IGNORE, NameSwap, batches, encode, read_stories, read_tales, train_tokenizer
-from spec.model import ModelConfig
+from llama2_spec.model import ModelConfig
 
 SHAPE = dict(dim=96, hidden_dim=256, n_layers=4, n_heads=6, n_kv_heads=3, vocab_size=512, seq_len=512)
 

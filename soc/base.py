@@ -24,7 +24,7 @@ from soc.sources import gather, portable_script, relative_names
 from soc.spi_flash import SECTOR, SPIFlash
 from soc.split_ram import SplitRAM
 from soc.unspaced import unspaced_text
-from spec.registers import WINDOW_SIZE
+from llama2_spec.registers import WINDOW_SIZE
 
 ROOT          = Path(__file__).resolve().parent.parent
 FIRMWARE      = ROOT/"firmware"
@@ -72,7 +72,7 @@ class Llama2SoC(SoCCore):
             return SoCCore.build(self, *args, build_dir=str(directory), **kwargs)
 
     def add_uart(self, name="uart", uart_name="serial", uart_pads=None, baudrate=115200, **kwargs):
-        """LiteX's, but for a serial line: its rate can be changed (spec.protocol.Opcode.BAUD), and what it receives waits longer."""
+        """LiteX's, but for a serial line: its rate can be changed (llama2_spec.protocol.Opcode.BAUD), and what it receives waits longer."""
         if uart_name != "serial":
             return SoCCore.add_uart(self, name, uart_name, uart_pads, baudrate, **kwargs)
         pads = uart_pads or self.platform.request("serial")
@@ -154,7 +154,7 @@ class Llama2Builder(Builder):
 
     def _generate_includes(self, **kwargs):
         Builder._generate_includes(self, **kwargs)
-        text = subprocess.run([sys.executable, "-m", "spec.emit_c"], cwd=ROOT, check=True, text=True,
+        text = subprocess.run([sys.executable, "-m", "llama2_spec.emit_c"], cwd=ROOT, check=True, text=True,
                               stdout=subprocess.PIPE).stdout
         write_to_file(str(Path(self.generated_dir)/"llama2_spec.h"), text)
 

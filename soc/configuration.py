@@ -1,6 +1,6 @@
 """The one configuration of the decoder core that boards, figures and documents are about."""
 
-from spec.maxima import CORE
+from llama2_spec.maxima import CORE
 
 #: Arguments of accel.core.Core; what is not named here is as there.
 PARAMETERS = {

@@ -8,7 +8,7 @@ from litex.soc.interconnect.csr_eventmanager import *
 
 from soc import registers
 from soc.amaranth import AmaranthInstance
-from spec.registers import REGISTERS
+from llama2_spec.registers import REGISTERS
 
 READ_PORTS = ("read0", "read1", "embed")
 DATA_WIDTH = 128    # bits: one beat of the weight stream
@@ -28,8 +28,8 @@ def check_width(controller_bits):
 class Llama2(LiteXModule):
     """Decoder core with its ports on ``crossbar`` (LiteDRAM).
 
-    ``bus`` is a Wishbone slave laid out as :class:`spec.registers.Window`; the CSRs are the rows of
-    :data:`spec.registers.REGISTERS` and the event manager ``ev``, whose source ``result`` is high while a
+    ``bus`` is a Wishbone slave laid out as :class:`llama2_spec.registers.Window`; the CSRs are the rows of
+    :data:`llama2_spec.registers.REGISTERS` and the event manager ``ev``, whose source ``result`` is high while a
     result waits and ``control.irq_enable`` is set.
     """
     def __init__(self, platform, core, crossbar):

@@ -1,8 +1,8 @@
-"""Makes LiteX CSRs from the rows of spec.registers, and joins their fields to the core's ``csr__*`` ports."""
+"""Makes LiteX CSRs from the rows of llama2_spec.registers, and joins their fields to the core's ``csr__*`` ports."""
 from litex.soc.interconnect.csr import *
 
 def csr(register):
-    """The CSR of one :class:`spec.registers.Register`."""
+    """The CSR of one :class:`llama2_spec.registers.Register`."""
     cls = {"rw": CSRStorage, "ro": CSRStatus}[register.access]
     return cls(name=register.name, description=register.doc, fields=[
         CSRField(field.name, size=field.size, pulse=field.pulse, description=field.doc)

@@ -1,5 +1,5 @@
-"""What a device that speculates does in each step, planned by the reference's guesses (:mod:`spec.lookup`)."""
-from spec.lookup import Lookup
+"""What a device that speculates does in each step, planned by the reference's guesses (:mod:`llama2_spec.lookup`)."""
+from llama2_spec.lookup import Lookup
 
 
 def planned_steps(script, count, *, columns, most, seq_len, position=0, max_new=None, lookup=None):

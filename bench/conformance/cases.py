@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.conformance import vocabularies as made
-from host.sentencepiece_model import CONTROL, NORMAL, UNUSED, USER_DEFINED
+from llama2_host.tokenizer.sentencepiece_model import CONTROL, NORMAL, UNUSED, USER_DEFINED
 
 TEXTS = ["", "Hello", " Hello", "Once upon a time, there was a dog.", "  two  spaces  ", "a\nb\n\n\tc ", "🐕 é e\u0301 日本 ßﬁ", "<s>x</s> y",
          "<|im_start|>user\nHi<|im_end|>\n", " a <unk> b<new>c <new> ", "it's 1234 they'VE \N{NO-BREAK SPACE}x"]

@@ -3,7 +3,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from bench.conformance.cases import Case
-from host import ends
+from llama2_host.tokenizer import ends
 
 NAMED = "a special token ends a text by its name, as in llama.cpp; transformers ends at what the configuration says only"
 STREAMED = "what was printed stays: characters before bytes that are none; transformers takes those back that are told in bytes, too"

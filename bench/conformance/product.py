@@ -3,12 +3,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from bench.conformance.cases import DECODE, MODEL, TALK, Case
-from host.conversation import Conversation
-from host.discovery import find_template, load_tokenizer
-from host.generation import Outcome, Sampling, TokenEvent
-from host.template import Template
-from host.tokenizer import Decoder, Tokenizer
-from spec.protocol import Reason
+from llama2_host.chat.conversation import Conversation
+from llama2_host.image.discovery import find_template, load_tokenizer
+from llama2_host.generation import Outcome, Sampling, TokenEvent
+from llama2_host.chat.template import Template
+from llama2_host.tokenizer.base import Decoder, Tokenizer
+from llama2_spec.protocol import Reason
 
 
 def says(case: Case, path: Path) -> dict:

@@ -4,9 +4,9 @@ import json
 import struct
 from pathlib import Path
 
-from host.json_tokenizer import BYTE_TO_CHAR
-from host.sentencepiece_model import BPE, BYTE, CONTROL, NORMAL, NORMALIZER, TRAINER, UNKNOWN
-from host.tokenizer import Tokenizer
+from llama2_host.tokenizer.json_tokenizer import BYTE_TO_CHAR
+from llama2_host.tokenizer.sentencepiece_model import BPE, BYTE, CONTROL, NORMAL, NORMALIZER, TRAINER, UNKNOWN
+from llama2_host.tokenizer.base import Tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
 CHAT = ["<|im_start|>", "<|im_end|>"]
@@ -92,7 +92,7 @@ def llama(scheme: str, *, chat: bool = True, added=None, post=True) -> dict:
 
 
 def sentencepiece(*, extra=(), drop_bytes: bool = False, rename: dict[int, str] | None = None, **settings) -> bytes:
-    """A .model file; ``extra`` are (piece, kind) added at the end, ``settings`` those of host.sentencepiece_model.Model."""
+    """A .model file; ``extra`` are (piece, kind) added at the end, ``settings`` those of llama2_host.tokenizer.sentencepiece_model.Model."""
     own = [(text, score, kind) for text, score, kind in entries() if not (drop_bytes and kind == BYTE)]
     own = [(dict(rename or {}).get(id, text), *rest) for id, (text, *rest) in enumerate(own)]
     own += [(piece, 0.0, kind) for piece, kind in extra]
@@ -112,7 +112,7 @@ def charsmap(rule: str) -> bytes:
 
     import sentencepiece as package
 
-    from host.sentencepiece_model import parse
+    from llama2_host.tokenizer.sentencepiece_model import parse
     written = io.BytesIO()
     package.SentencePieceTrainer.train(sentence_iterator=iter(["a b c d e"] * 9), model_writer=written, vocab_size=9, model_type="bpe",
                                        normalization_rule_name=rule, minloglevel=2)

@@ -1,4 +1,4 @@
-/* Ref: Milakov & Gimelshein 2018, Online normalizer calculation for softmax; as spec.golden.attend. */
+/* Ref: Milakov & Gimelshein 2018, Online normalizer calculation for softmax; as llama2_spec.golden.attend. */
 #include "attention.h"
 
 #include <generated/llama2_spec.h>

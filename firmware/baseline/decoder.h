@@ -1,4 +1,4 @@
-/* The decoder of spec/golden.py in C, on any CPU: the baseline that the core is compared with. */
+/* The decoder of spec/llama2_spec/golden.py in C, on any CPU: the baseline that the core is compared with. */
 #pragma once
 
 #include <stdint.h>

@@ -1,4 +1,4 @@
-/* The functions of spec/tables.py, by the same tables. */
+/* The functions of spec/llama2_spec/tables.py, by the same tables. */
 #pragma once
 
 #include <stdint.h>

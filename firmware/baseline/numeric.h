@@ -1,4 +1,4 @@
-/* The roundings of spec/numerics.py, under the same names. */
+/* The roundings of spec/llama2_spec/numerics.py, under the same names. */
 #pragma once
 
 #include <stdint.h>

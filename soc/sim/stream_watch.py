@@ -12,7 +12,7 @@ from migen.fhdl.structure import Display
 from litex.gen import *
 
 from soc.sim.simulator import WATCH_CAUSES
-from spec.registers import Phase
+from llama2_spec.registers import Phase
 
 STREAM_PORTS = ("read0", "read1")
 

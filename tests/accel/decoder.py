@@ -3,10 +3,10 @@ import random
 
 import numpy as np
 
-from spec import image as image_module
-from spec.image import Format, Image, Kind, row_layout
-from spec.model import ModelConfig
-from spec.registers import Dest, Model, Opcode, Phase, Result, Window, encode
+from llama2_spec import image as image_module
+from llama2_spec.image import Format, Image, Kind, row_layout
+from llama2_spec.model import ModelConfig
+from llama2_spec.registers import Dest, Model, Opcode, Phase, Result, Window, encode
 from tests.accel.streams import simulate
 
 KV_BASE = 1 << 16       #: beats; every test image is smaller

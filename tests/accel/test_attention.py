@@ -1,13 +1,13 @@
-"""Attention equals spec.golden.attend: shapes, raises, lifts, extremes, starved sources, stalled sinks, aborts."""
+"""Attention equals llama2_spec.golden.attend: shapes, raises, lifts, extremes, starved sources, stalled sinks, aborts."""
 import numpy as np
 import pytest
 
 from accel.attention import Attention
 from accel.attention_scores import EXP2_LATENCY
-from spec.golden import attend
-from spec.image import row_elements
-from spec.model import KvFormat
-from spec.tables import EXP2
+from llama2_spec.golden import attend
+from llama2_spec.image import row_elements
+from llama2_spec.model import KvFormat
+from llama2_spec.tables import EXP2
 from tests.accel.streams import receive, send, simulate
 
 SCALE = (0x8255, -18)

@@ -4,10 +4,10 @@ import functools
 import pytest
 
 from accel.core import Core
-from spec.golden import Golden
-from spec.image import Format, Kind, order, row_layout
-from spec.model import KvFormat, ModelConfig
-from spec.registers import Counter, Opcode, Phase, Window
+from llama2_spec.golden import Golden
+from llama2_spec.image import Format, Kind, order, row_layout
+from llama2_spec.model import KvFormat, ModelConfig
+from llama2_spec.registers import Counter, Opcode, Phase, Window
 from tests.accel.decoder import KV_BASE, program, random_image, run
 
 SMALL = dict(max_dim=128, max_hidden_dim=128, max_kv_dim=128, max_heads=8)
@@ -115,7 +115,7 @@ def test_late_kv_write_is_not_overtaken():
 def test_crc_and_busy():
     """A CRC command is done when the core is no longer busy, and busy at every moment before."""
     import zlib
-    from spec.registers import encode
+    from llama2_spec.registers import encode
     image = random_image(config(), 2)
     dut = Core(**SMALL)
 

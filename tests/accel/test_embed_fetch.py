@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from accel.embed_fetch import ELEMENT, EmbedFetch
-from spec import packing
+from llama2_spec import packing
 from tests.accel.streams import receive, simulate
 
 

@@ -1,11 +1,11 @@
-"""The newest K/V rows lie as spec.image.row_elements says, in every format, and 8-bit mantissas that are too large are clamped."""
+"""The newest K/V rows lie as llama2_spec.image.row_elements says, in every format, and 8-bit mantissas that are too large are clamped."""
 import numpy as np
 import pytest
 
 from accel.kv_rows import KvRows
-from spec.image import row_elements
-from spec.model import KvFormat
-from spec.registers import Dest
+from llama2_spec.image import row_elements
+from llama2_spec.model import KvFormat
+from llama2_spec.registers import Dest
 from tests.accel.streams import receive, simulate
 
 

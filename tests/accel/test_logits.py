@@ -7,9 +7,9 @@ from amaranth.lib import wiring
 from accel.attention_scores import EXP2_LATENCY
 from accel.logits import LogitUnit
 from accel.table import InterpolatedTable
-from spec.golden import Logits
-from spec.numerics import logit_scale
-from spec.tables import EXP2
+from llama2_spec.golden import Logits
+from llama2_spec.numerics import logit_scale
+from llama2_spec.tables import EXP2
 from tests.accel.streams import simulate
 
 

@@ -1,4 +1,4 @@
-"""The matrix-vector engine equals spec.golden.Matrix, whatever the format, shape, columns and stalls."""
+"""The matrix-vector engine equals llama2_spec.golden.Matrix, whatever the format, shape, columns and stalls."""
 import random
 
 import numpy as np
@@ -7,7 +7,7 @@ from amaranth.hdl import Module, Signal
 from amaranth.lib import memory, wiring
 
 from accel.matvec import MatVec
-from spec import golden, packing
+from llama2_spec import golden, packing
 from tests.accel.streams import busy_while_holding, receive, send, simulate
 
 

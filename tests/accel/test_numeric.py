@@ -1,11 +1,11 @@
-"""Roundings and tables in gateware equal spec.numerics and spec.tables."""
+"""Roundings and tables in gateware equal llama2_spec.numerics and llama2_spec.tables."""
 import numpy as np
 import pytest
 from amaranth.hdl import Module, Signal, signed
 
 from accel import numeric
 from accel.table import InterpolatedTable
-from spec import numerics, tables
+from llama2_spec import numerics, tables
 from tests.accel.streams import simulate
 
 

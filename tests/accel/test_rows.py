@@ -9,9 +9,9 @@ from accel.residual import Residual
 from accel.rope import Rope
 from accel.row_scale import EMBEDDING, RowScale, row_layout
 from accel.swiglu import SwiGlu
-from spec import golden, numerics
-from spec.registers import Dest
-from spec.tables import rsqrt, silu
+from llama2_spec import golden, numerics
+from llama2_spec.registers import Dest
+from llama2_spec.tables import rsqrt, silu
 from tests.accel.streams import busy_while_holding, receive, send, simulate
 
 STALLS = [(0.0, 0.0), (0.6, 0.0), (0.0, 0.9)]

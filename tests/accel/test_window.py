@@ -3,8 +3,8 @@ import random
 
 from accel.command_queue import AHEAD
 from accel.window import Window
-from spec.registers import QUEUE_DEPTH, RESULT_DEPTH, Counter, Model, Result
-from spec.registers import Window as Region
+from llama2_spec.registers import QUEUE_DEPTH, RESULT_DEPTH, Counter, Model, Result
+from llama2_spec.registers import Window as Region
 from tests.accel.streams import receive, simulate
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from bench import cycles, shapes
-from spec.image import Image, row_layout
+from llama2_spec.image import Image, row_layout
 from soc.sim.simulator import WATCH_CAUSES
 
 

@@ -3,7 +3,7 @@ import pytest
 from amaranth.sim import Simulator
 
 from bench.stream_core import StreamCore
-from spec.registers import Window
+from llama2_spec.registers import Window
 
 LATENCY = 14
 

@@ -3,8 +3,8 @@ from functools import cache
 
 import numpy as np
 
-from spec import image
-from spec.model import ModelConfig
+from llama2_spec import image
+from llama2_spec.model import ModelConfig
 
 VOCAB = 100
 SEQ_LEN = 512

@@ -4,8 +4,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from spec import emit_c, protocol
-from spec.frame import DELIMITER, Frame
+from llama2_spec import emit_c, protocol
+from llama2_spec.frame import DELIMITER, Frame
 
 ROOT = Path(__file__).resolve().parents[2]
 FLAGS = ("-std=gnu11", "-O2", "-g", "-Wall", "-Wextra", "-Wno-missing-field-initializers", "-Werror", "-fPIC", "-fsanitize=undefined", "-fno-sanitize-recover")

@@ -2,7 +2,7 @@
 import ctypes
 import time
 
-from host.transport import Transport
+from llama2_host.device.transport import Transport
 
 MICROSECOND_CYCLES = 100
 

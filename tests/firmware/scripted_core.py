@@ -4,7 +4,7 @@ from amaranth.lib import wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 
-from spec.registers import COMMAND, MAX_CANDIDATES, QUEUE_DEPTH, Dest, Opcode, Result, Window
+from llama2_spec.registers import COMMAND, MAX_CANDIDATES, QUEUE_DEPTH, Dest, Opcode, Result, Window
 from tests.soc.stub_core import BUS, CSR, READ, WRITE
 
 LIMITS = dict(max_dim=1024, max_hidden_dim=4096, max_head_dim=128, max_kv_dim=1024, max_heads=32, max_vocab_size=65536,

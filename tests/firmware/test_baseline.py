@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from bench import reference_data
-from host.model import Model
-from spec import emit_c
-from spec.golden import Golden
-from spec.image import row_layout
-from spec.model import KvFormat, ModelConfig
-from spec.protocol import Status
+from llama2_host.image.model import Model
+from llama2_spec import emit_c
+from llama2_spec.golden import Golden
+from llama2_spec.image import row_layout
+from llama2_spec.model import KvFormat, ModelConfig
+from llama2_spec.protocol import Status
 from tests.accel.decoder import random_image
 from tests.firmware.library import FLAGS, ROOT
 

@@ -7,7 +7,7 @@ import zlib
 import numpy as np
 import pytest
 
-from spec import emit_c, image
+from llama2_spec import emit_c, image
 from tests.firmware.library import FLAGS, ROOT
 
 DRAM_BYTES = 1 << 20

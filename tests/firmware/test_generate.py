@@ -1,11 +1,11 @@
 """Generation: the tokens of the toy model, the commands of the contract word for word, stops, limits, abort, re-send."""
 import pytest
 
-from spec.protocol import (MAX_PROMPT, MAX_STOPS, TOKEN_RING, Accepted, GenerateFlag, Generate, Hello, LoadBegin, Opcode, Reason, Resend,
+from llama2_spec.protocol import (MAX_PROMPT, MAX_STOPS, TOKEN_RING, Accepted, GenerateFlag, Generate, Hello, LoadBegin, Opcode, Reason, Resend,
                            Reset, ResetFlag, Stats, Status, Subject, Tokens)
-from spec.registers import Dest, Opcode as Op, Phase, encode
-from spec.numerics import exp2_weight, logit_to_log2
-from spec.sampling import ONE, Sampler
+from llama2_spec.registers import Dest, Opcode as Op, Phase, encode
+from llama2_spec.numerics import exp2_weight, logit_to_log2
+from llama2_spec.sampling import ONE, Sampler
 from tests.firmware import library
 from tests.firmware.images import SEQ_LEN, VOCAB, layout, small_image
 from tests.firmware.library import Device

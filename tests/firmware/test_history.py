@@ -3,9 +3,9 @@ import random
 
 import pytest
 
-from spec.numerics import exp2_weight, logit_to_log2
-from spec.protocol import MAX_PROMPT, Generate
-from spec.sampling import ONE, Sampler
+from llama2_spec.numerics import exp2_weight, logit_to_log2
+from llama2_spec.protocol import MAX_PROMPT, Generate
+from llama2_spec.sampling import ONE, Sampler
 from tests.firmware.images import SEQ_LEN, VOCAB, small_image
 from tests.firmware.library import Device
 

@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import pytest
 
-from spec import image as spec_image
-from spec.image import Image
-from spec.model import KvFormat
-from spec.protocol import (LOAD_CHUNK, MAX_LAYERS, Device as Info, Generate, Hello, Load, LoadBegin, Loaded, ModelState, Opcode, Status,
+from llama2_spec import image as spec_image
+from llama2_spec.image import Image
+from llama2_spec.model import KvFormat
+from llama2_spec.protocol import (LOAD_CHUNK, MAX_LAYERS, Device as Info, Generate, Hello, Load, LoadBegin, Loaded, ModelState, Opcode, Status,
                            Subject, Verified, Verify)
-from spec.registers import Model, Opcode as Op, encode
+from llama2_spec.registers import Model, Opcode as Op, encode
 from tests.firmware import library
 from tests.firmware.images import CONFIG, SEQ_LEN, VOCAB, layout, small_image
 from tests.firmware.library import DRAM_BYTES, Device

@@ -3,8 +3,8 @@ import random
 
 import pytest
 
-from spec.frame import MAX_PAYLOAD, Frame
-from spec.protocol import VERSION, Device as DeviceInfo, Error, Hello, LoadBegin, Opcode, Read, Status
+from llama2_spec.frame import MAX_PAYLOAD, Frame
+from llama2_spec.protocol import VERSION, Device as DeviceInfo, Error, Hello, LoadBegin, Opcode, Read, Status
 from tests.firmware.library import Device
 
 HELLO = Frame(Opcode.HELLO, 9, Hello().pack()).encode()

@@ -1,13 +1,13 @@
 """The serial line goes to the fastest rate that works, and comes back from every one that does not."""
 import pytest
 
-import host.rate
-from host.device import Device
-from host.errors import HostError
-from host.link import Link
-from host.progress import Progress
-from host.transport import DEFAULT_BAUD, Transport
-from spec.protocol import MAX_BAUD, MAX_CONFIRM, Baud, Hello, Line, Opcode, Status, Subject
+import llama2_host.device.rate
+from llama2_host.device.device import Device
+from llama2_host.errors import HostError
+from llama2_host.device.link import Link
+from llama2_host.progress import Progress
+from llama2_host.device.transport import DEFAULT_BAUD, Transport
+from llama2_spec.protocol import MAX_BAUD, MAX_CONFIRM, Baud, Hello, Line, Opcode, Status, Subject
 from tests.firmware import library
 from tests.firmware.images import small_image
 from tests.firmware.line import LinePort, transport
@@ -18,8 +18,8 @@ MS = 100_000    # cycles of the fake core
 @pytest.fixture(autouse=True)
 def short_timeouts(monkeypatch):
     for name, value in (("CONFIRM_S", 0.1), ("PROBE_S", 0.03), ("RESTORE_S", 0.03)):
-        monkeypatch.setattr(host.rate, name, value)
-    monkeypatch.setattr(host.rate._find, "__defaults__", (0.3,))
+        monkeypatch.setattr(llama2_host.device.rate, name, value)
+    monkeypatch.setattr(llama2_host.device.rate._find, "__defaults__", (0.3,))
     monkeypatch.setattr(Link.request, "__kwdefaults__", {"timeout_s": 0.15, "tries": 4})
 
 

@@ -3,13 +3,13 @@ import io
 
 import pytest
 
-import host.device
-import host.link
-from host.device import Device
-from host.errors import HostError
-from host.generation import Options, Sampling
-from host.link import DeviceError, Link, LinkError, RestartedError
-from spec.protocol import MAX_BAUD, TOKEN_RING, GenerateFlag, Opcode
+import llama2_host.device.device
+import llama2_host.device.link
+from llama2_host.device.device import Device
+from llama2_host.errors import HostError
+from llama2_host.generation import Options, Sampling
+from llama2_host.device.link import DeviceError, Link, LinkError, RestartedError
+from llama2_spec.protocol import MAX_BAUD, TOKEN_RING, GenerateFlag, Opcode
 from tests.firmware import library
 from tests.firmware.images import VOCAB, small_image
 from tests.firmware.line import LinePort, transport
@@ -21,9 +21,9 @@ GREEDY = Sampling(temperature=0)
 
 @pytest.fixture(autouse=True)
 def short_timeouts(monkeypatch):
-    monkeypatch.setattr(host.device, "SILENCE_S", 0.05)
-    monkeypatch.setattr(host.rate, "PROBE_S", 0.03)
-    monkeypatch.setattr(host.rate, "CONFIRM_S", 0.3)
+    monkeypatch.setattr(llama2_host.device.device, "SILENCE_S", 0.05)
+    monkeypatch.setattr(llama2_host.device.rate, "PROBE_S", 0.03)
+    monkeypatch.setattr(llama2_host.device.rate, "CONFIRM_S", 0.3)
     monkeypatch.setattr(Link.request, "__kwdefaults__", {"timeout_s": 0.05, "tries": 5})
 
 
@@ -136,7 +136,7 @@ def test_silence_shorter_than_the_patience_costs_nothing(board):
 
 def test_patience_is_more_than_half_a_minute_and_asks_often():
     """What the tests above have shortened."""
-    waits = [host.link.TIMEOUT_S * min(2 ** attempt, host.link.LONGEST) for attempt in range(host.link.TRIES)]
+    waits = [llama2_host.device.link.TIMEOUT_S * min(2 ** attempt, llama2_host.device.link.LONGEST) for attempt in range(llama2_host.device.link.TRIES)]
     asked_s = [sum(waits[:attempt]) for attempt in range(len(waits))]
     assert any(at > 30 for at in asked_s) and sum(waits) > 40 and max(waits) <= 8
 
@@ -225,20 +225,20 @@ def test_verify_finds_a_flipped_bit(board):
     board.device.library.fake_dram()[len(IMAGE) - 500] ^= 8
     with pytest.raises(DeviceError, match="damaged: its tensors have CRC"):
         device.verify()
-    assert not device.hello().model_state == host.device.ModelState.READY
+    assert not device.hello().model_state == llama2_host.device.device.ModelState.READY
 
 
 def test_other_versions_are_told(board):
     device = client(board)
     with pytest.raises(HostError, match="speaks protocol 3, this client"):
-        device.link.request(Opcode.HELLO, host.rate.Hello(2, 1))
+        device.link.request(Opcode.HELLO, llama2_host.device.rate.Hello(2, 1))
 
 
 def test_chat_goes_on_after_a_restart(board, monkeypatch):
-    from host.chat import Chat
-    from host.connection import DeviceBackend
-    from host.model import Model
-    from host.progress import Progress
+    from llama2_host.chat.chat import Chat
+    from llama2_host.connection import DeviceBackend
+    from llama2_host.image.model import Model
+    from llama2_host.progress import Progress
     from tests.host.tiny import TOKENIZER
     model = Model(IMAGE)
     model.tokenizer_file = TOKENIZER

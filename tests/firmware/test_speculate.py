@@ -4,9 +4,9 @@ import random
 
 import pytest
 
-from spec.lookup import Lookup
-from spec.protocol import LOOKUP_HISTORY, GenerateFlag, Generate, Opcode, Reason, Resend, Status, Subject, Tokens
-from spec.sampling import ONE
+from llama2_spec.lookup import Lookup
+from llama2_spec.protocol import LOOKUP_HISTORY, GenerateFlag, Generate, Opcode, Reason, Resend, Status, Subject, Tokens
+from llama2_spec.sampling import ONE
 from tests.firmware import library
 from tests.firmware.images import SEQ_LEN, small_image
 from tests.firmware.library import Device

@@ -4,13 +4,13 @@ import struct
 
 import pytest
 
-import host.device
-import host.store
-from host.device import Device as Client
-from host.errors import HostError
-from host.link import DeviceError, Link
-from spec.model import ModelConfig
-from spec.protocol import Generate, Hello, LoadBegin, ModelState, Opcode, Status, Store, StoreState, Subject
+import llama2_host.device.device
+import llama2_host.device.store
+from llama2_host.device.device import Device as Client
+from llama2_host.errors import HostError
+from llama2_host.device.link import DeviceError, Link
+from llama2_spec.model import ModelConfig
+from llama2_spec.protocol import Generate, Hello, LoadBegin, ModelState, Opcode, Status, Store, StoreState, Subject
 from tests.firmware import library
 from tests.firmware.images import small_image
 from tests.firmware.library import Device, error
@@ -287,9 +287,9 @@ def test_upload_ends_a_copy(board):
 
 @pytest.fixture
 def quick(monkeypatch):
-    monkeypatch.setattr(host.store, "ASK_S", 0.001)
-    monkeypatch.setattr(host.device, "BOOT_ASK_S", 0.001)
-    monkeypatch.setattr(host.store, "STUCK_S", 1.0)
+    monkeypatch.setattr(llama2_host.device.store, "ASK_S", 0.001)
+    monkeypatch.setattr(llama2_host.device.device, "BOOT_ASK_S", 0.001)
+    monkeypatch.setattr(llama2_host.device.store, "STUCK_S", 1.0)
 
 
 def client(device, **options):
@@ -320,7 +320,7 @@ def test_client_stores_with_progress(board, quick):
 
 
 def test_client_waits_for_the_boot_and_says_so(board, quick, monkeypatch):
-    monkeypatch.setattr(host.device, "BOOT_QUIET_S", 0.0)
+    monkeypatch.setattr(llama2_host.device.device, "BOOT_QUIET_S", 0.0)
     store(board.power_up(IMAGE))
     notes = []
     progress = type("Notes", (), {"note": lambda self, text: notes.append(text)})()

@@ -3,13 +3,13 @@ import random
 
 import pytest
 
-import host.rate
-import host.upload
-from host.device import Device
-from host.errors import HostError
-from host.link import DeviceError, Link
-from host.progress import Progress
-from spec.protocol import LOAD_CHUNK, MAX_BAUD, ModelState, Opcode
+import llama2_host.device.rate
+import llama2_host.device.upload
+from llama2_host.device.device import Device
+from llama2_host.errors import HostError
+from llama2_host.device.link import DeviceError, Link
+from llama2_host.progress import Progress
+from llama2_spec.protocol import LOAD_CHUNK, MAX_BAUD, ModelState, Opcode
 from tests.firmware import library
 from tests.firmware.images import small_image
 from tests.firmware.line import LinePort, transport
@@ -20,9 +20,9 @@ PIECES = -(-len(IMAGE) // LOAD_CHUNK)
 
 @pytest.fixture(autouse=True)
 def short_timeouts(monkeypatch):
-    monkeypatch.setattr(host.rate, "PROBE_S", 0.03)
-    monkeypatch.setattr(host.rate, "CONFIRM_S", 0.3)
-    monkeypatch.setattr(host.upload, "TIMEOUT_S", 0.05)
+    monkeypatch.setattr(llama2_host.device.rate, "PROBE_S", 0.03)
+    monkeypatch.setattr(llama2_host.device.rate, "CONFIRM_S", 0.3)
+    monkeypatch.setattr(llama2_host.device.upload, "TIMEOUT_S", 0.05)
     monkeypatch.setattr(Link.request, "__kwdefaults__", {"timeout_s": 0.15, "tries": 4})
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 from safetensors import TensorSpec, serialize_file
 
-from host.checkpoint import gguf, huggingface
-from spec.model import ModelConfig
+from llama2_host.checkpoint import gguf, huggingface
+from llama2_spec.model import ModelConfig
 
 DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 

@@ -3,8 +3,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from host.checkpoint.write import pack_v0
-from host.model import Model
+from llama2_host.checkpoint.write import pack_v0
+from llama2_host.image.model import Model
 from tests.host.fake_device import FakeDevice
 from tests.host.generated import random_tensors
 from tests.host.tiny import CONFIG, TOKENIZER

@@ -1,12 +1,12 @@
-"""A scripted device behind a loopback socket: speaks spec/protocol.py, counts what happens, and damages frames on request."""
+"""A scripted device behind a loopback socket: speaks spec/llama2_spec/protocol.py, counts what happens, and damages frames on request."""
 import socket
 import threading
 import zlib
 from collections.abc import Callable
 
-from spec import protocol
-from spec.frame import Frame, FrameError
-from spec.protocol import ModelState, Opcode, Reason, Status, StoreState
+from llama2_spec import protocol
+from llama2_spec.frame import Frame, FrameError
+from llama2_spec.protocol import ModelState, Opcode, Reason, Status, StoreState
 
 Fault = Callable[[int, Frame, bytes], bytes]    #: number of the frame, the frame, its bytes -> what goes on the wire
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from host.checkpoint.layout import shapes
-from spec.model import ModelConfig
+from llama2_host.checkpoint.layout import shapes
+from llama2_spec.model import ModelConfig
 
 SMALL = ModelConfig(dim=16, hidden_dim=12, n_layers=2, n_heads=4, n_kv_heads=2, head_dim=4, vocab_size=300, seq_len=24)
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import tokenizers
 
-from host.checkpoint.layout import shapes
-from spec.model import ModelConfig
+from llama2_host.checkpoint.layout import shapes
+from llama2_spec.model import ModelConfig
 from tests.host import vocabularies
 from tests.host.checkpoints import huggingface_config, half_split
 
@@ -48,7 +48,7 @@ def write(folder: Path, *, config: ModelConfig = CONFIG, seed: int = 1) -> Path:
 
 def write_bf16(path: Path, config: ModelConfig, seed: int = 1) -> None:
     """Random weights, tensor by tensor: the whole is never in memory. Drawn once and repeated with an odd period."""
-    from host.checkpoint import huggingface
+    from llama2_host.checkpoint import huggingface
     names = {"embedding": huggingface.EMBEDDING, "classifier": huggingface.CLASSIFIER, "final_norm": "model.norm.weight"}
     header, at = {"__metadata__": {"format": "pt"}}, 0
     for name, shape in shapes(config).items():

@@ -9,12 +9,12 @@ import time
 
 import pytest
 
-from host import cache
-from host.connection import connect
-from host.errors import HostError
-from host.model import Model
-from host.progress import Progress
-from spec.image import Image
+from llama2_host.image import cache
+from llama2_host.connection import connect
+from llama2_host.errors import HostError
+from llama2_host.image.model import Model
+from llama2_host.progress import Progress
+from llama2_spec.image import Image
 from tests.host.test_cli import ROOT, WAIT_S, refusal, run
 
 
@@ -146,7 +146,7 @@ def test_a_cache_that_cannot_be_written(files, monkeypatch):
 def test_a_full_disk(files, monkeypatch):
     """The conversion is then made in memory, and a file that a simulator needs is missed in one line."""
     cache.clear()
-    process = subprocess.run([sys.executable, "-m", "host", "generate", "--golden", "--model", files / "tiny.bin", "--steps", "3", "-i", "x"],
+    process = subprocess.run([sys.executable, "-m", "llama2_host", "generate", "--golden", "--model", files / "tiny.bin", "--steps", "3", "-i", "x"],
                              cwd=ROOT, capture_output=True, text=True, timeout=WAIT_S,
                              preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)))
     assert process.returncode == 0 and process.stdout and "is not kept in" in process.stderr and "Traceback" not in process.stderr

@@ -4,11 +4,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from host.checkpoint import load
-from host.checkpoint.write import pack_v2
-from spec.image import Format, Image, Kind, build, payload_bytes, tensor_bytes
-from spec.model import ModelConfig
-from spec.packing import Native, quantise
+from llama2_host.checkpoint import load
+from llama2_host.checkpoint.write import pack_v2
+from llama2_spec.image import Format, Image, Kind, build, payload_bytes, tensor_bytes
+from llama2_spec.model import ModelConfig
+from llama2_spec.packing import Native, quantise
 from tests.host.checkpoints import write_gguf
 from tests.host.generated import random_tensors
 from tests.host.test_containers import CONFIG, random_blocks

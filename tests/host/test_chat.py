@@ -4,15 +4,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from host.chat import Chat
-from host.conversation import Conversation
-from host.errors import HostError
-from host.generation import Outcome, Sampling, TokenEvent
-from host.progress import Progress
-from host.template import LLAMA2, PLAIN, Template, TemplateError
-from host.tokenizer import Tokenizer
-from host.transport import TransportError
-from spec.protocol import Reason
+from llama2_host.chat.chat import Chat
+from llama2_host.chat.conversation import Conversation
+from llama2_host.errors import HostError
+from llama2_host.generation import Outcome, Sampling, TokenEvent
+from llama2_host.progress import Progress
+from llama2_host.chat.template import LLAMA2, PLAIN, Template, TemplateError
+from llama2_host.tokenizer.base import Tokenizer
+from llama2_host.device.transport import TransportError
+from llama2_spec.protocol import Reason
 
 BYTES = Tokenizer([b"<unk>", b"\n<s>\n", b"\n</s>\n"] + [b"<0x%02X>" % byte for byte in range(256)], [0.0] * 259)
 GREEDY = Sampling(temperature=0)

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from bench import reference_data
-from host.checkpoint import CheckpointError, load
-from host.checkpoint.layout import LIMITS, shapes
-from host.checkpoint.lazy import RawFile
-from host.checkpoint.write import pack_v0, pack_v1, pack_v2, write_v0
-from host.errors import HostError
-from spec.reference import Reference
+from llama2_host.checkpoint import CheckpointError, load
+from llama2_host.checkpoint.layout import LIMITS, shapes
+from llama2_host.checkpoint.lazy import RawFile
+from llama2_host.checkpoint.write import pack_v0, pack_v1, pack_v2, write_v0
+from llama2_host.errors import HostError
+from llama2_spec.reference import Reference
 from tests.host.generated import SMALL, random_tensors
 from tests.host.tiny import TOKENIZER
 

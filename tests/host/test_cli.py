@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from host.checkpoint import huggingface
-from host.checkpoint.layout import shapes
-from host.fit import longest
-from host.tokenizer import Tokenizer
-from spec import protocol
-from spec.model import KvFormat
-from spec.protocol import ModelState, Opcode, Status, Subject
+from llama2_host.checkpoint import huggingface
+from llama2_host.checkpoint.layout import shapes
+from llama2_host.image.fit import longest
+from llama2_host.tokenizer.base import Tokenizer
+from llama2_spec import protocol
+from llama2_spec.model import KvFormat
+from llama2_spec.protocol import ModelState, Opcode, Status, Subject
 from tests.host import vocabularies
 from tests.host.checkpoints import huggingface_config, write_huggingface
 from tests.host.fake_device import FakeDevice
@@ -39,7 +39,7 @@ def ignore_ctrl_c():
 
 
 def start(*arguments, preexec_fn=obey_ctrl_c):
-    return subprocess.Popen([sys.executable, "-m", "host", *map(str, arguments)], cwd=ROOT, text=True, stdin=subprocess.PIPE,
+    return subprocess.Popen([sys.executable, "-m", "llama2_host", *map(str, arguments)], cwd=ROOT, text=True, stdin=subprocess.PIPE,
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=preexec_fn)
 
 
@@ -410,7 +410,7 @@ def test_closed_output_is_no_traceback(holding):
 # Packaging ----------------------------------------------------------------------------------------
 
 def test_client_needs_no_hdl():
-    code = ("import sys, host.cli, host.commands, host.integer; "
+    code = ("import sys, llama2_host.cli, llama2_host.commands, llama2_host.integer; "
             "print([name for name in ('amaranth', 'litex', 'migen', 'accel', 'soc', 'targets') if name in sys.modules])")
     output = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=WAIT_S)
     assert output.stdout.strip() == "[]", output.stderr

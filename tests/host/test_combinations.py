@@ -3,13 +3,13 @@ import itertools
 
 import pytest
 
-from host import cli
-from host.cli import create_parser
-from host.combinations import CHOOSE, CombinationError
-from host.commands import options
-from host.connection import connect
-from host.errors import HostError
-from host.model import Model
+from llama2_host import cli
+from llama2_host.cli import create_parser
+from llama2_host.combinations import CHOOSE, CombinationError
+from llama2_host.commands import options
+from llama2_host.connection import connect
+from llama2_host.errors import HostError
+from llama2_host.image.model import Model
 
 #: one value for every option of generate, with which it takes effect if anything beside it lets it
 PLACES = {"--port": "/dev/ttyUSB9", "--sim": None, "--golden": None}

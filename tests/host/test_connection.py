@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from host import Device, connect
-from host.errors import HostError
-from host.generation import Options, Sampling
-from host.model import Model
-from spec.protocol import ModelState, Opcode, Reason
+from llama2_host import Device, connect
+from llama2_host.errors import HostError
+from llama2_host.generation import Options, Sampling
+from llama2_host.image.model import Model
+from llama2_spec.protocol import ModelState, Opcode, Reason
 from tests.host.fake_device import FakeDevice
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"

@@ -8,11 +8,11 @@ import pytest
 from gguf import GGMLQuantizationType, GGUFValueType, dequantize
 from gguf.constants import GGML_QUANT_SIZES
 
-from host.checkpoint import CheckpointError, load, rope
-from host.checkpoint.write import pack_v0, pack_v1
-from spec.image import Format, Image, Kind, build
-from spec.model import ModelConfig
-from spec.reference import Reference
+from llama2_host.checkpoint import CheckpointError, load, rope
+from llama2_host.checkpoint.write import pack_v0, pack_v1
+from llama2_spec.image import Format, Image, Kind, build
+from llama2_spec.model import ModelConfig
+from llama2_spec.reference import Reference
 from tests.host.checkpoints import (huggingface_names, rounded, to_bfloat16, write_gguf, write_huggingface,
                                     write_safetensors)
 from tests.host.generated import random_tensors

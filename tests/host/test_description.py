@@ -4,12 +4,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from host import description
-from host.checkpoint.write import write_v0
-from host.fit import check
-from host.errors import HostError
-from host.model import Model
-from spec.maxima import BUILD, DRAM_BYTES
+from llama2_host.image import description
+from llama2_host.checkpoint.write import write_v0
+from llama2_host.image.fit import check
+from llama2_host.errors import HostError
+from llama2_host.image.model import Model
+from llama2_spec.maxima import BUILD, DRAM_BYTES
 from tests.host import vocabularies
 from tests.host.checkpoints import write_gguf, write_huggingface
 from tests.host.generated import random_tensors

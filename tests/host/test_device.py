@@ -5,15 +5,15 @@ import threading
 
 import pytest
 
-import host.device
-import host.upload
-from host.device import Device
-from host.errors import HostError
-from host.generation import Options, Sampling
-from host.link import DeviceError, LinkError
-from host.progress import Progress
-from spec import protocol
-from spec.protocol import ModelState, Opcode, Reason, Status
+import llama2_host.device.device
+import llama2_host.device.upload
+from llama2_host.device.device import Device
+from llama2_host.errors import HostError
+from llama2_host.generation import Options, Sampling
+from llama2_host.device.link import DeviceError, LinkError
+from llama2_host.progress import Progress
+from llama2_spec import protocol
+from llama2_spec.protocol import ModelState, Opcode, Reason, Status
 from tests.host.fake_device import FakeDevice
 
 IMAGE = random.Random(1).randbytes(10 * protocol.LOAD_CHUNK + 77)
@@ -22,9 +22,9 @@ GREEDY = Sampling(temperature=0)
 
 @pytest.fixture(autouse=True)
 def short_timeouts(monkeypatch):
-    monkeypatch.setattr(host.upload, "TIMEOUT_S", 0.1)
-    monkeypatch.setattr(host.device, "SILENCE_S", 0.15)
-    monkeypatch.setattr(host.link.Link.request, "__kwdefaults__", {"timeout_s": 0.15, "tries": 4})
+    monkeypatch.setattr(llama2_host.device.upload, "TIMEOUT_S", 0.1)
+    monkeypatch.setattr(llama2_host.device.device, "SILENCE_S", 0.15)
+    monkeypatch.setattr(llama2_host.device.link.Link.request, "__kwdefaults__", {"timeout_s": 0.15, "tries": 4})
 
 
 def numbered(numbers, change=lambda encoded: b""):

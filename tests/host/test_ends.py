@@ -5,14 +5,14 @@ import json
 import pytest
 
 from bench.conformance import vocabularies as made
-from host import ends, vocabulary
-from host.discovery import load_tokenizer, read_files, search_tokenizer
-from host.errors import HostError
-from host.model import Model
-from host.progress import Progress
-from host.sentencepiece_model import CONTROL, NORMAL, USER_DEFINED
-from host.tokenizer import Tokenizer, TokenizerError
-from spec.protocol import MAX_STOPS
+from llama2_host.tokenizer import ends, vocabulary
+from llama2_host.image.discovery import load_tokenizer, read_files, search_tokenizer
+from llama2_host.errors import HostError
+from llama2_host.image.model import Model
+from llama2_host.progress import Progress
+from llama2_host.tokenizer.sentencepiece_model import CONTROL, NORMAL, USER_DEFINED
+from llama2_host.tokenizer.base import Tokenizer, TokenizerError
+from llama2_spec.protocol import MAX_STOPS
 from tests.host.checkpoints import write_gguf, write_huggingface
 from tests.host.generated import random_tensors
 from tests.host.test_vocabulary import STORIES, small
@@ -192,7 +192,7 @@ def test_a_tokenizer_that_cannot_be_used_is_named(tmp_path, data, reason):
 
 
 def test_a_chat_without_a_usable_tokenizer_says_why(tmp_path):
-    from host.connection import connect
+    from llama2_host.connection import connect
     folder = hugging_face(tmp_path / "hf", tokenizer__json=b"{}")
     with connect(golden=True, model=folder) as backend, pytest.raises(HostError, match="tokenizer cannot be used: .*no tokenizer.json"):
         backend.tokenizer
@@ -208,7 +208,7 @@ def test_a_dangling_link_is_named(tmp_path):
 
 
 def test_unrelated_vocabularies_beside_a_checkpoint_are_no_news(tmp_path):
-    from host.checkpoint.write import pack_v0
+    from llama2_host.checkpoint.write import pack_v0
     from tests.host.tiny import CONFIG, TOKENIZER
     (tmp_path / "model.bin").write_bytes(pack_v0(CONFIG, random_tensors(CONFIG)))
     (tmp_path / "tok259.bin").write_bytes(STORIES.read_bytes())

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from gguf import GGUFValueType
 
-from host.checkpoint import load
-from host.evaluation import Score, dequantised, log_softmax
-from host.model import Model
-from spec.golden import Golden
-from spec.image import Kind
-from spec.reference import Reference
-from spec.traffic import TARGETS, useful_beats
+from llama2_host.checkpoint import load
+from llama2_host.evaluation import Score, dequantised, log_softmax
+from llama2_host.image.model import Model
+from llama2_spec.golden import Golden
+from llama2_spec.image import Kind
+from llama2_spec.reference import Reference
+from llama2_spec.traffic import TARGETS, useful_beats
 from tests.host.checkpoints import write_gguf
 from tests.host.generated import random_tensors
 from tests.host.test_cli import refusal, run

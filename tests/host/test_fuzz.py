@@ -7,8 +7,8 @@ from gguf import GGMLQuantizationType
 from hypothesis import given, settings, strategies as st
 
 from bench import fuzz
-from host.checkpoint import gguf_file
-from host.checkpoint.errors import CheckpointError
+from llama2_host.checkpoint import gguf_file
+from llama2_host.checkpoint.errors import CheckpointError
 
 
 @pytest.fixture(scope="module")

@@ -6,16 +6,16 @@ import threading
 
 import pytest
 
-import host.device
-import host.link
-from host import connect
-from host.device import Device
-from host.errors import HostError
-from host.generation import Options, Sampling
-from host.link import Link
-from spec import protocol
-from spec.frame import MAX_PAYLOAD, Frame
-from spec.protocol import EVENTS, REQUESTS, ModelState, Opcode, Status
+import llama2_host.device.device
+import llama2_host.device.link
+from llama2_host import connect
+from llama2_host.device.device import Device
+from llama2_host.errors import HostError
+from llama2_host.generation import Options, Sampling
+from llama2_host.device.link import Link
+from llama2_spec import protocol
+from llama2_spec.frame import MAX_PAYLOAD, Frame
+from llama2_spec.protocol import EVENTS, REQUESTS, ModelState, Opcode, Status
 from tests.host.fake_device import FakeDevice
 
 GREEDY = Sampling(temperature=0)
@@ -24,9 +24,9 @@ MEMORY_KIB = 300 << 10
 
 @pytest.fixture(autouse=True)
 def short_timeouts(monkeypatch):
-    monkeypatch.setattr(host.device, "SILENCE_S", 0.05)
-    monkeypatch.setattr(host.device, "BOOT_ASK_S", 0.0)
-    monkeypatch.setattr(host.device, "BUSY_S", 0.2)
+    monkeypatch.setattr(llama2_host.device.device, "SILENCE_S", 0.05)
+    monkeypatch.setattr(llama2_host.device.device, "BOOT_ASK_S", 0.0)
+    monkeypatch.setattr(llama2_host.device.device, "BUSY_S", 0.2)
     monkeypatch.setattr(Link.request, "__kwdefaults__", {"timeout_s": 0.05, "tries": 3})
 
 
@@ -100,8 +100,8 @@ def random_answers(rng):
 
 @pytest.mark.parametrize("seed", range(60))
 def test_random_lies_end_cleanly(seed, monkeypatch):
-    monkeypatch.setattr("host.store.ASK_S", 0.0)
-    monkeypatch.setattr("host.store.STUCK_S", 0.2)
+    monkeypatch.setattr("llama2_host.device.store.ASK_S", 0.0)
+    monkeypatch.setattr("llama2_host.device.store.STUCK_S", 0.2)
     rng = random.Random(seed)
     with Hostile(random_answers(rng), memory=bytes(4096)) as fake:
         fake.flash_bytes = fake.flash_room = 1 << 20
@@ -163,7 +163,7 @@ def test_device_that_boots_for_ever_ends():
 
 
 def test_head_that_claims_gigabytes_is_not_read():
-    from spec.image import HEADER, HEADER_FIELDS
+    from llama2_spec.image import HEADER, HEADER_FIELDS
     values = {name: 0 for name, _, _ in HEADER_FIELDS} | {"magic": b"LLMI", "version": 1, "payload_offset": 0xfffff000}
     head = HEADER.pack(*values.values()).ljust(4096, b"\0")
     with FakeDevice(memory=head, image_bytes=0xffffffff) as fake, pytest.raises(HostError, match="damaged"):
@@ -180,7 +180,7 @@ def test_clock_of_0_and_names_with_controls():
 @pytest.mark.parametrize("piece", [Frame(Opcode.TOKENS, 1, protocol.Tokens(entries=(5, 1) * 120).pack()).encode() * 50, b"\x55" * 100_000],
                          ids=["events", "garbage"])
 def test_flood_instead_of_an_answer_ends(piece, monkeypatch):
-    monkeypatch.setattr(host.link, "FLOOD_BYTES", 4 << 20)
+    monkeypatch.setattr(llama2_host.device.link, "FLOOD_BYTES", 4 << 20)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     def answer(frame):
         return (piece for _ in range(10_000)) if frame.opcode == Opcode.STATS else None

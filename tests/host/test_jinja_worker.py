@@ -3,8 +3,8 @@ import json
 import subprocess
 import sys
 
-from host.jinja_template import OUT_OF_TIME, WORKER
-from host.jinja_worker import OUT_OF_TIME as BY_TIMER
+from llama2_host.chat.jinja_template import OUT_OF_TIME, WORKER
+from llama2_host.chat.jinja_worker import OUT_OF_TIME as BY_TIMER
 
 WITHOUT_RESOURCE = "import runpy, sys; sys.modules['resource'] = None; runpy.run_path(sys.argv[1], run_name='__main__')"
 ENDLESS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"

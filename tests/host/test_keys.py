@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from gguf import GGUFValueType, GGUFWriter
 
-from host.checkpoint import load, rope
-from host.files import ModelError
-from host.model import Model
-from spec.reference import Reference
+from llama2_host.checkpoint import load, rope
+from llama2_host.files import ModelError
+from llama2_host.image.model import Model
+from llama2_spec.reference import Reference
 from tests.host.checkpoints import write_gguf, write_huggingface
 from tests.host.generated import random_tensors
 from tests.host.test_containers import CONFIG, LLAMA3, TOKENS, UNTIED, expect, refusal

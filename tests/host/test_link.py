@@ -4,12 +4,12 @@ import time
 
 import pytest
 
-from host.link import DeviceError, Link, LinkError
-from host.refusals import explain
-from host.transport import Transport, TransportError
-from spec import protocol
-from spec.frame import Frame
-from spec.protocol import Opcode
+from llama2_host.device.link import DeviceError, Link, LinkError
+from llama2_host.device.refusals import explain
+from llama2_host.device.transport import Transport, TransportError
+from llama2_spec import protocol
+from llama2_spec.frame import Frame
+from llama2_spec.protocol import Opcode
 from tests.host.fake_device import FakeDevice
 
 

@@ -4,16 +4,16 @@ import io
 import numpy as np
 import pytest
 
-from host.checkpoint.write import write_v0
-from host.errors import HostError
-from host.evaluation import golden_logits
-from host.model import Model
-from host.progress import Progress
-from spec import packing
-from spec.golden import Golden
-from spec.model import ModelConfig
-from spec.packing import Native, carried_over, quantise
-from spec.reference import Reference
+from llama2_host.checkpoint.write import write_v0
+from llama2_host.errors import HostError
+from llama2_host.evaluation import golden_logits
+from llama2_host.image.model import Model
+from llama2_host.progress import Progress
+from llama2_spec import packing
+from llama2_spec.golden import Golden
+from llama2_spec.model import ModelConfig
+from llama2_spec.packing import Native, carried_over, quantise
+from llama2_spec.reference import Reference
 from tests.host.generated import random_tensors
 
 CONFIG = ModelConfig(dim=64, hidden_dim=176, n_layers=2, n_heads=4, n_kv_heads=2, head_dim=16, vocab_size=64, seq_len=32)

@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from host.checkpoint.write import pack_v0
-from host.files import ModelError, Output
+from llama2_host.checkpoint.write import pack_v0
+from llama2_host.files import ModelError, Output
 from tests.host.checkpoints import write_huggingface
 from tests.host.generated import random_tensors
 from tests.host.test_cli import ROOT, WAIT_S, refusal, run
@@ -140,14 +140,15 @@ def test_a_signal_leaves_nothing_behind(files, number):
 #: the command, whose conversion is never over
 STOPPED = """
 import sys, time
-from host import cli, model
+from llama2_host import cli
+from llama2_host.image import model
 model.image_module.write = lambda *_, **__: time.sleep(1000)
 sys.exit(cli.main(sys.argv[1:]))
 """
 
 
 def test_a_full_disk_leaves_nothing_behind(files):
-    process = subprocess.run([sys.executable, "-m", "host", "convert", files / "tiny.bin", "-o", files / "out.llm"], cwd=ROOT,
+    process = subprocess.run([sys.executable, "-m", "llama2_host", "convert", files / "tiny.bin", "-o", files / "out.llm"], cwd=ROOT,
                              capture_output=True, text=True, timeout=WAIT_S,
                              preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)))
     assert process.returncode == 1 and "cannot write" in process.stderr and "Traceback" not in process.stderr

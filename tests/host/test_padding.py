@@ -4,14 +4,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from host.checkpoint import Checkpoint, padding
-from host.checkpoint.write import write_v0
-from host.evaluation import dequantised, golden_logits
-from host.model import Model
-from spec.golden import Golden
-from spec.image import Image, build
-from spec.model import ModelConfig
-from spec.reference import Reference
+from llama2_host.checkpoint import Checkpoint, padding
+from llama2_host.checkpoint.write import write_v0
+from llama2_host.evaluation import dequantised, golden_logits
+from llama2_host.image.model import Model
+from llama2_spec.golden import Golden
+from llama2_spec.image import Image, build
+from llama2_spec.model import ModelConfig
+from llama2_spec.reference import Reference
 from tests.host.checkpoints import write_gguf, write_huggingface
 from tests.host.generated import random_tensors
 

@@ -6,19 +6,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from host import checkpoint, corpus
-from host.errors import HostError
-from host.evaluation import Score, dequantised, log_softmax
-from host.quantisation import Recipe, gptq, plan
-from host.quantisation.budget import Budget
-from host.quantisation.sensitivity import costs
-from host.tokenizer import Tokenizer
-from spec import packing
-from spec.image import Format, Image, Kind, build, payload_bytes
-from spec.model import ModelConfig
-from spec.packing import Native
-from spec.reference import Reference
-from spec.traffic import TARGETS, tokens_per_second
+from llama2_host import checkpoint, corpus
+from llama2_host.errors import HostError
+from llama2_host.evaluation import Score, dequantised, log_softmax
+from llama2_host.quantisation import Recipe, gptq, plan
+from llama2_host.quantisation.budget import Budget
+from llama2_host.quantisation.sensitivity import costs
+from llama2_host.tokenizer.base import Tokenizer
+from llama2_spec import packing
+from llama2_spec.image import Format, Image, Kind, build, payload_bytes
+from llama2_spec.model import ModelConfig
+from llama2_spec.packing import Native
+from llama2_spec.reference import Reference
+from llama2_spec.traffic import TARGETS, tokens_per_second
 
 MODELS = Path(__file__).parents[2] / "models"
 STORY = ("Once upon a time, there was a little bird named Pip. Pip wanted to fly to the moon. His mom said, \"It is too far, "

@@ -1,11 +1,11 @@
 """What a script asks for is checked before anything runs: types, unknown names, stop tokens, two texts at a time; golden's side."""
 import pytest
 
-from host import connect
-from host.device import Device
-from host.errors import HostError
-from host.generation import OptionError, Options, OptionTypeError, Sampling
-from spec.protocol import MAX_STOPS, Reason
+from llama2_host import connect
+from llama2_host.device.device import Device
+from llama2_host.errors import HostError
+from llama2_host.generation import OptionError, Options, OptionTypeError, Sampling
+from llama2_spec.protocol import MAX_STOPS, Reason
 from tests.host.fake_device import FakeDevice
 
 GREEDY = Sampling(temperature=0)

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from host.progress import Progress
-from host.simulator import Simulator, SimulatorError
+from llama2_host.progress import Progress
+from llama2_host.device.simulator import Simulator, SimulatorError
 
 RUNNING = "import time, sys; print('listening on socket://127.0.0.1:4', flush=True); time.sleep(60)"
 
@@ -70,7 +70,7 @@ def test_what_it_says_is_passed_on():
 
 @pytest.mark.parametrize("deaf", [True, False])
 def test_stop_always_ends_it(deaf, monkeypatch):
-    monkeypatch.setattr("host.simulator.STOP_TIMEOUT_S", 0.3)
+    monkeypatch.setattr("llama2_host.device.simulator.STOP_TIMEOUT_S", 0.3)
     ignore = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN);" if deaf else ""
     running = simulator(ignore + RUNNING)
     running.stop()

@@ -1,9 +1,9 @@
 """The arithmetic of the statistics line."""
 import pytest
 
-from host.generation import Outcome, TokenEvent
-from host.statistics import measure, saturations, token_cycles
-from spec.protocol import Reason
+from llama2_host.generation import Outcome, TokenEvent
+from llama2_host.statistics import measure, saturations, token_cycles
+from llama2_spec.protocol import Reason
 
 
 def events(*cycles, first_position=5):

@@ -12,13 +12,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from host import prompt
-from host.commands import COMMANDS
-from host.commands.generate import why
-from host.device import Device
-from host.generation import Options, Outcome, Sampling
-from host.progress import Progress
-from spec.protocol import ModelState, Opcode, Reason
+from llama2_host import prompt
+from llama2_host.commands import COMMANDS
+from llama2_host.commands.generate import why
+from llama2_host.device.device import Device
+from llama2_host.generation import Options, Outcome, Sampling
+from llama2_host.progress import Progress
+from llama2_spec.protocol import ModelState, Opcode, Reason
 from tests.host.fake_device import FakeDevice
 from tests.host.test_cli import ROOT, WAIT_S, refusal, run, start
 from tests.host.tiny import CONFIG
@@ -30,7 +30,7 @@ def golden(files):
 
 def shell(files, text, *, status=0, **environment):
     """A line of a shell, in which $G generates with golden."""
-    command = f'G() {{ "{sys.executable}" -m host generate --golden --model "{files}/tiny.llm" --steps 12 --temperature 0 "$@"; }}; {text}'
+    command = f'G() {{ "{sys.executable}" -m llama2_host generate --golden --model "{files}/tiny.llm" --steps 12 --temperature 0 "$@"; }}; {text}'
     process = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, timeout=WAIT_S, stdin=subprocess.DEVNULL,
                              env=os.environ | environment)
     errors = process.stderr.decode()
@@ -83,7 +83,7 @@ def test_bytes_that_are_no_text_in_an_argument(files):
 
 @pytest.mark.parametrize("command", ["generate", "chat"])
 def test_closed_streams(files, command):
-    program = f'"{sys.executable}" -m host {command} --golden --model "{files}/tiny.llm" --steps 5 -i x'
+    program = f'"{sys.executable}" -m llama2_host {command} --golden --model "{files}/tiny.llm" --steps 5 -i x'
     assert "standard output is closed" in shell(files, f"{program} >&-", status=1)[1]
     assert shell(files, f"{program} <&-")[0].startswith(" x" if command == "generate" else "")
     output, errors = shell(files, f"{program} 2>&-")
@@ -93,14 +93,14 @@ def test_closed_streams(files, command):
 
 
 def test_readers_that_leave(files):
-    for text in ("G -i x | true", "G --help | true", "G -i x | head -c 1 >/dev/null", f'"{sys.executable}" -m host --help | true'):
+    for text in ("G -i x | true", "G --help | true", "G -i x | head -c 1 >/dev/null", f'"{sys.executable}" -m llama2_host --help | true'):
         shell(files, text)
 
 
 @pytest.mark.parametrize("environment", [{"PYTHONIOENCODING": "ascii"}, {"PYTHONIOENCODING": "latin-1"},
                                          {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}])
 def test_letters_that_stdout_cannot_say(files, environment):
-    output, _ = shell(files, "G -i 'x é日' && printf 'é日\\xff\\n' | " + f'"{sys.executable}" -m host chat --golden --model '
+    output, _ = shell(files, "G -i 'x é日' && printf 'é日\\xff\\n' | " + f'"{sys.executable}" -m llama2_host chat --golden --model '
                       f'"{files}/tiny.llm" -n 3', **environment)
     assert output.startswith((" x é日", " x \ufffd?", " x ??"))
 
@@ -123,7 +123,7 @@ def test_version_and_help():
 
 def test_a_package_that_is_missing_is_named():
     """Without site-packages, as in an interpreter that nothing was installed for."""
-    process = subprocess.run([sys.executable, "-S", "-m", "host", "info", "x"], cwd=ROOT, capture_output=True, text=True, timeout=WAIT_S,
+    process = subprocess.run([sys.executable, "-S", "-m", "llama2_host", "info", "x"], cwd=ROOT, capture_output=True, text=True, timeout=WAIT_S,
                              env={key: value for key, value in os.environ.items() if key != "PYTHONPATH"})
     assert process.returncode == 1 and "Traceback" not in process.stderr
     assert "the Python package " in process.stderr and "is missing: `pip install .`" in process.stderr
@@ -176,7 +176,7 @@ def test_only_a_device_that_checks_its_model_says_so(monkeypatch, looks, lines):
 
     def sleep(seconds):
         clock.now_s += seconds
-    monkeypatch.setattr("host.device.time", SimpleNamespace(monotonic=lambda: clock.now_s, sleep=sleep))
+    monkeypatch.setattr("llama2_host.device.device.time", SimpleNamespace(monotonic=lambda: clock.now_s, sleep=sleep))
     states, notes = iter([ModelState.BOOTING] * looks + [ModelState.READY]), io.StringIO()
     device = Device.__new__(Device)
     uptime = itertools.count()
@@ -204,7 +204,7 @@ def test_names_on_a_terminal(files):
     steering.write_bytes((files / "tiny.bin").read_bytes())
     run("convert", steering, "-o", files / "named.llm", "-z", files / "tokenizer.bin")
     ours, theirs = pty.openpty()
-    process = subprocess.Popen([sys.executable, "-m", "host", "info", str(files / "named.llm")], cwd=ROOT, stdout=theirs, stderr=theirs)
+    process = subprocess.Popen([sys.executable, "-m", "llama2_host", "info", str(files / "named.llm")], cwd=ROOT, stdout=theirs, stderr=theirs)
     assert process.wait(WAIT_S) == 0
     os.close(theirs)
     seen = os.read(ours, 65536)

@@ -8,18 +8,18 @@ import time
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from host import jinja_template
-from host.chat import Chat
-from host.conversation import Conversation
-from host.errors import HostError
-from host.jinja_template import JinjaError
-from host.json_tokenizer import JsonTokenizer
-from host.discovery import find_template
-from host.model import Model
-from host.progress import Progress
-from host.template import BUILT_IN, CHATML, PLAIN, Template, TemplateError
-from host.tokenizer import Tokenizer
-from spec.protocol import MAX_STOPS
+from llama2_host.chat import jinja_template
+from llama2_host.chat.chat import Chat
+from llama2_host.chat.conversation import Conversation
+from llama2_host.errors import HostError
+from llama2_host.chat.jinja_template import JinjaError
+from llama2_host.tokenizer.json_tokenizer import JsonTokenizer
+from llama2_host.image.discovery import find_template
+from llama2_host.image.model import Model
+from llama2_host.progress import Progress
+from llama2_host.chat.template import BUILT_IN, CHATML, PLAIN, Template, TemplateError
+from llama2_host.tokenizer.base import Tokenizer
+from llama2_spec.protocol import MAX_STOPS
 from tests.host import vocabularies
 from tests.host.checkpoints import write_gguf, write_huggingface
 from tests.host.test_chat import GREEDY, Backend

@@ -9,7 +9,7 @@ import unicodedata
 
 import pytest
 
-from host.terminal import LONGEST_STRING, Filter, filter_for, line, plain
+from llama2_host.terminal import LONGEST_STRING, Filter, filter_for, line, plain
 from tests.host.test_cli import ROOT, WAIT_S
 
 CLIPBOARD = "\x1b]52;c;cm0gLXJmIC8=\x07"
@@ -61,7 +61,7 @@ def test_only_terminals_are_spared():
 @pytest.mark.parametrize("arguments, steers", [((), False), (("--raw",), True)])
 def test_generated_text_on_a_terminal(files, arguments, steers):
     ours, theirs = pty.openpty()
-    process = subprocess.Popen([sys.executable, "-m", "host", "generate", "--golden", "--model", str(files / "tiny.llm"), "--prompt",
+    process = subprocess.Popen([sys.executable, "-m", "llama2_host", "generate", "--golden", "--model", str(files / "tiny.llm"), "--prompt",
                                 f"x{CLIPBOARD}y", "--steps", "30", *arguments], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=theirs,
                                stderr=subprocess.PIPE)
     os.close(theirs)

@@ -9,8 +9,8 @@ import sentencepiece
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from bench import reference_data
-from host.errors import HostError
-from host.tokenizer import BYTE_PIECES, Decoder, Tokenizer, TokenizerError
+from llama2_host.errors import HostError
+from llama2_host.tokenizer.base import BYTE_PIECES, Decoder, Tokenizer, TokenizerError
 
 REPO = Path(__file__).parents[2]
 fuzz = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

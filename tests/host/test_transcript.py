@@ -8,13 +8,13 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from bench.conformance import vocabularies as made
 from bench.conformance.cases import CHATML, MISTRAL, PLAIN as PLAIN_TEXT, TAGS, VOCABULARIES
 from bench.conformance.product import Scripted
-from host import jinja_template
-from host.conversation import Conversation
-from host.errors import HostError
-from host.generation import Sampling
-from host.model import Model
-from host.template import PLAIN, Template, TemplateError
-from host.tokenizer import Tokenizer
+from llama2_host.chat import jinja_template
+from llama2_host.chat.conversation import Conversation
+from llama2_host.errors import HostError
+from llama2_host.generation import Sampling
+from llama2_host.image.model import Model
+from llama2_host.chat.template import PLAIN, Template, TemplateError
+from llama2_host.tokenizer.base import Tokenizer
 from tests.host.test_ends import hugging_face
 from tests.host.test_tokenizer import A, B, C, TINY
 

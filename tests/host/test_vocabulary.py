@@ -8,9 +8,9 @@ import pytest
 import tokenizers
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from host import vocabulary
-from host.json_tokenizer import JsonTokenizer
-from host.tokenizer import Decoder, Tokenizer, TokenizerError
+from llama2_host.tokenizer import vocabulary
+from llama2_host.tokenizer.json_tokenizer import JsonTokenizer
+from llama2_host.tokenizer.base import Decoder, Tokenizer, TokenizerError
 from tests.host.checkpoints import write_gguf, write_huggingface
 from tests.host.generated import random_tensors
 from tests.host.test_containers import CONFIG
@@ -320,7 +320,7 @@ def test_refuses_damaged_ranks(tmp_path, lines):
 # Beside a checkpoint ------------------------------------------------------------------------------
 
 def test_is_found_beside_the_weights(tmp_path):
-    from host.model import Model
+    from llama2_host.image.model import Model
     folder = write_huggingface(tmp_path / "hf", *small(400))
     write_folder(folder, byte_level(), eos_token="<|im_end|>")
     gguf = write_gguf(tmp_path / "m.gguf", *small(400), vocabulary=gguf_byte_level(byte_level()))

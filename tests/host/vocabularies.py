@@ -6,7 +6,7 @@ from pathlib import Path
 import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from host.tokenizer import Tokenizer
+from llama2_host.tokenizer.base import Tokenizer
 
 TEXT = ["Once upon a time, there was a little girl named Lily. She was 7 years old.", "\"Über den Wolken\", sang 日本の猫 🐕.",
         "def f(x):\n    return x + 1234\n", "He said: I don't know, they've gone. THE END\n\n",

@@ -1,7 +1,7 @@
 """The command queue is a FIFO at both of its readers, under every interleaving of writes, look-ahead and execution."""
 from amaranth.hdl import Assert, Cat, Elaboratable, Module, Mux, Signal
 
-from spec.registers import COMMAND
+from llama2_spec.registers import COMMAND
 from tests.proofs.streams import any_value, assert_held
 
 

@@ -4,9 +4,9 @@ from dataclasses import replace
 import pytest
 from openai import OpenAI
 
-from host.checkpoint.write import pack_v0
-from host.integer import GoldenBackend
-from host.model import Model
+from llama2_host.checkpoint.write import pack_v0
+from llama2_host.integer import GoldenBackend
+from llama2_host.image.model import Model
 from tests.host import tiny
 from tests.host.generated import random_tensors
 from tests.server.running import PATIENCE_S, Running

@@ -5,11 +5,11 @@ from collections.abc import Callable
 
 import httpx
 
-from host.backend import Backend
-from host.server import run
-from host.server.adapter import Board, Words
-from host.server.pool import Pool
-from host.server.settings import Settings
+from llama2_host.backend import Backend
+from llama2_host.server import run
+from llama2_host.server.adapter import Board, Words
+from llama2_host.server.pool import Pool
+from llama2_host.server.settings import Settings
 
 PATIENCE_S = 60.0       #: for what must happen; how soon is not tested
 

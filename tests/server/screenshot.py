@@ -11,7 +11,7 @@ ENTER = "\ue007"
 
 
 def main() -> None:
-    serve = subprocess.Popen([sys.executable, "-m", "host", "serve", "--sim", "--http-port", "0", "-t", "0"], cwd=ROOT,
+    serve = subprocess.Popen([sys.executable, "-m", "llama2_host", "serve", "--sim", "--http-port", "0", "-t", "0"], cwd=ROOT,
                              stdout=subprocess.PIPE, text=True)
     try:
         url = serve.stdout.readline().removeprefix("listening on ").strip()

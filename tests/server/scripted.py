@@ -2,11 +2,11 @@
 import threading
 from collections.abc import Callable, Sequence
 
-from host.backend import Backend
-from host.generation import Options, Outcome, TokenEvent
-from host.link import LinkError
-from host.model import Model
-from spec.protocol import Reason
+from llama2_host.backend import Backend
+from llama2_host.generation import Options, Outcome, TokenEvent
+from llama2_host.device.link import LinkError
+from llama2_host.image.model import Model
+from llama2_spec.protocol import Reason
 
 
 class Scripted(Backend):

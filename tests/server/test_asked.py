@@ -1,10 +1,10 @@
 """What requests may ask for: everything else is refused with the field's name."""
 import pytest
 
-from host.generation import Sampling
-from host.server import asked
-from host.server.errors import ApiError
-from host.server.fields import parse
+from llama2_host.generation import Sampling
+from llama2_host.server import asked
+from llama2_host.server.errors import ApiError
+from llama2_host.server.fields import parse
 
 HELLO = [{"role": "user", "content": "x"}]
 

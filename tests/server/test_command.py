@@ -7,8 +7,8 @@ import sys
 import httpx
 import pytest
 
-from host.cli import main
-from host.model import Model
+from llama2_host.cli import main
+from llama2_host.image.model import Model
 from tests.host.fake_device import FakeDevice
 from tests.server.running import PATIENCE_S
 
@@ -55,7 +55,7 @@ def test_a_board_that_does_not_answer(capsys, image):
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_it_says_where_it_listens_and_ends_when_told(image, tmp_path, how):
-    process = subprocess.Popen([sys.executable, "-m", "host", "serve", "--golden", "--model", str(image), "--http-port", "0", "-t", "0"],
+    process = subprocess.Popen([sys.executable, "-m", "llama2_host", "serve", "--golden", "--model", str(image), "--http-port", "0", "-t", "0"],
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         url = process.stdout.readline().removeprefix("listening on ").strip()

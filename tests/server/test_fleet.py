@@ -45,7 +45,7 @@ class Fleet:
 
     def start(self, index):
         self.servers[index] = subprocess.Popen(
-            [sys.executable, "-m", "host", "serve", "--golden", "--model", str(self.image), "--http-port", str(self.ports[index])],
+            [sys.executable, "-m", "llama2_host", "serve", "--golden", "--model", str(self.image), "--http-port", str(self.ports[index])],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def up(self, index):

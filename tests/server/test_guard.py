@@ -5,9 +5,9 @@ import socket
 import httpx
 import pytest
 
-from host.integer import GoldenBackend
-from host.model import Model
-from host.server.http11 import Http11
+from llama2_host.integer import GoldenBackend
+from llama2_host.image.model import Model
+from llama2_host.server.http11 import Http11
 from tests.server.running import PATIENCE_S, Running
 
 KEYS = ("first-key", "second-key")

@@ -5,9 +5,9 @@ import httpx
 import openai as package
 import pytest
 
-from host import connect
-from host.generation import Options, Sampling
-from host.server.logprobs import Alternatives
+from llama2_host import connect
+from llama2_host.generation import Options, Sampling
+from llama2_host.server.logprobs import Alternatives
 from tests.host.tiny import TOKENIZER
 from tests.server.running import PATIENCE_S, until
 

@@ -3,7 +3,7 @@ import threading
 
 import pytest
 
-from host.model import Model
+from llama2_host.image.model import Model
 from tests.server.chromium import Chromium
 from tests.server.running import Running, until
 from tests.server.scripted import Scripted

@@ -4,8 +4,8 @@ import threading
 import httpx
 import pytest
 
-from host.errors import HostError
-from host.model import Model
+from llama2_host.errors import HostError
+from llama2_host.image.model import Model
 from tests.server.running import PATIENCE_S, Running, until
 from tests.server.scripted import Scripted
 

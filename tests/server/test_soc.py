@@ -16,13 +16,13 @@ SAMPLING = [("temperature", 0), ("temperature", 0.8)]
 
 @pytest.mark.soc
 def test_ids_are_the_command_s():
-    serve = subprocess.Popen([sys.executable, "-m", "host", "serve", "--sim", "--model", str(MODEL), "--http-port", "0"], cwd=ROOT,
+    serve = subprocess.Popen([sys.executable, "-m", "llama2_host", "serve", "--sim", "--model", str(MODEL), "--http-port", "0"], cwd=ROOT,
                              stdout=subprocess.PIPE, text=True)
     try:
         url = serve.stdout.readline().removeprefix("listening on ").strip()
         client = httpx.Client(base_url=url, timeout=20 * PATIENCE_S)
         for name, value in SAMPLING:
-            command = [sys.executable, "-m", "host", "generate", "--golden", "--model", str(MODEL), "-i", "Once upon a time", "-n", "16",
+            command = [sys.executable, "-m", "llama2_host", "generate", "--golden", "--model", str(MODEL), "-i", "Once upon a time", "-n", "16",
                        "--json", "-s", "5", "-t", str(value)]
             expected = json.loads(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
             answer = client.post("/v1/completions", json={"prompt": "Once upon a time", "seed": 5, name: value, "return_tokens": True, "logprobs": 1,

@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from host.server.text import TextStream
-from host.tokenizer import Decoder
+from llama2_host.server.text import TextStream
+from llama2_host.tokenizer.base import Decoder
 from tests.host.tiny import TOKENIZER
 
 

@@ -3,7 +3,7 @@ from amaranth import *
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from spec.registers import REGISTERS, Window
+from llama2_spec.registers import REGISTERS, Window
 
 READ = wiring.Signature({
     "cmd_valid": Out(1), "cmd_ready": In(1), "cmd_addr": Out(24), "rdata_valid": In(1), "rdata_data": In(128)})

@@ -4,8 +4,8 @@ import pytest
 
 from bench.baseline import Baseline, build
 from soc.sim.simulator import Simulator
-from spec.golden import Golden
-from spec.model import ModelConfig
+from llama2_spec.golden import Golden
+from llama2_spec.model import ModelConfig
 from tests.accel.decoder import random_image
 
 pytestmark = pytest.mark.soc

@@ -4,12 +4,12 @@ from pathlib import Path
 import pytest
 
 from bench import reference_data
-from host import connect
-from host.generation import Options, Sampling
+from llama2_host import connect
+from llama2_host.generation import Options, Sampling
 from soc.sim.simulator import WATCH_CAUSES, Simulator
-from spec.image import row_layout
-from spec.lookup import Lookup
-from spec.protocol import GenerateFlag
+from llama2_spec.image import row_layout
+from llama2_spec.lookup import Lookup
+from llama2_spec.protocol import GenerateFlag
 from targets import sim
 from tests.speculation import planned_steps, right_guesses
 

@@ -2,7 +2,7 @@
 import pytest
 
 from bench import long_context
-from spec.model import KvFormat
+from llama2_spec.model import KvFormat
 
 pytestmark = pytest.mark.soc
 

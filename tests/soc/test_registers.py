@@ -1,9 +1,9 @@
-"""The CSR bank is what spec.registers says: names, field offsets, sizes and access."""
+"""The CSR bank is what llama2_spec.registers says: names, field offsets, sizes and access."""
 import pytest
 from litex.soc.interconnect.csr import CSRStatus, CSRStorage
 
 from soc.registers import csr
-from spec.registers import REGISTERS
+from llama2_spec.registers import REGISTERS
 
 
 @pytest.mark.parametrize("register", REGISTERS, ids=lambda register: register.name)

@@ -8,11 +8,11 @@ from unittest import mock
 
 import pytest
 
-from host import connect
-from host.device import Device
-from host.generation import Options, Sampling
+from llama2_host import connect
+from llama2_host.device.device import Device
+from llama2_host.generation import Options, Sampling
 from soc.sim.simulator import Simulator
-from spec.image import row_layout
+from llama2_spec.image import row_layout
 from targets import sim
 from tests.host import smollm2
 

@@ -7,7 +7,7 @@ from migen import *
 
 from soc.sim.simulator import WATCH_CAUSES
 from soc.sim.stream_watch import StreamWatch
-from spec.registers import Phase
+from llama2_spec.registers import Phase
 
 LATENCY = 5
 # cs_n, ras_n, cas_n, we_n as numbers: JESD79-3F, table 6

@@ -9,20 +9,20 @@ from dataclasses import replace
 import pytest
 import serial
 
-import host.rate
-import host.upload
+import llama2_host.device.rate
+import llama2_host.device.upload
 from accel.core import Core
-from host import connect
-from host.checkpoint.write import pack_v0
-from host.connection import DeviceBackend, put
-from host.conversation import Conversation
-from host.device import Device
-from host.errors import HostError
-from host.generation import Sampling
-from host.link import Link
-from host.model import Model
+from llama2_host import connect
+from llama2_host.checkpoint.write import pack_v0
+from llama2_host.connection import DeviceBackend, put
+from llama2_host.chat.conversation import Conversation
+from llama2_host.device.device import Device
+from llama2_host.errors import HostError
+from llama2_host.generation import Sampling
+from llama2_host.device.link import Link
+from llama2_host.image.model import Model
 from soc.sim.simulator import Simulator
-from spec.protocol import LOAD_CHUNK, MAX_BAUD, Baud, ModelState, Opcode
+from llama2_spec.protocol import LOAD_CHUNK, MAX_BAUD, Baud, ModelState, Opcode
 from targets import sim
 from tests.firmware.scripted_core import ScriptedCore
 from tests.host.generated import random_tensors
@@ -47,8 +47,8 @@ def cache(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def simulated_time(monkeypatch):
     serial.protocol_handler_packages.append("tests.soc")
-    monkeypatch.setattr(host.rate, "PROBE_S", PATIENCE_S)
-    monkeypatch.setattr(host.upload, "TIMEOUT_S", PATIENCE_S)
+    monkeypatch.setattr(llama2_host.device.rate, "PROBE_S", PATIENCE_S)
+    monkeypatch.setattr(llama2_host.device.upload, "TIMEOUT_S", PATIENCE_S)
     for method in (Link.request, Device.hello):
         monkeypatch.setattr(method, "__kwdefaults__", {"timeout_s": PATIENCE_S, "tries": 2})
     yield
@@ -172,7 +172,7 @@ def test_hello_fast_rate_broken_upload_and_chat(board, model):
 
 
 def test_wrong_rate_is_one_error(board, monkeypatch):
-    monkeypatch.setattr(host.rate, "RATES", ())
+    monkeypatch.setattr(llama2_host.device.rate, "RATES", ())
     with pytest.raises(HostError, match="does not answer HELLO: wrong port or baud rate") as error:
         Device.open(board.url, baud=1_000_000, wait_s=10, hello_timeout_s=SILENCE_S, hello_tries=1)
     assert "\n" not in str(error.value)

@@ -7,16 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from host import checkpoint
-from host.evaluation import dequantised, golden_logits, log_softmax
-from host.tokenizer import Tokenizer
-from spec import packing
-from spec.attention import Cache, attend_block
-from spec.golden import Golden, Matrix, attend, quantise_vector
-from spec.image import HEADER_FIELDS, Image, ImageError, build, row_elements, row_layout, weights
-from spec.model import KvFormat, ModelConfig
-from spec.numerics import quantise
-from spec.reference import Reference
+from llama2_host import checkpoint
+from llama2_host.evaluation import dequantised, golden_logits, log_softmax
+from llama2_host.tokenizer.base import Tokenizer
+from llama2_spec import packing
+from llama2_spec.attention import Cache, attend_block
+from llama2_spec.golden import Golden, Matrix, attend, quantise_vector
+from llama2_spec.image import HEADER_FIELDS, Image, ImageError, build, row_elements, row_layout, weights
+from llama2_spec.model import KvFormat, ModelConfig
+from llama2_spec.numerics import quantise
+from llama2_spec.reference import Reference
 from tests.accel.decoder import random_image
 from tests.host.generated import random_tensors
 
@@ -68,7 +68,7 @@ def test_pieces_of_a_tensor_give_the_image_of_the_whole(monkeypatch):
     for format in ("q8", "q4"):
         whole = build(config, tensors, format=format)
         with monkeypatch.context() as patch:
-            patch.setattr("spec.image._rows_at_a_time", lambda shape: 8)
+            patch.setattr("llama2_spec.image._rows_at_a_time", lambda shape: 8)
             assert build(config, tensors, format=format) == whole
 
 
@@ -105,7 +105,7 @@ def case(name, rng, rows, kv_heads, head_dim):
 @pytest.mark.parametrize("name", ["ordinary", "flat", "growing", "extreme", "one top"])
 @pytest.mark.parametrize("heads, kv_heads, head_dim", [(4, 2, 16), (3, 3, 8), (8, 1, 24)])
 def test_attention_of_a_block_is_attention_row_by_row(name, heads, kv_heads, head_dim, monkeypatch):
-    monkeypatch.setattr("spec.attention.MAX_SCORES", 1200)          # several parts
+    monkeypatch.setattr("llama2_spec.attention.MAX_SCORES", 1200)          # several parts
     rng = np.random.default_rng(heads)
     rows, n, scale = 70, 30, (0x8255, -18)
     parts = case(name, rng, rows, kv_heads, head_dim)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from spec.image import CHECKED_FROM, ENTRY, ENTRY_FIELDS, HEADER, HEADER_BYTES, HEADER_FIELDS, Image, ImageError, build
+from llama2_spec.image import CHECKED_FROM, ENTRY, ENTRY_FIELDS, HEADER, HEADER_BYTES, HEADER_FIELDS, Image, ImageError, build
 from tests.host.generated import random_tensors
 from tests.host.tiny import CONFIG
 

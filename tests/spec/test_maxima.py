@@ -6,12 +6,12 @@ import pytest
 
 from accel.core import Core
 from soc.configuration import PARAMETERS
-from spec.golden import Matrix, Vector
-from spec.image import ImageError, check
-from spec.maxima import BUILD, CORE
-from spec.model import ModelConfig
-from spec.numerics import CHUNK, INDEX_BITS, MAX_DIM, MAX_ROW, WIDE, WORD
-from spec.packing import Quantised
+from llama2_spec.golden import Matrix, Vector
+from llama2_spec.image import ImageError, check
+from llama2_spec.maxima import BUILD, CORE
+from llama2_spec.model import ModelConfig
+from llama2_spec.numerics import CHUNK, INDEX_BITS, MAX_DIM, MAX_ROW, WIDE, WORD
+from llama2_spec.packing import Quantised
 
 CONFIG = ModelConfig(dim=2048, hidden_dim=8192, n_layers=1, n_heads=32, n_kv_heads=8, head_dim=64, vocab_size=512, seq_len=16)
 

@@ -4,9 +4,9 @@ import subprocess
 
 import pytest
 
-from spec import emit_c, emit_docs, frame, protocol
-from spec.frame import Frame, FrameError, cobs_decode, cobs_encode
-from spec.wire import structure, wire
+from llama2_spec import emit_c, emit_docs, frame, protocol
+from llama2_spec.frame import Frame, FrameError, cobs_decode, cobs_encode
+from llama2_spec.wire import structure, wire
 
 PAYLOADS = [cls for cls in vars(protocol).values() if hasattr(cls, "FORMAT")]
 
@@ -89,4 +89,4 @@ def test_header_compiles_without_a_warning(tmp_path):
 
 @pytest.mark.parametrize("name", emit_docs.PAGES)
 def test_committed_page_is_what_the_spec_says(name):
-    assert (emit_docs.DOCS / name).read_text() == emit_docs.PAGES[name](), "run python -m spec.emit_docs"
+    assert (emit_docs.DOCS / name).read_text() == emit_docs.PAGES[name](), "run python -m llama2_spec.emit_docs"

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from bench import reference_data
-from host.checkpoint import load
-from spec.model import ModelConfig
-from spec.reference import Reference, rmsnorm, rotate, silu, softmax
+from llama2_host.checkpoint import load
+from llama2_spec.model import ModelConfig
+from llama2_spec.reference import Reference, rmsnorm, rotate, silu, softmax
 from tests.host.generated import SMALL, random_tensors
 
 REPO = Path(__file__).parents[2]

@@ -6,10 +6,10 @@ from collections import Counter
 
 import pytest
 
-from spec.numerics import exp2_weight, logit_scale, logit_to_log2
-from spec.protocol import MAX_HISTORY, Generate
-from spec.registers import MAX_CANDIDATES
-from spec.sampling import MASS_LIMIT, MAX_PENALTY, MAX_TEMPERATURE, ONE, Sampler, Xorshift, penalised
+from llama2_spec.numerics import exp2_weight, logit_scale, logit_to_log2
+from llama2_spec.protocol import MAX_HISTORY, Generate
+from llama2_spec.registers import MAX_CANDIDATES
+from llama2_spec.sampling import MASS_LIMIT, MAX_PENALTY, MAX_TEMPERATURE, ONE, Sampler, Xorshift, penalised
 from tests.firmware import library
 
 Q18 = 1 << 18

@@ -1,7 +1,7 @@
 """The worst error of every function table, over its whole domain or a dense part of it."""
 import numpy as np
 
-from spec import tables
+from llama2_spec import tables
 
 
 def test_exp2_within_1_5_units():

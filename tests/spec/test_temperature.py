@@ -6,10 +6,10 @@ from collections import Counter
 
 import pytest
 
-from host.generation import Sampling
-from spec.protocol import Generate
-from spec.registers import MAX_CANDIDATES
-from spec.sampling import ONE
+from llama2_host.generation import Sampling
+from llama2_spec.protocol import Generate
+from llama2_spec.registers import MAX_CANDIDATES
+from llama2_spec.sampling import ONE
 from tests.firmware import library
 from tests.spec.test_sampling import Q18, firmware, in_c, in_python, unit  # noqa: F401 (a fixture)
 

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from spec.image import Format
-from spec.model import KvFormat, ModelConfig
-from spec.traffic import TARGETS, Target, kv_beats, tokens_per_second, useful_beats
+from llama2_spec.image import Format
+from llama2_spec.model import KvFormat, ModelConfig
+from llama2_spec.traffic import TARGETS, Target, kv_beats, tokens_per_second, useful_beats
 
 CONFIG = ModelConfig(dim=64, hidden_dim=172, n_layers=5, n_heads=8, n_kv_heads=4, head_dim=8, vocab_size=512, seq_len=512)
 

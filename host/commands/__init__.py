@@ -1,5 +1,0 @@
-"""The commands of ``llama2-host``: modules with ``add_arguments(parser)`` and ``run(args)``."""
-from host.commands import cache, chat, compare, convert, generate, info, load, perplexity, serve, stats
-
-COMMANDS = {"generate": generate, "chat": chat, "convert": convert, "info": info, "load": load, "perplexity": perplexity,
-            "compare": compare, "stats": stats, "serve": serve, "cache": cache}

@@ -1,0 +1,12 @@
+"""Python client of the decoder: ``connect`` for text, ``Device`` for one method per request of the wire protocol."""
+
+
+def __getattr__(name: str):
+    # Resolved when asked for, so that `llama2_host.errors` does not pull in numpy and pyserial.
+    if name == "connect":
+        from llama2_host.connection import connect
+        return connect
+    if name == "Device":
+        from llama2_host.device.device import Device
+        return Device
+    raise AttributeError(f"module 'host' has no attribute {name!r}")

@@ -1,0 +1,73 @@
+"""Talk with the model, turn by turn; its K/V cache is kept, so that only new tokens are sent."""
+import argparse
+import sys
+
+from llama2_host.backend import Backend
+from llama2_host.chat.chat import Chat
+from llama2_host.commands import options
+from llama2_host.connection import RECONNECT_S
+from llama2_host.errors import HostError
+from llama2_host.generation import Sampling
+from llama2_host.progress import Progress
+from llama2_host.prompt import readable
+from llama2_host.chat.template import PLAIN
+from llama2_host.terminal import is_terminal, line
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    options.add_device(parser)
+    options.add_model(parser)
+    options.add_sampling(parser)
+    parser.add_argument("-y", "--system", help="system prompt, for templates that have one")
+    parser.add_argument("-i", "--prompt", help="the first turn")
+    parser.add_argument("-n", "--steps", type=int, default=256, metavar="N", help="longest answer, in tokens (default %(default)s)")
+    options.add_raw(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    progress = Progress.stderr()
+    sampling = Sampling(**options.sampling(args))
+    options.check(args)
+    if args.steps < 1:
+        raise HostError(f"--steps is at least 1, not {args.steps}")
+    _line_editing()
+    with options.open_backend(args, progress) as backend:
+        backend.tokenizer                   # complains before the first line is typed
+        chat = Chat(backend, sampling=sampling, max_new=args.steps, progress=progress, raw=args.raw,
+                    system=readable(args.system) if args.system is not None else None,
+                    reconnect=(lambda: options.open_backend(args, progress, wait_s=RECONNECT_S)) if args.port else None)
+        progress.note(banner(backend))
+        try:
+            if args.prompt:
+                chat.handle(readable(args.prompt))
+            chat.run(input if is_terminal(sys.stdin) else _read_silently)
+        finally:
+            chat.conversation.backend.close()
+    return 0
+
+
+def banner(backend: Backend) -> str:
+    """Which model speaks, and what to expect of it."""
+    model = backend.model
+    name = model.image.provenance or "a model of unknown origin"
+    device = getattr(backend, "device", None)
+    where = {"golden": "in this process", "simulator": "in the simulated SoC"}.get(backend.name) or \
+        f"on {device.info.firmware or 'a device'}" if device else "in this process"
+    kind = "a story model: it continues what you write, and answers no questions" if model.template == PLAIN.resolved(model.tokenizer) \
+        else f"its turns are written as its template says ({model.template.name})"
+    return f"{line(name)} {line(where)}, {backend.config.seq_len} positions: {kind}"
+
+
+def _read_silently(_: str) -> str:
+    """A line from a file or pipe, without a prompt on stdout."""
+    text = sys.stdin.readline()
+    if not text:
+        raise EOFError
+    return text
+
+
+def _line_editing() -> None:
+    try:
+        import readline                     # noqa: F401  arrow keys and history for input()
+    except ImportError:
+        pass                                # not on every system

@@ -1,0 +1,118 @@
+"""Opens the backend a caller asks for, with its model in place: ``connect(port=...)``, ``connect(sim=True)``, ``connect(golden=True)``."""
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TextIO
+
+from llama2_host.image import fit
+from llama2_host.device import store
+from llama2_host.backend import Backend
+from llama2_host.combinations import CHOOSE, PLACES, Given, check, check_types
+from llama2_host.device.device import Device, DeviceGeneration
+from llama2_host.errors import HostError
+from llama2_host.generation import Options
+from llama2_host.image.discovery import default_model
+from llama2_host.files import is_image
+from llama2_host.image.model import Model, known_options
+from llama2_host.progress import Progress
+from llama2_host.device.remote import model_on
+from llama2_host.device.simulator import Simulator
+from llama2_host.device.transport import DEFAULT_BAUD
+from llama2_spec.protocol import MAX_BAUD
+
+SIMULATOR_HELLO_TRIES = 60  #: 1 + 2 + 4 + 4 + ... s: it boots at a few hundred kHz, on a busy machine at fewer
+RECONNECT_S = 30.0         #: how long a chat waits for a device that was restarted
+
+
+class DeviceBackend(Backend):
+    """A model on a device."""
+
+    def __init__(self, device: Device, model: Model, simulator: Simulator | None = None):
+        self.device, self.model, self.simulator = device, model, simulator
+        self.name = "simulator" if simulator else "device"
+        self.clock_hz = device.info.clock_hz
+
+    def generate(self, ids: Sequence[int], options: Options, **more) -> DeviceGeneration:
+        return self.device.generate(ids, options, **more)
+
+    def settle(self) -> None:
+        self.device.hello()
+
+    def close(self) -> None:
+        self.device.close()
+
+    def __exit__(self, *error) -> None:
+        self.close()
+        if self.simulator is not None:
+            self.simulator.__exit__(*error)
+
+
+def connect(*, port: str | None = None, sim: bool = False, golden: bool = False, model: str | Path | None = None,
+            tokenizer: str | Path | None = None, upload: bool = False, baud: int | None = None, max_baud: int | None = None, wait_s: float = 0.0,
+            flash: bool = False, trace: TextIO | None = None, progress: Progress = Progress.silent, **conversion) -> Backend:
+    """A backend with ``model`` (an image, or a checkpoint that is converted on the way) ready to generate.
+
+    Without ``model`` a device's own is used; the simulator and golden take the project's default model. ``upload`` sends
+    the model to the simulator over its UART instead of preloading it. A serial line starts at ``baud`` and goes to the
+    fastest rate up to ``max_baud`` that works. ``flash`` refuses a model that the board's flash has no room for. ``conversion`` is for :meth:`llama2_host.image.model.Model.load`.
+    """
+    check_options({"port": port, "sim": sim, "golden": golden, "upload": upload, "baud": baud, "max_baud": max_baud, "flash": flash,
+                   **conversion}, model, tokenizer, trace)
+    if model is None and port is None:
+        model = default_model()
+    loaded = Model.load(model, tokenizer=tokenizer, progress=progress, **conversion) if model is not None else None
+    if golden:
+        from llama2_host.integer import GoldenBackend
+        return GoldenBackend(loaded)
+    if sim:
+        return simulate(loaded, upload=upload, trace=trace, progress=progress)
+    device = Device.open(port, baud=baud or DEFAULT_BAUD, trace=trace, wait_s=wait_s, progress=progress)
+    try:
+        if flash:
+            store.check(loaded.expected_bytes if loaded else device.info.image_bytes, device.flash())
+        device.hurry(most=max_baud or MAX_BAUD, progress=progress)
+        return DeviceBackend(device, put(device, loaded, tokenizer=tokenizer, progress=progress, **conversion))
+    except BaseException:
+        device.close()
+        raise
+
+
+def check_options(options: dict, model: str | Path | None, tokenizer: str | Path | None, trace: TextIO | None) -> None:
+    """Refuse what is of a wrong type, and what cannot take effect, before anything is opened."""
+    check_types(options | {"model": model, "tokenizer": tokenizer}, known=known_options())
+    where = [name for name in PLACES if options[name] not in (None, False)]
+    if not where:
+        raise HostError(CHOOSE)
+    kind = ("image" if is_image(Path(model)) else "checkpoint") if model is not None else \
+        "device" if where == ["port"] else "default"
+    check(Given(options | {"trace": trace}, where[0], kind))
+
+
+def simulate(model: Model, *, upload: bool = False, trace: TextIO | None = None,
+             progress: Progress = Progress.silent) -> DeviceBackend:
+    """Start the simulator with ``model`` preloaded, or uploaded."""
+    simulator = Simulator(None if upload else model.path, progress=progress)
+    try:
+        progress.note("simulator: booting")
+        device = Device.open(simulator.url, trace=trace, wait_s=5.0, hello_tries=SIMULATOR_HELLO_TRIES,
+                             progress=progress)
+        fit.check(model.config, len(model.data), device.info)
+        if not upload:
+            device.require_model()
+        return DeviceBackend(device, put(device, model, progress=progress), simulator)
+    except BaseException:
+        simulator.stop()
+        raise
+
+
+def put(device: Device, model: Model | None, *, tokenizer=None, progress: Progress = Progress.silent,
+        template: str | None = None, **_) -> Model:
+    """Make ``model`` the device's, uploading only what it does not have; without one, use what it has."""
+    if model is None:
+        device.require_model()
+        return model_on(device, tokenizer=tokenizer, template=template, progress=progress)
+    fit.check(model.config, model.expected_bytes, device.info)      # before a conversion that would be in vain
+    if not device.holds(header_crc=model.header_crc, payload_crc=model.payload_crc):
+        fit.check(model.config, len(model.data), device.info)
+        device.load(model.data, progress=progress)
+        device.require_model()
+    return model
