@@ -1,5 +1,6 @@
 """Fails a run that skipped a test, lists skips by reason, and leaves out the reference tests unless their data is named."""
 import collections
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,9 @@ RECORD = Path(__file__).parent/"build"/"skips.txt"    # `make test` ends with it
 
 
 def pytest_configure(config):
+    # `nohup make test` and jobs in the background ignore these, and so would the programs under test.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         reference_data.folder()
     except SystemExit as error:

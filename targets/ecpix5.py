@@ -5,7 +5,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 if __name__ == "__main__":
-    sys.path[0] = str(ROOT)
+    sys.path[:1] = [str(ROOT), str(ROOT/"spec")]
 
 from migen import *
 from migen.genlib.resetsync import AsyncResetSynchronizer

@@ -34,7 +34,7 @@ def test_the_installed_client_tells_a_story(version, tmp_path):
     sources, away = tmp_path/"the sources", tmp_path/"away"
     away.mkdir()
     sources.mkdir()
-    for part in ("host", "spec", "pyproject.toml", "README.md"):
+    for part in ("host", "spec", "models", "pyproject.toml", "setup.py", "MANIFEST.in", "LICENSE", "README.md"):
         (shutil.copytree if (ROOT/part).is_dir() else shutil.copy)(ROOT/part, sources/part)
     run = lambda *command: subprocess.run(command, cwd=away, check=True, text=True, capture_output=True, stdin=subprocess.DEVNULL).stdout
     run(interpreter(version), "-m", "venv", tmp_path/"venv")

@@ -13,6 +13,7 @@ ROOMS = {
     "targets": {"spec", "accel", "soc"},
     "host":    {"spec"},
 }
+PACKAGES = {"llama2_spec": "spec", "llama2_host": "host"}    # under which names two rooms are installed
 FOREIGN = {    # packages that a room never imports
     "spec":  {"amaranth", "migen", "litex", "litedram", "serial", "sentencepiece"},
     "accel": {"migen", "litex", "litedram"},
@@ -22,12 +23,17 @@ OUTSIDE = {"tests", "bench", "models"}    # no room imports these
 
 
 def imports(text):
-    """Top-level names of what a module imports, wherever in it."""
+    """Rooms and packages that a module imports, wherever in it."""
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
-            yield from (alias.name.split(".")[0] for alias in node.names)
+            yield from (room(alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            yield node.module.split(".")[0]
+            yield room(node.module)
+
+
+def room(module):
+    top = module.split(".")[0]
+    return PACKAGES.get(top, top)
 
 
 @pytest.mark.parametrize("room", ROOMS)

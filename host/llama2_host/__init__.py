@@ -9,4 +9,4 @@ def __getattr__(name: str):
     if name == "Device":
         from llama2_host.device.device import Device
         return Device
-    raise AttributeError(f"module 'host' has no attribute {name!r}")
+    raise AttributeError(f"module 'llama2_host' has no attribute {name!r}")

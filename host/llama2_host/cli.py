@@ -78,7 +78,7 @@ def main(arguments: list[str] | None = None) -> int:
         _discard(sys.stdout, sys.stderr)
         return 1
     except ModuleNotFoundError as error:
-        if (error.name or "host").partition(".")[0] in ("host", "spec"):
+        if (error.name or "llama2_host").partition(".")[0] in ("llama2_host", "llama2_spec"):
             raise                                   # a bug of ours
         return _complain(f"the Python package {error.name} is missing: `pip install .` in the clone, or `make setup` and .venv/bin/python")
     except OSError as error:

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 DISTRIBUTION = "llama2-host"
-PYPROJECT = Path(__file__).resolve().parent.parent / "pyproject.toml"
+PYPROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
 
 
 def version() -> str:

@@ -124,7 +124,7 @@ def test_version_and_help():
 def test_a_package_that_is_missing_is_named():
     """Without site-packages, as in an interpreter that nothing was installed for."""
     process = subprocess.run([sys.executable, "-S", "-m", "llama2_host", "info", "x"], cwd=ROOT, capture_output=True, text=True, timeout=WAIT_S,
-                             env={key: value for key, value in os.environ.items() if key != "PYTHONPATH"})
+                             env={**os.environ, "PYTHONPATH": f"{ROOT/'host'}{os.pathsep}{ROOT/'spec'}"})
     assert process.returncode == 1 and "Traceback" not in process.stderr
     assert "the Python package " in process.stderr and "is missing: `pip install .`" in process.stderr
 

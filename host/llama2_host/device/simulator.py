@@ -108,7 +108,7 @@ class Simulator:
 
 def find_root() -> Path:
     """The clone that holds the simulator: where this package lies, or the working directory."""
-    for root in (Path(__file__).resolve().parent.parent, Path.cwd()):
+    for root in (Path(__file__).resolve().parents[3], Path.cwd()):
         if (root / TARGET).exists():
             return root
     raise SimulatorError(f"--sim needs the project's sources ({TARGET} was not found): run it inside a clone, "

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from llama2_host import checkpoint, quantisation
+import llama2_host
+import llama2_spec
 from llama2_host.errors import HostError
 from llama2_host.files import partial_name, write_whole
 from llama2_spec import image as image_module
@@ -69,8 +70,7 @@ def digest(path: Path, files: Sequence[Path], text: Path | None, *options) -> st
     that q4 is rounded for.
     """
     hashed = hashlib.sha256(repr((path.resolve().name, *options)).encode(errors="surrogateescape"))
-    sources = [*Path(image_module.__file__).parent.glob("*.py"), *Path(__file__).parent.glob("*.py"),
-               *Path(checkpoint.__file__).parent.glob("*.py"), *Path(quantisation.__file__).parent.glob("*.py")]
+    sources = [file for package in (llama2_host, llama2_spec) for file in Path(package.__file__).parent.rglob("*.py")]
     read = dict.fromkeys([*inputs(path), *files, *([Path(text)] if text else []), *sorted(sources)])
     for file in read:
         hashed.update(b"\0" + os.fsencode(file.name) + b"\0")

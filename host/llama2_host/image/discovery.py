@@ -143,8 +143,9 @@ def _is_gguf(path: Path) -> bool:
 
 
 def default_model() -> Path:
-    """The project's own model, in a clone."""
-    for root in (Path(__file__).resolve().parent.parent, Path.cwd()):
+    """The project's own model: in the clone, or in the installed package."""
+    here = Path(__file__).resolve()
+    for root in (here.parents[3], here.parents[1], Path.cwd()):
         if (root / DEFAULT_MODEL).exists():
             return root / DEFAULT_MODEL
-    raise ModelError(f"name a model with --model: the project's own ({DEFAULT_MODEL}) lies in a clone only")
+    raise ModelError(f"name a model with --model: the project's own ({DEFAULT_MODEL}) is not in this installation")
