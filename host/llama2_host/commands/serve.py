@@ -3,7 +3,6 @@ import argparse
 import webbrowser
 from pathlib import Path
 
-from llama2_host.backend import Backend
 from llama2_host.commands import options
 from llama2_host.image.discovery import default_model
 from llama2_host.errors import HostError
@@ -16,7 +15,7 @@ DEFAULT_QUEUE = 32
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_device(parser, several=True)
-    parser.add_argument("--copies", type=int, default=1, metavar="N", help="with --sim and --golden: so many of them, as a pool (default 1)")
+    parser.add_argument("--copies", type=int, metavar="N", help="with --sim and --golden: so many of them, as a pool (default 1)")
     options.add_model(parser)
     options.add_sampling(parser, requests=True)
     group = parser.add_argument_group("the server")
@@ -37,13 +36,15 @@ def run(args: argparse.Namespace) -> int:
         from llama2_host.server.settings import Settings
     except ModuleNotFoundError as error:
         raise HostError(f"serve needs the package {error.name}: pip install 'llama2-host[server]'") from None
+    check_options(args)
     progress, settings = Progress.stderr(), Settings(
-        model=args.model_name or name_of(args), sampling=Sampling(**options.sampling(args) | {"seed": 1}), bound=args.queue,
+        model=args.model_name or name_of(args), sampling=Sampling(**options.sampling(args)), bound=args.queue,
         keys=server.read_keys(args.api_key_file) if args.api_key_file else (), names=tuple(args.allow_host),
         origins=tuple(args.cors_origin))
-    bound = server.bind(args.host, args.http_port)
+    bound, boards = server.bind(args.host, args.http_port), []
     try:
-        check(args, settings, server.is_loopback(bound))
+        if not server.is_loopback(bound) and not settings.keys:
+            raise HostError(f"--host {args.host} can be reached from other machines: add --api-key-file FILE with a key that clients must have")
         boards = [Board(name, lambda port=port: options.open_backend(with_port(args, port), progress)) for name, port in places(args)]
         open_all(boards, progress)
         words = Words(next(board.backend for board in boards if board.backend))
@@ -52,19 +53,22 @@ def run(args: argparse.Namespace) -> int:
         server.serve(settings, boards, words, bound, progress.note)
     finally:
         bound.close()
+        for board in boards:
+            board.close()                   # a simulator ends with its server, whatever ended that
     return 0
 
 
-def check(args: argparse.Namespace, settings, loopback: bool) -> None:
-    """Refuse what cannot be, or should not, before a model is loaded."""
-    if not loopback and not settings.keys:
-        raise HostError(f"--host {args.host} can be reached from other machines: add --api-key-file FILE with a key that clients must have")
-    if args.queue < 0:
-        raise HostError(f"--queue is at least 0, not {args.queue}")
-    if args.copies < 1 or args.copies > 1 and not (args.sim or args.golden):
-        raise HostError("--copies is at least 1, and for --sim and --golden only: name several boards by several --port")
+def check_options(args: argparse.Namespace) -> None:
+    """Refuse what cannot be, or has no effect, before a model is loaded."""
     if len(set(args.port or [])) != len(args.port or []):
         raise HostError("the same --port is named twice")
+    for _, port in places(args):
+        # What requests say of these may give the others an effect.
+        options.check(with_port(args, port), temperature=None, repetition_window=None)
+    for name, least in (("queue", 0), ("copies", 1)):
+        value = getattr(args, name)
+        if value is not None and value < least:
+            raise HostError(f"--{name} is at least {least}, not {value}")
     for origin in args.cors_origin:
         if not origin.startswith(("http://", "https://")) or origin.count("/") != 2:
             raise HostError(f"--cors-origin {origin}: expected scheme and host as browsers send them, such as https://example.org")
@@ -74,8 +78,8 @@ def places(args: argparse.Namespace) -> list[tuple[str, str | None]]:
     """Name and port of each board."""
     if args.port:
         return [(port, port) for port in args.port]
-    kind = "simulator" if args.sim else "golden"
-    return [(f"{kind}-{index}" if args.copies > 1 else kind, None) for index in range(args.copies)]
+    kind, copies = "simulator" if args.sim else "golden", args.copies or 1
+    return [(f"{kind}-{index}" if copies > 1 else kind, None) for index in range(copies)] or [(kind, None)]
 
 
 def with_port(args: argparse.Namespace, port: str | None) -> argparse.Namespace:
@@ -90,24 +94,20 @@ def name_of(args: argparse.Namespace) -> str:
 
 
 def open_all(boards, progress: Progress) -> None:
-    """Open every board; at least one must answer, and all must hold the same model."""
-    from llama2_host.server.adapter import BoardLost
-    error = None
+    """Open every board; at least one must answer, and those that do must hold the same model."""
+    from llama2_host.server.adapter import BoardLost, identity
+    error, first = None, None
     for board in boards:
         try:
             board.open()
         except BoardLost as lost:
             error = lost
             progress.note(f"{board.name}: {lost}")
-    ready = [board for board in boards if board.backend]
-    if not ready:
-        raise HostError(str(error))
-    first = ready[0]
-    for board in ready[1:]:
+            continue
+        first = first or board
         if identity(board.backend) != identity(first.backend):
             raise HostError(f"{board.name} and {first.name} hold different models: name one for all with --model")
-
-
-def identity(backend: Backend) -> tuple:
-    device = getattr(backend, "device", None)
-    return (device.info.header_crc, device.info.payload_crc) if device else (backend.model.header_crc, backend.model.payload_crc)
+    if first is None:
+        raise HostError(str(error))
+    for board in boards:
+        board.holds = identity(first.backend)       # those that come later, too

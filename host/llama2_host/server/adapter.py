@@ -5,20 +5,20 @@ import time
 from collections.abc import Callable, Sequence
 
 from llama2_host.backend import Backend
-from llama2_host.errors import HostError
-from llama2_host.generation import Options, Outcome
+from llama2_host.chat.messages import encode, render
 from llama2_host.device.link import DeviceError, LinkError
+from llama2_host.device.simulator import SimulatorError
+from llama2_host.device.transport import TransportError
+from llama2_host.errors import HostError
+from llama2_host.generation import Options, Outcome, told
 from llama2_host.server.hardware import Hardware, between
 from llama2_host.server.job import Job
 from llama2_host.server.logprobs import Collector
-from llama2_host.device.simulator import SimulatorError
 from llama2_host.statistics import Statistics, measure
-from llama2_host.chat.template import TemplateError
-from llama2_host.device.transport import TransportError
 from llama2_spec.protocol import MAX_PROMPT, GenerateFlag, Reason, Stats, Status
 
 #: Refusals that mean that the device is no longer what it was: it was reset, or another client uses it.
-CHANGED = (Status.NO_MODEL, Status.BAD_POSITION, Status.BUSY, Status.NO_DRAM, Status.BAD_VERSION)
+CHANGED = (Status.NO_MODEL, Status.BAD_POSITION, Status.BUSY, Status.NO_DRAM, Status.BAD_VERSION, Status.FORGOTTEN)
 
 
 class BoardLost(HostError):
@@ -38,15 +38,25 @@ class Board:
         self.held: tuple[int, ...] = ()         #: ids whose rows are in the K/V cache; replaced, never changed
         self.hardware: Hardware | None = None   #: of the last generation
         self.stats: Stats | None = None
+        self.holds: tuple[int, int] | None = None       #: :func:`identity` of the model that it must hold, once that is known
 
     def open(self) -> Backend:
-        """Connect, and put the model there if need be."""
+        """Connect, and put the model there if need be; :class:`BoardLost` if it does not answer or holds another model."""
         self.close()
         try:
-            self.backend = self._connect()
+            backend = self._connect()
         except HostError as error:
             raise BoardLost(str(error)) from error
-        self.stats = self._read_stats()
+        self.backend = backend
+        try:
+            self.holds = self.holds or identity(backend)
+            if identity(backend) != self.holds:
+                raise BoardLost(f"{self.name} holds another model than the server began with: name one for all with --model, "
+                                "or start the server anew")
+            self.stats = self._read_stats()
+        except HostError as error:
+            self.close()
+            raise BoardLost(str(error)) from error
         return self.backend
 
     def close(self) -> None:
@@ -110,7 +120,7 @@ class Board:
                 late = [event.token for event in generation.abort()]
                 job.overrun, tokens = job.overrun + len(late), tokens + late
                 break
-        outcome = generation.outcome
+        outcome = told(generation.outcome, job.events, self.backend.config.seq_len)
         # A device may have run ahead of the tokens it sent: never claim more than what is known to be there.
         known = [*job.ids, *tokens]
         self.held = tuple(known[:min(outcome.position, len(known) - 1)])
@@ -137,6 +147,13 @@ class Board:
             self.hardware = between(before, self.stats, outcome)
 
 
+def identity(backend: Backend) -> tuple[int, int]:
+    """What tells two models apart: a device says it of what its memory holds."""
+    holder = getattr(backend, "device", None)
+    holder = backend.model if holder is None else holder.info
+    return holder.header_crc, holder.payload_crc
+
+
 class Words:
     """The model's tokenizer and chat template, for several threads."""
 
@@ -157,38 +174,10 @@ class Words:
 
     def render(self, messages: list[dict[str, str]]) -> str:
         """A conversation as text, BOS left out where the template does not write it."""
-        if not self.template.jinja:
-            return "".join(text for text, _, _ in self._turns(messages))
         with self._jinja:
-            return self.template.render_messages(messages)
+            return render(messages, self.template, self.tokenizer)
 
     def chat_ids(self, messages: list[dict[str, str]]) -> list[int]:
-        """A conversation as ids."""
-        if self.template.jinja:
-            return self.tokenizer.encode(self.render(messages), bos=False) or [self.start_id]
-        if self.template.name == "plain":       # one text, as the model would have written it
-            return self.tokenizer.encode(self.render(messages)) or [self.start_id]
-        ids: list[int] = []
-        for text, bos, eos in self._turns(messages):
-            ids += self.tokenizer.encode(text, bos=bos, eos=eos)
-        return ids
-
-    def _turns(self, messages: list[dict[str, str]]) -> list[tuple[str, bool, bool]]:
-        """Text, BOS before it?, EOS after it? of each turn."""
-        system, turns = None, []
-        for message in messages:
-            if message["role"] == "system":
-                if turns:
-                    raise TemplateError(f"the {self.template.name} template has a place for a system prompt at the beginning only: "
-                                        "put it there")
-                system = "\n".join(filter(None, (system, message["content"])))
-                if system and not self.template.system:
-                    raise TemplateError(f"the {self.template.name} template has no place for a system prompt: leave it out")
-            elif message["role"] == "user":
-                first = not turns
-                text = self.template.render(message["content"], system if first else None)
-                space = " " if self.template.name == "plain" and not first and not text[:1].isspace() else ""
-                turns.append((space + text, first or self.template.bos_every_turn, False))
-            else:
-                turns.append((message["content"], False, self.template.name != "plain"))
-        return turns
+        """A conversation as ids: those that ``llama2-host chat`` feeds."""
+        with self._jinja:
+            return encode(messages, self.template, self.tokenizer) or [self.start_id]

@@ -103,7 +103,8 @@ class Generator:
     def _job(self, asked: Asked, ids: list[int], chat: bool) -> Job:
         room = self.words.config.seq_len - len(ids) + 1
         if chat:
-            decoder = Decoder(self.words.tokenizer, after_bos=self.words.template.name != "plain")
+            # Where each turn is a text of its own the answer is one, too, and begins without the space that encoding puts first.
+            decoder = Decoder(self.words.tokenizer, after_bos=self.words.template.bos_every_turn)
         else:
             decoder = Decoder(self.words.tokenizer)
             for id in ids:              # so that the answer begins in the middle of the text, as it is

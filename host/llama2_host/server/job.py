@@ -9,6 +9,7 @@ from llama2_host.server.errors import ApiError
 from llama2_host.server.logprobs import Alternatives
 from llama2_host.server.text import Piece, TextStream
 from llama2_host.statistics import Statistics
+from llama2_spec.protocol import Reason
 
 
 @dataclass
@@ -101,9 +102,8 @@ class Job:
     def close(self, outcome: Outcome | None, board: str, statistics: Statistics | None) -> None:
         """The board is done with it."""
         self.closed = True
-        ended = self.text.stopped or bool(self.events) and self.events[-1].token in self.stop_ids
         piece = self.text.finish()
-        ended = ended or self.text.stopped
+        ended = self.text.stopped or outcome is not None and outcome.reason == Reason.STOP
         now = time.monotonic()
         self._send(End(piece, "stop" if ended else "length", len(self.events), self.cached,
                        (self.first_s or now) - self.started_s, now - (self.first_s or now), board, statistics))
