@@ -6,6 +6,7 @@ import pytest
 
 from llama2_host.errors import HostError
 from llama2_host.image.model import Model
+from llama2_spec.protocol import MAX_PROMPT
 from tests.server.running import PATIENCE_S, Running, until
 from tests.server.scripted import Scripted
 
@@ -195,7 +196,7 @@ def test_a_long_prompt_is_fed_in_pieces_that_a_client_s_leave_can_end(scripted):
     backend = scripted()
     with Running(lambda: backend) as server:
         server.complete([A] * 250, max_tokens=1, temperature=0)
-        assert [(position, len(ids)) for position, ids in backend.requests] == [(0, 224), (224, 26)]
+        assert [(position, len(ids)) for position, ids in backend.requests] == [(0, MAX_PROMPT), (MAX_PROMPT, 250 - MAX_PROMPT)]
 
 
 def test_the_server_ends_under_load(scripted, in_background):

@@ -21,19 +21,26 @@ WORD = Template("word", "{user}", restarts=False, stops=(EOS,))
 SPECIALS = {"<|im_start|>": 3 + 0x10, "<|im_end|>": 3 + 0x11}
 
 
-def ends_with(end):
-    """A script: seven letters, then ``end``; letters only where that is None."""
+def ends_with(end, tokenizer, apart):
+    """A script: seven letters, then ``end``; letters only where that is None. ``apart``: answers begin with a space, as models
+    have learnt it where each is a text of its own."""
+    id_of = lambda letter: tokenizer.encode(letter, bos=False)[-1]
+
     def script(position):
         script.said += 1
-        return end if end is not None and script.said % 8 == 0 else 3 + ord("a") + position % 26
+        if apart and script.said % 8 == 1:
+            return id_of(" ")
+        return end if end is not None and script.said % 8 == 0 else id_of(chr(ord("a") + position % 26))
     script.said = 0
     return script
 
 
 def loaded(image, template, specials):
-    model = Model.load(image)
-    if specials:
-        model.tokenizer = Tokenizer(tiny.TOKENIZER.pieces, tiny.TOKENIZER.scores, specials=specials)
+    """The tiny model with another template; where that writes each turn as a text of its own, with pieces that are no bare bytes."""
+    model, pieces = Model.load(image), tiny.TOKENIZER.pieces
+    if template.bos_every_turn:
+        pieces = [*pieces[:3], *(bytes([byte]) for byte in reversed(range(256)))]
+    model.tokenizer = Tokenizer(pieces, tiny.TOKENIZER.scores, specials=specials)
     model.template = template.resolved(model.tokenizer)
     return model
 
@@ -44,7 +51,7 @@ def loaded(image, template, specials):
     ids=["plain", "llama2", "llama2-system", "pattern-system", "pattern-special", "word", "chatml-system"])
 def test_feeds_what_the_chat_feeds(image, template, end, system, specials):
     model = loaded(image, template, specials)
-    chat, served = (Scripted(model, ends_with(end)) for _ in range(2))
+    chat, served = (Scripted(model, ends_with(end, model.tokenizer, template.bos_every_turn)) for _ in range(2))
     conversation, texts = Conversation(chat, template, system=system), []
     messages = [{"role": "system", "content": system}] if system else []
     with Running(lambda: served) as server:
@@ -55,6 +62,7 @@ def test_feeds_what_the_chat_feeds(image, template, end, system, specials):
                 "messages": messages, "max_tokens": 8, "temperature": 0, "return_tokens": True}).json()["choices"][0]
             assert answer["tokens"] == tokens and answer["finish_reason"] == ("length" if end is None else "stop")
             texts.append(answer["message"]["content"])
+            assert not texts[-1].startswith(" ")
             messages.append({"role": "assistant", "content": texts[-1]})
     assert served.requests == chat.requests and len(chat.requests) == len(QUESTIONS)
     assert all(texts) and served.requests[-1][0] > len(QUESTIONS) * 8      # the cache was used

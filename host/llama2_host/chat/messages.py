@@ -9,7 +9,8 @@ def encode(messages: Messages, template: Template, tokenizer: Tokenizer) -> list
     """Ids of the whole conversation; equal to :class:`llama2_host.chat.conversation.Conversation`'s where each answer is complete.
 
     An answer counts as ended by the model, because a message does not say what ended it; for the plain template, whose
-    model tells stories, as ended by the limit. Raises TemplateError where the template has no place for a message.
+    model tells stories, as ended by the limit. Where each turn is a text of its own, the space that encoding puts first is one
+    that the answer's reader did not see. Raises TemplateError where the template has no place for a message.
     """
     if template.jinja:
         return tokenizer.encode_chat(template.render_messages(messages))
