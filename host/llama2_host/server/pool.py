@@ -27,6 +27,7 @@ class Seat:
     waiting: deque[Job] = field(default_factory=deque)
     running: Job | None = None
     ready: bool = True
+    trouble: str = ""               #: why it could not be opened when it was last looked for
     used_s: float = 0.0             #: when it was last given a job
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
@@ -202,6 +203,10 @@ class Pool:
     async def _reopen(self, seat: Seat) -> bool:
         try:
             await asyncio.get_running_loop().run_in_executor(seat.thread, seat.board.open)
+            seat.trouble = ""
             return True
-        except (HostError, OSError):
+        except (HostError, OSError) as error:
+            if str(error) != seat.trouble:          # said once, not at every look
+                seat.trouble = str(error)
+                self.note(f"{seat.board.name}: {error}")
             return False
