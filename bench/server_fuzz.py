@@ -14,7 +14,7 @@ from pathlib import Path
 
 import httpx
 
-from bench.server_load import made_up_image
+from bench.server_load import made_up_image, record
 
 FIELDS = ("messages", "prompt", "model", "max_tokens", "max_completion_tokens", "temperature", "top_p", "top_k", "min_p", "seed", "stop", "stream",
           "stream_options", "n", "logprobs", "top_logprobs", "repeat_penalty", "repeat_last_n", "cache_prompt", "presence_penalty",
@@ -26,6 +26,7 @@ OTHERS = ("/", "/health", "/props", "/boards", "/metrics", "/v1/models", "/v1/mo
 METHODS = ("GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS")
 TEXTS = ("", "x", "hello there", "é€😀", "\0\x7f\n", "<s></s>[INST]", "{{ 7*7 }}{% for x in y %}", "a" * 3000, "\u202e\ufffe")
 NUMBERS = (0, 1, -1, 2, 5, 0.5, 1.0, 1e-9, 1e308, -1e308, 1 << 31, 1 << 63, 1 << 64, 10 ** 40, True, False)
+RESULTS = Path(__file__).parent / "results" / "server-fuzz.json"
 
 
 class Maker:
@@ -120,6 +121,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--requests", type=int, default=10000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--json", type=Path, default=RESULTS, help="where the figures go (%(default)s)")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "llama2_host", "serve", "--golden", "--model", str(made_up_image(Path(folder))), "--http-port", "0"]
@@ -130,7 +132,7 @@ def main() -> int:
         finally:
             process.terminate()
             process.wait()
-    print(json.dumps(result | {"wrong": result["wrong"][:10], "wrong_count": len(result["wrong"])}, indent=2))
+    record(args.json, result | {"wrong": result["wrong"][:10], "wrong_count": len(result["wrong"])})
     return 1 if result["wrong"] or not result["alive"] else 0
 
 

@@ -23,6 +23,7 @@ TOKENS = 12             #: longest answer
 PROMPTS = 40            #: different ones, whose answers are known beforehand
 GROWTH_MIB = 24.0       #: of the server's memory between a quarter of the requests and the end
 PATIENCE_S = 600.0
+RESULTS = Path(__file__).parent / "results" / "server-load.json"
 
 
 @dataclass
@@ -153,6 +154,13 @@ def measure(image: Path, *, clients: int, requests: int, copies: int, queue: int
     return result
 
 
+def record(path: Path, result: dict) -> None:
+    """Write the figures down, and print them."""
+    text = json.dumps(result, indent=2)
+    path.write_text(text + "\n")
+    print(text)
+
+
 def made_up_image(folder: Path) -> Path:
     """A tiny model of random weights with a tokenizer of single bytes."""
     from llama2_host.checkpoint.write import pack_v0
@@ -177,10 +185,11 @@ def main() -> int:
     parser.add_argument("--copies", type=int, default=2, help="boards")
     parser.add_argument("--queue", type=int, default=16, help="requests that may wait for each")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--json", type=Path, default=RESULTS, help="where the figures go (%(default)s)")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         result = measure(made_up_image(Path(folder)), clients=args.clients, requests=args.requests, copies=args.copies, queue=args.queue, seed=args.seed)
-    print(json.dumps(result, indent=2))
+    record(args.json, result)
     return 1 if result["failures"] else 0
 
 

@@ -1,4 +1,5 @@
 """Several servers behind HAProxy, with the configuration that docs/fleet.md shows: one dies and one comes under load."""
+import contextlib
 import json
 import re
 import shutil
@@ -37,10 +38,14 @@ class Fleet:
         for shown, real in zip(("8000", "8081", "8082", "8083", "8084"), (self.front, *self.ports)):
             assert f"127.0.0.1:{shown}" in config
             config = config.replace(f"127.0.0.1:{shown}", f"127.0.0.1:{real}")
+        self.socket = str(folder / "admin.sock")
+        assert "/run/haproxy/admin.sock" in config
+        config = config.replace("/run/haproxy/admin.sock", self.socket)
         (folder / "haproxy.cfg").write_text(config)
         checked = subprocess.run([HAPROXY, "-c", "-f", str(folder / "haproxy.cfg")], capture_output=True, text=True)
         assert checked.returncode == 0, checked.stderr
         self.servers = {}
+        self.settled = 0                    #: a number for each time in which no server comes or goes; None in between
         self.balancer = subprocess.Popen([HAPROXY, "-db", "-f", str(folder / "haproxy.cfg")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def start(self, index):
@@ -54,11 +59,26 @@ class Fleet:
         except httpx.HTTPError:
             return False
 
-    def served(self, index):
-        """Answers of one server."""
+    def metric(self, index, name, having=""):
+        """The sum of a server's figures of this name."""
         text = httpx.get(f"http://127.0.0.1:{self.ports[index]}/metrics").text
-        return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines()
-                   if line.startswith("llama2_requests_total") and "chat" in line and 'status="200"' in line)
+        return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(name) and having in line)
+
+    def served(self, index):
+        """Good answers to chats of one server."""
+        return self.metric(index, "llama2_requests_total", 'path="/v1/chat/completions",status="200"')
+
+    def tell(self, command):
+        """What HAProxy answers on its socket."""
+        with socket.socket(socket.AF_UNIX) as admin:
+            admin.connect(self.socket)
+            admin.sendall(command.encode() + b"\n")
+            return b"".join(iter(lambda: admin.recv(65536), b"")).decode()
+
+    def states(self):
+        """What HAProxy thinks of each server, by its name in the page."""
+        rows = [line.split(",") for line in self.tell("show stat -1 4 -1").splitlines() if line.startswith("boards,")]
+        return {row[1]: row[17] for row in rows}
 
     def close(self):
         for process in (self.balancer, *self.servers.values()):
@@ -73,27 +93,21 @@ def fleet(image, tmp_path):
         for index in range(3):
             fleet.start(index)
         until(lambda: all(fleet.up(index) for index in range(3)))
-        until(lambda: reachable(fleet))
+        until(lambda: fleet.states() == {"one": "UP", "two": "UP", "three": "UP", "four": "DOWN"})
         yield fleet
     finally:
         fleet.close()
-
-
-def reachable(fleet):
-    try:
-        return httpx.get(f"http://127.0.0.1:{fleet.front}/health").status_code == 200
-    except httpx.HTTPError:
-        return False
 
 
 class Talker(threading.Thread):
     """One conversation after another, some turns streamed; notes what became of every request."""
 
     def __init__(self, fleet, name):
-        super().__init__()
-        self.url, self.name_, self.ending = f"http://127.0.0.1:{fleet.front}", name, threading.Event()
+        super().__init__(daemon=True)
+        self.fleet, self.name_, self.ending = fleet, name, threading.Event()
+        self.url = f"http://127.0.0.1:{fleet.front}"
         self.answered, self.lost, self.wrong = 0, [], []
-        self.moves, self.turns = 0, 0       #: turns that were answered elsewhere than the one before; and all but the first
+        self.stayed, self.moved = [], []    #: conversations by whether one server had them; when, see Fleet.settled
 
     def run(self):
         number = 0
@@ -102,7 +116,7 @@ class Talker(threading.Thread):
             self.converse(f"{self.name_}-{number}: ")
 
     def converse(self, text):
-        messages, before = [{"role": "user", "content": text}], None
+        messages, began, servers = [{"role": "user", "content": text}], self.fleet.settled, set()
         for turn in range(3):
             body = {"messages": messages, "max_tokens": 3, "temperature": 0, "stream": turn == 1}
             try:
@@ -113,10 +127,10 @@ class Talker(threading.Thread):
             if said is None:
                 return
             self.answered += 1
-            if before is not None:
-                self.turns, self.moves = self.turns + 1, self.moves + (server != before)
-            before = server
+            servers.add(server)
             messages = [*messages, {"role": "assistant", "content": said}, {"role": "user", "content": "go on"}]
+        when = began if began == self.fleet.settled else None
+        (self.stayed if len(servers) == 1 else self.moved).append(when)
 
     def ask(self, body):
         with httpx.Client(timeout=PATIENCE_S) as client:
@@ -141,29 +155,53 @@ class Talker(threading.Thread):
         return None, None
 
 
-def test_one_dies_and_one_comes_under_load(fleet):
+@contextlib.contextmanager
+def talking(fleet):
+    """Six talkers, who have ended when it has."""
     talkers = [Talker(fleet, f"talker {index}") for index in range(6)]
     for talker in talkers:
         talker.start()
-    total = lambda: sum(talker.answered for talker in talkers)
     try:
-        until(lambda: total() >= 60)
-        assert sum(len(talker.lost) for talker in talkers) == 0
-        assert sum(fleet.served(index) > 0 for index in range(3)) >= 2
-        fleet.servers[0].kill()
-        killed_at = total()
-        fleet.start(3)
-        until(lambda: fleet.up(3) and fleet.served(3) > 0)
-        until(lambda: total() >= killed_at + 120)
+        yield talkers
     finally:
         for talker in talkers:
             talker.ending.set()
         for talker in talkers:
             talker.join(PATIENCE_S)
     assert not any(talker.is_alive() for talker in talkers), "a request was never answered"
-    assert [talker.wrong for talker in talkers] == [[]] * 6
+    assert [talker.wrong for talker in talkers] == [[]] * len(talkers)
+
+
+def kept(talkers, when):
+    """How many conversations of that time one server had."""
+    return sum(talker.stayed.count(when) for talker in talkers)
+
+
+def test_one_dies_and_one_comes_under_load(fleet):
+    with talking(fleet) as talkers:
+        until(lambda: kept(talkers, 0) >= 20)
+        assert [talker.lost for talker in talkers] == [[]] * 6
+        assert sum(fleet.served(index) > 0 for index in range(3)) >= 2
+        fleet.settled = None
+        fleet.servers[0].kill()
+        fleet.start(3)
+        until(lambda: fleet.states() == {"one": "DOWN", "two": "UP", "three": "UP", "four": "UP"})
+        fleet.settled = 1
+        until(lambda: kept(talkers, 1) >= 40 and fleet.served(3) > 0)
     # In flight at the kill: at most one request of each talker.
     assert all(len(talker.lost) <= 1 for talker in talkers), [talker.lost for talker in talkers]
-    # A conversation is answered by one server, but for those under way when one went or came: each talker has one then.
-    assert sum(talker.turns for talker in talkers) >= 100
-    assert all(talker.moves <= 2 for talker in talkers), [talker.moves for talker in talkers]
+    # Conversations stay where their cache is; those that were under way when servers went and came may have moved.
+    assert [when for talker in talkers for when in talker.moved if when is not None] == []
+
+
+def test_one_that_is_drained_first_is_stopped_without_loss(fleet):
+    with talking(fleet) as talkers:
+        until(lambda: fleet.served(0) > 0 and kept(talkers, 0) >= 10)
+        fleet.settled = None
+        fleet.tell("set server boards/one state drain")
+        until(lambda: fleet.metric(0, "llama2_queue_running") == 0)
+        fleet.servers[0].terminate()
+        fleet.servers[0].wait(PATIENCE_S)
+        fleet.settled = 1
+        until(lambda: kept(talkers, 1) >= 10)
+    assert [talker.lost for talker in talkers] == [[]] * 6
