@@ -20,13 +20,11 @@ help:  ## this list
 
 setup: $(STAMP)  ## install what the rest needs, into .venv and as Debian packages (1 min; PYTHON3=python3.11 chooses the Python)
 
-$(STAMP):
-	@$(PYTHON3) -c '$(WANTED)' 2>/dev/null || { \
-		echo "make setup needs Python 3.11 or 3.12, and $(PYTHON3) is $$($(PYTHON3) --version 2>&1 | head -1): PYTHON3=python3.11 make setup" >&2; \
-		echo "the client alone runs on 3.10 to 3.13: pip install ." >&2; exit 1; }
-	@command -v dpkg-query >/dev/null || { \
-		echo "not a Debian system: install by hand what corresponds to: $(PACKAGES)" >&2; exit 0; }; \
-	missing=; for p in $(PACKAGES); do \
+# Installs the Debian packages of a list that are missing, where that may be done.
+define debian
+command -v dpkg-query >/dev/null || { \
+		echo "not a Debian system: install by hand what corresponds to: $(1)" >&2; exit 0; }; \
+	missing=; for p in $(1); do \
 		dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'install ok installed' || missing="$$missing $$p"; \
 	done; \
 	test -z "$$missing" && exit 0; \
@@ -34,6 +32,13 @@ $(STAMP):
 		echo "these Debian packages are missing and need root: apt-get install$$missing" >&2; exit 1; fi; \
 	echo "installing$$missing"; \
 	$$sudo apt-get -q update && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get -q -y install --no-install-recommends $$missing
+endef
+
+$(STAMP):
+	@$(PYTHON3) -c '$(WANTED)' 2>/dev/null || { \
+		echo "make setup needs Python 3.11 or 3.12, and $(PYTHON3) is $$($(PYTHON3) --version 2>&1 | head -1): PYTHON3=python3.11 make setup" >&2; \
+		echo "the client alone runs on 3.10 to 3.13: pip install ." >&2; exit 1; }
+	@$(call debian,$(PACKAGES))
 	@echo "making $(VENV) with $$($(PYTHON3) --version)"
 	@$(PYTHON) -c '$(WANTED)' 2>/dev/null || { rm -rf $(VENV); $(PYTHON3) -m venv $(VENV); }
 	@echo "installing $$(sed 's/#.*//' requirements.txt | grep -c .) Python packages: about a minute"
@@ -83,12 +88,7 @@ test-reference: setup  ## tests against a real checkpoint in the folder that REF
 
 # The page in Chromium, and several servers behind HAProxy; both are installed from Debian.
 test-web: setup  ## the page in Chromium and servers behind HAProxy, both installed from Debian (3 min)
-	@missing=; for p in chromium chromium-driver haproxy; do \
-		dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'install ok installed' || missing="$$missing $$p"; \
-	done; \
-	test -z "$$missing" && exit 0; \
-	if [ $$(id -u) = 0 ]; then sudo=; else sudo="sudo -n"; fi; \
-	$$sudo apt-get -q update && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get -q -y install --no-install-recommends $$missing
+	@$(call debian,$(shell sed 's/\#.*//' requirements-debian-web.txt))
 	$(PYTHON) -m pytest -q -m web
 
 # 64 clients with 2,000 requests, a third of which leave midway; then 10,000 random requests: some minutes.

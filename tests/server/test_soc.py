@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import numpy as np
 import openai as package
 import pytest
 
@@ -101,7 +102,7 @@ def test_a_stop_string_frees_the_device(soc, golden):
 def test_logprobs_are_golden_s(soc, golden):
     seen, ids = [], golden.tokenizer.encode(PROMPT)
     tokens = [event.token for event in golden.generate(ids, Options(0, 4, Sampling(temperature=0), ()),
-                                                       on_logits=lambda position, first, logits: seen.append(logits))]
+                                                       on_logits=lambda position, first, logits: seen.append(np.array(logits)))]
     chat = soc.openai.chat.completions.create(messages=user(PROMPT), max_tokens=4, logprobs=True, top_logprobs=3, **GREEDY)
     entries = chat.choices[0].logprobs.content
     assert len(entries) == len(tokens) == len(seen)

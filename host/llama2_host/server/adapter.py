@@ -103,8 +103,11 @@ class Board:
         if outcome.reason in (Reason.ERROR, Reason.ABORT) and not (job.cancelled or job.text.stopped):
             raise BoardFailed(f"{self.name}: the generation ended by itself ({outcome.reason.name.lower()}, error flags "
                               f"{outcome.errors:#x}): does another client use the board?")
-        job.close(outcome, self.name, self._measure(job, outcome, time.monotonic() - start_s))
-        self._account(job, outcome)
+        statistics = self._measure(job, outcome, time.monotonic() - start_s)
+        try:
+            self._account(outcome)              # before the end is said: who asks then where the cycles went is told of this answer
+        finally:
+            job.close(outcome, self.name, statistics)
 
     def _generate(self, job: Job, ids: list[int], position: int) -> Outcome:
         collector = Collector(self.backend.config.vocab_size) if job.logprobs is not None else None
@@ -140,8 +143,8 @@ class Board:
         device = getattr(self.backend, "device", None)
         return device.stats() if device is not None else None
 
-    def _account(self, job: Job, outcome: Outcome) -> None:
-        """Where the cycles went; after the client has its answer."""
+    def _account(self, outcome: Outcome) -> None:
+        """Where the cycles went."""
         before, self.stats = self.stats, self._read_stats()
         if before is not None and self.stats is not None:
             self.hardware = between(before, self.stats, outcome)
