@@ -1,5 +1,7 @@
 """A server in a thread of the test's process, on a free port."""
 import asyncio
+import select
+import subprocess
 import threading
 from collections.abc import Callable
 
@@ -18,7 +20,8 @@ class Running:
     """A context manager; ``connects`` open the boards, in order."""
 
     def __init__(self, *connects: Callable[[], Backend], **settings):
-        self.settings = Settings(**{"model": "tiny"} | settings)
+        # A stream that never ends must end its test: signs of life would keep its reader waiting.
+        self.settings = Settings(**{"model": "tiny", "ping_s": 100 * PATIENCE_S} | settings)
         self.boards = [Board(f"board-{index}", connect) for index, connect in enumerate(connects)]
         self.notes: list[str] = []
 
@@ -28,7 +31,7 @@ class Running:
         self.bound = run.bind("127.0.0.1", 0)
         self.url, self.port = run.url(self.bound), self.bound.getsockname()[1]
         listening = threading.Event()
-        self._thread = threading.Thread(target=asyncio.run, args=(self._serve(listening),))
+        self._thread = threading.Thread(target=asyncio.run, args=(self._serve(listening),), daemon=True)
         self._thread.start()
         assert listening.wait(PATIENCE_S)
         self.client = httpx.Client(base_url=self.url, timeout=PATIENCE_S)
@@ -53,6 +56,14 @@ class Running:
 
     def complete(self, prompt="x", **more) -> httpx.Response:
         return self.client.post("/v1/completions", json={"prompt": prompt} | more)
+
+
+def listening_at(process: subprocess.Popen, within_s: float = PATIENCE_S) -> str:
+    """The address that a server's process says it listens at, in the first line of its output."""
+    assert select.select([process.stdout], [], [], within_s)[0], "the server does not say where it listens"
+    line = process.stdout.readline()
+    assert line.startswith("listening on "), f"the server says {line!r}"
+    return line.removeprefix("listening on ").strip()
 
 
 def until(condition: Callable[[], bool]) -> None:

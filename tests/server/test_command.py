@@ -10,7 +10,7 @@ import pytest
 from llama2_host.cli import main
 from llama2_host.image.model import Model
 from tests.host.fake_device import FakeDevice
-from tests.server.running import PATIENCE_S
+from tests.server.running import PATIENCE_S, listening_at
 
 
 def refused(capsys, image, *arguments):
@@ -58,7 +58,7 @@ def test_it_says_where_it_listens_and_ends_when_told(image, tmp_path, how):
     process = subprocess.Popen([sys.executable, "-m", "llama2_host", "serve", "--golden", "--model", str(image), "--http-port", "0", "-t", "0"],
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
-        url = process.stdout.readline().removeprefix("listening on ").strip()
+        url = listening_at(process)
         assert httpx.get(url + "/health").status_code == 200
         assert httpx.get(url + "/v1/models").json()["data"][0]["id"] == "tiny"
         texts = {httpx.post(url + "/v1/completions", json={"prompt": "x", "max_tokens": 5}).json()["choices"][0]["text"] for _ in range(3)}

@@ -26,7 +26,7 @@ def in_background():
 
     def start(function):
         result = []
-        thread = threading.Thread(target=lambda: result.append(function()))
+        thread = threading.Thread(target=lambda: result.append(function()), daemon=True)
         thread.start()
         threads.append(thread)
         return lambda: (thread.join(PATIENCE_S), result[0])[1]

@@ -15,7 +15,7 @@ from llama2_host.chat.conversation import Conversation
 from llama2_host.generation import Options, Sampling
 from llama2_host.server.logprobs import Alternatives
 from tests.server.asking import ask_llm
-from tests.server.running import PATIENCE_S
+from tests.server.running import PATIENCE_S, listening_at
 
 pytestmark = pytest.mark.soc
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,7 +38,7 @@ def soc():
     command = [sys.executable, "-m", "llama2_host", "serve", "--sim", "--model", str(MODEL), "--http-port", "0"]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
-        url = process.stdout.readline().removeprefix("listening on ").strip()
+        url = listening_at(process, WAIT_S)      # the simulator may have to be built
         with httpx.Client(base_url=url, timeout=WAIT_S) as http, \
                 package.OpenAI(base_url=url + "/v1", api_key="none", timeout=WAIT_S, max_retries=0) as client:
             yield Served(url, http, client)

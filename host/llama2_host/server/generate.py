@@ -17,7 +17,7 @@ from llama2_host.server.fields import parse
 from llama2_host.server.job import End, Job, Progress
 from llama2_host.server.pool import Pool
 from llama2_host.server.reply import Gone, Reply, dump, read_body
-from llama2_host.server.settings import PING_S, SEND_TIMEOUT_S, Settings
+from llama2_host.server.settings import SEND_TIMEOUT_S, Settings
 from llama2_host.server.text import TextStream
 from llama2_host.tokenizer.base import Decoder
 
@@ -48,7 +48,7 @@ class Generator:
         except BaseException:
             self.pool.cancel(job)
             raise
-        return EventSourceResponse(self._stream(job, answer, first), sep="\n", ping=PING_S, send_timeout=SEND_TIMEOUT_S)
+        return EventSourceResponse(self._stream(job, answer, first), sep="\n", ping=self.settings.ping_s, send_timeout=SEND_TIMEOUT_S)
 
     async def read(self, request: Request) -> dict:
         """The object in a request's body."""

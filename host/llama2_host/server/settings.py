@@ -21,4 +21,5 @@ class Settings:
     origins: tuple[str, ...] = ()                   #: pages of others that may use this server
     max_body_bytes: int = MAX_BODY_BYTES
     body_timeout_s: float = BODY_TIMEOUT_S
+    ping_s: float = PING_S
     page: Path = Path(__file__).with_name("page")
