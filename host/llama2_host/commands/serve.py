@@ -1,5 +1,6 @@
 """Serve the model over HTTP, as OpenAI's clients expect it, with a page to look at."""
 import argparse
+import threading
 import webbrowser
 from pathlib import Path
 
@@ -48,14 +49,17 @@ def run(args: argparse.Namespace) -> int:
         boards = [Board(name, lambda port=port: options.open_backend(with_port(args, port), progress)) for name, port in places(args)]
         open_all(boards, progress)
         words = Words(next(board.backend for board in boards if board.backend))
-        if args.open:
-            webbrowser.open(server.url(bound))
-        server.serve(settings, boards, words, bound, progress.note)
+        server.serve(settings, boards, words, bound, progress.note, show if args.open else lambda url: None)
     finally:
         bound.close()
         for board in boards:
             board.close()                   # a simulator ends with its server, whatever ended that
     return 0
+
+
+def show(url: str) -> None:
+    """Open the page; some browsers return only when they are closed."""
+    threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
 
 
 def check_options(args: argparse.Namespace) -> None:

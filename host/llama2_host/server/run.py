@@ -74,11 +74,15 @@ def create_server(settings: Settings, pool: Callable[[], Pool], words: Words, li
                                  h11_max_incomplete_event_size=MAX_HEADER_BYTES), listening)
 
 
-def serve(settings: Settings, boards, words: Words, bound: socket.socket, note=lambda line: print(line, file=sys.stderr)) -> None:
-    """Until Ctrl-C or SIGTERM."""
+def serve(settings: Settings, boards, words: Words, bound: socket.socket, note=lambda line: print(line, file=sys.stderr),
+          listening: Callable[[str], None] = lambda url: None) -> None:
+    """Until Ctrl-C or SIGTERM; ``listening`` is told the address once requests are taken."""
     logging.getLogger("asyncio").setLevel(logging.ERROR)    # it warns of clients that leave while something is sent to them
+
+    def begun():
+        print(f"listening on {url(bound)}", flush=True)
+        listening(url(bound))
+
     async def main():
-        server = create_server(settings, lambda: Pool(boards, settings.bound, note), words,
-                               lambda: print(f"listening on {url(bound)}", flush=True))
-        await server.serve(sockets=[bound])
+        await create_server(settings, lambda: Pool(boards, settings.bound, note), words, begun).serve(sockets=[bound])
     asyncio.run(main())
