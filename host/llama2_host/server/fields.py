@@ -3,7 +3,7 @@ import json
 import math
 from collections.abc import Sequence
 
-from llama2_host.tokenizer import nested_json
+from llama2_host import nested_json
 from llama2_host.server.errors import ApiError, refused
 
 MISSING = object()
