@@ -2,6 +2,7 @@
 const $ = id => document.getElementById(id);
 const KINDS = {beats: "beats", starved: "starved (DRAM)", fenced: "fenced", stalled: "stalled", busy: "other cycles of a command", cpu: "CPU and link"};
 const number = (value, digits = 0) => value === null || value === undefined ? "-" : value.toLocaleString("en", {maximumFractionDigits: digits});
+const PLACES = {device: "a board", simulator: "simulated SoC", golden: "integer model, no hardware"};
 let clock = 0, last = null;
 
 export function showToken(count, timings, seconds) {
@@ -23,8 +24,8 @@ export function showAnswer({timings, usage}) {
 export function showBoards(boards) {
   clock = boards.find(board => board.ready)?.clock_hz ?? 0;
   $("rate-of").textContent = clock ? `at ${clock / 1e6} MHz` : "of this computer";
-  $("where").textContent = boards.map(board => `${board.name}: ${board.ready ? board.kind === "golden" ? "integer model, no hardware" :
-    `${board.kind}, ${board.clock_hz / 1e6} MHz` : "does not answer"}`).join(" · ");
+  $("where").textContent = boards.map(({name, kind, ready, clock_hz}) => [
+    name === kind ? "" : `${name}: `, ready ? PLACES[kind] ?? kind : "does not answer", ready && clock_hz ? `, ${clock_hz / 1e6} MHz` : ""].join("")).join(" · ");
   const shown = boards.find(board => board.last)?.last;
   if (shown) showPhases(shown);
 }
