@@ -1,4 +1,5 @@
 """Who gets a job, and what becomes of it when its client leaves, its board dies, or the line is full."""
+import json
 import threading
 
 import httpx
@@ -6,6 +7,7 @@ import pytest
 
 from llama2_host.errors import HostError
 from llama2_host.image.model import Model
+from llama2_host.server import run
 from llama2_spec.protocol import MAX_PROMPT
 from tests.server.running import PATIENCE_S, Running, until
 from tests.server.scripted import Scripted
@@ -199,12 +201,43 @@ def test_a_long_prompt_is_fed_in_pieces_that_a_client_s_leave_can_end(scripted):
         assert [(position, len(ids)) for position, ids in backend.requests] == [(0, MAX_PROMPT), (MAX_PROMPT, 250 - MAX_PROMPT)]
 
 
-def test_the_server_ends_under_load(scripted, in_background):
+def test_a_server_that_ends_refuses_who_waits_and_finishes_what_runs(scripted, in_background):
     gate = threading.Semaphore(0)
     backend = scripted(gate=gate)
     with Running(lambda: backend) as server:
-        answers = [in_background(lambda: server.complete(max_tokens=50)) for _ in range(3)]
+        running = in_background(lambda: server.complete(max_tokens=3, temperature=0))
+        until(lambda: backend.running)
+        waiting = [in_background(lambda: server.complete("who waits", max_tokens=3)) for _ in range(2)]
         until(lambda: server.pool.waiting == 2)
         server.server.should_exit = True
-        gate.release(1000)
-        assert {answer().status_code for answer in answers} <= {200, 503}
+        assert [answer().json()["error"]["code"] for answer in waiting] == ["shutting_down"] * 2
+        gate.release(3)
+        assert running().json()["choices"][0]["text"] == "aaa"
+        assert len(backend.requests) == 1
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+def test_a_server_that_ends_aborts_what_runs_on(scripted, in_background, monkeypatch, streaming):
+    gate = threading.Semaphore(0)
+    backend = scripted(gate=gate)
+    monkeypatch.setattr(run, "SHUTDOWN_S", 0)
+    with Running(lambda: backend) as server:
+        answer = in_background(lambda: server.complete(max_tokens=50, temperature=0, stream=streaming))
+        gate.release(2)
+        until(lambda: backend.made == 2)
+        server.server.should_exit = True
+        until(lambda: server.pool.ending)
+        ended = answer()
+        gate.release(1)
+    said = ended.text.rsplit("data: ", 1)[1] if streaming else ended.text
+    assert json.loads(said)["error"]["code"] == "shutting_down" and ended.status_code == (200 if streaming else 503)
+    assert backend.aborts == 1 and backend.made <= 3
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+def test_a_stop_string_stops_the_board(scripted, streaming):
+    backend = scripted()
+    with Running(lambda: backend) as server:
+        assert server.complete(max_tokens=50, temperature=0, stop=["aaa"], stream=streaming).status_code == 200
+        until(lambda: backend.aborts == 1)
+        assert backend.made == 3

@@ -54,6 +54,7 @@ class Pool:
         self.seats = [Seat(board, ready=board.backend is not None) for board in boards]
         self.bound, self.note = bound, note
         self.refused = self.aborted = self.lost = 0
+        self.ending = False             #: the server stops: no more jobs
         self.finished: Callable[[Board, Job], None] = lambda board, job: None       #: told of every job that a board did
         self._usual_s = 1.0
         self._tasks: list[asyncio.Task] = []
@@ -69,14 +70,28 @@ class Pool:
     def start(self) -> None:
         self._tasks = [asyncio.create_task(self._serve(seat)) for seat in self.seats]
 
-    async def stop(self) -> None:
-        """Abort what runs, refuse what waits, close the boards."""
+    def end(self, within_s: float) -> None:
+        """Take no more jobs, and none of those that wait; what runs has so long."""
+        self._refuse()
+        asyncio.get_running_loop().call_later(within_s, self._abort)
+
+    def _abort(self) -> None:
         for seat in self.seats:
-            for job in seat.waiting:
-                job.fail(ApiError(503, "the server is shutting down", code="shutting_down"))
-            seat.waiting.clear()
             if seat.running is not None:
                 seat.running.cancelled = True
+                seat.running.fail(self.shutting_down())
+
+    def _refuse(self) -> None:
+        self.ending = True
+        for seat in self.seats:
+            for job in seat.waiting:
+                job.fail(self.shutting_down())
+            seat.waiting.clear()
+
+    async def stop(self) -> None:
+        """Abort what runs, refuse what waits, close the boards."""
+        self._refuse()
+        self._abort()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -88,7 +103,9 @@ class Pool:
     # Jobs -------------------------------------------------------------------------------------
 
     def submit(self, job: Job) -> None:
-        """Put a job in a line; 429 if the lines are full, 503 if no board is there."""
+        """Put a job in a line; 429 if the lines are full, 503 if no board is there or the server ends."""
+        if self.ending:
+            raise self.shutting_down()
         seat = self._choose(job)
         if seat.running is not None and len(seat.waiting) >= self.bound:
             self.refused += 1
@@ -126,6 +143,10 @@ class Pool:
         return min(max(math.ceil(self._usual_s * seat.load), 1), 60)
 
     @staticmethod
+    def shutting_down() -> ApiError:
+        return ApiError(503, "the server is shutting down: try again later", code="shutting_down", retry_after_s=math.ceil(LAST_RETRY_S))
+
+    @staticmethod
     def no_board() -> ApiError:
         return ApiError(503, "no board answers: the server looks for it, try again later", code="no_board",
                         retry_after_s=math.ceil(LAST_RETRY_S))
@@ -155,7 +176,7 @@ class Pool:
         except asyncio.CancelledError:      # the server stops: let the board end its token
             job.cancelled = True
             await asyncio.wait([work])
-            job.fail(ApiError(503, "the server is shutting down", code="shutting_down"))
+            job.fail(self.shutting_down())
             raise
         except BoardLost as error:
             await self._lose(seat, job, error)

@@ -17,6 +17,7 @@ from llama2_host.server.pool import Pool
 from llama2_host.server.settings import Settings
 
 SHUTDOWN_S = 5              #: for answers under way, once Ctrl-C is pressed
+AFTER_S = 10                #: for what is then said of those that had not ended
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -54,24 +55,30 @@ def read_keys(path: Path) -> tuple[str, ...]:
 
 
 class Server(uvicorn.Server):
-    """Says when it listens."""
+    """Says when it listens, and when it begins to end."""
 
-    def __init__(self, config: uvicorn.Config, listening: Callable[[], None]):
+    def __init__(self, config: uvicorn.Config, listening: Callable[[], None], ending: Callable[[], None]):
         super().__init__(config)
-        self._listening = listening
+        self._listening, self._ending = listening, ending
 
     async def startup(self, sockets=None) -> None:
         await super().startup(sockets)
         if self.started:
             self._listening()
 
+    async def shutdown(self, sockets=None) -> None:
+        self._ending()
+        await super().shutdown(sockets)
+
 
 def create_server(settings: Settings, pool: Callable[[], Pool], words: Words, listening: Callable[[], None] = lambda: None) -> Server:
     """``pool`` is called in the event loop that it is for."""
-    app = create_app(settings, pool(), words)
+    boards = pool()
+    app = create_app(settings, boards, words)
     return Server(uvicorn.Config(app, http=Http11, ws="none", loop="asyncio", log_level="warning", access_log=False,
-                                 server_header=False, timeout_keep_alive=60, timeout_graceful_shutdown=SHUTDOWN_S,
-                                 h11_max_incomplete_event_size=MAX_HEADER_BYTES), listening)
+                                 server_header=False, timeout_keep_alive=60, timeout_graceful_shutdown=SHUTDOWN_S + AFTER_S,
+                                 h11_max_incomplete_event_size=MAX_HEADER_BYTES), listening,
+                  lambda: boards.end(SHUTDOWN_S))
 
 
 def serve(settings: Settings, boards, words: Words, bound: socket.socket, note=lambda line: print(line, file=sys.stderr),
