@@ -1,5 +1,7 @@
 """The server on the simulated SoC, asked by the clients that people have: ids and figures are the command's and golden's."""
 import json
+import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -29,6 +31,7 @@ WAIT_S = 20 * PATIENCE_S
 class Served:
     """The process and its clients."""
     url: str
+    pid: int
     http: httpx.Client
     openai: package.OpenAI
 
@@ -41,7 +44,7 @@ def soc():
         url = listening_at(process, WAIT_S)      # the simulator may have to be built
         with httpx.Client(base_url=url, timeout=WAIT_S) as http, \
                 package.OpenAI(base_url=url + "/v1", api_key="none", timeout=WAIT_S, max_retries=0) as client:
-            yield Served(url, http, client)
+            yield Served(url, process.pid, http, client)
     finally:
         process.terminate()
         process.communicate()
@@ -146,3 +149,22 @@ def test_the_counters_say_where_the_cycles_went(soc):
     assert board["kind"] == "simulator" and board["clock_hz"] == 100_000_000
     assert last["tokens"] == 8 and 0 < last["phases"]["classify"]["beats"] <= last["phases"]["classify"]["cycles"]
     assert sum(phase["cycles"] for phase in last["phases"].values()) + last["cpu_cycles"] >= last["cycles"]
+
+
+def descendants(pid):
+    """Processes that a process started, and those that they started."""
+    below = [int(child) for path in Path(f"/proc/{pid}/task").glob("*/children") for child in path.read_text().split()]
+    return below + [other for child in below for other in descendants(child)]
+
+
+def test_a_simulator_that_dies_is_started_again(soc, golden):
+    """The request is fed from its beginning, to the new one."""
+    _, text = written(golden, PROMPT, 6, temperature=0)
+    soc.openai.completions.create(prompt=PROMPT, max_tokens=6, **GREEDY)
+    before = descendants(soc.pid)
+    for pid in before:
+        os.kill(pid, signal.SIGKILL)
+    again = soc.openai.completions.create(prompt=PROMPT, max_tokens=6, **GREEDY)
+    assert again.choices[0].text == text and again.usage.prompt_tokens_details.cached_tokens == 0
+    assert before and not set(before) & set(descendants(soc.pid))
+    assert "llama2_lost_total 1.0" in soc.http.get("/metrics").text
