@@ -4,6 +4,7 @@ import threading
 import pytest
 
 from llama2_host.image.model import Model
+from llama2_host.server.hardware import Hardware
 from tests.server.chromium import Chromium
 from tests.server.running import Running, until
 from tests.server.scripted import Scripted
@@ -121,6 +122,22 @@ def test_hostile_text_is_text(page, backend, who):
     until(lambda: not page.run("return document.getElementById('send').disabled"))
     assert page.run("return document.title") == "LLaMA on an FPGA"
     assert page.run("return document.querySelectorAll('#messages img, #messages script').length") == 0
+
+
+def test_the_panel_says_where_the_cycles_went(page, backend, server):
+    """Phases and CPU are all cycles; the counters overlap, and are shares of their own."""
+    phase = lambda cycles, beats, starved=0: {"cycles": cycles, "beats": beats, "starved": starved, "fenced": 0, "stalled": 5}
+    server.boards[0].hardware = Hardware(1000, 1, 1, 1, {"s1_qkv": phase(300, 280, 100), "s4_output": phase(100, 150), "s3_store": phase(0, 0),
+                                                         "classify": phase(550, 520, 200)}, 50, 950 * 16)
+    backend.gate.release(1000)
+    ask(page, "hello")
+    page.await_text("#key", "CPU and link 5 %")
+    assert page.text("#key li").split("|") == ["Q, K and V 30 %", "output 10 %", "logits 55 %", "CPU and link 5 %"]
+    shown = page.text("#meters li").split("|")
+    assert all(text.endswith(share) for text, share in zip(shown, ("DRAM95 %", "there30 %", "results0 %", "taken1.5 %"), strict=True)), shown
+    widths = page.run("return [...document.querySelectorAll('#bar i')].map(e => e.getBoundingClientRect().width)")
+    assert widths[2] > widths[0] > widths[1] > widths[3] > 0
+    assert page.run("return document.getElementById('bar').getAttribute('aria-label')").startswith("Q, K and V 30 %, output 10 %")
 
 
 def test_nothing_from_outside_and_no_inline_script(page, server):

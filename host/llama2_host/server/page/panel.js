@@ -1,6 +1,9 @@
 // The panel: what an answer's timings and the boards' counters say, as numbers and as a bar.
 const $ = id => document.getElementById(id);
-const KINDS = {beats: "beats", starved: "starved (DRAM)", fenced: "fenced", stalled: "stalled", busy: "other cycles of a command", cpu: "CPU and link"};
+const PHASES = {embed: "embedding", s1_qkv: "Q, K and V", s2_attend: "attention", s3_store: "K/V to DRAM", s4_output: "output", s5_gate_up: "gate and up",
+  s5_down: "down", classify: "logits", other: "other", cpu: "CPU and link"};
+// Of all cycles; they overlap, since DRAM reads run ahead and two columns take two beats a cycle.
+const KINDS = {beats: "beats taken from DRAM", starved: "starved: ready, no beat there", fenced: "fenced: waiting for earlier results", stalled: "stalled: results not taken"};
 const number = (value, digits = 0) => value === null || value === undefined ? "-" : value.toLocaleString("en", {maximumFractionDigits: digits});
 const PLACES = {device: "a board", simulator: "simulated SoC", golden: "integer model, no hardware"};
 let clock = 0, last = null;
@@ -30,41 +33,43 @@ export function showBoards(boards) {
   if (shown) showPhases(shown);
 }
 
-function parts(phase) {
-  const {cycles, beats, starved, fenced, stalled} = phase;
-  return {beats, starved, fenced, stalled, busy: Math.max(cycles - beats - starved - fenced - stalled, 0)};
-}
-
 function showPhases({phases, cycles, cpu_cycles}) {
-  const bar = $("bar"), rows = [], sums = {beats: 0, starved: 0, fenced: 0, stalled: 0, busy: 0, cpu: cpu_cycles};
-  bar.replaceChildren();
-  for (const [name, phase] of Object.entries(phases)) {
-    if (!phase.cycles) continue;
-    for (const [kind, value] of Object.entries(parts(phase))) { sums[kind] += value; add(bar, kind, value / cycles, `${name}: ${KINDS[kind]}`); }
-    rows.push(row([name, phase.cycles, phase.beats, phase.starved, phase.fenced, phase.stalled]));
-  }
-  add(bar, "cpu", cpu_cycles / cycles, KINDS.cpu);
-  rows.push(row([KINDS.cpu, cpu_cycles, "", "", "", ""]));
-  bar.setAttribute("role", "img");
-  bar.setAttribute("aria-label", Object.entries(sums).map(([kind, value]) => `${KINDS[kind]} ${number(100 * value / cycles, 1)} %`).join(", "));
-  $("phases").tBodies[0].replaceChildren(...rows);
-  bar.hidden = $("phases").hidden = false;
-  $("no-bar").hidden = true;
-  const key = document.querySelector(".key") ?? bar.insertAdjacentElement("afterend", document.createElement("ul"));
-  key.className = "key";
-  key.replaceChildren(...Object.keys(KINDS).map(kind => {
-    const item = document.createElement("li"), box = document.createElement("b");
-    box.className = kind;
-    item.append(box, `${KINDS[kind]} ${number(100 * sums[kind] / cycles, 1)} %`);
-    return item;
+  const found = Object.entries(phases).filter(([, phase]) => phase.cycles);
+  const shares = [...found.map(([name, phase]) => [name, phase.cycles / cycles]), ["cpu", cpu_cycles / cycles]];
+  const percent = share => `${number(100 * share, 1)} %`;
+  $("bar").setAttribute("aria-label", shares.map(([name, share]) => `${PHASES[name]} ${percent(share)}`).join(", "));
+  $("bar").replaceChildren(...shares.map(([name, share]) => {
+    const piece = document.createElement("i");
+    piece.className = name; piece.title = `${PHASES[name]} ${percent(share)}`; piece.style.flexGrow = share;
+    return piece;
   }));
+  $("key").replaceChildren(...shares.map(([name, share]) => entry(name, `${PHASES[name]} ${percent(share)}`)));
+  $("meters").replaceChildren(...Object.entries(KINDS).map(([kind, text]) => {
+    const share = found.reduce((sum, [, phase]) => sum + phase[kind], 0) / cycles;
+    return meter(kind, text, share, percent(share));
+  }));
+  $("phases").tBodies[0].replaceChildren(
+    ...found.map(([name, phase]) => row([PHASES[name], phase.cycles, phase.beats, phase.starved, phase.fenced, phase.stalled])),
+    row([PHASES.cpu, cpu_cycles, "", "", "", ""]));
+  for (const id of ["bar", "key", "meters", "counters"]) $(id).hidden = false;
+  $("no-bar").hidden = true;
 }
 
-function add(bar, kind, share, title) {
-  if (share <= 0) return;
-  const piece = document.createElement("i");
-  piece.className = kind; piece.title = title; piece.style.flexGrow = share;
-  bar.append(piece);
+function entry(name, text) {
+  const item = document.createElement("li"), box = document.createElement("b");
+  box.className = name;
+  item.append(box, text);
+  return item;
+}
+
+function meter(kind, text, share, percent) {
+  const item = document.createElement("li"), what = document.createElement("span"), value = document.createElement("span"), track = document.createElement("div"),
+    level = document.createElement("i");
+  what.textContent = text; value.textContent = percent;
+  level.className = kind; level.style.width = `${Math.min(100 * share, 100)}%`;
+  track.append(level);
+  item.append(what, value, track);
+  return item;
 }
 
 function row([name, ...values]) {
