@@ -131,8 +131,8 @@ def test_the_panel_says_where_the_cycles_went(page, backend, server):
                                                          "classify": phase(550, 520, 200)}, 50, 950 * 16)
     backend.gate.release(1000)
     ask(page, "hello")
-    page.await_text("#key", "CPU and link 5 %")
-    assert page.text("#key li").split("|") == ["Q, K and V 30 %", "output 10 %", "logits 55 %", "CPU and link 5 %"]
+    page.await_text("#shares", "CPU and link 5 %")
+    assert page.text("#shares li").split("|") == ["Q, K and V 30 %", "output 10 %", "logits 55 %", "CPU and link 5 %"]
     shown = page.text("#meters li").split("|")
     assert all(text.endswith(share) for text, share in zip(shown, ("DRAM95 %", "there30 %", "results0 %", "taken1.5 %"), strict=True)), shown
     widths = page.run("return [...document.querySelectorAll('#bar i')].map(e => e.getBoundingClientRect().width)")
@@ -151,6 +151,7 @@ def test_nothing_from_outside_and_no_inline_script(page, server):
 
 def test_everything_has_a_label(page):
     controls = page.find("textarea, input, button")
+    assert page.run("return new Set([...document.querySelectorAll('[id]')].map(e => e.id)).size === document.querySelectorAll('[id]').length")
     assert len(controls) >= 12 and all(page.label(control) for control in controls)
     assert page.run("return document.getElementById('messages').getAttribute('aria-live')") == "polite"
     assert page.run("return document.documentElement.lang") == "en"

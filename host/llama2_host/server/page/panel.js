@@ -43,7 +43,7 @@ function showPhases({phases, cycles, cpu_cycles}) {
     piece.className = name; piece.title = `${PHASES[name]} ${percent(share)}`; piece.style.flexGrow = share;
     return piece;
   }));
-  $("key").replaceChildren(...shares.map(([name, share]) => entry(name, `${PHASES[name]} ${percent(share)}`)));
+  $("shares").replaceChildren(...shares.map(([name, share]) => entry(name, `${PHASES[name]} ${percent(share)}`)));
   $("meters").replaceChildren(...Object.entries(KINDS).map(([kind, text]) => {
     const share = found.reduce((sum, [, phase]) => sum + phase[kind], 0) / cycles;
     return meter(kind, text, share, percent(share));
@@ -51,7 +51,7 @@ function showPhases({phases, cycles, cpu_cycles}) {
   $("phases").tBodies[0].replaceChildren(
     ...found.map(([name, phase]) => row([PHASES[name], phase.cycles, phase.beats, phase.starved, phase.fenced, phase.stalled])),
     row([PHASES.cpu, cpu_cycles, "", "", "", ""]));
-  for (const id of ["bar", "key", "meters", "counters"]) $(id).hidden = false;
+  for (const id of ["bar", "shares", "meters", "counters"]) $(id).hidden = false;
   $("no-bar").hidden = true;
 }
 
