@@ -12,7 +12,7 @@ STAMP    := $(VENV)/installed-$(HASH)
 MODEL    := models/stories.bin
 PACKAGES := $(shell sed 's/\#.*//' requirements-debian.txt)
 
-.PHONY: help setup sim demo test test-fast wave test-install test-reference prove uart long-context resources timing bitstream docs clean
+.PHONY: help setup sim demo test test-fast wave test-install test-reference prove uart long-context resources timing bitstream serve test-web server-load docs clean
 
 help:  ## this list
 	@awk -F ' +## +' '/^[a-z-]+:.*## / { split($$1, name, ":"); printf "make %-14s %s\n", name[1], $$2 }' Makefile
@@ -21,13 +21,11 @@ help:  ## this list
 
 setup: $(STAMP)  ## install what the rest needs, into .venv and as Debian packages (1 min; PYTHON3=python3.11 chooses the Python)
 
-$(STAMP):
-	@$(PYTHON3) -c '$(WANTED)' 2>/dev/null || { \
-		echo "make setup needs Python 3.11 or 3.12, and $(PYTHON3) is $$($(PYTHON3) --version 2>&1 | head -1): PYTHON3=python3.11 make setup" >&2; \
-		echo "the client alone runs on 3.10 to 3.13: pip install ." >&2; exit 1; }
-	@command -v dpkg-query >/dev/null || { \
-		echo "not a Debian system: install by hand what corresponds to: $(PACKAGES)" >&2; exit 0; }; \
-	missing=; for p in $(PACKAGES); do \
+# Installs the Debian packages of a list that are missing, where that may be done.
+define debian
+command -v dpkg-query >/dev/null || { \
+		echo "not a Debian system: install by hand what corresponds to: $(1)" >&2; exit 0; }; \
+	missing=; for p in $(1); do \
 		dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'install ok installed' || missing="$$missing $$p"; \
 	done; \
 	test -z "$$missing" && exit 0; \
@@ -35,6 +33,13 @@ $(STAMP):
 		echo "these Debian packages are missing and need root: apt-get install$$missing" >&2; exit 1; fi; \
 	echo "installing$$missing"; \
 	$$sudo apt-get -q update && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get -q -y install --no-install-recommends $$missing
+endef
+
+$(STAMP):
+	@$(PYTHON3) -c '$(WANTED)' 2>/dev/null || { \
+		echo "make setup needs Python 3.11 or 3.12, and $(PYTHON3) is $$($(PYTHON3) --version 2>&1 | head -1): PYTHON3=python3.11 make setup" >&2; \
+		echo "the client alone runs on 3.10 to 3.13: pip install ." >&2; exit 1; }
+	@$(call debian,$(PACKAGES))
 	@echo "making $(VENV) with $$($(PYTHON3) --version)"
 	@$(PYTHON) -c '$(WANTED)' 2>/dev/null || { rm -rf $(VENV); $(PYTHON3) -m venv $(VENV); }
 	@echo "installing $$(sed 's/#.*//' requirements.txt | grep -c .) Python packages: about a minute"
@@ -52,17 +57,22 @@ sim: setup  ## build the simulated SoC (2 to 3 min the first time, then 1 s)
 demo: sim  ## a story from the simulated hardware; PROMPT="..." begins it (4 min the first time, then 30 s)
 	@$(VENV)/bin/llama2-host generate --sim --model $(MODEL) --prompt "$$PROMPT"
 
+# The page and OpenAI's interface on the simulated SoC; HTTP_PORT=N for another port than 8080.
+HTTP_PORT ?= 8080
+serve: sim  ## a page to chat on, and OpenAI's interface, on the simulated hardware
+	@$(VENV)/bin/llama2-host serve --sim --model $(MODEL) --http-port $(HTTP_PORT) --open
+
 # Tests --------------------------------------------------------------------------------------------
 
 # The fast ones first; then those that run the simulator, which one of them builds.
 test: setup  ## all tests, the simulator's too (17 min)
 	@rm -f build/skips.txt
-	$(PYTHON) -m pytest -q -n 2 -m "not soc and not uart and not reference and not install"
+	$(PYTHON) -m pytest -q -n 2 -m "not soc and not uart and not reference and not install and not web"
 	$(PYTHON) -m pytest -q -n 2 --dist loadfile -m "soc and not reference"
 	@echo "skipped tests, by reason:"; if [ -s build/skips.txt ]; then sed 's/^/  /' build/skips.txt; else echo "  none"; fi
 
 test-fast: setup  ## what one runs between two edits: no simulator, no long ones (2 min)
-	$(PYTHON) -m pytest -q -n 2 -m "not soc and not uart and not reference and not install" tests/spec tests/host tests/firmware tests/accel/test_stage.py tests/accel/test_numeric.py tests/test_rooms.py
+	$(PYTHON) -m pytest -q -n 2 -m "not soc and not uart and not reference and not install and not web" tests/spec tests/host tests/firmware tests/accel/test_stage.py tests/accel/test_numeric.py tests/test_rooms.py
 
 wave: setup  ## one test of tests/accel with its waveform: TEST=tests/accel/test_rows.py::test_name, into build/waves (seconds)
 	@test -n "$$TEST" || { echo "TEST is not set: make wave TEST=tests/accel/test_stage.py::test_name" >&2; exit 1; }
@@ -80,6 +90,16 @@ test-install: setup  ## pip install . with each Python from 3.10 to 3.13 that is
 test-reference: setup  ## tests against a real checkpoint in the folder that REFERENCE_DATA names (5 min)
 	@test -n "$$REFERENCE_DATA" || { echo "REFERENCE_DATA is not set: name the folder that holds models/ and corpus/" >&2; exit 1; }
 	$(PYTHON) -m pytest -q -n 2 --dist loadfile -m reference
+
+# The page in Chromium, and several servers behind HAProxy; both are installed from Debian.
+test-web: setup  ## the page in Chromium and servers behind HAProxy, both installed from Debian (3 min)
+	@$(call debian,$(shell sed 's/\#.*//' requirements-debian-web.txt))
+	$(PYTHON) -m pytest -q -m web
+
+# 64 clients with 2,000 requests, a third of which leave midway; then 10,000 random requests: some minutes.
+server-load: setup  ## 2,000 requests from 64 clients and 10,000 random ones, recorded (10 min)
+	$(PYTHON) -m bench.server_load
+	$(PYTHON) -m bench.server_fuzz
 
 # Eight positions behind 16,392 others, on the simulated SoC, equal to golden; each K/V format: some minutes.
 long-context: sim  ## eight positions behind 16,392 others, equal to the integer model (10 min)

@@ -2,6 +2,7 @@
 import shutil
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -49,3 +50,21 @@ def test_the_installed_client_tells_a_story(version, tmp_path):
     top = run(tmp_path/"venv/bin/python", "-c", "import importlib.metadata as m; "
               "print(*sorted({str(f).split('/')[0] for f in m.files('llama2-host') if '.dist-info' not in str(f) and not str(f).startswith('..')}))")
     assert top.split() == ["llama2_host", "llama2_spec"]
+    # The server's packages are an extra; what is missing is named.
+    refused = subprocess.run([tmp_path/"venv/bin/llama2-host", "serve", "--golden"], cwd=away, text=True, capture_output=True)
+    assert refused.returncode == 1 and "pip install 'llama2-host[server]'" in refused.stderr and not refused.stdout
+    run(tmp_path/"venv/bin/python", "-m", "pip", "install", "-q", f"{sources}[server]")
+    assert "LLaMA on an FPGA" in page(tmp_path/"venv/bin/llama2-host", away)
+
+
+def page(command, folder):
+    """The page of a server that has the project's own model, with the script that it loads."""
+    process = subprocess.Popen([command, "serve", "--golden", "--http-port", "0"], cwd=folder, text=True, stdout=subprocess.PIPE)
+    try:
+        url = process.stdout.readline().removeprefix("listening on ").strip()
+        get = lambda path: urllib.request.urlopen(url + path).read().decode()
+        assert "/v1/chat/completions" in get("/page/app.js") and '"id":"stories"' in get("/v1/models")
+        return get("/")
+    finally:
+        process.terminate()
+        process.communicate()

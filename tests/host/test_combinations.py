@@ -120,6 +120,9 @@ def test_other_commands(files, capsys):
                     ["load", "--port", "socket://127.0.0.1:1", "--model", files / "tiny.llm", "--seq-len", 5],
                     ["stats", "--port", "socket://127.0.0.1:1", "--baud", 9600],
                     ["info", files / "tiny.bin", "--json", "--raw"],
+                    ["serve", "--golden", "--upload"],
+                    ["serve", "--golden", "--model", files / "tiny.llm", "--budget", "6bits"],
+                    ["serve", "--port", "socket://127.0.0.1:1", "--port", "socket://127.0.0.1:2", "--copies", "2"],
                     ["chat", "--golden", "--upload"]):
         assert "has no effect here" in refused(capsys, *command)
     assert cli.main(["stats", "--port", "socket://127.0.0.1:1", "--max-baud", "9600"]) == 2

@@ -23,10 +23,12 @@ from llama2_spec.protocol import MAX_BAUD
 from llama2_spec.traffic import TARGETS
 
 
-def add_device(parser: argparse.ArgumentParser, *, local: bool = True, hurries: bool = True) -> None:
-    """--port, and where it makes sense --sim and --golden; ``hurries``: so much is sent that the rate matters."""
+def add_device(parser: argparse.ArgumentParser, *, local: bool = True, hurries: bool = True, several: bool = False) -> None:
+    """--port, and where it makes sense --sim and --golden; ``hurries``: so much is sent that the rate matters; ``several``: --port
+    may be given more than once."""
     group = parser.add_argument_group("where the model runs")
-    group.add_argument("--port", metavar="URL", help="a board or a running simulator: /dev/ttyUSB1, COM3, socket://HOST:PORT")
+    group.add_argument("--port", metavar="URL", help="a board or a running simulator: /dev/ttyUSB1, COM3, socket://HOST:PORT"
+                       + ("; several are a pool" if several else ""), **({"action": "append"} if several else {}))
     if local:
         group.add_argument("--sim", action="store_true", help="start the simulated SoC, and stop it in the end")
         group.add_argument("--golden", action="store_true", help="the same integers in this process, without any hardware")
@@ -113,15 +115,26 @@ def weights(image: Image) -> str:
     return " and ".join(sorted(found))
 
 
-def add_sampling(parser: argparse.ArgumentParser) -> None:
-    """The sampler's options, with llama2.c's defaults and letters."""
-    group = parser.add_argument_group("sampling")
+def add_sampling(parser: argparse.ArgumentParser, *, requests: bool = False) -> None:
+    """The sampler's options, with llama2.c's defaults and letters. ``requests``: defaults of a server's requests, each of which
+    has a seed of its own and no guesses."""
+    group = parser.add_argument_group("sampling" + (", where a request does not say" if requests else ""))
     for names, type, metavar, text in SAMPLING:
-        field = names[-1].strip("-").replace("-", "_")
-        group.add_argument(*names, type=type, metavar=metavar, help=f"{text} (default {getattr(Sampling(), field)})")
-    group.add_argument("-s", "--seed", type=int, metavar="N", help="of the random numbers (default: a new one each time)")
+        field = field_of(names)
+        if not (requests and field in OF_A_RUN):
+            group.add_argument(*names, type=type, metavar=metavar, help=f"{text} (default {getattr(Sampling(), field)})")
+    if requests:
+        parser.set_defaults(seed=None, **dict.fromkeys(OF_A_RUN))
+    else:
+        group.add_argument("-s", "--seed", type=int, metavar="N", help="of the random numbers (default: a new one each time)")
 
 
+def field_of(names: tuple[str, ...]) -> str:
+    """The field of :class:`Sampling` that an option sets."""
+    return names[-1].strip("-").replace("-", "_")
+
+
+OF_A_RUN = ("speculate",)   #: not for the requests of a server
 SAMPLING = (
     (("-t", "--temperature"), float, "T", "0 is greedy"),
     (("-p", "--top-p"), float, "P", "keep the likeliest up to this probability; 0 or 1 is off"),
@@ -137,7 +150,7 @@ SAMPLING = (
 def sampling(args: argparse.Namespace) -> dict:
     """Keywords of :class:`Sampling`, checked now rather than after an upload."""
     seed = args.seed if args.seed is not None else secrets.randbelow(1 << 32) or 1
-    keywords = {field: getattr(args, field) for field in (names[-1].strip("-").replace("-", "_") for names, *_ in SAMPLING)}
+    keywords = {field: getattr(args, field) for field in (field_of(names) for names, *_ in SAMPLING)}
     keywords = {field: value for field, value in keywords.items() if value is not None} | {"seed": seed}
     Sampling(**keywords).fixed()
     return keywords
