@@ -229,6 +229,22 @@ class Device:
         """End a running generation; its DONE event follows."""
         self.link.request(Opcode.ABORT)
 
+    def board(self) -> protocol.Board:
+        """What is around the core: DRAM and its byte lanes, flash."""
+        return self._ask(Opcode.BOARD)
+
+    def lane(self, lane: int, bitslip: int, mask: int) -> protocol.Eye:
+        """Wrong bits of a DRAM byte lane at every delay, of those of ``mask`` in each word; what DRAM holds stays."""
+        return self._ask(Opcode.LANE, protocol.Lane(lane, bitslip, mask))
+
+    def test_memory(self, offset: int, step: int, count: int) -> protocol.Tested:
+        """Write and read ``count`` places of DRAM, ``step`` bytes apart; what they hold stays."""
+        return self._ask(Opcode.MEMORY, protocol.Memory(offset, step, count))
+
+    def stream(self, offset: int, length: int) -> protocol.Streamed:
+        """Have the core read these bytes of DRAM as fast as it can."""
+        return self._ask(Opcode.STREAM, protocol.Stream(offset, length))
+
     def stats(self) -> protocol.Stats:
         return self._ask(Opcode.STATS)
 
