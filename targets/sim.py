@@ -26,6 +26,7 @@ from soc.amaranth import sources_digest
 from soc.base import FIRMWARE, L2_SIZE, ROM_SIZE, SRAM_SIZE, Llama2Builder, Llama2SoC
 from soc.sim import compile as sim_compile
 from soc.sim.dram import create_phy
+from soc.sim.lanes import FAULTS, LanePHY
 from soc.sim.progress import BuildProgress
 from soc.sim.simulator import Simulator, SimulatorError
 from soc.sim.stream_watch import StreamWatch
@@ -102,13 +103,13 @@ class BaseSoC(Llama2SoC):
 
         # DDR3 SDRAM -------------------------------------------------------------------------------
         module      = MT41K128M16(SYS_CLK_FREQ, "1:4", speedgrade="800")    # tRFC of the datasheet, 160 ns
-        self.sdrphy = create_phy(platform, module, SYS_CLK_FREQ)
-        self.add_dram(self.sdrphy, module)
+        self.ddrphy = LanePHY(platform, create_phy(platform, module, SYS_CLK_FREQ))
+        self.add_dram(self.ddrphy, module)
 
         # Decoder ----------------------------------------------------------------------------------
         self.add_llama2(core)
         if hasattr(self.llama2.core, "watch"):    # stand-ins of the core need not have it
-            self.stream_watch = StreamWatch(self.llama2.core, self.sdrphy.dfi, self.sdrphy.settings.read_latency)
+            self.stream_watch = StreamWatch(self.llama2.core, self.ddrphy.dfi, self.ddrphy.settings.read_latency)
 
         # SPI Flash --------------------------------------------------------------------------------
         if with_board_pins:
@@ -176,9 +177,9 @@ def build(output_dir=None, columns=COLUMNS, *, core=None, firmware=FIRMWARE, com
 
 # Run ----------------------------------------------------------------------------------------------
 
-def run(vsim, model_image=None, uart_port=0):
+def run(vsim, model_image=None, uart_port=0, train=False, fault=None):
     """Simulate until interrupted; 0 unless the simulator failed or a DRAM timing was violated."""
-    sim = Simulator(vsim, model_image, uart_port)
+    sim = Simulator(vsim, model_image, uart_port, train=train, fault=fault)
     try:
         sim.start()
         print(f"listening on {sim.url}", flush=True)
@@ -203,6 +204,8 @@ def create_parser():
     parser.add_target_argument("--columns",      default=COLUMNS, type=int, choices=(1, 2, 4), help="Positions that share one pass over the weights.")
     parser.add_target_argument("--model-image",  default=None, type=Path,  help="File that fills the DRAM when the simulation starts.")
     parser.add_target_argument("--uart-port",    default=0, type=int,      help="Loopback TCP port of the UART; 0 takes a free one.")
+    parser.add_target_argument("--dram-train",   action="store_true",      help="Have the firmware train the DRAM's lanes (two seconds).")
+    parser.add_target_argument("--dram-fault",   default=None, choices=FAULTS, help="Plant a fault in the simulated DRAM, for llama2-host doctor.")
     parser.set_defaults(uart_name="sim", integrated_rom_size=ROM_SIZE, integrated_sram_size=SRAM_SIZE, l2_size=L2_SIZE)
     return parser
 
@@ -234,7 +237,7 @@ def main():
         if args.build:
             vsim = build(output_dir, args.columns, compile_gateware=builder_options.pop("compile_gateware", True),
                          soc_options=soc_options, builder_options=builder_options)
-        return run(vsim, args.model_image, args.uart_port) if args.run else 0
+        return run(vsim, args.model_image, args.uart_port, args.dram_train, args.dram_fault) if args.run else 0
     except (SimulatorError, sim_compile.BuildError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
     except KeyboardInterrupt:

@@ -53,15 +53,20 @@ class Simulator:
         Of the UART, on the loopback interface; 0 takes a free one.
     flash : Path or None
         File that is the content of the SPI flash, of a build with board pins.
+    train : bool
+        Have the firmware train the DRAM's lanes, which it otherwise spares a simulation.
+    fault : str or None
+        One of soc.sim.lanes.FAULTS, to be planted in the DRAM.
     log : Path or None
         File for what the simulator prints; None makes one in the build's ``logs`` directory.
     """
-    def __init__(self, vsim, dram_image=None, port=0, log=None, flash=None):
+    def __init__(self, vsim, dram_image=None, port=0, log=None, flash=None, train=False, fault=None):
         self.vsim       = Path(vsim).resolve()
         self.dram_image = dram_image and Path(dram_image).resolve()
         self.port       = port
         self.log        = log and Path(log)
         self.flash      = flash and Path(flash).resolve()
+        self.switches   = (["+dram_train"] if train else []) + ([f"+dram_fault={fault}"] if fault else [])
         self.process    = None
         self.url        = None
 
@@ -73,7 +78,7 @@ class Simulator:
         if not self.vsim.exists():
             raise SimulatorError(f"no simulator at {self.vsim}: build it with python targets/sim.py --build")
         gateware_dir = self.vsim.parent.parent
-        command      = [str(self.vsim)]
+        command      = [str(self.vsim), *self.switches]
         if self.dram_image:
             self.check_image()
             command.append(f"+dram={self.dram_image}")
