@@ -20,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    options.find_port(args)
     if args.port is None:
         raise HostError("stats needs --port URL: the board or running simulator to ask")
     options.check(args)
