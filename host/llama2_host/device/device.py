@@ -39,6 +39,7 @@ class Device:
                  progress: Progress = Progress.silent):
         self.link = link
         self.rows = 0                               # positions of the K/V cache that the device was known to hold last
+        self.uploaded_bytes_per_s: float | None = None      # of the last upload of this session, what was resumed not counted
         self._current: DeviceGeneration | None = None
         info = rate.find(link, hello_timeout_s) if link.transport.has_rate else None
         self.info = self._greeted(info) if info else self.hello(timeout_s=hello_timeout_s, tries=hello_tries)
@@ -117,7 +118,9 @@ class Device:
             raise HostError(f"the model image has {quantity(len(image))}, the device {quantity(self.info.dram_bytes)} of DRAM: "
                             "convert with --format q4 or use a smaller model")
         self._supersede()
-        upload(self.link, image, progress)
+        start_s = time.monotonic()
+        sent = upload(self.link, image, progress)
+        self.uploaded_bytes_per_s = sent / max(time.monotonic() - start_s, 1e-9) if sent else None
         verified = self._await_check(Opcode.LOAD_END, None, None)
         self.hello()
         return verified
