@@ -7,12 +7,14 @@ from llama2_host.commands import options
 from llama2_host.progress import Progress, quantity
 from llama2_host.version import version
 
+PROMPTS, TEXTS = (64,), (32, 128)       #: unless others are asked for
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_device(parser)
     options.add_model(parser)
-    parser.add_argument("-p", "--prompt-tokens", type=lengths, default=(64,), metavar="N,...", help="lengths of prompts; 0 for none (default 64)")
-    parser.add_argument("-n", "--tokens", type=lengths, default=(32, 128), metavar="N,...", help="lengths of texts; 0 for none (default 32,128)")
+    parser.add_argument("-p", "--prompt-tokens", type=lengths, metavar="N,...", help="lengths of prompts; 0 for none (default 64)")
+    parser.add_argument("-n", "--tokens", type=lengths, metavar="N,...", help="lengths of texts; 0 for none (default 32,128)")
     parser.add_argument("-r", "--repetitions", type=int, default=1, metavar="N", help="of each; the simulator's never differ (default %(default)s)")
     options.add_json(parser)
 
@@ -20,8 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     options.check(args)
     progress = Progress.stderr()
-    prompts, texts = ([n for n in given if n] for given in (args.prompt_tokens, args.tokens))
     with options.open_backend(args, progress) as backend:
+        prompts, texts = (chosen(given, usual, backend.config.seq_len) for given, usual in ((args.prompt_tokens, PROMPTS), (args.tokens, TEXTS)))
         benchmark.check(prompts, texts, args.repetitions, backend.config.seq_len)
         rows = benchmark.run(backend, prompts, texts, args.repetitions,
                              watch=lambda row: progress.note(f"{row.test}: {row.tokens_per_s:,.1f} tokens/s ({row.wall_s:.1f} s)"))
@@ -39,6 +41,13 @@ def run(args: argparse.Namespace) -> int:
             if not backend.clock_hz:
                 progress.note("rates are of this machine: the integer model has no clock")
     return 0
+
+
+def chosen(given: tuple[int, ...] | None, usual: tuple[int, ...], seq_len: int) -> list[int]:
+    """The lengths that were asked for, or of the usual ones those that the context has room for."""
+    if given is not None:
+        return [length for length in given if length]
+    return [length for length in usual if length <= seq_len] or [seq_len]
 
 
 def lengths(text: str) -> tuple[int, ...]:
