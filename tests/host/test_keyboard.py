@@ -127,7 +127,7 @@ def test_a_chat_on_a_terminal(files, tmp_path):
                 if b"\x1b[6n" in piece:             # where is the cursor?
                     os.write(ours, b"\x1b[1;1R")
         assert seen.count(what) >= count, seen
-    until(b"> ")
+    until(b">")
     os.write(ours, b"ab\rcd\r")
     until(b"positions used]", 2)
     os.write(ours, b"/quit\r")

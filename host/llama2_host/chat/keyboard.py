@@ -102,7 +102,8 @@ def silent() -> Iterator[None]:
         yield
         return
     quiet = [*before]
-    quiet[3] &= ~termios.ECHO
+    quiet[0] &= ~termios.ICRNL                  # Enter stays Enter, for the next turn
+    quiet[3] &= ~(termios.ECHO | termios.ICANON)
     termios.tcsetattr(descriptor, termios.TCSANOW, quiet)
     try:
         yield

@@ -2,6 +2,7 @@
 import argparse
 import json
 
+from llama2_host import screen
 from llama2_host.commands import options
 from llama2_host.doctor import ports
 from llama2_host.progress import Progress
@@ -17,7 +18,8 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         options.show([json.dumps({"ports": [port.to_json() for port in found], "chosen": named, "udev_rules": ports.rules_installed()})])
         return 0
-    options.show([port.line() for port in found] or ["no serial ports: is the board plugged in?"])
+    options.print_lines(screen.table(("port", "USB", "serial number", "chip", "is"), [port.cells() for port in found])
+                        if found else ["no serial ports: is the board plugged in?"])
     progress = Progress.stderr()
     if named:
         progress.note(f"{ports.VARIABLE} names {named}")

@@ -2,7 +2,9 @@
 import argparse
 import json
 import re
+import sys
 
+from llama2_host import screen
 from llama2_host.commands import options
 from llama2_host.connection import SIMULATOR_HELLO_TRIES
 from llama2_host.device.link import trace_to_stderr
@@ -10,11 +12,12 @@ from llama2_host.device.simulator import Simulator
 from llama2_host.device.transport import DEFAULT_BAUD
 from llama2_host.doctor import known
 from llama2_host.doctor.examination import Wishes, examine
-from llama2_host.doctor.report import Report, Step
+from llama2_host.doctor.report import Report, Step, Verdict
 from llama2_host.errors import HostError
 from llama2_host.files import temporary_file
 from llama2_host.image.cache import UNITS
 from llama2_host.progress import Progress
+from llama2_host.terminal import filter_for
 
 FAULTS = ("stuck", "shifted", "row")    #: as targets/sim.py --dram-fault has them
 
@@ -51,8 +54,16 @@ def of_simulation(args: argparse.Namespace, wishes: Wishes, tell) -> Report:
         return examine(simulator.url, wishes, trace=trace_to_stderr(args.trace), wait_s=5.0, hello_tries=SIMULATOR_HELLO_TRIES, tell=tell)
 
 
+STYLES = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.FAILED: "bold red", Verdict.SKIPPED: "dim"}
+
+
 def show(step: Step) -> None:
-    options.show(step.lines())
+    """As it was found, the verdict in its colour."""
+    verdict = step.verdict.value
+    made = filter_for(sys.stdout)
+    first, *more = (made(one.replace("\n", " ")) for one in step.lines())
+    options.print_lines([screen.styled(first[:len(verdict)], STYLES[step.verdict]) + first[len(verdict):], *more])
+    sys.stdout.flush()
 
 
 def size(text: str) -> int:

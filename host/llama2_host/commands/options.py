@@ -98,6 +98,12 @@ def show(lines: list[str], raw: bool = False) -> None:
         print(made(line.replace("\n", " ") if is_terminal(sys.stdout) and not raw else line))
 
 
+def print_lines(lines: list[str]) -> None:
+    """Print lines that were made fit for stdout already: see :mod:`llama2_host.screen`."""
+    for line in lines:
+        print(line)
+
+
 def add_text(parser: argparse.ArgumentParser) -> None:
     """What an evaluation reads, and how it is told."""
     parser.add_argument("--text", type=Path, required=True, metavar="FILE", help="a text, or several with <|endoftext|> between them")

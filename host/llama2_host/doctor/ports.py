@@ -42,6 +42,11 @@ class Port:
     def to_json(self) -> dict:
         return asdict(self)
 
+    def cells(self) -> tuple[str, ...]:
+        """A row of a table."""
+        ids = f"{self.vid:04x}:{self.pid:04x}" if self.vid is not None and self.pid is not None else ""
+        return self.device, ids, self.serial_number or "", self.chip or self.product or "", self.role
+
     def line(self) -> str:
         ids = f"{self.vid:04x}:{self.pid:04x}" if self.vid is not None and self.pid is not None else "no USB"
         serial = f", serial number {self.serial_number}" if self.serial_number else ""
