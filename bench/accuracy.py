@@ -18,7 +18,8 @@ from llama2_host import checkpoint, corpus
 from llama2_host.evaluation import Score, dequantised, golden_logits, log_softmax, row
 from llama2_host.progress import Progress
 from llama2_host.quantisation import Recipe, plan
-from llama2_host.tokenizer.base import Tokenizer
+
+from llama2_host.tokenizer import load as load_tokenizer
 from llama2_spec import image as image_module
 from llama2_spec.golden import Golden
 from llama2_spec.image import Format, Image, Kind
@@ -55,7 +56,7 @@ def measure(path: Path, tokenizer_path: Path, name: str, limit: int | None, prog
     """One model in the format of a row: perplexities, divergences, greedy agreement and size; `llama2-host compare` foretells speed too."""
     recipe, source, kv = RECIPES[name], checkpoint.load(path), KV.get(name, KvFormat.K16V16)
     source.config = replace(source.config, kv=kv)
-    tokenizer = Tokenizer.load(tokenizer_path, source.config.vocab_size)
+    tokenizer = load_tokenizer(tokenizer_path, source.config.vocab_size)
     start_s = time.monotonic()
     formats = plan(recipe, source, tokenizer, progress=progress)
     image = Image.parse(image_module.build(source.config, source.tensors, groups=source.groups, plan=formats))

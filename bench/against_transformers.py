@@ -14,7 +14,8 @@ from llama2_host.checkpoint.padding import padded
 from llama2_host.chat.conversation import Conversation
 from llama2_host.generation import Sampling
 from llama2_host.chat.template import Template
-from llama2_host.tokenizer.base import Tokenizer
+
+from llama2_host.tokenizer import load as load_tokenizer
 from llama2_spec.reference import Reference
 from tests.host import vocabularies
 from tests.host.test_chat import Backend
@@ -54,7 +55,7 @@ def chat_ids(folder: Path, template: str):
     messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi! 1234"}, {"role": "assistant", "content": "Hello 🐕"},
                 {"role": "user", "content": "And  you?\n"}, {"role": "assistant", "content": "I'm fine."}, {"role": "user", "content": "Bye"}]
     expected = theirs.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
-    ours = Tokenizer.load(folder)
+    ours = load_tokenizer(folder)
     backend = Backend(*[ours.encode(m["content"], bos=False) + [ours.eos_id] for m in messages if m["role"] == "assistant"], [7], seq_len=512)
     backend.tokenizer = ours
     conversation = Conversation(backend, Template.from_jinja(template), system="Be brief.")

@@ -34,7 +34,8 @@ from llama2_host.image.discovery import find_template
 from llama2_host.integer import GoldenBackend
 from llama2_host.image.model import Model
 from llama2_host.chat.template import Template
-from llama2_host.tokenizer.base import Tokenizer
+
+from llama2_host.tokenizer import load as load_tokenizer, unpack
 from llama2_spec import image
 from tests.host import vocabularies
 from tests.host.checkpoints import write_gguf, write_huggingface
@@ -211,9 +212,9 @@ def read_image(path: Path) -> None:
 
 
 def read_tokenizer(path: Path) -> None:
-    tokenizer = Tokenizer.load(path)
+    tokenizer = load_tokenizer(path)
     tokenizer.decode(tokenizer.encode("a b\n12 é<|im_end|>"))
-    Tokenizer.unpack(tokenizer.pack())
+    unpack(tokenizer.pack())
 
 
 def read_template(path: Path) -> None:
@@ -259,7 +260,7 @@ def targets(folder: Path):
         read = read_tokenizer if path == "vocabulary" else read_template
         yield Target(name, directory, file, lambda folder, read=read: read(folder / "model.gguf"), hot=16000)
     directory = place("gguf-scored")
-    scored = Tokenizer.load(ROOT / "models" / "stories.tokenizer.bin")
+    scored = load_tokenizer(ROOT / "models" / "stories.tokenizer.bin")
     file = write_gguf(directory / "model.gguf", replace(tiny, vocab_size=513), random_tensors(replace(tiny, vocab_size=513)), "F16",
                       vocabulary=vocabularies.gguf_scored(scored, extra=["<|im_end|>"]))
     yield Target("gguf-scored", directory, file, lambda folder: read_tokenizer(folder / "model.gguf"), hot=16000)
@@ -277,8 +278,8 @@ def targets(folder: Path):
     yield Target("chat_template.jinja", directory, directory / "chat_template.jinja", read_template)
     for name, format, chosen in (("image-q8", "q8", ""), ("image-q4", "q4", json.dumps({"name": "x", "user": "{user}", "stops": [2]}))):
         directory = place(name)
-        packed = Tokenizer.load(folder / "tokenizer.json").pack() if format == "q8" else scored.pack()
-        config = replace(TINY, vocab_size=Tokenizer.unpack(packed).vocab_size)
+        packed = load_tokenizer(folder / "tokenizer.json").pack() if format == "q8" else scored.pack()
+        config = replace(TINY, vocab_size=unpack(packed).vocab_size)
         (directory / "model.llm").write_bytes(image.build(config, random_tensors(config), format=format, tokenizer=packed,
                                                           template=chosen, provenance="fuzz"))
         begin = image.HEADER.unpack_from((directory / "model.llm").read_bytes())[IMAGE_NAMES.index("payload_offset")]
@@ -287,9 +288,9 @@ def targets(folder: Path):
     lines = b"".join(base64.b64encode(piece) + b" %d\n" % rank for rank, piece in enumerate(ranks(300)))
     yield binary("llama3-ranks", lines, lambda folder: read_tokenizer(folder / "model.bin"))
     directory = place("packed-tokenizer")
-    (directory / "section").write_bytes(Tokenizer.load(folder / "tokenizer.json").pack())
+    (directory / "section").write_bytes(load_tokenizer(folder / "tokenizer.json").pack())
     yield Target("packed-tokenizer", directory, directory / "section", codec=PACKED,
-                 read=lambda folder: Tokenizer.unpack((folder / "section").read_bytes()).decode([1, 2, 3]))
+                 read=lambda folder: unpack((folder / "section").read_bytes()).decode([1, 2, 3]))
 
 
 def attempt(target: Target, data: bytes) -> str:

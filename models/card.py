@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from llama2_host.checkpoint import Checkpoint, load
+from llama2_host import checkpoint, tokenizer
+from llama2_host.checkpoint import Checkpoint
 from models.stories import read_stories, read_tales
 from llama2_spec.reference import Reference, softmax
 
@@ -21,6 +22,13 @@ README = Path(__file__).with_name("README.md")
 OWN_STORIES = README.parent.parent / "bench" / "stories.txt"
 BEGIN, END = "<!-- figures: begin, written by models/card.py -->\n", "<!-- figures: end -->\n"
 SEEDS, SAMPLE_TOKENS, TEMPERATURE, TOP_P = range(1, 11), 200, 1.0, 0.9
+
+
+def load(model: Path, vocabulary: Path) -> Checkpoint:
+    """A checkpoint that brings its tokenizer along, as ``tokenizer``."""
+    loaded = checkpoint.load(model)
+    loaded.tokenizer = tokenizer.load(vocabulary, loaded.config.vocab_size)
+    return loaded
 
 
 def measure(checkpoint: Checkpoint, stories: list[str]) -> tuple[float, float]:

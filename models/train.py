@@ -17,7 +17,8 @@ import torch
 import torch.nn.functional as F
 
 from llama2_host.checkpoint.write import write_v0
-from llama2_host.tokenizer.base import Tokenizer
+
+from llama2_host.tokenizer import load as load_tokenizer
 from models.muon import Muon
 from models.network import Network
 from models.stories import IGNORE, NameSwap, batches, encode, read_stories, read_tales, train_tokenizer
@@ -133,7 +134,7 @@ def main():
     args.out.mkdir(parents=True, exist_ok=True)
     target = args.out / args.name
     target.with_suffix(".model").write_bytes(train_tokenizer(stories, args.vocab_size))
-    target.with_suffix(".tokenizer.bin").write_bytes(Tokenizer.load(f"{target}.model").pack())
+    target.with_suffix(".tokenizer.bin").write_bytes(load_tokenizer(f"{target}.model").pack())
     pieces = sentencepiece.SentencePieceProcessor(model_file=f"{target}.model")
     swap = NameSwap(stories)
 

@@ -30,7 +30,7 @@ def test_this_python_is_there():
 
 @pytest.mark.parametrize("version", THERE)
 def test_the_installed_client_tells_a_story(version, tmp_path):
-    """From sources in a path with a space, run in an empty folder."""
+    """From sources in a path with a space, run in a folder whose own host.py and spec.py are nobody's business here."""
     sources, away = tmp_path/"the sources", tmp_path/"away"
     away.mkdir()
     sources.mkdir()
@@ -39,7 +39,13 @@ def test_the_installed_client_tells_a_story(version, tmp_path):
     run = lambda *command: subprocess.run(command, cwd=away, check=True, text=True, capture_output=True, stdin=subprocess.DEVNULL).stdout
     run(interpreter(version), "-m", "venv", tmp_path/"venv")
     run(tmp_path/"venv/bin/python", "-m", "pip", "install", "-q", sources)
-    models = ROOT/"models"
-    story = run(tmp_path/"venv/bin/llama2-host", "generate", "--golden", "--model", models/"stories.bin", "--tokenizer",
-                models/"stories.tokenizer.bin", "--prompt", "Once upon a time", "--temperature", "0", "--steps", "30")
+    for name in ("host.py", "spec.py"):
+        (away/name).write_text("raise SystemExit('this file is the user\'s')")
+    request = "generate", "--golden", "--prompt", "Once upon a time", "--temperature", "0", "--steps", "30"
+    story = run(tmp_path/"venv/bin/llama2-host", *request)
     assert story.startswith("Once upon a time") and len(story.split()) > 15
+    assert run(tmp_path/"venv/bin/python", "-m", "llama2_host", *request) == story
+    assert "connect(" in run(tmp_path/"venv/bin/python", "-c", "from llama2_host import connect; help(connect)")
+    top = run(tmp_path/"venv/bin/python", "-c", "import importlib.metadata as m; "
+              "print(*sorted({str(f).split('/')[0] for f in m.files('llama2-host') if '.dist-info' not in str(f) and not str(f).startswith('..')}))")
+    assert top.split() == ["llama2_host", "llama2_spec"]

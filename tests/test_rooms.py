@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import imports as imports_of
+
 ROOT  = Path(__file__).parent.parent
 ROOMS = {
     "spec":    set(),
@@ -46,6 +48,18 @@ def test_imports_only_what_the_room_may(room):
 
 def test_sees_imports_inside_functions():
     assert set(imports("def f():\n    import soc.base\n    from accel.core import Core")) == {"soc", "accel"}
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    """Imports inside functions count: they hide a circle, they do not break it."""
+    assert imports_of.circles(imports_of.graph()) == []
+
+
+def test_sees_circles():
+    edges = {"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a"}}
+    assert imports_of.circles(edges) == [["b", "c"]]
+    text = "from a import b\nif TYPE_CHECKING:\n    import d\ndef f():\n    from c import x"
+    assert imports_of.imported(text, {"a.b", "a", "c", "d"}) == ["a.b", "c"]
 
 
 def test_the_core_s_page_names_its_files():

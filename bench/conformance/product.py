@@ -7,13 +7,14 @@ from llama2_host.chat.conversation import Conversation
 from llama2_host.image.discovery import find_template, load_tokenizer
 from llama2_host.generation import Outcome, Sampling, TokenEvent
 from llama2_host.chat.template import Template
-from llama2_host.tokenizer.base import Decoder, Tokenizer
+from llama2_host.tokenizer.base import Decoder
+from llama2_host.tokenizer import vocabulary
 from llama2_spec.protocol import Reason
 
 
 def says(case: Case, path: Path) -> dict:
     """In the same shape as a reference's answer, with what the reference is then asked about."""
-    tokenizer = load_tokenizer(path / MODEL, path) if case.model else Tokenizer.load(path)
+    tokenizer = load_tokenizer(path / MODEL, path) if case.model else vocabulary.load(path)
     ids = [tokenizer.encode(text) for text in case.texts]
     given = ids + [[id for id in each if id < tokenizer.vocab_size] for each in DECODE if case.texts]
     given = [_without_bos(tokenizer, each) for each in given] if case.reference == "llama.cpp" else given

@@ -7,6 +7,7 @@ from pathlib import Path
 from llama2_host.tokenizer.json_tokenizer import BYTE_TO_CHAR
 from llama2_host.tokenizer.sentencepiece_model import BPE, BYTE, CONTROL, NORMAL, NORMALIZER, TRAINER, UNKNOWN
 from llama2_host.tokenizer.base import Tokenizer
+from llama2_host.tokenizer import load as load_tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
 CHAT = ["<|im_start|>", "<|im_end|>"]
@@ -14,7 +15,7 @@ CHAT = ["<|im_start|>", "<|im_end|>"]
 
 @functools.cache
 def scored() -> Tokenizer:
-    return Tokenizer.load(ROOT / "models" / "stories.tokenizer.bin")
+    return load_tokenizer(ROOT / "models" / "stories.tokenizer.bin")
 
 
 def entries() -> list[tuple[str, float, int]]:

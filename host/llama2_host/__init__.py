@@ -1,4 +1,11 @@
 """Python client of the decoder: ``connect`` for text, ``Device`` for one method per request of the wire protocol."""
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from llama2_host.connection import connect
+    from llama2_host.device.device import Device
+
+__all__ = ["Device", "connect"]
 
 
 def __getattr__(name: str):

@@ -8,7 +8,7 @@ from functools import cache
 
 import numpy as np
 
-from llama2_spec.numerics import HEADROOM, ROW_FRACTION, floor_shift, round_shift, saturate
+from llama2_spec.numerics import HEADROOM, ROW_FRACTION, floor_shift, round_shift
 from llama2_spec.tables import EXP2, reciprocals, weight
 
 MAX_SCORES = 1 << 16        #: scores held at once: 512 KiB an array

@@ -13,6 +13,7 @@ from llama2_host.image import cache
 from llama2_host.connection import connect
 from llama2_host.errors import HostError
 from llama2_host.image.model import Model
+from tests import imports
 from llama2_host.progress import Progress
 from llama2_spec.image import Image
 from tests.host.test_cli import ROOT, WAIT_S, refusal, run
@@ -88,6 +89,22 @@ def test_whatever_is_read_names_the_entry(files, name):
     before = cache.digest(files / "tiny.bin", cache.read_files(files / "tiny.bin", None), None)
     (files / name).write_bytes((files / name).read_bytes() + b" " if (files / name).exists() else b"{}")
     assert cache.digest(files / "tiny.bin", cache.read_files(files / "tiny.bin", None), None) != before
+
+
+#: what a conversion imports that does not decide its bytes: how files, messages and refusals are made
+NEUTRAL = {"llama2_host.combinations", "llama2_host.errors", "llama2_host.files", "llama2_host.image.cache", "llama2_host.image.reading",
+           "llama2_host.nested_json", "llama2_host.progress", "llama2_host.terminal", "llama2_spec.frame", "llama2_spec.image_check",
+           "llama2_spec.registers", "llama2_spec.sampling", "llama2_spec.wire"}
+
+
+def test_the_program_s_part_in_a_conversion_names_the_entry(files, monkeypatch):
+    """A module that conversions begin to use is either among the sources or known to decide nothing."""
+    sources = {file for name in cache.SOURCES for file in cache._files(name)}
+    used = {imports.modules()[name].resolve() for name in imports.reached("llama2_host.image.pending") - NEUTRAL}
+    assert used - sources == set()
+    before = cache.digest(files / "tiny.bin", [], None)
+    monkeypatch.setattr(cache, "SOURCES", cache.SOURCES[:-1])
+    assert cache.digest(files / "tiny.bin", [], None) != before
 
 
 def test_a_tokenizer_elsewhere_names_the_entry_with_what_lies_beside_it(files):

@@ -11,7 +11,9 @@ from llama2_host.errors import HostError
 from llama2_host.image.model import Model
 from llama2_host.progress import Progress
 from llama2_host.tokenizer.sentencepiece_model import CONTROL, NORMAL, USER_DEFINED
-from llama2_host.tokenizer.base import Tokenizer, TokenizerError
+from llama2_host.tokenizer.base import TokenizerError
+from llama2_host.tokenizer import unpack
+from llama2_host.tokenizer import vocabulary
 from llama2_spec.protocol import MAX_STOPS
 from tests.host.checkpoints import write_gguf, write_huggingface
 from tests.host.generated import random_tensors
@@ -76,7 +78,7 @@ def test_an_image_ends_where_it_says_with_another_tokenizer(tmp_path):
 
 
 def test_a_gguf_file_ends_where_it_says_with_a_tokenizer_from_elsewhere(tmp_path):
-    scored = Tokenizer.load(STORIES)
+    scored = vocabulary.load(STORIES)
     path = write_gguf(tmp_path / "m.gguf", *small(514), vocabulary=gguf_scored(scored, extra=["<|im_start|>", "<|im_end|>"]))
     (tmp_path / "tokenizer.json").write_bytes(made.as_json(made.llama("prepend")))
     assert load_tokenizer(path, tmp_path / "tokenizer.json", 514).stop_ids == (2, 513)
@@ -86,13 +88,13 @@ def test_a_gguf_file_ends_where_it_says_with_a_tokenizer_from_elsewhere(tmp_path
                                         ("<end_of_utterance>", NORMAL), ("<|file_sep|>", NORMAL), ("<｜end▁of▁sentence｜>", CONTROL)])
 def test_tokens_of_gguf_files_end_by_name_whatever_their_type(tmp_path, name, type):
     made.gguf(tmp_path / "m.gguf", "llama", extra=[(name, type)])
-    read = Tokenizer.load(tmp_path / "m.gguf")
+    read = vocabulary.load(tmp_path / "m.gguf")
     assert read.stop_ids == (2, 512) and read.encode(f"a{name}", bos=False)[-1] == 512 and read.decode([512]) == ""
 
 
 def test_user_defined_tokens_are_shown(tmp_path):
     made.gguf(tmp_path / "m.gguf", "llama", extra=[("<think>", USER_DEFINED), ("\n\n", USER_DEFINED), ("<tool>", CONTROL)])
-    read = Tokenizer.unpack(Tokenizer.load(tmp_path / "m.gguf").pack())
+    read = unpack(vocabulary.load(tmp_path / "m.gguf").pack())
     ids = read.encode("<think>a\n\nb<tool>", bos=False)
     assert ids.count(512) == ids.count(513) == ids.count(514) == 1
     assert read.decode(ids) == "<think> a\n\n b"
@@ -204,7 +206,7 @@ def test_a_dangling_link_is_named(tmp_path):
     found, reasons = search_tokenizer(folder, 512)
     assert found is None and len(reasons) == 1 and "tokenizer.json: cannot be read: is a link to nothing" in reasons[0]
     with pytest.raises(TokenizerError, match="is a link to nothing"):
-        Tokenizer.load(folder)
+        vocabulary.load(folder)
 
 
 def test_unrelated_vocabularies_beside_a_checkpoint_are_no_news(tmp_path):

@@ -1,4 +1,5 @@
 """A device that lies, floods or is none: every reply that a client can be sent ends in a clean error, in bounded memory."""
+import itertools
 import random
 import resource
 import socket
@@ -96,6 +97,22 @@ def random_answers(rng):
             out.insert(rng.randrange(2), Frame(event, frame.sequence, random_payload(rng, EVENTS[event])))
         return out if rng.random() < .9 else [rng.randbytes(rng.randrange(300)) + b"\0", *out]
     return answer
+
+
+@pytest.mark.parametrize("progress", [lambda n: (n % 7 * 1000, n), lambda n: (n, n % 7), lambda n: (4096 + n, 0), lambda n: (0, 4096 + n)])
+def test_progress_that_never_ends_is_refused(progress, monkeypatch):
+    """Backwards, or beyond the image's end: either could go on for ever."""
+    monkeypatch.setattr("llama2_host.device.store.ASK_S", 0.0)
+    counter = itertools.count(1)
+
+    def answer(frame):
+        if frame.opcode == Opcode.STORE:
+            done, written = progress(next(counter))
+            return [Frame(frame.opcode, frame.sequence, protocol.Stored(1, done, written, 1 << 24, 1 << 23, 0).pack())]
+
+    with Hostile(answer, memory=bytes(4096), image_bytes=4096) as fake:
+        with Device.open(fake.url) as device, pytest.raises(HostError, match="of 4096 bytes are in the flash.* load again, it goes on"):
+            device.store()
 
 
 @pytest.mark.parametrize("seed", range(60))

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from llama2_host.tokenizer import nested_json
+from llama2_host import nested_json
 
 
 @pytest.fixture

@@ -141,8 +141,8 @@ def test_a_signal_leaves_nothing_behind(files, number):
 STOPPED = """
 import sys, time
 from llama2_host import cli
-from llama2_host.image import model
-model.image_module.write = lambda *_, **__: time.sleep(1000)
+from llama2_host.image import conversion
+conversion.image_module.write = lambda *_, **__: time.sleep(1000)
 sys.exit(cli.main(sys.argv[1:]))
 """
 

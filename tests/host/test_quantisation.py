@@ -13,6 +13,7 @@ from llama2_host.quantisation import Recipe, gptq, plan
 from llama2_host.quantisation.budget import Budget
 from llama2_host.quantisation.sensitivity import costs
 from llama2_host.tokenizer.base import Tokenizer
+from llama2_host.tokenizer import load as load_tokenizer
 from llama2_spec import packing
 from llama2_spec.image import Format, Image, Kind, build, payload_bytes
 from llama2_spec.model import ModelConfig
@@ -35,7 +36,7 @@ def source():
 
 @pytest.fixture(scope="module")
 def tokenizer(source):
-    return Tokenizer.load(MODELS / "stories.tokenizer.bin", source.config.vocab_size)
+    return load_tokenizer(MODELS / "stories.tokenizer.bin", source.config.vocab_size)
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,8 @@ from llama2_host.image.discovery import find_template
 from llama2_host.image.model import Model
 from llama2_host.progress import Progress
 from llama2_host.chat.template import BUILT_IN, CHATML, PLAIN, Template, TemplateError
-from llama2_host.tokenizer.base import Tokenizer
+
+from llama2_host.tokenizer import load as load_tokenizer
 from llama2_spec.protocol import MAX_STOPS
 from tests.host import vocabularies
 from tests.host.checkpoints import write_gguf, write_huggingface
@@ -27,7 +28,7 @@ from tests.host.test_vocabulary import STORIES, small
 from tests.host.vocabularies import byte_level, gguf_byte_level, write_folder
 
 SMOL = JsonTokenizer(byte_level().to_str(), bos_id=1, eos_id=2, stop_ids=(2, 0))
-LLAMA2_JSON = JsonTokenizer(vocabularies.with_fallback(Tokenizer.load(STORIES)).to_str(), bos_id=1, eos_id=2, stop_ids=(2,))
+LLAMA2_JSON = JsonTokenizer(vocabularies.with_fallback(load_tokenizer(STORIES)).to_str(), bos_id=1, eos_id=2, stop_ids=(2,))
 END = 2
 
 
@@ -166,7 +167,7 @@ def test_system_prompts_without_a_place():
 
 def test_chatml_needs_its_tokens():
     with pytest.raises(TemplateError, match="which the vocabulary does not have"):
-        CHATML.resolved(Tokenizer.load(STORIES))
+        CHATML.resolved(load_tokenizer(STORIES))
     assert CHATML.resolved(SMOL).stops == (2, 0)
     assert PLAIN.resolved(SMOL).stops == (2, 0) and PLAIN.resolved(None).stops == (1, 2)
 

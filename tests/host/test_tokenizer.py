@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from bench import reference_data
 from llama2_host.errors import HostError
 from llama2_host.tokenizer.base import BYTE_PIECES, Decoder, Tokenizer, TokenizerError
+from llama2_host.tokenizer import load as load_tokenizer, unpack
 
 REPO = Path(__file__).parents[2]
 fuzz = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -79,7 +80,7 @@ def test_equals_the_rescan_of_all_pairs(text):
 @trained
 @pytest.mark.parametrize("text", TEXTS)
 def test_both_files_encode_as_llama2c(name, text):
-    binary, model = map(Tokenizer.load, FILES[name])
+    binary, model = map(load_tokenizer, FILES[name])
     assert binary.encode(text) == [1, *reference_encode(binary, text)]
     assert model.encode(text, bos=False) == sentencepiece.SentencePieceProcessor(str(FILES[name][1])).encode(text)
     if name == "default" or text.strip(" ") == text and "  " not in text:     # tok512.model drops extra spaces, tok512.bin cannot
@@ -91,7 +92,7 @@ def test_both_files_encode_as_llama2c(name, text):
 @fuzz
 @given(text=st.text(st.characters(exclude_characters="▁", exclude_categories=["Cs"]), max_size=60))
 def test_every_text_comes_back(name, text):
-    tokenizer = Tokenizer.load(FILES[name][0])
+    tokenizer = load_tokenizer(FILES[name][0])
     ids = tokenizer.encode(text)
     assert tokenizer.decode(ids) == text
     assert tokenizer.decode(ids[1:]) == text
@@ -100,7 +101,7 @@ def test_every_text_comes_back(name, text):
 
 @pytest.mark.reference
 def test_equals_the_recorded_ids():
-    tokenizer = Tokenizer.load(FILES["tok512"][0], 512)
+    tokenizer = load_tokenizer(FILES["tok512"][0], 512)
     for record in json.loads(reference_data.path("models", "expected.json").read_text())["records"]:
         assert tokenizer.encode(record["prompt"]) == record["prompt_ids"]
         assert tokenizer.decode(record["ids"]) == record["text"]
@@ -158,7 +159,7 @@ def test_refuses_an_id_outside_the_vocabulary(id):
 
 @trained
 def test_both_files_hold_the_same_vocabulary(name):
-    binary, model = map(Tokenizer.load, FILES[name])
+    binary, model = map(load_tokenizer, FILES[name])
     assert binary.pack() == FILES[name][0].read_bytes()
     if name == "default":
         assert model.pack() == binary.pack()
@@ -168,7 +169,7 @@ def test_both_files_hold_the_same_vocabulary(name):
 
 
 def test_unpack_inverts_pack():
-    again = Tokenizer.unpack(TINY.pack())
+    again = unpack(TINY.pack())
     assert (again.pieces, again.scores) == (TINY.pieces, TINY.scores)
 
 
@@ -176,14 +177,14 @@ def refusal(tmp_path, data, vocab_size=None) -> str:
     path = tmp_path / "tokenizer.bin"
     path.write_bytes(data)
     with pytest.raises(TokenizerError) as refused:
-        Tokenizer.load(path, vocab_size)
+        load_tokenizer(path, vocab_size)
     assert "\n" not in str(refused.value) and str(refused.value).startswith(str(path))
     return str(refused.value)
 
 
 def test_refuses_a_tokenizer_of_another_size(tmp_path):
     assert f"has {TINY.vocab_size} entries, the model has 512" in refusal(tmp_path, TINY.pack(), 512)
-    assert TINY.pack() == Tokenizer.load(tmp_path / "tokenizer.bin", TINY.vocab_size).pack()
+    assert TINY.pack() == load_tokenizer(tmp_path / "tokenizer.bin", TINY.vocab_size).pack()
 
 
 @pytest.mark.parametrize("data, message", [
@@ -206,7 +207,7 @@ def test_refuses_a_damaged_file(tmp_path, data, message):
 def test_refuses_a_path_that_cannot_be_read(tmp_path):
     for path in (tmp_path / "absent.bin", tmp_path):
         with pytest.raises(TokenizerError, match="cannot be read"):
-            Tokenizer.load(path)
+            load_tokenizer(path)
 
 
 TRAINING = ["Once upon a time, there was a little girl named Lily.", "She said: \"No!\" and there was a time",
@@ -231,7 +232,7 @@ def train(tmp_path_factory):
 
 
 def test_refuses_sentencepiece_models_that_are_not_llamas(tmp_path, train, model_bytes):
-    Tokenizer.load(write(tmp_path, model_bytes), 300)
+    load_tokenizer(write(tmp_path, model_bytes), 300)
     assert "a sentencepiece model of type unigram" in refusal(tmp_path, train(model_type="unigram", vocab_size=290))
     assert "a sentencepiece model of type char" in refusal(tmp_path, train(model_type="char", vocab_size=280))
 
@@ -247,8 +248,8 @@ SPEC_TEXTS = [*TEXTS, "ﬁne Ａ①", "e\u0301\u200b", " a  b ", "xyzzy æ ß", 
 def test_sentencepiece_models_encode_as_their_package_whatever_their_settings(tmp_path, train, options):
     data = train(**options)
     package = sentencepiece.SentencePieceProcessor(model_proto=data)
-    read = Tokenizer.load(write(tmp_path, data), package.vocab_size())
-    again = Tokenizer.unpack(read.pack())
+    read = load_tokenizer(write(tmp_path, data), package.vocab_size())
+    again = unpack(read.pack())
     assert (read.bos_id if read.bos_id is not None else -1, read.eos_id) == (package.bos_id(), package.eos_id())
     for text in SPEC_TEXTS:
         ids = package.encode(text)
@@ -259,20 +260,20 @@ def test_sentencepiece_models_encode_as_their_package_whatever_their_settings(tm
 
 def test_a_padded_vocabulary_has_rows_without_pieces(tmp_path, train, model_bytes):
     for data in (model_bytes, train(normalization_rule_name="nmt_nfkc")):
-        padded = Tokenizer.load(write(tmp_path, data), 320)
-        assert padded.vocab_size == 320 and padded.encode("a b") == Tokenizer.load(write(tmp_path, data), 300).encode("a b")
-        assert padded.decode([*padded.encode("a b"), 319]) == "a b" and Tokenizer.unpack(padded.pack()).vocab_size == 320
+        padded = load_tokenizer(write(tmp_path, data), 320)
+        assert padded.vocab_size == 320 and padded.encode("a b") == load_tokenizer(write(tmp_path, data), 300).encode("a b")
+        assert padded.decode([*padded.encode("a b"), 319]) == "a b" and unpack(padded.pack()).vocab_size == 320
     assert "has 300 entries, the model has 32000" in refusal(tmp_path, model_bytes, 32000)
     assert "has 300 entries, the model has 299" in refusal(tmp_path, model_bytes, 299)
 
 
 def test_early_files_hold_bytes_as_bare_characters(tmp_path):
     """As some ports of llama2.c have them: the same ids as those of the newer file."""
-    newer = Tokenizer.load(FILES["default"][0])
+    newer = load_tokenizer(FILES["default"][0])
     early = list(newer.pieces)
     early[3:259] = [chr(byte).encode() for byte in range(256)]
     (tmp_path / "tokenizer.bin").write_bytes(Tokenizer(early, newer.scores).pack_pieces())
-    read = Tokenizer.load(tmp_path / "tokenizer.bin", 512)
+    read = load_tokenizer(tmp_path / "tokenizer.bin", 512)
     comma = newer.encode(",", bos=False)[-1]
     assert comma > 258 and read.encode(",", bos=False)[-1] == comma
     for text in TEXTS:
@@ -289,7 +290,7 @@ def test_a_link_to_nothing_is_named(tmp_path):
     (tmp_path / "tokenizer.model").symlink_to(tmp_path / "gone")
     for path in (tmp_path, tmp_path / "tokenizer.model"):
         with pytest.raises(TokenizerError, match="is a link to nothing"):
-            Tokenizer.load(path)
+            load_tokenizer(path)
 
 
 def write(tmp_path, data) -> Path:
@@ -307,13 +308,13 @@ def test_fuzz_damaged_tokenizer_bin(data):
     damaged = bytearray(TINY.pack())
     for _ in range(data.draw(st.integers(0, 4))):
         damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
-    only_tokenizer_error(lambda: Tokenizer.unpack(bytes(damaged[:data.draw(st.integers(0, len(damaged)))])))
+    only_tokenizer_error(lambda: unpack(bytes(damaged[:data.draw(st.integers(0, len(damaged)))])))
 
 
 @fuzz
 @given(st.binary(max_size=300))
 def test_fuzz_any_bytes(tmp_path, data):
-    only_tokenizer_error(lambda: Tokenizer.load(write(tmp_path, data)))
+    only_tokenizer_error(lambda: load_tokenizer(write(tmp_path, data)))
 
 
 @fuzz
@@ -323,7 +324,7 @@ def test_fuzz_damaged_sentencepiece_models(tmp_path, model_bytes, data):
     for _ in range(data.draw(st.integers(0, 3))):
         model[data.draw(st.integers(20, len(model) - 1))] = data.draw(st.integers(0, 255))
     model = bytes(model[:data.draw(st.integers(20, len(model)))])
-    only_tokenizer_error(lambda: Tokenizer.load(write(tmp_path, model)))
+    only_tokenizer_error(lambda: load_tokenizer(write(tmp_path, model)))
 
 
 def only_tokenizer_error(load):

@@ -14,7 +14,8 @@ from llama2_host.errors import HostError
 from llama2_host.generation import Sampling
 from llama2_host.image.model import Model
 from llama2_host.chat.template import PLAIN, Template, TemplateError
-from llama2_host.tokenizer.base import Tokenizer
+
+from llama2_host.tokenizer import load as load_tokenizer
 from tests.host.test_ends import hugging_face
 from tests.host.test_tokenizer import A, B, C, TINY
 
@@ -31,7 +32,7 @@ def read(tmp_path_factory):
             (folder / file).write_bytes(value if isinstance(value, bytes) else made.as_json(value))
         told = {"bos_token": "<s>", "eos_token": "</s>", "additional_special_tokens": made.CHAT}
         (folder / "tokenizer_config.json").write_text(json.dumps(told))
-        return Tokenizer.load(folder)
+        return load_tokenizer(folder)
     found = {}
     return lambda name: found.get(name) or found.setdefault(name, read(name))
 

@@ -8,9 +8,10 @@ import pytest
 import tokenizers
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from llama2_host.tokenizer import vocabulary
+from llama2_host.tokenizer import llama3_ranks, section, vocabulary
 from llama2_host.tokenizer.json_tokenizer import JsonTokenizer
 from llama2_host.tokenizer.base import Decoder, Tokenizer, TokenizerError
+from llama2_host.tokenizer import load as load_tokenizer, unpack
 from tests.host.checkpoints import write_gguf, write_huggingface
 from tests.host.generated import random_tensors
 from tests.host.test_containers import CONFIG
@@ -39,7 +40,7 @@ def streamed(tokenizer, ids):
 def smol(tmp_path_factory):
     folder = write_folder(tmp_path_factory.mktemp("smol"), byte_level(), bos_token="<|im_start|>", eos_token="<|im_end|>",
                           generation={"bos_token_id": 1, "eos_token_id": [2, 0]})
-    return Tokenizer.load(folder, 512)
+    return load_tokenizer(folder, 512)
 
 
 # tokenizer.json -----------------------------------------------------------------------------------
@@ -72,7 +73,7 @@ def test_never_prints_half_a_character(smol):
 
 @pytest.mark.parametrize("text", ["<s>", "a</s> <s>b", "x<unk>y", "<|im_start|>a<|im_end|>", "<|endoftext|>"])
 def test_special_tokens_in_a_text(smol, text):
-    package = with_fallback(Tokenizer.load(STORIES), metaspace=False)
+    package = with_fallback(load_tokenizer(STORIES), metaspace=False)
     for ours, theirs in ((JsonTokenizer(package.to_str(), bos_id=1, eos_id=2), package), (smol, byte_level())):
         assert ours.encode(text) == theirs.encode(text).ids
 
@@ -81,7 +82,7 @@ def test_special_tokens_in_a_text(smol, text):
 @fuzz
 @given(text=texts)
 def test_llama2s_json_equals_its_package_and_the_scored_vocabulary(metaspace, text):
-    scored = Tokenizer.load(STORIES)
+    scored = load_tokenizer(STORIES)
     package = with_fallback(scored, metaspace=metaspace)
     ours = JsonTokenizer(package.to_str(), bos_id=1, eos_id=2)
     assert ours.adds_bos
@@ -103,15 +104,15 @@ def test_settings_beside_the_file(tmp_path):
             ({"eos_token": "nonsense"}, None, {"eos_token_id": [1, 0, True, 99999, -1, "x"]}, (None, 400, (400, 1, 0, 2), False))]:
         folder = write_folder(tmp_path, byte_level(), generation=generation or {}, **settings)
         (folder / "config.json").write_text(json.dumps(model))
-        read = Tokenizer.load(folder / "tokenizer.json")
+        read = load_tokenizer(folder / "tokenizer.json")
         assert (read.bos_id, read.eos_id, read.stop_ids, read.adds_bos) == expected
 
 
 def test_a_vocabulary_may_be_smaller_than_the_model_not_larger(tmp_path):
     folder = write_folder(tmp_path, byte_level())
-    assert Tokenizer.load(folder, 448).vocab_size == 448
+    assert load_tokenizer(folder, 448).vocab_size == 448
     with pytest.raises(TokenizerError, match="has 400 entries, the model has 399"):
-        Tokenizer.load(folder, 399)
+        load_tokenizer(folder, 399)
 
 
 @pytest.mark.parametrize("change, message", [
@@ -127,23 +128,40 @@ def test_refuses_other_tokenizer_json(tmp_path, change, message):
     change(described)
     (tmp_path / "tokenizer.json").write_text(json.dumps(described))
     with pytest.raises(TokenizerError, match=message) as refused:
-        Tokenizer.load(tmp_path / "tokenizer.json")
+        load_tokenizer(tmp_path / "tokenizer.json")
     assert "\n" not in str(refused.value) and str(tmp_path) in str(refused.value)
+
+
+@pytest.mark.parametrize("lies", ["alone", "in a folder", "in an image"])
+@pytest.mark.parametrize("change", [lambda d: d["model"]["vocab"].update(far=1 << 31),
+                                    lambda d: d["added_tokens"][0].update(id=1 << 31)])
+def test_ids_far_beyond_the_entries_never_reach_the_package(tmp_path, monkeypatch, lies, change):
+    """Which would make room for every id up to them."""
+    described = json.loads(byte_level().to_str())
+    change(described)
+    if lies == "in a folder":
+        write_folder(tmp_path, byte_level())
+    (tmp_path / "tokenizer.json").write_text(json.dumps(described))
+    monkeypatch.setattr(tokenizers, "Tokenizer", None)
+    with pytest.raises(TokenizerError, match=f"ids up to {1 << 31} for 40[01] entries: copy the file again"):
+        if lies == "in an image":
+            unpack(section.pack("json", json.dumps(described), {"stop_ids": []}))
+        load_tokenizer(tmp_path / "tokenizer.json")
 
 
 def test_refuses_a_folder_without_tokenizer(tmp_path):
     with pytest.raises(TokenizerError, match="no tokenizer in this folder"):
-        Tokenizer.load(tmp_path)
+        load_tokenizer(tmp_path)
 
 
 # In the image -------------------------------------------------------------------------------------
 
 def test_packed_and_unpacked(smol, tmp_path):
     llama3 = vocabulary.from_ranks(ranks(), "llama3")
-    chat = Tokenizer.load(write_gguf(tmp_path / "chat.gguf", *small(516), vocabulary=gguf_scored(
-        Tokenizer.load(STORIES), extra=["<|im_start|>", "<|im_end|>", "a b", "<|end|>"])), 516)
+    chat = load_tokenizer(write_gguf(tmp_path / "chat.gguf", *small(516), vocabulary=gguf_scored(
+        load_tokenizer(STORIES), extra=["<|im_start|>", "<|im_end|>", "a b", "<|end|>"])), 516)
     for tokenizer in (smol, llama3, chat):
-        again = Tokenizer.unpack(tokenizer.pack())
+        again = unpack(tokenizer.pack())
         assert type(again) is type(tokenizer) and again.pack() == tokenizer.pack()
         for name in ("vocab_size", "bos_id", "eos_id", "stop_ids", "adds_bos", "specials", "silent_ids"):
             assert getattr(again, name) == getattr(tokenizer, name), name
@@ -156,7 +174,7 @@ def test_packed_and_unpacked(smol, tmp_path):
                                     lambda data: data[:40] + bytes([data[40] ^ 8]) + data[41:]])
 def test_refuses_a_damaged_section(smol, damage):
     with pytest.raises(TokenizerError, match="damaged tokenizer section"):
-        Tokenizer.unpack(damage(smol.pack()))
+        unpack(damage(smol.pack()))
 
 
 # GGUF ---------------------------------------------------------------------------------------------
@@ -176,7 +194,7 @@ def test_gguf_byte_level_equals_the_json(gguf_smol, text):
 @pytest.fixture(scope="module")
 def gguf_smol(tmp_path_factory):
     path = write_gguf(tmp_path_factory.mktemp("gguf") / "m.gguf", *small(400), vocabulary=gguf_byte_level(byte_level()))
-    return Tokenizer.load(path, 400)
+    return load_tokenizer(path, 400)
 
 
 def test_gguf_byte_level_ids(gguf_smol):
@@ -189,7 +207,7 @@ def test_gguf_with_llama3s_vocabulary(tmp_path):
     llama3 = vocabulary.from_ranks(ranks(), "llama3")
     path = write_gguf(tmp_path / "m.gguf", *small(756), vocabulary=gguf_byte_level(
         tokenizers.Tokenizer.from_str(llama3.content), pre="llama-bpe", bos=500, eos=501))
-    read = Tokenizer.load(path, 756)
+    read = load_tokenizer(path, 756)
     assert (read.bos_id, read.stop_ids, read.adds_bos) == (500, (501, 508, 509), True)
     for text in [*TEXTS, "the quick brown foxes juggle vegetables", "<|start_header_id|>user<|end_header_id|>"]:
         assert read.encode(text) == llama3.encode(text)
@@ -199,7 +217,7 @@ def test_gguf_with_llama3s_vocabulary(tmp_path):
     path = write_gguf(tmp_path / "n.gguf", *small(756), vocabulary=gguf_byte_level(
         tokenizers.Tokenizer.from_str(json.dumps(described)), pre="llama-bpe", bos=500, eos=501))
     word = max((piece for piece in ranks() if piece.isalpha()), key=len)
-    assert Tokenizer.load(path).encode(word.decode()) == [500, ranks().index(word)]
+    assert load_tokenizer(path).encode(word.decode()) == [500, ranks().index(word)]
 
 
 def test_a_list_of_texts_that_ends_with_the_file(tmp_path):
@@ -207,25 +225,25 @@ def test_a_list_of_texts_that_ends_with_the_file(tmp_path):
     data = path.read_bytes()
     path.write_bytes(data[:data.index(b"tokenizer.ggml.tokens") + 1000])
     with pytest.raises(TokenizerError, match="truncated: it ends before byte"):
-        Tokenizer.load(path)
+        load_tokenizer(path)
 
 
 def test_gguf_scored_is_llama2s_own(tmp_path):
-    scored = Tokenizer.load(STORIES)
+    scored = load_tokenizer(STORIES)
     path = write_gguf(tmp_path / "m.gguf", *small(512), vocabulary=gguf_scored(scored))
-    read = Tokenizer.load(path, 512)
+    read = load_tokenizer(path, 512)
     for text in TEXTS:
         assert read.encode(text) == scored.encode(text) and read.decode(read.encode(text)) == text
     assert read.encode("a</s>", bos=False) == [*scored.encode("a", bos=False), 2]   # as llama.cpp takes a prompt, llama2.c does not
     assert vocabulary._fitting(scored, 512, path) is scored
     with pytest.raises(TokenizerError, match="has 512 entries, the model has 511"):
-        Tokenizer.load(path, 511)
+        load_tokenizer(path, 511)
 
 
 def test_gguf_scored_with_tokens_of_a_chat_model(tmp_path):
-    scored = Tokenizer.load(STORIES)
+    scored = load_tokenizer(STORIES)
     path = write_gguf(tmp_path / "m.gguf", *small(514), vocabulary=gguf_scored(scored, extra=["<|im_start|>", "<|im_end|>"]))
-    chat = Tokenizer.load(path, 514)
+    chat = load_tokenizer(path, 514)
     assert chat.encode("Once upon a time") == scored.encode("Once upon a time")
     ids = chat.encode("<|im_start|>user\nHi<|im_end|>\n", bos=False)
     assert ids[0] == 512 and ids.count(513) == 1 and chat.stop_ids == (2, 513)
@@ -238,12 +256,12 @@ def test_gguf_scored_with_tokens_of_a_chat_model(tmp_path):
 def test_refuses_unknown_splits(tmp_path, pre, message):
     path = write_gguf(tmp_path / "m.gguf", *small(400), vocabulary=gguf_byte_level(byte_level(), pre=pre))
     with pytest.raises(TokenizerError, match=message):
-        Tokenizer.load(path)
+        load_tokenizer(path)
 
 
 def test_refuses_gguf_without_vocabulary(tmp_path):
     with pytest.raises(TokenizerError, match="a vocabulary of type 'None'"):
-        Tokenizer.load(write_gguf(tmp_path / "m.gguf", *small(40)))
+        load_tokenizer(write_gguf(tmp_path / "m.gguf", *small(40)))
 
 
 # LLaMA-3 ------------------------------------------------------------------------------------------
@@ -252,7 +270,7 @@ def ranks(size: int = 500) -> list[bytes]:
     """A vocabulary as tiktoken's: bytes first, then pieces in the order in which they merge."""
     trained = tokenizers.Tokenizer(tokenizers.models.BPE())
     trained.pre_tokenizer = tokenizers.pre_tokenizers.Sequence([
-        tokenizers.pre_tokenizers.Split(tokenizers.Regex(vocabulary.LLAMA3_SPLIT), "isolated"),
+        tokenizers.pre_tokenizers.Split(tokenizers.Regex(llama3_ranks.LLAMA3_SPLIT), "isolated"),
         tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
     trained.train_from_iterator(TEXT, tokenizers.trainers.BpeTrainer(
         vocab_size=size, show_progress=False, initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet()))
@@ -278,14 +296,14 @@ def merge_by_rank(piece: bytes, order: dict[bytes, int]) -> list[int]:
 def llama3(tmp_path_factory):
     path = tmp_path_factory.mktemp("llama3") / "tokenizer.model"
     path.write_bytes(b"".join(base64.b64encode(piece) + b" %d\n" % rank for rank, piece in enumerate(ranks())))
-    return Tokenizer.load(path, 756)
+    return load_tokenizer(path, 756)
 
 
 @fuzz
 @given(text=st.text("abc enotd'lrs 0123456789\n.,é日", max_size=30))
 def test_llama3_merges_by_rank(llama3, text):
     order = {piece: rank for rank, piece in enumerate(ranks())}
-    split = tokenizers.pre_tokenizers.Split(tokenizers.Regex(vocabulary.LLAMA3_SPLIT), "isolated")
+    split = tokenizers.pre_tokenizers.Split(tokenizers.Regex(llama3_ranks.LLAMA3_SPLIT), "isolated")
     expected = [id for word, _ in split.pre_tokenize_str(text) for id in merge_by_rank(word.encode(), order)]
     assert llama3.encode(text) == [500, *expected]
     assert llama3.decode(llama3.encode(text)) == text
@@ -303,18 +321,18 @@ def test_llama3_as_tokenizer_bin(llama3, tmp_path):
     texts = [text.encode() for text, _ in sorted(llama3.specials.items(), key=lambda item: item[1])]
     plain = Tokenizer([*ranks(), *texts], [float(rank) for rank in range(756)])
     (tmp_path / "tokenizer.bin").write_bytes(plain.pack_pieces())
-    again = Tokenizer.load(tmp_path / "tokenizer.bin", 756)
+    again = load_tokenizer(tmp_path / "tokenizer.bin", 756)
     assert again.pack() == llama3.pack() and again.encode("the fox") == llama3.encode("the fox")
     (tmp_path / "tokenizer.bin").write_bytes(Tokenizer([b"a", *ranks()[1:], *texts], plain.scores).pack_pieces())
     with pytest.raises(TokenizerError, match="an entry twice"):
-        Tokenizer.load(tmp_path / "tokenizer.bin")
+        load_tokenizer(tmp_path / "tokenizer.bin")
 
 
 @pytest.mark.parametrize("lines", [b"IQ== 0\nIg== 2\n", b"IQ== 0\nIQ== 1\n", b"IQ== 0\nnonsense\n", b"IQ== 0\n\xff\xff 1\n", b"IQ== 0\n"])
 def test_refuses_damaged_ranks(tmp_path, lines):
     (tmp_path / "tokenizer.model").write_bytes(lines)
     with pytest.raises(TokenizerError, match="damaged LLaMA-3 tokenizer"):
-        Tokenizer.load(tmp_path / "tokenizer.model")
+        load_tokenizer(tmp_path / "tokenizer.model")
 
 
 # Beside a checkpoint ------------------------------------------------------------------------------

@@ -9,7 +9,8 @@ import pytest
 
 from llama2_host import checkpoint
 from llama2_host.evaluation import dequantised, golden_logits, log_softmax
-from llama2_host.tokenizer.base import Tokenizer
+
+from llama2_host.tokenizer import load as load_tokenizer
 from llama2_spec import packing
 from llama2_spec.attention import Cache, attend_block
 from llama2_spec.golden import Golden, Matrix, attend, quantise_vector
@@ -30,7 +31,7 @@ CONFIG = ModelConfig(dim=48, hidden_dim=86, n_layers=2, n_heads=4, n_kv_heads=2,
 def test_kl_on_the_same_weights(format):
     """The default model on a text of ours: what the integer datapath costs, apart from quantisation."""
     source = checkpoint.load(MODELS / "stories.bin")
-    tokens = Tokenizer.load(MODELS / "stories.tokenizer.bin", source.config.vocab_size).encode(TEXT)
+    tokens = load_tokenizer(MODELS / "stories.tokenizer.bin", source.config.vocab_size).encode(TEXT)
     image = Image.parse(build(source.config, source.tensors, format=format))
     golden = Golden(image)
     ours = log_softmax(golden_logits(golden, tokens))

@@ -2,7 +2,7 @@
 import json
 from dataclasses import asdict, dataclass, field, replace
 
-from llama2_host.tokenizer import nested_json
+from llama2_host import nested_json
 from llama2_host.errors import HostError
 from llama2_host.generation import STOP_IDS
 from llama2_spec.protocol import MAX_STOPS

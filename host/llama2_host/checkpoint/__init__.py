@@ -12,7 +12,6 @@ import numpy as np
 
 from llama2_host.checkpoint import foreign, gguf, huggingface, legacy, shards, versioned
 from llama2_host.checkpoint.errors import CheckpointError
-from llama2_host.tokenizer.base import Tokenizer
 from llama2_spec.model import ModelConfig
 from llama2_spec.packing import Native
 
@@ -36,7 +35,6 @@ class Checkpoint:
     tensors: dict[str, np.ndarray]
     source: str                         #: name of the format
     groups: Mapping[str, Native] | None = None      #: codes and scales of matrices that the file holds quantised
-    tokenizer: Tokenizer | None = None  #: if its file was given to ``load``
     window: int | None = None           #: positions that attention looks back; a context within them is plain LLaMA
     ignored: tuple[str, ...] = ()       #: what the file says that does not count, for people
 
@@ -46,15 +44,14 @@ class Checkpoint:
         return sum(tensor.size for tensor in self.tensors.values())
 
 
-def load(path: str | Path, tokenizer: str | Path | None = None) -> Checkpoint:
-    """Read a checkpoint, and its tokenizer if a file is named; its size is checked against the model.
+def load(path: str | Path) -> Checkpoint:
+    """Read a checkpoint.
 
     ``path`` is a file of llama2.c or GGUF, a safetensors file beside its config.json, or the folder of both.
     """
     path = Path(path)
     source, config, tensors, groups, *more = _read(path)
-    vocabulary = Tokenizer.load(tokenizer, config.vocab_size) if tokenizer is not None else None
-    return Checkpoint(config, tensors, source, groups, vocabulary, **(more[0] if more else {}))
+    return Checkpoint(config, tensors, source, groups, **(more[0] if more else {}))
 
 
 def _read(path: Path):

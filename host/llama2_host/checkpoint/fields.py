@@ -3,7 +3,7 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from llama2_host.tokenizer import nested_json
+from llama2_host import nested_json
 from llama2_host.checkpoint.errors import CheckpointError
 from llama2_host.checkpoint.foreign import refuse_pointer
 

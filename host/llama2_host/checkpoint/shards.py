@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from llama2_host.tokenizer import nested_json
+from llama2_host import nested_json
 from llama2_host.checkpoint.errors import CheckpointError
 from llama2_host.checkpoint.foreign import refuse_pointer
 from llama2_host.checkpoint.fields import read_json

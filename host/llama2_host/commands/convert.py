@@ -8,7 +8,7 @@ from llama2_host.commands import options
 from llama2_host.image.fit import arithmetic
 from llama2_host.image.discovery import search_tokenizer
 from llama2_host.files import ModelError, Output, is_image
-from llama2_host.image.model import KV_FORMATS, convert, prepared
+from llama2_host.image.conversion import KV_FORMATS, convert, prepared
 from llama2_host.progress import Progress, quantity
 
 

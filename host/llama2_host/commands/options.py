@@ -13,7 +13,8 @@ from llama2_host.generation import Sampling
 from llama2_host.device import rate
 from llama2_host.device.link import Link, VersionError, trace_to_stderr
 from llama2_host.doctor import ports
-from llama2_host.image.model import GROUPS, KV_FORMATS, Model
+from llama2_host.image.conversion import GROUPS, KV_FORMATS
+from llama2_host.image.model import Model
 from llama2_host.progress import Progress
 from llama2_host.quantisation import FORMATS, MATRIX_FORMATS, Recipe
 from llama2_host.terminal import filter_for, is_terminal

@@ -5,7 +5,7 @@ import time
 from collections import deque
 from typing import TextIO
 
-from llama2_spec.frame import DELIMITER, MAX_ENCODED, Frame, FrameError
+from llama2_spec.frame import DELIMITER, MAX_ENCODED, Frame
 from llama2_spec.protocol import EVENTS as EVENT_KINDS
 from llama2_spec.protocol import REQUESTS, VERSION, Device, Error, Opcode, Status
 

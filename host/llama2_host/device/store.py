@@ -39,6 +39,7 @@ def store(link: Link, image_bytes: int, progress: Progress = Progress.silent) ->
         while stored.state == StoreState.RUNNING:
             time.sleep(ASK_S)
             before, stored = stored, ask(link)
+            _expect_forward(before, stored, image_bytes)
             if (stored.done, stored.written) != (before.done, before.written):
                 moved_s = time.monotonic()
             elif time.monotonic() - moved_s > STUCK_S:
@@ -51,3 +52,11 @@ def store(link: Link, image_bytes: int, progress: Progress = Progress.silent) ->
     if stored.state != StoreState.DONE:
         raise HostError("the device forgot the store (was it reset, or does another client load?): load again, it goes on")
     return stored
+
+
+def _expect_forward(before: protocol.Stored, stored: protocol.Stored, image_bytes: int) -> None:
+    """Refuse progress that could go on for ever: backwards, or beyond the image."""
+    if stored.state == StoreState.RUNNING and (stored.done < before.done or stored.written < before.written
+                                               or max(stored.done, stored.written) > image_bytes):
+        raise HostError(f"the device says {stored.done} of {image_bytes} bytes are in the flash, {stored.written} of them written, after "
+                        f"{before.done} and {before.written}: does another client store at the same time? load again, it goes on")

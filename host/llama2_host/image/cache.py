@@ -11,12 +11,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import llama2_host
-import llama2_spec
 from llama2_host.errors import HostError
 from llama2_host.files import partial_name, write_whole
 from llama2_spec import image as image_module
 
+#: What decides the bytes of a conversion: files and folders of this package and of the numbers' specification.
+SOURCES = ("checkpoint", "chat/jinja_template.py", "chat/jinja_worker.py", "chat/template.py", "corpus.py", "generation.py",
+           "image/conversion.py", "image/discovery.py", "image/pending.py", "quantisation", "tokenizer",
+           "image.py", "model.py", "numerics.py", "packing.py", "protocol.py", "reference.py", "tables.py", "traffic.py")
+PACKAGES = Path(__file__).resolve().parents[1], Path(image_module.__file__).resolve().parent
 INPUT_SUFFIXES = (".safetensors", ".json", ".jinja", ".model")     #: of a folder, what a conversion depends on
 #: beside a checkpoint: what tells its vocabulary, its chat template and the ids that end a text
 TOLD_BESIDE = ("tokenizer*", "special_tokens_map*", "added_tokens*", "config.json", "generation_config.json", "chat_template*",
@@ -63,15 +66,21 @@ def inputs(path: Path) -> list[Path]:
     return [path, *beside]
 
 
+def _files(name: str) -> list[Path]:
+    """The sources of one name, in the first package that has it."""
+    path = next(package / name for package in PACKAGES if (package / name).exists())
+    return sorted(path.rglob("*.py")) if path.is_dir() else [path]
+
+
 def digest(path: Path, files: Sequence[Path], text: Path | None, *options) -> str:
-    """Names a conversion by everything it depends on, the converter's own sources included.
+    """Names a conversion by everything it depends on, what of this program decides the result included (:data:`SOURCES`).
 
     ``files`` are those that vocabulary, template and ends may be read from, see :func:`read_files`; ``text`` is the one
     that q4 is rounded for.
     """
     hashed = hashlib.sha256(repr((path.resolve().name, *options)).encode(errors="surrogateescape"))
-    sources = [file for package in (llama2_host, llama2_spec) for file in Path(package.__file__).parent.rglob("*.py")]
-    read = dict.fromkeys([*inputs(path), *files, *([Path(text)] if text else []), *sorted(sources)])
+    sources = [file for name in SOURCES for file in _files(name)]
+    read = dict.fromkeys([*inputs(path), *files, *([Path(text)] if text else []), *sources])
     for file in read:
         hashed.update(b"\0" + os.fsencode(file.name) + b"\0")
         with open(file, "rb") as content:

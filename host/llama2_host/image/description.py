@@ -10,7 +10,8 @@ from llama2_host.image.fit import cache_arithmetic, check, kv_bytes, longest
 from llama2_host.progress import quantity
 from llama2_host.quantisation import Recipe
 from llama2_host.chat.template import Template
-from llama2_host.tokenizer.base import Tokenizer
+
+from llama2_host.tokenizer import load as load_tokenizer
 from llama2_spec import image as image_module
 from llama2_spec.maxima import BUILD, DRAM_BYTES
 from llama2_spec.model import ModelConfig
@@ -81,7 +82,7 @@ def vocabulary(path: Path, tokenizer: Path | None, vocab_size: int) -> list[Line
         lines.append(("tokenizer", "none found: name one with --tokenizer"))
     else:
         try:
-            loaded = Tokenizer.load(found, vocab_size)
+            loaded = load_tokenizer(found, vocab_size)
             lines += [("tokenizer", f"{loaded.vocab_size} entries from {found.name}"),
                       ("BOS", f"{_token(loaded, loaded.bos_id)} begins every text" if loaded.adds_bos else "none is added"),
                       ("ends at", ", ".join(_token(loaded, id) for id in loaded.stop_ids) or "no token: only at --steps")]

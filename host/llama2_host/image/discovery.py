@@ -7,7 +7,7 @@ from llama2_host.checkpoint import gguf
 from llama2_host.checkpoint.fields import read_json
 from llama2_host.checkpoint.gguf_file import GgufFile
 from llama2_host.files import ModelError
-from llama2_host.tokenizer.base import Tokenizer, TokenizerError
+from llama2_host.tokenizer.base import TokenizerError
 
 DEFAULT_MODEL = Path("models") / "stories.bin"
 SETTINGS, TEMPLATE, MORE_TEMPLATES = "tokenizer_config.json", "chat_template.jinja", "additional_chat_templates"
@@ -28,7 +28,7 @@ def search_tokenizer(checkpoint_path: Path, vocab_size: int) -> tuple[Path | Non
     for path in _candidates(checkpoint_path, vocab_size):
         if path.is_file() or path.is_symlink():
             try:
-                Tokenizer.load(path, vocab_size)
+                vocabulary.load(path, vocab_size)
                 return path, reasons if own else []     # beside a checkpoint lie other models' tokenizers, too
             except TokenizerError as error:
                 reasons.append(str(error))
@@ -47,7 +47,7 @@ def _candidates(checkpoint_path: Path, vocab_size: int) -> list[Path]:
 
 def load_tokenizer(checkpoint_path: Path, tokenizer: str | Path, vocab_size: int | None = None):
     """A model's tokenizer from wherever it is. What ends the model's texts is the model's own."""
-    loaded = Tokenizer.load(tokenizer, vocab_size)
+    loaded = vocabulary.load(tokenizer, vocab_size)
     return vocabulary.of_model(loaded, ends_of(checkpoint_path, Path(tokenizer)))
 
 
@@ -57,7 +57,7 @@ def ends_of(checkpoint_path: Path, tokenizer: Path) -> list[int]:
         return ends.of_folder(folder)
     if _is_gguf(checkpoint_path) and tokenizer != checkpoint_path:
         try:
-            return list(Tokenizer.load(checkpoint_path).stop_ids)
+            return list(vocabulary.load(checkpoint_path).stop_ids)
         except TokenizerError:
             value = GgufFile.open(checkpoint_path).value
             return [id for name in ("eos", "eot", "eom") for id in ends.ids_of(value(f"tokenizer.ggml.{name}_token_id"))]

@@ -1,4 +1,4 @@
-"""Gives text for token ids and back: ``Tokenizer.load`` reads every kind of vocabulary; scored ones work as in llama2.c."""
+"""Gives text for token ids and back as llama2.c does, by the merge scores of a vocabulary; what every kind shares."""
 # Ref: karpathy/llama2.c, run.c encode and decode; Sennrich et al. 2016, byte-pair encoding
 
 import codecs
@@ -6,17 +6,13 @@ import heapq
 import re
 import struct
 from collections.abc import Iterable
-from pathlib import Path
 
 from llama2_host.errors import HostError
+from llama2_host.tokenizer import section
 
 UNK, BOS, EOS = 0, 1, 2
 FIRST_BYTE = 3                             # id of "<0x00>", the other bytes follow
-MAX_PIECE_BYTES = 4096                     # longer than any real piece: a guard against foreign files
 BYTE_PIECES = [b"<0x%02X>" % byte for byte in range(256)]
-BARE_BYTES = [chr(byte).encode() for byte in range(256)]    # what early files have in their places
-WITHOUT_SCORES = b"\5\0\0\0<unk>"
-
 
 EACH_BYTE = "host.each_byte"               #: in place of what is no character: a sign for each of its bytes
 
@@ -84,64 +80,12 @@ class Tokenizer:
 
     # Files ------------------------------------------------------------------------------------
 
-    @classmethod
-    def load(cls, path: str | Path, vocab_size: int | None = None) -> "Tokenizer":
-        """Read any kind of vocabulary; a size given is the model's, which the vocabulary must fit.
-
-        Kinds: llama2.c's tokenizer.bin, a sentencepiece or a LLaMA-3 (tiktoken) tokenizer.model, tokenizer.json, a GGUF
-        file, or a folder with one of them.
-        """
-        from llama2_host.tokenizer import vocabulary             # which makes Tokenizers
-        return vocabulary.load(Path(path), vocab_size)
-
-    @classmethod
-    def unpack(cls, data: bytes, name="tokenizer") -> "Tokenizer":
-        """Read what :meth:`pack` gave, or a llama2.c tokenizer.bin. `name` begins the error messages."""
-        from llama2_host.tokenizer import packed_tokenizer       # which makes Tokenizers
-        if packed_tokenizer.matches(data):
-            return packed_tokenizer.unpack(data, name)
-        if data[:9] == WITHOUT_SCORES:
-            raise TokenizerError(f"{name}: unsupported: the first kind of tokenizer.bin, without the scores that encoding needs: "
-                                 "take a newer one, or the tokenizer.model that it was made from")
-        pieces, scores, offset = [], [], 4
-        longest = struct.unpack_from("<i", data)[0] if len(data) >= 4 else 0
-        if not 0 < longest <= MAX_PIECE_BYTES:
-            raise TokenizerError(f"{name}: no llama2.c tokenizer: longest piece of {longest} bytes, expected 1 to "
-                                 f"{MAX_PIECE_BYTES}: pass tokenizer.bin, tokenizer.model or tokenizer.json")
-        while offset < len(data):
-            if len(data) - offset < 8:
-                raise TokenizerError(f"{name}: truncated in entry {len(pieces)}: {len(data) - offset} bytes left, "
-                                     "expected 8 or more: copy the file again")
-            score, length = struct.unpack_from("<fi", data, offset)
-            offset += 8
-            if not 0 <= length <= longest:
-                raise TokenizerError(f"{name}: entry {len(pieces)} has {length} bytes, expected 0 to {longest}: "
-                                     "damaged, or no llama2.c tokenizer")
-            if length > len(data) - offset:
-                raise TokenizerError(f"{name}: truncated in entry {len(pieces)}: {len(data) - offset} bytes left, "
-                                     f"expected {length}: copy the file again")
-            if score != score:
-                raise TokenizerError(f"{name}: entry {len(pieces)} has no number as its score: copy the file again")
-            pieces.append(data[offset:offset + length])
-            scores.append(score)
-            offset += length
-        if len(pieces) <= EOS:
-            raise TokenizerError(f"{name}: {len(pieces)} entries, expected unknown, BOS, EOS and more: "
-                                 "copy the file again")
-        from llama2_host.tokenizer import llama3_ranks
-        if llama3_ranks.is_llama3(pieces):      # the same file for LLaMA-3, where a score is a rank
-            return llama3_ranks.from_ranks(pieces[:-llama3_ranks.LLAMA3_SPECIALS], name)
-        if pieces[FIRST_BYTE:FIRST_BYTE + 256] == BARE_BYTES:
-            pieces[FIRST_BYTE:FIRST_BYTE + 256] = BYTE_PIECES
-        return cls(pieces, scores)
-
     def pack(self) -> bytes:
         """Bytes for a model image: a llama2.c tokenizer.bin, or that and what it cannot say."""
         options = self.options()
         if type(self) is Tokenizer and options == Tokenizer(self.pieces, self.scores).options():
             return self.pack_pieces()
-        from llama2_host.tokenizer import packed_tokenizer
-        return packed_tokenizer.pack_scored(self.kind, self.pack_pieces(), options)
+        return section.pack_scored(self.kind, self.pack_pieces(), options)
 
     def options(self) -> dict:
         """What beside pieces and scores makes this tokenizer, as its constructor takes it."""

@@ -5,10 +5,11 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from llama2_host.tokenizer import nested_json, sentencepiece_model
+from llama2_host import nested_json
+from llama2_host.tokenizer import sentencepiece_model
 from llama2_host.checkpoint.errors import CheckpointError
 from llama2_host.checkpoint.fields import read_json
-from llama2_host.tokenizer.json_tokenizer import JsonTokenizer, expect_bpe, guarded
+from llama2_host.tokenizer.json_tokenizer import JsonTokenizer, expect_bpe, expect_ids, guarded
 from llama2_host.tokenizer.sentencepiece_json import backend_of_model, llama, llama_of_model
 from llama2_host.tokenizer.base import TokenizerError
 
@@ -39,6 +40,7 @@ def _load(content: str | None, model: sentencepiece_model.Model | None, path: Pa
     described = _described(content, path)
     if described:
         expect_bpe(described, path)
+        expect_ids(described, path)
     told = _read(path, SETTINGS)
     kind = _class(told, _read(path, CONFIG), content or "")
     added = _settle(told, path, described)

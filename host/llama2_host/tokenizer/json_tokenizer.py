@@ -5,7 +5,8 @@ import copy
 import re
 from collections.abc import Iterable
 
-from llama2_host.tokenizer import nested_json, packed_tokenizer
+from llama2_host import nested_json
+from llama2_host.tokenizer import section
 from llama2_host.tokenizer.gguf_tokenizer import longest_first, partition
 from llama2_host.tokenizer.base import EACH_BYTE, TokenizerError, checked
 
@@ -13,6 +14,7 @@ SPACE = "▁"             #: how sentencepiece writes a space
 SURROGATE = re.compile("[\ud800-\udfff]")
 BYTE = re.compile(r"<0x([0-9A-F]{2})>\Z")
 MAX_SPACES = 1 << 20    #: more than any piece has
+MAX_HOLES = 1 << 16     #: ids without an entry, below the largest one
 
 
 def byte_alphabet() -> dict[str, int]:
@@ -60,7 +62,7 @@ class JsonTokenizer:
         self._tokenizer, described = _parse(content, name)
         pieces = self._tokenizer.get_vocab(with_added_tokens=True)
         self.vocab_size = max(vocab_size, max(pieces.values(), default=-1) + 1)
-        if self.vocab_size > len(pieces) + (1 << 16):
+        if self.vocab_size > len(pieces) + MAX_HOLES:
             raise TokenizerError(f"{name}: ids up to {self.vocab_size - 1} for {len(pieces)} entries: copy the file again")
         self._tokenizer.encode_special_tokens = self.split_special = split_special
         added = self._tokenizer.get_added_tokens_decoder()
@@ -105,7 +107,7 @@ class JsonTokenizer:
         options = {"bos_id": self.bos_id, "eos_id": self.eos_id, "stop_ids": self.stop_ids, "adds_bos": self._told_bos,
                    "vocab_size": self.vocab_size, "adds_eos": self.adds_eos, "special_texts": self.special_texts,
                    "split_special": self.split_special, "as_llama_cpp": self.as_llama_cpp, "unused_ids": sorted(self._unused)}
-        return packed_tokenizer.pack("json", self.content, options)
+        return section.pack("json", self.content, options)
 
     def encode(self, text: str, bos: bool = True, eos: bool = False) -> list[int]:
         """Token ids of ``text``; special tokens in it are taken as such. ``bos``: with what a text begins and ends with."""
@@ -153,6 +155,7 @@ def _parse(content: str, name):
     try:
         described = nested_json.loads(content)
         expect_bpe(described, name)
+        expect_ids(described, name)
     except TokenizerError:
         raise
     except (ValueError, KeyError, TypeError, RecursionError):
@@ -169,6 +172,17 @@ def expect_bpe(described: dict, name) -> None:
     kind = model.get("type", "BPE") if isinstance(model, dict) else None
     if kind != "BPE":
         raise TokenizerError(f"{name}: unsupported: a vocabulary of type {str(kind)[:40]}, expected BPE as LLaMAs have")
+
+
+def expect_ids(described: dict, name) -> None:
+    """Refuse ids far beyond the number of entries, before the package, which makes room for all of them: 8 GB for 2^31."""
+    vocabulary = described["model"].get("vocab")
+    if not isinstance(vocabulary, dict):        # which the package refuses
+        return
+    entries = vocabulary | {token["content"]: token["id"] for token in described.get("added_tokens") or []}
+    largest = max((id for id in entries.values() if isinstance(id, int)), default=-1)
+    if largest >= len(entries) + MAX_HOLES:
+        raise TokenizerError(f"{name}: ids up to {largest} for {len(entries)} entries: copy the file again")
 
 
 def guarded(function, name, what: str = "damaged tokenizer.json"):

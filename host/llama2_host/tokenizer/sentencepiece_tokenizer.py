@@ -4,7 +4,7 @@ import base64
 import re
 from collections.abc import Iterable
 
-from llama2_host.tokenizer import packed_tokenizer
+from llama2_host.tokenizer import section
 from llama2_host.tokenizer.sentencepiece_model import BPE, BYTE, CONTROL, MODELS, UNKNOWN, Model, parse
 from llama2_host.tokenizer.base import BYTE_PIECES, EACH_BYTE, Tokenizer, TokenizerError, checked
 
@@ -65,7 +65,7 @@ class SentencePieceTokenizer:
 
     def pack(self) -> bytes:
         """Bytes for a model image."""
-        return packed_tokenizer.pack("sentencepiece", base64.b64encode(self._data).decode(), self.options())
+        return section.pack("sentencepiece", base64.b64encode(self._data).decode(), self.options())
 
     def encode(self, text: str, bos: bool = True, eos: bool = False) -> list[int]:
         """Token ids of ``text``, with BOS before it."""

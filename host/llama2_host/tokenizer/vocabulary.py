@@ -5,11 +5,11 @@ import contextlib
 import functools
 from pathlib import Path
 
-from llama2_host.tokenizer import ends, gguf_vocabulary, huggingface_tokenizer, sentencepiece_tokenizer
+from llama2_host.tokenizer import binary, ends, gguf_vocabulary, huggingface_tokenizer, sentencepiece_tokenizer
 from llama2_host.checkpoint import gguf
 from llama2_host.checkpoint.errors import CheckpointError
 from llama2_host.tokenizer.json_tokenizer import JsonTokenizer
-from llama2_host.tokenizer.llama3_ranks import LLAMA3_SPLIT, from_ranks, is_ranks, read_ranks      # noqa: F401
+from llama2_host.tokenizer.llama3_ranks import from_ranks, is_ranks, read_ranks
 from llama2_host.tokenizer.base import Tokenizer, TokenizerError
 
 NAMES = ("tokenizer.json", "tokenizer.model", "tokenizer.bin")
@@ -17,9 +17,18 @@ BESIDE = (*huggingface_tokenizer.BESIDE, ends.GENERATION)      #: what says some
 MAX_BYTES = 256 << 20
 
 
-def load(path: Path, vocab_size: int | None = None):
-    """The tokenizer of a file or folder; a size given is the model's, which the vocabulary must fit."""
-    path = file_of(path)
+def load(path: str | Path, vocab_size: int | None = None):
+    """The tokenizer of a file or folder; a size given is the model's, which the vocabulary must fit.
+
+    Kinds: llama2.c's tokenizer.bin, a sentencepiece or a LLaMA-3 (tiktoken) tokenizer.model, tokenizer.json, a GGUF
+    file, or a folder with one of them.
+
+    Raises
+    ------
+    TokenizerError
+        The file cannot be read, is of no kind above, is damaged, or does not fit the model.
+    """
+    path = file_of(Path(path))
     stamps = []
     for file in read_for(path):
         with contextlib.suppress(OSError):
@@ -68,7 +77,7 @@ def _load(path: Path, vocab_size: int | None, stamps):
         return _fitting(_of_folder(_text(data, path), None, path, vocab_size), vocab_size, path)
     if sentencepiece_tokenizer.matches(data):
         return _from_sentencepiece(data, path, vocab_size)
-    return _fitting(Tokenizer.unpack(data, name=path), vocab_size, path)
+    return _fitting(binary.read(data, path), vocab_size, path)
 
 
 def _from_sentencepiece(data: bytes, path: Path, vocab_size: int | None):
