@@ -31,8 +31,14 @@ class Bench:
         self.device = library.Device(self.firmware, image)
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"socket://127.0.0.1:{self.listener.getsockname()[1]}"
-        threading.Thread(target=fake_device.serve, args=(self.firmware, self.listener), daemon=True).start()
+        threading.Thread(target=self.serve, args=(self.listener,), daemon=True).start()
         return self
+
+    def serve(self, listener):
+        try:
+            fake_device.serve(self.firmware, listener)
+        except OSError:
+            pass                                # it was closed
 
     def know(self):
         """What the fake core says to the known answer's prompt."""
