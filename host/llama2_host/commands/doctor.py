@@ -25,7 +25,7 @@ FAULTS = ("stuck", "shifted", "row")    #: as targets/sim.py --dram-fault has th
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_device(parser, hurries=False, models=False)
     parser.add_argument("--dram-fault", choices=FAULTS, help="with --sim: plant a fault in the simulated DRAM, to see it found")
-    parser.add_argument("--memory", metavar="SIZE", help="test so much of DRAM, for example 64MiB (default: all of it; in simulation 4 MiB)")
+    parser.add_argument("--memory", metavar="SIZE", help="test so much of DRAM, for example 64MiB (default: all of it; in simulation 2 MiB)")
     parser.add_argument("--whole", action="store_true", help="test every byte of that, not a place in every row")
     parser.add_argument("--force", action="store_true", help="replace the device's model by the known answer's")
     options.add_json(parser)

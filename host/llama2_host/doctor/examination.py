@@ -14,7 +14,7 @@ from llama2_spec.protocol import VERSION, Status
 
 MEMORY_BYTES = 1 << 32          #: all of it: a quarter of a second on a board
 STREAM_BYTES = 64 << 20
-SIM_MEMORY_BYTES = 4 << 20      #: a simulation is three hundred times slower
+SIM_MEMORY_BYTES = 2 << 20      #: a simulation is three hundred times slower
 SIM_STREAM_BYTES = 1 << 20
 SIM_ROUNDS = 2
 

@@ -10,6 +10,7 @@ from llama2_spec.protocol import MAX_PLACES, MAX_STREAM, Board, ModelState, Stat
 from llama2_spec.traffic import BEAT_BYTES
 
 BEATS_SHARE = 0.85          #: of the pins that a plain stream of the core has at least; some 95 % with these controllers
+SIM_PLACES = 64             #: of one request to a simulator, which would not answer in time otherwise
 SLOW_CLOCK = "build with a slower --sys-clk-freq; if it stays, the memory or its solder joints are bad"
 OLD_FIRMWARE = "build client and firmware from the same sources"
 
@@ -80,13 +81,14 @@ def start(board: Board) -> Step:
 
 def memory(device: Device, board: Board, size: int, whole: bool, progress: Progress) -> Step:
     """A place in every row of the first ``size`` bytes, or every byte of them; what is there stays."""
+    most = SIM_PLACES if board.simulated else MAX_PLACES
     step = 32 if whole else board.row_bytes
     size = min(size, device.info.dram_bytes) // step * step
     found, places = [], size // step
     with progress.bar("testing memory", size, patience_s=2.0) as bar:
-        for first in range(0, places, MAX_PLACES):
-            found.append(device.test_memory(first * step, step, min(MAX_PLACES, places - first)))
-            bar.update(min(first + MAX_PLACES, places) * step)
+        for first in range(0, places, most):
+            found.append(device.test_memory(first * step, step, min(most, places - first)))
+            bar.update(min(first + most, places) * step)
     fault, text = dram.judge_rows(found, board)
     extent = f"{'every byte' if whole else 'every row'} of {'the' if size < device.info.dram_bytes else 'all'} " \
              f"{f'first {quantity(size)}' if size < device.info.dram_bytes else quantity(size)}"
