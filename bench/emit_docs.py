@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bench import published
 from bench.cycles import TOP_P
+from bench.fitting import fits_table
 from bench.long_context import good
 from bench.plot import bars
 from soc.sim.simulator import WATCH_CAUSES
@@ -223,7 +224,7 @@ def plot():
 
 
 #: of docs/checkpoints.md
-CONFORMANCE = {"conformance": conformance_table, "differences": differences_table}
+CONFORMANCE = {"conformance": conformance_table, "differences": differences_table, "fits": lambda: fits_table(RESULTS)}
 TABLES = {"cycles": cycles_table, "breakdown": breakdown_table, "baseline": baseline_table, "published": published_table,
           "stories260K": stories260k_table, "machines": machines_table, "accuracy": accuracy_table, "long-context": long_context_table,
           "stalls": stalls_table, "causes": causes_table, "prefill": prefill_table, "speculation": speculation_table,

@@ -98,6 +98,8 @@ class Llama2SoC(SoCCore):
         )
         self.add_constant("SDRAM_TEST_DISABLE")    # liblitedram's test would overwrite an image that survived a reset
         self.add_constant("DRAM_TEST_ROUNDS", self.dram_test_rounds)    # firmware/dram.c has its own
+        self.add_constant("DRAM_BANKS", 2**module.geom_settings.bankbits)
+        self.add_constant("DRAM_ROW_BYTES", 2**module.geom_settings.colbits*phy.settings.databits//8)
 
     def add_dram_status(self):
         """Keep the outcome of the DRAM's training, which the firmware writes, where logic can see it."""

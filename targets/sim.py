@@ -27,6 +27,7 @@ from soc.base import FIRMWARE, L2_SIZE, ROM_SIZE, SRAM_SIZE, Llama2Builder, Llam
 from soc.sim import compile as sim_compile
 from soc.sim import tools
 from soc.sim.dram import create_phy
+from soc.sim.lanes import FAULTS, LanePHY
 from soc.sim.progress import BuildProgress
 from soc.sim.simulator import Simulator, SimulatorError
 from soc.sim.stream_watch import StreamWatch
@@ -106,13 +107,13 @@ class BaseSoC(Llama2SoC):
 
         # DDR3 SDRAM -------------------------------------------------------------------------------
         module      = MT41K128M16(SYS_CLK_FREQ, "1:4", speedgrade="800")    # tRFC of the datasheet, 160 ns
-        self.sdrphy = create_phy(platform, module, SYS_CLK_FREQ)
-        self.add_dram(self.sdrphy, module)
+        self.ddrphy = LanePHY(platform, create_phy(platform, module, SYS_CLK_FREQ))
+        self.add_dram(self.ddrphy, module)
 
         # Decoder ----------------------------------------------------------------------------------
         self.add_llama2(core)
         if hasattr(self.llama2.core, "watch"):    # stand-ins of the core need not have it
-            self.stream_watch = StreamWatch(self.llama2.core, self.sdrphy.dfi, self.sdrphy.settings.read_latency)
+            self.stream_watch = StreamWatch(self.llama2.core, self.ddrphy.dfi, self.ddrphy.settings.read_latency)
 
         # SPI Flash --------------------------------------------------------------------------------
         if with_board_pins:
@@ -187,9 +188,9 @@ def build(output_dir=None, columns=COLUMNS, *, core=None, firmware=FIRMWARE, com
 
 # Run ----------------------------------------------------------------------------------------------
 
-def run(vsim, model_image=None, uart_port=0, trace=None):
+def run(vsim, model_image=None, uart_port=0, trace=None, train=False, fault=None):
     """Simulate until interrupted; 0 unless the simulator failed, a DRAM timing was violated or ``trace`` recorded nothing."""
-    sim = Simulator(vsim, model_image, uart_port, trace=trace)
+    sim = Simulator(vsim, model_image, uart_port, trace=trace, train=train, fault=fault)
     try:
         sim.start()
         print(f"listening on {sim.url}", flush=True)
@@ -228,6 +229,8 @@ def create_parser():
     parser.add_target_argument("--trace",        default=None, type=Path, nargs="?", const=DEFAULT_TRACE, metavar="FILE", help="Write a waveform (FST), into trace.fst of the build if no FILE is named; with --build, build a simulator that can.")
     parser.add_target_argument("--trace-from",   default=None, type=Moment.parse, metavar="WHEN", help="Where the waveform begins: a cycle as in 12000, or a token as in token:3.")
     parser.add_target_argument("--trace-to",     default=None, type=Moment.parse, metavar="WHEN", help="Where it ends, likewise.")
+    parser.add_target_argument("--dram-train",   action="store_true",      help="Have the firmware train the DRAM's lanes (two seconds).")
+    parser.add_target_argument("--dram-fault",   default=None, choices=FAULTS, help="Plant a fault in the simulated DRAM, for llama2-host doctor.")
     parser.set_defaults(uart_name="sim", integrated_rom_size=ROM_SIZE, integrated_sram_size=SRAM_SIZE, l2_size=L2_SIZE)
     return parser
 
@@ -262,7 +265,7 @@ def main():
             vsim = build(output_dir, args.columns, compile_gateware=builder_options.pop("compile_gateware", True),
                          trace=bool(args.trace), soc_options=soc_options, builder_options=builder_options)
         trace = args.trace and Trace(output_dir/DEFAULT_TRACE if args.trace == DEFAULT_TRACE else args.trace, args.trace_from, args.trace_to)
-        return run(vsim, args.model_image, args.uart_port, trace) if args.run else 0
+        return run(vsim, args.model_image, args.uart_port, trace, args.dram_train, args.dram_fault) if args.run else 0
     except (SimulatorError, sim_compile.BuildError, tools.ToolError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
     except KeyboardInterrupt:

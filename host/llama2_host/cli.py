@@ -1,9 +1,11 @@
+# PYTHON_ARGCOMPLETE_OK
 """The command ``llama2-host``: parses, calls the library, prints. Errors are one line on stderr and a non-zero exit."""
 import argparse
 import codecs
 import os
 import signal
 import sys
+import time
 
 from llama2_host.errors import INTERRUPTED, HostError, Terminated
 from llama2_host.terminal import line
@@ -53,7 +55,11 @@ def create_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, command in COMMANDS.items():
         summary = command.__doc__.split("\n", 1)[0]
-        command.add_arguments(commands.add_parser(name, help=summary, description=summary))
+        added = commands.add_parser(name, help=summary, description=summary)
+        command.add_arguments(added)
+        loudness = added.add_mutually_exclusive_group()
+        loudness.add_argument("-q", "--quiet", action="store_true", help="nothing on stderr but errors")
+        loudness.add_argument("-v", "--verbose", action="store_true", help="details on stderr, too")
     return parser
 
 
@@ -89,11 +95,22 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(arguments: list[str] | None) -> int:
     from llama2_host.commands import COMMANDS
+    from llama2_host.progress import Progress
+    from llama2_host.screen import Verbosity, set_verbosity
+    parser, start_s = create_parser(), time.monotonic()
+    if "_ARGCOMPLETE" in os.environ:                # a shell asks what may come next; this ends the process
+        import argcomplete
+        argcomplete.autocomplete(parser)
     try:
-        args = create_parser().parse_args(arguments)
+        args = parser.parse_args(arguments)
     except SystemExit as end:                       # after --help, --version or a wrong command line
         return end.code or 0
-    return COMMANDS[args.command].run(args) or 0
+    set_verbosity(Verbosity.QUIET if args.quiet else Verbosity.VERBOSE if args.verbose else Verbosity.NORMAL)
+    try:
+        return COMMANDS[args.command].run(args) or 0
+    finally:
+        Progress.stderr().detail(f"{args.command} took {time.monotonic() - start_s:.1f} s")
+        set_verbosity(Verbosity.NORMAL)             # of a caller that goes on: main() may be called again
 
 
 def _complain(text: str, prefix: str = "llama2-host: ") -> int:

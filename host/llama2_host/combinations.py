@@ -68,6 +68,8 @@ RULES = (
     Rule(("baud", "max_baud"), lambda g: g.socket, "a socket has no rate: leave it out"),
     Rule(("trace",), lambda g: g.where == "golden", "--golden sends no frames: leave it out"),
     Rule(("copies",), lambda g: g.where not in ("sim", "golden"), "it is for --sim and --golden: name several boards by several --port"),
+    Rule(("dram_fault",), lambda g: g.where != "sim", "it is a fault of the simulated DRAM: add --sim, or leave it out"),
+    Rule(("force",), lambda g: g.where == "sim", "the simulator that --sim starts holds nobody's model: leave it out"),
     Rule(("flash",), lambda g: g.where in ("sim", "golden"), "only a board on a --port has a flash: leave it out"),
     Rule(CONVERSION, lambda g: g.model == "device", "it is for the conversion of a checkpoint, and the device's own model is used: "
          "name a checkpoint with --model, or leave it out"),

@@ -69,7 +69,8 @@ def connect(*, port: str | None = None, sim: bool = False, golden: bool = False,
     try:
         if flash:
             store.check(loaded.expected_bytes if loaded else device.info.image_bytes, device.flash())
-        device.hurry(most=max_baud or MAX_BAUD, progress=progress)
+        rate = device.hurry(most=max_baud or MAX_BAUD, progress=progress)
+        progress.detail(f"{port}: firmware {device.info.firmware}{f', {rate} baud' if rate else ''}, model {device.info.name or 'none'}")
         return DeviceBackend(device, put(device, loaded, tokenizer=tokenizer, progress=progress, **conversion))
     except BaseException:
         device.close()

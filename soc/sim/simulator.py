@@ -61,16 +61,21 @@ class Simulator:
         File that is the content of the SPI flash, of a build with board pins.
     trace : soc.sim.trace.Trace or None
         The waveform that it writes, of a build with ``trace``.
+    train : bool
+        Have the firmware train the DRAM's lanes, which it otherwise spares a simulation.
+    fault : str or None
+        One of soc.sim.lanes.FAULTS, to be planted in the DRAM.
     log : Path or None
         File for what the simulator prints; None makes one in the build's ``logs`` directory.
     """
-    def __init__(self, vsim, dram_image=None, port=0, log=None, flash=None, trace=None):
+    def __init__(self, vsim, dram_image=None, port=0, log=None, flash=None, trace=None, train=False, fault=None):
         self.vsim       = Path(vsim).resolve()
         self.dram_image = dram_image and Path(dram_image).resolve()
         self.port       = port
         self.log        = log and Path(log)
         self.flash      = flash and Path(flash).resolve()
         self.trace      = trace
+        self.switches   = (["+dram_train"] if train else []) + ([f"+dram_fault={fault}"] if fault else [])
         self.process    = None
         self.url        = None
 
@@ -82,7 +87,7 @@ class Simulator:
         if not self.vsim.exists():
             raise SimulatorError(f"no simulator at {self.vsim}: build it with python targets/sim.py --build")
         gateware_dir = self.vsim.parent.parent
-        command      = [str(self.vsim)]
+        command      = [str(self.vsim), *self.switches]
         if self.dram_image:
             self.check_image()
             command.append(f"+dram={self.dram_image}")

@@ -67,7 +67,8 @@ def protocol_page() -> str:
         f"at most {frame.MAX_ENCODED} bytes on the wire. What cannot be decoded is dropped without an answer: the host sends "
         "its request again.\n",
         fields(frame.Header.FIELDS), "## Numbers\n",
-        constants(protocol, ("LOAD_CHUNK", "LOAD_WINDOW", "MAX_STOPS", "MAX_PROMPT", "MAX_HISTORY", "TOKEN_RING", "MAX_LAYERS")),
+        constants(protocol, ("LOAD_CHUNK", "LOAD_WINDOW", "MAX_STOPS", "MAX_PROMPT", "MAX_HISTORY", "TOKEN_RING", "MAX_LAYERS", "PLACE_BYTES",
+                             "MAX_PLACES", "MAX_STREAM")),
         enum(protocol.Opcode, "0x{:02x}"), enum(protocol.Status), "## Payloads\n",
         *[structure(cls) for cls in (protocol.Error, *payloads)], "## Values\n",
         *[enum(cls) for cls in (protocol.Subject, protocol.ModelState, protocol.StoreState, protocol.Reason,

@@ -29,6 +29,9 @@ MAX_LAYERS = 64          #: layers that the firmware's command program has room 
 MAX_BAUD = 3_000_000     #: fastest serial line: its bytes come no faster than the firmware takes them at 75 MHz
 MIN_BAUD = 9600          #: slowest
 MAX_CONFIRM = 10_000     #: ms, longest time a new rate may wait for its confirmation
+PLACE_BYTES = 32         #: of DRAM that MEMORY tests at each place; a line of the CPU's cache
+MAX_PLACES = 1024        #: places of one MEMORY: some milliseconds
+MAX_STREAM = 64 << 20    #: bytes of one STREAM: a tenth of a second
 
 
 class Opcode(IntEnum):
@@ -46,7 +49,11 @@ class Opcode(IntEnum):
     BAUD       = 0x0b  #: Baud -> Line; switches the serial line's rate after its reply, for good once BAUD is repeated at that rate
     STORE      = 0x0c  #: Store -> Stored; writes the model to the board's flash, or tells how far that is
     VERIFY     = 0x0d  #: Verify -> Verified; the core computes the model's CRCs anew from DRAM; asked again until it is not running
+    BOARD      = 0x0e  #: nothing -> Board; what is around the core: DRAM, its byte lanes, flash
+    LANE       = 0x0f  #: Lane -> Eye; how well one byte lane of the DRAM reads at every delay; DRAM's contents stay
     BASELINE   = 0x10  #: reserved: the software baseline, up to 0x1f
+    MEMORY     = 0x20  #: Memory -> Tested; writes and reads places of DRAM, and puts back what was there
+    STREAM     = 0x21  #: Stream -> Streamed; the core reads DRAM as fast as it can
     TOKENS     = 0x81  #: event: Tokens
     LOGITS     = 0x82  #: event: Logits
     DONE       = 0x83  #: event: Done
@@ -105,6 +112,8 @@ class Subject(IntEnum):
     CONFIRM       = 20  #: Baud.confirm_ms
     KV_FORMAT     = 21
     SPECULATE     = 22
+    LANE          = 23  #: Lane.lane or Lane.bitslip
+    PLACE         = 24  #: a place of MEMORY or STREAM: no multiple of its size, beyond DRAM, or too many
 
 
 class ModelState(IntEnum):
@@ -371,10 +380,82 @@ class Stored:
     boot: int = wire("I", "boot id")
 
 
+@structure
+class Board:
+    """Reply to BOARD: what is around the core. It is answered whether or not DRAM works."""
+    simulated: int = wire("I", "1: the DRAM's interface is a simulator's model")
+    dram_status: int = wire("I", "1: DRAM initialised, trained and tested; 0: it failed")
+    lanes: int = wire("I", "byte lanes of the DRAM whose reads are trained; 0: this build's interface needs no training")
+    delays: int = wire("I", "delays of a lane that training chooses from")
+    bitslips: int = wire("I", "shifts by whole bits that it chooses from")
+    pin_bytes: int = wire("I", "bytes that the DRAM's pins carry in a cycle of the system clock")
+    banks: int = wire("I", "banks of the DRAM")
+    row_bytes: int = wire("I", "bytes of a row in one bank; consecutive rows of the address space go to the banks in turn")
+    failed_offset: int = wire("I", "dram_status 0: first byte of the first place that failed the test at start")
+    failed_bits: int = wire("I", "dram_status 0: bits of a 32-bit word that were wrong anywhere in it")
+    flash_id: int = wire("I", "JEDEC ID of the flash for a model; 0: this build has none")
+    boot: int = wire("I", "boot id")
+
+
+@structure
+class Lane:
+    """One byte lane of the DRAM at one bitslip."""
+    lane: int = wire("I", "byte lane: it carries the bytes whose address modulo Board.lanes is this")
+    bitslip: int = wire("I", "0 up to Board.bitslips - 1")
+    mask: int = wire("I", "bits of a 32-bit word that are looked at: those of the lane's bytes")
+
+
+@structure
+class Eye:
+    """Reply to LANE: the wrong bits at each delay. Delay and bitslip are then again what training chose."""
+    delay: int = wire("I", "that training chose for this lane")
+    bitslip: int = wire("I", "that training chose for this lane")
+    words: int = wire("I", "32-bit words that were read at each delay")
+    boot: int = wire("I", "boot id")
+    errors: tuple = tail("I", "wrong bits of those looked at, from delay 0 on")
+
+
+@structure
+class Memory:
+    """Places of DRAM to be tested: PLACE_BYTES at each, with a pattern and its complement."""
+    offset: int = wire("I", "first byte of the first place, a multiple of PLACE_BYTES")
+    step: int = wire("I", "bytes from one place to the next, a multiple of PLACE_BYTES")
+    count: int = wire("I", "places, 1 to MAX_PLACES")
+
+
+@structure
+class Tested:
+    """Reply to MEMORY."""
+    tested: int = wire("I", "places that were tested")
+    bad: int = wire("I", "of these, places that did not hold what was written")
+    first: int = wire("I", "first byte of the first bad one")
+    last: int = wire("I", "first byte of the last bad one")
+    bits: int = wire("I", "bits of a 32-bit word that were wrong anywhere")
+    boot: int = wire("I", "boot id")
+
+
+@structure
+class Stream:
+    """A piece of DRAM for the core to read."""
+    offset: int = wire("I", "bytes, a multiple of 16")
+    length: int = wire("I", "bytes, a multiple of 16, at most MAX_STREAM")
+
+
+@structure
+class Streamed:
+    """Reply to STREAM, by the core's counters."""
+    crc: int = wire("I", "CRC-32 of what was read")
+    cycles: int = wire("I", "from the first beat's command to the last beat's result")
+    beats: int = wire("I", "beats of 16 bytes")
+    starved: int = wire("I", "cycles in which no beat had arrived")
+    boot: int = wire("I", "boot id")
+
+
 REQUESTS = {
     Opcode.HELLO: (Hello, Device), Opcode.LOAD_BEGIN: (LoadBegin, Loaded), Opcode.LOAD: (Load, Loaded),
     Opcode.LOAD_END: (None, Verified), Opcode.GENERATE: (Generate, Accepted), Opcode.ABORT: (None, None),
     Opcode.RESEND: (Resend, Tokens), Opcode.STATS: (None, Stats), Opcode.RESET: (Reset, None), Opcode.READ: (Read, None),
     Opcode.BAUD: (Baud, Line), Opcode.STORE: (Store, Stored), Opcode.VERIFY: (Verify, Verified),
+    Opcode.BOARD: (None, Board), Opcode.LANE: (Lane, Eye), Opcode.MEMORY: (Memory, Tested), Opcode.STREAM: (Stream, Streamed),
 }  #: request and reply payloads of each opcode
 EVENTS = {Opcode.TOKENS: Tokens, Opcode.LOGITS: Logits, Opcode.DONE: Done}

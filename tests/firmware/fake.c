@@ -371,13 +371,87 @@ uint32_t llama2_interrupts(void)
 
 /* board.h */
 
+/* Byte lanes: one reads right in a window of delays at one bitslip, and elsewhere every bit is wrong. A fault of DRAM shows with the
+ * next look at what DRAM holds. */
+static struct {
+	uint32_t bitslip, delay;      /* now */
+	uint32_t good, first, last;   /* bitslip and delays at which it reads right */
+	bool wrong;                   /* what dram holds is inverted */
+	bool stuck;
+} lanes[FAKE_LANES];
+static uint32_t bad_row_at, bad_row_bits, dram_failed_at_start;
+
+void fake_lane(uint32_t lane, uint32_t bitslip, uint32_t first, uint32_t last, uint32_t delay)
+{
+	lanes[lane].good = lanes[lane].bitslip = bitslip;
+	lanes[lane].first = first;
+	lanes[lane].last = last;
+	lanes[lane].delay = delay;
+}
+
+void fake_lane_stuck(uint32_t lane)
+{
+	lanes[lane].stuck = true;
+}
+
+void fake_bad_row(uint32_t offset, uint32_t bits)
+{
+	bad_row_at = offset;
+	bad_row_bits = bits;
+}
+
+void fake_dram_fails(void)
+{
+	dram_failed_at_start = 1;
+}
+
 void board_init(void)
 {
 }
 
-bool board_dram_ok(void)
+bool board_dram_train(void)
 {
 	return true;
+}
+
+bool board_dram_ok(void)
+{
+	return !dram_failed_at_start;
+}
+
+void board_describe(struct wire_board *board)
+{
+	board->simulated = 1;
+	board->pin_bytes = 16;
+	board->banks = 8;
+	board->row_bytes = FAKE_ROW_BYTES;
+}
+
+uint32_t board_lanes(void)
+{
+	return FAKE_LANES;
+}
+
+uint32_t board_delays(void)
+{
+	return 8;
+}
+
+uint32_t board_bitslips(void)
+{
+	return 2;
+}
+
+void board_lane_read(uint32_t lane, uint32_t *bitslip, uint32_t *delay)
+{
+	*bitslip = lanes[lane].bitslip;
+	*delay = lanes[lane].delay;
+}
+
+void board_lane_write(uint32_t lane, uint32_t bitslip, uint32_t delay)
+{
+	lanes[lane].bitslip = bitslip;
+	lanes[lane].delay = delay;
 }
 
 uint32_t board_dram_bytes(void)
@@ -444,6 +518,20 @@ void board_dram_publish(void)
 
 void board_dram_refresh(void)
 {
+	for (uint32_t lane = 0; lane < FAKE_LANES; lane++) {
+		bool right = lanes[lane].bitslip == lanes[lane].good && lanes[lane].delay >= lanes[lane].first &&
+			     lanes[lane].delay <= lanes[lane].last;
+
+		if (lanes[lane].stuck)
+			for (uint32_t at = lane; at < sizeof dram; at += FAKE_LANES)
+				dram[at] = 0xff;
+		else if (right == lanes[lane].wrong)
+			for (uint32_t at = lane; at < sizeof dram; at += FAKE_LANES)
+				dram[at] = ~dram[at];
+		lanes[lane].wrong = !lanes[lane].stuck && !right;
+	}
+	for (uint32_t at = 0; at < FAKE_ROW_BYTES && bad_row_bits != 0; at += 4)
+		*(uint32_t *)(dram + bad_row_at + at) |= bad_row_bits;
 }
 
 uint32_t board_flash_offset(void)

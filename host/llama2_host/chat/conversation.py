@@ -34,6 +34,32 @@ class Conversation:
     def _restore(self) -> None:
         self.history, self.messages, self._said, self._answer = (list(part) for part in self._before)
 
+    def state(self) -> dict:
+        """All that it takes to go on with it, as JSON can say it."""
+        return {"model": self._model(), "template": self.template.name, "system": self.system, "history": self.history,
+                "messages": self.messages, "said": self._said, "answer": self._answer}
+
+    def restore(self, state: dict) -> None:
+        """Go on with a :meth:`state`; the next turn sends it all. Raises one line if it is another model's."""
+        model, template = state["model"], str(state["template"])
+        if model != self._model():
+            raise HostError(f"this conversation was held with {str(model['name'])[:80]}, and this is {self._model()['name'][:80]}: "
+                            "load that model, or begin anew")
+        if template != self.template.name:
+            raise HostError(f"this conversation was held with the template {template[:40]}: add --template {template[:40]}")
+        history, said = [int(id) for id in state["history"]], [part if isinstance(part, str) else int(part) for part in state["said"]]
+        if not all(0 <= id < self.backend.config.vocab_size for id in history):
+            raise ValueError("ids outside the vocabulary")
+        messages = [{"role": str(one["role"]), "content": str(one["content"])} for one in state["messages"]]
+        answer, system = [int(id) for id in state["answer"]], state["system"] if state["system"] is None else str(state["system"])
+        self.history, self.messages, self._said, self._answer, self.system, self.cached = history, messages, said, answer, system, 0
+        self._keep()
+
+    def _model(self) -> dict:
+        """What its ids mean depends on: an image's weights and header but for its context."""
+        image = self.backend.model.image
+        return {"name": image.provenance or "unknown", "vocab_size": image.config.vocab_size, "layers": image.config.n_layers, "dim": image.config.dim}
+
     def lost_cache(self) -> None:
         """The device was reset or replaced in the last turn: undo it; the next one sends the whole conversation."""
         self._restore()

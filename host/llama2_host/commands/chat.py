@@ -3,7 +3,8 @@ import argparse
 import sys
 
 from llama2_host.backend import Backend
-from llama2_host.chat.chat import Chat
+from llama2_host.chat import keyboard, saved
+from llama2_host.chat.chat import COMMANDS, Chat
 from llama2_host.commands import options
 from llama2_host.connection import RECONNECT_S
 from llama2_host.errors import HostError
@@ -21,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-y", "--system", help="system prompt, for templates that have one")
     parser.add_argument("-i", "--prompt", help="the first turn")
     parser.add_argument("-n", "--steps", type=int, default=256, metavar="N", help="longest answer, in tokens (default %(default)s)")
+    parser.add_argument("--load", metavar="FILE", help="go on with a conversation that /save kept")
     options.add_raw(parser)
 
 
@@ -30,7 +32,6 @@ def run(args: argparse.Namespace) -> int:
     options.check(args)
     if args.steps < 1:
         raise HostError(f"--steps is at least 1, not {args.steps}")
-    _line_editing()
     with options.open_backend(args, progress) as backend:
         backend.tokenizer                   # complains before the first line is typed
         chat = Chat(backend, sampling=sampling, max_new=args.steps, progress=progress, raw=args.raw,
@@ -38,9 +39,12 @@ def run(args: argparse.Namespace) -> int:
                     reconnect=(lambda: options.open_backend(args, progress, wait_s=RECONNECT_S)) if args.port else None)
         progress.note(banner(backend))
         try:
+            if args.load is not None:
+                saved.load(chat.conversation, args.load)
+                progress.note(f"the conversation of {args.load} goes on")
             if args.prompt:
                 chat.handle(readable(args.prompt))
-            chat.run(input if is_terminal(sys.stdin) else _read_silently)
+            chat.run(keyboard.reader(COMMANDS, progress) if is_terminal(sys.stdin) else _read_silently)
         finally:
             chat.conversation.backend.close()
     return 0
@@ -64,10 +68,3 @@ def _read_silently(_: str) -> str:
     if not text:
         raise EOFError
     return text
-
-
-def _line_editing() -> None:
-    try:
-        import readline                     # noqa: F401  arrow keys and history for input()
-    except ImportError:
-        pass                                # not on every system

@@ -14,6 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     progress = Progress.stderr()
+    options.find_port(args)
     if args.port is None:
         raise HostError("load needs --port URL: the board or running simulator that takes the model")
     options.check(args)

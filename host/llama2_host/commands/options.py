@@ -10,27 +10,32 @@ from llama2_host.connection import connect
 from llama2_host.errors import HostError
 from llama2_host.files import is_image, require_file
 from llama2_host.generation import Sampling
-from llama2_host.device.link import trace_to_stderr
+from llama2_host.device import rate
+from llama2_host.device.link import Link, VersionError, trace_to_stderr
+from llama2_host.doctor import ports
 from llama2_host.image.conversion import GROUPS, KV_FORMATS
 from llama2_host.image.model import Model
 from llama2_host.progress import Progress
 from llama2_host.quantisation import FORMATS, MATRIX_FORMATS, Recipe
 from llama2_host.terminal import filter_for, is_terminal
 from llama2_host.tokenizer.base import Tokenizer
-from llama2_host.device.transport import DEFAULT_BAUD
+from llama2_host.device.transport import DEFAULT_BAUD, Transport
 from llama2_spec.image import Image, Kind
 from llama2_spec.protocol import MAX_BAUD
 from llama2_spec.traffic import TARGETS
 
 
-def add_device(parser: argparse.ArgumentParser, *, local: bool = True, hurries: bool = True, several: bool = False) -> None:
-    """--port, and where it makes sense --sim and --golden; ``hurries``: so much is sent that the rate matters; ``several``: --port
-    may be given more than once."""
+def add_device(parser: argparse.ArgumentParser, *, local: bool = True, hurries: bool = True, models: bool = True,
+               several: bool = False) -> None:
+    """--port, and where it makes sense --sim and --golden; ``hurries``: so much is sent that the rate matters. Without ``models``,
+    no model of the user's is run. ``several``: --port may be given more than once."""
     group = parser.add_argument_group("where the model runs")
-    group.add_argument("--port", metavar="URL", help="a board or a running simulator: /dev/ttyUSB1, COM3, socket://HOST:PORT"
-                       + ("; several are a pool" if several else ""), **({"action": "append"} if several else {}))
+    group.add_argument("--port", metavar="URL", help="a board or a running simulator: /dev/ttyUSB1, COM3, socket://HOST:PORT (default: "
+                       f"{ports.VARIABLE}, or the one board that answers)" + ("; several are a pool" if several else ""),
+                       **({"action": "append"} if several else {}))
     if local:
         group.add_argument("--sim", action="store_true", help="start the simulated SoC, and stop it in the end")
+    if local and models:
         group.add_argument("--golden", action="store_true", help="the same integers in this process, without any hardware")
         group.add_argument("--upload", action="store_true", help="with --sim: send the model over the UART instead of preloading it")
     group.add_argument("--baud", type=int, help=f"rate that a serial port starts at (default {DEFAULT_BAUD})")
@@ -96,6 +101,12 @@ def show(lines: list[str], raw: bool = False) -> None:
         print(made(line.replace("\n", " ") if is_terminal(sys.stdout) and not raw else line))
 
 
+def print_lines(lines: list[str]) -> None:
+    """Print lines that were made fit for stdout already: see :mod:`llama2_host.screen`."""
+    for line in lines:
+        print(line)
+
+
 def add_text(parser: argparse.ArgumentParser) -> None:
     """What an evaluation reads, and how it is told."""
     parser.add_argument("--text", type=Path, required=True, metavar="FILE", help="a text, or several with <|endoftext|> between them")
@@ -156,8 +167,41 @@ def sampling(args: argparse.Namespace) -> dict:
     return keywords
 
 
+DISCOVERY_S = 0.5       #: for a board's first answer
+
+
+def find_port(args: argparse.Namespace) -> None:
+    """Where nothing says where the model runs: LLAMA2_HOST_PORT, or the one board that answers. Leaves args as they are where there
+    is no port that could be a board's."""
+    if any(getattr(args, name, None) for name in combinations.PLACES):
+        return
+    args.port = ports.chosen(None)
+    found = ports.ports()
+    if args.port is None and ports.candidates(found):
+        args.port = ports.discover(lambda device: _answers(device, args.baud or DEFAULT_BAUD), found)
+        Progress.stderr().note(f"using {args.port}")
+
+
+def _answers(device: str, baud: int) -> bool:
+    """Is this project's firmware there?"""
+    try:
+        link = Link(Transport.open(device, baud=baud))
+    except HostError:
+        return False
+    try:
+        return rate.find(link, DISCOVERY_S) is not None
+    except VersionError:
+        return True             # who opens it is told what to update
+    except HostError:
+        return False
+    finally:
+        link.close()
+
+
 def check(args: argparse.Namespace, **more) -> None:
     """Refuse options that cannot take effect together; ``more`` stands for what they leave open."""
+    if hasattr(args, "port"):
+        find_port(args)
     told = vars(args) | more
     for name in ("calibrate", "text"):
         if told.get(name) is not None:

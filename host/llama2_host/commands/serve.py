@@ -37,6 +37,9 @@ def run(args: argparse.Namespace) -> int:
         from llama2_host.server.settings import Settings
     except ModuleNotFoundError as error:
         raise HostError(f"serve needs the package {error.name}: pip install 'llama2-host[server]'") from None
+    if not args.port:
+        options.find_port(args)
+        args.port = [args.port] if args.port else None
     check_options(args)
     progress, settings = Progress.stderr(), Settings(
         model=args.model_name or name_of(args), sampling=Sampling(**options.sampling(args)), bound=args.queue,

@@ -3,6 +3,7 @@ import argparse
 import json
 import sys
 
+from llama2_host import screen
 from llama2_host.commands import options
 from llama2_host.device.device import Device
 from llama2_host.errors import HostError
@@ -20,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    options.find_port(args)
     if args.port is None:
         raise HostError("stats needs --port URL: the board or running simulator to ask")
     options.check(args)
@@ -30,7 +32,13 @@ def run(args: argparse.Namespace) -> int:
             print(f"the model in memory is undamaged (CRC {verified.crc:#010x}, {verified.cycles:,} cycles)",
                   file=sys.stderr if args.json else sys.stdout)
         stats = device.stats()
-        options.show([json.dumps(to_json(stats))] if args.json else lines(device.info, stats))
+        if args.json:
+            options.show([json.dumps(to_json(stats))])
+        else:
+            first, *more = lines(device.info, stats)
+            options.show([first])
+            options.print_lines(table(stats))
+            options.show(more)
         if args.reset:
             device.reset()
     return 0
@@ -47,16 +55,17 @@ def to_json(stats) -> dict:
     return values | {"errors": saturations(stats.errors), "phases": phase_counters(stats)}
 
 
-def lines(info, stats) -> list[str]:
-    """A table for people."""
+def table(stats) -> list[str]:
+    """The counters, for people."""
     names = [counter.name.lower() for counter in Counter]
-    table = ["phase      " + "".join(f"{name:>14}" for name in names)]
-    for phase, counters in phase_counters(stats).items():
-        table.append(f"{phase:<11}" + "".join(f"{counters[name]:>14,}" for name in names))
+    return screen.table(("phase", *names), [(phase, *(f"{counters[name]:,}" for name in names)) for phase, counters in phase_counters(stats).items()])
+
+
+def lines(info, stats) -> list[str]:
+    """What there is to say beside the table."""
     dropped = stats.dropped / 2 ** 32 / stats.draws if stats.draws else 0.0
     return [
         f"{info.firmware}, {info.clock_hz / 1e6:g} MHz, up {info.uptime / info.clock_hz:.1f} s; model: {info.name or 'none'}",
-        *table,
         f"prompt tokens {stats.prompt_tokens:,}, generated {stats.tokens:,}, sampled {stats.draws:,} "
         f"(mean probability outside the candidates {dropped:.2e})",
         f"passes over the weights for them {stats.passes:,}, guessed for these {stats.guessed:,}",

@@ -39,6 +39,7 @@ class Device:
                  progress: Progress = Progress.silent):
         self.link = link
         self.rows = 0                               # positions of the K/V cache that the device was known to hold last
+        self.uploaded_bytes_per_s: float | None = None      # of the last upload of this session, what was resumed not counted
         self._current: DeviceGeneration | None = None
         info = rate.find(link, hello_timeout_s) if link.transport.has_rate else None
         self.info = self._greeted(info) if info else self.hello(timeout_s=hello_timeout_s, tries=hello_tries)
@@ -117,7 +118,9 @@ class Device:
             raise HostError(f"the model image has {quantity(len(image))}, the device {quantity(self.info.dram_bytes)} of DRAM: "
                             "convert with --format q4 or use a smaller model")
         self._supersede()
-        upload(self.link, image, progress)
+        start_s = time.monotonic()
+        sent = upload(self.link, image, progress)
+        self.uploaded_bytes_per_s = sent / max(time.monotonic() - start_s, 1e-9) if sent else None
         verified = self._await_check(Opcode.LOAD_END, None, None)
         self.hello()
         return verified
@@ -228,6 +231,22 @@ class Device:
     def abort(self) -> None:
         """End a running generation; its DONE event follows."""
         self.link.request(Opcode.ABORT)
+
+    def board(self) -> protocol.Board:
+        """What is around the core: DRAM and its byte lanes, flash."""
+        return self._ask(Opcode.BOARD)
+
+    def lane(self, lane: int, bitslip: int, mask: int) -> protocol.Eye:
+        """Wrong bits of a DRAM byte lane at every delay, of those of ``mask`` in each word; what DRAM holds stays."""
+        return self._ask(Opcode.LANE, protocol.Lane(lane, bitslip, mask))
+
+    def test_memory(self, offset: int, step: int, count: int) -> protocol.Tested:
+        """Write and read ``count`` places of DRAM, ``step`` bytes apart; what they hold stays."""
+        return self._ask(Opcode.MEMORY, protocol.Memory(offset, step, count))
+
+    def stream(self, offset: int, length: int) -> protocol.Streamed:
+        """Have the core read these bytes of DRAM as fast as it can."""
+        return self._ask(Opcode.STREAM, protocol.Stream(offset, length))
 
     def stats(self) -> protocol.Stats:
         return self._ask(Opcode.STATS)

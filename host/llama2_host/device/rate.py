@@ -42,6 +42,11 @@ def fastest(link: Link, most: int = MAX_BAUD, progress: Progress = Progress.sile
     return start
 
 
+def switch_to(link: Link, rate: int) -> bool:
+    """Go to this rate, if device, port and cable can do it; False with everything as before."""
+    return _port_can(link, rate) and _switch(link, rate)
+
+
 def _switch(link: Link, rate: int) -> bool:
     """Try ``rate`` on both ends; True if frames then pass in both directions, False with everything as before."""
     before = link.transport.baud

@@ -9,14 +9,15 @@ from llama2_host.device.link import LONGEST, TIMEOUT_S, TRIES, DeviceError, Link
 from llama2_host.progress import Progress
 
 
-def upload(link: Link, image: bytes, progress: Progress = Progress.silent, label: str = "loading model") -> None:
-    """LOAD_BEGIN and every LOAD. The device takes pieces in order only, so a lost one is repeated with all after it."""
+def upload(link: Link, image: bytes, progress: Progress = Progress.silent, label: str = "loading model") -> int:
+    """LOAD_BEGIN and every LOAD; returns how many bytes the device did not have yet. The device takes pieces in order only, so a lost one is repeated with all after it."""
     begun = link.request(Opcode.LOAD_BEGIN, protocol.LoadBegin(len(image), zlib.crc32(image)))
     _check_received(begun.received, len(image))
     if begun.received:
         progress.note(f"resuming the upload at {begun.received} of {len(image)} bytes")
     with progress.bar(label, len(image), start=begun.received) as bar:
         _Window(link, image, begun).run(bar.update)
+    return len(image) - begun.received
 
 
 def _check_received(received: int, most: int) -> None:
