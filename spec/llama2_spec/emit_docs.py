@@ -57,7 +57,7 @@ def structure(cls) -> str:
 
 def protocol_page() -> str:
     payloads = []
-    for opcode, (request, reply) in protocol.REQUESTS.items():
+    for request, reply in protocol.REQUESTS.values():
         payloads += [cls for cls in (request, reply) if cls and cls not in payloads]
     payloads += [cls for cls in protocol.EVENTS.values() if cls not in payloads]
     return "\n".join([

@@ -142,7 +142,7 @@ def test_mixed_keeps_its_budget_and_uses_it(source, tokenizer, text, budget):
         position = source.config.seq_len // 2
         assert tokens_per_second(source.config, image.entries, position, TARGETS["arty"]) >= float(budget[:-5])
     # What is still in q4 would not have fitted any more.
-    for slot, (format, group) in formats.items():
+    for slot, (format, _) in formats.items():
         if format == "q4":
             assert payload_bytes(source.config, "q4", plan=formats | {slot: ("q8", 64)}) > limit
 

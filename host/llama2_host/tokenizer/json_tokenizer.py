@@ -117,7 +117,7 @@ class JsonTokenizer:
             if isinstance(part, bytes):
                 part = part.decode("utf-8", "surrogatepass")
             ids += [part] if isinstance(part, int) else \
-                guarded(lambda: self._tokenizer.encode(_utf8(part), add_special_tokens=by_file), self._name).ids
+                guarded(lambda part=part: self._tokenizer.encode(_utf8(part), add_special_tokens=by_file), self._name).ids
         if bos and not by_file:
             ids = [self.bos_id] * self.adds_bos + ids
         eos = eos or bos and self.adds_eos
