@@ -152,7 +152,7 @@ class Error(Structure):
     subject: int = wire("I", "Subject")
     value: int = wire("I", "what was found")
     limit: int = wire("I", "what was expected, or the most there may be")
-    boot: int = wire("I", "boot id")
+    boot: int = wire("I", "boot id", default=0)
 
 
 @structure

@@ -33,7 +33,7 @@ class Table:
         return base[index] + ((slope[index] * np.asarray(t, np.int64)) >> self.shift)
 
 
-_cache = {}
+_cache: dict[str, tuple[np.ndarray, np.ndarray]] = {}
 
 
 def _arrays(table):

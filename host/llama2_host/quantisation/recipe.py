@@ -88,7 +88,7 @@ def plan(recipe: Recipe, source: Checkpoint, tokenizer: Tokenizer | None, *,
     recipe.check()
     formats = recipe.formats(source.config)
     if recipe.calibrate is None:
-        return formats
+        return dict(formats)
     if tokenizer is None:
         raise HostError("--calibrate needs the model's tokenizer: name it with --tokenizer")
     texts = _texts(recipe.calibrate, tokenizer, source.config)
