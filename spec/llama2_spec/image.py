@@ -1,7 +1,7 @@
 """The model image: one file that is also the DRAM's content; header, directory, tables, text, then the weight stream.
 
-Tensors lie in the order in which the core consumes them, see docs/image.md; offsets are in bytes from the start of the
-file unless they say beats.
+Tensors lie in the order in which the core consumes them. Offsets are in bytes from the start of the file unless they
+say beats.
 """
 import io
 import struct
