@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from llama2_host.checkpoint.layout import shapes
+from llama2_host.files import write_whole
 from llama2_spec import image
 from llama2_spec.image import row_layout
 from llama2_spec.model import KvFormat, ModelConfig
@@ -50,10 +51,8 @@ def random_image(name, format, group=None, layers=None, seq_len=None, kv=KvForma
     path   = CACHE/f"{name}-{format}-g{group or 0}-l{config.n_layers}-s{config.seq_len}-{kv.name.lower()}.llm"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".part")
-        with open(partial, "w+b") as file:
-            image.write(file, config, RandomTensors(config), format=format, group=group, provenance=f"{name}, random weights")
-        partial.replace(path)
+        write_whole(path, lambda file: image.write(file, config, RandomTensors(config), format=format, group=group,
+                                                   provenance=f"{name}, random weights"))
     return path
 
 

@@ -61,7 +61,7 @@ def write_whole(path: Path, write) -> None:
     # Its own short name: a long one with more behind it may be too long for the file system.
     partial = path.with_name(partial_name())
     try:
-        with open(partial, "wb") as file:
+        with open(partial, "w+b") as file:
             write(file)
         partial.replace(path)
     finally:

@@ -15,6 +15,7 @@ import pytest
 from llama2_host.checkpoint import huggingface
 from llama2_host.checkpoint.layout import shapes
 from llama2_host.image.fit import longest
+from llama2_host.image.model import Model
 from llama2_host.tokenizer.base import Tokenizer
 from llama2_spec import protocol
 from llama2_spec.model import KvFormat
@@ -398,6 +399,23 @@ def test_stats(holding):
     output, _ = run("stats", "--port", holding.url)
     assert "classify" in output and "errors: none" in output
     assert json.loads(run("stats", "--port", holding.url, "--json")[0])["phases"]["embed"]["cycles"] == 0
+
+
+def test_stats_verifies_first(holding, files):
+    crc = Model.load(files / "tiny.llm").payload_crc
+    said = f"the model in memory is undamaged (CRC {crc:#010x}, 0 cycles)"
+    assert run("stats", "--verify", "--port", holding.url)[0].splitlines()[0] == said
+    output, errors = run("stats", "--verify", "--json", "--port", holding.url)
+    assert json.loads(output)["phases"] and errors.splitlines() == [said]
+    with FakeDevice(model_state=ModelState.NONE) as empty:
+        assert "no model" in refusal("stats", "--verify", "--port", empty.url)
+
+
+def test_convert_names_a_tokenizer_that_it_leaves_out(files):
+    (files / "tokenizer.bin").write_bytes(TOKENIZER.pack()[:-3])
+    _, errors = run("convert", files / "tiny.bin", "-o", files / "out.llm")
+    assert "a tokenizer that was found is not used: " in errors and "tokenizer.bin: truncated in entry 258" in errors
+    assert Model.load(files / "out.llm").tokenizer is None
 
 
 def test_closed_output_is_no_traceback(holding):

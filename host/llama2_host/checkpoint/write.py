@@ -1,7 +1,6 @@
 """Writes llama2.c checkpoints (v0, v1, v2) from named tensors: for training, for tests, for llama2.c itself."""
 # Ref: karpathy/llama2.c, export.py
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import numpy as np
 
 from llama2_host.checkpoint import legacy, versioned
 from llama2_host.checkpoint.layout import in_order
+from llama2_host.files import write_whole
 from llama2_spec.model import ModelConfig
 
 
@@ -40,10 +40,7 @@ def pack_v2(config: ModelConfig, tensors: Mapping[str, np.ndarray], group_size: 
 
 def write_v0(path: Path, config: ModelConfig, tensors: Mapping[str, np.ndarray]) -> None:
     """Write a legacy file, whole or not at all: who has mapped an older one keeps reading that."""
-    path = Path(path)
-    partial = path.with_name(path.name + ".part")
-    partial.write_bytes(pack_v0(config, tensors))
-    os.replace(partial, path)
+    write_whole(Path(path), lambda file: file.write(pack_v0(config, tensors)))
 
 
 def _shape(config):
