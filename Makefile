@@ -116,6 +116,12 @@ docs: setup  ## write the generated pages, tables and plots anew (10 s)
 	$(PYTHON) -m llama2_spec.emit_docs
 	$(PYTHON) -m bench.emit_docs
 
+# Its packages come when they are first wanted: nothing else needs them.
+site: setup  ## these pages as a site in build/site; fails at a broken link (10 s)
+	@$(PYTHON) -c 'import material' 2>/dev/null || $(PYTHON) -m pip install -q --disable-pip-version-check -r requirements-docs.txt
+	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict --quiet
+	@echo "open build/site/index.html"
+
 clean:  ## remove what was built, not .venv
 	rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +

@@ -28,15 +28,15 @@ DAMPING = 0.1           #: ten times what is usual for GPTQ: as good on 40,000 t
 CORRECTION = 0.75       #: how far a target undoes what happened to a matrix's inputs
 REPAIR = 0.25           #: and, for wo and w2, to the residual stream that they add to
 
-Slot = tuple[Kind, int]         #: a tensor of the image: its kind and layer
+Place = tuple[Kind, int]         #: a tensor of the image: its kind and layer
 
 
 def calibrated(config: ModelConfig, tensors: Mapping[str, Tensor], texts: Sequence[Sequence[int]],
-               formats: Mapping[Slot, tuple[str, int]], *, given: Callable[[Slot], Quantised | None],
-               progress: Progress = Progress.silent) -> dict[Slot, Quantised]:
+               formats: Mapping[Place, tuple[str, int]], *, given: Callable[[Place], Quantised | None],
+               progress: Progress = Progress.silent) -> dict[Place, Quantised]:
     """Those matrices of the layers that are to be calibrated, in the format (q4) and group size asked for.
 
-    ``given(slot)`` yields those that are not, and None for the others; the embedding is always given. ``tensors`` may stay
+    ``given(place)`` yields those that are not, and None for the others; the embedding is always given. ``tensors`` may stay
     in their file: a layer's are read when its turn comes.
     """
     table = (Kind.CLASSIFIER if config.tied else Kind.EMBEDDING, 0)

@@ -5,7 +5,7 @@ import numpy as np
 
 from llama2_host.progress import Progress
 from llama2_host.quantisation import gptq
-from llama2_host.quantisation.calibration import DAMPING, NAMES, STAGES, Slot, rows_of
+from llama2_host.quantisation.calibration import DAMPING, NAMES, STAGES, Place, rows_of
 from llama2_spec.model import ModelConfig
 from llama2_spec.reference import Reference, softmax
 from llama2_spec.tensors import Tensor
@@ -15,7 +15,7 @@ MAX_LOGITS = 1 << 25        #: and of them no more than their logits take 256 Mi
 
 
 def costs(config: ModelConfig, tensors: Mapping[str, Tensor], texts: Sequence[Sequence[int]],
-          formats: Mapping[Slot, tuple[str, int]], *, progress: Progress = Progress.silent) -> dict[Slot, float]:
+          formats: Mapping[Place, tuple[str, int]], *, progress: Progress = Progress.silent) -> dict[Place, float]:
     """Mean KL divergence in nats per token for every layer's matrix that ``formats`` has in q4, all others being float32."""
     limit = max(min(MAX_TOKENS, MAX_LOGITS // config.vocab_size), 1)
     texts = texts[::-(-sum(map(len, texts)) // limit)]
