@@ -12,7 +12,7 @@ STAMP    := $(VENV)/installed-$(HASH)
 MODEL    := models/stories.bin
 PACKAGES := $(shell sed 's/\#.*//' requirements-debian.txt)
 
-.PHONY: help setup sim demo test test-fast wave test-install test-reference prove uart long-context resources timing bitstream serve test-web server-load docs clean
+.PHONY: help setup sim demo test test-fast wave test-install test-reference prove uart long-context resources timing bitstream serve test-web server-load lint format site docs clean
 
 help:  ## this list
 	@awk -F ' +## +' '/^[a-z-]+:.*## / { split($$1, name, ":"); printf "make %-14s %s\n", name[1], $$2 }' Makefile
@@ -64,8 +64,20 @@ serve: sim  ## a page to chat on, and OpenAI's interface, on the simulated hardw
 
 # Tests --------------------------------------------------------------------------------------------
 
+C_FILES  = $(wildcard $(foreach folder,firmware firmware/baseline soc/sim tests/firmware tests/soc/firmware,$(folder)/*.[ch] $(folder)/*.cpp))
+
+lint: setup  ## style, faults and types of the Python, layout of the C: what a change must pass first (20 s)
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/mypy
+	@echo clang-format --dry-run -Werror: $(words $(C_FILES)) files
+	@$(VENV)/bin/clang-format --dry-run -Werror $(C_FILES)
+
+format: setup  ## lay the C out, and mend of ruff's findings what it can mend itself
+	@$(VENV)/bin/clang-format -i $(C_FILES)
+	$(VENV)/bin/ruff check --fix
+
 # The fast ones first; then those that run the simulator, which one of them builds.
-test: setup  ## all tests, the simulator's too (17 min)
+test: lint  ## all tests, the simulator's too (17 min)
 	@rm -f build/skips.txt
 	$(PYTHON) -m pytest -q -n 2 -m "not soc and not uart and not reference and not install and not web"
 	$(PYTHON) -m pytest -q -n 2 --dist loadfile -m "soc and not reference"
@@ -129,6 +141,12 @@ docs: setup  ## write the generated pages, tables and plots anew (10 s)
 	$(PYTHON) -m llama2_spec.emit_docs
 	$(PYTHON) -m bench.emit_docs
 
+# Its packages come when they are first wanted: nothing else needs them.
+site: setup  ## these pages as a site in build/site; fails at a broken link (10 s)
+	@$(PYTHON) -c 'import material' 2>/dev/null || $(PYTHON) -m pip install -q --disable-pip-version-check -r requirements-docs.txt
+	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict --quiet
+	@echo "open build/site/index.html"
+
 clean:  ## remove what was built, not .venv
-	rm -rf build *.egg-info .pytest_cache
+	rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +

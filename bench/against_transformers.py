@@ -30,7 +30,7 @@ CASES = {"untied, ten shards": {"shard": "60KB"}, "tied": {"tied": True}, "heads
 TOLERANCE = 5e-5
 
 
-def logits(folder: Path, *, dim: int = 64, heads: int = 4, head_dim: int = 16, tied: bool = False, rope: dict = {}, shard: str = "5GB"):
+def logits(folder: Path, *, dim: int = 64, heads: int = 4, head_dim: int = 16, tied: bool = False, rope: dict | None = None, shard: str = "5GB"):
     """Of transformers' model with random weights, saved to ``folder``; and of the reference with what is read from there."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -38,7 +38,7 @@ def logits(folder: Path, *, dim: int = 64, heads: int = 4, head_dim: int = 16, t
     model = LlamaForCausalLM(LlamaConfig(
         hidden_size=dim, intermediate_size=96, num_hidden_layers=3, num_attention_heads=heads, num_key_value_heads=heads // 2, head_dim=head_dim,
         vocab_size=200, max_position_embeddings=64, rms_norm_eps=1e-6, tie_word_embeddings=tied, initializer_range=0.15,
-        rope_parameters={"rope_theta": 50000.0, "rope_type": "default", **rope})).eval().float()
+        rope_parameters={"rope_theta": 50000.0, "rope_type": "default", **(rope or {})})).eval().float()
     model.save_pretrained(folder, max_shard_size=shard)
     with torch.no_grad():
         theirs = model(torch.tensor(IDS)[None]).logits[0].numpy()

@@ -93,7 +93,7 @@ def classes(modules) -> list:
     before = 0
     while True:
         found = []
-        for (cells, inputs, _), value, kind in zip(parts, values, kinds):
+        for (cells, _, _), value, kind in zip(parts, values, kinds):
             mine = [hash((k, *(value.get(bit, bit if isinstance(bit, str) else 0) for bit in given)))
                     for k, (_, given, _) in zip(kind, cells)]
             found.append(mine)

@@ -1,6 +1,5 @@
 """A component with the signature of accel.core.Core that holds its reader alone, to try DRAM settings in short builds."""
 from amaranth import *
-from amaranth.lib import wiring
 
 from accel.dram.reader import SegmentReader
 from llama2_spec.registers import Window

@@ -31,7 +31,10 @@ static struct {
 } model;
 
 /* After reset: DRAM's image is checked; if it is none, the flash's is copied there and checked. An upload's is checked, too. */
-static enum { CHECK_DRAM, RESTORE, CHECK_RESTORED, CHECK_LOADED } boot;
+static enum { CHECK_DRAM,
+	      RESTORE,
+	      CHECK_RESTORED,
+	      CHECK_LOADED } boot;
 
 /* The core's check of the image: after LOAD_END (model.state is BOOTING then), or of a model in use. */
 static struct {
@@ -86,7 +89,7 @@ static void install_end(void)
 	if (model.refused == STATUS_OK)
 		model.refused = image_end(&model.error);
 	model.state = model.refused == STATUS_OK ? MODEL_STATE_READY :
-		      model.refused == STATUS_BAD_MAGIC ? MODEL_STATE_NONE : MODEL_STATE_REFUSED;
+						   (model.refused == STATUS_BAD_MAGIC ? MODEL_STATE_NONE : MODEL_STATE_REFUSED);
 	if (model.state == MODEL_STATE_READY)
 		generate_install(image_model()->vocab_size, image_model()->seq_len, limits.columns,
 				 image_model()->history != 0 ? (uint32_t *)(board_dram() + image_model()->history) : 0);
@@ -533,7 +536,10 @@ static void handle(void)
 	case OPCODE_LOAD: load(payload, request->length - sizeof(struct wire_load)); break;
 	case OPCODE_LOAD_END: load_end(); break;
 	case OPCODE_GENERATE: generate(payload, request->length - sizeof(struct wire_generate)); break;
-	case OPCODE_ABORT: generate_abort(); reply(0, 0); break;
+	case OPCODE_ABORT:
+		generate_abort();
+		reply(0, 0);
+		break;
 	case OPCODE_RESEND: resend(payload); break;
 	case OPCODE_STATS: stats(); break;
 	case OPCODE_RESET: reset(payload); break;

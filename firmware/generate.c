@@ -206,7 +206,7 @@ static void plan_prompt(struct program_step *step)
 	uint32_t left = run.prompt_count - at;
 	bool all = run.request.flags & GENERATE_FLAG_ALL_LOGITS;
 
-	step->columns = all ? 1 : left < model.columns ? left : model.columns;
+	step->columns = all ? 1 : (left < model.columns ? left : model.columns);
 	step->known = true;
 	for (uint32_t i = 0; i < step->columns; i++)
 		step->tokens[i] = run.ids[at + i];

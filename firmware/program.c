@@ -5,7 +5,9 @@
 
 #define BITS(name, value) ((uint32_t)(value) << LLAMA2_COMMAND_##name##_LOW)
 
-enum { AT_GAIN, AT_EMBED, AT_LAYERS };
+enum { AT_GAIN,
+       AT_EMBED,
+       AT_LAYERS };
 
 /* The commands of a layer, see spec/llama2_spec/program.py; those that stream a tensor do so in the order of the directory. */
 static const struct {
@@ -41,11 +43,10 @@ static struct {
 
 static struct llama2_command command(uint32_t word0, const struct image_entry *entry)
 {
-	return (struct llama2_command){{
-		word0 | BITS(Q4, entry->format == IMAGE_FORMAT_Q4) | BITS(GROUP64, entry->group == 64) |
-			BITS(EXPONENT, (uint8_t)entry->exponent),
-		BITS(ROWS, entry->rows) | BITS(WORDS, entry->words), BITS(BASE, entry->offset_beats),
-		BITS(BEATS, entry->beats)}};
+	return (struct llama2_command){{word0 | BITS(Q4, entry->format == IMAGE_FORMAT_Q4) | BITS(GROUP64, entry->group == 64) |
+					    BITS(EXPONENT, (uint8_t)entry->exponent),
+					BITS(ROWS, entry->rows) | BITS(WORDS, entry->words), BITS(BASE, entry->offset_beats),
+					BITS(BEATS, entry->beats)}};
 }
 
 static void fill_embed(const struct image_entry *entry)
@@ -99,7 +100,8 @@ bool program_tensor(const struct image_entry *entry)
 		return layer_tensor(entry, index - 1);
 	if (index == layers + 1) {
 		program.classify = command(BITS(OPCODE, LLAMA2_OP_MATVEC) | BITS(DEST, LLAMA2_DEST_LOGITS) |
-					   BITS(PHASE, LLAMA2_PHASE_CLASSIFY) | BITS(FENCE, 1), entry);
+					       BITS(PHASE, LLAMA2_PHASE_CLASSIFY) | BITS(FENCE, 1),
+					   entry);
 		fill_embed(entry); /* unless an embedding of its own follows */
 		return entry->kind == IMAGE_KIND_CLASSIFIER;
 	}
@@ -166,7 +168,7 @@ static bool push_layer(uint32_t columns)
 		const struct tensor *tensor = &program.layers[program.layer][i];
 
 		llama2_push(word0 | BITS(DEST, layer_commands[slot].dest) | BITS(FENCE, layer_commands[slot].fence) |
-			    BITS(Q4, tensor->q4) | BITS(GROUP64, tensor->group64) | BITS(EXPONENT, tensor->exponent),
+				BITS(Q4, tensor->q4) | BITS(GROUP64, tensor->group64) | BITS(EXPONENT, tensor->exponent),
 			    program.words1[i], tensor->base, tensor->beats);
 	}
 	return true;

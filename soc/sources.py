@@ -57,8 +57,8 @@ def portable_script(toolchain):
 
     def build_script():
         with mock.patch.dict(os.environ):
-            settings = os.environ.pop("LITEX_ENV_VIVADO", None)
-            script   = plain()
+            os.environ.pop("LITEX_ENV_VIVADO", None)
+            script = plain()
         path = Path(script)
         if path.suffix == ".sh":
             head = ['cd "$(dirname "$0")"']

@@ -4,6 +4,7 @@ import inspect
 import signal
 import sys
 from pathlib import Path
+from types import MappingProxyType
 
 ROOT = Path(__file__).resolve().parent.parent
 if __name__ == "__main__":
@@ -145,7 +146,7 @@ def sources_stamp(core, firmware, options):
 
 
 def build(output_dir=None, columns=COLUMNS, *, core=None, firmware=FIRMWARE, compile_gateware=True, with_board_pins=False,
-          trace=False, soc_options={}, builder_options={}):
+          trace=False, soc_options=MappingProxyType({}), builder_options=MappingProxyType({})):
     """Build the simulator if anything changed, and return the path of Vsim.
 
     ``core`` (an instance with the signature of accel.core.Core) replaces the decoder core, ``firmware`` the

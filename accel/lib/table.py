@@ -1,5 +1,5 @@
 """A function table with linear interpolation: llama2_spec.tables in block RAM and one multiplier."""
-from amaranth.hdl import Array, Module, Mux, Signal, signed
+from amaranth.hdl import Array, Module, Mux, signed
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 

@@ -1,7 +1,7 @@
 """The quantised vectors that matrices multiply: x^ in one half, attention output or hidden vector in the other."""
 from amaranth.hdl import Array, Module, Mux, Signal
 from amaranth.lib import data, memory, wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import In
 
 from accel.interfaces import ActivationControl, ActivationRead, Quantised
 from accel.lib.numeric import UNCHECKED, delay

@@ -134,7 +134,7 @@ class Rope(wiring.Component):
     def _rotate(self, m, s):
         """The rotated element."""
         pipe = Pipeline(m)                  # from the registers of the pair on
-        even, odd = (pipe.combine(lambda x, by: product_of(m, x, by, f"{name}_product"), pipe.enter(row),
+        even, odd = (pipe.combine(lambda x, by, name=name: product_of(m, x, by, f"{name}_product"), pipe.enter(row),
                                   pipe.enter(factor), latency=2)
                      for name, row, factor in (("even", s.even, s.of_even), ("odd", s.odd, s.of_odd)))
         second = pipe.carry("second_row", pipe.enter(s.second))

@@ -30,7 +30,7 @@ def summary(cells: list[compare.Cell], refused: list[str], versions: dict) -> di
         axes[cell.axis]["equal" if cell.equal else "listed" if cell.reason else "different"] += 1
     count = lambda keep: sum(map(keep, cells))
     return {"command": "python -m bench.conformance", "versions": versions, "cells": len(cells), "equal": count(lambda c: c.equal),
-            "listed": {reason: count(lambda c: not c.equal and c.reason == reason) for reason in compare.REASONS},
+            "listed": {reason: count(lambda c, reason=reason: not c.equal and c.reason == reason) for reason in compare.REASONS},
             "different": count(lambda c: not c.good), "refused by the reference": refused,
             "axes": {axis: {name: counts[name] for name in ("cells", "equal", "listed", "different")} for axis, counts in axes.items()}}
 

@@ -3,6 +3,7 @@
 #include <generated/csr.h>
 #include <generated/mem.h>
 #include <liblitedram/sdram.h>
+#include <stdio.h>
 
 #include "decoder.h"
 

@@ -25,10 +25,10 @@ class Backend(ABC):
     def generate(self, ids: Sequence[int], options: Options) -> Generation:
         """Feed ``ids`` from ``options.position`` on, then generate."""
 
-    def settle(self) -> None:
+    def settle(self) -> None:    # noqa: B027 - most backends have nothing to end
         """End whatever may still run, after a request that was interrupted."""
 
-    def close(self) -> None:
+    def close(self) -> None:     # noqa: B027 - nor anything to give back
         """Give back what was opened."""
 
     def __enter__(self) -> "Backend":

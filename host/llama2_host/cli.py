@@ -10,7 +10,7 @@ import time
 from llama2_host.errors import INTERRUPTED, HostError, Terminated
 from llama2_host.terminal import line
 
-MESSAGES = {signal.SIGTERM: "terminated"} | ({signal.SIGHUP: "hung up"} if hasattr(signal, "SIGHUP") else {})
+MESSAGES: dict[int, str] = {signal.SIGTERM: "terminated", **({signal.SIGHUP: "hung up"} if hasattr(signal, "SIGHUP") else {})}
 
 
 class Parser(argparse.ArgumentParser):
@@ -31,7 +31,7 @@ class Parser(argparse.ArgumentParser):
                 return [*joined, argument, *arguments]
             action = self._named(argument)
             takes_one = action is not None and action.nargs is None and action.type is not int and action.type is not float
-            if takes_one and arguments and arguments[0][:1] == "-" and len(arguments[0]) > 1 \
+            if action is not None and takes_one and arguments and arguments[0][:1] == "-" and len(arguments[0]) > 1 \
                     and self._named(arguments[0].partition("=")[0]) is None:
                 argument = f"{action.option_strings[-1]}={arguments.pop(0)}"
             joined.append(argument)
@@ -54,7 +54,7 @@ def create_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"llama2-host {version()}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, command in COMMANDS.items():
-        summary = command.__doc__.split("\n", 1)[0]
+        summary = (command.__doc__ or "").split("\n", 1)[0]
         added = commands.add_parser(name, help=summary, description=summary)
         command.add_arguments(added)
         loudness = added.add_mutually_exclusive_group()
@@ -104,7 +104,7 @@ def _run(arguments: list[str] | None) -> int:
     try:
         args = parser.parse_args(arguments)
     except SystemExit as end:                       # after --help, --version or a wrong command line
-        return end.code or 0
+        return int(end.code or 0)
     set_verbosity(Verbosity.QUIET if args.quiet else Verbosity.VERBOSE if args.verbose else Verbosity.NORMAL)
     try:
         return COMMANDS[args.command].run(args) or 0

@@ -103,7 +103,7 @@ def check(given: Given) -> None:
 
 
 #: what a caller in Python may give; the command line's parser sees to it there
-TYPES = {"port": str, "sim": bool, "golden": bool, "upload": bool, "flash": bool, "baud": int, "max_baud": int, "format": str,
+TYPES: dict[str, type | tuple[type, ...]] = {"port": str, "sim": bool, "golden": bool, "upload": bool, "flash": bool, "baud": int, "max_baud": int, "format": str,
          "group": int, "embedding": str, "budget": str, "seq_len": int, "kv": str, "template": str,
          "calibrate": (str, os.PathLike), "model": (str, os.PathLike), "tokenizer": (str, os.PathLike)}
 

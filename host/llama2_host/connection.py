@@ -61,10 +61,13 @@ def connect(*, port: str | None = None, sim: bool = False, golden: bool = False,
         model = default_model()
     loaded = Model.load(model, tokenizer=tokenizer, progress=progress, **conversion) if model is not None else None
     if golden:
+        assert loaded is not None           # without a port there always is a model
         from llama2_host.integer import GoldenBackend
         return GoldenBackend(loaded)
     if sim:
+        assert loaded is not None
         return simulate(loaded, upload=upload, trace=trace, progress=progress)
+    assert port is not None                 # without one, and none of the others, check_options has complained
     device = Device.open(port, baud=baud or DEFAULT_BAUD, trace=trace, wait_s=wait_s, progress=progress)
     try:
         if flash:

@@ -113,7 +113,7 @@ def evaluate(images: Mapping[str, Image], texts: Sequence[Sequence[int]], *, exa
     with progress.bar("evaluating", len(images) * sum(map(len, texts)), "tokens", patience_s=1.0) as bar:
         for ids in texts:
             theirs = log_softmax(exact.logits(ids)) if exact else None
-            if exact:
+            if own is not None and theirs is not None:
                 own.add(ids, theirs)
             for name, golden in decoders.items():
                 rows = golden_logits(golden, ids, told=lambda: bar.update(bar.done + 1))

@@ -8,6 +8,7 @@ import stat
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import cast
 
 from llama2_host.errors import HostError
 from llama2_spec.image import MAGIC
@@ -47,7 +48,8 @@ def map_file(path: Path, *, private: bool = False) -> bytes:
     """A file's bytes, mapped: memory holds what is looked at, and with ``private`` what is changed."""
     try:
         with open(path, "rb") as file:
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY if private else mmap.ACCESS_READ)
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY if private else mmap.ACCESS_READ)
+            return cast(bytes, mapped)          # it is sliced, measured and compared as bytes are
     except ValueError:
         return b""                              # an empty file cannot be mapped
     except OSError as error:

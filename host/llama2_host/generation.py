@@ -109,7 +109,7 @@ class Generation(Protocol):
         """End it now; the tokens that were already under way."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Options:
     """A whole GENERATE: where, how many, how, and until which ids."""
     position: int = 0

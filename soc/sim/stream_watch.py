@@ -49,7 +49,7 @@ class StreamWatch(LiteXModule):
         asked = Signal(2)        # of its own: Verilog would make a sum in a concatenation as wide as its terms
         self.comb += asked.eq(reduce(add, [of(port, "cmd_valid") & of(port, "cmd_ready") for port in STREAM_PORTS]))
         then  = Cat(asked, read, now_refreshing, now_writing)
-        for i in range(read_latency):
+        for _ in range(read_latency):
             later = Signal(len(then))
             self.sync += later.eq(then)
             then = later

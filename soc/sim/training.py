@@ -30,7 +30,7 @@ class Tensors:
     """Random weights of each name that :func:`llama2_spec.image.build` asks for, which keep activations of order one."""
     def __init__(self, config):
         self.shapes = {"final_norm": (config.dim,)}
-        for kind, layer, names in image.order(config):
+        for kind, _, names in image.order(config):
             rows = () if kind == Kind.GAIN else (image.matrix_rows(config, kind)//len(names),)
             self.shapes |= {name: (*rows, image.columns(config, kind)) for name in names}
         self.random = np.random.default_rng(1)

@@ -61,7 +61,7 @@ def attend_block(q, q_exponents, rows: Cache, position: int, n_rep: int, score_s
         return np.moveaxis(x.reshape(n, kv, n_rep, *x.shape[2:]), 1, 0).reshape(kv, n * n_rep, *x.shape[2:])
     scores = Scores(by_kv_head(q), by_kv_head(np.asarray(q_exponents)), score_scale)
     last = np.repeat(position + np.arange(n), n_rep)
-    sums = None
+    sums: Sums | None = None
     part = max(1, MAX_SCORES // (heads * n))
     for at in range(0, position + n, part):
         k, ke, v, ve = (array[:, at:at + part] for array in rows.upto(position + n))
@@ -69,6 +69,7 @@ def attend_block(q, q_exponents, rows: Cache, position: int, n_rep: int, score_s
         sums = sums or Sums(score[:, :, 0], np.repeat(ve[:, :1], n * n_rep, axis=1), head_dim)
         if at + k.shape[1] - 1 > position or not sums.add(score, v, ve):
             sums.add_with_events(score, v, ve, at + np.arange(k.shape[1]) > last[:, None])
+    assert sums is not None                     # there is at least one row
     return np.moveaxis(sums.average().reshape(kv, n, n_rep, head_dim), 0, 1).reshape(n, heads, head_dim)
 
 

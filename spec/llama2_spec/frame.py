@@ -4,7 +4,7 @@ import struct
 import zlib
 from dataclasses import dataclass
 
-from llama2_spec.wire import structure, wire
+from llama2_spec.wire import Structure, structure, wire
 
 DELIMITER = 0          #: ends every frame; empty frames are ignored, so a sender may also begin with one
 MAX_PAYLOAD = 1024     #: bytes, either direction
@@ -15,7 +15,7 @@ class FrameError(ValueError):
 
 
 @structure
-class Header:
+class Header(Structure):
     """In front of every payload."""
     opcode: int = wire("B", "Opcode; a reply carries its request's, an event has its own")
     status: int = wire("B", "Status; 0 in requests")

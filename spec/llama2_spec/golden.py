@@ -132,6 +132,7 @@ def attend(q, q_exponents, rows, n_rep, score_scale):
         p = weight(score - (maximum << 16))
         mass += p
         acc += round_shift(p, top - ve)[:, None] * vv
+    assert top is not None and mass is not None and acc is not None          # there is at least one row
     out = np.empty_like(acc)
     for h in range(heads):
         r, s = reciprocal(mass[h])

@@ -1,25 +1,31 @@
 """The model image: one file that is also the DRAM's content; header, directory, tables, text, then the weight stream.
 
-Tensors lie in the order in which the core consumes them, see docs/image.md; offsets are in bytes from the start of the
-file unless they say beats.
+Tensors lie in the order in which the core consumes them. Offsets are in bytes from the start of the file unless they
+say beats.
 """
 import io
 import struct
 import zlib
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from llama2_spec import packing
 from llama2_spec.image_check import check_entries, check_header
-from llama2_spec.image_layout import (    # whoever reads or writes images finds the layout here
+from llama2_spec.image_layout import (
     CHECKED_FROM, ENTRY, ENTRY_FIELDS, GROUP, HEADER, HEADER_BYTES, HEADER_FIELDS, MAGIC, PAYLOAD_ALIGN, VERSION, Entry, Format,
     ImageError, check, columns, crcs, matrix_rows, order, payload_bytes, tensor_bytes, weights)
 from llama2_spec.model import KvFormat, ModelConfig
 from llama2_spec.numerics import split_scale
 from llama2_spec.packing import BEAT, Quantised
 from llama2_spec.program import Kind
+
+# The layout's names, too: whoever reads or writes images finds them here.
+__all__ = ["CHECKED_FROM", "ENTRY", "ENTRY_FIELDS", "GROUP", "HEADER", "HEADER_BYTES", "HEADER_FIELDS", "MAGIC", "PAYLOAD_ALIGN", "VERSION",
+           "Entry", "Format", "Image", "ImageError", "Kind", "build", "check", "columns", "crcs", "matrix_rows", "native", "order",
+           "payload_bytes", "quantised", "row_elements", "row_layout", "tensor_bytes", "weights", "write"]
 
 
 def _gain(values, dim: int) -> tuple[bytes, int]:
@@ -51,8 +57,9 @@ def _ready(whole: Quantised, parts):
 def quantised(tensors, names, format: str, group: int, groups=None) -> Quantised:
     """A whole tensor of the image, as :func:`write` makes it of the named tensors of a checkpoint."""
     pieces = [piece for piece, _ in _pieces(tensors, names, format, group, groups)]
-    joined = (np.concatenate([getattr(piece, name) for piece in pieces]) for name in ("codes", "zeros", "mantissas"))
-    return Quantised(format, pieces[0].group, *joined, pieces[0].exponent)
+    codes, zeros, mantissas = (np.concatenate([getattr(piece, name) for piece in pieces])
+                               for name in ("codes", "zeros", "mantissas"))
+    return Quantised(format, pieces[0].group, codes, zeros, mantissas, pieces[0].exponent)
 
 
 def _pieces(tensors, names, format: str, group: int, groups):
@@ -87,9 +94,10 @@ def _rows_at_a_time(shape) -> int:
 
 def native(names, format: str, groups) -> list[packing.Native] | None:
     """The parts of a tensor where the file holds them all in groups of one size and in this format."""
-    held = [groups.get(name) if groups else None for name in names]
-    held = [part.rowwise() if part and part.format == format else None for part in held]
-    return held if None not in held and len({part.group for part in held}) == 1 else None
+    stored = [groups.get(name) if groups else None for name in names]
+    parts = [part.rowwise() if part and part.format == format else None for part in stored]
+    held = [part for part in parts if part is not None]
+    return held if len(held) == len(parts) and len({part.group for part in held}) == 1 else None
 
 
 def _interleave(parts):
@@ -188,7 +196,7 @@ def _rope(config: ModelConfig) -> np.ndarray:
     return np.round(np.pad(turns, (0, added)) * 2.0 ** 32).astype(np.uint64)
 
 
-def _true_sizes(header) -> dict[str, int]:
+def _true_sizes(header) -> dict[str, Any]:
     """Sizes before zeros were added, from the constants that are reckoned from them; 0 where nothing was added.
 
     An epsilon of fewer than 12 bits does not tell the size, and dim counts as the true one.
@@ -234,18 +242,20 @@ class Image:
         if h["kv_format"] not in tuple(KvFormat):
             raise ImageError(f"K/V format {h['kv_format']}, this program knows {', '.join(f'{f:d} ({f.name.lower()})' for f in KvFormat)}: "
                              "convert the checkpoint again")
-        config = ModelConfig(*(h[n] for n in ("dim", "hidden_dim", "n_layers", "n_heads", "n_kv_heads", "head_dim",
-                                              "vocab_size", "seq_len")),
-                             float(h["norm_epsilon"]), float(h["rope_theta"]), bool(h["tied"]), kv=KvFormat(h["kv_format"]))
+        config = ModelConfig(**{name: h[name] for name in ("dim", "hidden_dim", "n_layers", "n_heads", "n_kv_heads", "head_dim",
+                                                           "vocab_size", "seq_len")},
+                             norm_epsilon=float(h["norm_epsilon"]), rope_theta=float(h["rope_theta"]), tied=bool(h["tied"]),
+                             kv=KvFormat(h["kv_format"]))
         check_header(h, config)
         config = replace(config, **_true_sizes(h))
         entries = []
         for i in range(h["entries_count"]):
-            *fields, crc, _, _ = ENTRY.unpack_from(data, h["entries_offset"] + i * ENTRY.size)
-            if fields[0] not in tuple(Kind) or fields[1] not in tuple(Format):
-                raise ImageError(f"the image's tensor number {i} is of kind {fields[0]} and format {fields[1]}, which this program "
+            kind, format, *fields, crc, _, _ = ENTRY.unpack_from(data, h["entries_offset"] + i * ENTRY.size)
+            if kind not in tuple(Kind) or format not in tuple(Format):
+                raise ImageError(f"the image's tensor number {i} is of kind {kind} and format {format}, which this program "
                                  "does not know: convert the checkpoint again")
-            entries.append(Entry(Kind(fields[0]), Format(fields[1]), *fields[2:], crc))
+            group, exponent, layer, words, rows, offset_beats, beats = fields
+            entries.append(Entry(Kind(kind), Format(format), group, exponent, layer, words, rows, offset_beats, beats, crc))
         image = cls(data, config, h, tuple(entries))
         check_entries(image, weights=weights)
         return image

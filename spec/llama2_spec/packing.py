@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from llama2_spec.numerics import SCALE_BITS, WORD
+from llama2_spec.tensors import HasRows
 
 BEAT = 16               #: bytes
 SUPERBLOCK = 8          #: rows
@@ -104,9 +105,9 @@ def largest_scale(weights, *, format: str, group: int) -> float:
 
 
 class Native(NamedTuple):
-    """A tensor that its file holds in groups already; both arrays may be anything whose slices of rows are arrays."""
-    codes: np.ndarray       #: int8 (rows, columns): -128..127 in q8, -8..8 in q4, without both -8 and 8 in a group
-    scales: np.ndarray      #: float (rows, groups), or flat where the groups run over the flattened tensor
+    """A tensor that its file holds in groups already."""
+    codes: HasRows          #: int8 (rows, columns): -128..127 in q8, -8..8 in q4, without both -8 and 8 in a group
+    scales: HasRows         #: float (rows, groups), or flat where the groups run over the flattened tensor
     group: int              #: columns that share a scale
     format: str = "q8"
 

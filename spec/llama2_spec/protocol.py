@@ -12,7 +12,7 @@ every refusal carry it, so that a client learns of a reset by the next answer.
 from enum import IntEnum, IntFlag
 
 from llama2_spec.frame import MAX_PAYLOAD
-from llama2_spec.wire import structure, tail, wire
+from llama2_spec.wire import Structure, structure, tail, wire
 
 VERSION = 3
 LOAD_CHUNK = 1008        #: most bytes of data in one LOAD; a multiple of a beat
@@ -156,23 +156,23 @@ class ResetFlag(IntFlag):
 
 
 @structure
-class Error:
+class Error(Structure):
     """Payload of every reply whose status is not OK."""
     subject: int = wire("I", "Subject")
     value: int = wire("I", "what was found")
     limit: int = wire("I", "what was expected, or the most there may be")
-    boot: int = wire("I", "boot id")
+    boot: int = wire("I", "boot id", default=0)
 
 
 @structure
-class Hello:
+class Hello(Structure):
     """First request of a session. Of another version it is refused, with an Error of 12 bytes as all versions know it."""
     version: int = wire("I", "protocol version of the host", VERSION)
     nonce: int = wire("I", "a random number: the boot id, if this is the first HELLO since reset")
 
 
 @structure
-class Device:
+class Device(Structure):
     """Reply to HELLO: the device, its limits and its model."""
     version: int = wire("I", "protocol version of the firmware")
     clock_hz: int = wire("I", "system clock")
@@ -210,34 +210,34 @@ class Device:
 
 
 @structure
-class LoadBegin:
+class LoadBegin(Structure):
     """An upload: the image as the file is."""
     total: int = wire("I", "bytes of the image")
     crc: int = wire("I", "CRC-32 of the whole file, to recognise an upload that was interrupted")
 
 
 @structure
-class Load:
+class Load(Structure):
     """A piece of the image."""
     offset: int = wire("I", "where it goes; a multiple of 4")
     data: bytes = tail("s", "at most LOAD_CHUNK bytes; only the last piece may have a length that is no multiple of 4")
 
 
 @structure
-class Loaded:
+class Loaded(Structure):
     """Reply to LOAD_BEGIN and LOAD."""
     received: int = wire("I", "bytes the device has, from the start of the image")
     boot: int = wire("I", "boot id")
 
 
 @structure
-class Verify:
+class Verify(Structure):
     """Ask for a check of the model in DRAM. Damage is answered as LOAD_END answers it, and the model is then REFUSED."""
     begin: int = wire("I", "1: begin, unless one is running; 0: only ask for the last one")
 
 
 @structure
-class Verified:
+class Verified(Structure):
     """Reply to LOAD_END and VERIFY."""
     crc: int = wire("I", "CRC-32 of the tensors, computed by the core from DRAM")
     cycles: int = wire("I", "what the check took")
@@ -246,7 +246,7 @@ class Verified:
 
 
 @structure
-class Generate:
+class Generate(Structure):
     """A generation. Probabilities and factors are Q16.16: 0x10000 is 1.0. See spec/llama2_spec/sampling.py for what they do."""
     flags: int = wire("I", "GenerateFlag")
     position: int = wire("I", "position of the first id; at most the positions the cache holds")
@@ -266,14 +266,14 @@ class Generate:
 
 
 @structure
-class Accepted:
+class Accepted(Structure):
     """Reply to GENERATE."""
     position: int = wire("I", "position of the first token to be generated")
     boot: int = wire("I", "boot id")
 
 
 @structure
-class Resend:
+class Resend(Structure):
     """Ask for tokens again. Those before ``index`` have arrived: the device may overwrite them."""
     index: int = wire("I", "first one wanted, counted from 0")
     generation: int = wire("I", "sequence number of its GENERATE; 0: whichever was the last")
@@ -281,7 +281,7 @@ class Resend:
 
 
 @structure
-class Tokens:
+class Tokens(Structure):
     """Event, and reply to RESEND: consecutive tokens; as many per frame as wait to be sent, mostly one."""
     index: int = wire("I", "number of the first one in this generation")
     position: int = wire("I", "its position")
@@ -291,7 +291,7 @@ class Tokens:
 
 
 @structure
-class Logits:
+class Logits(Structure):
     """Event: logits of one position, in order of ids."""
     position: int = wire("I", "position that was classified")
     first: int = wire("I", "id of the first logit here")
@@ -299,7 +299,7 @@ class Logits:
 
 
 @structure
-class Done:
+class Done(Structure):
     """Event: the end of a generation."""
     reason: int = wire("I", "Reason")
     count: int = wire("I", "tokens generated and sent")
@@ -315,7 +315,7 @@ class Done:
 
 
 @structure
-class Stats:
+class Stats(Structure):
     """Reply to STATS: counters since RESET."""
     cycles: int = wire("I", "cycle counter now")
     stores: int = wire("I", "K/V beats written since reset")
@@ -333,20 +333,20 @@ class Stats:
 
 
 @structure
-class Reset:
+class Reset(Structure):
     """What to set to zero."""
     flags: int = wire("I", "ResetFlag")
 
 
 @structure
-class Read:
+class Read(Structure):
     """A piece of DRAM."""
     offset: int = wire("I", "bytes from the start of DRAM, a multiple of 4")
     length: int = wire("I", f"bytes, a multiple of 4, at most {MAX_PAYLOAD}")
 
 
 @structure
-class Baud:
+class Baud(Structure):
     """A new rate for the serial line. The reply comes at the old one; then the device has the new one for ``confirm_ms``,
     and returns to its first rate (that of its reset) unless the same rate is asked for again, at that rate."""
     rate: int = wire("I", "bits per second, MIN_BAUD up to what the device can do; 0 only asks")
@@ -354,7 +354,7 @@ class Baud:
 
 
 @structure
-class Line:
+class Line(Structure):
     """Reply to BAUD: the serial line."""
     rate: int = wire("I", "its rate after this reply, bits per second")
     first: int = wire("I", "its rate after reset")
@@ -362,14 +362,14 @@ class Line:
 
 
 @structure
-class Store:
+class Store(Structure):
     """The model, as DRAM holds it, goes to flash in the background, and is loaded from there when DRAM holds none at reset.
     What the flash holds already is left alone, so that an interrupted Store costs only what is missing."""
     begin: int = wire("I", "1: begin; 0: only ask")
 
 
 @structure
-class Stored:
+class Stored(Structure):
     """Reply to STORE: the flash, and how far it is."""
     state: int = wire("I", "StoreState")
     done: int = wire("I", "bytes of the image that were dealt with")
@@ -381,7 +381,7 @@ class Stored:
 
 
 @structure
-class Board:
+class Board(Structure):
     """Reply to BOARD: what is around the core. It is answered whether or not DRAM works."""
     simulated: int = wire("I", "1: the DRAM's interface is a simulator's model")
     dram_status: int = wire("I", "1: DRAM initialised, trained and tested; 0: it failed")
@@ -398,7 +398,7 @@ class Board:
 
 
 @structure
-class Lane:
+class Lane(Structure):
     """One byte lane of the DRAM at one bitslip."""
     lane: int = wire("I", "byte lane: it carries the bytes whose address modulo Board.lanes is this")
     bitslip: int = wire("I", "0 up to Board.bitslips - 1")
@@ -406,7 +406,7 @@ class Lane:
 
 
 @structure
-class Eye:
+class Eye(Structure):
     """Reply to LANE: the wrong bits at each delay. Delay and bitslip are then again what training chose."""
     delay: int = wire("I", "that training chose for this lane")
     bitslip: int = wire("I", "that training chose for this lane")
@@ -416,7 +416,7 @@ class Eye:
 
 
 @structure
-class Memory:
+class Memory(Structure):
     """Places of DRAM to be tested: PLACE_BYTES at each, with a pattern and its complement."""
     offset: int = wire("I", "first byte of the first place, a multiple of PLACE_BYTES")
     step: int = wire("I", "bytes from one place to the next, a multiple of PLACE_BYTES")
@@ -424,7 +424,7 @@ class Memory:
 
 
 @structure
-class Tested:
+class Tested(Structure):
     """Reply to MEMORY."""
     tested: int = wire("I", "places that were tested")
     bad: int = wire("I", "of these, places that did not hold what was written")
@@ -435,14 +435,14 @@ class Tested:
 
 
 @structure
-class Stream:
+class Stream(Structure):
     """A piece of DRAM for the core to read."""
     offset: int = wire("I", "bytes, a multiple of 16")
     length: int = wire("I", "bytes, a multiple of 16, at most MAX_STREAM")
 
 
 @structure
-class Streamed:
+class Streamed(Structure):
     """Reply to STREAM, by the core's counters."""
     crc: int = wire("I", "CRC-32 of what was read")
     cycles: int = wire("I", "from the first beat's command to the last beat's result")
@@ -451,11 +451,11 @@ class Streamed:
     boot: int = wire("I", "boot id")
 
 
-REQUESTS = {
+REQUESTS: dict[int, tuple[type[Structure] | None, type[Structure] | None]] = {
     Opcode.HELLO: (Hello, Device), Opcode.LOAD_BEGIN: (LoadBegin, Loaded), Opcode.LOAD: (Load, Loaded),
     Opcode.LOAD_END: (None, Verified), Opcode.GENERATE: (Generate, Accepted), Opcode.ABORT: (None, None),
     Opcode.RESEND: (Resend, Tokens), Opcode.STATS: (None, Stats), Opcode.RESET: (Reset, None), Opcode.READ: (Read, None),
     Opcode.BAUD: (Baud, Line), Opcode.STORE: (Store, Stored), Opcode.VERIFY: (Verify, Verified),
     Opcode.BOARD: (None, Board), Opcode.LANE: (Lane, Eye), Opcode.MEMORY: (Memory, Tested), Opcode.STREAM: (Stream, Streamed),
 }  #: request and reply payloads of each opcode
-EVENTS = {Opcode.TOKENS: Tokens, Opcode.LOGITS: Logits, Opcode.DONE: Done}
+EVENTS: dict[int, type[Structure]] = {Opcode.TOKENS: Tokens, Opcode.LOGITS: Logits, Opcode.DONE: Done}

@@ -219,4 +219,5 @@ def encode(opcode: Opcode, **fields: int) -> tuple[int, int, int, int]:
         words[bits.word] |= (value & (1 << bits.size) - 1) << bits.low
     if values:
         raise ValueError(f"no such command field: {', '.join(values)}")
-    return tuple(words)
+    a, b, c, d = words
+    return a, b, c, d

@@ -18,10 +18,10 @@ def config(**shape):
     return ModelConfig(**{**base, **shape})
 
 
-def check(image, tokens, *, columns=1, split=None, maxima={}, **dram):
+def check(image, tokens, *, columns=1, split=None, maxima=None, **dram):
     """Decode ``tokens`` in steps of ``split`` columns; compare logits of each step's last, and the cache."""
     golden = Golden(image)
-    dut = Core(columns=columns, **{**SMALL, **maxima})
+    dut = Core(columns=columns, **{**SMALL, **(maxima or {})})
     c = image.config
     _, row = row_layout(c)
 

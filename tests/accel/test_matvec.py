@@ -93,7 +93,6 @@ def test_equals_golden(format, group, columns, rows, length, source_stall, sink_
         await send(ctx, dut.beats, beats(packing.pack(q)) * 2, stall=source_stall)
 
     async def check(ctx):
-        from amaranth.lib import data
         words = await receive(ctx, dut.sums, 2 * rows * columns, stall=sink_stall)
         layout = dut.sums.payload.shape()
         got = [layout.from_bits(w) for w in words]

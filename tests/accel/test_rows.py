@@ -24,7 +24,7 @@ def never_idle(dut, source, sink, *, left=1):
 
 def pack(layout, **fields):
     value = 0
-    for name, field in layout:
+    for name, _ in layout:
         width = layout[name].width
         value |= (int(fields.get(name, 0)) & (1 << width) - 1) << layout[name].offset
     return value

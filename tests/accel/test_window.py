@@ -153,7 +153,7 @@ def test_counters_carry():
 
     async def drive(ctx):
         expected = {}
-        for n in range(400):
+        for _ in range(400):
             phase, group, length = rng.choice((0, 3, 7, 8)), rng.choice(groups), rng.choice((3, 3, 4, 31, 64, 90))
             ctx.set(dut.activity.phase, phase)
             for name in names:

@@ -202,7 +202,8 @@ static void classify(const struct llama2_command *command, uint32_t column)
 	result->maximum = exp2_logit(best, core.model[LLAMA2_MODEL_LOGIT_SCALE]) >> 16;
 	for (uint32_t id = 0; id < vocab && FIELD(command, KEEP); id++)
 		result->mass += exp2_weight(exp2_logit(fake_logit(core.tokens[column], position, id),
-			core.model[LLAMA2_MODEL_LOGIT_SCALE]), result->maximum);
+						       core.model[LLAMA2_MODEL_LOGIT_SCALE]),
+					    result->maximum);
 	if (scripted(position) != UINT32_MAX)
 		result->token = scripted(position);
 	result->cycles = core.cycles;
@@ -254,7 +255,7 @@ void llama2_init(void)
 void llama2_limits(struct llama2_limits *limits)
 {
 	*limits = (struct llama2_limits){LLAMA2_VERSION, core.columns, 16, LLAMA2_MAX_CANDIDATES,
-		512, 2048, 128, 512, 16, 32768, 4096};
+					 512, 2048, 128, 512, 16, 32768, 4096};
 }
 
 uint32_t llama2_queue_free(void)

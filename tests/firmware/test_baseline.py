@@ -51,9 +51,11 @@ def compare(library, image, tokens):
     config = image.config
     _, beats = row_layout(config)
     kv_base = -(-len(image.data)//2048)*2048
-    for position, token in enumerate(tokens):
-        token = logits.argmax if token is None else token
+    following = None
+    for position, given in enumerate(tokens):
+        token = following if given is None else given
         logits = golden.step(token, position)
+        following = logits.argmax
         assert decoder.step(token, position).tolist() == logits.values.tolist(), position
         for layer in range(config.n_layers):
             at = kv_base + (layer*config.seq_len + position)*beats*16

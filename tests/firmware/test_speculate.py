@@ -33,7 +33,7 @@ def test_guesses_are_the_specification_s(firmware, seed):
     rng, reference = random.Random(seed), Lookup()
     buffer = (ctypes.c_uint32 * 7)()
     firmware.lookup_forget()
-    for step in range(2 * LOOKUP_HISTORY + 500):
+    for _ in range(2 * LOOKUP_HISTORY + 500):
         token = rng.choice((1, 2, 3, 258, 70000)) if rng.random() < .9 else rng.randrange(1 << 17)
         firmware.lookup_add(token)
         reference.add(token)

@@ -127,7 +127,7 @@ class FakeDevice:
         crc = zlib.crc32(self.memory)
         if crc != self.crc:
             return Status.BAD_PAYLOAD, protocol.Error(0, crc, self.crc)
-        self.info["model_state"] = ModelState.READY
+        self.info |= {"model_state": ModelState.READY, "image_bytes": self.total}
         return Status.OK, protocol.Verified(crc, 0, boot=self.info.get("boot", 0))
 
     def on_verify(self, frame):

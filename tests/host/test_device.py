@@ -170,14 +170,14 @@ def test_random_faults_in_both_directions():
     for seed in range(8):
         random_source = random.Random(seed)
 
-        def fault(number, frame, encoded):
+        def fault(number, frame, encoded, random_source=random_source):
             kind = random_source.choices(("ok", "lose", "flip", "twice"), (0.7, 0.1, 0.1, 0.1))[0]
             at = random_source.randrange(len(encoded) - 1)
             damaged = encoded[:at] + bytes([encoded[at] ^ 1 or 2]) + encoded[at + 1:]
             return {"ok": encoded, "lose": b"", "flip": damaged, "twice": encoded * 2}[kind]
         with FakeDevice() as fake, Device.open(fake.url) as device:
             fake.fault_out = fault
-            fake.fault_in = lambda number, frame, encoded: fault(number, frame, encoded) if number % 3 == 0 else encoded
+            fake.fault_in = lambda number, frame, encoded, fault=fault: fault(number, frame, encoded) if number % 3 == 0 else encoded
             generation = device.generate([1], Options(max_new=20, sampling=GREEDY))
             assert tokens(generation) == list(range(11, 31))
             assert generation.outcome.reason == Reason.LENGTH

@@ -13,7 +13,6 @@ from llama2_host.progress import Progress
 from llama2_host.tokenizer.sentencepiece_model import CONTROL, NORMAL, USER_DEFINED
 from llama2_host.tokenizer.base import TokenizerError
 from llama2_host.tokenizer import unpack
-from llama2_host.tokenizer import vocabulary
 from llama2_spec.protocol import MAX_STOPS
 from tests.host.checkpoints import write_gguf, write_huggingface
 from tests.host.generated import random_tensors
@@ -197,7 +196,7 @@ def test_a_chat_without_a_usable_tokenizer_says_why(tmp_path):
     from llama2_host.connection import connect
     folder = hugging_face(tmp_path / "hf", tokenizer__json=b"{}")
     with connect(golden=True, model=folder) as backend, pytest.raises(HostError, match="tokenizer cannot be used: .*no tokenizer.json"):
-        backend.tokenizer
+        _ = backend.tokenizer
 
 
 def test_a_dangling_link_is_named(tmp_path):

@@ -142,9 +142,9 @@ def test_mixed_keeps_its_budget_and_uses_it(source, tokenizer, text, budget):
         position = source.config.seq_len // 2
         assert tokens_per_second(source.config, image.entries, position, TARGETS["arty"]) >= float(budget[:-5])
     # What is still in q4 would not have fitted any more.
-    for slot, (format, group) in formats.items():
+    for place, (format, _) in formats.items():
         if format == "q4":
-            assert payload_bytes(source.config, "q4", plan=formats | {slot: ("q8", 64)}) > limit
+            assert payload_bytes(source.config, "q4", plan=formats | {place: ("q8", 64)}) > limit
 
 
 def test_sensitivity_ranks_a_matrix_of_outliers_first(source, tokenizer):
@@ -153,7 +153,7 @@ def test_sensitivity_ranks_a_matrix_of_outliers_first(source, tokenizer):
     wo = np.array(tensors["layers.2.wo"])
     wo[:, ::32] *= 40
     tensors["layers.2.wo"] = wo
-    formats = {slot: ("q4", 32) for slot in formats_of(made(source, tokenizer, Recipe())) if slot[0] != Kind.CLASSIFIER}
+    formats = {place: ("q4", 32) for place in formats_of(made(source, tokenizer, Recipe())) if place[0] != Kind.CLASSIFIER}
     formats[Kind.WQ, 0] = "q8", 64
     found = costs(source.config, tensors, [tokenizer.encode(STORY)], formats)
     assert found.keys() == formats.keys() - {(Kind.WQ, 0)}

@@ -2,7 +2,6 @@
 import io
 import json
 import resource
-import sys
 import time
 
 import pytest

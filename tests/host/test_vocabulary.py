@@ -96,13 +96,13 @@ def test_llama2s_json_equals_its_package_and_the_scored_vocabulary(metaspace, te
 
 
 def test_settings_beside_the_file(tmp_path):
-    for settings, generation, model, expected in [
+    for beside, generation, model, expected in [
             ({}, None, {}, (None, None, (2, 0), False)),
             ({"bos_token": {"content": "<|endoftext|>"}, "eos_token": "<|im_end|>", "add_bos_token": True}, None, {},
              (0, 2, (2, 0), False)),            # the tokenizer.json says how a text begins, as transformers 5 has it
             ({}, {"eos_token_id": 0}, {"bos_token_id": 1}, (1, 0, (0, 2), False)),
             ({"eos_token": "nonsense"}, None, {"eos_token_id": [1, 0, True, 99999, -1, "x"]}, (None, 400, (400, 1, 0, 2), False))]:
-        folder = write_folder(tmp_path, byte_level(), generation=generation or {}, **settings)
+        folder = write_folder(tmp_path, byte_level(), generation=generation or {}, **beside)
         (folder / "config.json").write_text(json.dumps(model))
         read = load_tokenizer(folder / "tokenizer.json")
         assert (read.bos_id, read.eos_id, read.stop_ids, read.adds_bos) == expected

@@ -53,7 +53,7 @@ def test_an_answer_streams(page, backend):
     page.await_text("#messages .user .text", "hello")
     for count in (1, 2, 3):
         backend.gate.release(1)
-        until(lambda: page.text("#messages .assistant .text") == "a" * count)
+        until(lambda count=count: page.text("#messages .assistant .text") == "a" * count)
     assert not page.run("return document.getElementById('stop').disabled")
     backend.gate.release(1000)
     until(lambda: not page.run("return document.getElementById('send').disabled"))

@@ -6,7 +6,7 @@ import pytest
 from amaranth.hdl import Module
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
-from migen import Memory, run_simulation
+from migen import run_simulation
 from pythondata_cpu_vexriscv import data_location
 
 from litex.soc.interconnect import wishbone

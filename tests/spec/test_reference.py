@@ -98,7 +98,7 @@ def loops(c: ModelConfig, tensors, tokens):
     for position, token in enumerate(tokens):
         x = tensors["embedding"][token].astype(np.float64)
         for i in range(c.n_layers):
-            w = lambda name: tensors[f"layers.{i}.{name}"].astype(np.float64)
+            w = lambda name, i=i: tensors[f"layers.{i}.{name}"].astype(np.float64)
             h = norm(x, w("attention_norm"))
             q, k = (turn_pairs(c, w(name) @ h, position) for name in ("wq", "wk"))
             keys[i, position], values[i, position] = k, w("wv") @ h

@@ -32,7 +32,8 @@ class Conversation:
         self._before = list(self.history), list(self.messages), list(self._said), list(self._answer)
 
     def _restore(self) -> None:
-        self.history, self.messages, self._said, self._answer = (list(part) for part in self._before)
+        history, messages, said, answer = self._before
+        self.history, self.messages, self._said, self._answer = list(history), list(messages), list(said), list(answer)
 
     def state(self) -> dict:
         """All that it takes to go on with it, as JSON can say it."""
@@ -125,14 +126,14 @@ class Conversation:
             if self._answer and self._answer[-1] in self.template.stops:
                 end = next((text for text, id in tokenizer.specials.items() if id == self._answer[-1]), None)
                 self._tell(end) if end is not None else self._said.extend((self._answer[-1], ""))
-            self._tell(self.template.follow(self._said[-1], self.template.render(text)))
-        ids = tokenizer.encode(self._said[0])
-        for part in self._said[1:]:
-            ids += [part] if isinstance(part, int) else tokenizer.encode(part, bos=False)
+            self._tell(self.template.follow(str(self._said[-1]), self.template.render(text)))
+        ids: list[int] = []
+        for number, part in enumerate(self._said):
+            ids += [part] if isinstance(part, int) else tokenizer.encode(part, bos=not number)
         return ids
 
     def _tell(self, text: str) -> None:
-        self._said[-1] += text
+        self._said[-1] = str(self._said[-1]) + text         # the last is always a text
 
     def _answer_text(self) -> str:
         decoder = Decoder(self.backend.tokenizer, after_bos=False)

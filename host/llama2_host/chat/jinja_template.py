@@ -38,6 +38,7 @@ def _ask(source: str, context: dict | None) -> str:
     if len(source) > MAX_SOURCE:
         raise JinjaError(f"a chat template of {len(source)} characters, expected at most {MAX_SOURCE}: choose another --template")
     worker, line = _worker(), ""
+    assert worker.stdin and worker.stdout
     try:
         worker.stdin.write(json.dumps({"source": source, "context": context}) + "\n")
         worker.stdin.flush()

@@ -18,7 +18,7 @@ from jinja2.utils import Namespace
 try:
     import resource
 except ImportError:             # Windows: a timer ends a request there, and memory has no limit
-    resource = None
+    resource = None             # type: ignore[assignment] # looked at before it is used
 
 CPU_S        = 2            #: per request
 MEMORY_BYTES = 256 << 20    #: beyond what the process takes at first

@@ -14,6 +14,7 @@ from llama2_host.checkpoint import foreign, gguf, huggingface, legacy, shards, v
 from llama2_host.checkpoint.errors import CheckpointError
 from llama2_spec.model import ModelConfig
 from llama2_spec.packing import Native
+from llama2_spec.tensors import Tensor
 
 __all__ = ["Checkpoint", "CheckpointError", "load"]
 
@@ -32,7 +33,7 @@ class Checkpoint:
     ``classifier`` if it is not tied to the embedding.
     """
     config: ModelConfig
-    tensors: dict[str, np.ndarray]
+    tensors: Mapping[str, Tensor]
     source: str                         #: name of the format
     groups: Mapping[str, Native] | None = None      #: codes and scales of matrices that the file holds quantised
     window: int | None = None           #: positions that attention looks back; a context within them is plain LLaMA

@@ -53,11 +53,12 @@ def refuse_pointer(path: Path, head: bytes) -> None:
 def refuse_tokenizer(data: np.ndarray, path) -> None:
     """A llama2.c tokenizer.bin: entries of (score, length, bytes) that end exactly where the file does."""
     size, entries, at = len(data), 0, 4
-    longest = struct.unpack_from("<i", data)[0] if size >= 4 else 0
+    view = memoryview(data)                     # type: ignore[arg-type] # numpy 1.26 does not say that arrays are buffers
+    longest = struct.unpack_from("<i", view)[0] if size >= 4 else 0
     if not 0 < longest <= MAX_PIECE_BYTES:
         return
     while at + 8 <= size:
-        score, length = struct.unpack_from("<fi", data, at)
+        score, length = struct.unpack_from("<fi", view, at)
         if not 0 <= length <= longest or score != score:
             return
         entries, at = entries + 1, at + 8 + length

@@ -60,7 +60,7 @@ def read(data, path: Path):
         if stored.type in NATIVE_BYTES:
             native[name] = stored
     check_shapes(config, tensors, path)
-    ignored = ()
+    ignored: tuple[str, ...] = ()
     if not config.tied and equal(tensors["embedding"], tensors["classifier"]):      # stored twice: once is enough
         config, ignored = replace(config, tied=True), (f"{CLASSIFIER}, which equals {EMBEDDING}",)
         for held in (tensors, native):

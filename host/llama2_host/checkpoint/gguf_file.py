@@ -4,6 +4,7 @@
 import functools
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -92,7 +93,9 @@ def _reader(path: Path):
             return end - orig_offs, [items], [0], [GGUFValueType.ARRAY, kind]
 
         def _texts(self, at, count):
-            data, order, texts = memoryview(self.data), "little" if self.byte_order == "I" else "big", []
+            data: memoryview = self.data.data           # the array's own buffer
+            order: Literal["little", "big"] = "little" if self.byte_order == "I" else "big"
+            texts = []
             for _ in range(count):
                 start = at + 8
                 at = start + int.from_bytes(data[at:start], order)

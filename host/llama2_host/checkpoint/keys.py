@@ -74,7 +74,8 @@ def is_neutral(name: str, value, *, zero_is_unset: bool = False) -> bool:
     """Does this value leave the arithmetic as it is? A factor of zero does in GGUF, where it stands for none."""
     last = name.rpartition(".")[2]
     if last in NEUTRAL and isinstance(value, str):
-        return NEUTRAL[last] is None or value.lower() in NEUTRAL[last]
+        neutral = NEUTRAL[last]
+        return neutral is None or value.lower() in neutral
     if isinstance(value, list):
         return all(is_neutral(name, item, zero_is_unset=zero_is_unset) for item in value)
     if isinstance(value, dict):

@@ -25,7 +25,8 @@ class RawFile:
         done = 0
         self._file.seek(offset)
         while done < count:
-            size = self._file.readinto(memoryview(data)[done:])
+            view = memoryview(data)             # type: ignore[arg-type] # numpy 1.26 does not say that arrays are buffers
+            size = self._file.readinto(view[done:])
             if not size:
                 raise CheckpointError(f"{self.path}: truncated: no bytes at {offset + done}, a tensor ends at "
                                       f"{offset + count}: copy or export it again")

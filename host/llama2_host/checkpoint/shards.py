@@ -48,7 +48,8 @@ def find(directory: Path) -> list[Path]:
 
 def read(paths: list[Path]) -> tuple[dict[str, Rows], dict[str, str]]:
     """Tensors by their names in the files, and the files' metadata."""
-    tensors, metadata = {}, {}
+    tensors: dict[str, Rows] = {}
+    metadata: dict[str, str] = {}
     for path in paths:
         for name, rows in _read_file(path, metadata):
             if name in tensors:
@@ -77,7 +78,7 @@ def _header(path: Path):
     try:
         with safe_open(path, framework="np"):
             pass
-        length, = struct.unpack("<Q", file.read(0, 8))
+        length, = struct.unpack("<Q", file.read(0, 8).tobytes())
         return nested_json.loads(file.read(8, length).tobytes()), 8 + length, file
     except (SafetensorError, ValueError, OSError, RecursionError) as error:
         if isinstance(error, CheckpointError):

@@ -81,8 +81,7 @@ def _read_groups(data, config, group_size, path):
         # Copied: a scale need not start at a multiple of four bytes.
         scales = np.frombuffer(bytes(data[offset:offset + 4 * (size // group_size)]), "<f4")
         offset += 4 * len(scales)
-        weights = FlatGroups(name, path, codes, scales, group_size)
-        tensors[name] = weights.reshape(sizes[name])
+        tensors[name] = FlatGroups(name, path, codes, scales, group_size).reshape(sizes[name])
         groups[name] = Native(codes.reshape(sizes[name]), scales, group_size)
     return source, config, tensors, groups
 

@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     if args.steps < 1:
         raise HostError(f"--steps is at least 1, not {args.steps}")
     with options.open_backend(args, progress) as backend:
-        backend.tokenizer                   # complains before the first line is typed
+        _ = backend.tokenizer               # complains before the first line is typed
         chat = Chat(backend, sampling=sampling, max_new=args.steps, progress=progress, raw=args.raw,
                     system=readable(args.system) if args.system is not None else None,
                     reconnect=(lambda: options.open_backend(args, progress, wait_s=RECONNECT_S)) if args.port else None)

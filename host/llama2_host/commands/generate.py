@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     text = None if args.prompt_ids is not None else prompt_text(args.prompt, args.file, progress)
     with options.open_backend(args, progress) as backend:
         if not (args.ids or args.json):
-            backend.tokenizer               # complains before anything runs
+            _ = backend.tokenizer           # complains before anything runs
         writing = backend.write(args.prompt_ids if text is None else text, steps=args.steps, **sampling)
         try:
             show(writing, ids=args.ids, quiet=args.json, raw=args.raw)

@@ -238,7 +238,7 @@ def template(named: str | None) -> str | None:
     try:
         return Path(named).read_text("utf-8") if named and is_file(named) else named
     except (OSError, ValueError) as error:
-        raise HostError(f"--template {named[:80]}: cannot be read ({error}): choose another file") from None
+        raise HostError(f"--template {(named or '')[:80]}: cannot be read ({error}): choose another file") from None
 
 
 def open_backend(args: argparse.Namespace, progress: Progress, wait_s: float = 0.0, flash: bool = False) -> Backend:

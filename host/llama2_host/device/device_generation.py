@@ -49,7 +49,7 @@ class DeviceGeneration:
             raise HostError(SUPERSEDED)
         while not self._ready:
             if self._done is not None and self._next >= self._done.count:
-                self._finish()
+                self._finish(self._done)
                 raise StopIteration
             if self._done is not None:              # it said how many there are, and some are missing
                 self._ask_again()
@@ -79,12 +79,12 @@ class DeviceGeneration:
             event = protocol.EVENTS[opcode].unpack(payload)
         except ValueError as error:
             raise LinkError(f"event {opcode:#x} is not what this client's protocol says ({error})") from error
-        if opcode == Opcode.TOKENS:
+        if isinstance(event, protocol.Tokens):
             self._take_tokens(event)
-        elif opcode == Opcode.DONE:
+        elif isinstance(event, protocol.Done):
             self._take_done(event)
-        elif self._dumping:
-            self._take_logits(event)
+        elif isinstance(event, protocol.Logits) and self.on_logits is not None and self._dumping:
+            self._take_logits(event, self.on_logits)
 
     def _take_done(self, done: protocol.Done) -> None:
         if done.count > self.max_new or done.count < self._next or done.reason not in set(Reason):
@@ -107,11 +107,11 @@ class DeviceGeneration:
         if event.running and self._next - self._acknowledged >= ACKNOWLEDGE:
             self._acknowledge()
 
-    def _take_logits(self, event: protocol.Logits) -> None:
+    def _take_logits(self, event: protocol.Logits, tell: Logits) -> None:
         if (event.position, event.first) != self._logits or not event.logits:
             raise LinkError(f"logits from id {self._logits[1]} of position {self._logits[0]} on were lost on the line: run it again"
                             " (at a slower rate, --baud, if it happens again)")
-        self.on_logits(event.position, event.first, event.logits)
+        tell(event.position, event.first, event.logits)
         end = event.first + len(event.logits)
         self._logits = (event.position, end) if end < self.device.info.vocab_size else (event.position + 1, 0)
 
@@ -156,8 +156,7 @@ class DeviceGeneration:
     def _lie(self, what: str) -> LinkError:
         return LinkError(f"the device {what}, which it was not asked for: build client and firmware from the same sources")
 
-    def _finish(self) -> None:
-        done = self._done
+    def _finish(self, done: protocol.Done) -> None:
         if self._dumping and self._logits[1]:
             raise LinkError(f"the last logits of position {self._logits[0]} were lost on the line: run it again")
         self.device.rows = done.position

@@ -1,6 +1,7 @@
 """Moves bytes to and from a device: serial ports and ``socket://HOST:PORT``, with errors a person can act on."""
 import errno
 import time
+from typing import Any
 
 import serial
 
@@ -30,7 +31,7 @@ class Transport:
         while True:
             try:
                 # Exclusive where the system knows it: two clients on one board would steal each other's frames.
-                options = {} if "://" in url else {"exclusive": True}
+                options: Any = {} if "://" in url else {"exclusive": True}
                 return cls(serial.serial_for_url(url, baudrate=baud, timeout=0, write_timeout=WRITE_TIMEOUT_S, **options), url)
             except (OSError, ValueError) as error:      # SerialException is an OSError
                 if time.monotonic() >= deadline:

@@ -24,7 +24,7 @@ def search_tokenizer(checkpoint_path: Path, vocab_size: int) -> tuple[Path | Non
     Beside a checkpoint a tokenizer has its name, or one of llama2.c's or Hugging Face's.
     """
     own = _is_gguf(checkpoint_path) or _folder(checkpoint_path) is not None
-    reasons = []
+    reasons: list[str] = []
     for path in _candidates(checkpoint_path, vocab_size):
         if path.is_file() or path.is_symlink():
             try:
@@ -93,11 +93,11 @@ def find_template(checkpoint_path: Path, tokenizer: str | Path | None = None) ->
 
 def _template_in(folder: Path) -> str | None:
     """A folder's template: of files of its own, which replace those in the settings; of several, the one named default."""
-    told = {path.name.removesuffix(".jinja"): path for path in sorted((folder / MORE_TEMPLATES).glob("*.jinja"))}
+    files = {path.name.removesuffix(".jinja"): path for path in sorted((folder / MORE_TEMPLATES).glob("*.jinja"))}
     if (folder / TEMPLATE).is_file():
-        told.setdefault("default", folder / TEMPLATE)
-    if told:
-        return _text(told["default"]) if "default" in told else None
+        files.setdefault("default", folder / TEMPLATE)
+    if files:
+        return _text(files["default"]) if "default" in files else None
     if not (folder / SETTINGS).is_file():
         return None
     told = read_json(folder / SETTINGS).get("chat_template")

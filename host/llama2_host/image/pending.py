@@ -35,10 +35,8 @@ class Pending:
 
     def convert(self) -> tuple[Image, Path | None]:
         """The image and the file that holds it, from the cache if it was made before."""
-        found = self._cached()
-        if found is None:
-            found = self._stored() or (self._parsed(self._in_memory()), None)
-        return with_context(*found, self.source.config)
+        image, path = self._cached() or self._stored() or (self._parsed(self._in_memory()), None)
+        return with_context(image, path, self.source.config)
 
     def _write(self, file) -> None:
         convert(self.source, self.path, file, tokenizer=self.tokenizer, recipe=self.recipe, template=self.template,
@@ -65,7 +63,7 @@ class Pending:
             cache.remove(path)
             return None
 
-    def _stored(self) -> tuple[Image, Path] | None:
+    def _stored(self) -> tuple[Image, Path | None] | None:
         """Converted into the cache, if there is room for it."""
         try:
             path = cache.store(self._key, self.recipe.expected_bytes(self.source.config), self._write)

@@ -9,7 +9,7 @@ from llama2_host.errors import HostError
 from llama2_host.progress import Progress, quantity
 from llama2_host.quantisation import calibration, sensitivity
 from llama2_host.quantisation.budget import Budget
-from llama2_host.quantisation.calibration import Slot
+from llama2_host.quantisation.calibration import Place
 from llama2_host.tokenizer.base import Tokenizer
 from llama2_spec import image
 from llama2_spec.image import Kind
@@ -54,7 +54,7 @@ class Recipe:
         if self.budget is not None:
             Budget.parse(self.budget)
 
-    def formats(self, config: ModelConfig) -> dict[Slot, tuple[str, int]]:
+    def formats(self, config: ModelConfig) -> dict[Place, tuple[str, int]]:
         """The (format, group) of every matrix, before a budget is spent."""
         layers = "q8" if self.format == "q8" else "q4"
         table = "q8" if self.format == "q8" else self.embedding
@@ -76,19 +76,19 @@ class Recipe:
         """How long the weight stream of mixed may be: the budget, or 6 bits a weight and more where the embedding asks for it."""
         if self.budget is not None:
             return Budget.parse(self.budget).stream_bytes(config)
-        tables = [(slot, chosen) for slot, chosen in self.formats(config).items() if slot[0] in (Kind.CLASSIFIER, Kind.EMBEDDING)]
+        tables = [(place, chosen) for place, chosen in self.formats(config).items() if place[0] in (Kind.CLASSIFIER, Kind.EMBEDDING)]
         layers = image.weights(config) - len(tables) * config.vocab_size * config.dim
-        least = sum(image.tensor_bytes(config, slot[0], *chosen) for slot, chosen in tables) + int(LAYER_BITS * layers / 8)
+        least = sum(image.tensor_bytes(config, place[0], *chosen) for place, chosen in tables) + int(LAYER_BITS * layers / 8)
         return max(Budget.parse(DEFAULT_BUDGET).stream_bytes(config), least)
 
 
 def plan(recipe: Recipe, source: Checkpoint, tokenizer: Tokenizer | None, *,
-         progress: Progress = Progress.silent) -> dict[Slot, tuple[str, int] | Quantised]:
+         progress: Progress = Progress.silent) -> dict[Place, tuple[str, int] | Quantised]:
     """What :func:`llama2_spec.image.write` is to make of every matrix; calibrated ones are quantised already."""
     recipe.check()
     formats = recipe.formats(source.config)
     if recipe.calibrate is None:
-        return formats
+        return dict(formats)
     if tokenizer is None:
         raise HostError("--calibrate needs the model's tokenizer: name it with --tokenizer")
     texts = _texts(recipe.calibrate, tokenizer, source.config)
@@ -97,12 +97,12 @@ def plan(recipe: Recipe, source: Checkpoint, tokenizer: Tokenizer | None, *,
         formats = _spend(recipe, source.config, tensors, texts, formats, progress)
     names = {(kind, layer): names for kind, layer, names in image.order(source.config)}
 
-    def given(slot: Slot) -> Quantised | None:
+    def given(place: Place) -> Quantised | None:
         """A tensor that needs no calibration: in q8, the embedding's, or in q4 in the file."""
-        format, group = formats[slot]
-        table = slot[0] in (Kind.CLASSIFIER, Kind.EMBEDDING)
-        if format == "q8" or table or image.native(names[slot], format, source.groups):
-            return image.quantised(tensors, names[slot], format, group, source.groups)
+        format, group = formats[place]
+        table = place[0] in (Kind.CLASSIFIER, Kind.EMBEDDING)
+        if format == "q8" or table or image.native(names[place], format, source.groups):
+            return image.quantised(tensors, names[place], format, group, source.groups)
         return None
     return formats | calibration.calibrated(source.config, tensors, texts, formats, given=given, progress=progress)
 
@@ -115,7 +115,7 @@ def _texts(path: Path, tokenizer: Tokenizer, config: ModelConfig) -> list[list[i
     return texts
 
 
-def _spend(recipe, config, tensors, texts, formats: Mapping[Slot, tuple[str, int]], progress) -> dict[Slot, tuple[str, int]]:
+def _spend(recipe, config, tensors, texts, formats: Mapping[Place, tuple[str, int]], progress) -> dict[Place, tuple[str, int]]:
     """Raise matrices to q8, those first whose 4 bits cost most per byte saved, while the budget lasts."""
     chosen = dict(formats)
     limit = recipe.limit_bytes(config)
@@ -126,11 +126,11 @@ def _spend(recipe, config, tensors, texts, formats: Mapping[Slot, tuple[str, int
                         + (", or add --embedding q4" if recipe.embedding != "q4" else ", or use a smaller model"))
     better = ("q8", recipe.group or image.GROUP["q8"])
     costs = sensitivity.costs(config, tensors, texts, chosen, progress=progress)
-    extra = {slot: image.tensor_bytes(config, slot[0], *better) - image.tensor_bytes(config, slot[0], *chosen[slot])
-             for slot in costs}
-    for slot in sorted(costs, key=lambda slot: -costs[slot] / extra[slot]):
-        if used + extra[slot] <= limit and costs[slot] > 0:
-            chosen[slot], used = better, used + extra[slot]
-    kept = [slot for slot, (format, _) in chosen.items() if format == "q4"]
+    extra = {place: image.tensor_bytes(config, place[0], *better) - image.tensor_bytes(config, place[0], *chosen[place])
+             for place in costs}
+    for place in sorted(costs, key=lambda place: -costs[place] / extra[place]):
+        if used + extra[place] <= limit and costs[place] > 0:
+            chosen[place], used = better, used + extra[place]
+    kept = [place for place, (format, _) in chosen.items() if format == "q4"]
     progress.note(f"mixed: {len(chosen) - len(kept)} of {len(chosen)} matrices in q8, {quantity(used)} of {quantity(limit)}")
     return chosen

@@ -83,7 +83,7 @@ class Guard:
     def _is_known(self, host: str) -> bool:
         try:
             name = (urlsplit("//" + host).hostname or "").rstrip(".")
-            urlsplit("//" + host).port
+            _ = urlsplit("//" + host).port          # raises if it is no number
         except ValueError:
             return False
         if name == "localhost" or name in self.names:

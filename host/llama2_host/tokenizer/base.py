@@ -18,6 +18,7 @@ EACH_BYTE = "host.each_byte"               #: in place of what is no character: 
 
 
 def _each_byte(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeDecodeError)    # only decoding names this
     return "\N{REPLACEMENT CHARACTER}" * (error.end - error.start), error.end
 
 
@@ -65,7 +66,7 @@ class Tokenizer:
         self._first_byte = _find_bytes(pieces)
         self.byte_fallback = self._first_byte is not None
         reserved = {unk_id, bos_id, eos_id, UNK, BOS, EOS, *self.specials.values()}
-        if self.byte_fallback:
+        if self._first_byte is not None:
             reserved.update(range(self._first_byte, self._first_byte + 256))
         self.silent_ids = frozenset({bos_id, eos_id, *self.specials.values()} if silent_ids is None else silent_ids)
         # The lowest id wins where a piece occurs twice; special pieces are never made from text.
@@ -143,7 +144,7 @@ class Tokenizer:
             piece = "\N{REPLACEMENT CHARACTER}".encode()
         if piece in self._ids:
             return [self._ids[piece]]
-        return [self._first_byte + byte for byte in piece] if self.byte_fallback else [self.unk_id]
+        return [self._first_byte + byte for byte in piece] if self._first_byte is not None else [self.unk_id]
 
     def piece(self, id: int, first: bool) -> bytes:
         """What an id adds to a text; the space that encode put first is left out of the first one."""
@@ -154,14 +155,17 @@ class Tokenizer:
 
     def byte(self, id: int) -> bytes | None:
         """What an entry of byte fallback stands for; None for any other."""
-        return bytes([id - self._first_byte]) if self.byte_fallback and 0 <= id - self._first_byte < 256 else None
+        if self._first_byte is None or not 0 <= id - self._first_byte < 256:
+            return None
+        return bytes([id - self._first_byte])
 
     def _merge(self, ids: list[int]) -> list[int]:
         """Merge the neighbours of the highest score, the leftmost on ties, until none are left."""
         # A heap over a linked list: the same merges as llama2.c's repeated scan, in n log n.
         after = list(range(1, len(ids) + 1))
         before = list(range(-1, len(ids) - 1))
-        heap = []
+        gone: set[int] = set()              # places whose piece is part of the one before it
+        heap: list[tuple[float, int, tuple[int, int], int]] = []
 
         def offer(left):
             if left < 0 or after[left] >= len(ids):
@@ -176,15 +180,16 @@ class Tokenizer:
         while heap:
             _, left, pair, merged = heapq.heappop(heap)
             right = after[left]
-            if right >= len(ids) or (ids[left], ids[right]) != pair:
+            if left in gone or right >= len(ids) or (ids[left], ids[right]) != pair:
                 continue                   # one of the two is in another piece by now
-            ids[left], ids[right] = merged, None
+            ids[left] = merged
+            gone.add(right)
             after[left] = after[right]
             if after[left] < len(ids):
                 before[after[left]] = left
             offer(before[left])
             offer(left)
-        return [id for id in ids if id is not None]
+        return [id for place, id in enumerate(ids) if place not in gone]
 
 
 class Decoder:

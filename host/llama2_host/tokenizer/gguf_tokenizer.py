@@ -46,7 +46,8 @@ class GgufTokenizer(Tokenizer):
     def _merged(self, text: bytes) -> list[int]:
         """Neighbours of the best score merge first, the leftmost on ties; what is no entry is told in bytes."""
         symbols = [char for char in _characters(text)]
-        after, before, heap = list(range(1, len(symbols) + 1)), list(range(-1, len(symbols) - 1)), []
+        after, before = list(range(1, len(symbols) + 1)), list(range(-1, len(symbols) - 1))
+        heap: list[tuple[float, int, bytes]] = []
 
         def offer(left):
             if left >= 0 and after[left] < len(symbols):
@@ -97,18 +98,18 @@ def longest_first(specials: dict[str, int]) -> list[tuple[bytes, int]]:
     return sorted(((text.encode("utf-8", "replace"), id) for text, id in specials.items() if text), key=lambda special: -len(special[0]))
 
 
-def partition(text: bytes, specials: list[tuple[bytes, int]]) -> list:
+def partition(text: bytes, specials: list[tuple[bytes, int]]) -> list[bytes | int]:
     """Texts, and the ids of special tokens between them; each is looked for in what the ones before it left."""
-    parts = [text] if text else []
+    parts: list[bytes | int] = [text] if text else []
     for special, id in specials:
         if special in text:
             parts = [piece for part in parts for piece in (_cut(part, special, id) if isinstance(part, bytes) else [part])]
     return parts
 
 
-def _cut(text: bytes, special: bytes, id: int) -> list:
+def _cut(text: bytes, special: bytes, id: int) -> list[bytes | int]:
     first, *rest = text.split(special)
-    parts = [first]
+    parts: list[bytes | int] = [first]
     for part in rest:
         parts += [id, part]
     return [part for part in parts if part != b""]

@@ -65,8 +65,8 @@ def load(path: Path):
     entries = Entries(value, path)
     told = (1, 2) if kind == "llama" else (None, None)
     bos, eos = (entries.special(value, name, default) for name, default in zip(("bos", "eos"), told))
-    stops = [eos, entries.special(value, "eot", None), entries.special(value, "eom", None)]
-    stops = tuple(ends.by_llama_cpp(entries.ids, [id for id in stops if id is not None]))
+    named = [eos, entries.special(value, "eot", None), entries.special(value, "eom", None)]
+    stops = tuple(ends.by_llama_cpp(entries.ids, [id for id in named if id is not None]))
     entries.correct(stops)
     texts = {name: entries.texts[id] for name, id in (("bos_token", bos), ("eos_token", eos)) if id is not None}
     options = {"bos_id": bos, "eos_id": eos, "stop_ids": stops, "special_texts": texts, "adds_eos": value("add_eos_token") is True}

@@ -4,6 +4,7 @@
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from llama2_host import nested_json
 from llama2_host.tokenizer import sentencepiece_model
@@ -19,7 +20,7 @@ NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_t
 #: tokenizer classes that build their own and take only entries and merges from a tokenizer.json
 LLAMA, CODE_LLAMA, GPT2, BACKEND = "LlamaTokenizer", "CodeLlamaTokenizer", "GPT2Tokenizer", "TokenizersBackend"
 LLAMAS = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
-DEFAULTS = {LLAMA: LLAMAS, CODE_LLAMA: LLAMAS | {"add_bos_token": True},
+DEFAULTS: dict[str, dict[str, Any]] = {LLAMA: LLAMAS, CODE_LLAMA: LLAMAS | {"add_bos_token": True},
             GPT2: dict.fromkeys(("unk_token", "bos_token", "eos_token"), "<|endoftext|>"), BACKEND: {}}
 #: special tokens that CodeLlamaTokenizer has, whatever the settings say
 FILL_IN = {"prefix_token": "▁<PRE>", "middle_token": "▁<MID>", "suffix_token": "▁<SUF>", "eot_token": "▁<EOT>", "fill_token": "<FILL_ME>"}
@@ -47,7 +48,7 @@ def _load(content: str | None, model: sentencepiece_model.Model | None, path: Pa
     if model is not None:
         backend = llama_of_model(model, told, code=kind == CODE_LLAMA) if kind in (LLAMA, CODE_LLAMA) else backend_of_model(model, told, added)
     else:
-        backend = guarded(lambda: _rebuild(kind, content, described, told), path)
+        backend = guarded(lambda: _rebuild(kind, content or "", described, told), path)
     for name, text in DEFAULTS[kind].items():
         told.setdefault(name, text)
     if kind == CODE_LLAMA:
@@ -190,7 +191,8 @@ def _rebuild(kind: str, content: str, described: dict, told: dict):
     if kind == BACKEND:
         return whole
     vocabulary = described["model"]["vocab"]
-    merges = [tuple(merge.split(" ")) if isinstance(merge, str) else tuple(merge) for merge in described["model"].get("merges") or []]
+    merges: list[Any] = [tuple(merge.split(" ")) if isinstance(merge, str) else tuple(merge)     # pairs, or refused by the package
+                         for merge in described["model"].get("merges") or []]
     if kind in (LLAMA, CODE_LLAMA):
         backend = llama(vocabulary, merges, told, code=kind == CODE_LLAMA)
     else:
@@ -248,7 +250,7 @@ def _id(backend, token) -> int | None:
 def _begin_and_end(backend, specials: Specials, told: dict, bos: int | None, eos: int | None) -> None:
     """A post-processor with BOS and EOS as the settings have it, neither where they say nothing."""
     from tokenizers import processors
-    bos = (str(specials.named["bos_token"]), bos) if told.get("add_bos_token") and bos is not None else None
-    eos = (str(specials.named["eos_token"]), eos) if told.get("add_eos_token") and eos is not None else None
-    single = [*([bos[0]] if bos else []), "$A", *([eos[0]] if eos else [])]
-    backend.post_processor = processors.TemplateProcessing(single=single, special_tokens=[pair for pair in (bos, eos) if pair])
+    first = [(str(specials.named["bos_token"]), bos)] if told.get("add_bos_token") and bos is not None else []
+    last = [(str(specials.named["eos_token"]), eos)] if told.get("add_eos_token") and eos is not None else []
+    single = [*(text for text, _ in first), "$A", *(text for text, _ in last)]
+    backend.post_processor = processors.TemplateProcessing(single=single, special_tokens=first + last)

@@ -71,7 +71,7 @@ class JsonTokenizer:
         self.silent_ids = frozenset(id for id in added if self._tokenizer.id_to_token(id) in special)
         self.special_texts, self.as_llama_cpp = special_texts, as_llama_cpp
         self._unused = frozenset(unused_ids)
-        self._longest_first = longest_first(self.specials) if as_llama_cpp else None
+        self._longest_first = longest_first(self.specials) if as_llama_cpp else []
         self.silent_ids |= self._unused
         decode, self._strip_first, self._strip_every = _decoder(described, name)
         self.errors = "replace" if decode is _from_alphabet else EACH_BYTE
@@ -112,12 +112,12 @@ class JsonTokenizer:
     def encode(self, text: str, bos: bool = True, eos: bool = False) -> list[int]:
         """Token ids of ``text``; special tokens in it are taken as such. ``bos``: with what a text begins and ends with."""
         by_file = bos and self._told_bos is None
-        ids = []
+        ids: list[int] = []
         for part in partition(text.encode("utf-8", "surrogatepass"), self._longest_first) if self.as_llama_cpp else [text]:
             if isinstance(part, bytes):
                 part = part.decode("utf-8", "surrogatepass")
             ids += [part] if isinstance(part, int) else \
-                guarded(lambda: self._tokenizer.encode(_utf8(part), add_special_tokens=by_file), self._name).ids
+                guarded(lambda part=part: self._tokenizer.encode(_utf8(part), add_special_tokens=by_file), self._name).ids
         if bos and not by_file:
             ids = [self.bos_id] * self.adds_bos + ids
         eos = eos or bos and self.adds_eos

@@ -24,8 +24,8 @@ def is_ranks(head: bytes) -> bool:
 
 
 def read_ranks(data: bytes, path: Path) -> list[bytes]:
+    pieces: list[bytes] = []
     try:
-        pieces = []
         for line in data.splitlines():
             piece, rank = line.split()
             if int(rank) != len(pieces):

@@ -72,7 +72,7 @@ def _merges(model: Model, pieces: list[str]) -> list[tuple[str, str]]:
 
 def _normalizer(model: Model, legacy: bool):
     from tokenizers import Regex, normalizers
-    steps = [normalizers.Precompiled(model.charsmap)] if model.charsmap else []
+    steps: list[normalizers.Normalizer] = [normalizers.Precompiled(model.charsmap)] if model.charsmap else []
     if model.remove_extra_whitespaces:
         steps += [normalizers.Replace(Regex(r"\A +| +\z"), ""), normalizers.Replace(Regex(" {2,}"), " ")]
     if model.escape_whitespaces:
@@ -84,7 +84,7 @@ def _normalizer(model: Model, legacy: bool):
 
 def _pre_tokenizer(model: Model, own: list[str], legacy: bool):
     from tokenizers import Regex, pre_tokenizers
-    steps = []
+    steps: list[pre_tokenizers.PreTokenizer] = []
     if model.dummy_prefix:
         steps.append(pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="always" if legacy else "first", split=False))
     if own:                             # whole, and never merged with what stands beside them
@@ -95,7 +95,9 @@ def _pre_tokenizer(model: Model, own: list[str], legacy: bool):
 
 def _decoder(model: Model):
     from tokenizers import decoders
-    steps = [decoders.Replace(SPACE, " ")] + [decoders.ByteFallback()] * model.byte_fallback
+    steps: list[decoders.Decoder] = [decoders.Replace(SPACE, " ")]
+    if model.byte_fallback:
+        steps.append(decoders.ByteFallback())
     if model.dummy_prefix:
         steps += [decoders.Fuse(), decoders.Strip(content=" ", left=1)]
     elif model.byte_fallback:

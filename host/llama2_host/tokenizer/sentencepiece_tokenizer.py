@@ -69,7 +69,7 @@ class SentencePieceTokenizer:
 
     def encode(self, text: str, bos: bool = True, eos: bool = False) -> list[int]:
         """Token ids of ``text``, with BOS before it."""
-        ids = [self.bos_id] if bos and self.adds_bos else []
+        ids: list[int] = [self.bos_id] if bos and self.adds_bos and self.bos_id is not None else []
         text = SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text)
         for part in self._split.split(text) if self._split else [text]:
             ids += [self.specials[part]] if part in self.specials else self._package.encode(part)
