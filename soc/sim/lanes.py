@@ -67,7 +67,11 @@ class LanePHY(LiteXModule):
             self.add_module(f"lane{n}", lane)
             found.append(lane)
         for outer_phase, inner_phase in zip(self.dfi.phases, inner.phases):
-            self.comb += outer_phase.connect(inner_phase, omit={"rddata"})
+            self.comb += [
+                outer_phase.connect(inner_phase, omit={"rddata", "rddata_valid"}),
+                # The model says it for phase 0 only, and liblitedram reads what each phase's own register has caught.
+                outer_phase.rddata_valid.eq(inner.phases[0].rddata_valid),
+            ]
         self.specials += Instance("dram_lanes",
             p_TAPS    = DELAYS,
             i_delay   = Cat(Cat(lane.delay, C(0, 4 - len(lane.delay))) for lane in found),
