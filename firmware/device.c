@@ -408,8 +408,7 @@ static void store(const struct wire_store *what)
 
 static void board(void)
 {
-	struct wire_board answer = {.dram_status = board_dram_ok(), .lanes = board_lanes(), .delays = board_delays(),
-		.bitslips = board_bitslips(), .flash_id = flash_id(), .boot = boot_id};
+	struct wire_board answer = {.dram_status = board_dram_ok(), .lanes = board_lanes(), .delays = board_delays(), .bitslips = board_bitslips(), .flash_id = flash_id(), .boot = boot_id};
 
 	board_describe(&answer);
 	dram_failed(&answer);

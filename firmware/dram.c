@@ -36,7 +36,8 @@ static struct {
 
 static uint32_t offset_of(const struct places *p, unsigned n)
 {
-	return p->step != 0 ? p->offset + n * p->step : n == 0 ? 0 : 1u << (4 + n);
+	return p->step != 0 ? p->offset + n * p->step : n == 0 ? 0 :
+								 1u << (4 + n);
 }
 
 /* The powers of two, as far as DRAM reaches. */
@@ -56,7 +57,10 @@ static uint32_t pattern(uint32_t n)
 	return n ^ n >> 16;
 }
 
-enum work { TAKE, GIVE_BACK, FILL, LOOK };
+enum work { TAKE,
+	    GIVE_BACK,
+	    FILL,
+	    LOOK };
 
 /* Walk over the places: keep what is there, put it back, fill them with a pattern, or add to fault what they do not hold of it. */
 static void walk(struct places *p, enum work work, uint32_t seed, uint32_t invert, struct fault *fault)

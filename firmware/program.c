@@ -157,7 +157,7 @@ static bool push_layer(uint32_t columns)
 
 	if (layer_commands[slot].op == LLAMA2_OP_ATTEND) {
 		llama2_push(word0 | BITS(KV, 1) | BITS(COLUMN, program.column) |
-				    BITS(FENCE, layer_commands[slot].fence && program.column == 0),
+				BITS(FENCE, layer_commands[slot].fence && program.column == 0),
 			    BITS(POSITIONS, program.step.position), program.segment, program.row);
 		return columns_done();
 	}

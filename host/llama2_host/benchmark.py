@@ -93,12 +93,13 @@ def _text(backend: Backend, length: int) -> _Run:
 
 
 def _row(test: str, tokens: int, runs: list[_Run], backend: Backend) -> Row:
+    counted = [run.cycles for run in runs if run.cycles]
     rates = [run.tokens * backend.clock_hz / run.cycles if run.cycles else run.tokens / max(run.wall_s, 1e-9) for run in runs]
-    cycles = mean(run.cycles / run.tokens for run in runs) if all(run.cycles for run in runs) else None
+    cycles = mean(count / run.tokens for count, run in zip(counted, runs)) if len(counted) == len(runs) else None
     beats = sum(run.beats for run in runs)
     return Row(test, tokens, mean(rates), pstdev(rates), cycles,
                beats * BEAT_BYTES / sum(run.tokens for run in runs) if beats else None,
-               100 * beats / sum(run.cycles for run in runs) if beats and cycles else None, sum(run.wall_s for run in runs))
+               100 * beats / sum(counted) if beats and cycles else None, sum(run.wall_s for run in runs))
 
 
 def markdown(rows: Sequence[Row], model: str, size: str, backend: str) -> list[str]:

@@ -103,10 +103,11 @@ class Bar:
         stream.flush()
 
     def line(self, elapsed_s: float) -> str:
+        stream = self.progress.stream or sys.stderr
         fraction = self.done / self.total if self.total else 1.0
         rate = (self.done - self.start) / elapsed_s if elapsed_s > 0 else 0.0
         left = f", {(self.total - self.done) / rate:.0f} s left" if 0 < self.done < self.total and rate else ""
-        return (f"{self.label} {screen.bar(self.done, self.total, BAR_WIDTH, self.progress.stream)} {100 * fraction:3.0f} % of "
+        return (f"{self.label} {screen.bar(self.done, self.total, BAR_WIDTH, stream)} {100 * fraction:3.0f} % of "
                 f"{quantity(self.total, self.unit)}, {quantity(rate, self.unit)}/s{left}")
 
 

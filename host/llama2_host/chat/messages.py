@@ -16,10 +16,10 @@ def encode(messages: Messages, template: Template, tokenizer: Tokenizer) -> list
         return tokenizer.encode_chat(template.render_messages(messages))
     if template.bos_every_turn:             # each turn is a text of its own, as in llama2.c
         return [id for part in _turns(messages, template, tokenizer) for id in part]
-    texts = _texts(messages, template, tokenizer)
+    ends, texts = _texts(messages, template, tokenizer)
     ids = tokenizer.encode(texts[0])
-    for part in texts[1:]:
-        ids += [part] if isinstance(part, int) else tokenizer.encode(part, bos=False)
+    for end, text in zip(ends, texts[1:]):
+        ids += [end, *tokenizer.encode(text, bos=False)]
     return ids
 
 
@@ -29,7 +29,7 @@ def render(messages: Messages, template: Template, tokenizer: Tokenizer) -> str:
         return template.render_messages(messages)
     if template.bos_every_turn:
         return "".join(_written(messages, template))
-    return "".join(part for part in _texts(messages, template, tokenizer) if isinstance(part, str))
+    return "".join(_texts(messages, template, tokenizer)[1])
 
 
 def end_of(template: Template, tokenizer: Tokenizer) -> int | None:
@@ -49,9 +49,9 @@ def _turns(messages: Messages, template: Template, tokenizer: Tokenizer) -> list
     return parts
 
 
-def _texts(messages: Messages, template: Template, tokenizer: Tokenizer) -> list[str | int]:
-    """All that is said, as one text between the ids that have no text."""
-    end, said = end_of(template, tokenizer), [""]
+def _texts(messages: Messages, template: Template, tokenizer: Tokenizer) -> tuple[list[int], list[str]]:
+    """All that is said: the ids that have no text, and the texts before, between and behind them."""
+    end, ends, said = end_of(template, tokenizer), list[int](), [""]
     written = next((text for text, id in tokenizer.specials.items() if id == end), None)
     turns = [message["role"] for message in messages if message["role"] != "system"]
     for index, (role, text) in enumerate(zip(turns, _written(messages, template))):
@@ -60,13 +60,14 @@ def _texts(messages: Messages, template: Template, tokenizer: Tokenizer) -> list
             continue
         said[-1] += text + (written or "")
         if end is not None and written is None:
-            said += [end, ""]
-    return said
+            ends.append(end)
+            said.append("")
+    return ends, said
 
 
 def _written(messages: Messages, template: Template) -> list[str]:
     """The text of each message but the system's, which belongs to the first turn."""
-    system, texts = None, []
+    system, texts = None, list[str]()
     for message in messages:
         role, text = message["role"], message["content"]
         if role == "system":

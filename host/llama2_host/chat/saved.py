@@ -14,7 +14,7 @@ MAX_BYTES = 64 << 20
 def save(conversation: Conversation, name: str | Path) -> None:
     """Write it whole, or leave an older file as it is; a file of another kind is never replaced."""
     path = Path(os.path.expanduser(name))
-    if path.exists() and _read(path, must=False) is None:
+    if path.exists() and not _is_saved(path):
         raise HostError(f"{path} is there, and no saved conversation: choose another name")
     text = json.dumps(conversation.state() | {"kind": KIND}, ensure_ascii=False, indent=1)
     try:
@@ -33,8 +33,19 @@ def load(conversation: Conversation, name: str | Path) -> None:
         raise HostError(f"{path} is a damaged conversation ({error!r:.80})") from error
 
 
-def _read(path: Path, *, must: bool = True) -> dict | None:
-    """The file's object; None where it is none and need not be."""
+def _is_saved(path: Path) -> bool:
+    return _object(path) is not None
+
+
+def _read(path: Path) -> dict:
+    state = _object(path)
+    if state is None:
+        raise HostError(f"{path} is no saved conversation: make one with /save")
+    return state
+
+
+def _object(path: Path) -> dict | None:
+    """The file's object; None where it is no conversation."""
     try:
         with open(path, "rb") as file:
             state = json.loads(file.read(MAX_BYTES))
@@ -42,8 +53,4 @@ def _read(path: Path, *, must: bool = True) -> dict | None:
         raise HostError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, RecursionError):
         state = None
-    if not isinstance(state, dict) or state.get("kind") != KIND:
-        if must:
-            raise HostError(f"{path} is no saved conversation: make one with /save")
-        return None
-    return state
+    return state if isinstance(state, dict) and state.get("kind") == KIND else None

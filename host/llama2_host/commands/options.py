@@ -32,7 +32,7 @@ def add_device(parser: argparse.ArgumentParser, *, local: bool = True, hurries: 
     group = parser.add_argument_group("where the model runs")
     group.add_argument("--port", metavar="URL", help="a board or a running simulator: /dev/ttyUSB1, COM3, socket://HOST:PORT (default: "
                        f"{ports.VARIABLE}, or the one board that answers)" + ("; several are a pool" if several else ""),
-                       **({"action": "append"} if several else {}))
+                       action="append" if several else "store")
     if local:
         group.add_argument("--sim", action="store_true", help="start the simulated SoC, and stop it in the end")
     if local and models:

@@ -46,7 +46,8 @@ def known_image() -> bytes:
 
 
 def _image() -> bytes:
-    config, tensors = CONFIG, {}
+    config = CONFIG
+    tensors: dict[str, np.ndarray] = {}
     shapes = {"wq": (config.q_dim, config.dim), "wk": (config.kv_dim, config.dim), "wv": (config.kv_dim, config.dim),
               "wo": (config.dim, config.q_dim), "w1": (config.hidden_dim, config.dim), "w2": (config.dim, config.hidden_dim),
               "w3": (config.hidden_dim, config.dim)}

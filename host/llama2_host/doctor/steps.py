@@ -65,7 +65,7 @@ def training(device: Device, board: Board) -> Step:
         return ok("training", f"{board.lanes} byte lanes of {board.delays} delays read right where training left them", data=data, details=details)
     text = ", ".join(f"lane {one.lane}: {one.fault}" for one in bad)
     advice = "a stuck lane is a pin: its solder joint, or its place in the platform's file" if bad[0].fault == "stuck lane" else SLOW_CLOCK
-    return failed("training", text, bad[0].fault, advice=advice, data=data, details=details)
+    return failed("training", text, bad[0].fault or "", advice=advice, data=data, details=details)
 
 
 def start(board: Board) -> Step:

@@ -40,6 +40,13 @@ class Board:
         self.stats: Stats | None = None
         self.holds: tuple[int, int] | None = None       #: :func:`identity` of the model that it must hold, once that is known
 
+    @property
+    def live(self) -> Backend:
+        """The open backend."""
+        if self.backend is None:
+            raise BoardLost(f"{self.name} is not open")
+        return self.backend
+
     def open(self) -> Backend:
         """Connect, and put the model there if need be; :class:`BoardLost` if it does not answer or holds another model."""
         self.close()
@@ -92,7 +99,7 @@ class Board:
         self.held = tuple(job.ids[:position])   # all that is sure if this fails
         rest = job.ids[position:]
         while len(rest) > MAX_PROMPT and not job.cancelled:
-            for _ in self.backend.generate(rest[:MAX_PROMPT], Options(position, 0, job.sampling, job.stop_ids)):
+            for _ in self.live.generate(rest[:MAX_PROMPT], Options(position, 0, job.sampling, job.stop_ids)):
                 pass
             position, rest = position + MAX_PROMPT, rest[MAX_PROMPT:]
             self.held = tuple(job.ids[:position])
@@ -110,8 +117,8 @@ class Board:
             job.close(outcome, self.name, statistics)
 
     def _generate(self, job: Job, ids: list[int], position: int) -> Outcome:
-        collector = Collector(self.backend.config.vocab_size) if job.logprobs is not None else None
-        generation = self.backend.generate(ids, Options(position, job.max_new, job.sampling, job.stop_ids), **self._dump(collector))
+        collector = Collector(self.live.config.vocab_size) if job.logprobs is not None else None
+        generation = self.live.generate(ids, Options(position, job.max_new, job.sampling, job.stop_ids), **self._dump(collector))
         tokens = []
         for event in generation:
             tokens.append(event.token)
@@ -123,7 +130,9 @@ class Board:
                 late = [event.token for event in generation.abort()]
                 job.overrun, tokens = job.overrun + len(late), tokens + late
                 break
-        outcome = told(generation.outcome, job.events, self.backend.config.seq_len)
+        outcome = told(generation.outcome, job.events, self.live.config.seq_len)
+        if outcome is None:
+            raise BoardFailed(f"{self.name}: the generation did not say how it ended: try again")
         # A device may have run ahead of the tokens it sent: never claim more than what is known to be there.
         known = [*job.ids, *tokens]
         self.held = tuple(known[:min(outcome.position, len(known) - 1)])
@@ -132,12 +141,12 @@ class Board:
     def _dump(self, collector: Collector | None) -> dict:
         if collector is None:
             return {}
-        flags = {"flags": GenerateFlag.DUMP_LOGITS} if hasattr(self.backend, "device") else {}
+        flags = {"flags": GenerateFlag.DUMP_LOGITS} if hasattr(self.live, "device") else {}
         return {"on_logits": collector.take, **flags}
 
     def _measure(self, job: Job, outcome: Outcome, wall_s: float) -> Statistics:
-        return measure(job.events, prompt_tokens=len(job.ids), clock_hz=self.backend.clock_hz, wall_s=wall_s,
-                       useful_beats=self.backend.useful_beats, outcome=outcome)
+        return measure(job.events, prompt_tokens=len(job.ids), clock_hz=self.live.clock_hz, wall_s=wall_s,
+                       useful_beats=self.live.useful_beats, outcome=outcome)
 
     def _read_stats(self) -> Stats | None:
         device = getattr(self.backend, "device", None)

@@ -89,9 +89,10 @@ class Answer:
     def logprobs(self, said: list[Said]) -> dict | None:
         if self.asked.logprobs is None:
             return None
-        known = [one for one in said if one.logprob is not None]
+        if not self.chat:
+            return self._legacy_logprobs([one for one in said if one.logprob is not None])
         return {"content": [self._entry(one.id, one.logprob) | {"top_logprobs": [self._entry(*pair) for pair in one.top]}
-                            for one in known], "refusal": None} if self.chat else self._legacy_logprobs(known)
+                            for one in said if one.logprob is not None], "refusal": None}
 
     def _entry(self, id: int, logprob: float) -> dict:
         piece = self.words.piece(id)

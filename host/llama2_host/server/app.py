@@ -1,6 +1,7 @@
 """The server as an ASGI application: routes, what they answer, and what stands before them."""
 import contextlib
 import time
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -45,7 +46,7 @@ def create_app(settings: Settings, pool: Pool, words: Words) -> Starlette:
     if settings.origins:
         middleware.append(Middleware(CORSMiddleware, allow_origins=list(settings.origins), allow_methods=["GET", "POST"],
                                      allow_headers=["authorization", "content-type"]))
-    handlers = {ApiError: on_api_error, Gone: on_gone, HTTPException: on_http_error, Exception: on_bug}
+    handlers: dict[Any, Any] = {ApiError: on_api_error, Gone: on_gone, HTTPException: on_http_error, Exception: on_bug}
     return Starlette(routes=[*routes.table(), Route("/metrics", metrics_page)], middleware=middleware, lifespan=lifespan,
                      exception_handlers=handlers)
 

@@ -1,6 +1,7 @@
 """What a completion or chat request asks for, checked field by field: what cannot be honoured is refused by its name."""
 # Ref: OpenAI API reference, Chat and Completions; llama.cpp, tools/server/README.md for the extra fields
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from llama2_host.generation import Sampling
@@ -22,7 +23,7 @@ NO_TOOLS = "the model is not told of tools: leave them out"
 NOT_HERE = "there is no such thing here: leave it out"
 
 #: Fields that are taken where they change nothing, and refused otherwise: name, values, why.
-NEUTRAL = (
+NEUTRAL: tuple[tuple[str, Sequence, str], ...] = (
     ("n", (1,), ONE_ANSWER), ("best_of", (1,), ONE_ANSWER),
     ("presence_penalty", (0,), NO_BIAS), ("frequency_penalty", (0,), NO_BIAS), ("logit_bias", ({}, []), NO_BIAS),
     ("response_format", ({"type": "text"},), NO_GRAMMAR), ("grammar", ("",), NO_GRAMMAR), ("json_schema", (), NO_GRAMMAR),
@@ -61,8 +62,8 @@ def chat(body: dict, default: Sampling, model: str) -> Asked:
     top = fields.whole("top_logprobs", 0, MAX_TOP_LOGPROBS)
     if top is not None and not wanted:
         raise refused("top_logprobs", "it needs logprobs: true")
-    most = fields.whole("max_completion_tokens", 1, 1 << 31, fields.whole("max_tokens", 1, 1 << 31))
-    return replace(_common(fields, default, model), messages=messages, max_tokens=most, logprobs=(top or 0) if wanted else None)
+    older, newer = (fields.whole(name, 1, 1 << 31) for name in ("max_tokens", "max_completion_tokens"))
+    return replace(_common(fields, default, model), messages=messages, max_tokens=newer or older, logprobs=(top or 0) if wanted else None)
 
 
 def completion(body: dict, default: Sampling, model: str) -> Asked:

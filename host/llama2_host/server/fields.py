@@ -2,6 +2,7 @@
 import json
 import math
 from collections.abc import Sequence
+from typing import overload
 
 from llama2_host import nested_json
 from llama2_host.server.errors import ApiError, refused
@@ -49,6 +50,12 @@ class Fields:
         if not isinstance(value, bool):
             raise refused(self.path + name, f"{shown(value)}, expected true or false", "invalid_type")
         return value
+
+    @overload
+    def whole(self, name: str, low: int, high: int) -> int | None: ...
+
+    @overload
+    def whole(self, name: str, low: int, high: int, default: int) -> int: ...
 
     def whole(self, name: str, low: int, high: int, default: int | None = None) -> int | None:
         value = self.take(name, MISSING)

@@ -1,4 +1,6 @@
 """uvicorn's HTTP/1.1 with limits that it has not: headers must arrive in time, and connections are counted."""
+import asyncio
+
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -17,7 +19,7 @@ class Http11(H11Protocol):
 
     def connection_made(self, transport) -> None:
         super().connection_made(transport)
-        self._timer = None
+        self._timer: asyncio.TimerHandle | None = None
         if len(self.connections) > self.max_connections:
             self._refuse(ApiError(503, "too many connections: try again later", code="too_many_connections", retry_after_s=1))
         else:

@@ -1,15 +1,26 @@
 """What Prometheus reads at /metrics: requests, the queue, and each board's counters."""
+from functools import partial
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 
 from llama2_host.server.adapter import Board
 from llama2_host.server.job import Job
-from llama2_host.server.pool import Pool
+from llama2_host.server.pool import Pool, Seat
 from llama2_host.statistics import measure
+from llama2_spec.protocol import Stats
 
 PATHS = ("/", "/v1/chat/completions", "/v1/completions", "/v1/models", "/health", "/props", "/tokenize", "/detokenize",
          "/apply-template", "/boards", "/metrics")
 FIRST_TOKEN_S = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100)
 disable_created_metrics()      # a series each that says when a counter began: nobody asks for it
+
+
+def _waiting(seat: Seat) -> int:
+    return len(seat.waiting)
+
+
+def _runs(seat: Seat) -> bool:
+    return seat.running is not None
 
 
 class Metrics:
@@ -38,12 +49,12 @@ class Metrics:
         running = gauge("queue_running", "1 while the board generates", "board")
         for seat in pool.seats:
             name = seat.board.name
-            up.labels(name).set_function(lambda seat=seat: seat.ready)
-            line.labels(name).set_function(lambda seat=seat: len(seat.waiting))
-            running.labels(name).set_function(lambda seat=seat: seat.running is not None)
+            up.labels(name).set_function(partial(getattr, seat, "ready"))
+            line.labels(name).set_function(partial(_waiting, seat))
+            running.labels(name).set_function(partial(_runs, seat))
         for name, text in (("refused", "requests refused because the line was full"), ("aborted", "requests whose client left"),
                            ("lost", "times a board was lost")):
-            gauge(f"{name}_total", text).set_function(lambda name=name: getattr(pool, name))
+            gauge(f"{name}_total", text).set_function(partial(getattr, pool, name))
         self._links: dict[str, tuple[int, int]] = {}
         pool.finished = self.finished
 
@@ -67,20 +78,20 @@ class Metrics:
         for phase, counters in hardware.phases.items():
             for name, value in counters.items():
                 self.cycles.labels(board.name, phase, name).inc(value)
-        self._link(board)
+        self._link(board.name, board.stats)
         statistics = measure(job.events, prompt_tokens=len(job.ids), wall_s=0.0, clock_hz=board.backend.clock_hz,
                              useful_beats=board.backend.useful_beats)
-        if statistics.roofline_percent is not None:
+        if statistics.roofline_percent is not None and statistics.tokens_per_s is not None:
             self.roofline.labels(board.name).set(statistics.roofline_percent)
             self.rate.labels(board.name).set(statistics.tokens_per_s)
 
-    def _link(self, board: Board) -> None:
+    def _link(self, name: str, stats: Stats) -> None:
         """These two count since the device's boot, and so begin anew with it."""
-        now = board.stats.link_damaged, board.stats.resent
-        before = self._links.get(board.name, (0, 0))
+        now = stats.link_damaged, stats.resent
+        before = self._links.get(name, (0, 0))
         for counter, value, old in zip((self.damaged, self.resent), now, before):
-            counter.labels(board.name).inc(value - old if value >= old else value)
-        self._links[board.name] = now
+            counter.labels(name).inc(value - old if value >= old else value)
+        self._links[name] = now
 
     def text(self) -> bytes:
         return generate_latest(self.registry)
