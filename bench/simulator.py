@@ -47,7 +47,8 @@ def client(*arguments):
 
 def build_from_scratch(directory):
     """Seconds of a build that finds nothing in the caches: software, conversion, Verilator."""
-    with mock.patch.object(sim, "CACHE", directory/"vsim"), mock.patch.object(soc.amaranth, "CACHE", directory/"amaranth"):
+    with mock.patch.object(sim, "CACHE", directory/"vsim"), mock.patch.object(soc.amaranth, "CACHE",
+                                                                              directory/"amaranth"):
         return timed(sim.build, directory/"sim")[1]
 
 

@@ -1,8 +1,9 @@
 """Gives the decoder's multipliers their places on an ECP5-85: ``python -m soc.floorplan NETLIST``.
 
-They take two thirds of the die's, which lie in three rows across it, and nextpnr puts each where one is free: then the products
-of a unit are a die's width apart, and every adder behind them is slow. This writes a site into each MULT18X18D of Yosys' JSON
-netlist, unit by unit, those of a lane side by side; look-up tables and registers follow them by themselves.
+They take two thirds of the die's, which lie in three rows across it, and nextpnr puts each where one is free: then the
+products of a unit are a die's width apart, and every adder behind them is slow. This writes a site into each MULT18X18D
+of Yosys' JSON netlist, unit by unit, those of a lane side by side; look-up tables and registers follow them by
+themselves.
 """
 import argparse
 import re
@@ -20,8 +21,9 @@ def blocks(row, *numbers):
             for block in numbers for column, z in ((4, 0), (5, 1), (8, 4), (9, 5))]
 
 
-#: Unit: what the names of its cells contain, and its sites. The engine's two columns of lanes lie below each other, what their
-#: sums go through between their halves; attention, which takes K/V rows from the same reader, on their left; the rest above.
+#: Unit: what the names of its cells contain, and its sites. The engine's two columns of lanes lie below each other,
+#: what their sums go through between their halves; attention, which takes K/V rows from the same reader, on their left;
+#: the rest above.
 PLAN = {
     "lanes0":    (r"matvec\.lanes0\.",       blocks(MIDDLE, 4, 5, 6, 7, 9, 10, 11, 12)),
     "lanes1":    (r"matvec\.lanes1\.",       blocks(BOTTOM, 4, 5, 6, 7, 9, 10, 11, 12)),
@@ -39,7 +41,8 @@ PLAN = {
 
 
 def _lane(product: str):
-    """Sorts products: by pairs of lanes, whose sum is the first, the low rows' before the high ones'; then those of no lane."""
+    """Sorts products: by pairs of lanes, whose sum is the first, the low rows' before the high ones'; then those of no
+    lane."""
     found = re.search(r"(low|high)?_?product(\d+)$", product)
     if not found:
         return sys.maxsize, product
@@ -48,7 +51,8 @@ def _lane(product: str):
 
 
 def place(netlist: Path) -> dict:
-    """Rewrite ``netlist`` (Yosys' JSON, after ``synth_ecp5``); {cell: site}. What the plan does not name stays as it is.
+    """Rewrite ``netlist`` (Yosys' JSON, after ``synth_ecp5``); {cell: site}. What the plan does not name stays as it
+    is.
 
     Raises ValueError where a unit has more multipliers than sites.
     """

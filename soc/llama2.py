@@ -18,10 +18,12 @@ class DramWidthError(ValueError):
 
 
 def check_width(controller_bits):
-    """Refuse a controller whose words are wider than a beat: LiteDRAM's converter to it loses the last beat of an odd number."""
+    """Refuse a controller whose words are wider than a beat: LiteDRAM's converter to it loses the last beat of an odd
+    number."""
     if controller_bits > DATA_WIDTH:
-        raise DramWidthError(f"the DRAM controller's words have {controller_bits} bits, the core's ports {DATA_WIDTH}, and LiteDRAM's "
-                             "converter between them loses beats: use fewer of the board's DRAM chips, or a PHY with fewer phases")
+        raise DramWidthError(f"the DRAM controller's words have {controller_bits} bits, the core's ports {DATA_WIDTH}, "
+                             "and LiteDRAM's converter between them loses beats: use fewer of the board's DRAM chips, "
+                             "or a PHY with fewer phases")
 
 # Llama2 -------------------------------------------------------------------------------------------
 
@@ -88,7 +90,8 @@ class Llama2(LiteXModule):
     def connect_command(self, name, port, we):
         """Join the command channel of the core's port ``name`` to a LiteDRAM native port.
 
-        Registers on the way: the crossbar's ready comes late, out of all banks' state, and its multiplexers start from them.
+        Registers on the way: the crossbar's ready comes late, out of all banks' state, and its multiplexers start from
+        them.
         """
         layout = [("addr", len(port.cmd.addr))]
         ready, valid = stream.PipeReady(layout), stream.PipeValid(layout)

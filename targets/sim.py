@@ -98,7 +98,8 @@ class BaseSoC(Llama2SoC):
         self.crg = CRG(platform.request("sys_clk"))
 
         # SoCCore ----------------------------------------------------------------------------------
-        kwargs = {"ident": "LLaMA-2 decoder (simulation)", **kwargs, "uart_name": "serial" if with_board_pins else "sim"}
+        kwargs = {"ident": "LLaMA-2 decoder (simulation)", **kwargs,
+                  "uart_name": "serial" if with_board_pins else "sim"}
         Llama2SoC.__init__(self, platform, SYS_CLK_FREQ, **kwargs)
 
         # DDR3 SDRAM -------------------------------------------------------------------------------
@@ -136,10 +137,12 @@ def sources_stamp(core, firmware, options):
     rooms = [path for room in ("spec", "accel", "soc", "targets") for path in (ROOT/room).rglob("*") if path.is_file()]
     extra = [inspect.getfile(type(core))] if core else []
     files = [*rooms, *extra, *(path for path in firmware.rglob("*") if path.is_file()), ROOT/"requirements.txt"]
-    return sources_digest((path for path in files if "__pycache__" not in map(str, Path(path).parts)), salt=repr(options))
+    return sources_digest((path for path in files if "__pycache__" not in map(str, Path(path).parts)),
+                          salt=repr(options))
 
 
-def build(output_dir=None, columns=COLUMNS, *, core=None, firmware=FIRMWARE, compile_gateware=True, with_board_pins=False,
+def build(output_dir=None, columns=COLUMNS, *, core=None, firmware=FIRMWARE, compile_gateware=True,
+          with_board_pins=False,
           soc_options=MappingProxyType({}), builder_options=MappingProxyType({})):
     """Build the simulator if anything changed, and return the path of Vsim.
 
@@ -158,7 +161,8 @@ def build(output_dir=None, columns=COLUMNS, *, core=None, firmware=FIRMWARE, com
         if vsim.exists() and stamp.exists() and stamp.read_text() == current:
             return vsim
         stamp.unlink(missing_ok=True)
-        print(f"building the simulator in {output_dir} (two or three minutes the first time)", file=sys.stderr, flush=True)
+        print(f"building the simulator in {output_dir} (two or three minutes the first time)", file=sys.stderr,
+              flush=True)
         with BuildProgress(vsim.parent), sim_compile.output_to(output_dir/"build.log"):
             soc     = BaseSoC(core or create_core(columns), with_board_pins, **soc_options)
             builder = Llama2Builder(soc, firmware, **{"csr_json": str(output_dir/"soc.json"), **builder_options,
@@ -196,14 +200,20 @@ def run(vsim, model_image=None, uart_port=0):
 
 def create_parser():
     parser = LiteXArgumentParser()
-    parser.prog, parser.description = "targets/sim.py", "LLaMA-2 decoder SoC in Verilator."    # LiteX mistakes keywords for prog
+    # LiteX mistakes keywords for prog
+    parser.prog, parser.description = "targets/sim.py", "LLaMA-2 decoder SoC in Verilator."
     parser.set_platform(Platform)
-    parser.add_target_argument("--build",        action="store_true",      help="Build the simulator, if anything changed.")
+    parser.add_target_argument("--build",        action="store_true",
+                               help="Build the simulator, if anything changed.")
     parser.add_target_argument("--run",          action="store_true",      help="Run it until interrupted.")
-    parser.add_target_argument("--sys-clk-freq", default=SYS_CLK_FREQ, type=float, help="System clock frequency; the simulation has this one only.")
-    parser.add_target_argument("--columns",      default=COLUMNS, type=int, choices=(1, 2, 4), help="Positions that share one pass over the weights.")
-    parser.add_target_argument("--model-image",  default=None, type=Path,  help="File that fills the DRAM when the simulation starts.")
-    parser.add_target_argument("--uart-port",    default=0, type=int,      help="Loopback TCP port of the UART; 0 takes a free one.")
+    parser.add_target_argument("--sys-clk-freq", default=SYS_CLK_FREQ, type=float,
+                               help="System clock frequency; the simulation has this one only.")
+    parser.add_target_argument("--columns",      default=COLUMNS, type=int, choices=(1, 2, 4),
+                               help="Positions that share one pass over the weights.")
+    parser.add_target_argument("--model-image",  default=None, type=Path,
+                               help="File that fills the DRAM when the simulation starts.")
+    parser.add_target_argument("--uart-port",    default=0, type=int,
+                               help="Loopback TCP port of the UART; 0 takes a free one.")
     parser.set_defaults(uart_name="sim", integrated_rom_size=ROM_SIZE, integrated_sram_size=SRAM_SIZE, l2_size=L2_SIZE)
     return parser
 

@@ -14,9 +14,11 @@ pytestmark = pytest.mark.install
 
 def interpreter(version):
     """A Python of this version: in the path, or where pyenv keeps its own."""
-    found = [shutil.which(f"python{version}"), *map(str, sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python")))]
+    found = [shutil.which(f"python{version}"),
+             *map(str, sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python")))]
     for path in filter(None, found):
-        told = subprocess.run([path, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"], capture_output=True, text=True)
+        told = subprocess.run([path, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"], capture_output=True,
+                              text=True)
         if told.stdout.strip() == version:
             return path
 
@@ -36,7 +38,8 @@ def test_the_installed_client_tells_a_story(version, tmp_path):
     sources.mkdir()
     for part in ("host", "spec", "models", "pyproject.toml", "setup.py", "MANIFEST.in", "LICENSE", "README.md"):
         (shutil.copytree if (ROOT/part).is_dir() else shutil.copy)(ROOT/part, sources/part)
-    run = lambda *command: subprocess.run(command, cwd=away, check=True, text=True, capture_output=True, stdin=subprocess.DEVNULL).stdout
+    run = lambda *command: subprocess.run(command, cwd=away, check=True, text=True, capture_output=True,
+                                          stdin=subprocess.DEVNULL).stdout
     run(interpreter(version), "-m", "venv", tmp_path/"venv")
     run(tmp_path/"venv/bin/python", "-m", "pip", "install", "-q", sources)
     for name in ("host.py", "spec.py"):
@@ -47,5 +50,6 @@ def test_the_installed_client_tells_a_story(version, tmp_path):
     assert run(tmp_path/"venv/bin/python", "-m", "llama2_host", *request) == story
     assert "connect(" in run(tmp_path/"venv/bin/python", "-c", "from llama2_host import connect; help(connect)")
     top = run(tmp_path/"venv/bin/python", "-c", "import importlib.metadata as m; "
-              "print(*sorted({str(f).split('/')[0] for f in m.files('llama2-host') if '.dist-info' not in str(f) and not str(f).startswith('..')}))")
+              "print(*sorted({str(f).split('/')[0] for f in m.files('llama2-host') if '.dist-info' not in str(f) and "
+              "not str(f).startswith('..')}))")
     assert top.split() == ["llama2_host", "llama2_spec"]

@@ -1,4 +1,5 @@
-"""Opens the backend a caller asks for, with its model in place: ``connect(port=...)``, ``connect(sim=True)``, ``connect(golden=True)``."""
+"""Opens the backend a caller asks for, with its model in place: ``connect(port=...)``, ``connect(sim=True)``,
+``connect(golden=True)``."""
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
@@ -47,15 +48,19 @@ class DeviceBackend(Backend):
 
 
 def connect(*, port: str | None = None, sim: bool = False, golden: bool = False, model: str | Path | None = None,
-            tokenizer: str | Path | None = None, upload: bool = False, baud: int | None = None, max_baud: int | None = None, wait_s: float = 0.0,
-            flash: bool = False, trace: TextIO | None = None, progress: Progress = Progress.silent, **conversion) -> Backend:
+            tokenizer: str | Path | None = None, upload: bool = False, baud: int | None = None,
+            max_baud: int | None = None, wait_s: float = 0.0,
+            flash: bool = False, trace: TextIO | None = None, progress: Progress = Progress.silent,
+            **conversion) -> Backend:
     """A backend with ``model`` (an image, or a checkpoint that is converted on the way) ready to generate.
 
-    Without ``model`` a device's own is used; the simulator and golden take the project's default model. ``upload`` sends
-    the model to the simulator over its UART instead of preloading it. A serial line starts at ``baud`` and goes to the
-    fastest rate up to ``max_baud`` that works. ``flash`` refuses a model that the board's flash has no room for. ``conversion`` is for :meth:`llama2_host.image.model.Model.load`.
+    Without ``model`` a device's own is used; the simulator and golden take the project's default model. ``upload``
+    sends the model to the simulator over its UART instead of preloading it. A serial line starts at ``baud`` and goes
+    to the fastest rate up to ``max_baud`` that works. ``flash`` refuses a model that the board's flash has no room for.
+    ``conversion`` is for :meth:`llama2_host.image.model.Model.load`.
     """
-    check_options({"port": port, "sim": sim, "golden": golden, "upload": upload, "baud": baud, "max_baud": max_baud, "flash": flash,
+    check_options({"port": port, "sim": sim, "golden": golden, "upload": upload, "baud": baud, "max_baud": max_baud,
+                   "flash": flash,
                    **conversion}, model, tokenizer, trace)
     if model is None and port is None:
         model = default_model()

@@ -52,7 +52,8 @@ def output_to(path):
 
 def digest(gateware_dir, sources):
     """SHA-256 of what Vsim is made of; comments (they carry dates) and memory contents do not count."""
-    tools  = [gateware_dir/"sim_init.cpp", *(path for end in ("c", "h", "cpp", "mk") for path in sorted(HERE.glob(f"*.{end}")))]
+    tools  = [gateware_dir/"sim_init.cpp", *(path for end in ("c", "h", "cpp", "mk")
+                                             for path in sorted(HERE.glob(f"*.{end}")))]
     result = hashlib.sha256(subprocess.check_output(["verilator", "--version"]))
     for path in [*sources, *tools]:
         result.update(re.sub(rb"//[^\n]*", b"", Path(path).read_bytes()))

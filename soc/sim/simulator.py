@@ -27,7 +27,8 @@ WATCH_CAUSES = {
     "idle":       "not asked for: no command was executing (CPU, link)",
     "turnaround": "not asked for: the next token's embedding waited for the argmax, or its row",
     "attention":  "not asked for: the buffer was full while attention worked",
-    "vector":     "not asked for: the buffer was full while a command waited for earlier results (norms, RoPE, SiLU, quantiser)",
+    "vector":     "not asked for: the buffer was full while a command waited for earlier results (norms, RoPE, SiLU, "
+                  "quantiser)",
     "compute":    "not asked for: the buffer was full, a matrix took its beats",
     "commands":   "not asked for: no further command was there to read for",
 }
@@ -124,7 +125,8 @@ class Simulator:
 
     def violations(self):
         """DRAM timing violations so far: what was violated, how often."""
-        return collections.Counter(re.findall(r"\] ([^\n\]]*violation[^\n]*?)(?: on bank *\d+)?(?:: *\S+)?\n", self.output()))
+        return collections.Counter(re.findall(r"\] ([^\n\]]*violation[^\n]*?)(?: on bank *\d+)?(?:: *\S+)?\n",
+                                              self.output()))
 
     def watch(self):
         """Cycles by cause of WATCH_CAUSES since reset, and their sum ``cycles``, at each result of the core so far."""

@@ -93,7 +93,8 @@ class Model(IntEnum):
 
 
 class Result(IntEnum):
-    """Words at ``Window.RESULT``: what one classifier pass yields; one result per column, in order, if it is for all of them."""
+    """Words at ``Window.RESULT``: what one classifier pass yields; one result per column, in order, if it is for all of
+    them."""
     TOKEN    = 0   #: argmax of the logits; the lowest id on a tie
     LOGIT    = 1   #: its logit, signed Q14.18
     CYCLES   = 2   #: cycle counter when the last logit was taken
@@ -164,7 +165,8 @@ COMMAND = (
     Bits("fence",    0,  4,  1, "wait until every earlier command's results have landed"),
     Bits("q4",       0,  5,  1, "4-bit codes; otherwise 8-bit"),
     Bits("group64",  0,  6,  1, "weight groups of 64; otherwise 32"),
-    Bits("argmax",   0,  7,  1, "EMBED: the token is the last argmax, not ``rows``; LOGITS: a result of every active column"),
+    Bits("argmax",   0,  7,  1, "EMBED: the token is the last argmax, not ``rows``; LOGITS: a result of every active "
+                                "column"),
     Bits("columns",  0,  8,  3, "active columns minus one; LOGITS without argmax uses only the last of them"),
     Bits("column",   0, 11,  3, "EMBED, ATTEND: the column it is for"),
     Bits("dest",     0, 14,  3, "MATVEC: Dest"),

@@ -58,7 +58,8 @@ def program(image: Image, tokens, position, *, argmax=False, classify=True, ever
         yield tensor(Opcode.MATVEC, Phase.S1_QKV, dest=Dest.K)
         yield tensor(Opcode.MATVEC, Phase.S1_QKV, dest=Dest.V)
         for column in range(n):
-            yield encode(Opcode.ATTEND, phase=Phase.S2_ATTEND, fence=column == 0, kv=1, column=column, columns=n - 1, rows=position,
+            yield encode(Opcode.ATTEND, phase=Phase.S2_ATTEND, fence=column == 0, kv=1, column=column, columns=n - 1,
+                         rows=position,
                          base=base, beats=position * row)
         yield encode(Opcode.STORE, phase=Phase.S3_STORE, columns=n - 1, base=base + position * row)
         yield tensor(Opcode.GAIN, Phase.OTHER)
@@ -81,7 +82,8 @@ class Dram:
     def __init__(self, image: Image, *, latency=14, stall=0.0, write_stall=0.0, withhold=(None, 0), seed=0):
         self.withheld, self.silence = withhold
         self.latency, self.stall, self.write_stall, self.seed = latency, stall, write_stall, seed
-        self.beats = {i: int.from_bytes(image.data[16 * i:16 * i + 16], "little") for i in range(len(image.data) // 16 + 1)}
+        self.beats = {i: int.from_bytes(image.data[16 * i:16 * i + 16], "little")
+                      for i in range(len(image.data) // 16 + 1)}
         self.written = []
 
     def testbench(self, dut):

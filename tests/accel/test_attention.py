@@ -1,4 +1,5 @@
-"""Attention equals llama2_spec.golden.attend: shapes, raises, lifts, extremes, starved sources, stalled sinks, aborts."""
+"""Attention equals llama2_spec.golden.attend: shapes, raises, lifts, extremes, starved sources, stalled sinks,
+aborts."""
 import numpy as np
 import pytest
 
@@ -19,7 +20,8 @@ class Case:
     def __init__(self, heads, kv_heads, head_dim, rows, *, seed=0, scale=SCALE, v_exponents=(0, 8), growth=0, fill=None,
                  column=0, kv=KvFormat.K16V16):
         rng = np.random.default_rng(seed)
-        self.heads, self.kv_heads, self.head_dim, self.scale, self.count, self.column, self.kv = heads, kv_heads, head_dim, scale, rows, column, kv
+        self.heads, self.kv_heads, self.head_dim, self.scale = heads, kv_heads, head_dim, scale
+        self.count, self.column, self.kv = rows, column, kv
         self.n_rep = heads // kv_heads
 
         def mantissas(*shape, bits=16):
@@ -30,7 +32,8 @@ class Case:
         self.rows = []
         for t in range(rows):
             ke = rng.integers(0, 3, kv_heads) + int(growth * t)
-            self.rows.append((mantissas(kv_heads, head_dim, bits=kv.k_bits), ke, mantissas(kv_heads, head_dim, bits=kv.v_bits),
+            self.rows.append((mantissas(kv_heads, head_dim, bits=kv.k_bits), ke,
+                              mantissas(kv_heads, head_dim, bits=kv.v_bits),
                               rng.integers(*v_exponents, kv_heads)))
         self.expected = [int(v) for v in attend(self.q, self.qe, self.rows, self.n_rep, scale).reshape(-1)]
 
@@ -105,7 +108,8 @@ SHAPES = [(1, 1, 8), (2, 1, 8), (4, 4, 8), (8, 4, 8), (8, 1, 16), (6, 2, 24), (8
 
 
 def test_shapes():
-    run([Case(h, kv, dim, rows, seed=i) for i, (h, kv, dim) in enumerate(SHAPES) for rows in (1, 3 if dim > 24 else 12)])
+    run([Case(h, kv, dim, rows, seed=i) for i, (h, kv, dim) in enumerate(SHAPES)
+         for rows in (1, 3 if dim > 24 else 12)])
 
 
 @pytest.mark.parametrize("kv", [KvFormat.K16V8, KvFormat.K8V8], ids=str)
@@ -140,7 +144,8 @@ def test_keeps_a_query_for_each_column():
 
 @pytest.mark.parametrize("stalls", [(0.9, 0.0), (0.0, 0.9), (0.5, 0.5)])
 def test_stalls(stalls):
-    run([Case(8, 4, 8, 6), Case(1, 1, 8, 20, seed=1), Case(4, 1, 16, 5, seed=2)], stall_in=stalls[0], stall_out=stalls[1])
+    run([Case(8, 4, 8, 6), Case(1, 1, 8, 20, seed=1), Case(4, 1, 16, 5, seed=2)], stall_in=stalls[0],
+        stall_out=stalls[1])
 
 
 def test_small_v_buffer():
@@ -151,13 +156,15 @@ def test_small_v_buffer():
 def test_maximum_rises_and_exponents_lift():
     """Scores that grow by orders of magnitude, V exponents of any size, scores that saturate or vanish."""
     run([Case(h, kv, 8, 12, seed=i, growth=g, scale=(0xffff, e), v_exponents=(0, 16))
-         for i, (h, kv, g, e) in enumerate([(4, 2, 1, -18), (1, 1, 1, -20), (8, 4, 0.5, -24), (2, 1, 1.5, -28), (4, 4, 0, 20),
+         for i, (h, kv, g, e) in enumerate([(4, 2, 1, -18), (1, 1, 1, -20), (8, 4, 0.5, -24), (2, 1, 1.5, -28),
+                                            (4, 4, 0, 20),
                                             (2, 2, 0, -90), (1, 1, 0, -13)])])
 
 
 @pytest.mark.parametrize("seed", range(2))
 def test_steps(seed):
-    """A score of exactly the K mantissa: rises just below, at and beyond every limit of a shift, with and without lifts."""
+    """A score of exactly the K mantissa: rises just below, at and beyond every limit of a shift, with and without
+    lifts."""
     rng = np.random.default_rng(seed)
     case = Case(2, 1, 8, 1, seed=seed, scale=(0x8000, 9))
     case.q[:], case.qe[:] = 0, 0

@@ -68,7 +68,8 @@ def test_every_matrix_in_a_format_of_its_own():
 
 
 @pytest.mark.parametrize("shape", [
-    dict(dim=16, hidden_dim=20, n_layers=1, n_heads=2, n_kv_heads=1, vocab_size=10),        # one word, one K/V beat a row
+    # one word, one K/V beat a row
+    dict(dim=16, hidden_dim=20, n_layers=1, n_heads=2, n_kv_heads=1, vocab_size=10),
     dict(dim=16, n_layers=1, n_heads=1, n_kv_heads=1, head_dim=128, vocab_size=9),          # odd vocabulary, long head
     dict(dim=48, hidden_dim=86, n_layers=1, n_heads=8, n_kv_heads=8, tied=False, vocab_size=16),    # no sharing, untied
 ], ids=["tiny", "head128", "mha"])
@@ -93,7 +94,8 @@ def test_kv_formats(kv, shape):
 
 @pytest.mark.parametrize("columns, active, vocab", [(2, 2, 24), (4, 3, 23)])
 def test_every_column_yields_its_argmax(columns, active, vocab):
-    """One pass over the classifier for all columns; then the rows of all but the first are decoded again, as if rejected."""
+    """One pass over the classifier for all columns; then the rows of all but the first are decoded again, as if
+    rejected."""
     image = random_image(config(vocab_size=vocab), 7)
     golden, dut = Golden(image), Core(columns=columns, **SMALL)
 
@@ -154,7 +156,8 @@ def test_reset(after):
         ctx.set(dut.reset, 0)
         memory.reset = False
         await ctx.tick().repeat(10)
-        assert not any(ctx.get(getattr(dut, f"csr__status__{name}")) for name in ("busy", "aborting", "result_valid", "logit_valid"))
+        assert not any(ctx.get(getattr(dut, f"csr__status__{name}"))
+                       for name in ("busy", "aborting", "result_valid", "logit_valid"))
         assert not any(ctx.get(getattr(dut, f"csr__errors__{name}")) for name in ("bad_command", "queue_overflow"))
         memory.written.clear()
         await driver.setup(LATE)

@@ -24,7 +24,8 @@ def memory(dut, beats, stall):
 
 
 @pytest.mark.parametrize("stall, sink_stall", [(0.0, 0.0), (0.8, 0.0), (0.0, 0.8)])
-@pytest.mark.parametrize("format, group, length", [("q8", 64, 64), ("q8", 32, 48), ("q4", 32, 80), ("q4", 64, 16), ("q8", 64, 640)])
+@pytest.mark.parametrize("format, group, length", [("q8", 64, 64), ("q8", 32, 48), ("q4", 32, 80), ("q4", 64, 16),
+                                                   ("q8", 64, 640)])
 def test_rows(format, group, length, stall, sink_stall):
     q = packing.quantise(np.random.default_rng(length).normal(size=(21, length)), format=format, group=group)
     data = packing.pack(q)

@@ -1,4 +1,5 @@
-"""The newest K/V rows lie as llama2_spec.image.row_elements says, in every format, and 8-bit mantissas that are too large are clamped."""
+"""The newest K/V rows lie as llama2_spec.image.row_elements says, in every format, and 8-bit mantissas that are too
+large are clamped."""
 import numpy as np
 import pytest
 
@@ -26,8 +27,10 @@ def test_rows_lie_as_in_dram(kv, heads, head_dim):
             if bits == 8:
                 raw[rng.integers(3, dim)] = 128             # the quantiser rounded it up
             elements.append(row_elements(np.where(raw == 128, 127, values) if bits == 8 else values, bits))
-            writes += [dict(write=1, dest=dest, column=column, index=i, mantissa=int(raw[i]) & 0xffff) for i in range(dim)]
-            writes += [dict(exponent_write=1, dest=dest, column=column, head=h, exponent=int(exponents[part, h])) for h in range(heads)]
+            writes += [dict(write=1, dest=dest, column=column, index=i, mantissa=int(raw[i]) & 0xffff)
+                       for i in range(dim)]
+            writes += [dict(exponent_write=1, dest=dest, column=column, head=h, exponent=int(exponents[part, h]))
+                       for h in range(heads)]
         header = exponents.astype(np.uint8).tobytes()
         expected += header.ljust(-(-len(header) // 16) * 16, b"\0") + b"".join(elements)
     beats = [int.from_bytes(expected[i:i + 16], "little") for i in range(0, len(expected), 16)]

@@ -83,7 +83,8 @@ def test_equals_golden(vocab, temperature, source_stall, result_stall, multiplie
 @pytest.mark.parametrize("result_stall", [0, 9])
 @pytest.mark.parametrize("columns, first, last", [(2, 0, 1), (4, 0, 2), (4, 0, 3), (4, 2, 2), (8, 0, 6)])
 def test_every_column_has_its_argmax(columns, first, last, result_stall):
-    """Rows in pairs as the matrix engine yields them, an odd vocabulary; ties go to the lowest id, negative logits too."""
+    """Rows in pairs as the matrix engine yields them, an odd vocabulary; ties go to the lowest id, negative logits
+    too."""
     rng = np.random.default_rng(columns + last)
     dut = LogitUnit(columns=columns)
     active = range(first, last + 1)

@@ -54,7 +54,8 @@ class Bench(wiring.Component):
         return m
 
 
-CASES = [("q8", 64, 1, 8, 64), ("q4", 32, 1, 8, 64), ("q8", 32, 2, 13, 172), ("q4", 32, 2, 11, 172), ("q4", 64, 4, 10, 80),
+CASES = [("q8", 64, 1, 8, 64), ("q4", 32, 1, 8, 64), ("q8", 32, 2, 13, 172), ("q4", 32, 2, 11, 172),
+         ("q4", 64, 4, 10, 80),
          ("q8", 64, 4, 9, 16), ("q4", 32, 1, 40, 16), ("q8", 64, 1, 40, 16), ("q4", 32, 4, 3, 48)]
 
 
@@ -62,10 +63,12 @@ CASES = [("q8", 64, 1, 8, 64), ("q4", 32, 1, 8, 64), ("q8", 32, 2, 13, 172), ("q
 @pytest.mark.parametrize("format, group, columns, rows, length", CASES)
 def test_equals_golden(format, group, columns, rows, length, source_stall, sink_stall, multiplier_bits):
     rng = np.random.default_rng(rows)
-    q = packing.quantise(rng.normal(size=(rows, length)) * np.exp(rng.normal(size=(rows, 1))), format=format, group=group)
+    q = packing.quantise(rng.normal(size=(rows, length)) * np.exp(rng.normal(size=(rows, 1))), format=format,
+                         group=group)
     if format == "q8":
         q.codes[0], q.mantissas[0] = -128, 4095
-    vectors = [golden.quantise_vector(rng.integers(-1 << 40, 1 << 40, length) >> rng.integers(0, 40, length).repeat(1), 0)
+    vectors = [golden.quantise_vector(rng.integers(-1 << 40, 1 << 40, length) >> rng.integers(0, 40, length).repeat(1),
+                                      0)
                for _ in range(columns)]
     vectors[0].mantissas[:length] = np.where(rng.random(length) < .5, -32768, 32767)
     expected = [golden.Matrix(q).sums(v) for v in vectors]
@@ -124,7 +127,8 @@ def pairs(dut, values, stall, seed=0):
     return serve
 
 
-GANGS = [("q8", 64, 2, 8, 64), ("q4", 32, 2, 8, 64), ("q8", 32, 4, 13, 172), ("q4", 32, 2, 11, 172), ("q4", 64, 4, 10, 80),
+GANGS = [("q8", 64, 2, 8, 64), ("q4", 32, 2, 8, 64), ("q8", 32, 4, 13, 172), ("q4", 32, 2, 11, 172),
+         ("q4", 64, 4, 10, 80),
          ("q8", 64, 2, 9, 16), ("q4", 32, 2, 40, 16), ("q4", 32, 2, 3, 48), ("q8", 64, 2, 1, 48)]
 
 
@@ -132,7 +136,8 @@ GANGS = [("q8", 64, 2, 8, 64), ("q4", 32, 2, 8, 64), ("q8", 32, 4, 13, 172), ("q
 @pytest.mark.parametrize("format, group, columns, rows, length", GANGS)
 def test_a_gang_of_two_equals_golden(format, group, columns, rows, length, source_stall, sink_stall, multiplier_bits):
     rng = np.random.default_rng(rows)
-    q = packing.quantise(rng.normal(size=(rows, length)) * np.exp(rng.normal(size=(rows, 1))), format=format, group=group)
+    q = packing.quantise(rng.normal(size=(rows, length)) * np.exp(rng.normal(size=(rows, 1))), format=format,
+                         group=group)
     if format == "q8":
         q.codes[0], q.mantissas[0] = -128, 4095
     vector = golden.quantise_vector(rng.integers(-1 << 40, 1 << 40, length) >> rng.integers(0, 40, length), 0)

@@ -123,7 +123,8 @@ def test_quantiser_of_eight_bits(narrow):
 
     async def watch(ctx):
         while True:
-            _, _, e, w, x, mantissa, dest = await ctx.tick().sample(dut.exponent_write, dut.write, dut.exponent, dut.mantissa, dut.dest)
+            _, _, e, w, x, mantissa, dest = await ctx.tick().sample(dut.exponent_write, dut.write, dut.exponent,
+                                                                    dut.mantissa, dut.dest)
             if e:
                 got.append((x, []))
             if w:
@@ -158,11 +159,13 @@ def test_rope(columns, head_dim, heads, source_stall, sink_stall):
     position = 65530
     items, expected = [], []
     for dest in (Dest.Q, Dest.V, Dest.K):
-        rotated = [golden.rotate(rows[c].reshape(heads, -1), position + c, frequencies).reshape(-1) for c in range(columns)]
+        rotated = [golden.rotate(rows[c].reshape(heads, -1), position + c, frequencies).reshape(-1)
+                   for c in range(columns)]
         for r in range(0, rows.shape[1], 2):
             for c in range(columns):
                 for odd in range(2):
-                    items.append(pack(row_layout(columns), value=rows[c, r + odd], column=c, row=r + odd, odd=odd, dest=dest))
+                    items.append(pack(row_layout(columns), value=rows[c, r + odd], column=c, row=r + odd, odd=odd,
+                                      dest=dest))
                     expected.append((int(rows[c, r + odd] if dest == Dest.V else rotated[c][r + odd]), c, r + odd,
                                      (r + odd) % head_dim == head_dim - 1, int(dest)))
 
@@ -238,7 +241,8 @@ def test_residual(source_stall, sink_stall):
     dim, columns, epsilon = 48, 2, 12345
     dut = Residual(columns=columns, max_dim=64)
     gains = rng.integers(-32768, 32768, dim)
-    steps = [(EMBEDDING, rng.integers(-1 << 20, 1 << 20, (columns, dim))), (int(Dest.RESIDUAL), rng.integers(-1 << 31, 1 << 31, (columns, dim))),
+    steps = [(EMBEDDING, rng.integers(-1 << 20, 1 << 20, (columns, dim))),
+             (int(Dest.RESIDUAL), rng.integers(-1 << 31, 1 << 31, (columns, dim))),
              (EMBEDDING, np.zeros((columns, dim), np.int64)), (int(Dest.RESIDUAL), rng.integers(-9, 9, (columns, dim)))]
     x = np.zeros((columns, dim), np.int64)
     items, expected, norms = [], [], []

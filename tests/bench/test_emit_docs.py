@@ -58,7 +58,8 @@ def test_plot_has_a_bar_as_long_as_its_share_for_every_decoder_that_states_one()
     namespace = "{http://www.w3.org/2000/svg}"
     root = ElementTree.fromstring(emit_docs.plot())
     widths = [float(r.get("width")) for r in root.iter(f"{namespace}rect") if r.find(f"{namespace}title") is not None]
-    shares = [d.percent for d in published.DECODERS if d.percent is not None] + [run["roofline_percent"] for run in emit_docs.shown_runs()]
+    shares = ([d.percent for d in published.DECODERS if d.percent is not None] +
+              [run["roofline_percent"] for run in emit_docs.shown_runs()])
     assert len(widths) == len(shares) > 10
     first, *others = zip(widths, sorted(shares, reverse=True))
     assert all(width/share == pytest.approx(first[0]/first[1], abs=.02) for width, share in others)

@@ -78,7 +78,8 @@ def violations(tmp_path_factory):
     def run(rows):
         text = "".join(f"{START + clock} {COMMANDS[command]} {bank} {a10}\n" for clock, command, bank, a10 in rows)
         log  = directory/"log"
-        log.write_text(subprocess.run([directory/"obj"/"Vphy"], input=text, check=True, text=True, capture_output=True).stdout)
+        log.write_text(subprocess.run([directory/"obj"/"Vphy"], input=text, check=True, text=True,
+                                      capture_output=True).stdout)
         return dict(Simulator(directory, log=log).violations())
     return run
 
@@ -97,7 +98,8 @@ def test_pair_of_commands(violations, pair):
 @pytest.mark.soc
 def test_rule_holds_across_a_command_between(violations):
     gap = PAIRS["ACT", "PRE"]
-    assert violations([(0, "ACT", 1, 0), (PAIRS["ACT", "RD"], "RD", 1, 0), (gap - 1, "PRE", 1, 0)]) == {"ACT->PRE violation": 1}
+    assert (violations([(0, "ACT", 1, 0), (PAIRS["ACT", "RD"], "RD", 1, 0), (gap - 1, "PRE", 1, 0)]) ==
+            {"ACT->PRE violation": 1})
 
 
 @pytest.mark.soc

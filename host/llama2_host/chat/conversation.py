@@ -1,4 +1,5 @@
-"""The bookkeeping of a chat: what the model has seen, what its K/V cache holds, and so which tokens a turn must send."""
+"""The bookkeeping of a chat: what the model has seen, what its K/V cache holds, and so which tokens a turn must
+send."""
 import time
 
 from llama2_host.backend import Backend
@@ -25,7 +26,8 @@ class Conversation:
         self.history: list[int] = []
         self.cached = 0
         self.messages: list[dict[str, str]] = []    #: for Jinja; the last answer joins them with the next turn
-        self._said: list[str | int] = []            #: for patterns: texts before the last answer, and stop ids between them
+        self._said: list[str | int] = []            #: for patterns: texts before the last answer, and stop ids between
+                                                    #: them
         self._answer: list[int] = []
 
     def _keep(self) -> None:
@@ -71,7 +73,8 @@ class Conversation:
         return Turn(self, generation, sent=len(ids) - self.cached)
 
     def _encode(self, text: str) -> list[int]:
-        """The ids of the whole conversation with a new turn, which is the tail of one text, not the beginning of another."""
+        """The ids of the whole conversation with a new turn, which is the tail of one text, not the beginning of
+        another."""
         tokenizer, first = self.backend.tokenizer, not self.history
         if self.template.jinja:
             ids = tokenizer.encode_chat(self._rendered(text))

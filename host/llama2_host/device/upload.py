@@ -1,4 +1,5 @@
-"""Writes a model image to a device: several LOAD requests under way at a time, resumed where an interrupted one stopped."""
+"""Writes a model image to a device: several LOAD requests under way at a time, resumed where an interrupted one
+stopped."""
 import time
 import zlib
 
@@ -91,7 +92,8 @@ class _Window:
                 self._rewind(error.error.limit)
             return
         # Replies come in order: an older request without one was lost on its way here or there.
-        for sequence in [] if late else [sequence for sequence, (waiting, _) in self.waiting.items() if waiting < offset]:
+        for sequence in [] if late else [sequence for sequence,
+                                         (waiting, _) in self.waiting.items() if waiting < offset]:
             del self.waiting[sequence]
 
     def _advance(self, received: int) -> None:
