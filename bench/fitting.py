@@ -1,7 +1,7 @@
 """Which known models fit the boards' 256 MiB, how long they take to get there, and how fast they are foretold to be.
 
-Ref: huggingface.co, config.json of karpathy/tinyllamas, HuggingFaceTB/SmolLM2, keeeeenw/MicroLlama, ahxt/LiteLlama-460M-1T,
-TinyLlama/TinyLlama-1.1B-Chat-v1.0
+Ref: huggingface.co, config.json of karpathy/tinyllamas, HuggingFaceTB/SmolLM2, keeeeenw/MicroLlama,
+ahxt/LiteLlama-460M-1T, TinyLlama/TinyLlama-1.1B-Chat-v1.0
 """
 import json
 from dataclasses import replace
@@ -33,7 +33,8 @@ LEAST   = 128    # positions of a context that is worth a row
 def useful_beats(config, format, position):
     """As llama2_spec.traffic says it of an image, before one is made."""
     recipe = Recipe(format)
-    tables = 0 if config.tied else tensor_bytes(config, Kind.EMBEDDING, *recipe.formats(config).get((Kind.EMBEDDING, 0), ("q8", None)))
+    tables = 0 if config.tied else tensor_bytes(config, Kind.EMBEDDING,
+                                                *recipe.formats(config).get((Kind.EMBEDDING, 0), ("q8", None)))
     row    = row_beats(-(-config.dim//16), "q8", 64)
     return (recipe.expected_bytes(config) - tables)//BEAT + kv_beats(config, position + 1) + row
 
@@ -41,7 +42,8 @@ def useful_beats(config, format, position):
 def too_large(config):
     """The first maximum of the boards' build that a model exceeds, or None."""
     maxima = configuration.PARAMETERS
-    for name, value in (("dim", max(config.dim, config.q_dim)), ("hidden_dim", config.hidden_dim), ("vocab_size", config.vocab_size),
+    for name, value in (("dim", max(config.dim, config.q_dim)), ("hidden_dim", config.hidden_dim),
+                        ("vocab_size", config.vocab_size),
                         ("heads", config.n_heads)):
         limit = maxima.get(f"max_{name}")
         if limit is not None and value > limit:
@@ -61,8 +63,10 @@ def row(name, config, format, upload_bytes_per_s):
     config = replace(config, seq_len=positions[best], kv=best)
     beats  = useful_beats(config, format, config.seq_len//2)
     target = TARGETS["arty"]
-    others = "; ".join(f"{other.name.lower()}: {count:,}" for other, count in positions.items() if count > positions[best])
-    return (name, format, quantity(size), f"{config.seq_len:,} ({best.name.lower()}{f'; {others}' if others else ''})", quantity(kv_bytes(config)),
+    others = "; ".join(f"{other.name.lower()}: {count:,}" for other,
+                       count in positions.items() if count > positions[best])
+    return (name, format, quantity(size), f"{config.seq_len:,} ({best.name.lower()}{f'; {others}' if others else ''})",
+            quantity(kv_bytes(config)),
             f"{size/upload_bytes_per_s:,.0f} s", f"{target.clock_hz*target.share/beats:,.1f}")
 
 
@@ -70,4 +74,5 @@ def fits_table(results):
     """The table of docs/checkpoints.md; ``results`` is the folder of what was measured."""
     rate = json.loads((results/"uart.json").read_text())["upload_bytes_per_s"]
     rows = [row(name, config, format, rate) for name, config in MODELS.items() for format in FORMATS]
-    return table(("Model", "Format", "Weights", "Positions that fit, K/V format", "K/V cache", "Upload at 3 Mbaud", "Tokens/s at half of the context, Arty"), rows)
+    return table(("Model", "Format", "Weights", "Positions that fit, K/V format", "K/V cache", "Upload at 3 Mbaud",
+                  "Tokens/s at half of the context, Arty"), rows)

@@ -1,9 +1,9 @@
 """What each board's SoC costs in its FPGA, unit by unit, as Yosys maps it: ``make resources``.
 
 Writes bench/results/resources.json and the table in docs/boards.md. No placement: a vendor's tool packs look-up tables
-more tightly (two small ones into one site), so ``lut`` is on the safe side. A Xilinx device's block RAM is counted as Vivado takes it,
-not as Yosys does: :mod:`bench.memories`. On the smallest board each unit has a budget of look-up tables, the attribute ``budget_lut``
-beside its ``latency``; a unit above it is told, and the command ends with 1.
+more tightly (two small ones into one site), so ``lut`` is on the safe side. A Xilinx device's block RAM is counted as
+Vivado takes it, not as Yosys does: :mod:`bench.memories`. On the smallest board each unit has a budget of look-up
+tables, the attribute ``budget_lut`` beside its ``latency``; a unit above it is told, and the command ends with 1.
 """
 import argparse
 import json
@@ -35,12 +35,14 @@ def generate(target, options, out: Path) -> list:
     log = out/"generate.log"
     out.mkdir(parents=True, exist_ok=True)
     with open(log, "w") as file:
-        done = subprocess.run([sys.executable, target, "--build", "--no-compile-gateware", "--output-dir", str(out), *options],
+        done = subprocess.run([sys.executable, target, "--build", "--no-compile-gateware", "--output-dir", str(out),
+                               *options],
                               cwd=ROOT, stdout=file, stderr=subprocess.STDOUT)
     if done.returncode:
         raise RuntimeError(f"{target} did not generate, see {log}")
     script = next((out/"gateware").glob("*.tcl"), None) or next((out/"gateware").glob("*.ys"))
-    return [out/"gateware"/name for name in re.findall(r"^read_verilog (?:-\S+ )*\{?([^\s{}]+\.v)\}?", script.read_text(), re.M)]
+    return [out/"gateware"/name for name in re.findall(r"^read_verilog (?:-\S+ )*\{?([^\s{}]+\.v)\}?",
+                                                       script.read_text(), re.M)]
 
 
 def unit_of(memory, units) -> str:
@@ -92,7 +94,8 @@ def table(results: dict) -> str:
         text += [f"**{name}** ({result['device']})", "", "| Unit | LUT | FF | BRAM36 | DSP |", "|---|---|---|---|---|"]
         rows = [(unit, *(cells[kind] for kind in KINDS)) for unit, cells in result["units"].items()]
         rows.sort(key=lambda row: -row[1])
-        rows += [("**all**", *(result[kind] for kind in KINDS)), ("device has", *(result[f"limit_{kind}"] for kind in KINDS)),
+        rows += [("**all**", *(result[kind] for kind in KINDS)),
+                 ("device has", *(result[f"limit_{kind}"] for kind in KINDS)),
                  ("used", *(f"{100*result[kind]/result[f'limit_{kind}']:.0f} %" for kind in KINDS))]
         text += ["| " + " | ".join(f"{cell:,g}" if isinstance(cell, (int, float)) else cell for cell in row) + " |"
                  for row in rows]
@@ -109,7 +112,8 @@ def write_page(results: dict, page: Path = PAGE):
 
 def main(argv=None):
     parser = argparse.ArgumentParser(prog="python -m bench.resources", description=__doc__.splitlines()[0])
-    parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"of {', '.join(TARGETS)}; all of them if none is named")
+    parser.add_argument("targets", nargs="*", metavar="TARGET",
+                        help=f"of {', '.join(TARGETS)}; all of them if none is named")
     args = parser.parse_args(argv)
     unknown = set(args.targets) - set(TARGETS)
     if unknown:
@@ -127,7 +131,8 @@ def main(argv=None):
     print(table(results))
     over = over_budget(results[BUDGETED]["units"], budgets())
     for line in over:
-        print(f"{parser.prog}: {line}: make it smaller, or change ``budget_lut`` beside it and say why", file=sys.stderr)
+        print(f"{parser.prog}: {line}: make it smaller, or change ``budget_lut`` beside it and say why",
+              file=sys.stderr)
     return int(bool(over))
 
 if __name__ == "__main__":

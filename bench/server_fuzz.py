@@ -16,15 +16,20 @@ import httpx
 
 from bench.server_load import made_up_image, record
 
-FIELDS = ("messages", "prompt", "model", "max_tokens", "max_completion_tokens", "temperature", "top_p", "top_k", "min_p", "seed", "stop", "stream",
-          "stream_options", "n", "logprobs", "top_logprobs", "repeat_penalty", "repeat_last_n", "cache_prompt", "presence_penalty",
-          "logit_bias", "response_format", "tools", "user", "metadata", "echo", "grammar", "return_tokens", "timings_per_token", "content",
+FIELDS = ("messages", "prompt", "model", "max_tokens", "max_completion_tokens", "temperature", "top_p", "top_k",
+          "min_p", "seed", "stop", "stream",
+          "stream_options", "n", "logprobs", "top_logprobs", "repeat_penalty", "repeat_last_n", "cache_prompt",
+          "presence_penalty",
+          "logit_bias", "response_format", "tools", "user", "metadata", "echo", "grammar", "return_tokens",
+          "timings_per_token", "content",
           "tokens", "add_special", "with_pieces", "parse_special", "unknown", "", "\0", "é" * 100)
 PATHS = ("/v1/chat/completions", "/v1/completions", "/tokenize", "/detokenize", "/apply-template")
-OTHERS = ("/", "/health", "/props", "/boards", "/metrics", "/v1/models", "/v1/models/x", "/v1/models/%00", "/page/app.js", "/page/%2e%2e/x",
+OTHERS = ("/", "/health", "/props", "/boards", "/metrics", "/v1/models", "/v1/models/x", "/v1/models/%00",
+          "/page/app.js", "/page/%2e%2e/x",
           "/nowhere", "/v1", "//", "/v1/completions?x=%ff")
 METHODS = ("GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS")
-TEXTS = ("", "x", "hello there", "é€😀", "\0\x7f\n", "<s></s>[INST]", "{{ 7*7 }}{% for x in y %}", "a" * 3000, "\u202e\ufffe")
+TEXTS = ("", "x", "hello there", "é€😀", "\0\x7f\n", "<s></s>[INST]", "{{ 7*7 }}{% for x in y %}", "a" * 3000,
+         "\u202e\ufffe")
 NUMBERS = (0, 1, -1, 2, 5, 0.5, 1.0, 1e-9, 1e308, -1e308, 1 << 31, 1 << 63, 1 << 64, 10 ** 40, True, False)
 RESULTS = Path(__file__).parent / "results" / "server-fuzz.json"
 
@@ -45,15 +50,19 @@ class Maker:
             return None
         if chance < 0.88:
             return [self.value(depth + 1) for _ in range(self.random.randrange(4))]
-        return {self.random.choice(("role", "content", "type", "text", "include_usage", "x", *FIELDS[:4])): self.value(depth + 1)
+        return {self.random.choice(("role", "content", "type", "text", "include_usage", "x", *FIELDS[:4])):
+                self.value(depth + 1)
                 for _ in range(self.random.randrange(4))}
 
     def sensible(self) -> dict:
         """A request that may well be answered."""
-        messages = [{"role": self.random.choice(("user", "user", "assistant", "system")), "content": self.random.choice(TEXTS[:7])}
+        messages = [{"role": self.random.choice(("user", "user", "assistant", "system")),
+                     "content": self.random.choice(TEXTS[:7])}
                     for _ in range(self.random.randrange(1, 4))]
-        body = {"messages": messages, "prompt": self.random.choice((*TEXTS[:7], [1, 5, 70], [])), "content": "x", "tokens": [5, 258], "max_tokens": 2}
-        wanted = {"/v1/chat/completions": ("messages", "max_tokens"), "/v1/completions": ("prompt", "max_tokens"), "/tokenize": ("content",),
+        body = {"messages": messages, "prompt": self.random.choice((*TEXTS[:7], [1, 5, 70], [])), "content": "x",
+                "tokens": [5, 258], "max_tokens": 2}
+        wanted = {"/v1/chat/completions": ("messages", "max_tokens"), "/v1/completions": ("prompt", "max_tokens"),
+                  "/tokenize": ("content",),
                   "/detokenize": ("tokens",), "/apply-template": ("messages",)}[self.path]
         return {name: body[name] for name in wanted}
 
@@ -67,7 +76,8 @@ class Maker:
             body[self.random.choice(FIELDS)] = self.value()
         if self.random.random() < 0.1:
             body.pop(self.random.choice(list(body)))
-        headers = {} if self.random.random() < 0.95 else {"Content-Type": self.random.choice(("text/plain", "", "x" * 1000))}
+        headers = ({} if self.random.random() < 0.95
+                   else {"Content-Type": self.random.choice(("text/plain", "", "x" * 1000))})
         return "POST", self.path, self.body(body), headers
 
     def body(self, body: dict) -> bytes:
@@ -91,7 +101,8 @@ def judge(method: str, response: httpx.Response) -> str | None:
         return None
     try:
         error = response.json()["error"]
-        return None if error["message"] and set(error) == {"message", "type", "param", "code"} else f"a strange error: {error}"
+        return (None if error["message"] and set(error) == {"message", "type", "param", "code"}
+                else f"a strange error: {error}")
     except (ValueError, KeyError, TypeError):
         return f"{response.status_code} without an error object: {response.text[:200]}"
 
@@ -104,7 +115,8 @@ async def fuzz(url: str, count: int, seed: int, clients: int = 8) -> dict:
         for _ in left:
             method, path, body, headers = maker.request()
             try:
-                response = await client.request(method, httpx.URL(url).copy_with(raw_path=path.encode()), content=body, headers=headers)
+                response = await client.request(method, httpx.URL(url).copy_with(raw_path=path.encode()), content=body,
+                                                headers=headers)
             except httpx.HTTPError as error:
                 wrong.append(f"{type(error).__name__} for {method} {path} {body[:200]!r}")
                 continue
@@ -124,7 +136,8 @@ def main() -> int:
     parser.add_argument("--json", type=Path, default=RESULTS, help="where the figures go (%(default)s)")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "llama2_host", "serve", "--golden", "--model", str(made_up_image(Path(folder))), "--http-port", "0"]
+        command = [sys.executable, "-m", "llama2_host", "serve", "--golden", "--model",
+                   str(made_up_image(Path(folder))), "--http-port", "0"]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         try:
             url = process.stdout.readline().rsplit(" ", 1)[1].strip()

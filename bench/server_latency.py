@@ -1,7 +1,8 @@
 """Time to the first byte of an answer in a cached conversation: the server and ``llama2-host chat``, side by side.
 
-``python -m bench.server_latency`` starts both, each on a simulated SoC of its own (``--golden``: on the integer model), and
-has the same conversation with both, a turn here and a turn there. Each turn feeds its new tokens only. The texts must be equal.
+``python -m bench.server_latency`` starts both, each on a simulated SoC of its own (``--golden``: on the integer model),
+and has the same conversation with both, a turn here and a turn there. Each turn feeds its new tokens only. The texts
+must be equal.
 """
 import argparse
 import json
@@ -18,7 +19,8 @@ from bench.server_load import record
 ROOT = Path(__file__).resolve().parent.parent
 MODEL = ROOT / "models" / "stories.bin"
 RESULTS = Path(__file__).parent / "results" / "server-latency.json"
-LINES = ("Once upon a time", "The dog said", "Then a cat came", "They were happy", "The sun was hot", "Mom said no", "A bird sang", "It was fun")
+LINES = ("Once upon a time", "The dog said", "Then a cat came", "They were happy", "The sun was hot", "Mom said no",
+         "A bird sang", "It was fun")
 TOKENS = 8          #: of an answer
 MOST = 1.1          #: the server's time by the chat's
 PATIENCE_S = 300.0
@@ -28,8 +30,10 @@ class Chat:
     """The command line's chat on pipes."""
 
     def __init__(self, where: str):
-        command = [sys.executable, "-u", "-m", "llama2_host", "chat", where, "--model", str(MODEL), "-t", "0", "-n", str(TOKENS)]
-        self.process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        command = [sys.executable, "-u", "-m", "llama2_host", "chat", where, "--model", str(MODEL), "-t", "0", "-n",
+                   str(TOKENS)]
+        self.process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                        stderr=subprocess.PIPE)
 
     def turn(self, line: str) -> tuple[str, float]:
         """The answer, and seconds to its first byte."""
@@ -54,14 +58,16 @@ class Served:
     def __init__(self, where: str):
         command = [sys.executable, "-m", "llama2_host", "serve", where, "--model", str(MODEL), "--http-port", "0"]
         self.process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-        self.client = httpx.Client(base_url=self.process.stdout.readline().rsplit(" ", 1)[1].strip(), timeout=PATIENCE_S)
+        self.client = httpx.Client(base_url=self.process.stdout.readline().rsplit(" ", 1)[1].strip(),
+                                   timeout=PATIENCE_S)
         self.messages: list[dict[str, str]] = []
         self.cached: list[int] = []
 
     def turn(self, line: str) -> tuple[str, float]:
         """The answer, and seconds from the request to the first event with text."""
         self.messages.append({"role": "user", "content": line})
-        body = {"messages": self.messages, "max_tokens": TOKENS, "temperature": 0, "stream": True, "stream_options": {"include_usage": True}}
+        body = {"messages": self.messages, "max_tokens": TOKENS, "temperature": 0, "stream": True,
+                "stream_options": {"include_usage": True}}
         text, first_s, start_s = "", 0.0, time.monotonic()
         with self.client.stream("POST", "/v1/chat/completions", json=body) as response:
             for event in response.iter_lines():
@@ -92,13 +98,15 @@ def measure(where: str) -> dict:
             one, other = (chat, served) if index % 2 else (served, chat)
             first, second = one.turn(line), other.turn(line)
             (said, chat_s), (told, served_s) = (first, second) if one is chat else (second, first)
-            turns.append({"chat_ms": round(1e3 * chat_s, 2), "server_ms": round(1e3 * served_s, 2), "equal": said == told})
+            turns.append({"chat_ms": round(1e3 * chat_s, 2), "server_ms": round(1e3 * served_s, 2),
+                          "equal": said == told})
     finally:
         chat.close()
         served.close()
     for turn, cached in zip(turns, served.cached):
         turn["cached_tokens"] = cached
-    ratio = statistics.median(turn["server_ms"] for turn in turns[1:]) / statistics.median(turn["chat_ms"] for turn in turns[1:])
+    ratio = (statistics.median(turn["server_ms"] for turn in turns[1:]) /
+             statistics.median(turn["chat_ms"] for turn in turns[1:]))
     return {"where": where.lstrip("-"), "turns": turns, "ratio": round(ratio, 3), "most": MOST,
             "failures": [name for name, failed in {
                 "the texts differ": not all(turn["equal"] for turn in turns), "the server is slower": ratio > MOST,

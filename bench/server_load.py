@@ -1,7 +1,8 @@
 """Load on the server: many clients, a third of whom leave midway; every answer is compared with the integer model's.
 
-``python -m bench.server_load`` starts ``llama2-host serve --golden`` with a tiny made-up model and prints what it saw as JSON; its exit
-status is 1 if an answer was wrong or missing, memory grew, or a generation outlived its client by more than a token.
+``python -m bench.server_load`` starts ``llama2-host serve --golden`` with a tiny made-up model and prints what it saw
+as JSON; its exit status is 1 if an answer was wrong or missing, memory grew, or a generation outlived its client by
+more than a token.
 """
 import argparse
 import asyncio
@@ -53,7 +54,8 @@ def resident_kib(pid: int) -> int:
 class Load:
     """``clients`` at once until ``requests`` are done."""
 
-    def __init__(self, url: str, pid: int, answers: dict[tuple[str, int], list[int]], *, clients: int, requests: int, seed: int):
+    def __init__(self, url: str, pid: int, answers: dict[tuple[str, int], list[int]], *, clients: int, requests: int,
+                 seed: int):
         self.url, self.pid, self.answers = url, pid, answers
         self.clients, self.left, self.random, self.seen = clients, requests, random.Random(seed), Seen()
         self.total = requests
@@ -74,13 +76,15 @@ class Load:
             leaves = self.random.randrange(3) == 0
             case = self.random.choice(list(self.answers))
             try:
-                await self._request(client, *case, leave_after=self.random.randrange(1, TOKENS // 2) if leaves else None)
+                await self._request(client, *case, leave_after=self.random.randrange(1, TOKENS // 2) if leaves
+                                    else None)
             except httpx.HTTPError as error:
                 self.seen.unanswered.append(f"{type(error).__name__}: {error}")
 
     async def _request(self, client: httpx.AsyncClient, prompt: str, seed: int, leave_after: int | None) -> None:
         stream = leave_after is not None or self.random.randrange(2) == 0
-        body = {"prompt": prompt, "seed": seed, "max_tokens": TOKENS, "temperature": 1.0, "top_p": 1.0, "return_tokens": True, "stream": stream}
+        body = {"prompt": prompt, "seed": seed, "max_tokens": TOKENS, "temperature": 1.0, "top_p": 1.0,
+                "return_tokens": True, "stream": stream}
         while True:
             async with client.stream("POST", "/v1/completions", json=body) as response:
                 if response.status_code == 429:
@@ -127,8 +131,10 @@ def metric(text: str, name: str) -> float:
 def measure(image: Path, *, clients: int, requests: int, copies: int, queue: int, seed: int) -> dict:
     """Run the load; what was seen, and ``failures``, which is empty if all is well."""
     with connect(golden=True, model=image) as backend:
-        answers = {(f"prompt {index}", 1 + index % 7): expected(backend, f"prompt {index}", 1 + index % 7) for index in range(PROMPTS)}
-    command = [sys.executable, "-m", "llama2_host", "serve", "--golden", "--model", str(image), "--http-port", "0", "--copies", str(copies), "--queue", str(queue)]
+        answers = {(f"prompt {index}", 1 + index % 7): expected(backend, f"prompt {index}", 1 + index % 7)
+                   for index in range(PROMPTS)}
+    command = [sys.executable, "-m", "llama2_host", "serve", "--golden", "--model", str(image), "--http-port", "0",
+               "--copies", str(copies), "--queue", str(queue)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         url = process.stdout.readline().rsplit(" ", 1)[1].strip()
@@ -141,10 +147,14 @@ def measure(image: Path, *, clients: int, requests: int, copies: int, queue: int
         process.terminate()
         process.wait()
     quarter, last = seen.memory_kib[len(seen.memory_kib) // 4], seen.memory_kib[-1]
-    result = {"clients": clients, "requests": requests, "boards": copies, "seconds": round(seen.seconds, 1), "answered": seen.right,
-              "left": seen.left, "refused_then_asked_again": seen.refused, "wrong": len(seen.wrong), "unanswered": len(seen.unanswered),
-              "aborted": int(metric(text, "llama2_aborted_total")), "longest_overrun_tokens": int(metric(text, "llama2_overrun_tokens")),
-              "memory_mib": [round(kib / 1024, 1) for kib in seen.memory_kib], "still_running": int(metric(text, "llama2_queue_running"))}
+    result = {"clients": clients, "requests": requests, "boards": copies, "seconds": round(seen.seconds, 1),
+              "answered": seen.right,
+              "left": seen.left, "refused_then_asked_again": seen.refused, "wrong": len(seen.wrong),
+              "unanswered": len(seen.unanswered),
+              "aborted": int(metric(text, "llama2_aborted_total")),
+              "longest_overrun_tokens": int(metric(text, "llama2_overrun_tokens")),
+              "memory_mib": [round(kib / 1024, 1) for kib in seen.memory_kib],
+              "still_running": int(metric(text, "llama2_queue_running"))}
     result["failures"] = [*seen.wrong[:3], *seen.unanswered[:3]]
     checks = {"memory grew": (last - quarter) / 1024 > GROWTH_MIB, "a board still runs": result["still_running"] > 0,
               "an abort took more than a token": result["longest_overrun_tokens"] > 1,
@@ -169,11 +179,14 @@ def made_up_image(folder: Path) -> Path:
     from llama2_host.tokenizer.base import Tokenizer
     from llama2_spec.model import ModelConfig
     import numpy as np
-    config = ModelConfig(dim=32, hidden_dim=48, n_layers=1, n_heads=4, n_kv_heads=2, head_dim=8, vocab_size=259, seq_len=256)
+    config = ModelConfig(dim=32, hidden_dim=48, n_layers=1, n_heads=4, n_kv_heads=2, head_dim=8, vocab_size=259,
+                         seq_len=256)
     noise = np.random.default_rng(0)
-    tensors = {name: (noise.standard_normal(shape) * shape[-1] ** -0.5).astype(np.float32) for name, shape in shapes(config).items()}
+    tensors = {name: (noise.standard_normal(shape) * shape[-1] ** -0.5).astype(np.float32) for name,
+               shape in shapes(config).items()}
     (folder / "tiny.bin").write_bytes(pack_v0(config, tensors))
-    (folder / "tokenizer.bin").write_bytes(Tokenizer([b"<unk>", b"\n<s>\n", b"\n</s>\n"] + [b"<0x%02X>" % byte for byte in range(256)], [0.0] * 259).pack())
+    (folder / "tokenizer.bin").write_bytes(Tokenizer([b"<unk>", b"\n<s>\n", b"\n</s>\n"] +
+                                                     [b"<0x%02X>" % byte for byte in range(256)], [0.0] * 259).pack())
     (folder / "tiny.llm").write_bytes(Model.load(folder / "tiny.bin").data)
     return folder / "tiny.llm"
 
@@ -188,7 +201,8 @@ def main() -> int:
     parser.add_argument("--json", type=Path, default=RESULTS, help="where the figures go (%(default)s)")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        result = measure(made_up_image(Path(folder)), clients=args.clients, requests=args.requests, copies=args.copies, queue=args.queue, seed=args.seed)
+        result = measure(made_up_image(Path(folder)), clients=args.clients, requests=args.requests, copies=args.copies,
+                         queue=args.queue, seed=args.seed)
     record(args.json, result)
     return 1 if result["failures"] else 0
 

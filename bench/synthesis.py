@@ -11,8 +11,8 @@ from soc import open_tools
 CORE = "llama2_core"
 BETWEEN = "core, between units"
 
-#: Stations that only join others. They are mapped together with the core, as a vendor's tool does that is not told to keep
-#: the hierarchy: a boundary around a few gates would cost the look-up tables that both sides could share.
+#: Stations that only join others. They are mapped together with the core, as a vendor's tool does that is not told to
+#: keep the hierarchy: a boundary around a few gates would cost the look-up tables that both sides could share.
 JOINTS = ("beats", "dispatch", "intake", "router", "status", "wide")
 
 #: Look-up tables that one memory or shift register cell takes; LUT1 .. LUT6 take one each.
@@ -31,8 +31,9 @@ LIMITS = {
 }
 
 SYNTH = {
-    # `clean -purge`: without it abc9 of this Yosys stops at two wires of one name. `abc9_lut`: a look-up table costs the same
-    # whatever its inputs; Yosys prefers small ones, two of which a placer may put into one site, and takes more of them.
+    # `clean -purge`: without it abc9 of this Yosys stops at two wires of one name. `abc9_lut`: a look-up table costs
+    # the same whatever its inputs; Yosys prefers small ones, two of which a placer may put into one site, and takes
+    # more of them.
     # `-nosrl`: what `shreg_extract` asks of Vivado
     "xc7":  [open_tools.ROMS, "synth_xilinx -family xc7 -flatten -nosrl -top {top} -run begin:map_luts", "clean -purge",
              "setattr -mod -set abc9_lut 5 " + " ".join(f"=LUT{n}" for n in range(1, 7)),
@@ -61,11 +62,13 @@ def run_yosys(commands: list, log: Path, directory: Path = None):
     log    = log.resolve()
     script = log.with_suffix(".ys")
     script.write_text("\n".join(commands) + "\n")
-    # Its own command line knows no quotes: files are named from the directory where it runs, which may be called anything.
+    # Its own command line knows no quotes: files are named from the directory where it runs, which may be called
+    # anything.
     here = directory or log.parent
     command = f"tee -q -o {os.path.relpath(log, here)} script {os.path.relpath(script, here)}"
     code = f"from pyosys import libyosys as ys; ys.Design().run_pass({command!r})"
-    done = subprocess.run([sys.executable, "-c", code], cwd=here, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=here, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          text=True)
     if done.returncode:
         tail = log.read_text().splitlines()[-3:] if log.exists() else done.stdout.splitlines()[-3:]
         raise RuntimeError(f"yosys failed, see {log}: " + " / ".join(tail))

@@ -1,7 +1,8 @@
-"""A hook of MkDocs: gives the site README and its neighbours, and a page for every file of the repository that a page links to.
+"""A hook of MkDocs: gives the site README and its neighbours, and a page for every file of the repository that a page
+links to.
 
-Pages link as they lie in the repository, so that they also work where it is browsed. Here such a link becomes one within the
-site: to a page of docs/, to a page that shows the file's text, or to a list of a folder's files.
+Pages link as they lie in the repository, so that they also work where it is browsed. Here such a link becomes one
+within the site: to a page of docs/, to a page that shows the file's text, or to a list of a folder's files.
 """
 import posixpath
 import re
@@ -29,7 +30,8 @@ def on_files(files, config):
             files.append(File.generated(config, page, content=(ROOT / path).read_text("utf-8")))
     wanted = set()
     for file in [file for file in files if file.src_uri.endswith(".md")]:
-        wanted |= {path for path in linked(file.content_string, place(file.src_uri)) if page_of(path).startswith("source/")}
+        wanted |= {path for path in linked(file.content_string, place(file.src_uri))
+                   if page_of(path).startswith("source/")}
     if not files.get_file_from_path("decisions/index.md"):
         files.append(File.generated(config, "decisions/index.md", content=decisions()))
     for path in sorted(wanted):
@@ -101,6 +103,7 @@ def shown(path: str) -> str:
 def decisions() -> str:
     """The list of docs/decisions, by the titles of its pages."""
     pages = sorted((ROOT / "docs" / "decisions").glob("*.md"))
-    titles = [(page.read_text("utf-8").split("\n", 1)[0].lstrip("# "), page.name) for page in pages if page.name != "index.md"]
+    titles = [(page.read_text("utf-8").split("\n", 1)[0].lstrip("# "), page.name) for page in pages
+              if page.name != "index.md"]
     return "# Decisions\n\nChoices that shaped the design: context, choice, what it costs.\n\n" + \
         "".join(f"- [{title}]({name})\n" for title, name in titles)

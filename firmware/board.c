@@ -211,7 +211,8 @@ uint32_t board_baud(void)
 uint32_t board_baud_maximum(void)
 {
 #ifdef CSR_UART_PHY_TUNING_WORD_ADDR
-	return CONFIG_CLOCK_FREQUENCY / UART_CLOCKS < PROTOCOL_MAX_BAUD ? CONFIG_CLOCK_FREQUENCY / UART_CLOCKS : PROTOCOL_MAX_BAUD;
+	return CONFIG_CLOCK_FREQUENCY / UART_CLOCKS < PROTOCOL_MAX_BAUD ? CONFIG_CLOCK_FREQUENCY / UART_CLOCKS :
+									  PROTOCOL_MAX_BAUD;
 #else
 	return 0;
 #endif
@@ -239,7 +240,8 @@ void board_flash_select(bool selected)
 uint32_t board_flash_exchange(uint32_t out, unsigned bytes)
 {
 	spiflash_spi_mosi_write(out);
-	spiflash_spi_control_write(1u << CSR_SPIFLASH_SPI_CONTROL_START_OFFSET | 8 * bytes << CSR_SPIFLASH_SPI_CONTROL_LENGTH_OFFSET);
+	spiflash_spi_control_write(1u << CSR_SPIFLASH_SPI_CONTROL_START_OFFSET |
+				   8 * bytes << CSR_SPIFLASH_SPI_CONTROL_LENGTH_OFFSET);
 	while (!(spiflash_spi_status_read() & 1u << CSR_SPIFLASH_SPI_STATUS_DONE_OFFSET))
 		;
 	return spiflash_spi_miso_read();
@@ -268,8 +270,8 @@ uint8_t *board_dram(void)
 	return (uint8_t *)MAIN_RAM_BASE;
 }
 
-/* The data cache writes through; only the L2 holds back. It is flushed by reading past it, so the data cache must be empty: its hits
- * never reach the L2. */
+/* The data cache writes through; only the L2 holds back. It is flushed by reading past it, so the data cache must be
+ * empty: its hits never reach the L2. */
 static void flush(void)
 {
 	flush_cpu_dcache();
@@ -289,7 +291,8 @@ void board_dram_refresh(void)
 }
 
 #ifndef CSR_TIMER0_BASE
-/* LiteX's busy_wait, for liblitedram, loads a timer and waits until it is at zero; here it is the core's cycle counter. */
+/* LiteX's busy_wait, for liblitedram, loads a timer and waits until it is at zero; here it is the core's cycle counter.
+ */
 static uint32_t timer_end;
 
 void timer0_load_write(uint32_t cycles)

@@ -30,7 +30,8 @@ static struct {
 	uint32_t received;        /* upload: bytes in DRAM */
 } model;
 
-/* After reset: DRAM's image is checked; if it is none, the flash's is copied there and checked. An upload's is checked, too. */
+/* After reset: DRAM's image is checked; if it is none, the flash's is copied there and checked. An upload's is checked,
+ * too. */
 static enum { CHECK_DRAM,
 	      RESTORE,
 	      CHECK_RESTORED,
@@ -408,7 +409,12 @@ static void store(const struct wire_store *what)
 
 static void board(void)
 {
-	struct wire_board answer = {.dram_status = board_dram_ok(), .lanes = board_lanes(), .delays = board_delays(), .bitslips = board_bitslips(), .flash_id = flash_id(), .boot = boot_id};
+	struct wire_board answer = {.dram_status = board_dram_ok(),
+				    .lanes = board_lanes(),
+				    .delays = board_delays(),
+				    .bitslips = board_bitslips(),
+				    .flash_id = flash_id(),
+				    .boot = boot_id};
 
 	board_describe(&answer);
 	dram_failed(&answer);

@@ -1,7 +1,8 @@
 /* DRAM: trained by liblitedram, tested here without a loss, and what it held before a reset put right.
  *
- * liblitedram's own test writes over the first 2 MiB; this one puts back what it finds. Its training writes over the first burst,
- * which is all that it changes: that burst is kept in SRAM, too, and returned if what follows it is still the image it belongs to. */
+ * liblitedram's own test writes over the first 2 MiB; this one puts back what it finds. Its training writes over the
+ * first burst, which is all that it changes: that burst is kept in SRAM, too, and returned if what follows it is still
+ * the image it belongs to. */
 #include "dram.h"
 
 #include <stddef.h>
@@ -10,9 +11,11 @@
 #include "board.h"
 #include "crc32.h"
 
-#define BURST_WORDS (IMAGE_CHECKED_FROM / 4) /* of training, and of the header's fields before those that its CRC covers */
+#define BURST_WORDS \
+	(IMAGE_CHECKED_FROM / 4) /* of training, and of the header's fields before those that its CRC covers */
 #define PLACE_WORDS (PROTOCOL_PLACE_BYTES / 4) /* two bursts */
-#define PLACES 24u     /* that are written before any is read; the powers of two from 32 bytes on: every line of the address */
+#define PLACES \
+	24u /* that are written before any is read; the powers of two from 32 bytes on: every line of the address */
 
 /* Survives a reset, which crt0 answers with zeros in .bss. */
 static uint32_t kept[BURST_WORDS] __attribute__((section(".noinit")));
@@ -62,7 +65,8 @@ enum work { TAKE,
 	    FILL,
 	    LOOK };
 
-/* Walk over the places: keep what is there, put it back, fill them with a pattern, or add to fault what they do not hold of it. */
+/* Walk over the places: keep what is there, put it back, fill them with a pattern, or add to fault what they do not
+ * hold of it. */
 static void walk(struct places *p, enum work work, uint32_t seed, uint32_t invert, struct fault *fault)
 {
 	board_dram_refresh();
@@ -169,7 +173,8 @@ static void put_back(void)
 	uint32_t end = h->payload_offset;
 
 	if (kept[0] == IMAGE_MAGIC && end > sizeof *h && end < board_dram_bytes() &&
-	    crc32_update(0, (const uint8_t *)h + IMAGE_CHECKED_FROM, end - IMAGE_CHECKED_FROM) == kept[offsetof(struct image_header, header_crc) / 4]) {
+	    crc32_update(0, (const uint8_t *)h + IMAGE_CHECKED_FROM, end - IMAGE_CHECKED_FROM) ==
+		kept[offsetof(struct image_header, header_crc) / 4]) {
 		memcpy(board_dram(), kept, sizeof kept);
 		board_dram_refresh();
 	}

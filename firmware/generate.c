@@ -78,7 +78,8 @@ static bool may_speculate(const struct wire_generate *request)
 {
 	bool penalised = request->repetition_penalty > SAMPLING_ONE && request->repetition_window != 0;
 
-	return request->temperature == 0 && request->temperature_low == 0 && !penalised && !(request->flags & GENERATE_FLAG_DUMP_LOGITS);
+	return request->temperature == 0 && request->temperature_low == 0 && !penalised &&
+	       !(request->flags & GENERATE_FLAG_DUMP_LOGITS);
 }
 
 /* A number of the request, and the range it must be in. */

@@ -1,4 +1,5 @@
-/* The model image at the start of DRAM: checked, then made the core's model. The core computes the CRCs, at stream rate. */
+/* The model image at the start of DRAM: checked, then made the core's model. The core computes the CRCs, at stream
+ * rate. */
 #include "image.h"
 
 #include "board.h"
@@ -54,7 +55,8 @@ static enum status check_header(const struct image_header *h, uint32_t present, 
 }
 
 /* The core can run these shapes. */
-static enum status check_shapes(const struct image_header *h, const struct llama2_limits *limits, struct wire_error *error)
+static enum status check_shapes(const struct image_header *h, const struct llama2_limits *limits,
+				struct wire_error *error)
 {
 	const struct {
 		enum subject subject;
@@ -156,7 +158,8 @@ static bool entry_good(const struct image_header *h, const struct image_entry *e
 	       entry->words == divide_up(columns, NUMERICS_WORD) && entry->beats == tensor_beats(entry);
 }
 
-static enum status read_directory(const struct image_header *h, const struct program_shape *shape, struct wire_error *error)
+static enum status read_directory(const struct image_header *h, const struct program_shape *shape,
+				  struct wire_error *error)
 {
 	const struct image_entry *entries = (const struct image_entry *)(board_dram() + h->entries_offset);
 

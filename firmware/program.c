@@ -9,7 +9,8 @@ enum { AT_GAIN,
        AT_EMBED,
        AT_LAYERS };
 
-/* The commands of a layer, see spec/llama2_spec/program.py; those that stream a tensor do so in the order of the directory. */
+/* The commands of a layer, see spec/llama2_spec/program.py; those that stream a tensor do so in the order of the
+ * directory. */
 static const struct {
 	uint8_t kind, op, dest, phase, fence, streams, per_column;
 } layer_commands[] = PROGRAM_LAYER;
@@ -43,10 +44,11 @@ static struct {
 
 static struct llama2_command command(uint32_t word0, const struct image_entry *entry)
 {
-	return (struct llama2_command){{word0 | BITS(Q4, entry->format == IMAGE_FORMAT_Q4) | BITS(GROUP64, entry->group == 64) |
+	return (struct llama2_command){{word0 | BITS(Q4, entry->format == IMAGE_FORMAT_Q4) |
+					    BITS(GROUP64, entry->group == 64) |
 					    BITS(EXPONENT, (uint8_t)entry->exponent),
-					BITS(ROWS, entry->rows) | BITS(WORDS, entry->words), BITS(BASE, entry->offset_beats),
-					BITS(BEATS, entry->beats)}};
+					BITS(ROWS, entry->rows) | BITS(WORDS, entry->words),
+					BITS(BASE, entry->offset_beats), BITS(BEATS, entry->beats)}};
 }
 
 static void fill_embed(const struct image_entry *entry)

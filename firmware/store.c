@@ -1,8 +1,8 @@
 /* A model in the board's flash: written from DRAM in the background, and copied back to DRAM after reset.
  *
- * The flash holds the image as the file is. Its first sector is erased before anything else changes and written last, so
- * that what a power failure leaves behind is no image; a sector that a failure left half written differs from DRAM, and
- * is written again by the next attempt. */
+ * The flash holds the image as the file is. Its first sector is erased before anything else changes and written last,
+ * so that what a power failure leaves behind is no image; a sector that a failure left half written differs from DRAM,
+ * and is written again by the next attempt. */
 #include "store.h"
 
 #include "board.h"

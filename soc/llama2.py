@@ -18,10 +18,12 @@ class DramWidthError(ValueError):
 
 
 def check_width(controller_bits):
-    """Refuse a controller whose words are wider than a beat: LiteDRAM's converter to it loses the last beat of an odd number."""
+    """Refuse a controller whose words are wider than a beat: LiteDRAM's converter to it loses the last beat of an odd
+    number."""
     if controller_bits > DATA_WIDTH:
-        raise DramWidthError(f"the DRAM controller's words have {controller_bits} bits, the core's ports {DATA_WIDTH}, and LiteDRAM's "
-                             "converter between them loses beats: use fewer of the board's DRAM chips, or a PHY with fewer phases")
+        raise DramWidthError(f"the DRAM controller's words have {controller_bits} bits, the core's ports {DATA_WIDTH}, "
+                             "and LiteDRAM's converter between them loses beats: use fewer of the board's DRAM chips, "
+                             "or a PHY with fewer phases")
 
 # Llama2 -------------------------------------------------------------------------------------------
 
@@ -73,8 +75,8 @@ class Llama2(LiteXModule):
         # One DRAM, one data bus: a multiplexer only where a converter gave each port a register of its own.
         self.comb += If(stream_ports["read1"].rdata.valid, core.read0__rdata_data.eq(stream_ports["read1"].rdata.data))
 
-        # An embedding is read once a token and K/V rows are written once a layer: they share a port. With the CPU's it is the
-        # fourth, and a look-up table selects one of four.
+        # An embedding is read once a token and K/V rows are written once a layer: they share a port. With the CPU's it
+        # is the fourth, and a look-up table selects one of four.
         port = crossbar.get_port(mode="both", data_width=DATA_WIDTH)
         self.connect_command("write", port, reads="embed")
         self.connect_reads("embed", port)
@@ -96,8 +98,9 @@ class Llama2(LiteXModule):
     def connect_command(self, name, port, reads=None):
         """Join the command channel of the core's port ``name`` to a LiteDRAM native port.
 
-        With ``reads``, ``name`` writes, and the reads of the core's port ``reads`` take turns with its writes, which go first.
-        Registers on the way: the crossbar's ready comes late, out of all banks' state, and its multiplexers start from them.
+        With ``reads``, ``name`` writes, and the reads of the core's port ``reads`` take turns with its writes, which go
+        first. Registers on the way: the crossbar's ready comes late, out of all banks' state, and its multiplexers
+        start from them.
         """
         layout = [("addr", len(port.cmd.addr)), ("we", 1)]
         ready, valid = stream.PipeReady(layout), stream.PipeValid(layout)
@@ -117,7 +120,8 @@ class Llama2(LiteXModule):
         ]
         if reads is not None:
             self.comb += [
-                # A command is taken in the cycle in which it is offered to a ready register: none changes while it waits.
+                # A command is taken in the cycle in which it is offered to a ready register: none changes while it
+                # waits.
                 getattr(self.core, f"{reads}__cmd_ready").eq(ready.sink.ready & ~asked),
                 If(~asked,
                     ready.sink.valid.eq(getattr(self.core, f"{reads}__cmd_valid")),

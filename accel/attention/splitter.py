@@ -35,9 +35,8 @@ class Waiting(wiring.Component):
     """
     latency = 2         #: from a write to the output
 
-
-    def __init__(self, shape, *, limit, attrs={}):
-        self.shape, self.limit, self.attrs = shape, limit, attrs
+    def __init__(self, shape, *, limit, attrs=None):
+        self.shape, self.limit, self.attrs = shape, limit, attrs or {}
         super().__init__({"write": In(1), "data": In(shape), "room": Out(1, init=1),
                           "output": Out(stream.Signature(shape))})
 

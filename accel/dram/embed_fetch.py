@@ -72,7 +72,8 @@ class EmbedFetch(wiring.Component):
         s.groups, s.stride = Signal(12), Signal(16)
         room, s.pull, s.requesting = Signal(range(AHEAD + 1), init=AHEAD), Signal(), Signal()
         m.d.comb += s.port.cmd_valid.eq(s.requesting & (room != 0) & ~s.drop)
-        m.d.sync += room.eq(room - s.fire + s.pull)
+        m.d.sync += [room.eq(room - s.fire + s.pull),
+                     s.stride.eq(s.groups + Mux(s.q4, s.words << 2, s.words << 3))]
 
     def _requests(self, m, s):
         """Addresses, one after the other."""
@@ -86,7 +87,6 @@ class EmbedFetch(wiring.Component):
             m.d.sync += address.eq(address + addend)
         with m.If(double):
             m.d.sync += addend.eq(addend << 1)
-        m.d.sync += s.stride.eq(s.groups + Mux(s.q4, s.words << 2, s.words << 3))
         with m.FSM() as s.request:
             with m.State("IDLE"):
                 m.d.sync += [address.eq(0), addend.eq(self.job.base)]

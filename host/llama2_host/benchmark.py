@@ -1,4 +1,5 @@
-"""Measures a backend as llama-bench does: prompts of several lengths (``pp``), and texts of several lengths (``tg``)."""
+"""Measures a backend as llama-bench does: prompts of several lengths (``pp``), and texts of several lengths
+(``tg``)."""
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -48,7 +49,8 @@ def check(prompts: Sequence[int], texts: Sequence[int], repetitions: int, seq_le
         raise HostError(f"--repetitions is at least 1, not {repetitions}")
 
 
-def run(backend: Backend, prompts: Sequence[int], texts: Sequence[int], repetitions: int, watch=lambda row: None) -> list[Row]:
+def run(backend: Backend, prompts: Sequence[int], texts: Sequence[int], repetitions: int,
+        watch=lambda row: None) -> list[Row]:
     """All tests, in their order; ``watch(row)`` hears of each when it is over."""
     rows = []
     for length in prompts:
@@ -94,7 +96,8 @@ def _text(backend: Backend, length: int) -> _Run:
 
 def _row(test: str, tokens: int, runs: list[_Run], backend: Backend) -> Row:
     counted = [run.cycles for run in runs if run.cycles]
-    rates = [run.tokens * backend.clock_hz / run.cycles if run.cycles else run.tokens / max(run.wall_s, 1e-9) for run in runs]
+    rates = [run.tokens * backend.clock_hz / run.cycles if run.cycles else run.tokens / max(run.wall_s, 1e-9)
+             for run in runs]
     cycles = mean(count / run.tokens for count, run in zip(counted, runs)) if len(counted) == len(runs) else None
     beats = sum(run.beats for run in runs)
     return Row(test, tokens, mean(rates), pstdev(rates), cycles,
@@ -107,7 +110,8 @@ def markdown(rows: Sequence[Row], model: str, size: str, backend: str) -> list[s
     head = ("model", "size", "backend", "test", "t/s", "cycles/token", "% of roofline", "bytes/token")
     lines = ["| " + " | ".join(head) + " |", "| --- | ---: | --- | ---: | ---: | ---: | ---: | ---: |"]
     for row in rows:
-        cells = (model, size, backend, row.test, f"{row.tokens_per_s:.2f} ± {row.deviation:.2f}", _cell(row.cycles_per_token, ",.0f"),
+        cells = (model, size, backend, row.test, f"{row.tokens_per_s:.2f} ± {row.deviation:.2f}",
+                 _cell(row.cycles_per_token, ",.0f"),
                  _cell(row.roofline_percent, ".1f"), _cell(row.bytes_per_token, ",.0f"))
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return lines

@@ -10,7 +10,8 @@ import time
 from llama2_host.errors import INTERRUPTED, HostError, Terminated
 from llama2_host.terminal import line
 
-MESSAGES: dict[int, str] = {signal.SIGTERM: "terminated", **({signal.SIGHUP: "hung up"} if hasattr(signal, "SIGHUP") else {})}
+MESSAGES: dict[int, str] = {signal.SIGTERM: "terminated",
+                            **({signal.SIGHUP: "hung up"} if hasattr(signal, "SIGHUP") else {})}
 
 
 class Parser(argparse.ArgumentParser):
@@ -30,7 +31,7 @@ class Parser(argparse.ArgumentParser):
             if argument == "--":
                 return [*joined, argument, *arguments]
             action = self._named(argument)
-            takes_one = action is not None and action.nargs is None and action.type is not int and action.type is not float
+            takes_one = action is not None and action.nargs is None and action.type not in (int, float)
             if action is not None and takes_one and arguments and arguments[0][:1] == "-" and len(arguments[0]) > 1 \
                     and self._named(arguments[0].partition("=")[0]) is None:
                 argument = f"{action.option_strings[-1]}={arguments.pop(0)}"
@@ -86,7 +87,8 @@ def main(arguments: list[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "llama2_host").partition(".")[0] in ("llama2_host", "llama2_spec"):
             raise                                   # a bug of ours
-        return _complain(f"the Python package {error.name} is missing: `pip install .` in the clone, or `make setup` and .venv/bin/python")
+        return _complain(f"the Python package {error.name} is missing: `pip install .` in the clone, or `make setup` "
+                         "and .venv/bin/python")
     except OSError as error:
         return _complain(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
     finally:
@@ -152,7 +154,8 @@ class Closed:
 
 
 def _obey_signals() -> None:
-    """SIGTERM and a lost terminal end a command as Ctrl-C does: what was half written is removed, what was started ends."""
+    """SIGTERM and a lost terminal end a command as Ctrl-C does: what was half written is removed, what was started
+    ends."""
     def end(number, frame):
         raise Terminated(number)
     try:

@@ -1,7 +1,8 @@
-"""Fetches a model from a Hugging Face hub: the files that a conversion reads and no others, each checked against the hub's hash.
+"""Fetches a model from a Hugging Face hub: the files that a conversion reads and no others, each checked against the
+hub's hash.
 
-huggingface_hub does the transfer: HF_ENDPOINT, HF_TOKEN and the proxies' variables are its own. What was cut off goes on within its
-last 10 MB.
+huggingface_hub does the transfer: HF_ENDPOINT, HF_TOKEN and the proxies' variables are its own. What was cut off goes
+on within its last 10 MB.
 """
 import hashlib
 import os
@@ -19,7 +20,8 @@ from llama2_host.progress import Progress, quantity
 
 ENDPOINT = "https://huggingface.co"
 #: beside the weights: shapes, vocabulary, templates, ends
-BESIDE = re.compile(r"config\.json|generation_config\.json|tokenizer\.json|tokenizer\.model|tokenizer_config\.json|special_tokens_map\.json|"
+BESIDE = re.compile(
+    r"config\.json|generation_config\.json|tokenizer\.json|tokenizer\.model|tokenizer_config\.json|special_tokens_map\.json|"
                     r"added_tokens\.json|vocab\.json|merges\.txt|chat_template\.jinja|chat_template\.json|"
                     r"additional_chat_templates/[A-Za-z0-9_.-]+\.jinja")
 REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -59,7 +61,8 @@ class Hub:
         self.endpoint = os.environ.get("HF_ENDPOINT") or ENDPOINT
         info = self._ask(revision)
         self.commit = info.sha
-        self.files = [File(one.rfilename, one.size or 0, one.lfs.sha256 if one.lfs else None, None if one.lfs else one.blob_id)
+        self.files = [File(one.rfilename, one.size or 0, one.lfs.sha256 if one.lfs else None,
+                           None if one.lfs else one.blob_id)
                       for one in info.siblings or []]
 
     def _ask(self, revision: str | None):
@@ -72,13 +75,17 @@ class Hub:
     def _explain(self, error: Exception, revision: str | None = None) -> str:
         errors = self.library.errors
         if isinstance(error, errors.GatedRepoError):
-            return f"{self.repository} is gated: accept its terms at {self.endpoint}/{self.repository}, and set HF_TOKEN to a token of yours"
+            return (f"{self.repository} is gated: accept its terms at {self.endpoint}/{self.repository}, and set "
+                    "HF_TOKEN to a token of yours")
         if isinstance(error, errors.RepositoryNotFoundError):
-            return f"{self.endpoint} has no model {self.repository}, or not for everyone: check its name, or set HF_TOKEN"
+            return (f"{self.endpoint} has no model {self.repository}, or not for everyone: check its name, or set "
+                    "HF_TOKEN")
         if isinstance(error, errors.RevisionNotFoundError):
-            return f"{self.repository} has no revision {revision}: leave --revision out, or name a branch, tag or commit"
+            return (f"{self.repository} has no revision {revision}: leave --revision out, or name a branch, tag or "
+                    "commit")
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        return f"{self.endpoint} does not give {self.repository}: {reason[:200]}; pull again, it goes on where it stopped"
+        return (f"{self.endpoint} does not give {self.repository}: {reason[:200]}; pull again, it goes on where it "
+                "stopped")
 
     def fetch(self, file: File, folder: Path, progress: Progress) -> Path:
         """One file, in ``folder``, as the hub has it."""
@@ -97,10 +104,12 @@ class Hub:
                 return path
             partial.unlink()
             progress.note(f"{file.name} was damaged on the way: fetching it anew")
-        raise HostError(f"{file.name} does not have the hash that {self.endpoint} names, twice: pull again later, or through another mirror")
+        raise HostError(f"{file.name} does not have the hash that {self.endpoint} names, twice: pull again later, or "
+                        "through another mirror")
 
     def _transfer(self, file: File, partial: Path, progress: Progress) -> None:
-        """Fetch what is missing. huggingface_hub's own hf_hub_download begins anew in every process; its http_get does not."""
+        """Fetch what is missing. huggingface_hub's own hf_hub_download begins anew in every process; its http_get does
+        not."""
         url = self.library.hf_hub_url(self.repository, file.name, revision=self.commit, endpoint=self.endpoint)
         with open(partial, "ab") as opened:
             if opened.tell() > file.size:
@@ -109,7 +118,8 @@ class Hub:
             start = opened.tell()
             with progress.bar(file.name, file.size, start=start) as bar:
                 try:
-                    self.library.file_download.http_get(url, opened, resume_size=start, headers=self.library.utils.build_hf_headers(),
+                    self.library.file_download.http_get(url, opened, resume_size=start,
+                                                        headers=self.library.utils.build_hf_headers(),
                                                         expected_size=file.size, tqdm_class=_bar_class(bar))
                 except Exception as error:
                     raise HostError(self._explain(error)) from error
@@ -155,13 +165,15 @@ def weights(files: Sequence[File], named: str | None, repository: str) -> list[F
         return [by_name[SINGLE]]
     if INDEX in by_name:
         return [by_name[INDEX]]                 # which names the others
-    found = [file for file in files if "/" not in file.name and file.name.endswith((".gguf", ".bin")) and not file.name.startswith("pytorch_model")]
+    found = [file for file in files if "/" not in file.name and file.name.endswith((".gguf", ".bin"))
+             and not file.name.startswith("pytorch_model")]
     ggufs = [file for file in found if file.name.endswith(".gguf")]
     if len(ggufs or found) == 1:
         return ggufs or found
     if found:
         raise HostError(f"{repository} has several models: choose one with --file: {_list(ggufs or found)}")
-    raise HostError(f"{repository} has neither safetensors nor a GGUF file: it has {_list(files)}; convert it with transformers' save_pretrained first")
+    raise HostError(f"{repository} has neither safetensors nor a GGUF file: it has {_list(files)}; convert it with "
+                    "transformers' save_pretrained first")
 
 
 def _list(files: Sequence[File]) -> str:
@@ -176,17 +188,20 @@ def shards(index: Path, files: Sequence[File]) -> list[File]:
     by_name = {file.name: file for file in files}
     missing = [name for name in names if name not in by_name or "/" in name]
     if missing or not names:
-        raise HostError(f"{index.name} names {missing[0][:80] if missing else 'no files'}, which the repository does not have: it is not complete")
+        raise HostError(f"{index.name} names {missing[0][:80] if missing else 'no files'}, which the repository does "
+                        "not have: it is not complete")
     return [by_name[name] for name in names]
 
 
-def pull(repository: str, folder: Path, *, revision: str | None = None, file: str | None = None, progress: Progress = Progress.silent) -> Pulled:
+def pull(repository: str, folder: Path, *, revision: str | None = None, file: str | None = None,
+         progress: Progress = Progress.silent) -> Pulled:
     """Fetch what a conversion reads; refused before the weights where it would refuse the model."""
     hub = Hub(repository, revision)
     chosen = weights(hub.files, file, repository)
     in_folder = chosen[0].name in (SINGLE, INDEX)
     beside = [one for one in hub.files if BESIDE.fullmatch(one.name)] if in_folder else \
-        [one for one in hub.files if one.name in ("tokenizer.bin", "tokenizer.model", "tokenizer.json") and not chosen[0].name.endswith(".gguf")]
+        [one for one in hub.files if one.name in ("tokenizer.bin", "tokenizer.model", "tokenizer.json")
+         and not chosen[0].name.endswith(".gguf")]
     _make(folder)
     for one in beside:
         hub.fetch(one, folder, progress)
@@ -212,4 +227,5 @@ def _make(folder: Path) -> None:
 def _check_room(folder: Path, files: Sequence[File]) -> None:
     needed, free = sum(file.size for file in files), shutil.disk_usage(folder).free
     if needed + RESERVE_BYTES > free:
-        raise HostError(f"the weights take {quantity(needed)}, {folder} has {quantity(free)} free: make room, or name another folder with -o")
+        raise HostError(f"the weights take {quantity(needed)}, {folder} has {quantity(free)} free: make room, or name "
+                        "another folder with -o")

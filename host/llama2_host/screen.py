@@ -1,4 +1,5 @@
-"""How much is said, and in which dress: ``-q`` and ``-v``, colours and tables where a person looks, plain text everywhere else.
+"""How much is said, and in which dress: ``-q`` and ``-v``, colours and tables where a person looks, plain text
+everywhere else.
 
 Colours are left out where NO_COLOR is set (https://no-color.org) or the terminal is a dumb one.
 """
@@ -38,7 +39,8 @@ def dressed(stream: TextIO | None) -> bool:
 
 
 def console(stream: TextIO):
-    """A rich console that writes there as the terminal can show it; None where plain text is wanted, or rich is missing."""
+    """A rich console that writes there as the terminal can show it; None where plain text is wanted, or rich is
+    missing."""
     if not dressed(stream):
         return None
     try:
@@ -97,6 +99,7 @@ def _columns(rows: Sequence[Sequence[str]], right: Sequence[bool]) -> list[str]:
     widths = [max(len(row[column]) for row in rows) for column in range(len(right))]
     made = io.StringIO()
     for row in rows:
-        cells = [cell.rjust(width) if to_right else cell.ljust(width) for cell, width, to_right in zip(row, widths, right)]
+        cells = [cell.rjust(width) if to_right else cell.ljust(width) for cell, width,
+                 to_right in zip(row, widths, right)]
         made.write("  ".join(cells).rstrip() + "\n")
     return made.getvalue().splitlines()

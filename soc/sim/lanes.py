@@ -1,13 +1,15 @@
-"""Byte lanes between LiteDRAM's PHY model and its controller: reads are right only at some delays, and faults can be planted.
+"""Byte lanes between LiteDRAM's PHY model and its controller: reads are right only at some delays, and faults can be
+planted.
 
-The registers are those of LiteDRAM's PHYs for boards, so that liblitedram's read leveling trains it as it trains them. It is a
-model of what training sees, not of any chip: a lane has one window of delays in which it reads what DRAM sent; elsewhere each bit
-is its neighbour's of one bit time before. Writes need no training here. The simulator's command line chooses:
+The registers are those of LiteDRAM's PHYs for boards, so that liblitedram's read leveling trains it as it trains them.
+It is a model of what training sees, not of any chip: a lane has one window of delays in which it reads what DRAM sent;
+elsewhere each bit is its neighbour's of one bit time before. Writes need no training here. The simulator's command line
+chooses:
 
 - nothing: register ``trained`` says what training would choose, and the firmware takes its word;
 - ``+dram_train``: it says nothing, and liblitedram trains;
-- ``+dram_fault=stuck``: lane 1 reads ones, whatever DRAM sent; ``shifted``: its window is out of reach but for two delays;
-  ``row``: one row of one bank reads ones in two bits (dram_bank.v). Training is on with all of them.
+- ``+dram_fault=stuck``: lane 1 reads ones, whatever DRAM sent; ``shifted``: its window is out of reach but for two
+  delays; ``row``: one row of one bank reads ones in two bits (dram_bank.v). Training is on with all of them.
 """
 from pathlib import Path
 
@@ -49,14 +51,16 @@ class LanePHY(LiteXModule):
         inner         = phy.dfi
         if len(Cat(phase.rddata for phase in inner.phases)) != 128 or lanes != 2:
             raise ValueError("dram_lanes.v is for two byte lanes and 128 bits")
-        self.dfi = dfi.Interface(len(inner.p0.address), len(inner.p0.bank), len(inner.p0.cs_n), len(inner.p0.rddata), len(inner.phases))
+        self.dfi = dfi.Interface(len(inner.p0.address), len(inner.p0.bank), len(inner.p0.cs_n), len(inner.p0.rddata),
+                                 len(inner.phases))
 
         self._dly_sel             = CSRStorage(lanes)
         self._rdly_dq_rst         = CSR()
         self._rdly_dq_inc         = CSR()
         self._rdly_dq_bitslip_rst = CSR()
         self._rdly_dq_bitslip     = CSR()
-        self._trained             = CSRStatus(16, description="What training would choose, a byte per lane: bitslip, delay; 0: train.")
+        self._trained             = CSRStatus(16, description="What training would choose, a byte per lane: bitslip, "
+                                                              "delay; 0: train.")
 
         # # #
 

@@ -28,7 +28,8 @@ WATCH_CAUSES = {
     "idle":       "not asked for: no command was executing (CPU, link)",
     "turnaround": "not asked for: the next token's embedding waited for the argmax, or its row",
     "attention":  "not asked for: the buffer was full while attention worked",
-    "vector":     "not asked for: the buffer was full while a command waited for earlier results (norms, RoPE, SiLU, quantiser)",
+    "vector":     "not asked for: the buffer was full while a command waited for earlier results (norms, RoPE, SiLU, "
+                  "quantiser)",
     "compute":    "not asked for: the buffer was full, a matrix took its beats",
     "commands":   "not asked for: no further command was there to read for",
 }
@@ -123,7 +124,8 @@ class Simulator:
 
     def check_trace(self):
         if not traces(self.vsim):
-            raise SimulatorError(f"{self.vsim} writes no waveforms: build it with python targets/sim.py --build --trace")
+            raise SimulatorError(
+                f"{self.vsim} writes no waveforms: build it with python targets/sim.py --build --trace")
         try:
             self.trace.path.open("ab").close()
         except OSError as error:
@@ -154,7 +156,8 @@ class Simulator:
 
     def violations(self):
         """DRAM timing violations so far: what was violated, how often."""
-        return collections.Counter(re.findall(r"\] ([^\n\]]*violation[^\n]*?)(?: on bank *\d+)?(?:: *\S+)?\n", self.output()))
+        return collections.Counter(re.findall(r"\] ([^\n\]]*violation[^\n]*?)(?: on bank *\d+)?(?:: *\S+)?\n",
+                                              self.output()))
 
     def watch(self):
         """Cycles by cause of WATCH_CAUSES since reset, and their sum ``cycles``, at each result of the core so far."""

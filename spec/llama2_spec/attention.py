@@ -1,8 +1,9 @@
-"""Attention of many positions at once, for golden's speed: :func:`llama2_spec.golden.attend`, bit for bit, without its loop over rows.
+"""Attention of many positions at once, for golden's speed: :func:`llama2_spec.golden.attend`, bit for bit, without its
+loop over rows.
 
-The running sums of online softmax shift down whenever a maximum rises. Between two such events they are plain sums, so each
-segment is one matrix product; all values stay integers below 2**53 in float64, which is exact. Rows are taken in chunks that
-stay in the processor's cache; most have no such event.
+The running sums of online softmax shift down whenever a maximum rises. Between two such events they are plain sums, so
+each segment is one matrix product; all values stay integers below 2**53 in float64, which is exact. Rows are taken in
+chunks that stay in the processor's cache; most have no such event.
 """
 from functools import cache
 
@@ -92,12 +93,14 @@ class Scores:
             np.floor(score, out=score)
         else:
             dots = np.matmul(self.q, k.swapaxes(1, 2)).astype(np.int64)
-            score = round_shift(dots * self.mantissa, np.maximum(self.shift - k_exponents[:, None, :], 0)).astype(np.float64)
+            score = round_shift(dots * self.mantissa,
+                                np.maximum(self.shift - k_exponents[:, None, :], 0)).astype(np.float64)
         return np.clip(score, -2.0 ** 31, 2.0 ** 31 - 1, out=score)
 
 
 class Sums:
-    """Running sums of queries: maximum and largest V exponent, mass and weighted sums, (kv, m) and (kv, m, head_dim)."""
+    """Running sums of queries: maximum and largest V exponent, mass and weighted sums, (kv, m) and (kv, m,
+    head_dim)."""
 
     def __init__(self, first, top, head_dim: int):
         """``first``: the scores of the first row, ``top``: its V's exponents."""
@@ -147,7 +150,8 @@ class Sums:
         """(kv, m, head_dim), 48 bits."""
         r, s = reciprocals(self.mass)
         s = s[:, :, None]
-        a = np.where(s >= 0, round_shift(self.sums, np.maximum(s, 0)), self.sums << np.maximum(-s, 0))      # at most 2**31
+        # at most 2**31
+        a = np.where(s >= 0, round_shift(self.sums, np.maximum(s, 0)), self.sums << np.maximum(-s, 0))
         return round_shift(a * r[:, :, None], 16) << self.top[:, :, None]
 
 
@@ -164,8 +168,8 @@ def exp2_fractions() -> np.ndarray:
 
 
 def running_maximum(scores, maximum) -> np.ndarray:
-    """The reference exponent at each row, (..., rows), from ``maximum`` (...) on: one above a score's integer part, once
-    that exceeds it by HEADROOM."""
+    """The reference exponent at each row, (..., rows), from ``maximum`` (...) on: one above a score's integer part,
+    once that exceeds it by HEADROOM."""
     t = np.arange(scores.shape[-1])
     maximum = np.broadcast_to(maximum[..., None], scores.shape)
     while (above := scores >= maximum + HEADROOM).any():

@@ -30,9 +30,16 @@ def docstring(thing) -> str:
     return plain(inspect.cleandoc(thing.__doc__ or "")) + "\n"
 
 
+def comments(source: str, indent: str = "") -> dict[str, str]:
+    """The ``#:`` comments behind assignments by name; lines that hold nothing but such a comment continue it."""
+    found = re.findall(rf"^{indent}(\w+)\s*=[^#\n]*(#:.*(?:\n +#:.*)*)$", source, re.MULTILINE)
+    return {name: " ".join(line.strip().removeprefix("#:").strip() for line in text.split("\n")) for name,
+            text in found}
+
+
 def member_docs(cls) -> dict[str, str]:
     """The ``#:`` comments behind the members of an enum."""
-    return dict(re.findall(r"^\s+(\w+)\s*=[^#\n]*#:\s*(.*)$", inspect.getsource(cls), re.MULTILINE))
+    return comments(inspect.getsource(cls), r"\s+")
 
 
 def enum(cls, form="{}") -> str:
@@ -44,7 +51,7 @@ def enum(cls, form="{}") -> str:
 
 def constants(module, names) -> str:
     """A table of a module's constants with their ``#:`` comments."""
-    docs = dict(re.findall(r"^(\w+)\s*=[^#\n]*#:\s*(.*)$", inspect.getsource(module), re.MULTILINE))
+    docs = comments(inspect.getsource(module))
     return table(("constant", "value", "meaning"), [(f"`{n}`", getattr(module, n), docs.get(n, "")) for n in names])
 
 
@@ -70,13 +77,16 @@ def protocol_page() -> str:
         payloads += [cls for cls in (request, reply) if cls and cls not in payloads]
     payloads += [cls for cls in protocol.EVENTS.values() if cls not in payloads]
     return "\n".join([
-        "# Wire protocol\n", NOTE, docstring(protocol), f"Protocol version {protocol.VERSION}. Numbers are little-endian.\n",
+        "# Wire protocol\n", NOTE, docstring(protocol), f"Protocol version {protocol.VERSION}. Numbers are "
+                                                        "little-endian.\n",
         "## Frames\n", docstring(frame),
-        f"A frame is a header, up to {frame.MAX_PAYLOAD} bytes of payload and the CRC-32 (IEEE 802.3) of both, little-endian; "
-        f"at most {frame.MAX_ENCODED} bytes on the wire. What cannot be decoded is dropped without an answer: the host sends "
+        f"A frame is a header, up to {frame.MAX_PAYLOAD} bytes of payload and the CRC-32 (IEEE 802.3) of both, "
+        f"little-endian; at most {frame.MAX_ENCODED} bytes on the wire. What cannot be decoded is dropped without an "
+        "answer: the host sends "
         "its request again.\n",
         fields(frame.Header.FIELDS), "## Numbers\n",
-        constants(protocol, ("LOAD_CHUNK", "LOAD_WINDOW", "MAX_STOPS", "MAX_PROMPT", "MAX_HISTORY", "TOKEN_RING", "MAX_LAYERS", "PLACE_BYTES",
+        constants(protocol, ("LOAD_CHUNK", "LOAD_WINDOW", "MAX_STOPS", "MAX_PROMPT", "MAX_HISTORY", "TOKEN_RING",
+                             "MAX_LAYERS", "PLACE_BYTES",
                              "MAX_PLACES", "MAX_STREAM")),
         enum(protocol.Opcode, "0x{:02x}"), enum(protocol.Status), "## Payloads\n",
         *[structure(cls) for cls in (protocol.Error, *payloads)], "## Values\n",
@@ -99,7 +109,8 @@ def registers_page() -> str:
     command = [(b.word, b.low if b.size == 1 else f"{b.low + b.size - 1}:{b.low}", f"`{b.name}`",
                 b.doc + (" (signed)" if b.signed else "")) for b in registers.COMMAND]
     return "\n".join([
-        "# Registers and commands of the core\n", NOTE, docstring(registers), f"Interface version {registers.VERSION}.\n",
+        "# Registers and commands of the core\n", NOTE, docstring(registers),
+        f"Interface version {registers.VERSION}.\n",
         "## Registers\n", *[register(row) for row in registers.REGISTERS],
         "## Window\n", enum(registers.Window, "0x{:03x}"), enum(registers.Model), enum(registers.Result),
         enum(registers.Counter), enum(registers.Phase),
@@ -119,11 +130,13 @@ def schedule() -> str:
     def rows(items, when):
         for item in items:
             yield (when, f"`{item.opcode.name}`" + (", for each column" if item.per_column else ""),
-                   f"`{item.tensor.name}`" if item.tensor is not None else "", f"`{item.dest.name}`" if item.dest is not None else "",
+                   f"`{item.tensor.name}`" if item.tensor is not None else "",
+                   f"`{item.dest.name}`" if item.dest is not None else "",
                    f"`{item.phase.name}`", "waits" if item.fence else "")
     return "\n".join(["## The schedule of a token\n", docstring(program),
                       table(("when", "command", "streams", "to", "phase", "fence"),
-                            [*rows(program.BEGIN, "first"), *rows(program.LAYER, "each layer"), *rows(program.END, "for logits")])])
+                            [*rows(program.BEGIN, "first"), *rows(program.LAYER, "each layer"),
+                             *rows(program.END, "for logits")])])
 
 
 def image_page() -> str:
@@ -132,8 +145,9 @@ def image_page() -> str:
         "## Header\n", fields(image.HEADER_FIELDS), "## Tensor directory: one entry\n", fields(image.ENTRY_FIELDS),
         "## Values\n", enum(image.Kind), enum(image.Format), enum(model.KvFormat),
         "## A row of the K/V cache\n",
-        "The cache lies behind the image, from a multiple of 2048 bytes on: layer by layer, position by position a row of whole "
-        "beats. A row is a byte per head with the exponent of K's heads, then of V's, padded to a beat; then K; then V, each padded "
+        "The cache lies behind the image, from a multiple of 2048 bytes on: layer by layer, position by position a row "
+        "of whole beats. A row is a byte per head with the exponent of K's heads, then of V's, padded to a beat; then "
+        "K; then V, each padded "
         "to a beat.\n", docstring(image.row_elements),
     ])
 

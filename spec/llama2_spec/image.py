@@ -15,7 +15,8 @@ import numpy as np
 from llama2_spec import packing
 from llama2_spec.image_check import check_entries, check_header
 from llama2_spec.image_layout import (
-    CHECKED_FROM, ENTRY, ENTRY_FIELDS, GROUP, HEADER, HEADER_BYTES, HEADER_FIELDS, MAGIC, PAYLOAD_ALIGN, VERSION, Entry, Format,
+    CHECKED_FROM, ENTRY, ENTRY_FIELDS, GROUP, HEADER, HEADER_BYTES, HEADER_FIELDS, MAGIC, PAYLOAD_ALIGN, VERSION, Entry,
+    Format,
     ImageError, check, columns, crcs, matrix_rows, order, payload_bytes, tensor_bytes, weights)
 from llama2_spec.model import KvFormat, ModelConfig
 from llama2_spec.numerics import split_scale
@@ -23,8 +24,10 @@ from llama2_spec.packing import BEAT, Quantised
 from llama2_spec.program import Kind
 
 # The layout's names, too: whoever reads or writes images finds them here.
-__all__ = ["CHECKED_FROM", "ENTRY", "ENTRY_FIELDS", "GROUP", "HEADER", "HEADER_BYTES", "HEADER_FIELDS", "MAGIC", "PAYLOAD_ALIGN", "VERSION",
-           "Entry", "Format", "Image", "ImageError", "Kind", "build", "check", "columns", "crcs", "matrix_rows", "native", "order",
+__all__ = ["CHECKED_FROM", "ENTRY", "ENTRY_FIELDS", "GROUP", "HEADER", "HEADER_BYTES", "HEADER_FIELDS", "MAGIC",
+           "PAYLOAD_ALIGN", "VERSION",
+           "Entry", "Format", "Image", "ImageError", "Kind", "build", "check", "columns", "crcs", "matrix_rows",
+           "native", "order",
            "payload_bytes", "quantised", "row_elements", "row_layout", "tensor_bytes", "weights", "write"]
 
 
@@ -38,7 +41,8 @@ def _gain(values, dim: int) -> tuple[bytes, int]:
 
 
 def _planned(choice, tensors, names, groups):
-    """The pieces of a tensor that is quantised already, or in the format and group size chosen for it, with their weights."""
+    """The pieces of a tensor that is quantised already, or in the format and group size chosen for it, with their
+    weights."""
     if isinstance(choice, Quantised):
         return _ready(choice, [tensors[name] for name in names])
     format, group = choice
@@ -50,7 +54,8 @@ def _ready(whole: Quantised, parts):
     step = _rows_at_a_time(parts[0].shape)
     for a in range(0, parts[0].shape[0], step):
         rows = slice(a * len(parts), (a + step) * len(parts))
-        piece = Quantised(whole.format, whole.group, whole.codes[rows], whole.zeros[rows], whole.mantissas[rows], whole.exponent)
+        piece = Quantised(whole.format, whole.group, whole.codes[rows], whole.zeros[rows], whole.mantissas[rows],
+                          whole.exponent)
         yield piece, _interleave([np.asarray(part[a:a + step], np.float32) for part in parts])
 
 
@@ -116,11 +121,11 @@ def write(file, config: ModelConfig, tensors, *, format: str = "q8", group: int 
           watch=lambda kind, layer, weights, piece: None) -> int:
     """Quantise a checkpoint's tensors and write the image to an empty, seekable file; returns its length in bytes.
 
-    ``tensors`` are arrays, or anything whose slices of rows are: no more than a slice is held in memory. ``group`` is 64
-    for q8 and 32 for q4 unless given; ``groups`` holds the file's own groups (:class:`llama2_spec.packing.Native`), whose codes are
-    carried over unchanged. ``plan`` has for a (kind, layer) its own (format, group), or the tensor already quantised.
-    ``report(done)`` is told how many weights of :func:`weights` are written; ``watch(kind, layer, weights, piece)`` sees
-    consecutive rows of every matrix as float32, and quantised.
+    ``tensors`` are arrays, or anything whose slices of rows are: no more than a slice is held in memory. ``group`` is
+    64 for q8 and 32 for q4 unless given; ``groups`` holds the file's own groups (:class:`llama2_spec.packing.Native`),
+    whose codes are carried over unchanged. ``plan`` has for a (kind, layer) its own (format, group), or the tensor
+    already quantised. ``report(done)`` is told how many weights of :func:`weights` are written; ``watch(kind, layer,
+    weights, piece)`` sees consecutive rows of every matrix as float32, and quantised.
     """
     check(config)
     plan = plan or {}
@@ -158,7 +163,8 @@ def write(file, config: ModelConfig, tensors, *, format: str = "q8", group: int 
     mantissa, exponent = split_scale(np.log2(np.e) / np.sqrt(config.score_dim))
     values = (MAGIC, VERSION, stream.at, 0, payload_offset, stream.at - payload_offset, stream.payload_crc,
               config.dim, config.hidden_dim, config.n_layers, config.n_heads, config.n_kv_heads, config.head_dim,
-              config.vocab_size, config.seq_len, int(config.tied), round(config.norm_dim * config.norm_epsilon * 2 ** 32),
+              config.vocab_size, config.seq_len, int(config.tied),
+              round(config.norm_dim * config.norm_epsilon * 2 ** 32),
               mantissa | (exponent & 0xff) << 16, config.norm_epsilon, config.rope_theta, HEADER_BYTES, len(items),
               rope_offset, offsets[0], len(texts[0]), offsets[1], len(texts[1]), offsets[2], len(texts[2]),
               KvFormat(config.kv))
@@ -222,8 +228,8 @@ class Image:
     def parse(cls, data: bytes, *, weights: bool = True) -> "Image":
         """Check and read; raises :class:`ImageError` with what is wrong.
 
-        What was parsed can be used without further checks: every offset, length and number is within its bounds. Without
-        ``weights`` the weight stream may be missing, and only what lies before it is used.
+        What was parsed can be used without further checks: every offset, length and number is within its bounds.
+        Without ``weights`` the weight stream may be missing, and only what lies before it is used.
         """
         if len(data) < HEADER_BYTES:
             raise ImageError(f"the image is {len(data)} bytes, shorter than its header: copy it again")
@@ -231,7 +237,8 @@ class Image:
         if h["magic"] != MAGIC:
             raise ImageError("not a model image (no LLMI at its start): make one with llama2-host convert")
         if h["version"] != VERSION:
-            raise ImageError(f"image version {h['version']}, this program reads {VERSION}: convert the checkpoint again")
+            raise ImageError(
+                f"image version {h['version']}, this program reads {VERSION}: convert the checkpoint again")
         if len(data) != h["file_bytes"]:
             raise ImageError(f"the image is {len(data)} bytes, its header says {h['file_bytes']}: copy it again")
         if (not HEADER_BYTES <= h["payload_offset"] <= len(data)
@@ -240,11 +247,14 @@ class Image:
         if zlib.crc32(memoryview(data)[h["payload_offset"]:]) != h["payload_crc"]:
             raise ImageError("the image's weights are damaged (CRC): copy or convert it again")
         if h["kv_format"] not in tuple(KvFormat):
-            raise ImageError(f"K/V format {h['kv_format']}, this program knows {', '.join(f'{f:d} ({f.name.lower()})' for f in KvFormat)}: "
-                             "convert the checkpoint again")
-        config = ModelConfig(**{name: h[name] for name in ("dim", "hidden_dim", "n_layers", "n_heads", "n_kv_heads", "head_dim",
+            raise ImageError(f"K/V format {h['kv_format']}, this program knows "
+                             f"{', '.join(f'{f:d} ({f.name.lower()})' for f in KvFormat)}: convert the checkpoint "
+                             "again")
+        config = ModelConfig(**{name: h[name] for name in ("dim", "hidden_dim", "n_layers", "n_heads", "n_kv_heads",
+                                                           "head_dim",
                                                            "vocab_size", "seq_len")},
-                             norm_epsilon=float(h["norm_epsilon"]), rope_theta=float(h["rope_theta"]), tied=bool(h["tied"]),
+                             norm_epsilon=float(h["norm_epsilon"]), rope_theta=float(h["rope_theta"]),
+                             tied=bool(h["tied"]),
                              kv=KvFormat(h["kv_format"]))
         check_header(h, config)
         config = replace(config, **_true_sizes(h))
@@ -252,10 +262,11 @@ class Image:
         for i in range(h["entries_count"]):
             kind, format, *fields, crc, _, _ = ENTRY.unpack_from(data, h["entries_offset"] + i * ENTRY.size)
             if kind not in tuple(Kind) or format not in tuple(Format):
-                raise ImageError(f"the image's tensor number {i} is of kind {kind} and format {format}, which this program "
-                                 "does not know: convert the checkpoint again")
+                raise ImageError(f"the image's tensor number {i} is of kind {kind} and format {format}, which this "
+                                 "program does not know: convert the checkpoint again")
             group, exponent, layer, words, rows, offset_beats, beats = fields
-            entries.append(Entry(Kind(kind), Format(format), group, exponent, layer, words, rows, offset_beats, beats, crc))
+            entries.append(Entry(Kind(kind), Format(format), group, exponent, layer, words, rows, offset_beats, beats,
+                                 crc))
         image = cls(data, config, h, tuple(entries))
         check_entries(image, weights=weights)
         return image
@@ -319,8 +330,8 @@ def row_layout(config: ModelConfig) -> tuple[int, int]:
 def row_elements(mantissas: np.ndarray, bits: int) -> bytes:
     """K's or V's elements (kv_dim,) in their beats of a row: 8 of 16 bits, or 16 of 8 bits.
 
-    Of 8 bits, elements i and 8 + i lie side by side, so that either eight is unpacked by one choice per byte. Half a beat that
-    is left over is zero here, and anything in DRAM.
+    Of 8 bits, elements i and 8 + i lie side by side, so that either eight is unpacked by one choice per byte. Half a
+    beat that is left over is zero here, and anything in DRAM.
     """
     if bits == 16:
         return mantissas.astype("<i2").tobytes()

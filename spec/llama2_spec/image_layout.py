@@ -1,4 +1,5 @@
-"""The layout of a model image: header, directory, which tensors lie in it and how long they are. No tensor is touched here.
+"""The layout of a model image: header, directory, which tensors lie in it and how long they are. No tensor is touched
+here.
 
 :mod:`llama2_spec.image` writes and reads images, :mod:`llama2_spec.image_check` checks those that others wrote.
 """
@@ -43,7 +44,8 @@ HEADER_FIELDS = (
     ("rope_theta", "f", "as in the checkpoint; the frequencies are normative"),
     ("entries_offset", "I", "directory"), ("entries_count", "I", ""),
     ("rope_offset", "I", "head_dim/2 words: turns per position * 2**32"),
-    ("tokenizer_offset", "I", "llama2.c's tokenizer.bin, or compressed JSON behind TOKZ"), ("tokenizer_bytes", "I", "0: none"),
+    ("tokenizer_offset", "I", "llama2.c's tokenizer.bin, or compressed JSON behind TOKZ"),
+    ("tokenizer_bytes", "I", "0: none"),
     ("template_offset", "I", "chat template: JSON in UTF-8"), ("template_bytes", "I", ""),
     ("provenance_offset", "I", "where the weights come from, UTF-8"), ("provenance_bytes", "I", ""),
     ("kv_format", "I", "KvFormat"),
@@ -90,7 +92,8 @@ def crcs(header: bytes) -> tuple[int, int]:
 
 
 def order(config: ModelConfig):
-    """(kind, layer, checkpoint names) of every tensor, in the order of the stream: that of :mod:`llama2_spec.program`."""
+    """(kind, layer, checkpoint names) of every tensor, in the order of the stream: that of
+    :mod:`llama2_spec.program`."""
     return program.tensors(config.n_layers, config.tied)
 
 
@@ -138,13 +141,13 @@ def check(config: ModelConfig) -> None:
     if config.rope_factors and len(config.rope_factors) != config.score_dim // 2:
         raise ImageError(f"{len(config.rope_factors)} RoPE factors, expected one per pair, {config.score_dim // 2}")
     if config.hidden_dim > MAX_ROW:
-        raise ImageError(f"hidden_dim {config.hidden_dim}: the core's 48-bit row sums hold rows of {MAX_ROW} columns at most: "
-                         "use a smaller model")
+        raise ImageError(f"hidden_dim {config.hidden_dim}: the core's 48-bit row sums hold rows of {MAX_ROW} columns "
+                         "at most: use a smaller model")
     if max(config.dim, config.q_dim) > MAX_DIM:
-        raise ImageError(f"dim {config.dim} and n_heads * head_dim {config.q_dim}: the core's 13-bit indices end at {MAX_DIM}: "
-                         "use a smaller model")
+        raise ImageError(f"dim {config.dim} and n_heads * head_dim {config.q_dim}: the core's 13-bit indices end at "
+                         f"{MAX_DIM}: use a smaller model")
     if not round(config.norm_dim * config.norm_epsilon * 2 ** 32) < 1 << 32:
-        raise ImageError(f"an RMSNorm epsilon of {config.norm_epsilon:g} with dim {config.norm_dim}: the core adds it to the sum "
-                         f"of squares as a 32-bit fraction, so it must be below {1 / config.norm_dim:.2g}")
+        raise ImageError(f"an RMSNorm epsilon of {config.norm_epsilon:g} with dim {config.norm_dim}: the core adds it "
+                         f"to the sum of squares as a 32-bit fraction, so it must be below {1 / config.norm_dim:.2g}")
     if config.n_heads % config.n_kv_heads:
         raise ImageError(f"n_heads {config.n_heads} must be a multiple of n_kv_heads {config.n_kv_heads}")

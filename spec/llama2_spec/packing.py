@@ -1,9 +1,9 @@
 """Quantised tensors and how their codes and scales are laid out in beats of the weight stream.
 
-A tensor is superblocks of 8 rows: G scale beats (G = weight groups per row; beat g holds the scale words of group g of the
-8 rows), then the data beats of its 4 row pairs. Of a pair, activation word k (16 columns) is two q8 beats (row 2i, row
-2i+1) or one q4 beat (low nibbles row 2i, high nibbles row 2i+1). Rows are padded to whole words with the zero code. The
-last superblock holds only the pairs that exist; an odd last row is paired with a row of zeros.
+A tensor is superblocks of 8 rows: G scale beats (G = weight groups per row; beat g holds the scale words of group g of
+the 8 rows), then the data beats of its 4 row pairs. Of a pair, activation word k (16 columns) is two q8 beats (row 2i,
+row 2i+1) or one q4 beat (low nibbles row 2i, high nibbles row 2i+1). Rows are padded to whole words with the zero code.
+The last superblock holds only the pairs that exist; an odd last row is paired with a row of zeros.
 """
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -124,7 +124,8 @@ class Native(NamedTuple):
         for group in GROUPS:
             if self.group % group == 0 and columns % group == 0:
                 starts = np.arange(0, rows * columns, group)
-                return Native(self.codes, np.asarray(self.scales)[starts // self.group].reshape(rows, -1), group, self.format)
+                return Native(self.codes, np.asarray(self.scales)[starts // self.group].reshape(rows, -1), group,
+                              self.format)
         return None
 
 

@@ -2,12 +2,12 @@
 
 The host sends requests; each is answered by one reply with the same opcode and sequence number. A request that was
 not answered in time is sent again with the same sequence number: it is answered again and has no second effect.
-Events carry the sequence number of their GENERATE; tokens are numbered, and RESEND repeats those that were lost. A device
-holds a generation rather than overwrite a token that was neither asked for again nor acknowledged; LOGITS are not kept:
-each says where it belongs, so that a gap is seen.
+Events carry the sequence number of their GENERATE; tokens are numbered, and RESEND repeats those that were lost. A
+device holds a generation rather than overwrite a token that was neither asked for again nor acknowledged; LOGITS are
+not kept: each says where it belongs, so that a gap is seen.
 
-A device has a boot id: the first HELLO after its reset gives it one. HELLO's reply, every reply that accepts something and
-every refusal carry it, so that a client learns of a reset by the next answer.
+A device has a boot id: the first HELLO after its reset gives it one. HELLO's reply, every reply that accepts something
+and every refusal carry it, so that a client learns of a reset by the next answer.
 """
 from enum import IntEnum, IntFlag
 
@@ -39,16 +39,20 @@ class Opcode(IntEnum):
     HELLO      = 0x01  #: Hello -> Device; begins a session: a generation still running is aborted
     LOAD_BEGIN = 0x02  #: LoadBegin -> Loaded; drops the model, or goes on with the same upload where it stopped
     LOAD       = 0x03  #: Load -> Loaded; in order of offsets, up to LOAD_WINDOW ahead of the replies
-    LOAD_END   = 0x04  #: nothing -> Verified; begins to check the image, which then is the model; asked again until it is not running
+    LOAD_END   = 0x04  #: nothing -> Verified; begins to check the image, which then is the model; asked again until it
+                       #: is not running
     GENERATE   = 0x05  #: Generate -> Accepted; then TOKENS and LOGITS events, at last DONE
     ABORT      = 0x06  #: nothing -> nothing; DONE follows if a generation was running
-    RESEND     = 0x07  #: Resend -> Tokens; acknowledges the tokens before its index; DONE is sent again after it if the generation has ended
+    RESEND     = 0x07  #: Resend -> Tokens; acknowledges the tokens before its index; DONE is sent again after it if the
+                       #: generation has ended
     STATS      = 0x08  #: nothing -> Stats
     RESET      = 0x09  #: Reset -> nothing
     READ       = 0x0a  #: Read -> bytes of DRAM, as the core sees them
-    BAUD       = 0x0b  #: Baud -> Line; switches the serial line's rate after its reply, for good once BAUD is repeated at that rate
+    BAUD       = 0x0b  #: Baud -> Line; switches the serial line's rate after its reply, for good once BAUD is repeated
+                       #: at that rate
     STORE      = 0x0c  #: Store -> Stored; writes the model to the board's flash, or tells how far that is
-    VERIFY     = 0x0d  #: Verify -> Verified; the core computes the model's CRCs anew from DRAM; asked again until it is not running
+    VERIFY     = 0x0d  #: Verify -> Verified; the core computes the model's CRCs anew from DRAM; asked again until it is
+                       #: not running
     BOARD      = 0x0e  #: nothing -> Board; what is around the core: DRAM, its byte lanes, flash
     LANE       = 0x0f  #: Lane -> Eye; how well one byte lane of the DRAM reads at every delay; DRAM's contents stay
     BASELINE   = 0x10  #: reserved: the software baseline, up to 0x1f
@@ -166,7 +170,8 @@ class Error(Structure):
 
 @structure
 class Hello(Structure):
-    """First request of a session. Of another version it is refused, with an Error of 12 bytes as all versions know it."""
+    """First request of a session. Of another version it is refused, with an Error of 12 bytes as all versions know
+    it."""
     version: int = wire("I", "protocol version of the host", VERSION)
     nonce: int = wire("I", "a random number: the boot id, if this is the first HELLO since reset")
 
@@ -232,7 +237,8 @@ class Loaded(Structure):
 
 @structure
 class Verify(Structure):
-    """Ask for a check of the model in DRAM. Damage is answered as LOAD_END answers it, and the model is then REFUSED."""
+    """Ask for a check of the model in DRAM. Damage is answered as LOAD_END answers it, and the model is then
+    REFUSED."""
     begin: int = wire("I", "1: begin, unless one is running; 0: only ask for the last one")
 
 
@@ -247,7 +253,8 @@ class Verified(Structure):
 
 @structure
 class Generate(Structure):
-    """A generation. Probabilities and factors are Q16.16: 0x10000 is 1.0. See spec/llama2_spec/sampling.py for what they do."""
+    """A generation. Probabilities and factors are Q16.16: 0x10000 is 1.0. See spec/llama2_spec/sampling.py for what
+    they do."""
     flags: int = wire("I", "GenerateFlag")
     position: int = wire("I", "position of the first id; at most the positions the cache holds")
     max_new: int = wire("I", "most tokens to generate; 0 only fills the cache")
@@ -255,10 +262,12 @@ class Generate(Structure):
     top_k: int = wire("I", "keep the k likeliest; 0 is off")
     top_p: int = wire("I", "keep the likeliest up to this probability; 0 and 0x10000 are off")
     min_p: int = wire("I", "drop what is less likely than this times the likeliest; 0 is off")
-    repetition_penalty: int = wire("I", "divides positive and multiplies negative logits of recent tokens; 0x10000 is off", 0x10000)
+    repetition_penalty: int = wire("I", "divides positive and multiplies negative logits of recent tokens; 0x10000 is "
+                                        "off", 0x10000)
     repetition_window: int = wire("I", "how many recent positions count, at most MAX_HISTORY")
     stop_count: int = wire("I", "stop tokens in use")
-    speculate: int = wire("I", "most tokens guessed in a pass, at most MAX_SPECULATE; 0 is off; neither with sampling nor with DUMP_LOGITS")
+    speculate: int = wire("I", "most tokens guessed in a pass, at most MAX_SPECULATE; 0 is off; neither with sampling "
+                               "nor with DUMP_LOGITS")
     temperature_low: int = wire("I", "32 more bits of the temperature's fraction: both together are Q16.48")
     seed: int = wire("Q", "of the random numbers; 0 counts as 1")
     stops: tuple = wire(f"{MAX_STOPS}I", "ids that end the generation; they are sent, too")
@@ -329,7 +338,8 @@ class Stats(Structure):
     resent: int = wire("I", "tokens sent again since boot")
     link_damaged: int = wire("I", "frames received damaged since boot")
     interrupts: int = wire("I", "interrupts taken from the core since boot")
-    counters: tuple = wire("45I", "5 counters of each of the 9 phases, see registers: counter c of phase p is number 5p + c")
+    counters: tuple = wire("45I", "5 counters of each of the 9 phases, see registers: counter c of phase p is number "
+                                  "5p + c")
 
 
 @structure
@@ -347,8 +357,9 @@ class Read(Structure):
 
 @structure
 class Baud(Structure):
-    """A new rate for the serial line. The reply comes at the old one; then the device has the new one for ``confirm_ms``,
-    and returns to its first rate (that of its reset) unless the same rate is asked for again, at that rate."""
+    """A new rate for the serial line. The reply comes at the old one; then the device has the new one for
+    ``confirm_ms``, and returns to its first rate (that of its reset) unless the same rate is asked for again, at that
+    rate."""
     rate: int = wire("I", "bits per second, MIN_BAUD up to what the device can do; 0 only asks")
     confirm_ms: int = wire("I", "at most MAX_CONFIRM; the first rate needs no confirmation")
 
@@ -363,8 +374,8 @@ class Line(Structure):
 
 @structure
 class Store(Structure):
-    """The model, as DRAM holds it, goes to flash in the background, and is loaded from there when DRAM holds none at reset.
-    What the flash holds already is left alone, so that an interrupted Store costs only what is missing."""
+    """The model, as DRAM holds it, goes to flash in the background, and is loaded from there when DRAM holds none at
+    reset. What the flash holds already is left alone, so that an interrupted Store costs only what is missing."""
     begin: int = wire("I", "1: begin; 0: only ask")
 
 
@@ -385,12 +396,14 @@ class Board(Structure):
     """Reply to BOARD: what is around the core. It is answered whether or not DRAM works."""
     simulated: int = wire("I", "1: the DRAM's interface is a simulator's model")
     dram_status: int = wire("I", "1: DRAM initialised, trained and tested; 0: it failed")
-    lanes: int = wire("I", "byte lanes of the DRAM whose reads are trained; 0: this build's interface needs no training")
+    lanes: int = wire("I",
+                      "byte lanes of the DRAM whose reads are trained; 0: this build's interface needs no training")
     delays: int = wire("I", "delays of a lane that training chooses from")
     bitslips: int = wire("I", "shifts by whole bits that it chooses from")
     pin_bytes: int = wire("I", "bytes that the DRAM's pins carry in a cycle of the system clock")
     banks: int = wire("I", "banks of the DRAM")
-    row_bytes: int = wire("I", "bytes of a row in one bank; consecutive rows of the address space go to the banks in turn")
+    row_bytes: int = wire("I", "bytes of a row in one bank; consecutive rows of the address space go to the banks in "
+                               "turn")
     failed_offset: int = wire("I", "dram_status 0: first byte of the first place that failed the test at start")
     failed_bits: int = wire("I", "dram_status 0: bits of a 32-bit word that were wrong anywhere in it")
     flash_id: int = wire("I", "JEDEC ID of the flash for a model; 0: this build has none")
@@ -454,8 +467,10 @@ class Streamed(Structure):
 REQUESTS: dict[int, tuple[type[Structure] | None, type[Structure] | None]] = {
     Opcode.HELLO: (Hello, Device), Opcode.LOAD_BEGIN: (LoadBegin, Loaded), Opcode.LOAD: (Load, Loaded),
     Opcode.LOAD_END: (None, Verified), Opcode.GENERATE: (Generate, Accepted), Opcode.ABORT: (None, None),
-    Opcode.RESEND: (Resend, Tokens), Opcode.STATS: (None, Stats), Opcode.RESET: (Reset, None), Opcode.READ: (Read, None),
+    Opcode.RESEND: (Resend, Tokens), Opcode.STATS: (None, Stats), Opcode.RESET: (Reset, None),
+    Opcode.READ: (Read, None),
     Opcode.BAUD: (Baud, Line), Opcode.STORE: (Store, Stored), Opcode.VERIFY: (Verify, Verified),
-    Opcode.BOARD: (None, Board), Opcode.LANE: (Lane, Eye), Opcode.MEMORY: (Memory, Tested), Opcode.STREAM: (Stream, Streamed),
+    Opcode.BOARD: (None, Board), Opcode.LANE: (Lane, Eye), Opcode.MEMORY: (Memory, Tested),
+    Opcode.STREAM: (Stream, Streamed),
 }  #: request and reply payloads of each opcode
 EVENTS: dict[int, type[Structure]] = {Opcode.TOKENS: Tokens, Opcode.LOGITS: Logits, Opcode.DONE: Done}

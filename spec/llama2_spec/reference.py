@@ -107,7 +107,8 @@ class Reference:
         Of wq (wk and wv too), wo, w1 (w3 too) and w2; in the end an empty name, None and the stream after the layer. A
         matrix that is replaced in ``tensors`` before the next step counts at once.
         """
-        weights, constants = lambda name: self.tensors[f"layers.{layer}.{name}"], (self.config.norm_epsilon, self.config.norm_dim)
+        weights, constants = lambda name: self.tensors[f"layers.{layer}.{name}"], (self.config.norm_epsilon,
+                                                                                   self.config.norm_dim)
         h = rmsnorm(x, weights("attention_norm"), *constants)
         yield "wq", h, x
         h = self._attention(layer, h, start)
@@ -121,7 +122,8 @@ class Reference:
 
     def classify(self, x: np.ndarray) -> np.ndarray:
         """Logits [time, vocab] of the last layer's residual stream."""
-        return rmsnorm(x, self.tensors["final_norm"], self.config.norm_epsilon, self.config.norm_dim) @ self.classifier.T
+        return rmsnorm(x, self.tensors["final_norm"], self.config.norm_epsilon,
+                       self.config.norm_dim) @ self.classifier.T
 
     def _attention(self, layer: int, x: np.ndarray, start: int) -> np.ndarray:
         """Causal attention of the new rows ``x`` over all positions up to each; [time, n_heads*head_dim]."""

@@ -93,7 +93,8 @@ class Model(IntEnum):
 
 
 class Result(IntEnum):
-    """Words at ``Window.RESULT``: what one classifier pass yields; one result per column, in order, if it is for all of them."""
+    """Words at ``Window.RESULT``: what one classifier pass yields; one result per column, in order, if it is for all of
+    them."""
     TOKEN    = 0   #: argmax of the logits; the lowest id on a tie
     LOGIT    = 1   #: its logit, signed Q14.18
     CYCLES   = 2   #: cycle counter when the last logit was taken
@@ -204,7 +205,8 @@ MAX_CANDIDATES = 64
 
 
 def encode(opcode: Opcode, **fields: int) -> tuple[int, int, int, int]:
-    """Pack a command into its four 32-bit words; unnamed fields are zero. Fields go by the names that they have for ``opcode``."""
+    """Pack a command into its four 32-bit words; unnamed fields are zero. Fields go by the names that they have for
+    ``opcode``."""
     words = [0, 0, 0, 0]
     own = {alias.name: alias.field for alias in ALIASES if alias.opcode == opcode}
     twice = [name for name in fields if own.get(name) in fields]

@@ -83,7 +83,8 @@ def weight(d):
 
 
 def reciprocal(total):
-    """``(r, s)`` with ``1/total ~ r * 2**-(31 + s)`` for 1 <= total < 2**48: r in 2**15 .. 2**16, s = bit_length - 16."""
+    """``(r, s)`` with ``1/total ~ r * 2**-(31 + s)`` for 1 <= total < 2**48: r in 2**15 .. 2**16, s = bit_length -
+    16."""
     n = int(total).bit_length()
     m = int(total) >> (n - 22) if n >= 22 else int(total) << (22 - n)
     return int(RECIPROCAL((m >> 12) & 0x1ff, m & 0xfff)), n - 16

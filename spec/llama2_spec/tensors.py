@@ -1,4 +1,5 @@
-"""What a tensor is to those who only look at its shape and slice its rows: an array, or what stays in its file until then."""
+"""What a tensor is to those who only look at its shape and slice its rows: an array, or what stays in its file until
+then."""
 from typing import Protocol
 
 import numpy as np

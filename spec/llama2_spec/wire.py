@@ -13,7 +13,8 @@ else:
 
 AnyStructure = TypeVar("AnyStructure", bound="Structure")
 
-C_TYPES = {"B": "uint8_t", "H": "uint16_t", "I": "uint32_t", "Q": "uint64_t", "i": "int32_t", "s": "char", "b": "int8_t", "f": "float"}
+C_TYPES = {"B": "uint8_t", "H": "uint16_t", "I": "uint32_t", "Q": "uint64_t", "i": "int32_t", "s": "char",
+           "b": "int8_t", "f": "float"}
 SIZES = {"B": 1, "H": 2, "I": 4, "Q": 8, "i": 4, "s": 1}
 
 
@@ -88,7 +89,9 @@ def structure(cls: type[AnyStructure]) -> type[AnyStructure]:
     Every field sits at a multiple of its own size, so that C needs no packed attribute; ValueError otherwise.
     """
     cls = dataclass(frozen=True)(cls)
-    rows = [(f.name, f.metadata["code"], f.metadata["doc"], f.metadata.get("tail", False)) for f in fields(cls)]    # type: ignore[arg-type] # it is a dataclass by now
+    # It is a dataclass by now, which mypy does not see.
+    found = fields(cls)     # type: ignore[arg-type]
+    rows = [(f.name, f.metadata["code"], f.metadata["doc"], f.metadata.get("tail", False)) for f in found]
     cls.FIELDS = tuple(row[:3] for row in rows if not row[3])
     cls.TAIL = next((row[:3] for row in rows if row[3]), None)
     cls.FORMAT = struct.Struct("<" + "".join(code for _, code, _ in cls.FIELDS))

@@ -1,4 +1,5 @@
-"""Links between pages lead somewhere, headings included; every page is in the site's list; none shows a reference of Sphinx."""
+"""Links between pages lead somewhere, headings included; every page is in the site's list; none shows a reference of
+Sphinx."""
 import re
 from pathlib import Path
 
@@ -13,7 +14,8 @@ LINK  = re.compile(r"\]\((?!\w+:)([^)#\s]*)(?:#([^)\s]*))?\)")
 def anchors(text):
     """What a page's headings are called in links: as GitHub and MkDocs make it of plain words."""
     found = []
-    for heading in re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL), re.MULTILINE):
+    for heading in re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL),
+                              re.MULTILINE):
         slug = re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
         found.append(slug)
     return found

@@ -272,8 +272,8 @@ void llama2_push(uint32_t word0, uint32_t word1, uint32_t word2, uint32_t word3)
 bool llama2_busy(void)
 {
 	/* Who waits for a CRC looks here until it is there. */
-	if (core.pushed != core.executed &&
-	    FIELD(&core.log[core.executed % FAKE_LOG], OPCODE) == LLAMA2_OP_CRC && (core.crc_looks == 0 || --core.crc_looks == 0))
+	if (core.pushed != core.executed && FIELD(&core.log[core.executed % FAKE_LOG], OPCODE) == LLAMA2_OP_CRC &&
+	    (core.crc_looks == 0 || --core.crc_looks == 0))
 		fake_execute(1);
 	return core.pushed != core.executed;
 }
@@ -372,8 +372,8 @@ uint32_t llama2_interrupts(void)
 
 /* board.h */
 
-/* Byte lanes: one reads right in a window of delays at one bitslip, and elsewhere every bit is wrong. A fault of DRAM shows with the
- * next look at what DRAM holds. */
+/* Byte lanes: one reads right in a window of delays at one bitslip, and elsewhere every bit is wrong. A fault of DRAM
+ * shows with the next look at what DRAM holds. */
 static struct {
 	uint32_t bitslip, delay;      /* now */
 	uint32_t good, first, last;   /* bitslip and delays at which it reads right */

@@ -21,7 +21,8 @@ def device(firmware):
 
 
 def memory(device):
-    return np.ctypeslib.as_array(ctypes.cast(device.library.fake_dram(), ctypes.POINTER(ctypes.c_uint8)), (library.DRAM_BYTES,))
+    return np.ctypeslib.as_array(ctypes.cast(device.library.fake_dram(), ctypes.POINTER(ctypes.c_uint8)),
+                                 (library.DRAM_BYTES,))
 
 
 def eye(device, lane, bitslip):
@@ -72,8 +73,10 @@ def test_several_are_counted(device):
     assert (tested.bad, tested.first, tested.last) == (64, 3 * ROW, 3 * ROW + 63 * 32)
 
 
-@pytest.mark.parametrize("what", [Memory(0, ROW, 0), Memory(0, ROW, MAX_PLACES + 1), Memory(4, ROW, 1), Memory(0, 4, 1), Memory(0, 0, 1),
-                                  Memory(library.DRAM_BYTES, ROW, 1), Memory(0, 1 << 31, 3), Memory(library.DRAM_BYTES - ROW, ROW, 2)])
+@pytest.mark.parametrize("what", [Memory(0, ROW, 0), Memory(0, ROW, MAX_PLACES + 1), Memory(4, ROW, 1), Memory(0, 4, 1),
+                                  Memory(0, 0, 1),
+                                  Memory(library.DRAM_BYTES, ROW, 1), Memory(0, 1 << 31, 3),
+                                  Memory(library.DRAM_BYTES - ROW, ROW, 2)])
 def test_places_outside_of_dram_are_refused(device, what):
     assert library.error(device.request(Opcode.MEMORY, what))[:2] == (Status.BAD_VALUE, Subject.PLACE)
 
@@ -88,13 +91,15 @@ def test_the_core_reads_a_piece(device):
     assert streamed.crc == zlib.crc32(memory(device)[64:64 + 4096])
 
 
-@pytest.mark.parametrize("what", [Stream(0, 0), Stream(8, 16), Stream(0, 8), Stream(library.DRAM_BYTES, 16), Stream(0, library.DRAM_BYTES + 16),
+@pytest.mark.parametrize("what", [Stream(0, 0), Stream(8, 16), Stream(0, 8), Stream(library.DRAM_BYTES, 16),
+                                  Stream(0, library.DRAM_BYTES + 16),
                                   Stream(0, (64 << 20) + 16)])
 def test_streams_outside_of_dram_are_refused(device, what):
     assert library.error(device.request(Opcode.STREAM, what))[:2] == (Status.BAD_VALUE, Subject.PLACE)
 
 
-@pytest.mark.parametrize("opcode, payload", [(Opcode.LANE, Lane(0, 0)), (Opcode.MEMORY, Memory(0, ROW, 1)), (Opcode.STREAM, Stream(0, 16))])
+@pytest.mark.parametrize("opcode, payload", [(Opcode.LANE, Lane(0, 0)), (Opcode.MEMORY, Memory(0, ROW, 1)),
+                                             (Opcode.STREAM, Stream(0, 16))])
 def test_nothing_is_tested_while_an_image_is_checked(firmware, opcode, payload):
     device = library.Device(firmware, small_image(), boot=False)
     assert library.error(device.request(opcode, payload))[0] == Status.BUSY

@@ -1,4 +1,5 @@
-"""The doctor against the firmware on this PC: what is in order passes, each fault has its name, and no model is lost."""
+"""The doctor against the firmware on this PC: what is in order passes, each fault has its name, and no model is
+lost."""
 import json
 import socket
 import threading
@@ -97,11 +98,13 @@ def test_a_shifted_window_is_named(bench):
 
 def eyes(chosen, *pictures):
     """Eyes of pictures such as ``x....xxx``; ``y`` is another number of errors than ``x``."""
-    return [Eye(chosen[1], chosen[0], 192, 0, tuple({".": 0, "x": 1500, "y": 300}[mark] for mark in picture)) for picture in pictures]
+    return [Eye(chosen[1], chosen[0], 192, 0, tuple({".": 0, "x": 1500, "y": 300}[mark] for mark in picture))
+            for picture in pictures]
 
 
 @pytest.mark.parametrize("chosen, pictures, fault", [
-    ((0, 3), ("x.....xx", "xxxxxxxx"), None), ((1, 4), ("xxxxxxxx", "xx......"), None), ((0, 1), ("...xxxxx", "xxxxxxxx"), None),
+    ((0, 3), ("x.....xx", "xxxxxxxx"), None), ((1, 4), ("xxxxxxxx", "xx......"), None),
+    ((0, 1), ("...xxxxx", "xxxxxxxx"), None),
     ((0, 3), ("xxx..xxx", "xxxxxxxx"), "narrow window"), ((1, 6), ("xxxxxxxx", "xxxxxx.."), "shifted window"),
     ((0, 0), ("..xxxxxx", "xxxxxxxx"), "shifted window"), ((0, 6), ("xxxxxx..", "xxxxxxxx"), "narrow window"),
     ((0, 7), ("x.....xx", "xxxxxxxx"), "wrong delay"), ((1, 3), ("x.....xx", "xxxxxxxx"), "wrong delay"),
@@ -113,10 +116,12 @@ def test_windows_have_names(chosen, pictures, fault):
 
 
 def test_a_picture_marks_the_choice():
-    assert dram.judge_lane(0, 2, eyes((0, 3), "x.....xx", "xxxxxxxx")).picture() == ["  bitslip 0: x..[.]..xx", "  bitslip 1: xxxxxxxx"]
+    assert (dram.judge_lane(0, 2, eyes((0, 3), "x.....xx", "xxxxxxxx")).picture() ==
+            ["  bitslip 0: x..[.]..xx", "  bitslip 1: xxxxxxxx"])
 
 
-@pytest.mark.parametrize("lanes, masks", [(1, [0xffffffff]), (2, [0x00ff00ff, 0xff00ff00]), (4, [0xff, 0xff00, 0xff0000, 0xff000000])])
+@pytest.mark.parametrize("lanes, masks", [(1, [0xffffffff]), (2, [0x00ff00ff, 0xff00ff00]),
+                                          (4, [0xff, 0xff00, 0xff0000, 0xff000000])])
 def test_lanes_are_bytes_in_turn(lanes, masks):
     assert [dram.lane_mask(lane, lanes) for lane in range(lanes)] == masks
     assert [dram.wrong_lanes(mask, lanes) for mask in masks] == [[lane] for lane in range(lanes)]
@@ -140,9 +145,11 @@ def test_a_model_is_kept_unless_forced(bench):
     bench.listener.close()
     bench.power_up(image)
     report = bench.examine()
-    assert step(report, "known answer").verdict == Verdict.SKIPPED and "a small model" in step(report, "known answer").text
+    assert (step(report, "known answer").verdict == Verdict.SKIPPED
+            and "a small model" in step(report, "known answer").text)
     with Device.open(bench.url) as device:
-        assert device.info.name == "a small model" and device.read(0, len(image) // 4 * 4) == image[:len(image) // 4 * 4]
+        assert (device.info.name == "a small model" and device.read(0, len(image) // 4 * 4) ==
+                image[:len(image) // 4 * 4])
     assert step(bench.examine(force=True), "known answer").verdict == Verdict.OK
 
 
@@ -165,8 +172,10 @@ def test_nobody_there_is_one_step(capsys):
     assert "nothing listens" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("options, said", [(["--dram-fault", "row"], "add --sim"), (["--sim", "--force"], "nobody's model"),
-                                           (["--memory", "3 fishes"], "expected a size"), (["--memory", "1KiB"], "4KiB or more")])
+@pytest.mark.parametrize("options, said", [(["--dram-fault", "row"], "add --sim"),
+                                           (["--sim", "--force"], "nobody's model"),
+                                           (["--memory", "3 fishes"], "expected a size"),
+                                           (["--memory", "1KiB"], "4KiB or more")])
 def test_what_cannot_be_is_refused(options, said, capsys):
     more = [] if "--sim" in options else ["--port", "socket://127.0.0.1:1"]
     assert cli.main(["doctor", *more, *options]) == 1
@@ -184,7 +193,8 @@ def short_timeouts(monkeypatch):
 
 
 def test_rates_that_do_not_work_are_told(firmware, short_timeouts):
-    port = LinePort(library.Device(firmware), able=(115200, 1_000_000, 2_000_000), carries=lambda rate: rate != 2_000_000)
+    port = LinePort(library.Device(firmware), able=(115200, 1_000_000, 2_000_000),
+                    carries=lambda rate: rate != 2_000_000)
     found = {one.baud: one for one in line.survey(Link(transport(port)), rounds=2)}
     assert {baud for baud, one in found.items() if one.works} == {115200, 1_000_000}
     assert not found[2_000_000].works and not found[3_000_000].works
@@ -215,21 +225,26 @@ def test_the_doctor_s_faults_are_the_simulator_s():
 
 class Found:
     def __init__(self, device, vid=None, pid=None, serial_number=None, location=None, product=None):
-        self.device, self.vid, self.pid, self.serial_number, self.location, self.product = device, vid, pid, serial_number, location, product
+        self.device, self.vid, self.pid = device, vid, pid
+        self.serial_number, self.location, self.product = serial_number, location, product
 
 
-ARTY = [Found("/dev/ttyUSB0", 0x403, 0x6010, "210319A", "1-2:1.0"), Found("/dev/ttyUSB1", 0x403, 0x6010, "210319A", "1-2:1.1")]
+ARTY = [Found("/dev/ttyUSB0", 0x403, 0x6010, "210319A", "1-2:1.0"),
+        Found("/dev/ttyUSB1", 0x403, 0x6010, "210319A", "1-2:1.1")]
 
 
 def test_the_second_channel_of_an_arty_is_its_serial_line():
     found = ports.ports([*reversed(ARTY), Found("/dev/ttyS0")])
-    assert [(port.device, port.role) for port in found] == [("/dev/ttyS0", "unknown"), ("/dev/ttyUSB0", "JTAG"), ("/dev/ttyUSB1", "serial line")]
+    assert [(port.device, port.role) for port in found] == [("/dev/ttyS0", "unknown"), ("/dev/ttyUSB0", "JTAG"),
+                                                            ("/dev/ttyUSB1", "serial line")]
     assert [port.device for port in ports.candidates(found)] == ["/dev/ttyUSB1"]
 
 
 def test_channels_are_counted_where_the_system_does_not_number_them():
-    found = ports.ports([Found("COM5", 0x403, 0x6010, "A"), Found("COM4", 0x403, 0x6010, "A"), Found("COM11", 0x403, 0x6010, "B")])
-    assert [(port.device, port.role) for port in found] == [("COM4", "JTAG"), ("COM5", "serial line"), ("COM11", "JTAG")]
+    found = ports.ports([Found("COM5", 0x403, 0x6010, "A"), Found("COM4", 0x403, 0x6010, "A"),
+                         Found("COM11", 0x403, 0x6010, "B")])
+    assert [(port.device, port.role) for port in found] == [("COM4", "JTAG"), ("COM5", "serial line"),
+                                                            ("COM11", "JTAG")]
 
 
 def test_one_board_is_used_and_several_are_listed():

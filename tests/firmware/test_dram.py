@@ -56,7 +56,8 @@ def built(tmp_path_factory):
     (folder/"generated").mkdir()
     (folder/"generated"/"llama2_spec.h").write_text(emit_c.header())
     (folder/"board.c").write_text(BOARD % {"bytes": DRAM_BYTES})
-    subprocess.run(["gcc", *FLAGS, "-shared", f"-I{folder}", f"-I{ROOT/'firmware'}", "-o", folder/"dram.so", folder/"board.c",
+    subprocess.run(["gcc", *FLAGS, "-shared", f"-I{folder}", f"-I{ROOT/'firmware'}", "-o", folder/"dram.so",
+                    folder/"board.c",
                     ROOT/"firmware"/"dram.c", ROOT/"firmware"/"crc32.c"], check=True)
     return folder/"dram.so"
 

@@ -1,7 +1,9 @@
-"""Generation: the tokens of the toy model, the commands of the contract word for word, stops, limits, abort, re-send."""
+"""Generation: the tokens of the toy model, the commands of the contract word for word, stops, limits, abort,
+re-send."""
 import pytest
 
-from llama2_spec.protocol import (MAX_PROMPT, MAX_STOPS, TOKEN_RING, Accepted, GenerateFlag, Generate, Hello, LoadBegin, Opcode, Reason, Resend,
+from llama2_spec.protocol import (MAX_PROMPT, MAX_STOPS, TOKEN_RING, Accepted, GenerateFlag, Generate, Hello, LoadBegin,
+                                  Opcode, Reason, Resend,
                            Reset, ResetFlag, Stats, Status, Subject, Tokens)
 from llama2_spec.program import commands
 from llama2_spec.numerics import exp2_weight, logit_to_log2
@@ -33,7 +35,8 @@ def greedy(device, token, position, count):
 def expected_commands(position, tokens, columns=1, argmax=False, **options):
     """The schedule's commands of one step, see :func:`llama2_spec.program.commands`."""
     image, kv_base, row_beats, _ = layout(small_image())
-    return list(commands(image, tokens[:columns], position, kv_base=kv_base, row_beats=row_beats, last_token=argmax, **options))
+    return list(commands(image, tokens[:columns], position, kv_base=kv_base, row_beats=row_beats, last_token=argmax,
+                         **options))
 
 
 def test_greedy_tokens_and_statistics(device):
@@ -100,7 +103,8 @@ def test_stop_token_ends_and_is_sent(device):
     chain = greedy(device, 5, 1, 20)
     stop = chain[6]
     expected = chain[:chain.index(stop) + 1]
-    tokens, done = device.generate(ids=(1, 5), max_new=20, stop_count=2, stops=(VOCAB - 1 if stop != VOCAB - 1 else 0, stop))
+    tokens, done = device.generate(ids=(1, 5), max_new=20, stop_count=2,
+                                   stops=(VOCAB - 1 if stop != VOCAB - 1 else 0, stop))
     assert tokens == expected
     assert (done.reason, done.position) == (Reason.STOP, 2 + len(expected) - 1)
     # What ran ahead was dropped: the next generation is not disturbed.
@@ -241,7 +245,8 @@ def test_every_logit_is_dumped(device):
 
 
 @pytest.mark.parametrize("options", [
-    dict(temperature=ONE, seed=7), dict(temperature=ONE, seed=7, top_p=58982), dict(temperature=ONE // 2, top_k=5, seed=1),
+    dict(temperature=ONE, seed=7), dict(temperature=ONE, seed=7, top_p=58982),
+    dict(temperature=ONE // 2, top_k=5, seed=1),
     dict(temperature=ONE, repetition_penalty=2 * ONE, repetition_window=8, seed=3),
     dict(repetition_penalty=2 * ONE, repetition_window=64)])
 def test_sampled_tokens_are_the_specification_s(device, options):
@@ -285,7 +290,8 @@ def test_sampled_decoding_waits_only_for_the_token(device):
     (dict(ids=(1,), repetition_penalty=0), (Status.BAD_VALUE, Subject.PENALTY, 0, ONE)),
     (dict(ids=(1,), repetition_window=257), (Status.BAD_VALUE, Subject.WINDOW, 257, 256)),
     (dict(ids=(1,), position=1), (Status.BAD_POSITION, Subject.NONE, 1, 0)),
-    (dict(ids=(1,), position=SEQ_LEN + 1, flags=GenerateFlag.PRELOADED), (Status.BAD_POSITION, Subject.NONE, SEQ_LEN + 1, SEQ_LEN)),
+    (dict(ids=(1,), position=SEQ_LEN + 1, flags=GenerateFlag.PRELOADED),
+     (Status.BAD_POSITION, Subject.NONE, SEQ_LEN + 1, SEQ_LEN)),
     (dict(ids=(1, VOCAB)), (Status.BAD_TOKEN, Subject.NONE, VOCAB, VOCAB))])
 def test_bad_request_is_refused_with_its_numbers(device, options, error):
     assert library.error(device.request(Opcode.GENERATE, Generate(**options))) == error

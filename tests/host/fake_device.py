@@ -1,4 +1,5 @@
-"""A scripted device behind a loopback socket: speaks spec/llama2_spec/protocol.py, counts what happens, and damages frames on request."""
+"""A scripted device behind a loopback socket: speaks spec/llama2_spec/protocol.py, counts what happens, and damages
+frames on request."""
 import socket
 import threading
 import zlib
@@ -169,7 +170,8 @@ class FakeDevice:
 
     def _end(self, reason: Reason):
         self.running = False
-        self.done = protocol.Done(reason, len(self.tokens), self.first - 1 + len(self.tokens), 1, 0xffff_0000, 0, 0, 2, 5)
+        self.done = protocol.Done(reason, len(self.tokens), self.first - 1 + len(self.tokens), 1, 0xffff_0000, 0, 0, 2,
+                                  5)
         self._send(Frame(Opcode.DONE, self.sequence, self.done.pack()))
 
     def on_abort(self, frame):

@@ -9,7 +9,8 @@ LARGE = 1 << 12     #: bytes from which a file is stored as git-lfs would, by it
 
 
 class Hub:
-    """``files`` by name. ``cut`` breaks the next download of that file after so many bytes; ``lie`` sends other bytes of a file."""
+    """``files`` by name. ``cut`` breaks the next download of that file after so many bytes; ``lie`` sends other bytes
+    of a file."""
 
     def __init__(self, repository="org/model", files=None, gated=False):
         self.repository, self.files, self.gated = repository, dict(files or {}), gated
@@ -62,9 +63,11 @@ class Hub:
         if "/revision/" in path and not path.endswith(("/main", COMMIT)):
             return self.send(http, 404, b"{}", {"X-Error-Code": "RevisionNotFound"})
         siblings = [{"rfilename": name, "size": len(data), "blobId": git_sha1(data)} |
-                    ({"lfs": {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 1}} if len(data) >= LARGE else {})
+                    ({"lfs": {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 1}}
+                     if len(data) >= LARGE else {})
                     for name, data in self.files.items()]
-        self.send(http, 200, json.dumps({"id": self.repository, "sha": COMMIT, "siblings": siblings}).encode(), {"Content-Type": "application/json"})
+        self.send(http, 200, json.dumps({"id": self.repository, "sha": COMMIT, "siblings": siblings}).encode(),
+                  {"Content-Type": "application/json"})
 
     def give(self, http, name, data, body):
         etag = hashlib.sha256(data).hexdigest() if len(data) >= LARGE else git_sha1(data)

@@ -1,4 +1,5 @@
-"""bench: figures are those of the device's counters, lengths that cannot be are refused, and the table is llama-bench's."""
+"""bench: figures are those of the device's counters, lengths that cannot be are refused, and the table is
+llama-bench's."""
 import json
 
 import pytest
@@ -50,8 +51,10 @@ def test_an_upload_is_timed(holding, files, capsys):
     assert json.loads(capsys.readouterr().out)["upload_bytes_per_s"] > 0
 
 
-@pytest.mark.parametrize("options, said", [(["-p", "100000"], "--prompt-tokens 100000: expected 1 to"), (["-n", "1"], "--tokens 1: expected 2 to"),
-                                           (["-p", "0", "-n", "0"], "nothing is measured"), (["-r", "0"], "--repetitions")])
+@pytest.mark.parametrize("options, said", [(["-p", "100000"], "--prompt-tokens 100000: expected 1 to"),
+                                           (["-n", "1"], "--tokens 1: expected 2 to"),
+                                           (["-p", "0", "-n", "0"], "nothing is measured"),
+                                           (["-r", "0"], "--repetitions")])
 def test_lengths_that_cannot_be_are_refused(holding, options, said, capsys):
     assert cli.main(["bench", "--port", holding.url, *options]) == 1
     assert said in capsys.readouterr().err

@@ -1,4 +1,5 @@
-"""The chat's keyboard: several lines are one turn, lines are remembered, commands complete, keys do not mix into an answer."""
+"""The chat's keyboard: several lines are one turn, lines are remembered, commands complete, keys do not mix into an
+answer."""
 import os
 import pty
 import select
@@ -105,12 +106,15 @@ def test_pipes_have_no_echo_to_silence():
 
 
 def test_a_chat_on_a_terminal(files, tmp_path):
-    """Two lines that are typed while nothing is asked become two turns; the first one's answer is not mixed with the second."""
+    """Two lines that are typed while nothing is asked become two turns; the first one's answer is not mixed with the
+    second."""
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(ours, (24, 80))
     environment = os.environ | {"TERM": "xterm", "NO_COLOR": "1", "PYTHONPATH": f"{ROOT}/host:{ROOT}/spec"}
-    process = subprocess.Popen([sys.executable, "-m", "llama2_host", "chat", "--golden", "--model", str(files / "tiny.llm"), "--temperature", "0",
-                                "--steps", "4"], cwd=ROOT, stdin=theirs, stdout=theirs, stderr=theirs, env=environment, start_new_session=True)
+    process = subprocess.Popen([sys.executable, "-m", "llama2_host", "chat", "--golden", "--model",
+                                str(files / "tiny.llm"), "--temperature", "0",
+                                "--steps", "4"], cwd=ROOT, stdin=theirs, stdout=theirs, stderr=theirs, env=environment,
+                               start_new_session=True)
     os.close(theirs)
     seen = b""
 

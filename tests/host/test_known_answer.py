@@ -24,7 +24,8 @@ def test_ids_and_logits_are_golden_s(model):
 
 
 def test_it_is_small_and_says_many_tokens(model):
-    assert len(model.data) < 64 << 10       # two seconds at 115,200 baud would be 20 KB; at 3 Mbaud it is a sixth of one
+    # two seconds at 115,200 baud would be 20 KB; at 3 Mbaud it is a sixth of one
+    assert len(model.data) < 64 << 10
     assert len(known.IDS) == known.TOKENS and len(set(known.IDS)) > 8
     assert len(known.PROMPT) + known.TOKENS <= known.CONFIG.seq_len
 

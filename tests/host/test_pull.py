@@ -25,8 +25,10 @@ def files(tmp_path):
     made = tmp_path / "made"
     write_huggingface(made, CONFIG, random_tensors(CONFIG))
     needed = {path.name: path.read_bytes() for path in made.iterdir()}
-    return needed | {"README.md": b"hello", "pytorch_model.bin": b"x" * 9000, "original/consolidated.00.pth": b"x" * 9000,
-                     "onnx/model.onnx": b"x", "tf_model.h5": b"x", "../evil.json": b"{}", "chat_template.jinja": b"{{ messages }}",
+    return needed | {"README.md": b"hello", "pytorch_model.bin": b"x" * 9000,
+                     "original/consolidated.00.pth": b"x" * 9000,
+                     "onnx/model.onnx": b"x", "tf_model.h5": b"x", "../evil.json": b"{}",
+                     "chat_template.jinja": b"{{ messages }}",
                      "additional_chat_templates/tool.jinja": b"tool"}
 
 
@@ -35,17 +37,20 @@ def hub(files, monkeypatch):
     with Hub(files=files) as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.url)
         monkeypatch.setenv("HF_HUB_DISABLE_TELEMETRY", "1")
-        monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 500)       # what is written at once: 10 MB else
+        # what is written at once: 10 MB else
+        monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 500)
         yield hub
 
 
 def names(folder):
-    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and ".cache" not in path.parts}
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()
+            and ".cache" not in path.parts}
 
 
 def test_takes_what_a_conversion_reads_and_no_more(hub, folder):
     pulled = pull("org/model", folder)
-    assert names(folder) == {"config.json", "model.safetensors", "chat_template.jinja", "additional_chat_templates/tool.jinja"}
+    assert names(folder) == {"config.json", "model.safetensors", "chat_template.jinja",
+                             "additional_chat_templates/tool.jinja"}
     assert pulled.model == folder and pulled.commit == COMMIT
     assert load(folder).config.dim
     assert all((folder / name).read_bytes() == hub.files[name] for name in names(folder))
@@ -105,9 +110,11 @@ def test_an_index_names_its_shards_and_no_others(hub, folder):
     weight = hub.files.pop("model.safetensors")
     hub.files["model-00001-of-00001.safetensors"] = weight
     hub.files["model-00009-of-00009.safetensors"] = b"x" * 9000
-    hub.files["model.safetensors.index.json"] = json.dumps({"weight_map": {"a": "model-00001-of-00001.safetensors"}}).encode()
+    hub.files["model.safetensors.index.json"] = json.dumps({"weight_map":
+                                                            {"a": "model-00001-of-00001.safetensors"}}).encode()
     pull("org/model", folder)
-    assert "model-00001-of-00001.safetensors" in names(folder) and "model-00009-of-00009.safetensors" not in names(folder)
+    assert ("model-00001-of-00001.safetensors" in names(folder)
+            and "model-00009-of-00009.safetensors" not in names(folder))
 
 
 def test_another_architecture_is_refused_before_its_weights_come(hub, folder):
@@ -131,7 +138,8 @@ def test_no_room_is_told_before_anything_comes(hub, folder, monkeypatch):
         pull("org/model", folder)
 
 
-@pytest.mark.parametrize("repository, revision, said", [("org/other", None, "has no model org/other"), ("org/model", "nowhere", "no revision nowhere"),
+@pytest.mark.parametrize("repository, revision, said", [("org/other", None, "has no model org/other"),
+                                                        ("org/model", "nowhere", "no revision nowhere"),
                                                         ("model", None, "ORG/NAME"), ("../../etc", None, "ORG/NAME")])
 def test_what_is_not_there_is_one_line(hub, folder, repository, revision, said):
     with pytest.raises(HostError, match=said):
@@ -173,4 +181,5 @@ def test_weights_that_are_none_are_refused():
 def test_a_git_hash_is_checked(tmp_path):
     path = tmp_path / "a"
     path.write_bytes(np.arange(10, dtype=np.uint8).tobytes())
-    assert matches(path, File("a", 10)) and not matches(path, File("a", 11)) and not matches(path, File("a", 10, git_sha1="0" * 40))
+    assert (matches(path, File("a", 10)) and not matches(path, File("a", 11))
+            and not matches(path, File("a", 10, git_sha1="0" * 40)))

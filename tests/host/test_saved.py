@@ -1,4 +1,5 @@
-"""Conversations in files: the next turn sends what it would have sent, another model's is refused, and nothing is lost."""
+"""Conversations in files: the next turn sends what it would have sent, another model's is refused, and nothing is
+lost."""
 import json
 
 import pytest
@@ -45,8 +46,10 @@ def test_what_is_no_conversation_is_refused_and_nothing_changes(conversation, tm
     good = tmp_path / "good.json"
     saved.save(conversation, good)
     state = json.loads(good.read_text())
-    for name, content in (("a", "{}"), ("b", "no json"), ("c", json.dumps(state | {"history": [10 ** 9]})), ("d", json.dumps(state | {"history": 5})),
-                          ("e", json.dumps({key: value for key, value in state.items() if key != "said"})), ("f", "[" * 100_000)):
+    for name, content in (("a", "{}"), ("b", "no json"), ("c", json.dumps(state | {"history": [10 ** 9]})),
+                          ("d", json.dumps(state | {"history": 5})),
+                          ("e", json.dumps({key: value for key, value in state.items() if key != "said"})),
+                          ("f", "[" * 100_000)):
         (tmp_path / name).write_text(content)
         with pytest.raises(HostError):
             saved.load(conversation, tmp_path / name)
@@ -95,7 +98,8 @@ def test_command_line_goes_on_with_one(files, tmp_path):
     path = tmp_path / "a.json"
     run("chat", "--golden", "--model", model, "--temperature", "0", "--steps", "4", stdin=f"ab\n/save {path}\n")
     assert json.loads(path.read_text())["kind"] == saved.KIND
-    run("chat", "--golden", "--model", model, "--temperature", "0", "--steps", "4", "--load", str(path), stdin=f"cd\n/save {path}\n")
+    run("chat", "--golden", "--model", model, "--temperature", "0", "--steps", "4", "--load", str(path),
+        stdin=f"cd\n/save {path}\n")
     both = json.loads(path.read_text())["history"]
     with connect(golden=True, model=model) as backend:
         whole = Conversation(backend, backend.model.template)

@@ -53,7 +53,8 @@ def test_what_a_table_holds_steers_no_terminal(terminal):
 
 
 def test_a_bar_fills(terminal):
-    assert screen.bar(0, 10, 10, io.StringIO()) == "[..........]" and screen.bar(10, 10, 10, io.StringIO()) == "[##########]"
+    assert (screen.bar(0, 10, 10, io.StringIO()) == "[..........]"
+            and screen.bar(10, 10, 10, io.StringIO()) == "[##########]")
     assert screen.bar(0, 0, 4, io.StringIO()) == "[####]"
     assert "━" in screen.bar(5, 10, 10, terminal[0])
 
@@ -64,7 +65,8 @@ def test_a_dumb_terminal_is_a_log(terminal, monkeypatch):
     assert not Progress(terminal[0]).on_terminal
 
 
-@pytest.mark.parametrize("level, said", [(Verbosity.QUIET, ["warn"]), (Verbosity.NORMAL, ["note", "warn"]), (Verbosity.VERBOSE, ["note", "detail", "warn"])])
+@pytest.mark.parametrize("level, said", [(Verbosity.QUIET, ["warn"]), (Verbosity.NORMAL, ["note", "warn"]),
+                                         (Verbosity.VERBOSE, ["note", "detail", "warn"])])
 def test_levels(loud, level, said):
     loud(level)
     stream = io.StringIO()
@@ -78,7 +80,8 @@ def test_levels(loud, level, said):
 
 
 def test_quiet_leaves_the_answer_and_verbose_says_more(files, capsys):
-    command = ["generate", "--golden", "--model", str(files / "tiny.llm"), "--prompt", "x", "--steps", "6", "--temperature", "0"]
+    command = ["generate", "--golden", "--model", str(files / "tiny.llm"), "--prompt", "x", "--steps", "6",
+               "--temperature", "0"]
     assert cli.main([*command, "-q"]) == 0
     quiet = capsys.readouterr()
     assert quiet.err == "" and quiet.out
@@ -104,15 +107,19 @@ def test_completion_scripts(shell, capsys):
     assert "llama2-host" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("line, offered, not_offered", [("llama2-host do", "doctor", "chat"), ("llama2-host doctor --dram-fault s", "stuck", "row"),
+@pytest.mark.parametrize("line, offered, not_offered", [("llama2-host do", "doctor", "chat"),
+                                                        ("llama2-host doctor --dram-fault s", "stuck", "row"),
                                                         ("llama2-host bench --prom", "--prompt-tokens", "--tokens")])
 def test_a_shell_is_told_what_may_follow(line, offered, not_offered, tmp_path):
     import subprocess
     import sys
     from tests.host.test_cli import ROOT, WAIT_S
     told = tmp_path / "told"
-    environment = os.environ | {"_ARGCOMPLETE": "1", "COMP_LINE": line, "COMP_POINT": str(len(line)), "_ARGCOMPLETE_IFS": "\n",
-                                "_ARGCOMPLETE_STDOUT_FILENAME": str(told), "_ARGCOMPLETE_SHELL": "bash", "PYTHONPATH": f"{ROOT}/host:{ROOT}/spec"}
-    subprocess.run([sys.executable, "-m", "llama2_host"], env=environment, cwd=ROOT, timeout=WAIT_S, stdin=subprocess.DEVNULL)
+    environment = os.environ | {"_ARGCOMPLETE": "1", "COMP_LINE": line, "COMP_POINT": str(len(line)),
+                                "_ARGCOMPLETE_IFS": "\n",
+                                "_ARGCOMPLETE_STDOUT_FILENAME": str(told), "_ARGCOMPLETE_SHELL": "bash",
+                                "PYTHONPATH": f"{ROOT}/host:{ROOT}/spec"}
+    subprocess.run([sys.executable, "-m", "llama2_host"], env=environment, cwd=ROOT, timeout=WAIT_S,
+                   stdin=subprocess.DEVNULL)
     words = [word.strip() for word in told.read_text().split("\n")]
     assert offered in words and not_offered not in words

@@ -1,4 +1,5 @@
-"""What every unit with one stream in and one out must do: keep order, lose and invent nothing, hold what it offers, go on."""
+"""What every unit with one stream in and one out must do: keep order, lose and invent nothing, hold what it offers, go
+on."""
 from amaranth.hdl import Assert, Elaboratable, Module, Mux, Signal
 from amaranth.hdl._ast import AnySeq
 

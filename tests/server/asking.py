@@ -9,5 +9,6 @@ def ask_llm(url: str, model: str, folder: Path, *more: str, max_tokens: int) -> 
     (folder / "extra-openai-models.yaml").write_text(
         f"- model_id: board\n  model_name: {model}\n  api_base: {url}/v1\n  can_stream: true\n")
     environment = {"LLM_USER_PATH": str(folder), "PATH": "/usr/bin:/bin", "OPENAI_API_KEY": "none", "HOME": str(folder)}
-    return subprocess.run([sys.executable, "-m", "llm", "prompt", *more, "-m", "board", "-o", "temperature", "0", "-o", "max_tokens", str(max_tokens)],
+    return subprocess.run([sys.executable, "-m", "llm", "prompt", *more, "-m", "board", "-o", "temperature", "0", "-o",
+                           "max_tokens", str(max_tokens)],
                           capture_output=True, text=True, env=environment)

@@ -36,7 +36,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--all", type=Path, metavar="FOLDER")
     args = parser.parse_args()
-    serve = subprocess.Popen([sys.executable, "-m", "llama2_host", "serve", "--sim", "--http-port", "0", "-t", "0"], cwd=ROOT,
+    serve = subprocess.Popen([sys.executable, "-m", "llama2_host", "serve", "--sim", "--http-port", "0", "-t", "0"],
+                             cwd=ROOT,
                              stdout=subprocess.PIPE, text=True)
     try:
         url = listening_at(serve, 600)

@@ -35,9 +35,11 @@ def test_a_key_file_has_keys(capsys, image, tmp_path, content):
 
 
 @pytest.mark.parametrize("arguments, said", [
-    (["--copies", "0"], "--copies"), (["--queue", "-1"], "--queue"), (["--cors-origin", "example.org"], "--cors-origin"),
+    (["--copies", "0"], "--copies"), (["--queue", "-1"], "--queue"),
+    (["--cors-origin", "example.org"], "--cors-origin"),
     (["--host", "no.such.host.invalid"], "cannot listen"), (["--temperature", "-1"], "--temperature"),
-    (["--port", "x", "--port", "x"], "twice"), (["--port", "x", "--copies", "2"], "--copies"), (["--sim"], "choose where")])
+    (["--port", "x", "--port", "x"], "twice"), (["--port", "x", "--copies", "2"], "--copies"),
+    (["--sim"], "choose where")])
 def test_what_cannot_be_is_refused_in_a_line(capsys, image, arguments, said):
     assert said in refused(capsys, image, *arguments)
 
@@ -55,13 +57,15 @@ def test_a_board_that_does_not_answer(capsys, image):
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_it_says_where_it_listens_and_ends_when_told(image, tmp_path, how):
-    process = subprocess.Popen([sys.executable, "-m", "llama2_host", "serve", "--golden", "--model", str(image), "--http-port", "0", "-t", "0"],
+    process = subprocess.Popen([sys.executable, "-m", "llama2_host", "serve", "--golden", "--model", str(image),
+                                "--http-port", "0", "-t", "0"],
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         url = listening_at(process)
         assert httpx.get(url + "/health").status_code == 200
         assert httpx.get(url + "/v1/models").json()["data"][0]["id"] == "tiny"
-        texts = {httpx.post(url + "/v1/completions", json={"prompt": "x", "max_tokens": 5}).json()["choices"][0]["text"] for _ in range(3)}
+        texts = {httpx.post(url + "/v1/completions", json={"prompt": "x", "max_tokens": 5}).json()["choices"][0]["text"]
+                 for _ in range(3)}
         assert len(texts) == 1                  # -t 0 holds where a request does not say
         process.send_signal(how)
         _, errors = process.communicate(timeout=PATIENCE_S)

@@ -1,4 +1,5 @@
-"""Several servers behind HAProxy, with the configuration that docs/fleet.md shows: one dies and one comes under load."""
+"""Several servers behind HAProxy, with the configuration that docs/fleet.md shows: one dies and one comes under
+load."""
 import contextlib
 import json
 import re
@@ -46,11 +47,13 @@ class Fleet:
         assert checked.returncode == 0, checked.stderr
         self.servers = {}
         self.settled = 0                    #: a number for each time in which no server comes or goes; None in between
-        self.balancer = subprocess.Popen([HAPROXY, "-db", "-f", str(folder / "haproxy.cfg")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.balancer = subprocess.Popen([HAPROXY, "-db", "-f", str(folder / "haproxy.cfg")], stdout=subprocess.DEVNULL,
+                                         stderr=subprocess.DEVNULL)
 
     def start(self, index):
         self.servers[index] = subprocess.Popen(
-            [sys.executable, "-m", "llama2_host", "serve", "--golden", "--model", str(self.image), "--http-port", str(self.ports[index])],
+            [sys.executable, "-m", "llama2_host", "serve", "--golden", "--model", str(self.image), "--http-port",
+             str(self.ports[index])],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def up(self, index):
@@ -62,7 +65,8 @@ class Fleet:
     def metric(self, index, name, having=""):
         """The sum of a server's figures of this name."""
         text = httpx.get(f"http://127.0.0.1:{self.ports[index]}/metrics").text
-        return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(name) and having in line)
+        return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(name)
+                   and having in line)
 
     def served(self, index):
         """Good answers to chats of one server."""
@@ -145,13 +149,15 @@ class Talker(threading.Thread):
             self.lost.append("stream without its end")
             return None, None
         chunks = [json.loads(line) for line in lines[:-1]]
-        return "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks), response.headers["x-server"]
+        return "".join(chunk["choices"][0]["delta"].get("content", "")
+                       for chunk in chunks), response.headers["x-server"]
 
     def read(self, response):
         if response.status_code == 200:
             return response.json()["choices"][0]["message"]["content"], response.headers["x-server"]
         # A failure is an error object, never a page of HTML.
-        (self.lost if response.status_code in (502, 503) and response.json()["error"]["message"] else self.wrong).append(response.status_code)
+        (self.lost if response.status_code in (502, 503) and response.json()["error"]["message"]
+         else self.wrong).append(response.status_code)
         return None, None
 
 

@@ -16,7 +16,8 @@ KEYS = ("first-key", "second-key")
 @pytest.fixture(scope="module")
 def guarded(image):
     """A server with keys, a name, an origin and small limits."""
-    with Running(lambda: GoldenBackend(Model.load(image)), keys=KEYS, names=("board.example",), origins=("https://ok.example",),
+    with Running(lambda: GoldenBackend(Model.load(image)), keys=KEYS, names=("board.example",),
+                 origins=("https://ok.example",),
                  max_body_bytes=2000) as running:
         yield running
 
@@ -32,7 +33,8 @@ def raw(server, *parts):
     return data
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "localhost.evil.example", "127.0.0.1.evil.example", "[::1", "a:b:c"])
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "localhost.evil.example", "127.0.0.1.evil.example",
+                                  "[::1", "a:b:c"])
 def test_a_stranger_s_name_is_refused(server, host):
     response = server.client.get("/health", headers={"Host": host})
     assert response.status_code == 403 and response.json()["error"]["code"] == "unknown_host"
@@ -58,12 +60,15 @@ def test_pages_of_others_are_refused(server):
 
 def test_an_origin_can_be_allowed(guarded):
     origin = {"Origin": "https://ok.example"}
-    asked = guarded.client.options("/v1/completions", headers=origin | {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization,content-type"})
+    asked = guarded.client.options("/v1/completions", headers=origin |
+                                   {"Access-Control-Request-Method": "POST",
+                                    "Access-Control-Request-Headers": "authorization,content-type"})
     assert asked.status_code == 200 and asked.headers["access-control-allow-origin"] == "https://ok.example"
     assert guarded.client.get("/health", headers=origin).headers["access-control-allow-origin"] == "https://ok.example"
 
 
-@pytest.mark.parametrize("header", [{}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic first-key"}, {"Authorization": "first-key"}, {"Authorization": "Bearer"}])
+@pytest.mark.parametrize("header", [{}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic first-key"},
+                                    {"Authorization": "first-key"}, {"Authorization": "Bearer"}])
 @pytest.mark.parametrize("path", ["/v1/models", "/metrics", "/props", "/boards", "/nowhere", "/health/"])
 def test_a_key_is_needed(guarded, path, header):
     response = guarded.client.get(path, headers=header)
@@ -97,10 +102,12 @@ def test_headers_that_do_not_come_end_the_connection(guarded, monkeypatch):
     assert raw(guarded) == b""
 
 
-@pytest.mark.parametrize("data", [b"nonsense\r\n\r\n", b"GET /health HTTP/1.1\r\nX: " + b"y" * 100_000 + b"\r\n\r\n", b"\x16\x03\x01\x02\x00\r\n\r\n"])
+@pytest.mark.parametrize("data", [b"nonsense\r\n\r\n", b"GET /health HTTP/1.1\r\nX: " + b"y" * 100_000 + b"\r\n\r\n",
+                                  b"\x16\x03\x01\x02\x00\r\n\r\n"])
 def test_what_is_no_http_is_400(server, data):
     answer = raw(server, data)
-    assert answer.startswith(b"HTTP/1.1 400") and json.loads(answer.split(b"\r\n\r\n", 1)[1])["error"]["code"] == "bad_http"
+    assert (answer.startswith(b"HTTP/1.1 400") and json.loads(answer.split(b"\r\n\r\n", 1)[1])["error"]["code"] ==
+            "bad_http")
 
 
 def test_too_many_connections_are_503(guarded, monkeypatch):
@@ -109,7 +116,8 @@ def test_too_many_connections_are_503(guarded, monkeypatch):
     assert answer.startswith(b"HTTP/1.1 503") and b"Retry-After" in answer.replace(b"retry-after", b"Retry-After")
 
 
-@pytest.mark.parametrize("path", ["/page/../app.py", "/page/%2e%2e/app.py", "/page/..%2f..%2fcli.py", "/page//etc/passwd"])
+@pytest.mark.parametrize("path", ["/page/../app.py", "/page/%2e%2e/app.py", "/page/..%2f..%2fcli.py",
+                                  "/page//etc/passwd"])
 def test_the_page_s_folder_is_all_there_is(server, path):
     with httpx.Client(base_url=server.url) as client:
         response = client.send(client.build_request("GET", httpx.URL(server.url).copy_with(raw_path=path.encode())))
@@ -119,4 +127,5 @@ def test_the_page_s_folder_is_all_there_is(server, path):
 def test_every_answer_has_the_browser_s_policy(server):
     for path in ("/", "/health", "/nowhere", "/page/app.js"):
         headers = server.client.get(path).headers
-        assert "default-src 'none'" in headers["content-security-policy"] and headers["x-content-type-options"] == "nosniff"
+        assert ("default-src 'none'" in headers["content-security-policy"]
+                and headers["x-content-type-options"] == "nosniff")

@@ -10,6 +10,8 @@ def test_llm_streams_and_goes_on(server, tmp_path):
     assert first.stdout.strip() == expected.strip()
     again = ask("-c", "--no-stream", "more")
     assert again.returncode == 0, again.stderr
-    messages = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": expected}, {"role": "user", "content": "more"}]
-    whole = server.client.post("/v1/chat/completions", json={"messages": messages, "max_tokens": 5, "temperature": 0}).json()
+    messages = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": expected},
+                {"role": "user", "content": "more"}]
+    whole = server.client.post("/v1/chat/completions",
+                               json={"messages": messages, "max_tokens": 5, "temperature": 0}).json()
     assert again.stdout.strip() == whole["choices"][0]["message"]["content"].strip()

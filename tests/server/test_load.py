@@ -13,8 +13,10 @@ def test_no_request_brings_a_500(server):
     assert result["wrong"] == [] and result["alive"] and result["statuses"][200] > 30 and result["statuses"][400] > 30
 
 
-@pytest.mark.parametrize("response", [httpx.Response(500, json={"error": {}}), httpx.Response(404, text="not here"), httpx.Response(400, json={"error": {"message": "x"}}),
-                                      httpx.Response(200, headers={"content-type": "text/event-stream"}, text="data: {}\n\n")])
+@pytest.mark.parametrize("response", [httpx.Response(500, json={"error": {}}), httpx.Response(404, text="not here"),
+                                      httpx.Response(400, json={"error": {"message": "x"}}),
+                                      httpx.Response(200, headers={"content-type": "text/event-stream"},
+                                                     text="data: {}\n\n")])
 def test_the_judge_sees(response):
     assert judge("POST", response)
 

@@ -52,7 +52,8 @@ def test_streams_say_the_same(openai, kind):
         assert chunks[0].choices[0].delta.role == "assistant"
     else:
         whole = openai.completions.create(prompt="ab", max_tokens=12, **GREEDY).choices[0].text
-        chunks = list(openai.completions.create(prompt="ab", max_tokens=12, stream=True, stream_options={"include_usage": True},
+        chunks = list(openai.completions.create(prompt="ab", max_tokens=12, stream=True,
+                                                stream_options={"include_usage": True},
                                                 **GREEDY))
         texts = [chunk.choices[0].text for chunk in chunks[:-1]]
     assert "".join(texts) == whole and whole
@@ -96,7 +97,8 @@ def test_logprobs_are_the_model_s(openai, golden):
 
 
 def test_sampled_logprobs_are_of_the_tokens_chosen(server):
-    answer = server.complete("q", max_tokens=20, temperature=2, seed=5, logprobs=0, return_tokens=True).json()["choices"][0]
+    answer = server.complete("q", max_tokens=20, temperature=2, seed=5, logprobs=0,
+                             return_tokens=True).json()["choices"][0]
     assert len(answer["logprobs"]["token_logprobs"]) == len(answer["tokens"])
     assert min(answer["logprobs"]["token_logprobs"]) < -1
 
@@ -113,7 +115,8 @@ def test_a_conversation_pays_for_what_is_new(openai):
     said = first.choices[0].message.content
     messages += [{"role": "assistant", "content": said}, *user("and goes on")]
     again = openai.chat.completions.create(messages=messages, max_tokens=8, **GREEDY)
-    fresh = openai.chat.completions.create(messages=messages, max_tokens=8, extra_body={"cache_prompt": False}, **GREEDY)
+    fresh = openai.chat.completions.create(messages=messages, max_tokens=8, extra_body={"cache_prompt": False},
+                                           **GREEDY)
     assert again.usage.prompt_tokens_details.cached_tokens >= first.usage.prompt_tokens
     assert fresh.usage.prompt_tokens_details.cached_tokens == 0
     assert again.choices[0].message.content == fresh.choices[0].message.content
@@ -126,8 +129,10 @@ def test_the_same_prompt_feeds_one_token(openai):
 
 
 @pytest.mark.parametrize("fields, status, param", [
-    ({"n": 2}, 400, "n"), ({"response_format": {"type": "json_object"}}, 400, "response_format"), ({"model": "gpt-4"}, 404, "model"),
-    ({"temperature": -1}, 400, "temperature"), ({"messages": user("x" * 300)}, 400, "messages"), ({"stop": [""]}, 400, "stop"),
+    ({"n": 2}, 400, "n"), ({"response_format": {"type": "json_object"}}, 400, "response_format"),
+    ({"model": "gpt-4"}, 404, "model"),
+    ({"temperature": -1}, 400, "temperature"), ({"messages": user("x" * 300)}, 400, "messages"),
+    ({"stop": [""]}, 400, "stop"),
     ({"messages": [{"role": "system", "content": "be kind"}, *user("x")]}, 400, "messages"),
     ({"messages": [*user("x"), {"role": "assistant", "content": "y"}]}, 400, "messages"),
 ])
@@ -153,7 +158,8 @@ def test_models(openai):
 def test_tokens_and_texts(server):
     ids = server.client.post("/tokenize", json={"content": "é x", "add_special": True}).json()["tokens"]
     assert ids == TOKENIZER.encode("é x")
-    assert server.client.post("/detokenize", json={"tokens": ids}).json() == {"content": " é x"}   # bytes: the space stays
+    # bytes: the space stays
+    assert server.client.post("/detokenize", json={"tokens": ids}).json() == {"content": " é x"}
     pieces = server.client.post("/tokenize", json={"content": "ab", "with_pieces": True}).json()["tokens"]
     assert pieces[-1] == {"id": 3 + ord("b"), "piece": "b"}
     messages = [*user("a"), {"role": "assistant", "content": " b"}, *user("c")]
@@ -161,8 +167,10 @@ def test_tokens_and_texts(server):
 
 
 @pytest.mark.parametrize("path, body, param", [("/tokenize", {}, "content"), ("/tokenize", {"content": 5}, "content"),
-                                               ("/detokenize", {"tokens": [-1]}, "tokens"), ("/detokenize", {"tokens": [1 << 40]}, "tokens"),
-                                               ("/detokenize", {"tokens": "x"}, "tokens"), ("/apply-template", {}, "messages"),
+                                               ("/detokenize", {"tokens": [-1]}, "tokens"),
+                                               ("/detokenize", {"tokens": [1 << 40]}, "tokens"),
+                                               ("/detokenize", {"tokens": "x"}, "tokens"),
+                                               ("/apply-template", {}, "messages"),
                                                ("/tokenize", {"content": "x", "other": 1}, "other")])
 def test_their_errors_name_the_field(server, path, body, param):
     response = server.client.post(path, json=body)

@@ -115,7 +115,8 @@ def test_hostile_text_is_text(page, backend, who):
         first = 3 + 2       # BOS, a space, x
         backend.script = lambda position: 3 + hostile[position - first] if position - first < len(hostile) else 2
     backend.gate.release(1000)
-    page.run("document.getElementById('max_tokens').value = 150; document.getElementById('prompt').value = arguments[0]",
+    page.run(
+        "document.getElementById('max_tokens').value = 150; document.getElementById('prompt').value = arguments[0]",
              HOSTILE if who == "user" else "xx")
     ask(page, "")
     page.await_text("#messages .text", HOSTILE)
@@ -126,18 +127,22 @@ def test_hostile_text_is_text(page, backend, who):
 
 def test_the_panel_says_where_the_cycles_went(page, backend, server):
     """Phases and CPU are all cycles; the counters overlap, and are shares of their own."""
-    phase = lambda cycles, beats, starved=0: {"cycles": cycles, "beats": beats, "starved": starved, "fenced": 0, "stalled": 5}
-    server.boards[0].hardware = Hardware(1000, 1, 1, 1, {"s1_qkv": phase(300, 280, 100), "s4_output": phase(100, 150), "s3_store": phase(0, 0),
+    phase = lambda cycles, beats, starved=0: {"cycles": cycles, "beats": beats, "starved": starved, "fenced": 0,
+                                              "stalled": 5}
+    server.boards[0].hardware = Hardware(1000, 1, 1, 1, {"s1_qkv": phase(300, 280, 100), "s4_output": phase(100, 150),
+                                                         "s3_store": phase(0, 0),
                                                          "classify": phase(550, 520, 200)}, 50, 950 * 16)
     backend.gate.release(1000)
     ask(page, "hello")
     page.await_text("#shares", "CPU and link 5 %")
     assert page.text("#shares li").split("|") == ["Q, K and V 30 %", "output 10 %", "logits 55 %", "CPU and link 5 %"]
     shown = page.text("#meters li").split("|")
-    assert all(text.endswith(share) for text, share in zip(shown, ("DRAM95 %", "there30 %", "results0 %", "taken1.5 %"), strict=True)), shown
+    assert all(text.endswith(share) for text, share in zip(shown, ("DRAM95 %", "there30 %", "results0 %", "taken1.5 %"),
+                                                           strict=True)), shown
     widths = page.run("return [...document.querySelectorAll('#bar i')].map(e => e.getBoundingClientRect().width)")
     assert widths[2] > widths[0] > widths[1] > widths[3] > 0
-    assert page.run("return document.getElementById('bar').getAttribute('aria-label')").startswith("Q, K and V 30 %, output 10 %")
+    assert page.run("return document.getElementById('bar').getAttribute('aria-label')").startswith(
+        "Q, K and V 30 %, output 10 %")
 
 
 def test_nothing_from_outside_and_no_inline_script(page, server):
@@ -145,13 +150,15 @@ def test_nothing_from_outside_and_no_inline_script(page, server):
     assert "default-src 'none'" in policy and "unsafe" not in policy
     loaded = page.run("return performance.getEntriesByType('resource').map(e => e.name)")
     assert loaded and all(name.startswith(server.url) for name in loaded)
-    page.run("const s = document.createElement('script'); s.textContent = \"document.title = 'owned'\"; document.body.append(s)")
+    page.run("const s = document.createElement('script'); s.textContent = \"document.title = 'owned'\"; "
+             "document.body.append(s)")
     assert page.run("return document.title") == "LLaMA on an FPGA"
 
 
 def test_everything_has_a_label(page):
     controls = page.find("textarea, input, button")
-    assert page.run("return new Set([...document.querySelectorAll('[id]')].map(e => e.id)).size === document.querySelectorAll('[id]').length")
+    assert page.run("return new Set([...document.querySelectorAll('[id]')].map(e => e.id)).size === "
+                    "document.querySelectorAll('[id]').length")
     assert len(controls) >= 12 and all(page.label(control) for control in controls)
     assert page.run("return document.getElementById('messages').getAttribute('aria-live')") == "polite"
     assert page.run("return document.documentElement.lang") == "en"

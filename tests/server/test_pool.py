@@ -50,7 +50,8 @@ def asked(server, body):
     """A client that has sent a request and waits; it leaves in the end."""
     content = json.dumps(body).encode()
     with socket.create_connection(("127.0.0.1", server.port), PATIENCE_S) as line:
-        line.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(content) + content)
+        line.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(content) +
+                     content)
         yield
 
 
@@ -209,7 +210,8 @@ def test_a_long_prompt_is_fed_in_pieces_that_a_client_s_leave_can_end(scripted):
     backend = scripted()
     with Running(lambda: backend) as server:
         server.complete([A] * 250, max_tokens=1, temperature=0)
-        assert [(position, len(ids)) for position, ids in backend.requests] == [(0, MAX_PROMPT), (MAX_PROMPT, 250 - MAX_PROMPT)]
+        assert [(position, len(ids)) for position, ids in backend.requests] == [(0, MAX_PROMPT),
+                                                                                (MAX_PROMPT, 250 - MAX_PROMPT)]
 
 
 def test_a_server_that_ends_refuses_who_waits_and_finishes_what_runs(scripted, in_background):

@@ -1,4 +1,5 @@
-"""A board that was restarted between two requests: nothing of its K/V cache is believed, and it must hold the same model."""
+"""A board that was restarted between two requests: nothing of its K/V cache is believed, and it must hold the same
+model."""
 import pytest
 
 from llama2_host.connection import connect
@@ -36,7 +37,8 @@ class Board(FakeDevice):
 @pytest.fixture
 def board(image):
     model = Model.load(image)
-    with Board(script=lambda position: A, memory=model.data, image_bytes=len(model.data), header_crc=model.header_crc, seq_len=256,
+    with Board(script=lambda position: A, memory=model.data, image_bytes=len(model.data), header_crc=model.header_crc,
+               seq_len=256,
                payload_crc=model.payload_crc, vocab_size=259) as device:
         yield device
 

@@ -1,4 +1,5 @@
-"""The server on the simulated SoC, asked by the clients that people have: ids and figures are the command's and golden's."""
+"""The server on the simulated SoC, asked by the clients that people have: ids and figures are the command's and
+golden's."""
 import json
 import os
 import signal
@@ -64,15 +65,18 @@ def written(golden, prompt, count, **sampling):
     """Ids and text that the integer model writes behind ``prompt``."""
     writing = golden.write(prompt, steps=len(golden.tokenizer.encode(prompt)) + count - 1, **sampling)
     pieces = list(writing)
-    return [event.token for event in writing.events], "".join(pieces).removeprefix(golden.tokenizer.decode(writing.prompt_ids))
+    return [event.token for event in writing.events], "".join(pieces).removeprefix(
+        golden.tokenizer.decode(writing.prompt_ids))
 
 
 @pytest.mark.parametrize("temperature", [0, 0.8])
 def test_ids_are_the_command_s(soc, temperature):
-    command = [sys.executable, "-m", "llama2_host", "generate", "--golden", "--model", str(MODEL), "-i", PROMPT, "-n", "16",
+    command = [sys.executable, "-m", "llama2_host", "generate", "--golden", "--model", str(MODEL), "-i", PROMPT, "-n",
+               "16",
                "--json", "-s", "5", "-t", str(temperature)]
     expected = json.loads(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
-    answer = soc.http.post("/v1/completions", json={"prompt": PROMPT, "seed": 5, "temperature": temperature, "return_tokens": True,
+    answer = soc.http.post("/v1/completions", json={"prompt": PROMPT, "seed": 5, "temperature": temperature,
+                                                    "return_tokens": True,
                                                     "max_tokens": 17 - len(expected["prompt_ids"])}).json()
     assert expected["prompt_ids"] + answer["choices"][0]["tokens"] == expected["ids"]
     assert answer["timings"]["clock_hz"] == 100_000_000 and answer["timings"]["cycles_per_token"] > 1000
@@ -84,11 +88,13 @@ def test_a_streamed_conversation_is_the_chat_s(soc, golden):
         turn = chat.turn(question, max_new=8, sampling=Sampling(temperature=0))
         tokens = [event.token for event in turn]
         messages += user(question)
-        chunks = list(soc.openai.chat.completions.create(messages=messages, max_tokens=8, stream=True, stream_options={"include_usage": True},
+        chunks = list(soc.openai.chat.completions.create(messages=messages, max_tokens=8, stream=True,
+                                                         stream_options={"include_usage": True},
                                                          extra_body={"return_tokens": True}, **GREEDY))
         texts = [chunk.choices[0].delta.content or "" for chunk in chunks[:-1]]
         assert [id for chunk in chunks[:-1] for id in (chunk.choices[0].model_extra or {}).get("tokens", [])] == tokens
-        assert chunks[-2].choices[0].finish_reason == "length" and chunks[-1].usage.completion_tokens == len(tokens) == 8
+        assert (chunks[-2].choices[0].finish_reason == "length" and chunks[-1].usage.completion_tokens == len(tokens) ==
+                8)
         messages.append({"role": "assistant", "content": "".join(texts)})
     assert chunks[-1].usage.prompt_tokens_details.cached_tokens == len(chat.history) - len(tokens) - turn.sent > 0
 
@@ -99,14 +105,17 @@ def test_a_stop_string_frees_the_device(soc, golden):
     choice = soc.openai.completions.create(prompt=PROMPT, max_tokens=24, stop=[stop], **GREEDY).choices[0]
     assert (choice.finish_reason, choice.text) == ("stop", text[:text.index(stop)])
     again = soc.openai.completions.create(prompt=PROMPT, max_tokens=24, **GREEDY)
-    assert again.choices[0].text == text and again.usage.prompt_tokens_details.cached_tokens == again.usage.prompt_tokens - 1
+    assert (again.choices[0].text == text and again.usage.prompt_tokens_details.cached_tokens ==
+            again.usage.prompt_tokens - 1)
 
 
 def test_logprobs_are_golden_s(soc, golden):
     seen, ids = [], golden.tokenizer.encode(PROMPT)
     tokens = [event.token for event in golden.generate(ids, Options(0, 4, Sampling(temperature=0), ()),
-                                                       on_logits=lambda position, first, logits: seen.append(np.array(logits)))]
-    chat = soc.openai.chat.completions.create(messages=user(PROMPT), max_tokens=4, logprobs=True, top_logprobs=3, **GREEDY)
+                                                       on_logits=lambda position, first,
+                                                       logits: seen.append(np.array(logits)))]
+    chat = soc.openai.chat.completions.create(messages=user(PROMPT), max_tokens=4, logprobs=True, top_logprobs=3,
+                                              **GREEDY)
     entries = chat.choices[0].logprobs.content
     assert len(entries) == len(tokens) == len(seen)
     for entry, token, logits in zip(entries, tokens, seen):
@@ -116,7 +125,8 @@ def test_logprobs_are_golden_s(soc, golden):
 
 
 @pytest.mark.parametrize("fields, status, param", [
-    ({"n": 2}, 400, "n"), ({"response_format": {"type": "json_object"}}, 400, "response_format"), ({"model": "gpt-4"}, 404, "model"),
+    ({"n": 2}, 400, "n"), ({"response_format": {"type": "json_object"}}, 400, "response_format"),
+    ({"model": "gpt-4"}, 404, "model"),
     ({"messages": user("x" * 9000)}, 400, "messages")])
 def test_errors_name_the_field(soc, fields, status, param):
     with pytest.raises(package.APIStatusError) as caught:
@@ -132,7 +142,8 @@ def test_a_client_that_leaves_frees_the_device(soc):
     assert answer.usage.completion_tokens == 1
     metrics = soc.http.get("/metrics").text
     overrun = next(line for line in metrics.splitlines() if line.startswith("llama2_overrun_tokens"))
-    assert "llama2_aborted_total 1.0" in metrics and float(overrun.rsplit(" ", 1)[1]) <= 2      # one under way, one behind it
+    # one under way, one behind it
+    assert "llama2_aborted_total 1.0" in metrics and float(overrun.rsplit(" ", 1)[1]) <= 2
 
 
 def test_llm_asks_the_board(soc, golden, tmp_path):

@@ -1,4 +1,5 @@
-"""What the server feeds for a client's messages is what ``llama2-host chat`` feeds, turn by turn, and so are the answers."""
+"""What the server feeds for a client's messages is what ``llama2-host chat`` feeds, turn by turn, and so are the
+answers."""
 from pathlib import Path
 
 import pytest
@@ -22,8 +23,8 @@ SPECIALS = {"<|im_start|>": 3 + 0x10, "<|im_end|>": 3 + 0x11}
 
 
 def ends_with(end, tokenizer, apart):
-    """A script: seven letters, then ``end``; letters only where that is None. ``apart``: answers begin with a space, as models
-    have learnt it where each is a text of its own."""
+    """A script: seven letters, then ``end``; letters only where that is None. ``apart``: answers begin with a space, as
+    models have learnt it where each is a text of its own."""
     id_of = lambda letter: tokenizer.encode(letter, bos=False)[-1]
 
     def script(position):
@@ -36,7 +37,8 @@ def ends_with(end, tokenizer, apart):
 
 
 def loaded(image, template, specials):
-    """The tiny model with another template; where that writes each turn as a text of its own, with pieces that are no bare bytes."""
+    """The tiny model with another template; where that writes each turn as a text of its own, with pieces that are no
+    bare bytes."""
     model, pieces = Model.load(image), tiny.TOKENIZER.pieces
     if template.bos_every_turn:
         pieces = [*pieces[:3], *(bytes([byte]) for byte in reversed(range(256)))]
@@ -46,8 +48,10 @@ def loaded(image, template, specials):
 
 
 @pytest.mark.parametrize("template, end, system, specials", [
-    (PLAIN, None, None, None), (LLAMA2, EOS, None, None), (LLAMA2, EOS, "be brief", None), (PATTERN, EOS, "be brief", None),
-    (PATTERN, EOS, None, {"</s>": EOS}), (WORD, EOS, None, None), (CHATML, SPECIALS["<|im_end|>"], "be brief", SPECIALS)],
+    (PLAIN, None, None, None), (LLAMA2, EOS, None, None), (LLAMA2, EOS, "be brief", None),
+    (PATTERN, EOS, "be brief", None),
+    (PATTERN, EOS, None, {"</s>": EOS}), (WORD, EOS, None, None),
+    (CHATML, SPECIALS["<|im_end|>"], "be brief", SPECIALS)],
     ids=["plain", "llama2", "llama2-system", "pattern-system", "pattern-special", "word", "chatml-system"])
 def test_feeds_what_the_chat_feeds(image, template, end, system, specials):
     model = loaded(image, template, specials)

@@ -21,7 +21,8 @@ def test_the_simulated_soc_is_in_order(capsys):
     steps, told = doctor(capsys)
     assert told["ok"] and not told["faults"], told
     assert {step["verdict"] for name, step in steps.items() if name != "flash"} == {"ok"}
-    assert [lane["window"] for lane in steps["training"]["data"]["lanes"]] == [[1, 1, 5], [0, 2, 6]]      # as dram_lanes.v has them
+    # as dram_lanes.v has them
+    assert [lane["window"] for lane in steps["training"]["data"]["lanes"]] == [[1, 1, 5], [0, 2, 6]]
     assert all(abs(lane["delay"] - sum(lane["window"][1:]) / 2) <= 1 for lane in steps["training"]["data"]["lanes"])
     assert tuple(steps["known answer"]["data"]["ids"]) == known.IDS
     assert steps["stream"]["data"]["pins_percent"] > 90

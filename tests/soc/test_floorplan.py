@@ -10,14 +10,16 @@ from soc.netlist import command
 
 def netlist(path, products):
     """A netlist of multipliers alone: {cell: name of the product}."""
-    cells = {name: {"type": "MULT18X18D", "attributes": {}, "connections": {"P0": [i + 2]}} for i, name in enumerate(products)}
+    cells = {name: {"type": "MULT18X18D", "attributes": {}, "connections": {"P0": [i + 2]}} for i,
+             name in enumerate(products)}
     names = {name: {"bits": [i + 2]} for i, name in enumerate(products.values())}
     path.write_text(json.dumps({"modules": {"top": {"cells": cells, "netnames": names}}}))
     return path
 
 
 def placed(path):
-    return {name: cell["attributes"].get("BEL") for name, cell in json.loads(path.read_text())["modules"]["top"]["cells"].items()}
+    return {name: cell["attributes"].get("BEL") for name,
+            cell in json.loads(path.read_text())["modules"]["top"]["cells"].items()}
 
 
 def test_sites_are_given_once():
@@ -33,7 +35,8 @@ def test_pairs_of_lanes_lie_side_by_side(tmp_path, prefix):
     assert len(floorplan.place(path)) == 32
     sites = floorplan.PLAN["lanes0"][1]
     of = {products[cell]: site for cell, site in placed(path).items()}
-    assert [of[f"{lanes}{part}_product{i}"] for i in (2, 3) for part in ("low", "high")] == [sites[i] for i in (4, 6, 5, 7)]
+    assert [of[f"{lanes}{part}_product{i}"] for i in (2, 3)
+            for part in ("low", "high")] == [sites[i] for i in (4, 6, 5, 7)]
 
 
 def test_others_stay_free(tmp_path):
@@ -70,9 +73,12 @@ def test_a_whole_core_is_placed(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("cells, message", [
-    (whole_core(rope=None), "no multiplier is of rope: the names in soc/floorplan.py are no longer those of the netlist"),
-    (whole_core(rope="core.rotary.a"), "no multiplier is of rope: the names in soc/floorplan.py are no longer those of the netlist"),
-    (whole_core() | {"core.rotary.a$": "core.rotary.a"}, "1 multipliers of the core have no place in soc/floorplan.py, core.rotary.a$ for one"),
+    (whole_core(rope=None),
+     "no multiplier is of rope: the names in soc/floorplan.py are no longer those of the netlist"),
+    (whole_core(rope="core.rotary.a"), "no multiplier is of rope: the names in soc/floorplan.py are no longer those of "
+                                       "the netlist"),
+    (whole_core() | {"core.rotary.a$": "core.rotary.a"}, "1 multipliers of the core have no place in soc/floorplan.py, "
+                                                         "core.rotary.a$ for one"),
 ])
 def test_a_miss_is_an_error(tmp_path, capsys, cells, message):
     path = netlist(tmp_path/"netlist.json", cells)
@@ -91,14 +97,17 @@ def test_nextpnr_takes_them(tmp_path):
     sites = {name: len(sites) for name, (_, sites) in floorplan.PLAN.items()}
     lines = [f"(* keep *) MULT18X18D \\{CELLS.get(name, name)}.a{i} (.A0(i), .P0(p[{n}]));"
              for n, (name, i) in enumerate((name, i) for name, count in sites.items() for i in range(count))]
-    (tmp_path/"top.v").write_text(f"module top(input i, output o); wire [{len(lines) - 1}:0] p; assign o = ^p;\n" + "\n".join(lines)
+    (tmp_path/"top.v").write_text(f"module top(input i, output o); wire [{len(lines) - 1}:0] p; assign o = ^p;\n" +
+                                  "\n".join(lines)
                                   + "\nendmodule\n")
-    run_yosys(["read_verilog top.v", "synth_ecp5 -top top", "write_json top.json", command("soc.floorplan", "top.json")],
+    run_yosys(["read_verilog top.v", "synth_ecp5 -top top", "write_json top.json",
+               command("soc.floorplan", "top.json")],
               tmp_path/"yosys.log", tmp_path)
     cells = json.loads((tmp_path/"top.json").read_text())["modules"]["top"]["cells"]
     given = {name: cell["attributes"]["BEL"] for name, cell in cells.items() if cell["type"] == "MULT18X18D"}
     assert len(given) == len(lines)
-    subprocess.run(["nextpnr-ecp5", "--85k", "--package", "CABGA756", "--json", "top.json", "--write", "placed.json", "--no-route",
+    subprocess.run(["nextpnr-ecp5", "--85k", "--package", "CABGA756", "--json", "top.json", "--write", "placed.json",
+                    "--no-route",
                     "--lpf-allow-unconstrained", "--timing-allow-fail"], cwd=tmp_path, check=True, capture_output=True)
     cells = json.loads((tmp_path/"placed.json").read_text())["modules"]["top"]["cells"]
     assert {name: cells[name]["attributes"]["NEXTPNR_BEL"] for name in given} == given

@@ -1,4 +1,5 @@
-"""The simulated byte lanes: right within their window and wrong outside of it, and faults only where they are asked for."""
+"""The simulated byte lanes: right within their window and wrong outside of it, and faults only where they are asked
+for."""
 import subprocess
 
 import numpy as np
@@ -32,8 +33,10 @@ SENT    = np.random.default_rng(3).integers(0, 256, 16, dtype=np.uint8)
 def model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("lanes")
     (folder/"bench.cpp").write_text(BENCH)
-    subprocess.run(["verilator", "--cc", "--exe", "--build", "-Wno-fatal", "-Wno-lint", "-Wno-style", "--Mdir", str(folder/"obj"),
-                    "--top-module", "dram_lanes", str(HERE/"dram_lanes.v"), str(folder/"bench.cpp")], check=True, capture_output=True)
+    subprocess.run(["verilator", "--cc", "--exe", "--build", "-Wno-fatal", "-Wno-lint", "-Wno-style", "--Mdir",
+                    str(folder/"obj"),
+                    "--top-module", "dram_lanes", str(HERE/"dram_lanes.v"), str(folder/"bench.cpp")], check=True,
+                   capture_output=True)
     return folder/"obj"/"Vdram_lanes"
 
 
@@ -41,7 +44,8 @@ def look(model, settings, *switches):
     """What is seen at (delay, bitslip) of both lanes, as bytes; and what the model says that training would choose."""
     words = " ".join(f"{word:x}" for word in SENT.view("<u4"))
     lines = "".join(f"{delay:x} {bitslip:x} {words}\n" for delay, bitslip in settings)
-    told  = subprocess.run([str(model), *switches], input=lines, text=True, capture_output=True, check=True).stdout.splitlines()
+    told  = subprocess.run([str(model), *switches], input=lines, text=True, capture_output=True,
+                           check=True).stdout.splitlines()
     rows  = [[int(word, 16) for word in line.split()] for line in told]
     return [np.array(row[1:], "<u4").view(np.uint8) for row in rows], [row[0] for row in rows]
 
@@ -87,4 +91,5 @@ def test_a_shifted_window_is_at_the_end_of_all_delays(model):
 
 
 def test_a_bad_row_is_no_lane_s(model):
-    assert right(model, 0, "+dram_fault=row") == right(model, 0) and right(model, 1, "+dram_fault=row") == right(model, 1)
+    assert (right(model, 0, "+dram_fault=row") == right(model, 0)
+            and right(model, 1, "+dram_fault=row") == right(model, 1))

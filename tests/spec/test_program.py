@@ -1,4 +1,5 @@
-"""The schedule of a token: its tensors are those of an image, its commands have the names of their fields, and a pass has an end."""
+"""The schedule of a token: its tensors are those of an image, its commands have the names of their fields, and a pass
+has an end."""
 import pytest
 
 from llama2_spec import program
@@ -24,7 +25,8 @@ def test_every_tensor_is_streamed_once_and_in_order():
 
 def test_norms_belong_to_the_matrix_that_follows():
     names = [names for kind, _, names in program.tensors(2, True) if kind == Kind.GAIN]
-    assert names == [("layers.0.attention_norm",), ("layers.0.ffn_norm",), ("layers.1.attention_norm",), ("layers.1.ffn_norm",),
+    assert names == [("layers.0.attention_norm",), ("layers.0.ffn_norm",), ("layers.1.attention_norm",),
+                     ("layers.1.ffn_norm",),
                      ("final_norm",)]
 
 

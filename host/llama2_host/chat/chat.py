@@ -17,8 +17,8 @@ from llama2_host.tokenizer.base import Decoder
 from llama2_host.device.transport import TransportError
 from llama2_spec.protocol import Reason
 
-HELP = ("/reset forgets the conversation, /save FILE and /load FILE keep it and bring it back, /stats shows the last answer's figures, "
-        "/quit (/exit, /bye, Ctrl-D) leaves, /help says this; // at the beginning stands for one /")
+HELP = ("/reset forgets the conversation, /save FILE and /load FILE keep it and bring it back, /stats shows the last "
+        "answer's figures, /quit (/exit, /bye, Ctrl-D) leaves, /help says this; // at the beginning stands for one /")
 COMMANDS = ("/reset", "/save", "/load", "/stats", "/quit", "/exit", "/bye", "/help")
 LEAVE = ("/quit", "/exit", "/bye")
 PROMPT = "> "
@@ -55,7 +55,8 @@ class Chat:
                 self.handle(line)
 
     def handle(self, line: str) -> None:
-        """One line of input: a command or a turn. A path is no command, and neither is a sentence that begins with one."""
+        """One line of input: a command or a turn. A path is no command, and neither is a sentence that begins with
+        one."""
         command = line.rstrip()
         if command == "/reset":
             self.conversation.reset()
@@ -82,7 +83,8 @@ class Chat:
                 self.progress.note(f"(the conversation is in {name}: /load {name}, or --load, goes on with it)")
             else:
                 saved.load(self.conversation, name)
-                self.progress.note(f"(the conversation of {name} goes on: {len(self.conversation.history)} tokens, which the next turn sends)")
+                self.progress.note(f"(the conversation of {name} goes on: {len(self.conversation.history)} tokens, "
+                                   "which the next turn sends)")
         except HostError as error:
             self.progress.warn(f"({error})")
 
@@ -143,8 +145,8 @@ class Chat:
         outcome = told(turn.generation.outcome, turn.events, self.conversation.backend.config.seq_len)
         reason = outcome.reason if outcome else None
         if reason == Reason.CONTEXT:
-            self.progress.note(f"(the context is full: all {self.conversation.backend.config.seq_len} positions are used, the next turn "
-                               "begins a new conversation)")
+            self.progress.note(f"(the context is full: all {self.conversation.backend.config.seq_len} positions are "
+                               "used, the next turn begins a new conversation)")
         elif reason == Reason.LENGTH and len(turn.events) >= self.max_new:
             self.progress.note(f"(the answer ended because --steps {self.max_new} was reached)")
 
@@ -158,7 +160,8 @@ class Chat:
                              outcome=self.last.generation.outcome)
         # The last token of an answer that filled the context has no position any more.
         return (f"[{statistics.line()}; {self.last.sent} new tokens sent, "
-                f"{min(len(self.conversation.history), backend.config.seq_len)} of {backend.config.seq_len} positions used]")
+                f"{min(len(self.conversation.history), backend.config.seq_len)} of {backend.config.seq_len} positions "
+                "used]")
 
     def recover(self, error: HostError) -> None:
         """The device went away: connect again; the next turn sends the conversation from its beginning."""

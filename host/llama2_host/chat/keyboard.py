@@ -1,4 +1,5 @@
-"""The keyboard of a chat: editing, a history that stays, several lines in one turn, and keys that do not mix into an answer."""
+"""The keyboard of a chat: editing, a history that stays, several lines in one turn, and keys that do not mix into an
+answer."""
 import contextlib
 import os
 import sys
@@ -27,8 +28,10 @@ def reader(commands: Sequence[str], progress: Progress = Progress.silent) -> Cal
     except ImportError:
         progress.detail("prompt_toolkit is missing: lines are read without a history")
         return input
-    session: PromptSession = PromptSession(history=_history(progress), multiline=True, key_bindings=_keys(), completer=_completer(commands),
-                                           complete_while_typing=False, prompt_continuation="  ", enable_history_search=True)
+    session: PromptSession = PromptSession(history=_history(progress), multiline=True, key_bindings=_keys(),
+                                           completer=_completer(commands),
+                                           complete_while_typing=False, prompt_continuation="  ",
+                                           enable_history_search=True)
     return lambda prompt: session.prompt(prompt)
 
 

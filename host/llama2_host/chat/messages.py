@@ -1,4 +1,5 @@
-"""Token ids of a conversation that comes as messages, as a client of the server sends it: what a chat feeds, turn by turn."""
+"""Token ids of a conversation that comes as messages, as a client of the server sends it: what a chat feeds, turn by
+turn."""
 from llama2_host.chat.template import Template, TemplateError
 from llama2_host.tokenizer.base import Tokenizer
 
@@ -6,11 +7,12 @@ Messages = list[dict[str, str]]
 
 
 def encode(messages: Messages, template: Template, tokenizer: Tokenizer) -> list[int]:
-    """Ids of the whole conversation; equal to :class:`llama2_host.chat.conversation.Conversation`'s where each answer is complete.
+    """Ids of the whole conversation; equal to :class:`llama2_host.chat.conversation.Conversation`'s where each answer
+    is complete.
 
     An answer counts as ended by the model, because a message does not say what ended it; for the plain template, whose
-    model tells stories, as ended by the limit. Where each turn is a text of its own, the space that encoding puts first is one
-    that the answer's reader did not see. Raises TemplateError where the template has no place for a message.
+    model tells stories, as ended by the limit. Where each turn is a text of its own, the space that encoding puts first
+    is one that the answer's reader did not see. Raises TemplateError where the template has no place for a message.
     """
     if template.jinja:
         return tokenizer.encode_chat(template.render_messages(messages))
@@ -72,7 +74,8 @@ def _written(messages: Messages, template: Template) -> list[str]:
         role, text = message["role"], message["content"]
         if role == "system":
             if texts:
-                raise TemplateError(f"the {template.name} template has a place for a system prompt at the beginning only: put it there")
+                raise TemplateError(f"the {template.name} template has a place for a system prompt at the beginning "
+                                    "only: put it there")
             system = "\n".join(filter(None, (system, text)))
         elif role == "user":
             texts.append(template.render(text, system if not texts else None))

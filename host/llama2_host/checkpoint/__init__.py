@@ -28,8 +28,8 @@ EXPECTED = "a checkpoint of llama2.c, a GGUF file or a folder with safetensors"
 class Checkpoint:
     """A model as its file describes it.
 
-    ``tensors`` are float32, [out][in], still in the file (:class:`llama2_host.checkpoint.lazy.Rows`), checked when they are read:
-    ``embedding``, ``layers.{i}.`` ``attention_norm wq wk wv wo ffn_norm w1 w3 w2``, ``final_norm``, and
+    ``tensors`` are float32, [out][in], still in the file (:class:`llama2_host.checkpoint.lazy.Rows`), checked when they
+    are read: ``embedding``, ``layers.{i}.`` ``attention_norm wq wk wv wo ffn_norm w1 w3 w2``, ``final_norm``, and
     ``classifier`` if it is not tied to the embedding.
     """
     config: ModelConfig

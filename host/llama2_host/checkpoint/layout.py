@@ -60,7 +60,8 @@ def config_from_header(fields: Sequence[int], tied: bool, path) -> ModelConfig:
 
 
 def config_from_fields(where, *, head_dim: int, **fields) -> ModelConfig:
-    """A config from named values; ``head_dim`` 0 stands for dim / n_heads. Refused in one line if no model can have them."""
+    """A config from named values; ``head_dim`` 0 stands for dim / n_heads. Refused in one line if no model can have
+    them."""
     for field, limit in LIMITS.items():
         if not 0 < fields[field] <= limit:
             raise CheckpointError(f"{where}: {field} is {fields[field]}, expected 1 to {limit}: is this a LLaMA?")
@@ -81,8 +82,8 @@ def check_shapes(config: ModelConfig, tensors, where) -> None:
     """Refuse tensors that are not shaped as the config says."""
     for name, shape in shapes(config).items():
         if tuple(tensors[name].shape) != shape:
-            raise CheckpointError(f"{where}: tensor {name} is {_times(tensors[name].shape)}, the model's shape asks for "
-                                  f"{_times(shape)}: the description belongs to another model")
+            raise CheckpointError(f"{where}: tensor {name} is {_times(tensors[name].shape)}, the model's shape asks "
+                                  f"for {_times(shape)}: the description belongs to another model")
 
 
 def _times(shape) -> str:

@@ -1,7 +1,9 @@
-"""Gives a checkpoint the sizes that the core takes, by zeros: dims in sixteens, heads in eights; what it computes stays the same.
+"""Gives a checkpoint the sizes that the core takes, by zeros: dims in sixteens, heads in eights; what it computes stays
+the same.
 
-Added columns meet zeros and added rows give zeros. RMSNorm's mean, RoPE's frequencies and the scores' scale are constants of
-the image, reckoned from the true sizes (``true_dim`` and ``true_head_dim`` of :class:`llama2_spec.model.ModelConfig`).
+Added columns meet zeros and added rows give zeros. RMSNorm's mean, RoPE's frequencies and the scores' scale are
+constants of the image, reckoned from the true sizes (``true_dim`` and ``true_head_dim`` of
+:class:`llama2_spec.model.ModelConfig`).
 """
 from dataclasses import replace
 from pathlib import Path

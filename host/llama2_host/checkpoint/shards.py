@@ -39,7 +39,8 @@ def find(directory: Path) -> list[Path]:
             raise CheckpointError(f"{directory / INDEX}: no weight_map of tensors to files: copy the file again")
         for name in names.values():
             if Path(name).name != name or not name.isprintable():
-                raise CheckpointError(f"{directory / INDEX}: {name[:60]!r} is no file of this folder: copy the folder again")
+                raise CheckpointError(f"{directory / INDEX}: {name[:60]!r} is no file of this folder: copy the folder "
+                                      "again")
         return [directory / name for name in sorted(set(names.values()))]
     if (directory / SINGLE).is_file():
         return [directory / SINGLE]

@@ -13,9 +13,12 @@ PROMPTS, TEXTS = (64,), (32, 128)       #: unless others are asked for
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_device(parser)
     options.add_model(parser)
-    parser.add_argument("-p", "--prompt-tokens", type=lengths, metavar="N,...", help="lengths of prompts; 0 for none (default 64)")
-    parser.add_argument("-n", "--tokens", type=lengths, metavar="N,...", help="lengths of texts; 0 for none (default 32,128)")
-    parser.add_argument("-r", "--repetitions", type=int, default=1, metavar="N", help="of each; the simulator's never differ (default %(default)s)")
+    parser.add_argument("-p", "--prompt-tokens", type=lengths, metavar="N,...",
+                        help="lengths of prompts; 0 for none (default 64)")
+    parser.add_argument("-n", "--tokens", type=lengths, metavar="N,...",
+                        help="lengths of texts; 0 for none (default 32,128)")
+    parser.add_argument("-r", "--repetitions", type=int, default=1, metavar="N",
+                        help="of each; the simulator's never differ (default %(default)s)")
     options.add_json(parser)
 
 
@@ -23,16 +26,19 @@ def run(args: argparse.Namespace) -> int:
     options.check(args)
     progress = Progress.stderr()
     with options.open_backend(args, progress) as backend:
-        prompts, texts = (chosen(given, usual, backend.config.seq_len) for given, usual in ((args.prompt_tokens, PROMPTS), (args.tokens, TEXTS)))
+        prompts, texts = (chosen(given, usual, backend.config.seq_len) for given,
+                          usual in ((args.prompt_tokens, PROMPTS), (args.tokens, TEXTS)))
         benchmark.check(prompts, texts, args.repetitions, backend.config.seq_len)
         rows = benchmark.run(backend, prompts, texts, args.repetitions,
-                             watch=lambda row: progress.note(f"{row.test}: {row.tokens_per_s:,.1f} tokens/s ({row.wall_s:.1f} s)"))
+                             watch=lambda row: progress.note(f"{row.test}: {row.tokens_per_s:,.1f} tokens/s "
+                                                             f"({row.wall_s:.1f} s)"))
         device = getattr(backend, "device", None)
         uploaded = device.uploaded_bytes_per_s if device else None
         name = (backend.model.image.provenance or "unknown").splitlines()[0]
         size = device.info.image_bytes if device else len(backend.model.data)
         if args.json:
-            options.show([json.dumps({"version": version(), "model": name, "bytes": size, "backend": backend.name, "clock_hz": backend.clock_hz,
+            options.show([json.dumps({"version": version(), "model": name, "bytes": size, "backend": backend.name,
+                                      "clock_hz": backend.clock_hz,
                                       "upload_bytes_per_s": uploaded, "rows": [row.to_json() for row in rows]})])
         else:
             options.show(benchmark.markdown(rows, name, quantity(size), backend.name))

@@ -21,7 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_sampling(parser)
     parser.add_argument("-y", "--system", help="system prompt, for templates that have one")
     parser.add_argument("-i", "--prompt", help="the first turn")
-    parser.add_argument("-n", "--steps", type=int, default=256, metavar="N", help="longest answer, in tokens (default %(default)s)")
+    parser.add_argument("-n", "--steps", type=int, default=256, metavar="N",
+                        help="longest answer, in tokens (default %(default)s)")
     parser.add_argument("--load", metavar="FILE", help="go on with a conversation that /save kept")
     options.add_raw(parser)
 
@@ -57,7 +58,8 @@ def banner(backend: Backend) -> str:
     device = getattr(backend, "device", None)
     where = {"golden": "in this process", "simulator": "in the simulated SoC"}.get(backend.name) or \
         f"on {device.info.firmware or 'a device'}" if device else "in this process"
-    kind = "a story model: it continues what you write, and answers no questions" if model.template == PLAIN.resolved(model.tokenizer) \
+    plain = model.template == PLAIN.resolved(model.tokenizer)
+    kind = "a story model: it continues what you write, and answers no questions" if plain \
         else f"its turns are written as its template says ({model.template.name})"
     return f"{line(name)} {line(where)}, {backend.config.seq_len} positions: {kind}"
 

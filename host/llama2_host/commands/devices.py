@@ -16,7 +16,8 @@ def run(args: argparse.Namespace) -> int:
     found = ports.ports()
     named = ports.chosen(None)
     if args.json:
-        options.show([json.dumps({"ports": [port.to_json() for port in found], "chosen": named, "udev_rules": ports.rules_installed()})])
+        options.show([json.dumps({"ports": [port.to_json() for port in found], "chosen": named,
+                                  "udev_rules": ports.rules_installed()})])
         return 0
     options.print_lines(screen.table(("port", "USB", "serial number", "chip", "is"), [port.cells() for port in found])
                         if found else ["no serial ports: is the board plugged in?"])

@@ -1,4 +1,5 @@
-"""Find out, step by step, why a board does not answer, or whether it is in order; the report is made to be pasted into an issue."""
+"""Find out, step by step, why a board does not answer, or whether it is in order; the report is made to be pasted into
+an issue."""
 import argparse
 import json
 import re
@@ -24,8 +25,10 @@ FAULTS = ("stuck", "shifted", "row")    #: as targets/sim.py --dram-fault has th
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_device(parser, hurries=False, models=False)
-    parser.add_argument("--dram-fault", choices=FAULTS, help="with --sim: plant a fault in the simulated DRAM, to see it found")
-    parser.add_argument("--memory", metavar="SIZE", help="test so much of DRAM, for example 64MiB (default: all of it; in simulation 2 MiB)")
+    parser.add_argument("--dram-fault", choices=FAULTS, help="with --sim: plant a fault in the simulated DRAM, to see "
+                                                             "it found")
+    parser.add_argument("--memory", metavar="SIZE", help="test so much of DRAM, for example 64MiB (default: all of it; "
+                                                         "in simulation 2 MiB)")
     parser.add_argument("--whole", action="store_true", help="test every byte of that, not a place in every row")
     parser.add_argument("--force", action="store_true", help="replace the device's model by the known answer's")
     options.add_json(parser)
@@ -41,7 +44,8 @@ def run(args: argparse.Namespace) -> int:
     if args.sim:
         report = of_simulation(args, wishes, tell)
     else:
-        report = examine(args.port, wishes, baud=args.baud or DEFAULT_BAUD, trace=trace_to_stderr(args.trace), progress=progress, tell=tell)
+        report = examine(args.port, wishes, baud=args.baud or DEFAULT_BAUD, trace=trace_to_stderr(args.trace),
+                         progress=progress, tell=tell)
     options.show([json.dumps(report.to_json())] if args.json else [report.heading, report.end()])
     return 1 if report.failed else 0
 
@@ -51,7 +55,8 @@ def of_simulation(args: argparse.Namespace, wishes: Wishes, tell) -> Report:
     arguments = ["--dram-train", *(["--dram-fault", args.dram_fault] if args.dram_fault else [])]
     image = temporary_file(known.known_image(), ".llm")
     with Simulator(image, arguments=tuple(arguments), progress=Progress.stderr()) as simulator:
-        return examine(simulator.url, wishes, trace=trace_to_stderr(args.trace), wait_s=5.0, hello_tries=SIMULATOR_HELLO_TRIES, tell=tell)
+        return examine(simulator.url, wishes, trace=trace_to_stderr(args.trace), wait_s=5.0,
+                       hello_tries=SIMULATOR_HELLO_TRIES, tell=tell)
 
 
 STYLES = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.FAILED: "bold red", Verdict.SKIPPED: "dim"}

@@ -10,7 +10,8 @@ from llama2_host.progress import Progress, quantity
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_device(parser, local=False)
     options.add_model(parser, default="")
-    parser.add_argument("--flash", action="store_true", help="write it to the board's flash, too: the board then has it when it gets power")
+    parser.add_argument("--flash", action="store_true", help="write it to the board's flash, too: the board then has "
+                                                             "it when it gets power")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -10,7 +10,8 @@ from llama2_host.pull import pull
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("repository", metavar="ORG/NAME", help="the model's name on the hub")
-    parser.add_argument("-o", "--output", type=Path, metavar="FOLDER", help="where it goes (default: a folder NAME here)")
+    parser.add_argument("-o", "--output", type=Path, metavar="FOLDER",
+                        help="where it goes (default: a folder NAME here)")
     parser.add_argument("--revision", metavar="NAME", help="branch, tag or commit (default: the newest)")
     parser.add_argument("--file", metavar="NAME", help="of several GGUF files or checkpoints, this one")
     options.add_json(parser)
@@ -26,5 +27,6 @@ def run(args: argparse.Namespace) -> int:
                                   "files": [file.name for file in pulled.files]})])
     else:
         options.show([str(pulled.model)])
-        progress.note(f"{quantity(size)} in {len(pulled.files)} files, each with the hub's hash: llama2-host chat --golden --model {pulled.model}")
+        progress.note(f"{quantity(size)} in {len(pulled.files)} files, each with the hub's hash: llama2-host chat "
+                      f"--golden --model {pulled.model}")
     return 0

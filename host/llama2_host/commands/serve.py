@@ -17,16 +17,23 @@ DEFAULT_QUEUE = 32
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_device(parser, several=True)
-    parser.add_argument("--copies", type=int, metavar="N", help="with --sim and --golden: so many of them, as a pool (default 1)")
+    parser.add_argument("--copies", type=int, metavar="N", help="with --sim and --golden: so many of them, as a pool "
+                                                                "(default 1)")
     options.add_model(parser)
     options.add_sampling(parser, requests=True)
     group = parser.add_argument_group("the server")
-    group.add_argument("--host", default="127.0.0.1", help="address to listen on; any but this machine's own needs --api-key-file (default %(default)s)")
-    group.add_argument("--http-port", type=int, default=DEFAULT_HTTP_PORT, metavar="N", help="0 takes a free one (default %(default)s)")
-    group.add_argument("--api-key-file", type=Path, metavar="FILE", help="keys, one a line, of which a request must have one")
-    group.add_argument("--allow-host", action="append", default=[], metavar="NAME", help="a name that requests may call this server by, beside localhost and addresses")
-    group.add_argument("--cors-origin", action="append", default=[], metavar="URL", help="an origin whose pages may use this server (default: none)")
-    group.add_argument("--queue", type=int, default=DEFAULT_QUEUE, metavar="N", help="requests that may wait for one board; more get 429 (default %(default)s)")
+    group.add_argument("--host", default="127.0.0.1", help="address to listen on; any but this machine's own needs "
+                                                           "--api-key-file (default %(default)s)")
+    group.add_argument("--http-port", type=int, default=DEFAULT_HTTP_PORT, metavar="N",
+                       help="0 takes a free one (default %(default)s)")
+    group.add_argument("--api-key-file", type=Path, metavar="FILE",
+                       help="keys, one a line, of which a request must have one")
+    group.add_argument("--allow-host", action="append", default=[], metavar="NAME",
+                       help="a name that requests may call this server by, beside localhost and addresses")
+    group.add_argument("--cors-origin", action="append", default=[], metavar="URL",
+                       help="an origin whose pages may use this server (default: none)")
+    group.add_argument("--queue", type=int, default=DEFAULT_QUEUE, metavar="N",
+                       help="requests that may wait for one board; more get 429 (default %(default)s)")
     group.add_argument("--model-name", metavar="NAME", help="what clients call the model (default: the file's name)")
     group.add_argument("--open", action="store_true", help="open the page in a browser")
 
@@ -49,8 +56,10 @@ def run(args: argparse.Namespace) -> int:
     bound, boards = server.bind(args.host, args.http_port), []
     try:
         if not server.is_loopback(bound) and not settings.keys:
-            raise HostError(f"--host {args.host} can be reached from other machines: add --api-key-file FILE with a key that clients must have")
-        boards = [Board(name, partial(options.open_backend, with_port(args, port), progress)) for name, port in places(args)]
+            raise HostError(f"--host {args.host} can be reached from other machines: add --api-key-file FILE with a "
+                            "key that clients must have")
+        boards = [Board(name, partial(options.open_backend, with_port(args, port), progress)) for name,
+                  port in places(args)]
         open_all(boards, progress)
         words = Words(next(board.backend for board in boards if board.backend))
         server.serve(settings, boards, words, bound, progress.note, show if args.open else lambda url: None)
@@ -79,7 +88,8 @@ def check_options(args: argparse.Namespace) -> None:
             raise HostError(f"--{name} is at least {least}, not {value}")
     for origin in args.cors_origin:
         if not origin.startswith(("http://", "https://")) or origin.count("/") != 2:
-            raise HostError(f"--cors-origin {origin}: expected scheme and host as browsers send them, such as https://example.org")
+            raise HostError(f"--cors-origin {origin}: expected scheme and host as browsers send them, such as "
+                            "https://example.org")
 
 
 def places(args: argparse.Namespace) -> list[tuple[str, str | None]]:

@@ -15,7 +15,8 @@ from llama2_spec.registers import Counter, Phase
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_device(parser, local=False, hurries=False)
-    parser.add_argument("--verify", action="store_true", help="have the core check the model in memory against its CRCs first")
+    parser.add_argument("--verify", action="store_true", help="have the core check the model in memory against its "
+                                                              "CRCs first")
     parser.add_argument("--reset", action="store_true", help="set the counters to zero afterwards")
     options.add_json(parser)
 
@@ -46,7 +47,8 @@ def run(args: argparse.Namespace) -> int:
 
 def phase_counters(stats) -> dict[str, dict[str, int]]:
     """Counters by the names of phase and counter."""
-    return {phase.name.lower(): {counter.name.lower(): stats.counters[len(Counter) * phase + counter] for counter in Counter}
+    return {phase.name.lower(): {counter.name.lower(): stats.counters[len(Counter) * phase + counter]
+                                 for counter in Counter}
             for phase in Phase}
 
 
@@ -58,17 +60,20 @@ def to_json(stats) -> dict:
 def table(stats) -> list[str]:
     """The counters, for people."""
     names = [counter.name.lower() for counter in Counter]
-    return screen.table(("phase", *names), [(phase, *(f"{counters[name]:,}" for name in names)) for phase, counters in phase_counters(stats).items()])
+    return screen.table(("phase", *names), [(phase, *(f"{counters[name]:,}" for name in names)) for phase,
+                                            counters in phase_counters(stats).items()])
 
 
 def lines(info, stats) -> list[str]:
     """What there is to say beside the table."""
     dropped = stats.dropped / 2 ** 32 / stats.draws if stats.draws else 0.0
     return [
-        f"{info.firmware}, {info.clock_hz / 1e6:g} MHz, up {info.uptime / info.clock_hz:.1f} s; model: {info.name or 'none'}",
+        f"{info.firmware}, {info.clock_hz / 1e6:g} MHz, up {info.uptime / info.clock_hz:.1f} s; model: "
+        f"{info.name or 'none'}",
         f"prompt tokens {stats.prompt_tokens:,}, generated {stats.tokens:,}, sampled {stats.draws:,} "
         f"(mean probability outside the candidates {dropped:.2e})",
         f"passes over the weights for them {stats.passes:,}, guessed for these {stats.guessed:,}",
-        f"K/V beats stored {stats.stores:,}, interrupts {stats.interrupts:,}, frames damaged {stats.link_damaged:,}, tokens sent again {stats.resent:,}",
+        f"K/V beats stored {stats.stores:,}, interrupts {stats.interrupts:,}, frames damaged {stats.link_damaged:,}, "
+        f"tokens sent again {stats.resent:,}",
         "errors: " + (", ".join(saturations(stats.errors)) or "none"),
     ]

@@ -1,18 +1,17 @@
 """What a DRAM's faults look like: byte lanes that training found no window for, or a poor one, and places that forget.
 
-The faults that users of LiteX report (enjoy-digital/litex issues 922, 925 and 1432, litedram 103 and 296) look alike from outside,
-"memtest failed". Here they have names:
+The faults that users of LiteX report (enjoy-digital/litex issues 922, 925 and 1432, litedram 103 and 296) look alike
+from outside, "memtest failed". Here they have names:
 
-==============  ==============================================================================================================
-stuck lane      a byte lane reads wrong at every delay and bitslip, and alike at all: a pin, its solder joint, or its place in the
-                platform's file
-no window       it reads wrong everywhere, but not alike: clocks, termination, the DRAM's voltage
-shifted window  it reads right at the end of the delays only: a window that goes on where the delays do not reach; the clock's phase
-wrong delay     there is a window, and training chose a delay outside of it
-narrow window   fewer good delays than a quarter of what is usual
-bad row         one row of one bank does not hold what is written
-bad places      more than one; with ``bits``, of which lanes
-==============  ==============================================================================================================
+- stuck lane: a byte lane reads wrong at every delay and bitslip, and alike at all: a pin, its solder joint, or its
+  place in the platform's file;
+- no window: it reads wrong everywhere, but not alike: clocks, termination, the DRAM's voltage;
+- shifted window: it reads right at the end of the delays only: a window that goes on where the delays do not reach; the
+  clock's phase;
+- wrong delay: there is a window, and training chose a delay outside of it;
+- narrow window: fewer good delays than a quarter of what is usual;
+- bad row: one row of one bank does not hold what is written;
+- bad places: more than one; with ``bits``, of which lanes.
 """
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -56,13 +55,14 @@ class LaneFinding:
     def errors(self) -> int:
         """Wrong bits where training left it."""
         bitslip, delay = self.chosen
-        return self.eyes[bitslip].errors[delay] if bitslip < len(self.eyes) and delay < len(self.eyes[bitslip].errors) else self.bits
+        return (self.eyes[bitslip].errors[delay] if bitslip < len(self.eyes) and delay < len(self.eyes[bitslip].errors)
+                else self.bits)
 
     def text(self) -> str:
         bitslip, delay = self.chosen
         window = f"reads right at {self.window} ({self.window.width} wide)" if self.window else "reads right nowhere"
-        return (f"lane {self.lane}: {window}; trained to delay {delay} of bitslip {bitslip}, {self.errors} of {self.bits} bits wrong"
-                f"{f': {self.fault}' if self.fault else ''}")
+        return (f"lane {self.lane}: {window}; trained to delay {delay} of bitslip {bitslip}, {self.errors} of "
+                f"{self.bits} bits wrong{f': {self.fault}' if self.fault else ''}")
 
     def picture(self) -> list[str]:
         """A line for each bitslip: ``.`` reads right, ``x`` wrong, in brackets what training chose."""
@@ -76,13 +76,15 @@ class LaneFinding:
 
     def to_json(self) -> dict:
         window = self.window
-        return {"lane": self.lane, "bitslip": self.chosen[0], "delay": self.chosen[1], "errors": self.errors, "bits": self.bits,
+        return {"lane": self.lane, "bitslip": self.chosen[0], "delay": self.chosen[1], "errors": self.errors,
+                "bits": self.bits,
                 "window": [window.bitslip, window.first, window.last] if window else None, "fault": self.fault,
                 "eye": [list(eye.errors) for eye in self.eyes]}
 
 
 def lane_mask(lane: int, lanes: int) -> int:
-    """Bits of a 32-bit word that a lane carries; with more lanes than bytes in it, of two words in turn: all of its byte."""
+    """Bits of a 32-bit word that a lane carries; with more lanes than bytes in it, of two words in turn: all of its
+    byte."""
     return sum(0xff << 8 * byte for byte in range(4) if byte % lanes == lane % min(lanes, 4))
 
 
@@ -108,7 +110,8 @@ def _fault(eyes: Sequence[Eye], window: Window | None, bits: int) -> str | None:
 
 def _at_the_end(window: Window, eyes: Sequence[Eye]) -> bool:
     """Does it touch the first or the last of all delays, so that it may go on where none reaches?"""
-    return (window.bitslip, window.first) == (0, 0) or (window.bitslip, window.last) == (len(eyes) - 1, len(eyes[-1].errors) - 1)
+    return ((window.bitslip, window.first) == (0, 0) or (window.bitslip, window.last) ==
+            (len(eyes) - 1, len(eyes[-1].errors) - 1))
 
 
 def _runs(errors: Sequence[int]) -> list[tuple[int, int]]:
@@ -147,6 +150,7 @@ def judge_rows(found: Sequence[Tested], board: Board) -> tuple[str | None, str]:
     where = f"bits {bits:#010x} of a word" + (f", byte lane {', '.join(map(str, lanes))}" if lanes else "")
     if first // (board.row_bytes or 1) == last // (board.row_bytes or 1):
         start = first // board.row_bytes * board.row_bytes
-        return "bad row", (f"one row does not hold what is written: bytes {start:#x} to {start + board.row_bytes - 1:#x} "
-                           f"({row_of(first, board)}), {where}")
-    return "bad places", f"{sum(one.bad for one in bad):,} of {tested:,} places do not hold what is written, from {first:#x} to {last:#x}, {where}"
+        return "bad row", (f"one row does not hold what is written: bytes {start:#x} to "
+                           f"{start + board.row_bytes - 1:#x} ({row_of(first, board)}), {where}")
+    return "bad places", (f"{sum(one.bad for one in bad):,} of {tested:,} places do not hold what is written, from "
+                          f"{first:#x} to {last:#x}, {where}")

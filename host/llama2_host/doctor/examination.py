@@ -21,14 +21,16 @@ SIM_ROUNDS = 2
 
 @dataclass(frozen=True)
 class Wishes:
-    """What is to be looked at: ``memory_bytes`` None is what fits the place, ``whole`` every byte of it; ``force`` replaces a model."""
+    """What is to be looked at: ``memory_bytes`` None is what fits the place, ``whole`` every byte of it; ``force``
+    replaces a model."""
     memory_bytes: int | None = None
     whole: bool = False
     force: bool = False
 
 
 def examine(port: str, wishes: Wishes = Wishes(), *, baud: int = DEFAULT_BAUD, trace: TextIO | None = None,
-            hello_tries: int = BOOT_TRIES, wait_s: float = 0.0, progress: Progress = Progress.silent, tell=lambda step: None) -> Report:
+            hello_tries: int = BOOT_TRIES, wait_s: float = 0.0, progress: Progress = Progress.silent,
+            tell=lambda step: None) -> Report:
     """Look at what is on ``port``; ``tell(step)`` hears of each step when it is over."""
     report = Report(f"llama2-host {version()}, protocol {VERSION}, {port}")
 
@@ -53,7 +55,8 @@ def _look(device: Device, wishes: Wishes, report: Report, add, progress: Progres
         board = device.board()
     except DeviceError as error:
         old = error.status == Status.BAD_OPCODE
-        add(failed("board", "the firmware is older than this client" if old else str(error), "old firmware" if old else "refused",
+        add(failed("board", "the firmware is older than this client" if old else str(error),
+                   "old firmware" if old else "refused",
                    advice=steps.OLD_FIRMWARE))
         return
     except HostError as error:

@@ -1,4 +1,5 @@
-"""A tiny model, made of a formula, whose every answer is known: ids and logits of the integer model, cycles of the simulated SoC."""
+"""A tiny model, made of a formula, whose every answer is known: ids and logits of the integer model, cycles of the
+simulated SoC."""
 import zlib
 from dataclasses import dataclass, replace
 
@@ -19,7 +20,8 @@ IMAGE_CRC = 0x9d9f474e
 #: greedy, after PROMPT
 IDS = (45, 77, 56, 15, 75, 1, 52, 1, 32, 20, 95, 95, 95, 95, 95, 95,
        5, 0, 95, 95, 95, 95, 5, 95, 95, 95, 95, 45, 22, 39, 39, 39)
-LOGITS_CRC = 0xadf8996e                      #: CRC-32 of the first DUMPED positions' logits, Q14.18 in 32 bits, little-endian
+LOGITS_CRC = 0xadf8996e                      #: CRC-32 of the first DUMPED positions' logits, Q14.18 in 32 bits,
+                                             #: little-endian
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,8 @@ def _image() -> bytes:
     config = CONFIG
     tensors: dict[str, np.ndarray] = {}
     shapes = {"wq": (config.q_dim, config.dim), "wk": (config.kv_dim, config.dim), "wv": (config.kv_dim, config.dim),
-              "wo": (config.dim, config.q_dim), "w1": (config.hidden_dim, config.dim), "w2": (config.dim, config.hidden_dim),
+              "wo": (config.dim, config.q_dim), "w1": (config.hidden_dim, config.dim),
+              "w2": (config.dim, config.hidden_dim),
               "w3": (config.hidden_dim, config.dim)}
     for layer in range(config.n_layers):
         for name, shape in shapes.items():
@@ -81,8 +84,10 @@ def ask(generate) -> tuple[list[int], list[int], int]:
         logits.setdefault(position, {})[first] = list(values)
     for _ in generate(list(PROMPT), replace(options, max_new=DUMPED), on_logits=see):
         pass
-    flat = [value for position in sorted(logits) for first in sorted(logits[position]) for value in logits[position][first]]
-    return [event.token for event in events], [event.cycles for event in events], zlib.crc32(np.array(flat, "<i4").tobytes())
+    flat = [value for position in sorted(logits) for first in sorted(logits[position])
+            for value in logits[position][first]]
+    return [event.token for event in events], [event.cycles
+                                               for event in events], zlib.crc32(np.array(flat, "<i4").tobytes())
 
 
 def ask_device(device) -> tuple[list[int], list[int], int]:

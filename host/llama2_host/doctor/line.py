@@ -32,7 +32,8 @@ class Rate:
         name = f"{self.baud} baud" if self.baud else "socket"
         if not self.works:
             return f"{name}: does not work"
-        return f"{name}: {self.damaged + self.resent} of {self.frames} frames lost or damaged, {self.bytes_per_s / 1e3:,.0f} kB/s both ways"
+        return (f"{name}: {self.damaged + self.resent} of {self.frames} frames lost or damaged, "
+                f"{self.bytes_per_s / 1e3:,.0f} kB/s both ways")
 
     def to_json(self) -> dict:
         return asdict(self)
@@ -51,7 +52,8 @@ def measure(link: Link, baud: int, rounds: int = ROUNDS) -> Rate:
         link.request(Opcode.READ, Read(0, READ_BYTES))
     seconds = time.monotonic() - start_s
     there = link.request(Opcode.HELLO, rate.greeting()).link_damaged - there
-    return Rate(baud, True, 2 * rounds, link.damaged - here, there, link.resent - resent, rounds * (LOAD_CHUNK + READ_BYTES) / seconds)
+    return Rate(baud, True, 2 * rounds, link.damaged - here, there, link.resent - resent,
+                rounds * (LOAD_CHUNK + READ_BYTES) / seconds)
 
 
 def survey(link: Link, first: int = DEFAULT_BAUD, rounds: int = ROUNDS) -> list[Rate]:

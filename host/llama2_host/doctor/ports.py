@@ -23,7 +23,8 @@ class Bridge:
 
 #: Both boards' chip is an FT2232H: channel A is JTAG, channel B the serial line.
 BRIDGES = (Bridge(0x0403, 0x6010, "FT2232H, as on Arty A7 and ECPIX-5", 1), Bridge(0x0403, 0x6011, "FT4232H"),
-           Bridge(0x0403, 0x6014, "FT232H"), Bridge(0x0403, 0x6001, "FT232R"), Bridge(0x10c4, 0xea60, "CP210x"), Bridge(0x1a86, 0x7523, "CH340"))
+           Bridge(0x0403, 0x6014, "FT232H"), Bridge(0x0403, 0x6001, "FT232R"), Bridge(0x10c4, 0xea60, "CP210x"),
+           Bridge(0x1a86, 0x7523, "CH340"))
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,8 @@ def _channel(location: str | None) -> int | None:
 def _known(port, channel: int) -> Port:
     bridge = next((one for one in BRIDGES if (one.vid, one.pid) == (port.vid, port.pid)), None)
     role = "unknown" if bridge is None else "serial line" if bridge.uart in (None, channel) else "JTAG"
-    return Port(port.device, port.vid, port.pid, port.serial_number, port.product, port.location, channel, bridge.name if bridge else None, role)
+    return Port(port.device, port.vid, port.pid, port.serial_number, port.product, port.location, channel,
+                bridge.name if bridge else None, role)
 
 
 def candidates(all_ports: list[Port]) -> list[Port]:
@@ -107,7 +109,8 @@ def obstacle(device: str) -> tuple[str, str, str] | None:
         return "no port", f"{device} is no device", "name a serial port, see llama2-host devices"
     if os.access(device, os.R_OK | os.W_OK):
         return None
-    return "no permission", f"{device} belongs to group {_group(told.st_gid)}, mode {stat.S_IMODE(told.st_mode):o}, and you may not use it", \
+    mode = stat.S_IMODE(told.st_mode)
+    return "no permission", f"{device} belongs to group {_group(told.st_gid)}, mode {mode:o}, and you may not use it", \
         (f"sudo cp {rules_file()} /etc/udev/rules.d/ && sudo udevadm control --reload && sudo udevadm trigger, "
          f"or: sudo usermod -aG {_group(told.st_gid)} $USER, and log in again")
 
@@ -138,14 +141,18 @@ def chosen(port: str | None) -> str | None:
 
 
 def discover(answers, all_ports: list[Port] | None = None) -> str:
-    """The one port that a board answers at; ``answers(device)`` tries one. Raises one line where none does, or several."""
+    """The one port that a board answers at; ``answers(device)`` tries one. Raises one line where none does, or
+    several."""
     tried = candidates(ports() if all_ports is None else all_ports)
     found = [port for port in tried if answers(port.device)]
     if len(found) == 1:
         return found[0].device
     if found:
-        names = "; ".join(f"{port.device}{f' (serial number {port.serial_number})' if port.serial_number else ''}" for port in found)
+        names = "; ".join(f"{port.device}{f' (serial number {port.serial_number})' if port.serial_number else ''}"
+                          for port in found)
         raise HostError(f"several boards answer: {names}: choose one with --port, or set {VARIABLE}")
     looked = ", ".join(port.device for port in tried)
-    raise HostError(f"no board answers at {looked}: llama2-host doctor --port {tried[0].device} says why" if tried else
-                    "no serial port of a board was found: plug it in, name a port with --port, or use --sim or --golden")
+    if tried:
+        raise HostError(f"no board answers at {looked}: llama2-host doctor --port {tried[0].device} says why")
+    raise HostError("no serial port of a board was found: plug it in, name a port with --port, or use --sim or "
+                    "--golden")

@@ -13,7 +13,8 @@ class Verdict(Enum):
 
 @dataclass
 class Step:
-    """One thing that was looked at. ``fault`` names what is wrong in a word, for programs; ``advice`` is what to try."""
+    """One thing that was looked at. ``fault`` names what is wrong in a word, for programs; ``advice`` is what to
+    try."""
     name: str
     verdict: Verdict
     text: str
@@ -23,14 +24,16 @@ class Step:
     details: list[str] = field(default_factory=list)
 
     def to_json(self) -> dict:
-        return {"name": self.name, "verdict": self.verdict.value, "text": self.text, "fault": self.fault, "advice": self.advice,
+        return {"name": self.name, "verdict": self.verdict.value, "text": self.text, "fault": self.fault,
+                "advice": self.advice,
                 "data": self.data}
 
     def lines(self) -> list[str]:
         """For people."""
         first = f"{self.verdict.value:<8}{self.name:<14}{self.text}"
         indent = " " * 22
-        return [first, *(indent + line for line in self.details), *([f"{indent}try: {self.advice}"] if self.advice else [])]
+        return [first, *(indent + line for line in self.details),
+                *([f"{indent}try: {self.advice}"] if self.advice else [])]
 
 
 @dataclass

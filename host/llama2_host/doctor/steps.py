@@ -9,7 +9,8 @@ from llama2_host.statistics import WORD32, saturations
 from llama2_spec.protocol import MAX_PLACES, MAX_STREAM, Board, ModelState, Status
 from llama2_spec.traffic import BEAT_BYTES
 
-BEATS_SHARE = 0.85          #: of the pins that a plain stream of the core has at least; some 95 % with these controllers
+BEATS_SHARE = 0.85          #: of the pins that a plain stream of the core has at least; some 95 % with these
+                            #: controllers
 SIM_PLACES = 64             #: of one request to a simulator, which would not answer in time otherwise
 SLOW_CLOCK = "build with a slower --sys-clk-freq; if it stays, the memory or its solder joints are bad"
 OLD_FIRMWARE = "build client and firmware from the same sources"
@@ -24,11 +25,14 @@ def access(port: str) -> Step:
     if "://" in port:
         return ok("access", f"{port} is no serial port: no permission is needed")
     rules = ports.rules_installed()
-    note = "" if rules is None else "; the udev rules are installed" if rules else f"; the udev rules ({ports.rules_file()}) are not installed"
+    missing = f"; the udev rules ({ports.rules_file()}) are not installed"
+    note = "" if rules is None else "; the udev rules are installed" if rules else missing
     known_port = next((one for one in ports.ports() if one.device == port), None)
     if known_port is not None and known_port.role == "JTAG":
-        return warning("access", f"{known_port.line()}", "JTAG port", advice="the board's other port is its serial line")
-    return ok("access", f"{known_port.line() if known_port else port}{note}", data=known_port.to_json() if known_port else {})
+        return warning("access", f"{known_port.line()}", "JTAG port",
+                       advice="the board's other port is its serial line")
+    return ok("access", f"{known_port.line() if known_port else port}{note}",
+              data=known_port.to_json() if known_port else {})
 
 
 def greeting(device: Device) -> Step:
@@ -37,19 +41,23 @@ def greeting(device: Device) -> Step:
     tried = [rate for rate in link.tried]
     at = f" at {link.transport.baud} baud" if link.transport.has_rate else ""
     others = f" (not at {', '.join(map(str, tried[:-1]))})" if len(tried) > 1 else ""
-    return ok("hello", f"firmware {info.firmware or 'of unknown build'} answers{at}{others}, up {info.uptime / info.clock_hz:,.1f} s",
-              data={"rates_tried": tried, "baud": link.transport.baud if link.transport.has_rate else 0, "firmware": info.firmware,
+    return ok("hello", f"firmware {info.firmware or 'of unknown build'} answers{at}{others}, up "
+                       f"{info.uptime / info.clock_hz:,.1f} s",
+              data={"rates_tried": tried, "baud": link.transport.baud if link.transport.has_rate else 0,
+                    "firmware": info.firmware,
                     "protocol": info.version, "uptime_cycles": info.uptime})
 
 
 def geometry(device: Device, board: Board) -> Step:
     """What it was built with."""
     info = device.info
-    names = ("core_version", "columns", "lanes", "candidates", "max_dim", "max_hidden_dim", "max_head_dim", "max_kv_dim", "max_heads",
+    names = ("core_version", "columns", "lanes", "candidates", "max_dim", "max_hidden_dim", "max_head_dim",
+             "max_kv_dim", "max_heads",
              "max_vocab_size", "max_seq_len", "max_layers", "clock_hz", "dram_bytes")
-    return ok("geometry", f"{info.clock_hz / 1e6:g} MHz, {quantity(info.dram_bytes)} of DRAM with {board.pin_bytes} bytes a cycle, "
-              f"{info.columns} columns of {info.lanes} multipliers, {info.candidates} candidates; dim up to {info.max_dim}, "
-              f"hidden dim {info.max_hidden_dim}, vocabulary {info.max_vocab_size}",
+    return ok("geometry", f"{info.clock_hz / 1e6:g} MHz, {quantity(info.dram_bytes)} of DRAM with {board.pin_bytes} "
+                          "bytes a cycle, "
+              f"{info.columns} columns of {info.lanes} multipliers, {info.candidates} candidates; dim up to "
+              f"{info.max_dim}, hidden dim {info.max_hidden_dim}, vocabulary {info.max_vocab_size}",
               data={name: getattr(info, name) for name in names} | {"pin_bytes": board.pin_bytes})
 
 
@@ -57,14 +65,17 @@ def training(device: Device, board: Board) -> Step:
     """Each byte lane of the DRAM at every delay."""
     if not board.lanes:
         return skipped("training", "this DRAM interface has no lanes to train")
-    found = [dram.judge_lane(lane, board.lanes, [device.lane(lane, bitslip, dram.lane_mask(lane, board.lanes)) for bitslip in range(board.bitslips)]) for lane in range(board.lanes)]
+    found = [dram.judge_lane(lane, board.lanes, [device.lane(lane, bitslip, dram.lane_mask(lane, board.lanes))
+                                                 for bitslip in range(board.bitslips)]) for lane in range(board.lanes)]
     data = {"lanes": [one.to_json() for one in found], "delays": board.delays, "bitslips": board.bitslips}
     details = [line for one in found for line in (one.text(), *one.picture())]
     bad = [one for one in found if one.fault]
     if not bad:
-        return ok("training", f"{board.lanes} byte lanes of {board.delays} delays read right where training left them", data=data, details=details)
+        return ok("training", f"{board.lanes} byte lanes of {board.delays} delays read right where training left them",
+                  data=data, details=details)
     text = ", ".join(f"lane {one.lane}: {one.fault}" for one in bad)
-    advice = "a stuck lane is a pin: its solder joint, or its place in the platform's file" if bad[0].fault == "stuck lane" else SLOW_CLOCK
+    advice = ("a stuck lane is a pin: its solder joint, or its place in the platform's file"
+              if bad[0].fault == "stuck lane" else SLOW_CLOCK)
     return failed("training", text, bad[0].fault or "", advice=advice, data=data, details=details)
 
 
@@ -93,11 +104,14 @@ def memory(device: Device, board: Board, size: int, whole: bool, progress: Progr
     extent = f"{'every byte' if whole else 'every row'} of {'the' if size < device.info.dram_bytes else 'all'} " \
              f"{f'first {quantity(size)}' if size < device.info.dram_bytes else quantity(size)}"
     bad = [one for one in found if one.bad]
-    data = {"bytes": size, "step": step, "places": sum(one.tested for one in found), "bad": sum(one.bad for one in found),
-            "first": min((one.first for one in bad), default=None), "last": max((one.last for one in bad), default=None)}
+    data = {"bytes": size, "step": step, "places": sum(one.tested for one in found),
+            "bad": sum(one.bad for one in found),
+            "first": min((one.first for one in bad), default=None),
+            "last": max((one.last for one in bad), default=None)}
     if fault is None:
         return ok("memory", f"{extent}: {text}", data=data)
-    return failed("memory", f"{extent}: {text}", fault, data=data, advice="the memory chip is bad there" if fault == "bad row" else SLOW_CLOCK)
+    return failed("memory", f"{extent}: {text}", fault, data=data,
+                  advice="the memory chip is bad there" if fault == "bad row" else SLOW_CLOCK)
 
 
 def stream(device: Device, board: Board, length: int) -> Step:
@@ -106,14 +120,18 @@ def stream(device: Device, board: Board, length: int) -> Step:
     first, again = device.stream(0, length), device.stream(0, length)
     share = first.beats * BEAT_BYTES / (first.cycles * board.pin_bytes) if first.cycles else 0.0
     rate = share * board.pin_bytes * device.info.clock_hz
-    data = {"bytes": length, "cycles": first.cycles, "beats": first.beats, "starved": first.starved, "bytes_per_s": rate,
+    data = {"bytes": length, "cycles": first.cycles, "beats": first.beats, "starved": first.starved,
+            "bytes_per_s": rate,
             "pins_percent": 100 * share, "crc": [first.crc, again.crc]}
-    text = f"{rate / 1e6:,.1f} MB/s, {100 * share:.1f} % of the pins ({first.cycles:,} cycles for {first.beats:,} beats, starved in {first.starved:,})"
+    text = (f"{rate / 1e6:,.1f} MB/s, {100 * share:.1f} % of the pins ({first.cycles:,} cycles for "
+            f"{first.beats:,} beats, starved in {first.starved:,})")
     if first.crc != again.crc:
-        return failed("stream", f"two readings of the same {quantity(length)} differ (CRC {first.crc:#010x}, {again.crc:#010x}); {text}",
+        return failed("stream", f"two readings of the same {quantity(length)} differ (CRC {first.crc:#010x}, "
+                                f"{again.crc:#010x}); {text}",
                       "unsteady reads", data=data, advice=SLOW_CLOCK)
     if share < BEATS_SHARE:
-        return warning("stream", text, "slow stream", data=data, advice="the controller's settings are not this project's: see soc/base.py")
+        return warning("stream", text, "slow stream", data=data,
+                       advice="the controller's settings are not this project's: see soc/base.py")
     return ok("stream", text, data=data)
 
 
@@ -123,8 +141,10 @@ def answer(device: Device, board: Board, force: bool, progress: Progress) -> Ste
     info = device.info
     here = int.from_bytes(image[12:16], "little")       # header CRC
     if info.model_state in (ModelState.READY, ModelState.LOADING) and info.header_crc != here and not force:
-        what = f"the device holds {info.name or 'a model'}" if info.model_state == ModelState.READY else "an upload to the device is not finished"
-        return skipped("known answer", f"{what}, which the test's model would replace", advice="doctor --force replaces it")
+        ready = info.model_state == ModelState.READY
+        what = f"the device holds {info.name or 'a model'}" if ready else "an upload to the device is not finished"
+        return skipped("known answer", f"{what}, which the test's model would replace",
+                       advice="doctor --force replaces it")
     if info.model_state != ModelState.READY or info.header_crc != here:
         device.load(image, progress=progress)
     device.require_model()
@@ -133,11 +153,15 @@ def answer(device: Device, board: Board, force: bool, progress: Progress) -> Ste
     wanted = next((one.per_token for one in known.CYCLES if (one.columns, one.lanes, one.pin_bytes) ==
                    (info.columns, info.lanes, board.pin_bytes)), None)
     errors = device.stats().errors
-    data = {"ids": ids, "logits_crc": crc, "cycles_per_token": cycles, "expected_cycles": wanted, "errors": saturations(errors)}
+    data = {"ids": ids, "logits_crc": crc, "cycles_per_token": cycles, "expected_cycles": wanted,
+            "errors": saturations(errors)}
     if tuple(ids) != known.IDS or crc != known.LOGITS_CRC:
         at = next((n for n, (got, want) in enumerate(zip(ids, known.IDS)) if got != want), None)
-        what = f"token {at} is {ids[at]}, not {known.IDS[at]}" if at is not None else f"logits have CRC {crc:#010x}, not {known.LOGITS_CRC:#010x}"
-        return failed("known answer", what, "wrong answer", data=data, advice="the timing of the bitstream, or its sources; then --force once more")
+        what = f"logits have CRC {crc:#010x}, not {known.LOGITS_CRC:#010x}"
+        if at is not None:
+            what = f"token {at} is {ids[at]}, not {known.IDS[at]}"
+        return failed("known answer", what, "wrong answer", data=data,
+                      advice="the timing of the bitstream, or its sources; then --force once more")
     text = f"{len(ids)} ids and the logits of {known.DUMPED} are as the integer model's, {cycles:,.0f} cycles a token"
     if wanted and cycles > wanted * known.SLOWER:
         return warning("known answer", f"{text}, {wanted:,} in simulation", "slow answer", data=data)
@@ -163,9 +187,11 @@ def flash(device: Device, board: Board) -> Step:
     stored = device.flash()
     data = {"jedec_id": board.flash_id, "bytes": stored.flash_bytes, "room": stored.room}
     if not stored.flash_bytes:
-        return failed("flash", f"what answers has the JEDEC ID {board.flash_id:#08x}: no chip, or none that is known", "no flash", data=data,
+        return failed("flash", f"what answers has the JEDEC ID {board.flash_id:#08x}: no chip, or none that is known",
+                      "no flash", data=data,
                       advice="the flash's pins in the platform's file")
-    return ok("flash", f"JEDEC ID {board.flash_id:#08x}, {quantity(stored.flash_bytes)}, room for a model of {quantity(stored.room)}", data=data)
+    return ok("flash", f"JEDEC ID {board.flash_id:#08x}, {quantity(stored.flash_bytes)}, room for a model of "
+                       f"{quantity(stored.room)}", data=data)
 
 
 def guarded(name: str, step, *arguments) -> Step:

@@ -1,4 +1,5 @@
-"""Finds what belongs to a checkpoint: its tokenizer, its chat template, what ends its texts; and the project's own model."""
+"""Finds what belongs to a checkpoint: its tokenizer, its chat template, what ends its texts; and the project's own
+model."""
 from pathlib import Path
 
 from llama2_host.tokenizer import ends, vocabulary
@@ -60,12 +61,14 @@ def ends_of(checkpoint_path: Path, tokenizer: Path) -> list[int]:
             return list(vocabulary.load(checkpoint_path).stop_ids)
         except TokenizerError:
             value = GgufFile.open(checkpoint_path).value
-            return [id for name in ("eos", "eot", "eom") for id in ends.ids_of(value(f"tokenizer.ggml.{name}_token_id"))]
+            return [id for name in ("eos", "eot", "eom")
+                    for id in ends.ids_of(value(f"tokenizer.ggml.{name}_token_id"))]
     return []
 
 
 def read_files(checkpoint_path: Path, tokenizer: str | Path | None) -> list[Path]:
-    """Every file that vocabulary, template and ends are read from: what a conversion of this model depends on beside weights."""
+    """Every file that vocabulary, template and ends are read from: what a conversion of this model depends on beside
+    weights."""
     files = vocabulary.read_for(Path(tokenizer)) if tokenizer else []
     folders = [folder for folder in (_folder(checkpoint_path), _tokenizers_folder(tokenizer)) if folder is not None]
     for folder in folders:
@@ -77,7 +80,8 @@ def read_files(checkpoint_path: Path, tokenizer: str | Path | None) -> list[Path
 
 
 def find_template(checkpoint_path: Path, tokenizer: str | Path | None = None) -> str | None:
-    """The chat template that a model brings along: with the tokenizer that was named, in its folder, or in its GGUF file."""
+    """The chat template that a model brings along: with the tokenizer that was named, in its folder, or in its GGUF
+    file."""
     folder = _tokenizers_folder(tokenizer)
     if folder is not None and (text := _template_in(folder)) is not None:
         return text
@@ -92,7 +96,8 @@ def find_template(checkpoint_path: Path, tokenizer: str | Path | None = None) ->
 
 
 def _template_in(folder: Path) -> str | None:
-    """A folder's template: of files of its own, which replace those in the settings; of several, the one named default."""
+    """A folder's template: of files of its own, which replace those in the settings; of several, the one named
+    default."""
     files = {path.name.removesuffix(".jinja"): path for path in sorted((folder / MORE_TEMPLATES).glob("*.jinja"))}
     if (folder / TEMPLATE).is_file():
         files.setdefault("default", folder / TEMPLATE)

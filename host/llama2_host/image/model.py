@@ -19,8 +19,8 @@ from llama2_spec.model import ModelConfig
 class Model:
     """A model image; ``path`` is a file that holds exactly these bytes, for preloading a simulator.
 
-    One that comes from a checkpoint is converted when its bytes are first asked for; ``config`` and ``expected_bytes`` are
-    known before.
+    One that comes from a checkpoint is converted when its bytes are first asked for; ``config`` and ``expected_bytes``
+    are known before.
     """
 
     def __init__(self, data: bytes | None = None, path: Path | None = None, *, template_text: str | None = None,
@@ -30,7 +30,8 @@ class Model:
         self.template_text = template_text                  #: likewise
 
     @classmethod
-    def load(cls, path: str | Path, *, tokenizer: str | Path | None = None, format: str | None = None, group: int | None = None,
+    def load(cls, path: str | Path, *, tokenizer: str | Path | None = None, format: str | None = None,
+             group: int | None = None,
              seq_len: int | None = None, kv: str | None = None, template: str | None = None,
              progress: Progress = Progress.silent, **quantisation) -> "Model":
         """Read an image, or prepare to convert a checkpoint; a conversion is kept in the cache for the next time.
@@ -49,7 +50,8 @@ class Model:
             if tokenizer is not None:
                 model.use_tokenizer(tokenizer)
             return model
-        return cls(pending=Pending(path, tokenizer=tokenizer, recipe=Recipe(format or FORMATS[0], group, **recipe), seq_len=seq_len,
+        return cls(pending=Pending(path, tokenizer=tokenizer, recipe=Recipe(format or FORMATS[0], group, **recipe),
+                                   seq_len=seq_len,
                                    kv=kv or KV_FORMATS[0], template=template, progress=progress))
 
     def _convert(self) -> None:

@@ -30,7 +30,8 @@ class Pending:
             self.problem = "; ".join(reasons) if self.tokenizer is None else ""
             for reason in reasons:
                 progress.note(f"a tokenizer that was found is not used: {reason}")
-        # A context changes no weight, unless they are rounded for a text in pieces of its length or for a speed at half of it.
+        # A context changes no weight, unless they are rounded for a text in pieces of its length or for a speed at half
+        # of it.
         self._options = recipe, template, *((seq_len, kv) if recipe.calibrate or recipe.budget else ())
 
     def convert(self) -> tuple[Image, Path | None]:
@@ -68,7 +69,8 @@ class Pending:
         try:
             path = cache.store(self._key, self.recipe.expected_bytes(self.source.config), self._write)
             if path is None:
-                self.progress.note(f"the conversion is not kept: it is larger than the cache may be ({cache.SIZE_VARIABLE})")
+                self.progress.note("the conversion is not kept: it is larger than the cache may be "
+                                   f"({cache.SIZE_VARIABLE})")
                 return None
             image = parse(map_file(path), path)
             cache.make_room()                   # the image's texts were not in what was expected

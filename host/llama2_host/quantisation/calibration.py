@@ -1,8 +1,9 @@
-"""Quantises a model layer by layer on calibration text: every matrix for the inputs that the quantised layers before it give.
+"""Quantises a model layer by layer on calibration text: every matrix for the inputs that the quantised layers before it
+give.
 
-Each matrix is rounded for a target between its own weights and those that would undo, on the text, what earlier rounding
-did to its inputs and to the residual stream; part of the way generalises best. Memory holds one layer's weights, the codes
-that are done, and the text's activations between two layers.
+Each matrix is rounded for a target between its own weights and those that would undo, on the text, what earlier
+rounding did to its inputs and to the residual stream; part of the way generalises best. Memory holds one layer's
+weights, the codes that are done, and the text's activations between two layers.
 
 # Ref: Frantar et al. 2022, GPTQ; Li et al. 2025, GPTAQ (asymmetric calibration)
 """
@@ -22,7 +23,8 @@ from llama2_spec.reference import Reference
 from llama2_spec.tensors import Tensor
 
 STAGES = {"wq": (Kind.WQ, Kind.WK, Kind.WV), "wo": (Kind.WO,), "w1": (Kind.W13,), "w2": (Kind.W2,)}
-NAMES = {Kind.WQ: ("wq",), Kind.WK: ("wk",), Kind.WV: ("wv",), Kind.WO: ("wo",), Kind.W13: ("w1", "w3"), Kind.W2: ("w2",)}
+NAMES = {Kind.WQ: ("wq",), Kind.WK: ("wk",), Kind.WV: ("wv",), Kind.WO: ("wo",), Kind.W13: ("w1", "w3"),
+         Kind.W2: ("w2",)}
 # Chosen by the KL divergence on a quarter of the calibration stories, after calibration on the others.
 DAMPING = 0.1           #: ten times what is usual for GPTQ: as good on 40,000 tokens, and far better on a few hundred
 CORRECTION = 0.75       #: how far a target undoes what happened to a matrix's inputs
@@ -36,15 +38,17 @@ def calibrated(config: ModelConfig, tensors: Mapping[str, Tensor], texts: Sequen
                progress: Progress = Progress.silent) -> dict[Place, Quantised]:
     """Those matrices of the layers that are to be calibrated, in the format (q4) and group size asked for.
 
-    ``given(place)`` yields those that are not, and None for the others; the embedding is always given. ``tensors`` may stay
-    in their file: a layer's are read when its turn comes.
+    ``given(place)`` yields those that are not, and None for the others; the embedding is always given. ``tensors`` may
+    stay in their file: a layer's are read when its turn comes.
     """
     table = (Kind.CLASSIFIER if config.tied else Kind.EMBEDDING, 0)
     truth, streams = _first_streams(np.asarray(tensors["embedding"], np.float32), given(table), texts)
     longest = max(map(len, texts))
     out = {}
-    # A matrix's rounding takes about as long as its kind's inputs of a few texts; the estimate settles with the first layer.
-    with progress.bar("calibrating", config.n_layers * (len(STAGES) * len(texts) + len(NAMES)), "steps", patience_s=1.0) as bar:
+    # A matrix's rounding takes about as long as its kind's inputs of a few texts; the estimate settles with the first
+    # layer.
+    with progress.bar("calibrating", config.n_layers * (len(STAGES) * len(texts) + len(NAMES)), "steps",
+                      patience_s=1.0) as bar:
         for layer in range(config.n_layers):
             exact, rounded = (_Layer(config, tensors, layer, longest) for _ in range(2))
             wanted, found = ([model.stages(0, x) for x in xs] for model, xs in ((exact, truth), (rounded, streams)))
@@ -92,7 +96,8 @@ class _Layer(Reference):
 
 
 class _Target:
-    """Sums over the texts of products of a stage's inputs: as they are, with what they should be, with the residual's error.
+    """Sums over the texts of products of a stage's inputs: as they are, with what they should be, with the residual's
+    error.
 
     A text's products are float32, their sums float64.
     """

@@ -19,7 +19,8 @@ from llama2_spec.packing import Quantised
 FORMATS = ("q8", "q4", "mixed")
 MATRIX_FORMATS = ("q8", "q4")
 DEFAULT_BUDGET = "6bits"
-LAYER_BITS = 5.25               #: without a budget, what is left for a weight of the layers at least, however large the embedding
+LAYER_BITS = 5.25               #: without a budget, what is left for a weight of the layers at least, however large the
+                                #: embedding
 MAX_TOKENS = 1 << 16            #: of calibration text
 MAX_WORK = 3 << 39              #: tokens times weights: 12,000 tokens for 135 million weights, minutes on two cores
 FEW_TOKENS = 1 << 13            #: enough even for a large model
@@ -30,7 +31,8 @@ MAX_SEQUENCE = 512              #: positions
 class Recipe:
     """How a checkpoint becomes codes.
 
-    format : q8; q4, where embedding and classifier keep ``embedding``; or mixed, q4 with as much q8 as ``budget`` allows.
+    format : q8; q4, where embedding and classifier keep ``embedding``; or mixed, q4 with as much q8 as ``budget``
+    allows.
     calibrate : text that q4 is rounded for; without it q4 rounds to nearest, and mixed is refused.
     budget : see :class:`llama2_host.quantisation.budget.Budget`.
     allow_loss : convert although whole rows of weights are lost (:mod:`llama2_host.quantisation.loss`).
@@ -49,8 +51,8 @@ class Recipe:
         if self.budget is not None and self.format != "mixed":
             raise HostError(f"--budget is for --format mixed, not {self.format}")
         if self.format == "mixed" and self.calibrate is None:
-            raise HostError("--format mixed needs --calibrate FILE: a text like those the model will write, to measure on it "
-                            "which matrices bear 4 bits")
+            raise HostError("--format mixed needs --calibrate FILE: a text like those the model will write, to measure "
+                            "on it which matrices bear 4 bits")
         if self.budget is not None:
             Budget.parse(self.budget)
 
@@ -73,12 +75,15 @@ class Recipe:
         return max(least, self.limit_bytes(config))
 
     def limit_bytes(self, config: ModelConfig) -> int:
-        """How long the weight stream of mixed may be: the budget, or 6 bits a weight and more where the embedding asks for it."""
+        """How long the weight stream of mixed may be: the budget, or 6 bits a weight and more where the embedding asks
+        for it."""
         if self.budget is not None:
             return Budget.parse(self.budget).stream_bytes(config)
-        tables = [(place, chosen) for place, chosen in self.formats(config).items() if place[0] in (Kind.CLASSIFIER, Kind.EMBEDDING)]
+        tables = [(place, chosen) for place, chosen in self.formats(config).items()
+                  if place[0] in (Kind.CLASSIFIER, Kind.EMBEDDING)]
         layers = image.weights(config) - len(tables) * config.vocab_size * config.dim
-        least = sum(image.tensor_bytes(config, place[0], *chosen) for place, chosen in tables) + int(LAYER_BITS * layers / 8)
+        least = sum(image.tensor_bytes(config, place[0], *chosen) for place,
+                    chosen in tables) + int(LAYER_BITS * layers / 8)
         return max(Budget.parse(DEFAULT_BUDGET).stream_bytes(config), least)
 
 
@@ -115,14 +120,15 @@ def _texts(path: Path, tokenizer: Tokenizer, config: ModelConfig) -> list[list[i
     return texts
 
 
-def _spend(recipe, config, tensors, texts, formats: Mapping[Place, tuple[str, int]], progress) -> dict[Place, tuple[str, int]]:
+def _spend(recipe, config, tensors, texts, formats: Mapping[Place, tuple[str, int]],
+           progress) -> dict[Place, tuple[str, int]]:
     """Raise matrices to q8, those first whose 4 bits cost most per byte saved, while the budget lasts."""
     chosen = dict(formats)
     limit = recipe.limit_bytes(config)
     used = image.payload_bytes(config, "q4", plan=chosen)
     if used > limit:
-        raise HostError(f"--budget {recipe.budget or DEFAULT_BUDGET} is {quantity(limit)} of weights, all matrices in q4 with "
-                        f"the embedding in {recipe.embedding} take {quantity(used)}: allow more"
+        raise HostError(f"--budget {recipe.budget or DEFAULT_BUDGET} is {quantity(limit)} of weights, all matrices in "
+                        f"q4 with the embedding in {recipe.embedding} take {quantity(used)}: allow more"
                         + (", or add --embedding q4" if recipe.embedding != "q4" else ", or use a smaller model"))
     better = ("q8", recipe.group or image.GROUP["q8"])
     costs = sensitivity.costs(config, tensors, texts, chosen, progress=progress)
@@ -132,5 +138,6 @@ def _spend(recipe, config, tensors, texts, formats: Mapping[Place, tuple[str, in
         if used + extra[place] <= limit and costs[place] > 0:
             chosen[place], used = better, used + extra[place]
     kept = [place for place, (format, _) in chosen.items() if format == "q4"]
-    progress.note(f"mixed: {len(chosen) - len(kept)} of {len(chosen)} matrices in q8, {quantity(used)} of {quantity(limit)}")
+    progress.note(f"mixed: {len(chosen) - len(kept)} of {len(chosen)} matrices in q8, {quantity(used)} of "
+                  f"{quantity(limit)}")
     return chosen

@@ -1,4 +1,5 @@
-"""Measures what each matrix alone costs in 4 bits: the divergence of the next token's probabilities, on calibration text."""
+"""Measures what each matrix alone costs in 4 bits: the divergence of the next token's probabilities, on calibration
+text."""
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -10,13 +11,15 @@ from llama2_spec.model import ModelConfig
 from llama2_spec.reference import Reference, softmax
 from llama2_spec.tensors import Tensor
 
-MAX_TOKENS = 1 << 12        #: that are looked at: an eighth of stories260K's calibration text ranks its matrices as all of it
+MAX_TOKENS = 1 << 12        #: that are looked at: an eighth of stories260K's calibration text ranks its matrices as all
+                            #: of it
 MAX_LOGITS = 1 << 25        #: and of them no more than their logits take 256 MiB, twice
 
 
 def costs(config: ModelConfig, tensors: Mapping[str, Tensor], texts: Sequence[Sequence[int]],
           formats: Mapping[Place, tuple[str, int]], *, progress: Progress = Progress.silent) -> dict[Place, float]:
-    """Mean KL divergence in nats per token for every layer's matrix that ``formats`` has in q4, all others being float32."""
+    """Mean KL divergence in nats per token for every layer's matrix that ``formats`` has in q4, all others being
+    float32."""
     limit = max(min(MAX_TOKENS, MAX_LOGITS // config.vocab_size), 1)
     texts = texts[::-(-sum(map(len, texts)) // limit)]
     model = Reference(config, tensors)
@@ -33,11 +36,13 @@ def costs(config: ModelConfig, tensors: Mapping[str, Tensor], texts: Sequence[Se
                 for kind in kinds:
                     format, group = formats[kind, layer]
                     if format == "q4":
-                        real = gptq.quantise(rows_of(tensors, kind, layer), hessian, group=group, damping=DAMPING).real()
+                        real = gptq.quantise(rows_of(tensors, kind, layer), hessian, group=group,
+                                             damping=DAMPING).real()
                         names = [f"layers.{layer}.{name}" for name in NAMES[kind]]
                         exact = {name: model.tensors[name] for name in names}
                         model.tensors.update((name, real[i::len(names)]) for i, name in enumerate(names))
-                        out[kind, layer] = sum(_divergence(model, layer, x, *pair) for x, pair in zip(streams, wanted)) / tokens
+                        out[kind, layer] = sum(_divergence(model, layer, x, *pair) for x,
+                                               pair in zip(streams, wanted)) / tokens
                         model.tensors.update(exact)
                     bar.update(bar.done + 1)
             streams = [x for _, _, x in map(next, runs)]

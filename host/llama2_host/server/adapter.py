@@ -38,7 +38,8 @@ class Board:
         self.held: tuple[int, ...] = ()         #: ids whose rows are in the K/V cache; replaced, never changed
         self.hardware: Hardware | None = None   #: of the last generation
         self.stats: Stats | None = None
-        self.holds: tuple[int, int] | None = None       #: :func:`identity` of the model that it must hold, once that is known
+        self.holds: tuple[int, int] | None = None       #: :func:`identity` of the model that it must hold, once that is
+                                                        #: known
 
     @property
     def live(self) -> Backend:
@@ -48,7 +49,8 @@ class Board:
         return self.backend
 
     def open(self) -> Backend:
-        """Connect, and put the model there if need be; :class:`BoardLost` if it does not answer or holds another model."""
+        """Connect, and put the model there if need be; :class:`BoardLost` if it does not answer or holds another
+        model."""
         self.close()
         try:
             backend = self._connect()
@@ -58,8 +60,8 @@ class Board:
         try:
             self.holds = self.holds or identity(backend)
             if identity(backend) != self.holds:
-                raise BoardLost(f"{self.name} holds another model than the server began with: name one for all with --model, "
-                                "or start the server anew")
+                raise BoardLost(f"{self.name} holds another model than the server began with: name one for all with "
+                                "--model, or start the server anew")
             self.stats = self._read_stats()
         except HostError as error:
             self.close()
@@ -108,24 +110,27 @@ class Board:
         start_s = time.monotonic()
         outcome = self._generate(job, rest, position)
         if outcome.reason in (Reason.ERROR, Reason.ABORT) and not (job.cancelled or job.text.stopped):
-            raise BoardFailed(f"{self.name}: the generation ended by itself ({outcome.reason.name.lower()}, error flags "
-                              f"{outcome.errors:#x}): does another client use the board?")
+            raise BoardFailed(f"{self.name}: the generation ended by itself ({outcome.reason.name.lower()}, error "
+                              f"flags {outcome.errors:#x}): does another client use the board?")
         statistics = self._measure(job, outcome, time.monotonic() - start_s)
         try:
-            self._account(outcome)              # before the end is said: who asks then where the cycles went is told of this answer
+            # before the end is said: who asks then where the cycles went is told of this answer
+            self._account(outcome)
         finally:
             job.close(outcome, self.name, statistics)
 
     def _generate(self, job: Job, ids: list[int], position: int) -> Outcome:
         collector = Collector(self.live.config.vocab_size) if job.logprobs is not None else None
-        generation = self.live.generate(ids, Options(position, job.max_new, job.sampling, job.stop_ids), **self._dump(collector))
+        generation = self.live.generate(ids, Options(position, job.max_new, job.sampling, job.stop_ids),
+                                        **self._dump(collector))
         tokens = []
         for event in generation:
             tokens.append(event.token)
             alternatives = collector.at(event.position - 1) if collector else None
             if collector and alternatives is None:
                 generation.abort()
-                raise BoardFailed(f"{self.name}: logits of position {event.position - 1} were lost on the line: try again")
+                raise BoardFailed(f"{self.name}: logits of position {event.position - 1} were lost on the line: try "
+                                  "again")
             if not job.take(event, alternatives):
                 late = [event.token for event in generation.abort()]
                 job.overrun, tokens = job.overrun + len(late), tokens + late
@@ -174,7 +179,8 @@ class Words:
         self.start_id = backend.start_id
         self.stop_ids = tuple(self.template.stops)
         pieces = [self.tokenizer.piece(id, False) for id in range(self.tokenizer.vocab_size)]
-        self.longest_bytes = max([len(piece) for piece in pieces] + [len(text.encode()) for text in self.tokenizer.specials])
+        self.longest_bytes = max([len(piece) for piece in pieces] +
+                                 [len(text.encode()) for text in self.tokenizer.specials])
         self._jinja = threading.Lock()          # templates are rendered by one process, a question at a time
 
     def piece(self, id: int) -> bytes:

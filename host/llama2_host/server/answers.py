@@ -73,7 +73,8 @@ class Answer:
     # Parts ------------------------------------------------------------------------------------
 
     def usage(self, end: End) -> dict:
-        return {"prompt_tokens": len(self.job.ids), "completion_tokens": end.tokens, "total_tokens": len(self.job.ids) + end.tokens,
+        return {"prompt_tokens": len(self.job.ids), "completion_tokens": end.tokens,
+                "total_tokens": len(self.job.ids) + end.tokens,
                 "prompt_tokens_details": {"cached_tokens": end.cached}}
 
     def timings(self, end: End) -> dict:
@@ -91,7 +92,8 @@ class Answer:
             return None
         if not self.chat:
             return self._legacy_logprobs([one for one in said if one.logprob is not None])
-        return {"content": [self._entry(one.id, one.logprob) | {"top_logprobs": [self._entry(*pair) for pair in one.top]}
+        return {"content": [self._entry(one.id, one.logprob) |
+                            {"top_logprobs": [self._entry(*pair) for pair in one.top]}
                             for one in said if one.logprob is not None], "refusal": None}
 
     def _entry(self, id: int, logprob: float) -> dict:
@@ -105,7 +107,8 @@ class Answer:
             offsets.append(self._characters)
             self._characters += len(text(one.id))
         return {"tokens": [text(one.id) for one in said], "token_logprobs": [one.logprob for one in said],
-                "top_logprobs": [{text(id): logprob for id, logprob in one.top} for one in said], "text_offset": offsets}
+                "top_logprobs": [{text(id): logprob for id, logprob in one.top} for one in said],
+                "text_offset": offsets}
 
 
 def _rates(name: str, count: int, seconds: float) -> dict:

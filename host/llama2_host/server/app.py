@@ -42,12 +42,15 @@ def create_app(settings: Settings, pool: Pool, words: Words) -> Starlette:
     async def metrics_page(request: Request) -> Response:
         return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    middleware = [Middleware(Guard, names=settings.names, keys=settings.keys, origins=settings.origins, seen=metrics.seen)]
+    middleware = [Middleware(Guard, names=settings.names, keys=settings.keys, origins=settings.origins,
+                             seen=metrics.seen)]
     if settings.origins:
-        middleware.append(Middleware(CORSMiddleware, allow_origins=list(settings.origins), allow_methods=["GET", "POST"],
+        middleware.append(Middleware(CORSMiddleware, allow_origins=list(settings.origins),
+                                     allow_methods=["GET", "POST"],
                                      allow_headers=["authorization", "content-type"]))
     handlers: dict[Any, Any] = {ApiError: on_api_error, Gone: on_gone, HTTPException: on_http_error, Exception: on_bug}
-    return Starlette(routes=[*routes.table(), Route("/metrics", metrics_page)], middleware=middleware, lifespan=lifespan,
+    return Starlette(routes=[*routes.table(), Route("/metrics", metrics_page)], middleware=middleware,
+                     lifespan=lifespan,
                      exception_handlers=handlers)
 
 
@@ -65,7 +68,8 @@ class Routes:
             post("/v1/chat/completions", self.generator.chat), post("/v1/completions", self.generator.completion),
             Route("/v1/models", self.models), Route("/v1/models/{name:path}", self.model),
             Route("/health", self.health), Route("/props", self.props), Route("/boards", self.boards),
-            post("/tokenize", self.tokenize), post("/detokenize", self.detokenize), post("/apply-template", self.apply_template),
+            post("/tokenize", self.tokenize), post("/detokenize", self.detokenize),
+            post("/apply-template", self.apply_template),
             Route("/", self.index), Mount("/page", StaticFiles(directory=self.settings.page)),
         ]
 
@@ -85,14 +89,16 @@ class Routes:
     async def model(self, request: Request) -> Response:
         name = request.path_params["name"]
         if name != self.settings.model:
-            raise ApiError(404, f"model: {shown(name)} is not here, this server has {self.settings.model!r}", param="model",
+            raise ApiError(404, f"model: {shown(name)} is not here, this server has {self.settings.model!r}",
+                           param="model",
                            code="model_not_found")
         return Reply(self._model())
 
     def _model(self) -> dict:
         config = self.words.config
         return {"id": self.settings.model, "object": "model", "created": self.started, "owned_by": "llama2-host",
-                "meta": {"n_vocab": config.vocab_size, "n_ctx": config.seq_len, "n_embd": config.dim, "n_layer": config.n_layers}}
+                "meta": {"n_vocab": config.vocab_size, "n_ctx": config.seq_len, "n_embd": config.dim,
+                         "n_layer": config.n_layers}}
 
     async def props(self, request: Request) -> Response:
         """As llama.cpp's clients ask for it."""
@@ -114,10 +120,12 @@ class Routes:
     def _board(self, seat) -> dict:
         board, backend = seat.board, seat.board.backend
         info = getattr(getattr(backend, "device", None), "info", None)
-        shape = {"firmware": info.firmware, "columns": info.columns, "lanes": info.lanes, "dram_bytes": info.dram_bytes} if info else {}
+        shape = {"firmware": info.firmware, "columns": info.columns, "lanes": info.lanes,
+                 "dram_bytes": info.dram_bytes} if info else {}
         errors = saturations(board.stats.errors) if board.stats else []
         return {"name": board.name, "ready": seat.ready, "kind": backend.name if backend else None,
-                "clock_hz": backend.clock_hz if backend else 0, "running": seat.running is not None, "waiting": len(seat.waiting),
+                "clock_hz": backend.clock_hz if backend else 0, "running": seat.running is not None,
+                "waiting": len(seat.waiting),
                 "positions": len(board.held), "errors": errors, **shape,
                 "last": board.hardware.to_json() if board.hardware else None}
 
@@ -147,7 +155,8 @@ class Routes:
         ids = fields.take("tokens")
         fields.finish()
         size = self.words.tokenizer.vocab_size
-        if not isinstance(ids, list) or not all(isinstance(id, int) and not isinstance(id, bool) and 0 <= id < size for id in ids):
+        if not isinstance(ids, list) or not all(isinstance(id, int) and not isinstance(id, bool) and 0 <= id < size
+                                                for id in ids):
             raise refused("tokens", f"expected an array of token ids from 0 to {size - 1}", "invalid_type")
         return Reply({"content": await run_in_threadpool(self.words.tokenizer.decode, ids)})
 

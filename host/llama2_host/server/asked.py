@@ -1,4 +1,5 @@
-"""What a completion or chat request asks for, checked field by field: what cannot be honoured is refused by its name."""
+"""What a completion or chat request asks for, checked field by field: what cannot be honoured is refused by its
+name."""
 # Ref: OpenAI API reference, Chat and Completions; llama.cpp, tools/server/README.md for the extra fields
 import secrets
 from collections.abc import Sequence
@@ -26,8 +27,10 @@ NOT_HERE = "there is no such thing here: leave it out"
 NEUTRAL: tuple[tuple[str, Sequence, str], ...] = (
     ("n", (1,), ONE_ANSWER), ("best_of", (1,), ONE_ANSWER),
     ("presence_penalty", (0,), NO_BIAS), ("frequency_penalty", (0,), NO_BIAS), ("logit_bias", ({}, []), NO_BIAS),
-    ("response_format", ({"type": "text"},), NO_GRAMMAR), ("grammar", ("",), NO_GRAMMAR), ("json_schema", (), NO_GRAMMAR),
-    ("tools", ([],), NO_TOOLS), ("tool_choice", ("none", "auto"), NO_TOOLS), ("parallel_tool_calls", (True, False), NO_TOOLS),
+    ("response_format", ({"type": "text"},), NO_GRAMMAR), ("grammar", ("",), NO_GRAMMAR),
+    ("json_schema", (), NO_GRAMMAR),
+    ("tools", ([],), NO_TOOLS), ("tool_choice", ("none", "auto"), NO_TOOLS),
+    ("parallel_tool_calls", (True, False), NO_TOOLS),
     ("functions", ([],), NO_TOOLS), ("function_call", ("none", "auto"), NO_TOOLS),
     ("modalities", (["text"],), "text is all it writes: leave it out"),
     ("store", (False,), "nothing is stored here: leave it out"), ("service_tier", ("auto", "default"), NOT_HERE),
@@ -63,7 +66,8 @@ def chat(body: dict, default: Sampling, model: str) -> Asked:
     if top is not None and not wanted:
         raise refused("top_logprobs", "it needs logprobs: true")
     older, newer = (fields.whole(name, 1, 1 << 31) for name in ("max_tokens", "max_completion_tokens"))
-    return replace(_common(fields, default, model), messages=messages, max_tokens=newer or older, logprobs=(top or 0) if wanted else None)
+    return replace(_common(fields, default, model), messages=messages, max_tokens=newer or older,
+                   logprobs=(top or 0) if wanted else None)
 
 
 def completion(body: dict, default: Sampling, model: str) -> Asked:
@@ -94,7 +98,8 @@ def _common(fields: Fields, default: Sampling, model: str) -> Asked:
 
 def check_model(named: str | None, model: str) -> None:
     if named != model:
-        raise ApiError(404, f"model: {shown(named)} is not here, this server has {model!r}", param="model", code="model_not_found")
+        raise ApiError(404, f"model: {shown(named)} is not here, this server has {model!r}", param="model",
+                       code="model_not_found")
 
 
 def _stream_options(fields: Fields, stream: bool) -> bool:
@@ -112,7 +117,8 @@ def read_sampling(fields: Fields, default: Sampling) -> Sampling:
     top_p = fields.number("top_p", 0, 1, default.top_p or 1.0)
     seed = fields.whole("seed", 0, (1 << 64) - 1)
     return Sampling(
-        temperature=fields.number("temperature", 0, MAX_TEMPERATURE / ONE, default.temperature), top_p=top_p or NEARLY_ZERO,
+        temperature=fields.number("temperature", 0, MAX_TEMPERATURE / ONE, default.temperature),
+        top_p=top_p or NEARLY_ZERO,
         top_k=fields.whole("top_k", 0, (1 << 31) - 1, default.top_k), min_p=fields.number("min_p", 0, 1, default.min_p),
         repetition_penalty=fields.number("repeat_penalty", 1, MAX_PENALTY / ONE, default.repetition_penalty),
         repetition_window=fields.whole("repeat_last_n", 0, MAX_HISTORY, default.repetition_window),
@@ -180,7 +186,8 @@ def _content(content, path: str) -> str:
     for index, part in enumerate(content):
         kind = part.get("type") if isinstance(part, dict) else None
         if kind != "text" or not isinstance(part.get("text"), str):
-            raise refused(f"{path}[{index}]", f"a part of type {shown(kind)}, expected text: this model reads nothing else",
+            raise refused(f"{path}[{index}]", f"a part of type {shown(kind)}, expected text: this model reads nothing "
+                                              "else",
                           "unsupported_value")
         texts.append(part["text"])
     return "".join(texts)

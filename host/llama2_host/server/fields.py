@@ -1,4 +1,5 @@
-"""Reads the fields of a request's JSON object one by one, each with its type and range; what is left over is refused."""
+"""Reads the fields of a request's JSON object one by one, each with its type and range; what is left over is
+refused."""
 import json
 import math
 from collections.abc import Sequence
@@ -14,7 +15,8 @@ def parse(body: bytes) -> dict:
     """A request's body as an object of whole characters."""
     try:
         found = nested_json.loads(body)
-        json.dumps(found, ensure_ascii=False).encode()      # a lone surrogate is no character, and could not be answered
+        # a lone surrogate is no character, and could not be answered
+        json.dumps(found, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         raise ApiError(400, "the body has a \\u escape that is no whole character: send surrogates in pairs") from None
     except (ValueError, RecursionError) as error:
@@ -31,11 +33,13 @@ def shown(value) -> str:
         return kinds[type(value)]
     if isinstance(value, str):
         return repr(value)
-    return {True: "true", False: "false", None: "null"}[value] if value is None or isinstance(value, bool) else str(value)[:40]
+    return ({True: "true", False: "false", None: "null"}[value] if value is None or isinstance(value, bool)
+            else str(value)[:40])
 
 
 class Fields:
-    """The fields of ``body``; null counts as left out. ``path`` begins the names in errors, as in ``stream_options.``"""
+    """The fields of ``body``; null counts as left out. ``path`` begins the names in errors, as in
+    ``stream_options.``"""
 
     def __init__(self, body: dict, path: str = ""):
         self.left = {name: value for name, value in body.items() if value is not None}
@@ -90,7 +94,8 @@ class Fields:
     def neutral(self, name: str, values: Sequence, why: str) -> None:
         """A field that only these values may have, because they change nothing."""
         value = self.take(name, MISSING)
-        if value is MISSING or any(value == allowed and isinstance(value, bool) == isinstance(allowed, bool) for allowed in values):
+        if value is MISSING or any(value == allowed and isinstance(value, bool) == isinstance(allowed, bool)
+                                   for allowed in values):
             return
         raise refused(self.path + name, f"{shown(value)} is not supported: {why}", "unsupported_value")
 

@@ -37,7 +37,8 @@ class Generator:
     async def _answer(self, request: Request, read: Callable[..., Asked], *, chat: bool):
         body = await self.read(request)
         asked = read(body, self.settings.sampling, self.settings.model)
-        ids = await run_in_threadpool(self.chat_ids, asked.messages) if chat else await run_in_threadpool(self.prompt_ids, asked.prompt)
+        ids = (await run_in_threadpool(self.chat_ids, asked.messages) if chat
+               else await run_in_threadpool(self.prompt_ids, asked.prompt))
         job = self._job(asked, ids, chat)
         answer = Answer(asked, job, self.words, self.settings.model, chat=chat)
         self.pool.submit(job)
@@ -48,11 +49,13 @@ class Generator:
         except BaseException:
             self.pool.cancel(job)
             raise
-        return EventSourceResponse(self._stream(job, answer, first), sep="\n", ping=self.settings.ping_s, send_timeout=SEND_TIMEOUT_S)
+        return EventSourceResponse(self._stream(job, answer, first), sep="\n", ping=self.settings.ping_s,
+                                   send_timeout=SEND_TIMEOUT_S)
 
     async def read(self, request: Request) -> dict:
         """The object in a request's body."""
-        return parse(await read_body(request, most_bytes=self.settings.max_body_bytes, within_s=self.settings.body_timeout_s))
+        return parse(await read_body(request, most_bytes=self.settings.max_body_bytes,
+                                     within_s=self.settings.body_timeout_s))
 
     # Prompts ----------------------------------------------------------------------------------
 
@@ -103,13 +106,15 @@ class Generator:
     def _job(self, asked: Asked, ids: list[int], chat: bool) -> Job:
         room = self.words.config.seq_len - len(ids) + 1
         if chat:
-            # Where each turn is a text of its own the answer is one, too, and begins without the space that encoding puts first.
+            # Where each turn is a text of its own the answer is one, too, and begins without the space that encoding
+            # puts first.
             decoder = Decoder(self.words.tokenizer, after_bos=self.words.template.bos_every_turn)
         else:
             decoder = Decoder(self.words.tokenizer)
             for id in ids:              # so that the answer begins in the middle of the text, as it is
                 decoder.feed(id)
-        return Job(ids, max_new=min(asked.max_tokens or room, room), sampling=asked.sampling, stop_ids=self.words.stop_ids,
+        return Job(ids, max_new=min(asked.max_tokens or room, room), sampling=asked.sampling,
+                   stop_ids=self.words.stop_ids,
                    text=TextStream(decoder, asked.stops), cache=asked.cache, logprobs=asked.logprobs)
 
     async def _whole(self, job: Job, answer: Answer, item: Progress | End) -> Reply:

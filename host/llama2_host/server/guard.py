@@ -1,4 +1,5 @@
-"""What every request passes first: the Host and Origin it names, the API key, and headers that keep a browser from harm."""
+"""What every request passes first: the Host and Origin it names, the API key, and headers that keep a browser from
+harm."""
 import hmac
 import ipaddress
 from collections.abc import Callable, Sequence
@@ -12,9 +13,10 @@ from llama2_host.server.reply import Reply
 
 #: What needs no key: how a balancer sees whether the server lives, and the page, which asks for the key itself.
 OPEN_PATHS = ("/health", "/", "/page/")
-CONTENT_POLICY = ("default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; base-uri 'none'; "
-                  "form-action 'none'; frame-ancestors 'none'")
-HEADERS = {"Content-Security-Policy": CONTENT_POLICY, "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer",
+CONTENT_POLICY = ("default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "
+                  "base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
+HEADERS = {"Content-Security-Policy": CONTENT_POLICY, "X-Content-Type-Options": "nosniff",
+           "Referrer-Policy": "no-referrer",
            "Cross-Origin-Resource-Policy": "same-origin"}
 
 
@@ -24,8 +26,8 @@ class Guard:
     Parameters
     ----------
     names : sequence of str
-        Host names that requests may use beside localhost and addresses in digits. A page of a stranger's, whose name was
-        made to point here (DNS rebinding), names itself.
+        Host names that requests may use beside localhost and addresses in digits. A page of a stranger's, whose name
+        was made to point here (DNS rebinding), names itself.
     keys : sequence of str
         One of them is needed; none: no key is asked for.
     origins : sequence of str
@@ -34,7 +36,8 @@ class Guard:
         Told of every answer: path, status.
     """
 
-    def __init__(self, app: ASGIApp, *, names: Sequence[str] = (), keys: Sequence[str] = (), origins: Sequence[str] = (),
+    def __init__(self, app: ASGIApp, *, names: Sequence[str] = (), keys: Sequence[str] = (),
+                 origins: Sequence[str] = (),
                  seen: Callable[[str, int], None] = lambda path, status: None):
         self.app, self.names = app, {name.lower() for name in names}
         self.keys, self.origins, self.seen = [key.encode() for key in keys], set(origins), seen
@@ -61,11 +64,13 @@ class Guard:
         headers = Headers(scope=scope)
         host = headers.get("host", "")
         if host and not self._is_known(host):           # a browser always names one; balancers' checks need not
-            raise ApiError(403, f"Host: {host[:80]!r} is not a name of this server: use its address, or start it with --allow-host",
+            raise ApiError(403, f"Host: {host[:80]!r} is not a name of this server: use its address, or start it with "
+                                "--allow-host",
                            code="unknown_host")
         origin = headers.get("origin")
         if origin is not None and origin not in self.origins and urlsplit(origin).netloc.lower() != host.lower():
-            raise ApiError(403, f"Origin: pages of {origin[:80]!r} may not use this server: start it with --cors-origin",
+            raise ApiError(403,
+                           f"Origin: pages of {origin[:80]!r} may not use this server: start it with --cors-origin",
                            code="unknown_origin")
         path = scope["path"]
         if self.keys and scope["method"] != "OPTIONS" and not (path in OPEN_PATHS or path.startswith(OPEN_PATHS[-1])):

@@ -26,14 +26,16 @@ class Hardware:
 
 def counters(stats: Stats) -> dict[str, dict[str, int]]:
     """Counters by the names of phase and counter."""
-    return {phase.name.lower(): {counter.name.lower(): stats.counters[len(Counter) * phase + counter] for counter in Counter}
+    return {phase.name.lower(): {counter.name.lower(): stats.counters[len(Counter) * phase + counter]
+                                 for counter in Counter}
             for phase in Phase}
 
 
 def between(before: Stats, after: Stats, outcome: Outcome) -> Hardware:
     """What happened between two readings, which are 32 bits wide and wrap."""
     old, new = counters(before), counters(after)
-    phases = {phase: {name: (value - old[phase][name]) % WORD32 for name, value in named.items()} for phase, named in new.items()}
+    phases = {phase: {name: (value - old[phase][name]) % WORD32 for name, value in named.items()} for phase,
+              named in new.items()}
     cycles = (outcome.end_cycles - outcome.start_cycles) % WORD32
     busy = sum(phase["cycles"] for phase in phases.values())
     difference = lambda name: (getattr(after, name) - getattr(before, name)) % WORD32

@@ -21,7 +21,8 @@ class Http11(H11Protocol):
         super().connection_made(transport)
         self._timer: asyncio.TimerHandle | None = None
         if len(self.connections) > self.max_connections:
-            self._refuse(ApiError(503, "too many connections: try again later", code="too_many_connections", retry_after_s=1))
+            self._refuse(ApiError(503, "too many connections: try again later", code="too_many_connections",
+                                  retry_after_s=1))
         else:
             self._arm()
 
@@ -39,7 +40,8 @@ class Http11(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            self._refuse(ApiError(400, f"not HTTP/1.1, or headers of more than {MAX_HEADER_BYTES} bytes", code="bad_http"))
+            self._refuse(ApiError(400, f"not HTTP/1.1, or headers of more than {MAX_HEADER_BYTES} bytes",
+                                  code="bad_http"))
         else:
             self.transport.close()          # in the middle of an answer
 

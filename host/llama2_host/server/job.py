@@ -42,9 +42,11 @@ class End:
 
 
 class Job:
-    """What a board does for one request. ``take`` and ``close`` are called by the board's thread, the rest by the server's."""
+    """What a board does for one request. ``take`` and ``close`` are called by the board's thread, the rest by the
+    server's."""
 
-    def __init__(self, ids: Sequence[int], *, max_new: int, sampling: Sampling, stop_ids: tuple[int, ...], text: TextStream,
+    def __init__(self, ids: Sequence[int], *, max_new: int, sampling: Sampling, stop_ids: tuple[int, ...],
+                 text: TextStream,
                  cache: bool = True, logprobs: int | None = None):
         self.ids, self.max_new, self.sampling, self.stop_ids = list(ids), max_new, sampling, stop_ids
         self.text, self.cache, self.logprobs = text, cache, logprobs

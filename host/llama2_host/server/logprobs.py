@@ -1,4 +1,5 @@
-"""Log-probabilities from all logits of a position, which the device sends on request: no candidate is left out of the sum."""
+"""Log-probabilities from all logits of a position, which the device sends on request: no candidate is left out of the
+sum."""
 from collections.abc import Sequence
 
 import numpy as np

@@ -42,17 +42,20 @@ class Metrics:
         self.roofline = gauge("roofline_percent", "of what the DRAM could do, in the last generation", "board")
         self.rate = gauge("tokens_per_second", "at the target's clock, in the last generation", "board")
         self.overrun = 0
-        gauge("overrun_tokens", "most tokens that a board made for a client that had left").set_function(lambda: self.overrun)
+        gauge("overrun_tokens",
+              "most tokens that a board made for a client that had left").set_function(lambda: self.overrun)
         self.first_token = Histogram("llama2_first_token_seconds", "from a request's arrival to its first token",
                                      buckets=FIRST_TOKEN_S, registry=self.registry)
-        up, line = gauge("board_up", "1 while the board answers", "board"), gauge("queue_waiting", "requests in line", "board")
+        up, line = gauge("board_up", "1 while the board answers",
+                         "board"), gauge("queue_waiting", "requests in line", "board")
         running = gauge("queue_running", "1 while the board generates", "board")
         for seat in pool.seats:
             name = seat.board.name
             up.labels(name).set_function(partial(getattr, seat, "ready"))
             line.labels(name).set_function(partial(_waiting, seat))
             running.labels(name).set_function(partial(_runs, seat))
-        for name, text in (("refused", "requests refused because the line was full"), ("aborted", "requests whose client left"),
+        for name, text in (("refused", "requests refused because the line was full"),
+                           ("aborted", "requests whose client left"),
                            ("lost", "times a board was lost")):
             gauge(f"{name}_total", text).set_function(partial(getattr, pool, name))
         self._links: dict[str, tuple[int, int]] = {}
@@ -60,7 +63,8 @@ class Metrics:
 
     def seen(self, path: str, status: int) -> None:
         """One answer. Paths that do not exist share a name: strangers must not fill the memory."""
-        self.requests.labels(path if path in PATHS else "/page" if path.startswith("/page/") else "other", str(status)).inc()
+        self.requests.labels(path if path in PATHS else "/page" if path.startswith("/page/") else "other",
+                             str(status)).inc()
 
     def finished(self, board: Board, job: Job) -> None:
         """A board did a job."""

@@ -1,4 +1,5 @@
-"""Boards with a bounded line of jobs before each: who gets a job, what happens when a board dies, and how it comes back."""
+"""Boards with a bounded line of jobs before each: who gets a job, what happens when a board dies, and how it comes
+back."""
 import asyncio
 import math
 import sys
@@ -55,7 +56,8 @@ class Pool:
         self.bound, self.note = bound, note
         self.refused = self.aborted = self.lost = 0
         self.ending = False             #: the server stops: no more jobs
-        self.finished: Callable[[Board, Job], None] = lambda board, job: None       #: told of every job that a board did
+        self.finished: Callable[[Board, Job], None] = lambda board, job: None       #: told of every job that a board
+                                                                                    #: did
         self._usual_s = 1.0
         self._tasks: list[asyncio.Task] = []
 
@@ -144,7 +146,8 @@ class Pool:
 
     @staticmethod
     def shutting_down() -> ApiError:
-        return ApiError(503, "the server is shutting down: try again later", code="shutting_down", retry_after_s=math.ceil(LAST_RETRY_S))
+        return ApiError(503, "the server is shutting down: try again later", code="shutting_down",
+                        retry_after_s=math.ceil(LAST_RETRY_S))
 
     @staticmethod
     def no_board() -> ApiError:
@@ -208,7 +211,8 @@ class Pool:
         if job.begun:
             job.fail(ApiError(503, f"the board was lost in the middle of the answer: {error}", code="board_lost"))
         elif job.attempts >= MAX_ATTEMPTS or not self.ready:
-            job.fail(ApiError(503, f"the board was lost: {error}", code="board_lost", retry_after_s=math.ceil(LAST_RETRY_S)))
+            job.fail(ApiError(503, f"the board was lost: {error}", code="board_lost",
+                              retry_after_s=math.ceil(LAST_RETRY_S)))
         else:
             self._enqueue(self._choose(job), job)
 

@@ -29,8 +29,8 @@ def bind(host: str, port: int) -> socket.socket:
         bound.bind(address)
         return bound
     except (OSError, OverflowError, UnicodeError) as error:
-        raise HostError(f"cannot listen on {host} port {port} ({getattr(error, 'strerror', None) or error}): is another server "
-                        "there? choose another --http-port, 0 takes a free one") from None
+        raise HostError(f"cannot listen on {host} port {port} ({getattr(error, 'strerror', None) or error}): is "
+                        "another server there? choose another --http-port, 0 takes a free one") from None
 
 
 def is_loopback(bound: socket.socket) -> bool:
@@ -50,7 +50,8 @@ def read_keys(path: Path) -> tuple[str, ...]:
         raise HostError(f"--api-key-file {path}: cannot be read ({error})") from None
     keys = tuple(filter(None, lines))
     if not keys or not all(key.isascii() and key.isprintable() and " " not in key for key in keys):
-        raise HostError(f"--api-key-file {path}: expected at least one key of printable ASCII without spaces, one a line")
+        raise HostError(f"--api-key-file {path}: expected at least one key of printable ASCII without spaces, one a "
+                        "line")
     return keys
 
 
@@ -71,20 +72,24 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def create_server(settings: Settings, pool: Callable[[], Pool], words: Words, listening: Callable[[], None] = lambda: None) -> Server:
+def create_server(settings: Settings, pool: Callable[[], Pool], words: Words,
+                  listening: Callable[[], None] = lambda: None) -> Server:
     """``pool`` is called in the event loop that it is for."""
     boards = pool()
     app = create_app(settings, boards, words)
     return Server(uvicorn.Config(app, http=Http11, ws="none", loop="asyncio", log_level="warning", access_log=False,
-                                 server_header=False, timeout_keep_alive=60, timeout_graceful_shutdown=SHUTDOWN_S + AFTER_S,
+                                 server_header=False, timeout_keep_alive=60,
+                                 timeout_graceful_shutdown=SHUTDOWN_S + AFTER_S,
                                  h11_max_incomplete_event_size=MAX_HEADER_BYTES), listening,
                   lambda: boards.end(SHUTDOWN_S))
 
 
-def serve(settings: Settings, boards, words: Words, bound: socket.socket, note=lambda line: print(line, file=sys.stderr),
+def serve(settings: Settings, boards, words: Words, bound: socket.socket,
+          note=lambda line: print(line, file=sys.stderr),
           listening: Callable[[str], None] = lambda url: None) -> None:
     """Until Ctrl-C or SIGTERM; ``listening`` is told the address once requests are taken."""
-    logging.getLogger("asyncio").setLevel(logging.ERROR)    # it warns of clients that leave while something is sent to them
+    # it warns of clients that leave while something is sent to them
+    logging.getLogger("asyncio").setLevel(logging.ERROR)
 
     def begun():
         print(f"listening on {url(bound)}", flush=True)

@@ -32,7 +32,8 @@ class TokenizerError(HostError, ValueError):
 class Tokenizer:
     """A vocabulary of byte pieces with merge scores. Ids 0, 1, 2 are unknown, BOS, EOS unless said otherwise.
 
-    With byte fallback (the 256 bytes are entries, from id 3 in LLaMA-2) every text survives encode and decode unchanged.
+    With byte fallback (the 256 bytes are entries, from id 3 in LLaMA-2) every text survives encode and decode
+    unchanged.
 
     Parameters
     ----------
@@ -47,13 +48,15 @@ class Tokenizer:
     silent_ids : tuple of int
         Ids that the output leaves out; None: BOS, EOS and the special ones.
     special_texts : dict of str to str
-        How special tokens are written, by the name that chat templates know them by: ``bos_token``... None: BOS and EOS.
+        How special tokens are written, by the name that chat templates know them by: ``bos_token``... None: BOS and
+        EOS.
     """
     kind = "scored"         #: in a packed vocabulary
     errors = "replace"      #: how bytes that are no character are printed, as codecs name it
     chat_bos = False        #: does a chat begin with BOS where its template writes none?
 
-    def __init__(self, pieces: list[bytes], scores: list[float], *, specials: dict[str, int] | None = None, unk_id: int = UNK,
+    def __init__(self, pieces: list[bytes], scores: list[float], *, specials: dict[str, int] | None = None,
+                 unk_id: int = UNK,
                  bos_id: int = BOS, eos_id: int = EOS, stop_ids: tuple[int, ...] = (), adds_bos: bool = True,
                  space_prefix: bool = True, adds_eos: bool = False, silent_ids: Iterable[int] | None = None,
                  special_texts: dict[str, str] | None = None):
@@ -91,7 +94,8 @@ class Tokenizer:
     def options(self) -> dict:
         """What beside pieces and scores makes this tokenizer, as its constructor takes it."""
         return {"specials": self.specials, "unk_id": self.unk_id, "bos_id": self.bos_id, "eos_id": self.eos_id,
-                "stop_ids": self.stop_ids, "adds_bos": self.adds_bos, "space_prefix": self.space_prefix, "adds_eos": self.adds_eos,
+                "stop_ids": self.stop_ids, "adds_bos": self.adds_bos, "space_prefix": self.space_prefix,
+                "adds_eos": self.adds_eos,
                 "silent_ids": sorted(self.silent_ids), "special_texts": self.special_texts}
 
     def with_stops(self, stop_ids: tuple[int, ...]) -> "Tokenizer":
@@ -115,7 +119,8 @@ class Tokenizer:
                 ids.append(self.specials[part])
             elif part:
                 # sentencepiece has the space before the first part and before what follows a special token.
-                ids += self._merge([id for char in (" " if self.space_prefix else "") + part for id in self._char_ids(char)])
+                ids += self._merge([id for char in (" " if self.space_prefix else "") + part
+                                    for id in self._char_ids(char)])
         return ids + [self.eos_id] if eos or bos and self.adds_eos else ids
 
     def encode_chat(self, text: str) -> list[int]:

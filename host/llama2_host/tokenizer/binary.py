@@ -15,8 +15,8 @@ WITHOUT_SCORES = b"\5\0\0\0<unk>"
 def read(data: bytes, name="tokenizer") -> Tokenizer | JsonTokenizer:
     """The tokenizer in a file's bytes; ``name`` begins the error messages."""
     if data[:len(WITHOUT_SCORES)] == WITHOUT_SCORES:
-        raise TokenizerError(f"{name}: unsupported: the first kind of tokenizer.bin, without the scores that encoding needs: "
-                             "take a newer one, or the tokenizer.model that it was made from")
+        raise TokenizerError(f"{name}: unsupported: the first kind of tokenizer.bin, without the scores that encoding "
+                             "needs: take a newer one, or the tokenizer.model that it was made from")
     pieces, scores = _entries(data, name)
     if len(pieces) <= EOS:
         raise TokenizerError(f"{name}: {len(pieces)} entries, expected unknown, BOS, EOS and more: "

@@ -23,7 +23,8 @@ LLAMAS = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
 DEFAULTS: dict[str, dict[str, Any]] = {LLAMA: LLAMAS, CODE_LLAMA: LLAMAS | {"add_bos_token": True},
             GPT2: dict.fromkeys(("unk_token", "bos_token", "eos_token"), "<|endoftext|>"), BACKEND: {}}
 #: special tokens that CodeLlamaTokenizer has, whatever the settings say
-FILL_IN = {"prefix_token": "▁<PRE>", "middle_token": "▁<MID>", "suffix_token": "▁<SUF>", "eot_token": "▁<EOT>", "fill_token": "<FILL_ME>"}
+FILL_IN = {"prefix_token": "▁<PRE>", "middle_token": "▁<MID>", "suffix_token": "▁<SUF>", "eot_token": "▁<EOT>",
+           "fill_token": "<FILL_ME>"}
 
 
 def lies_in_folder(path: Path) -> bool:
@@ -45,8 +46,10 @@ def _load(content: str | None, model: sentencepiece_model.Model | None, path: Pa
     told = _read(path, SETTINGS)
     kind = _class(told, _read(path, CONFIG), content or "")
     added = _settle(told, path, described)
-    if model is not None:
-        backend = llama_of_model(model, told, code=kind == CODE_LLAMA) if kind in (LLAMA, CODE_LLAMA) else backend_of_model(model, told, added)
+    if model is not None and kind in (LLAMA, CODE_LLAMA):
+        backend = llama_of_model(model, told, code=kind == CODE_LLAMA)
+    elif model is not None:
+        backend = backend_of_model(model, told, added)
     else:
         backend = guarded(lambda: _rebuild(kind, content or "", described, told), path)
     for name, text in DEFAULTS[kind].items():
@@ -119,7 +122,8 @@ def _token(value, special: bool | None = None):
     from tokenizers import AddedToken
     if not isinstance(value, dict) or not isinstance(value.get("content"), str):
         return value
-    flags = {name: bool(value[name]) for name in ("single_word", "lstrip", "rstrip", "normalized", "special") if name in value}
+    flags = {name: bool(value[name]) for name in ("single_word", "lstrip", "rstrip", "normalized", "special")
+             if name in value}
     return AddedToken(value["content"], **flags | ({} if special is None else {"special": special}))
 
 
@@ -133,7 +137,8 @@ def _settle(told: dict, path: Path, described: dict) -> dict:
     _set_aside(told)
     added = told.get("added_tokens_decoder")
     if isinstance(added, dict):         # the newer files say all; the older ones beside them are not read
-        added = {int(id): _token(token) for id, token in added.items() if str(id).isdecimal() and isinstance(token, dict)}
+        added = {int(id): _token(token) for id, token in added.items() if str(id).isdecimal()
+                 and isinstance(token, dict)}
     else:
         added = _older(told, path, described)
         _set_aside(told)
@@ -185,18 +190,21 @@ def _older(told: dict, path: Path, described: dict) -> dict:
 
 
 def _rebuild(kind: str, content: str, described: dict, told: dict):
-    """As the class makes it: the general one takes the file as it is, the others its entries, merges and post-processor."""
+    """As the class makes it: the general one takes the file as it is, the others its entries, merges and
+    post-processor."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     whole = Tokenizer.from_str(content)
     if kind == BACKEND:
         return whole
     vocabulary = described["model"]["vocab"]
-    merges: list[Any] = [tuple(merge.split(" ")) if isinstance(merge, str) else tuple(merge)     # pairs, or refused by the package
+    # pairs, or refused by the package
+    merges: list[Any] = [tuple(merge.split(" ")) if isinstance(merge, str) else tuple(merge)
                          for merge in described["model"].get("merges") or []]
     if kind in (LLAMA, CODE_LLAMA):
         backend = llama(vocabulary, merges, told, code=kind == CODE_LLAMA)
     else:
-        backend = Tokenizer(models.BPE(vocabulary, merges, continuing_subword_prefix="", end_of_word_suffix="", fuse_unk=False))
+        backend = Tokenizer(models.BPE(vocabulary, merges, continuing_subword_prefix="", end_of_word_suffix="",
+                                       fuse_unk=False))
         backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=bool(told.get("add_prefix_space")))
         backend.decoder = decoders.ByteLevel()
     if whole.post_processor is not None:
@@ -205,7 +213,8 @@ def _rebuild(kind: str, content: str, described: dict, told: dict):
 
 
 def _add(backend, specials: Specials, added: dict, rows: int) -> set[str]:
-    """Give the tokenizer the tokens that it does not have, in the order that decides their ids, as far as the model has rows.
+    """Give the tokenizer the tokens that it does not have, in the order that decides their ids, as far as the model has
+    rows.
 
     Returns the texts of those that are special.
     """

@@ -43,7 +43,8 @@ class Model:
                 and set(self.kinds[259:]) <= {NORMAL})
 
 
-TRAINER = {3: "model_type", 24: "spaces_behind", 35: "byte_fallback", 40: "unk_id", 41: "bos_id", 42: "eos_id", 44: "unk_surface",
+TRAINER = {3: "model_type", 24: "spaces_behind", 35: "byte_fallback", 40: "unk_id", 41: "bos_id", 42: "eos_id",
+           44: "unk_surface",
            45: "unk_piece", 46: "bos_piece", 47: "eos_piece"}
 NORMALIZER = {2: "charsmap", 3: "dummy_prefix", 4: "remove_extra_whitespaces", 5: "escape_whitespaces"}
 
