@@ -58,7 +58,7 @@ class Bench:
 def bench(firmware, monkeypatch):
     monkeypatch.setattr("serial.urlhandler.protocol_socket.time.sleep", lambda seconds: None)
     monkeypatch.setattr(known, "CYCLES", ())
-    monkeypatch.setattr(steps, "BEATS_SHARE", 0.0)          # the fake core's counters stand still
+    monkeypatch.setattr(steps, "CHECK_SHARE", 0.0)          # the fake core's counters stand still
     return Bench(firmware, monkeypatch)
 
 

@@ -25,7 +25,8 @@ def test_the_simulated_soc_is_in_order(capsys):
     assert [lane["window"] for lane in steps["training"]["data"]["lanes"]] == [[1, 1, 5], [0, 2, 6]]
     assert all(abs(lane["delay"] - sum(lane["window"][1:]) / 2) <= 1 for lane in steps["training"]["data"]["lanes"])
     assert tuple(steps["known answer"]["data"]["ids"]) == known.IDS
-    assert steps["stream"]["data"]["pins_percent"] > 90
+    assert steps["stream"]["data"]["check_percent"] > 95
+    assert steps["known answer"]["data"]["expected_cycles"]
 
 
 def test_a_stuck_lane_is_named(capsys):
