@@ -57,7 +57,7 @@ class Opcode(IntEnum):
     LANE       = 0x0f  #: Lane -> Eye; how well one byte lane of the DRAM reads at every delay; DRAM's contents stay
     BASELINE   = 0x10  #: reserved: the software baseline, up to 0x1f
     MEMORY     = 0x20  #: Memory -> Tested; writes and reads places of DRAM, and puts back what was there
-    STREAM     = 0x21  #: Stream -> Streamed; the core reads DRAM as fast as it can
+    STREAM     = 0x21  #: Stream -> Streamed; the core reads and checks DRAM, a beat every four cycles at best
     TOKENS     = 0x81  #: event: Tokens
     LOGITS     = 0x82  #: event: Logits
     DONE       = 0x83  #: event: Done

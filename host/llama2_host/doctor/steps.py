@@ -122,11 +122,11 @@ def stream(device: Device, board: Board, length: int) -> Step:
     share = first.beats * BEAT_BYTES / (first.cycles * board.pin_bytes) if first.cycles else 0.0
     of_check = CHECK_CYCLES * first.beats / first.cycles if first.cycles else 0.0
     rate = share * board.pin_bytes * device.info.clock_hz
-    data = {"bytes": length, "check_percent": 100 * of_check, "cycles": first.cycles, "beats": first.beats, "starved": first.starved,
-            "bytes_per_s": rate,
+    data = {"bytes": length, "check_percent": 100 * of_check, "cycles": first.cycles, "beats": first.beats,
+            "starved": first.starved, "bytes_per_s": rate,
             "pins_percent": 100 * share, "crc": [first.crc, again.crc]}
-    text = (f"{rate / 1e6:,.1f} MB/s, {100 * share:.1f} % of the pins and {100 * of_check:.1f} % of what the core's check takes "
-            f"({first.cycles:,} cycles for {first.beats:,} beats, starved in {first.starved:,})")
+    text = (f"{rate / 1e6:,.1f} MB/s, {100 * share:.1f} % of the pins and {100 * of_check:.1f} % of what the core's "
+            f"check takes ({first.cycles:,} cycles for {first.beats:,} beats, starved in {first.starved:,})")
     if first.crc != again.crc:
         return failed("stream", f"two readings of the same {quantity(length)} differ (CRC {first.crc:#010x}, "
                                 f"{again.crc:#010x}); {text}",
