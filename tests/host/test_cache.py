@@ -97,10 +97,9 @@ def test_whatever_is_read_names_the_entry(files, name):
 
 #: what a conversion imports that does not decide its bytes: how files, messages and refusals are made
 NEUTRAL = {"llama2_host.combinations", "llama2_host.errors", "llama2_host.files", "llama2_host.image.cache",
-           "llama2_host.image.reading",
-           "llama2_host.nested_json", "llama2_host.progress", "llama2_host.terminal", "llama2_spec.frame",
-           "llama2_spec.image_check",
-           "llama2_spec.registers", "llama2_spec.sampling", "llama2_spec.tensors", "llama2_spec.wire"}
+           "llama2_host.image.reading", "llama2_host.nested_json", "llama2_host.progress", "llama2_host.screen",
+           "llama2_host.terminal", "llama2_spec.frame", "llama2_spec.image_check", "llama2_spec.registers",
+           "llama2_spec.sampling", "llama2_spec.tensors", "llama2_spec.wire"}
 
 
 def test_the_program_s_part_in_a_conversion_names_the_entry(files, monkeypatch):
