@@ -16,7 +16,8 @@ from llama2_host.files import partial_name, write_whole
 from llama2_spec import image as image_module
 
 #: What decides the bytes of a conversion: files and folders of this package and of the numbers' specification.
-SOURCES = ("checkpoint", "chat/jinja_template.py", "chat/jinja_worker.py", "chat/template.py", "corpus.py", "generation.py",
+SOURCES = ("checkpoint", "chat/jinja_template.py", "chat/jinja_worker.py", "chat/template.py", "corpus.py",
+           "generation.py",
            "image/conversion.py", "image/discovery.py", "image/pending.py", "quantisation", "tokenizer", "image.py",
            "image_layout.py", "model.py", "numerics.py", "packing.py", "program.py", "protocol.py", "reference.py",
            "tables.py", "traffic.py")
