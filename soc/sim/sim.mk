@@ -7,7 +7,7 @@
 OBJ    := obj_sim
 CORE   := sim pads parse modules libdylib
 LIBS   := -levent -ljson-c -ldl -lz -lm -lpthread
-MODEL  ?= -O3 -march=native
+MODEL  ?= $(if $(TRACE),-O1,-O3 -march=native)
 VFLAGS ?= -O3 --x-assign fast --x-initial fast --noassert --output-split 20000 --unroll-count 256
 
 all: $(MODULES:%=modules/%.so) vsim
