@@ -111,3 +111,16 @@ def test_other_moments_are_refused(text):
 def test_a_part_of_no_waveform_is_refused(options):
     done = subprocess.run([sys.executable, "targets/sim.py", *options], cwd=sim.ROOT, text=True, capture_output=True)
     assert done.returncode == 2 and "--run --trace" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.soc
+@pytest.mark.parametrize("options, code, says", [(["--trace-to", "400"], 0, "waveform of cycles 0 to 400 in "),
+                                                 (["--trace-from", "token:9"], 1, "no waveform in ")])
+def test_run_tells_what_was_recorded(vsim, tmp_path, options, code, says):
+    run = subprocess.Popen([sys.executable, "targets/sim.py", "--run", "--output-dir", vsim.parents[2], "--trace", tmp_path/"a.fst", *options],
+                           cwd=sim.ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    url = run.stdout.readline().split()[-1]
+    Client(url).synchronise().port.close()      # it has simulated more than 400 cycles by then
+    run.terminate()
+    output, errors = run.communicate()
+    assert run.returncode == code and errors.startswith(says) and errors.count("\n") == 1
