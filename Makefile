@@ -13,7 +13,7 @@ MODEL    := models/stories.bin
 PACKAGES := $(shell sed '/optional:/d; s/\#.*//' requirements-debian.txt)
 OPTIONAL := $(shell sed -n 's/ *\# optional:.*//p' requirements-debian.txt)
 
-.PHONY: help setup sim demo test test-fast wave test-install test-reference prove uart long-context resources timing bitstream docs clean
+.PHONY: help setup sim demo test test-fast wave test-install test-reference prove uart long-context resources timing bitstream serve test-web server-load lint format site docs clean
 
 help:  ## this list
 	@awk -F ' +## +' '/^[a-z-]+:.*## / { split($$1, name, ":"); printf "make %-14s %s\n", name[1], $$2 }' Makefile
@@ -22,13 +22,11 @@ help:  ## this list
 
 setup: $(STAMP)  ## install what the rest needs, into .venv and as Debian packages (1 min; PYTHON3=python3.11 chooses the Python)
 
-$(STAMP):
-	@$(PYTHON3) -c '$(WANTED)' 2>/dev/null || { \
-		echo "make setup needs Python 3.11 or 3.12, and $(PYTHON3) is $$($(PYTHON3) --version 2>&1 | head -1): PYTHON3=python3.11 make setup" >&2; \
-		echo "the client alone runs on 3.10 to 3.13: pip install ." >&2; exit 1; }
-	@command -v dpkg-query >/dev/null || { \
-		echo "not a Debian system: install by hand what corresponds to: $(PACKAGES)" >&2; exit 0; }; \
-	missing=; for p in $(PACKAGES); do \
+# Installs the Debian packages of a list that are missing, where that may be done.
+define debian
+command -v dpkg-query >/dev/null || { \
+		echo "not a Debian system: install by hand what corresponds to: $(1)" >&2; exit 0; }; \
+	missing=; for p in $(1); do \
 		dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'install ok installed' || missing="$$missing $$p"; \
 	done; \
 	test -z "$$missing" && exit 0; \
@@ -36,6 +34,13 @@ $(STAMP):
 		echo "these Debian packages are missing and need root: apt-get install$$missing" >&2; exit 1; fi; \
 	echo "installing$$missing"; \
 	$$sudo apt-get -q update && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get -q -y install --no-install-recommends $$missing
+endef
+
+$(STAMP):
+	@$(PYTHON3) -c '$(WANTED)' 2>/dev/null || { \
+		echo "make setup needs Python 3.11 or 3.12, and $(PYTHON3) is $$($(PYTHON3) --version 2>&1 | head -1): PYTHON3=python3.11 make setup" >&2; \
+		echo "the client alone runs on 3.10 to 3.13: pip install ." >&2; exit 1; }
+	@$(call debian,$(PACKAGES))
 	@dpkg-query -W $(OPTIONAL) >/dev/null 2>&1 && exit 0; \
 	if [ $$(id -u) = 0 ]; then sudo=; else sudo="sudo -n"; fi; \
 	{ $$sudo apt-get -q update && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get -q -y install --no-install-recommends $(OPTIONAL); } >/dev/null 2>&1 || \
@@ -57,17 +62,34 @@ sim: setup  ## build the simulated SoC (2 to 3 min the first time, then 1 s)
 demo: sim  ## a story from the simulated hardware; PROMPT="..." begins it (4 min the first time, then 30 s)
 	@$(VENV)/bin/llama2-host generate --sim --model $(MODEL) --prompt "$$PROMPT"
 
+# The page and OpenAI's interface on the simulated SoC; HTTP_PORT=N for another port than 8080.
+HTTP_PORT ?= 8080
+serve: sim  ## a page to chat on, and OpenAI's interface, on the simulated hardware
+	@$(VENV)/bin/llama2-host serve --sim --model $(MODEL) --http-port $(HTTP_PORT) --open
+
 # Tests --------------------------------------------------------------------------------------------
 
+C_FILES  = $(wildcard $(foreach folder,firmware firmware/baseline soc/sim tests/firmware tests/soc/firmware,$(folder)/*.[ch] $(folder)/*.cpp))
+
+lint: setup  ## style, faults and types of the Python, layout of the C: what a change must pass first (20 s)
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/mypy
+	@echo clang-format --dry-run -Werror: $(words $(C_FILES)) files
+	@$(VENV)/bin/clang-format --dry-run -Werror $(C_FILES)
+
+format: setup  ## lay the C out, and mend of ruff's findings what it can mend itself
+	@$(VENV)/bin/clang-format -i $(C_FILES)
+	$(VENV)/bin/ruff check --fix
+
 # The fast ones first; then those that run the simulator, which one of them builds.
-test: setup  ## all tests, the simulator's too (17 min)
+test: lint  ## all tests, the simulator's too (17 min)
 	@rm -f build/skips.txt
-	$(PYTHON) -m pytest -q -n 2 -m "not soc and not uart and not reference and not install"
+	$(PYTHON) -m pytest -q -n 2 -m "not soc and not uart and not reference and not install and not web"
 	$(PYTHON) -m pytest -q -n 2 --dist loadfile -m "soc and not reference"
 	@echo "skipped tests, by reason:"; if [ -s build/skips.txt ]; then sed 's/^/  /' build/skips.txt; else echo "  none"; fi
 
 test-fast: setup  ## what one runs between two edits: no simulator, no long ones (2 min)
-	$(PYTHON) -m pytest -q -n 2 -m "not soc and not uart and not reference and not install" tests/spec tests/host tests/firmware tests/accel/test_stage.py tests/accel/test_numeric.py tests/test_rooms.py
+	$(PYTHON) -m pytest -q -n 2 -m "not soc and not uart and not reference and not install and not web" tests/spec tests/host tests/firmware tests/accel/test_stage.py tests/accel/test_numeric.py tests/test_rooms.py
 
 wave: setup  ## one test of tests/accel with its waveform: TEST=tests/accel/test_rows.py::test_name, into build/waves (seconds)
 	@test -n "$$TEST" || { echo "TEST is not set: make wave TEST=tests/accel/test_stage.py::test_name" >&2; exit 1; }
@@ -85,6 +107,16 @@ test-install: setup  ## pip install . with each Python from 3.10 to 3.13 that is
 test-reference: setup  ## tests against a real checkpoint in the folder that REFERENCE_DATA names (5 min)
 	@test -n "$$REFERENCE_DATA" || { echo "REFERENCE_DATA is not set: name the folder that holds models/ and corpus/" >&2; exit 1; }
 	$(PYTHON) -m pytest -q -n 2 --dist loadfile -m reference
+
+# The page in Chromium, and several servers behind HAProxy; both are installed from Debian.
+test-web: setup  ## the page in Chromium and servers behind HAProxy, both installed from Debian (3 min)
+	@$(call debian,$(shell sed 's/\#.*//' requirements-debian-web.txt))
+	$(PYTHON) -m pytest -q -m web
+
+# 64 clients with 2,000 requests, a third of which leave midway; then 10,000 random requests: some minutes.
+server-load: setup  ## 2,000 requests from 64 clients and 10,000 random ones, recorded (10 min)
+	$(PYTHON) -m bench.server_load
+	$(PYTHON) -m bench.server_fuzz
 
 # Eight positions behind 16,392 others, on the simulated SoC, equal to golden; each K/V format: some minutes.
 long-context: sim  ## eight positions behind 16,392 others, equal to the integer model (10 min)
@@ -114,6 +146,12 @@ docs: setup  ## write the generated pages, tables and plots anew (10 s)
 	$(PYTHON) -m llama2_spec.emit_docs
 	$(PYTHON) -m bench.emit_docs
 
+# Its packages come when they are first wanted: nothing else needs them.
+site: setup  ## these pages as a site in build/site; fails at a broken link (10 s)
+	@$(PYTHON) -c 'import material' 2>/dev/null || $(PYTHON) -m pip install -q --disable-pip-version-check -r requirements-docs.txt
+	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict --quiet
+	@echo "open build/site/index.html"
+
 clean:  ## remove what was built, not .venv
-	rm -rf build *.egg-info .pytest_cache
+	rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +

@@ -1,4 +1,5 @@
-"""Fails a run that skipped a test, lists skips by reason, and leaves out the reference tests unless their data is named."""
+"""Fails a run that skipped a test, lists skips by reason, and leaves out the reference tests unless their data is
+named."""
 import collections
 import signal
 from pathlib import Path

@@ -2,8 +2,8 @@
 
 Two comparisons, on the evaluation stories, BOS per story, teacher-forced: golden against float32 on the *same quantised
 weights* (KL divergence: what the integer datapath costs) and golden against float32 on the checkpoint's own weights
-(perplexity: what the format costs). q4 and mixed are calibrated on other stories, as the command line's --calibrate does it.
-Without ``REFERENCE_DATA`` the committed stories of bench/stories.txt are read, and nothing is calibrated.
+(perplexity: what the format costs). q4 and mixed are calibrated on other stories, as the command line's --calibrate
+does it. Without ``REFERENCE_DATA`` the committed stories of bench/stories.txt are read, and nothing is calibrated.
 """
 import argparse
 import json
@@ -52,8 +52,10 @@ def stories(limit: int | None) -> list[str]:
     return corpus.stories(text_path())[:limit]
 
 
-def measure(path: Path, tokenizer_path: Path, name: str, limit: int | None, progress: Progress = Progress.silent) -> dict:
-    """One model in the format of a row: perplexities, divergences, greedy agreement and size; `llama2-host compare` foretells speed too."""
+def measure(path: Path, tokenizer_path: Path, name: str, limit: int | None,
+            progress: Progress = Progress.silent) -> dict:
+    """One model in the format of a row: perplexities, divergences, greedy agreement and size; `llama2-host compare`
+    foretells speed too."""
     recipe, source, kv = RECIPES[name], checkpoint.load(path), KV.get(name, KvFormat.K16V16)
     source.config = replace(source.config, kv=kv)
     tokenizer = load_tokenizer(tokenizer_path, source.config.vocab_size)
@@ -61,7 +63,8 @@ def measure(path: Path, tokenizer_path: Path, name: str, limit: int | None, prog
     formats = plan(recipe, source, tokenizer, progress=progress)
     image = Image.parse(image_module.build(source.config, source.tensors, groups=source.groups, plan=formats))
     conversion_s = time.monotonic() - start_s
-    exact, same, golden = Reference(source.config, source.tensors), Reference(source.config, dequantised(image)), Golden(image)
+    exact, same, golden = Reference(source.config,
+                                    source.tensors), Reference(source.config, dequantised(image)), Golden(image)
     own, ours, integers = Score(), Score(), Score()
     start_s = time.monotonic()
     for ids in corpus.encoded(stories(limit), tokenizer, source.config.seq_len):
@@ -70,10 +73,14 @@ def measure(path: Path, tokenizer_path: Path, name: str, limit: int | None, prog
         ours.add(ids, rows, theirs)
         integers.add(ids, rows, log_softmax(same.logits(ids)))
     characters = sum(len(text.encode()) for text in stories(limit))
-    result = {"model": path.name, "format": name, "text": text_path().name, "recipe": {"format": recipe.format, "embedding": recipe.embedding,
-              "budget": recipe.budget, "calibrate": recipe.calibrate and recipe.calibrate.name, "kv": kv.name.lower()},
-              **{key: value for key, value in row(image, ours, own, TARGETS["arty"]).items() if key != "tokens_per_second"},
-              "bits_per_byte_float32": own.nats / np.log(2) / characters, "bits_per_byte": ours.nats / np.log(2) / characters,
+    result = {"model": path.name, "format": name, "text": text_path().name,
+              "recipe": {"format": recipe.format, "embedding": recipe.embedding,
+                         "budget": recipe.budget, "calibrate": recipe.calibrate and recipe.calibrate.name,
+                         "kv": kv.name.lower()},
+              **{key: value for key, value in row(image, ours, own, TARGETS["arty"]).items()
+                 if key != "tokens_per_second"},
+              "bits_per_byte_float32": own.nats / np.log(2) / characters,
+              "bits_per_byte": ours.nats / np.log(2) / characters,
               "kl_same_weights": integers.kl, "kl_same_weights_worst": integers.worst,
               "conversion_seconds": round(conversion_s, 1), "evaluation_seconds": round(time.monotonic() - start_s, 1),
               "q8_matrices": [f"{e.kind.name.lower()}.{e.layer}" for e in image.entries
@@ -100,7 +107,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--stories", type=int, default=None, help="the first N only")
     parser.add_argument("--json", type=Path, default=ROOT / "bench" / "results" / "accuracy.json")
-    parser.add_argument("--only", choices=RECIPES, nargs="+", metavar="FORMAT", help="these rows anew, the file's others as they are")
+    parser.add_argument("--only", choices=RECIPES, nargs="+", metavar="FORMAT",
+                        help="these rows anew, the file's others as they are")
     args = parser.parse_args()
     rows, kept = [], json.loads(args.json.read_text())["rows"] if args.only and args.json.exists() else []
     for path, tokenizer in MODELS:
@@ -114,8 +122,8 @@ def main():
             rows.append(measure(path, tokenizer, name, args.stories, Progress.stderr()))
             r = rows[-1]
             print(f"{path.name} {name}: perplexity {r['perplexity_float32']:.4f} -> {r['perplexity']:.4f} "
-                  f"({r['delta_percent']:+.3f} %), KL {r['kl']:.1e}, on the same weights {r['kl_same_weights']:.1e}, top-1 {r['top1']:.4f}, "
-                  f"{r['bits_per_weight']:.2f} bits", flush=True)
+                  f"({r['delta_percent']:+.3f} %), KL {r['kl']:.1e}, on the same weights {r['kl_same_weights']:.1e}, "
+                  f"top-1 {r['top1']:.4f}, {r['bits_per_weight']:.2f} bits", flush=True)
             for g in r.get("expected_greedy", ()):
                 print(f"    greedy {g['prompt'][:32]!r}: {g['equal_tokens']} of {g['of']} tokens equal float32's")
     command = "python -m bench.accuracy" + (f" --stories {args.stories}" if args.stories else "")

@@ -1,7 +1,8 @@
-"""The software baseline: the decoder in C, by the same VexRiscv in the same simulated SoC; ``bench.cycles`` measures it.
+"""The software baseline: the decoder in C, by the same VexRiscv in the same simulated SoC; ``bench.cycles`` measures
+it.
 
--O2, both caches on and an L2, weights and K/V cache in DRAM, working vectors and the stack in SRAM, of which there is more than a
-board has. The decoder core is there and idle.
+-O2, both caches on and an L2, weights and K/V cache in DRAM, working vectors and the stack in SRAM, of which there is
+more than a board has. The decoder core is there and idle.
 """
 import struct
 

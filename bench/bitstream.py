@@ -20,7 +20,8 @@ NAME   = "lambdaconcept_ecpix5"
 
 def clocks(report: dict) -> dict:
     """MHz reached and wanted, by clock; nextpnr's names without its decorations."""
-    return {name.removeprefix("$glbnet$"): {"mhz": round(clock["achieved"], 2), "wanted_mhz": round(clock["constraint"], 2)}
+    return {name.removeprefix("$glbnet$"): {"mhz": round(clock["achieved"], 2),
+                                            "wanted_mhz": round(clock["constraint"], 2)}
             for name, clock in report["fmax"].items()}
 
 

@@ -1,6 +1,8 @@
-"""Measures conversion: time and largest memory for known models' shapes with random weights; ``python -m bench.conversion``.
+"""Measures conversion: time and largest memory for known models' shapes with random weights; ``python -m
+bench.conversion``.
 
-Calibration reads a text of random words, so long that the converter takes as many tokens as it ever takes for the shape.
+Calibration reads a text of random words, so long that the converter takes as many tokens as it ever takes for the
+shape.
 """
 import argparse
 import json
@@ -23,7 +25,8 @@ SHAPES = {
     #: Ref: huggingface.co/HuggingFaceTB/SmolLM2-360M-Instruct, config.json
     "SmolLM2-360M": replace(smollm2.CONFIG, dim=960, hidden_dim=2560, n_layers=32, n_heads=15, n_kv_heads=5),
     #: Ref: huggingface.co/TinyLlama/TinyLlama-1.1B-Chat-v1.0, config.json
-    "TinyLlama-1.1B": replace(smollm2.CONFIG, dim=2048, hidden_dim=5632, n_layers=22, n_heads=32, n_kv_heads=4, vocab_size=32000,
+    "TinyLlama-1.1B": replace(smollm2.CONFIG, dim=2048, hidden_dim=5632, n_layers=22, n_heads=32, n_kv_heads=4,
+                              vocab_size=32000,
                               seq_len=2048, rope_theta=10000.0, tied=False),
 }
 
@@ -39,7 +42,8 @@ sys.exit(status)
 
 
 #: What is measured of a shape: --format and, behind a plus, --calibrate.
-FORMATS = {"SmolLM2-135M": ("q8", "q4", "q4+calibrate"), "SmolLM2-360M": ("q4+calibrate",), "TinyLlama-1.1B": ("q8", "q4")}
+FORMATS = {"SmolLM2-135M": ("q8", "q4", "q4+calibrate"), "SmolLM2-360M": ("q4+calibrate",),
+           "TinyLlama-1.1B": ("q8", "q4")}
 TEXT_WORDS = 40_000
 
 
@@ -56,7 +60,8 @@ def convert(folder: Path, output: Path, format: str) -> dict:
     format, _, calibrate = format.partition("+")
     options = ["--calibrate", str(write_text(output.with_name("text.txt")))] if calibrate else ["--embedding", format]
     start_s = time.monotonic()
-    process = subprocess.run([sys.executable, "-c", CHILD, "convert", str(folder), "-o", str(output), "--format", format, *options],
+    process = subprocess.run([sys.executable, "-c", CHILD, "convert", str(folder), "-o", str(output), "--format",
+                              format, *options],
                              cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
     cpu_s, resident_kib = process.stdout.split()[-2:]
     return {"wall_s": round(time.monotonic() - start_s, 1), "cpu_s": round(float(cpu_s), 1),
@@ -66,7 +71,8 @@ def convert(folder: Path, output: Path, format: str) -> dict:
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path, default=ROOT / "bench" / "results" / "conversion.json")
-    parser.add_argument("--only", choices=SHAPES, nargs="+", default=list(SHAPES), metavar="SHAPE", help=f"of {', '.join(SHAPES)}")
+    parser.add_argument("--only", choices=SHAPES, nargs="+", default=list(SHAPES), metavar="SHAPE",
+                        help=f"of {', '.join(SHAPES)}")
     parser.add_argument("--formats", choices=("q8", "q4", "q4+calibrate"), nargs="+", help="these only")
     args = parser.parse_args()
     rows = []
@@ -78,7 +84,8 @@ def main():
                 rows.append({"shape": name, "weights": image.weights(config), "format": format,
                              **convert(folder, Path(temporary) / "model.llm", format)})
                 print(json.dumps(rows[-1]), flush=True)
-    args.json.write_text(json.dumps({"command": "python -m bench.conversion", "cores": os.cpu_count(), "rows": rows}, indent=1) + "\n")
+    args.json.write_text(json.dumps({"command": "python -m bench.conversion", "cores": os.cpu_count(), "rows": rows},
+                                    indent=1) + "\n")
 
 
 if __name__ == "__main__":

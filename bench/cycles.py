@@ -1,8 +1,8 @@
 """Cycles per token of the simulated SoC, from token event to token event: ``python -m bench.cycles --model FILE``.
 
-Every position is a full decode with classifier and sampling by the shipped firmware and client. Cycles are differences of
-the core's free-running counter between consecutive token events; useful bytes are reckoned from shapes and formats. Stalls
-are counted in the simulated SoC, outside the core, for the same cycles: with the beats they sum to them exactly.
+Every position is a full decode with classifier and sampling by the shipped firmware and client. Cycles are differences
+of the core's free-running counter between consecutive token events; useful bytes are reckoned from shapes and formats.
+Stalls are counted in the simulated SoC, outside the core, for the same cycles: with the beats they sum to them exactly.
 """
 import argparse
 import json
@@ -36,7 +36,8 @@ def prepare(args, layers=None):
         return shapes.random_image(args.shape, args.format, args.group, layers, args.seq_len)
     options = {"group": args.group} if args.group else {}
     options |= {"seq_len": args.seq_len} if args.seq_len else {}
-    return connect(golden=True, model=args.model, tokenizer=args.tokenizer, format=args.format, embedding=args.format, **options).model.path
+    return connect(golden=True, model=args.model, tokenizer=args.tokenizer, format=args.format, embedding=args.format,
+                   **options).model.path
 
 
 def moved_beats(image, stats, passes):
@@ -49,7 +50,8 @@ def moved_beats(image, stats, passes):
 
 def breakdown(stats, passes):
     """Phase counters, per pass of the whole run."""
-    return {phase.name: {counter.name.lower(): stats.counters[phase*len(Counter) + counter]/passes for counter in Counter}
+    return {phase.name: {counter.name.lower(): stats.counters[phase*len(Counter) + counter]/passes
+                         for counter in Counter}
             for phase in Phase}
 
 
@@ -98,7 +100,8 @@ def decode(vsim, path, first, last, temperature=0.0):
         "positions": [chosen[0], chosen[-1] + 1], "cycles": total, "useful_beats": useful,
         "per_position": [passes[p] for p in chosen], "dram_violations": violations,
         "preloaded": "random rows" if preloaded else False, "moved_over_useful": moved/needed,
-        "breakdown": breakdown(stats, len(events)), "stalls": stalls(watch, chosen[0] - begin - 1, chosen[-1] - begin, total),
+        "breakdown": breakdown(stats, len(events)),
+        "stalls": stalls(watch, chosen[0] - begin - 1, chosen[-1] - begin, total),
         "config": asdict(image.config),
     }
 
@@ -137,7 +140,8 @@ def measure(args):
         few = decode(vsim, prepare(args, args.layers//2), first, last, args.temperature)
         run = extrapolate(few, run, args.layers//2, args.layers, shapes.SHAPES[args.shape].n_layers)
     result = {"command": command(args), "model": args.shape or Path(args.model).name, "format": args.format,
-              "random_weights": bool(args.shape), "temperature": args.temperature, "columns": args.columns, **per_token(run)}
+              "random_weights": bool(args.shape), "temperature": args.temperature, "columns": args.columns,
+              **per_token(run)}
     if args.prefill:
         result["prefill"] = measure_prefill(vsim, path, args.prefill)
     if args.speculate:
@@ -148,7 +152,8 @@ def measure(args):
 
 
 def against_software(result, path, count):
-    """Add what ``count`` positions cost the CPU alone, and how many times the core's cycles that is at the same ones."""
+    """Add what ``count`` positions cost the CPU alone, and how many times the core's cycles that is at the same
+    ones."""
     cycles = baseline.decode(path, Golden(Image.parse(path.read_bytes())), count)
     first, last = result["positions"]
     common = range(first, min(last, count))
@@ -171,7 +176,8 @@ def command(args):
     """The command as it can be typed again."""
     options = [("model", args.model and Path(args.model).name), ("shape", args.shape), ("format", args.format),
                ("group", args.group), ("layers", args.layers), ("seq-len", args.seq_len),
-               ("positions", ":".join(map(str, args.positions))), ("columns", args.columns), ("prefill", args.prefill), ("speculate", args.speculate),
+               ("positions", ":".join(map(str, args.positions))), ("columns", args.columns), ("prefill", args.prefill),
+               ("speculate", args.speculate),
                ("temperature", args.temperature), ("baseline", args.baseline)]
     return "python -m bench.cycles " + " ".join(f"--{name} {value}" for name, value in options if value)
 
@@ -192,8 +198,9 @@ def report(result):
                                          for name, value in result["stalls"].items() if name != "cycles"))
     if "prefill" in result:
         p = result["prefill"]
-        print(f"  prefill of {p['tokens']} tokens: {p['cycles_per_token']:,.0f} cycles/token, {p['one_by_one_cycles_per_token']:,.0f} "
-              f"one by one: {p['speedup']:.2f} times faster, {'identical' if p['identical'] else 'NOT IDENTICAL'}")
+        print(f"  prefill of {p['tokens']} tokens: {p['cycles_per_token']:,.0f} cycles/token, "
+              f"{p['one_by_one_cycles_per_token']:,.0f} one by one: {p['speedup']:.2f} times faster, "
+              f"{'identical' if p['identical'] else 'NOT IDENTICAL'}")
         for phase, counters in p["breakdown"].items():
             if counters["cycles"]:
                 alone = p["one_by_one_breakdown"][phase]["cycles"]
@@ -202,9 +209,10 @@ def report(result):
     for kind in ("repeating", "stories", "random"):
         if kind in result.get("speculation", {}):
             s = result["speculation"][kind]
-            print(f"  speculation on {kind} text: {s['tokens_per_pass']:.2f} tokens a pass, {s['right']} of {s['guessed']} guesses right, "
-                  f"{s['cycles_per_token']:,.0f} cycles/token, {s['cycles_per_token_off']:,.0f} without: {s['speedup']:.2f} times "
-                  f"faster, {'identical' if s['identical'] else 'NOT IDENTICAL'}")
+            print(f"  speculation on {kind} text: {s['tokens_per_pass']:.2f} tokens a pass, {s['right']} of "
+                  f"{s['guessed']} guesses right, {s['cycles_per_token']:,.0f} cycles/token, "
+                  f"{s['cycles_per_token_off']:,.0f} without: {s['speedup']:.2f} times faster, "
+                  f"{'identical' if s['identical'] else 'NOT IDENTICAL'}")
     if "baseline" in result:
         software = result["baseline"]
         print(f"  the same in C by the CPU: {software['cycles_per_token']:,.0f} cycles/token (positions 0 to "
@@ -225,8 +233,10 @@ def parse(arguments=None):
     parser.add_argument("--positions", type=positions, default=(0, 64), help="A:B")
     parser.add_argument("--columns", type=int, choices=(1, 2, 4), default=sim.COLUMNS)
     parser.add_argument("--prefill", type=int, metavar="N", help="also measure a prompt of N tokens")
-    parser.add_argument("--speculate", type=int, default=0, metavar="N", help="also decode texts with up to N guesses a pass, and without")
-    parser.add_argument("--temperature", type=float, default=0.0, help=f"sample, with top-p {TOP_P}; 0, the default, is greedy")
+    parser.add_argument("--speculate", type=int, default=0, metavar="N",
+                        help="also decode texts with up to N guesses a pass, and without")
+    parser.add_argument("--temperature", type=float, default=0.0,
+                        help=f"sample, with top-p {TOP_P}; 0, the default, is greedy")
     parser.add_argument("--baseline", type=int, default=0, metavar="N",
                         help="also decode N positions in C on the CPU: seconds of wall time for each")
     parser.add_argument("--json", type=Path)

@@ -1,4 +1,5 @@
-"""The tables of docs/performance.md with its plot and of docs/checkpoints.md, from bench/results: ``python -m bench.emit_docs`` writes them.
+"""The tables of docs/performance.md with its plot and of docs/checkpoints.md, from bench/results: ``python -m
+bench.emit_docs`` writes them.
 
 The page's prose is written by hand; what stands between a table's two marks is replaced.
 """
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from bench import published
 from bench.cycles import TOP_P
+from bench.fitting import fits_table
 from bench.long_context import good
 from bench.plot import bars
 from soc.sim.simulator import WATCH_CAUSES
@@ -33,7 +35,8 @@ def label(run):
     name = Path(run["model"]).stem
     columns = run["columns"]
     shape = " shape" if run.get("random_weights") else ""
-    return f"{name}{shape}, {run['format']}, {columns} column{'s' if columns > 1 else ''}" + (", sampled" if run.get("temperature") else "")
+    return (f"{name}{shape}, {run['format']}, {columns} column{'s' if columns > 1 else ''}" +
+            (", sampled" if run.get("temperature") else ""))
 
 
 def positions(run):
@@ -47,12 +50,14 @@ def runs():
     smallest = {}
     for run in found:
         smallest[run["model"]] = min(run["bytes_per_token"], smallest.get(run["model"], float("inf")))
-    return sorted(found, key=lambda run: (smallest[run["model"]], run["model"], run["format"] == "q4", run["positions"]))
+    return sorted(found, key=lambda run: (smallest[run["model"]], run["model"], run["format"] == "q4",
+                                          run["positions"]))
 
 
 def trained_260k():
     """Runs of the checkpoint that others have figures of, of the default build over 64 positions."""
-    return [run for run in runs() if run["model"] == "stories260K.bin" and run["columns"] == 2 and run["positions"] == [1, 64]]
+    return [run for run in runs() if run["model"] == "stories260K.bin" and run["columns"] == 2
+            and run["positions"] == [1, 64]]
 
 # Tables -------------------------------------------------------------------------------------------
 
@@ -66,8 +71,10 @@ def cycles_table():
         notes += [f"K/V preloaded: {run['preloaded']}"] if run.get("preloaded") else []
         notes += [f"{run['dram_violations']} DRAM timing violations"] if run["dram_violations"] else []
         rows.append((label(run), positions(run), f"{run['cycles_per_token']:,.0f}", f"{run['tokens_per_second']:,.1f}",
-                     f"{run['bytes_per_token']:,.0f}", f"{run['roofline_percent']:.1f} %", "; ".join(notes), f"`{run['command']}`"))
-    return table(("Model", "Positions", "Cycles/token", "Tokens/s at 100 MHz", "Useful bytes/token", "Of the roofline", "",
+                     f"{run['bytes_per_token']:,.0f}", f"{run['roofline_percent']:.1f} %", "; ".join(notes),
+                     f"`{run['command']}`"))
+    return table(("Model", "Positions", "Cycles/token", "Tokens/s at 100 MHz", "Useful bytes/token", "Of the roofline",
+                  "",
                   "Command"), rows)
 
 
@@ -82,12 +89,14 @@ def breakdown_table():
 
 
 def stalls_table():
-    """Per run, all cycles of the stream by cause, in parts per hundred; runs from before they were counted have none."""
+    """Per run, all cycles of the stream by cause, in parts per hundred; runs from before they were counted have
+    none."""
     rows = []
     for run in (run for run in runs() if all(cause in run.get("stalls", {}) for cause in WATCH_CAUSES)):
         tokens = run["positions"][1] - run["positions"][0]
         total = run["stalls"]["cycles"]
-        rows.append((label(run), positions(run), f"{total/tokens:,.0f}", *(f"{100*run['stalls'][cause]/total:.2f}" for cause in WATCH_CAUSES)))
+        rows.append((label(run), positions(run), f"{total/tokens:,.0f}",
+                     *(f"{100*run['stalls'][cause]/total:.2f}" for cause in WATCH_CAUSES)))
     return table(("Model", "Positions", "Cycles/token", *(f"{cause}, %" for cause in WATCH_CAUSES)), rows)
 
 
@@ -99,9 +108,11 @@ def prefill_table():
     rows = []
     for run in (run for run in runs() if "prefill" in run):
         p = run["prefill"]
-        rows.append((label(run), p["tokens"], f"{p['one_by_one_cycles_per_token']:,.0f}", f"{p['cycles_per_token']:,.0f}", f"{p['speedup']:.2f}",
+        rows.append((label(run), p["tokens"], f"{p['one_by_one_cycles_per_token']:,.0f}",
+                     f"{p['cycles_per_token']:,.0f}", f"{p['speedup']:.2f}",
                      "yes" if p["identical"] else "NO", f"`{run['command']}`"))
-    return table(("Model", "Prompt tokens", "Cycles/token, one by one", "Together", "Times faster", "Identical", "Command"), rows)
+    return table(("Model", "Prompt tokens", "Cycles/token, one by one", "Together", "Times faster", "Identical",
+                  "Command"), rows)
 
 
 def speculation_table():
@@ -109,10 +120,12 @@ def speculation_table():
     for run in (run for run in runs() if "speculation" in run):
         spec = run["speculation"]
         for kind, s in ((kind, s) for kind, s in spec.items() if isinstance(s, dict)):
-            rows.append((label(run), kind, spec["guesses"], f"{s['tokens_per_pass']:.2f}", f"{s['right']} of {s['guessed']}",
+            rows.append((label(run), kind, spec["guesses"], f"{s['tokens_per_pass']:.2f}",
+                         f"{s['right']} of {s['guessed']}",
                          f"{s['cycles_per_token_off']:,.0f}", f"{s['cycles_per_token']:,.0f}", f"{s['speedup']:.2f}",
                          "yes" if s["identical"] else "NO", f"`{run['command']}`"))
-    return table(("Model", "Text", "Guesses a pass, at most", "Tokens a pass", "Guesses right", "Cycles/token, off", "On", "Times faster",
+    return table(("Model", "Text", "Guesses a pass, at most", "Tokens a pass", "Guesses right", "Cycles/token, off",
+                  "On", "Times faster",
                   "Identical", "Command"), rows)
 
 
@@ -136,38 +149,47 @@ def baseline_table():
 
 
 def published_table():
-    ours = [("this core", "Arty's DRAM timings, 100 MHz", label(run), f"{run['tokens_per_second']:,.1f}", f"{run['roofline_percent']:.1f} %", "simulated",
+    ours = [("this core", "Arty's DRAM timings, 100 MHz", label(run), f"{run['tokens_per_second']:,.1f}",
+             f"{run['roofline_percent']:.1f} %", "simulated",
              "above") for run in shown_runs()]
-    rows = [(d.name, d.device, d.model, d.tokens_per_s, d.share, "silicon" if d.silicon else "not said", d.source) for d in published.DECODERS]
+    rows = [(d.name, d.device, d.model, d.tokens_per_s, d.share, "silicon" if d.silicon else "not said", d.source)
+            for d in published.DECODERS]
     return table(("Decoder", "Device", "Model", "Tokens/s", "Of the memory's peak", "On", "Source"), ours + rows)
 
 
 def stories260k_table():
-    ours = [(label(run), f"{run['cycles_per_token']:,.0f}", f"positions {positions(run)}, everything included") for run in trained_260k()]
+    ours = [(label(run), f"{run['cycles_per_token']:,.0f}", f"positions {positions(run)}, everything included")
+            for run in trained_260k()]
     return table(("stories260K", "Cycles/token", "Counted"),
                  ours + [(name, f"{cycles:,}", how) for name, cycles, how in published.STORIES260K])
 
 
 def machines_table():
-    ours = [(f"This SoC at 100 MHz, {run['format']}", f"{run['tokens_per_second']:,.0f}", "simulated") for run in trained_260k()]
+    ours = [(f"This SoC at 100 MHz, {run['format']}", f"{run['tokens_per_second']:,.0f}", "simulated")
+            for run in trained_260k()]
     return table(("Machine", "Tokens/s, stories260K", ""), ours + list(published.MACHINES))
 
 
 def accuracy_table():
     result = json.loads((RESULTS/"accuracy.json").read_text())
-    rows = [(r["model"], r["format"], f"{r['bits_per_weight']:.2f}", f"{r['perplexity_float32']:.4f}", f"{r['perplexity']:.4f}",
+    rows = [(r["model"], r["format"], f"{r['bits_per_weight']:.2f}", f"{r['perplexity_float32']:.4f}",
+             f"{r['perplexity']:.4f}",
              f"{r['delta_percent']:+.2f} %", f"{r['kl']:.1e}", f"{100*r['top1']:.1f} %", f"{r['kl_same_weights']:.1e}")
             for r in result["rows"]]
-    return table(("Model", "Format", "Bits per weight", "Perplexity float32", "Perplexity golden", "Change", "KL", "Top-1 agreement",
+    return table(("Model", "Format", "Bits per weight", "Perplexity float32", "Perplexity golden", "Change", "KL",
+                  "Top-1 agreement",
                   "KL, same weights"), rows)
 
 
 def long_context_table():
     result = json.loads((RESULTS/"long-context.json").read_text())
-    rows = [(r["kv"], f"{r['positions'][0]:,}-{r['positions'][1] - 1:,}", f"{r['cache_bytes']/(1 << 20):.1f} MiB: {r['cache']}",
-             "all equal" if good(r) else "NOT EQUAL", f"{r['cycles_per_token']:,.0f}", f"{sim.SYS_CLK_FREQ/r['cycles_per_token']:,.1f}")
+    rows = [(r["kv"], f"{r['positions'][0]:,}-{r['positions'][1] - 1:,}",
+             f"{r['cache_bytes']/(1 << 20):.1f} MiB: {r['cache']}",
+             "all equal" if good(r) else "NOT EQUAL", f"{r['cycles_per_token']:,.0f}",
+             f"{sim.SYS_CLK_FREQ/r['cycles_per_token']:,.1f}")
             for r in result["rows"]]
-    return table(("K/V", "Positions", "Cache", "Tokens, logits and K/V rows", "Cycles/token", "Tokens/s at 100 MHz"), rows)
+    return table(("K/V", "Positions", "Cache", "Tokens, logits and K/V rows", "Cycles/token", "Tokens/s at 100 MHz"),
+                 rows)
 
 
 def simulator_table():
@@ -176,10 +198,12 @@ def simulator_table():
             ("build when nothing changed", f"{r['unchanged_build_s']:.1f} s"),
             ("start", f"{r['start_s']:.2f} s"),
             ("idle", f"{r['idle']['khz_of_cpu']} kHz of processor time, {r['idle']['khz']} kHz of wall time"),
-            ("decoding", f"{r['decoding']['khz_of_cpu']} kHz of processor time, {r['decoding']['khz']} kHz of wall time")]
+            ("decoding",
+             f"{r['decoding']['khz_of_cpu']} kHz of processor time, {r['decoding']['khz']} kHz of wall time")]
     if against := r.get("against"):
         rows += [("decoding, side by side", f"{against['ratio']:.2f} times the rate of {against['what']} "
-                  f"({against['new_khz_of_cpu']} against {against['old_khz_of_cpu']} kHz of processor time), same tokens, cycles but for a refresh")]
+                  f"({against['new_khz_of_cpu']} against {against['old_khz_of_cpu']} kHz of processor time), same "
+                  "tokens, cycles but for a refresh")]
     tools = ", ".join(r[name] for name in ("verilator", "compiler") if name in r)
     return table(("Simulator", f"on {r['processor']}, {r['cores']} cores, {tools}"), rows)
 
@@ -191,10 +215,12 @@ def stream_table():
 
 
 def shown_runs():
-    """Those of our runs that differ: one model at the start and far on, the least share among greedy runs, and a sampled one."""
+    """Those of our runs that differ: one model at the start and far on, the least share among greedy runs, and a
+    sampled one."""
     greedy = [run for run in runs() if not run.get("temperature")]
     chosen = [min(greedy, key=lambda run: run["roofline_percent"])]
-    chosen += [run for run in greedy if Path(run["model"]).stem == "stories15M" and run["format"] == "q8" and run["positions"] == [1, 64]]
+    chosen += [run for run in greedy if Path(run["model"]).stem == "stories15M" and run["format"] == "q8"
+               and run["positions"] == [1, 64]]
     chosen += [max(greedy, key=lambda run: run["positions"][0])]
     chosen += [min((run for run in runs() if run.get("temperature")), key=lambda run: run["roofline_percent"])]
     return [run for i, run in enumerate(chosen) if run not in chosen[:i]]
@@ -203,9 +229,12 @@ def shown_runs():
 def conformance_table():
     """Cells of bench.conformance by axis; the references' versions stand in its record."""
     result = json.loads((RESULTS/"conformance.json").read_text())
-    names = {"settings": "vocabularies of a folder and settings", "beside": "what lies beside a vocabulary", "chat": "three turns of a chat",
-             "elsewhere": "a vocabulary from elsewhere", "sentencepiece": "`tokenizer.model` alone", "GGUF": "GGUF", "tokenizer.bin": "`tokenizer.bin`"}
-    rows = [(names[axis], f"{counts['cells']:,}", f"{counts['equal']:,}", f"{counts['listed']:,}", f"{counts['different']:,}")
+    names = {"settings": "vocabularies of a folder and settings", "beside": "what lies beside a vocabulary",
+             "chat": "three turns of a chat",
+             "elsewhere": "a vocabulary from elsewhere", "sentencepiece": "`tokenizer.model` alone", "GGUF": "GGUF",
+             "tokenizer.bin": "`tokenizer.bin`"}
+    rows = [(names[axis], f"{counts['cells']:,}", f"{counts['equal']:,}", f"{counts['listed']:,}",
+             f"{counts['different']:,}")
             for axis, counts in result["axes"].items()]
     return table(("Cells", "All", "Equal", "Listed below", "Different"), rows)
 
@@ -217,15 +246,20 @@ def differences_table():
 
 def plot():
     """The SVG: published decoders that state a share and a few of our runs, most of the peak first."""
-    rows = [(f"{d.name}: {d.model}", d.percent, False, f"{d.device}; {d.source}") for d in published.DECODERS if d.percent is not None]
-    rows += [(f"this core, simulated: {label(run)}" + (f", at {run['positions'][0]:,}" if run["positions"][0] > 1 else ""), run["roofline_percent"], True, f"positions {positions(run)}; {run['command']}") for run in shown_runs()]
+    rows = [(f"{d.name}: {d.model}", d.percent, False, f"{d.device}; {d.source}") for d in published.DECODERS
+            if d.percent is not None]
+    rows += [(f"this core, simulated: {label(run)}" + (f", at {run['positions'][0]:,}" if run["positions"][0] > 1
+                                                       else ""), run["roofline_percent"], True,
+              f"positions {positions(run)}; {run['command']}") for run in shown_runs()]
     return bars("Share of the memory's peak bandwidth that decoding uses", sorted(rows, key=lambda row: -row[1]))
 
 
 #: of docs/checkpoints.md
-CONFORMANCE = {"conformance": conformance_table, "differences": differences_table}
-TABLES = {"cycles": cycles_table, "breakdown": breakdown_table, "baseline": baseline_table, "published": published_table,
-          "stories260K": stories260k_table, "machines": machines_table, "accuracy": accuracy_table, "long-context": long_context_table,
+CONFORMANCE = {"conformance": conformance_table, "differences": differences_table, "fits": lambda: fits_table(RESULTS)}
+TABLES = {"cycles": cycles_table, "breakdown": breakdown_table, "baseline": baseline_table,
+          "published": published_table,
+          "stories260K": stories260k_table, "machines": machines_table, "accuracy": accuracy_table,
+          "long-context": long_context_table,
           "stalls": stalls_table, "causes": causes_table, "prefill": prefill_table, "speculation": speculation_table,
           "sampling": sampling_table, "simulator": simulator_table, "stream": stream_table}
 

@@ -1,7 +1,7 @@
 """Feeds every reader damaged and random files by the thousand; ``python -m bench.fuzz`` says what became of them.
 
-Each input must end in a checkpoint, tokenizer or template, or in one line of an error, within a second and within bounded
-memory. Whatever else happens is a finding: it is printed, its input is kept, and the exit status is 1.
+Each input must end in a checkpoint, tokenizer or template, or in one line of an error, within a second and within
+bounded memory. Whatever else happens is a finding: it is printed, its input is kept, and the exit status is 1.
 """
 import argparse
 import base64
@@ -55,7 +55,8 @@ WIDE = [0, 1, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 1 << 20, 1 << 31, 1 << 40, 1 <
 class Target:
     """A valid input in ``folder`` of which ``file`` is damaged, and what reads it."""
 
-    def __init__(self, name: str, folder: Path, file: Path, read, *, hot: int | None = None, codec=None, repair=lambda data: data):
+    def __init__(self, name: str, folder: Path, file: Path, read, *, hot: int | None = None, codec=None,
+                 repair=lambda data: data):
         self.name, self.folder, self.file, self.read, self.codec, self.repair = name, folder, file, read, codec, repair
         self.valid = file.read_bytes()
         self.described = codec[0](self.valid) if codec else None    #: the JSON in it
@@ -97,18 +98,23 @@ class Target:
                 to = rng.randrange(self.hot)
                 data[to:to + rng.choice((0, size))] = piece if rng.random() < 0.7 else b""
             else:                           # a number or a text of another kind, where the file is JSON
-                data[at:at + rng.choice((0, 1, 3))] = rng.choice((b"-1", b"null", b"[]", b"{}", b'"', b"1e999", b"NaN", b"true",
+                data[at:at + rng.choice((0, 1, 3))] = rng.choice((b"-1", b"null", b"[]", b"{}", b'"', b"1e999", b"NaN",
+                                                                  b"true",
                                                                    b"99999999999999999999", b"\\ud800", b"[" * 50))
         return bytes(data)
 
 
 def changed(value, rng: random.Random):
     """The same JSON but for one value, anywhere in it."""
-    children = list(value.items() if isinstance(value, dict) else enumerate(value)) if isinstance(value, (dict, list)) else []
+    children = (list(value.items() if isinstance(value, dict) else enumerate(value)) if isinstance(value, (dict, list))
+                else [])
     if not children or rng.random() < 0.08:
-        return rng.choice((value * 2 if isinstance(value, (int, list)) and value not in ([],) and len(str(value)) < 99 else 7,
-                           None, True, -1, 0, 1, 1.5, 1e308, float("inf"), 1 << 31, 1 << 63, 1 << 200, "", "x", "\ud800", "a\nb\0", "é" * 300, [], {},
-                           [[]], {"a": 1}, str(value)[:50], [value], "default", "llama3", "linear", "F32", "BPE", "ByteLevel"))
+        return rng.choice((value * 2 if isinstance(value, (int, list)) and value not in ([],) and len(str(value)) < 99
+                           else 7,
+                           None, True, -1, 0, 1, 1.5, 1e308, float("inf"), 1 << 31, 1 << 63, 1 << 200, "", "x",
+                           "\ud800", "a\nb\0", "é" * 300, [], {},
+                           [[]], {"a": 1}, str(value)[:50], [value], "default", "llama3", "linear", "F32", "BPE",
+                           "ByteLevel"))
     key, child = rng.choice(children)
     if rng.random() < 0.06:
         del value[key]
@@ -126,9 +132,11 @@ def json_bytes(value) -> bytes:
 JSON = json.loads, json_bytes
 IMAGE_NAMES = [name for name, _, _ in image.HEADER_FIELDS]
 #: the header of safetensors, the weights behind it as they were
-HEADER = (lambda data: [json.loads(data[8:8 + int.from_bytes(data[:8], "little")]), data[8 + int.from_bytes(data[:8], "little"):].hex()],
+HEADER = (lambda data: [json.loads(data[8:8 + int.from_bytes(data[:8], "little")]),
+                        data[8 + int.from_bytes(data[:8], "little"):].hex()],
           lambda pair: header_bytes(*pair) if isinstance(pair, list) and len(pair) == 2 else json_bytes(pair))
-PACKED = (lambda data: json.loads(zlib.decompress(data[4:])), lambda value: b"TOKZ" + zlib.compress(json_bytes(value), 1))
+PACKED = (lambda data: json.loads(zlib.decompress(data[4:])),
+          lambda value: b"TOKZ" + zlib.compress(json_bytes(value), 1))
 
 
 def image_json(data: bytes):
@@ -144,10 +152,12 @@ def image_bytes(described) -> bytes:
     header, entries, tail = described if isinstance(described, list) and len(described) == 3 else [{}, [], ""]
     header = header if isinstance(header, dict) else {}
     values = [header.get(name) for name in IMAGE_NAMES]
-    packed = b"".join(packed_value(code, value) for (_, code, _), value in zip(image.HEADER_FIELDS, values)).ljust(image.HEADER_BYTES, b"\0")
+    packed = b"".join(packed_value(code, value) for (_, code, _),
+                      value in zip(image.HEADER_FIELDS, values)).ljust(image.HEADER_BYTES, b"\0")
     for entry in entries if isinstance(entries, list) else []:
         entry = entry if isinstance(entry, list) else []
-        packed += b"".join(packed_value(code, value) for (_, code, _), value in zip(image.ENTRY_FIELDS, entry)).ljust(image.ENTRY.size, b"\0")
+        packed += b"".join(packed_value(code, value) for (_, code, _),
+                           value in zip(image.ENTRY_FIELDS, entry)).ljust(image.ENTRY.size, b"\0")
     return repaired(packed + from_hex(tail))
 
 
@@ -247,7 +257,8 @@ def targets(folder: Path):
     yield Target("config.json", sharded, sharded / "config.json", read_checkpoint, codec=JSON)
     again = write_huggingface(place("index"), tiny, tensors, shards=2, dtype="F16")
     yield Target("index.json", again, again / "model.safetensors.index.json", read_checkpoint, codec=JSON)
-    for name, type, write in (("gguf-q8_0", "Q8_0", vocabularies.gguf_byte_level(vocabularies.byte_level(), template=vocabularies.CHATML)),
+    for name, type, write in (("gguf-q8_0", "Q8_0",
+                               vocabularies.gguf_byte_level(vocabularies.byte_level(), template=vocabularies.CHATML)),
                               ("gguf-f16", "F16", lambda writer: None)):
         directory = place(name)
         path = write_gguf(directory / "model.gguf", tiny, tensors, type, vocabulary=write, factors=(1.0,) * 8)
@@ -255,13 +266,16 @@ def targets(folder: Path):
         yield Target(name, directory, path, lambda folder: read_checkpoint(folder / "model.gguf"), hot=max(meta, 2000))
     for name, path in (("gguf-vocabulary", "vocabulary"), ("gguf-template", "template")):
         directory = place(name)
-        file = write_gguf(directory / "model.gguf", replace(tiny, dim=32, hidden_dim=32), random_tensors(replace(tiny, hidden_dim=32)),
-                          "F16", vocabulary=vocabularies.gguf_byte_level(vocabularies.byte_level(), template=vocabularies.CHATML))
+        file = write_gguf(directory / "model.gguf", replace(tiny, dim=32, hidden_dim=32),
+                          random_tensors(replace(tiny, hidden_dim=32)),
+                          "F16", vocabulary=vocabularies.gguf_byte_level(vocabularies.byte_level(),
+                                                                         template=vocabularies.CHATML))
         read = read_tokenizer if path == "vocabulary" else read_template
         yield Target(name, directory, file, lambda folder, read=read: read(folder / "model.gguf"), hot=16000)
     directory = place("gguf-scored")
     scored = load_tokenizer(ROOT / "models" / "stories.tokenizer.bin")
-    file = write_gguf(directory / "model.gguf", replace(tiny, vocab_size=513), random_tensors(replace(tiny, vocab_size=513)), "F16",
+    file = write_gguf(directory / "model.gguf", replace(tiny, vocab_size=513),
+                      random_tensors(replace(tiny, vocab_size=513)), "F16",
                       vocabulary=vocabularies.gguf_scored(scored, extra=["<|im_end|>"]))
     yield Target("gguf-scored", directory, file, lambda folder: read_tokenizer(folder / "model.gguf"), hot=16000)
     yield binary("tokenizer.bin", scored.pack(), lambda folder: read_tokenizer(folder / "model.bin"))
@@ -272,18 +286,22 @@ def targets(folder: Path):
         directory = vocabularies.write_folder(place(name), vocabularies.byte_level(300), bos_token="<|im_start|>",
                                               eos_token={"content": "<|im_end|>"}, chat_template=vocabularies.CHATML,
                                               generation={"eos_token_id": [2, 0]})
-        yield Target(name, directory, directory / file, lambda folder: (read_template(folder), read_tokenizer(folder)), codec=JSON)
+        yield Target(name, directory, directory / file, lambda folder: (read_template(folder), read_tokenizer(folder)),
+                     codec=JSON)
     directory = place("chat_template.jinja")
     (directory / "chat_template.jinja").write_text(vocabularies.LLAMA2)
     yield Target("chat_template.jinja", directory, directory / "chat_template.jinja", read_template)
-    for name, format, chosen in (("image-q8", "q8", ""), ("image-q4", "q4", json.dumps({"name": "x", "user": "{user}", "stops": [2]}))):
+    for name, format, chosen in (("image-q8", "q8", ""),
+                                 ("image-q4", "q4", json.dumps({"name": "x", "user": "{user}", "stops": [2]}))):
         directory = place(name)
         packed = load_tokenizer(folder / "tokenizer.json").pack() if format == "q8" else scored.pack()
         config = replace(TINY, vocab_size=unpack(packed).vocab_size)
-        (directory / "model.llm").write_bytes(image.build(config, random_tensors(config), format=format, tokenizer=packed,
+        (directory / "model.llm").write_bytes(image.build(config, random_tensors(config), format=format,
+                                                          tokenizer=packed,
                                                           template=chosen, provenance="fuzz"))
         begin = image.HEADER.unpack_from((directory / "model.llm").read_bytes())[IMAGE_NAMES.index("payload_offset")]
-        yield Target(name, directory, directory / "model.llm", lambda folder: read_image(folder / "model.llm"), hot=begin + 512,
+        yield Target(name, directory, directory / "model.llm", lambda folder: read_image(folder / "model.llm"),
+                     hot=begin + 512,
                      codec=(image_json, image_bytes), repair=repaired)
     lines = b"".join(base64.b64encode(piece) + b" %d\n" % rank for rank, piece in enumerate(ranks(300)))
     yield binary("llama3-ranks", lines, lambda folder: read_tokenizer(folder / "model.bin"))
@@ -304,7 +322,8 @@ def attempt(target: Target, data: bytes) -> str:
         target.read(target.folder)
         result = "read"
     except HostError as error:
-        result = "refused" if "\n" not in str(error) and 0 < len(str(error)) < 1000 else f"not one line: {str(error)[:200]!r}"
+        result = ("refused" if "\n" not in str(error) and 0 < len(str(error)) < 1000
+                  else f"not one line: {str(error)[:200]!r}")
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt):
             raise
@@ -319,7 +338,8 @@ def run(inputs: int, seed: int, keep: Path | None = None, only: str | None = Non
     with tempfile.TemporaryDirectory() as temporary, quiet():
         found = [target for target in targets(Path(temporary)) if only in (None, target.name)]
         for target in found:
-            assert attempt(target, target.valid) == "read", f"{target.name}: the valid input is {attempt(target, target.valid)}"
+            assert attempt(target,
+                           target.valid) == "read", f"{target.name}: the valid input is {attempt(target, target.valid)}"
         before_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         for target in found:
             rng, counts, slowest_s = random.Random(f"{seed} {target.name}"), Counter(), 0.0
@@ -334,12 +354,14 @@ def run(inputs: int, seed: int, keep: Path | None = None, only: str | None = Non
                     if keep is not None:
                         keep.mkdir(parents=True, exist_ok=True)
                         (keep / f"{target.name}-{len(findings)}").write_bytes(data)
-            rows.append({"target": target.name, "inputs": sum(counts.values()), **counts, "slowest_s": round(slowest_s, 2)})
+            rows.append({"target": target.name, "inputs": sum(counts.values()), **counts,
+                         "slowest_s": round(slowest_s, 2)})
             say(json.dumps(rows[-1]))
         grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kib) / 1024
     if grown > MEMORY_MIB:
         findings.append({"target": "all", "what": f"memory grew by {grown:.0f} MiB"})
-    return {"inputs": sum(row["inputs"] for row in rows), "memory_grown_mib": round(grown), "findings": findings, "rows": rows}
+    return {"inputs": sum(row["inputs"] for row in rows), "memory_grown_mib": round(grown), "findings": findings,
+            "rows": rows}
 
 
 @contextlib.contextmanager
@@ -365,10 +387,12 @@ def main():
     args = parser.parse_args()
     start_s = time.monotonic()
     result = run(args.inputs, args.seed, args.keep, args.target, lambda line: print(line, flush=True))
-    result |= {"command": f"python -m bench.fuzz --inputs {args.inputs} --seed {args.seed}", "wall_s": round(time.monotonic() - start_s)}
+    result |= {"command": f"python -m bench.fuzz --inputs {args.inputs} --seed {args.seed}",
+               "wall_s": round(time.monotonic() - start_s)}
     for finding in result["findings"][:40]:
         print(finding["target"], finding["what"])
-    print(f"{result['inputs']} inputs, {len(result['findings'])} findings, {result['wall_s']} s, memory +{result['memory_grown_mib']} MiB")
+    print(f"{result['inputs']} inputs, {len(result['findings'])} findings, {result['wall_s']} s, memory "
+          f"+{result['memory_grown_mib']} MiB")
     if args.target is None:
         args.json.write_text(json.dumps(result, indent=1) + "\n")
     return 1 if result["findings"] else 0

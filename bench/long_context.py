@@ -1,8 +1,8 @@
 """A context of more than 16,384 positions on the simulated SoC, equal to golden in every number: ``make long-context``.
 
-Random weights in stories260K's shape. Golden decodes a random text; its K/V rows go into the DRAM beside the image, and the last
-positions are decoded on the SoC by the shipped firmware: greedily, so that the tokens too depend on all that came before. Every
-logit is compared, and the K/V rows that the SoC wrote.
+Random weights in stories260K's shape. Golden decodes a random text; its K/V rows go into the DRAM beside the image, and
+the last positions are decoded on the SoC by the shipped firmware: greedily, so that the tokens too depend on all that
+came before. Every logit is compared, and the K/V rows that the SoC wrote.
 """
 import argparse
 import json
@@ -88,7 +88,8 @@ def measure(kv, positions=POSITIONS, progress=Progress.silent):
     start_s = time.monotonic()
     with session(sim.build(), dram, path) as (simulator, device):
         options = Options(first, LAST, Sampling(temperature=0), stops=())
-        timed = list(device.generate([tokens[first]], options, flags=GenerateFlag.PRELOADED))      # logits on the wire take time
+        # logits on the wire take time
+        timed = list(device.generate([tokens[first]], options, flags=GenerateFlag.PRELOADED))
         generation = device.generate([tokens[first]], options, flags=GenerateFlag.PRELOADED | GenerateFlag.DUMP_LOGITS,
                                      on_logits=on_logits)
         events = list(generation)
@@ -103,19 +104,23 @@ def measure(kv, positions=POSITIONS, progress=Progress.silent):
         "logits": sum(map(len, expected.values())), "logits_equal": seen == expected,
         "rows": golden.config.n_layers*LAST, "rows_differ": differ, "errors": generation.outcome.errors,
         "dram_violations": violations, "cycles_per_token": sum(cycles)/len(cycles),
-        "golden_tokens_per_second": first/golden_s, "golden_seconds": round(golden_s), "simulation_seconds": round(simulation_s),
+        "golden_tokens_per_second": first/golden_s, "golden_seconds": round(golden_s),
+        "simulation_seconds": round(simulation_s),
     }
 
 
 def good(row):
     """Whether everything was equal, and nothing else amiss."""
-    return row["tokens_equal"] and row["logits_equal"] and not (row["rows_differ"] or row["errors"] or row["dram_violations"])
+    return row["tokens_equal"] and row["logits_equal"] and not (row["rows_differ"] or row["errors"]
+                                                                or row["dram_violations"])
 
 
 def main(argv=None):
     parser = argparse.ArgumentParser(prog="python -m bench.long_context", description=__doc__.splitlines()[0])
-    parser.add_argument("--kv", choices=[kv.name.lower() for kv in KvFormat], nargs="+", help="formats of the cache (default: all)")
-    parser.add_argument("--positions", type=int, default=POSITIONS, metavar="N", help="of the context (default %(default)s)")
+    parser.add_argument("--kv", choices=[kv.name.lower() for kv in KvFormat], nargs="+",
+                        help="formats of the cache (default: all)")
+    parser.add_argument("--positions", type=int, default=POSITIONS, metavar="N",
+                        help="of the context (default %(default)s)")
     parser.add_argument("--json", type=Path, default=RESULT)
     args = parser.parse_args(argv)
     if not LAST < args.positions <= MAX_SEQ_LEN:
@@ -125,10 +130,13 @@ def main(argv=None):
     rows = []
     for kv in [KvFormat[name.upper()] for name in args.kv] if args.kv else KvFormat:
         rows.append(row := measure(kv, args.positions, Progress.stderr()))
-        print(f"{row['kv']}: positions {row['positions'][0]} to {row['positions'][1] - 1}, {row['logits']} logits and {row['rows']} "
-              f"K/V rows {'equal' if good(row) else 'NOT EQUAL'} to golden's, {row['cycles_per_token']:,.0f} cycles a token; "
-              f"golden {row['golden_tokens_per_second']:.0f} positions/s", flush=True)
-        args.json.write_text(json.dumps({"command": "python -m bench.long_context" + options, "rows": rows}, indent=1) + "\n")
+        print(f"{row['kv']}: positions {row['positions'][0]} to {row['positions'][1] - 1}, {row['logits']} logits and "
+              f"{row['rows']} K/V rows {'equal' if good(row) else 'NOT EQUAL'} to golden's, "
+              f"{row['cycles_per_token']:,.0f} cycles a token; golden "
+              f"{row['golden_tokens_per_second']:.0f} positions/s",
+              flush=True)
+        args.json.write_text(json.dumps({"command": "python -m bench.long_context" + options, "rows": rows}, indent=1) +
+                             "\n")
     return 0 if all(map(good, rows)) else 1
 
 if __name__ == "__main__":

@@ -12,8 +12,8 @@ from soc.memories import RAM_STYLES, ROM_STYLES, block_rams
 class Memory:
     """A memory of the flat design.
 
-    ``name`` is its path, ``style`` what its ``ram_style`` or ``rom_style`` says, or None; ``synchronous`` tells that all its reads are
-    clocked: only such a one can be block RAM.
+    ``name`` is its path, ``style`` what its ``ram_style`` or ``rom_style`` says, or None; ``synchronous`` tells that
+    all its reads are clocked: only such a one can be block RAM.
     """
     name: str
     width: int
@@ -37,7 +37,8 @@ class Memory:
 
 
 def _memory(name, cell, styles):
-    """``styles`` are those of signals, by bit: a table that is written as a case has that of the signal it is read into."""
+    """``styles`` are those of signals, by bit: a table that is written as a case has that of the signal it is read
+    into."""
     def number(key):
         return int(cell["parameters"][key], 2)
     reads  = number("RD_PORTS")
@@ -50,16 +51,19 @@ def _memory(name, cell, styles):
 
 
 def find(sources: list, top: str, out: Path, directory: Path) -> list:
-    """The memories of the design in ``sources`` (Verilog); ``out`` is a folder for Yosys' files, ``directory`` holds contents."""
+    """The memories of the design in ``sources`` (Verilog); ``out`` is a folder for Yosys' files, ``directory`` holds
+    contents."""
     from bench.synthesis import run_yosys
     out = out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     netlist = out/"memories.json"
     run_yosys([*(f'read_verilog "{source}"' for source in sources), f"hierarchy -top {top}", "proc", "flatten", "opt",
-               "memory_dff", "memory_collect", f"write_json {os.path.relpath(netlist, directory)}"], out/"memories.log", directory)
+               "memory_dff", "memory_collect", f"write_json {os.path.relpath(netlist, directory)}"], out/"memories.log",
+              directory)
     module = json.loads(netlist.read_text())["modules"][top]
     netlist.unlink()    # large
-    styles = {bit: net["attributes"]["rom_style"] for net in module["netnames"].values() if "rom_style" in net["attributes"]
+    styles = {bit: net["attributes"]["rom_style"] for net in module["netnames"].values()
+              if "rom_style" in net["attributes"]
               for bit in net["bits"]}
     found  = [_memory(name, cell, styles) for name, cell in module["cells"].items() if cell["type"] == "$mem_v2"]
     return sorted(found, key=lambda memory: memory.name)

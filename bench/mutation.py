@@ -1,4 +1,5 @@
-"""Makes one-line mutants of Python sources: a swapped operator, a changed constant, a dropped assignment, each at one place.
+"""Makes one-line mutants of Python sources: a swapped operator, a changed constant, a dropped assignment, each at one
+place.
 
 Ref: DeMillo, Lipton, Sayward 1978, Hints on Test Data Selection.
 """
@@ -13,7 +14,8 @@ SWAPS = {ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd, ast.BitXor: ast.BitOr, as
          ast.LShift: ast.RShift, ast.RShift: ast.LShift,
          ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt}
 #: Calls whose arguments say what something is called or how wide it is, not what it does.
-UNTOUCHED = {"Signal", "super", "Module", "Array", "Memory", "ValueError", "TypeError", "range", "getattr", "enumerate", "delay"}
+UNTOUCHED = {"Signal", "super", "Module", "Array", "Memory", "ValueError", "TypeError", "range", "getattr", "enumerate",
+             "delay"}
 
 
 @dataclass
@@ -24,8 +26,13 @@ class Mutant:
     after: str
     source: str
 
+    @property
+    def change(self) -> str:
+        """What was there and what is, wherever in the file."""
+        return f"{self.before} -> {self.after}"
+
     def __str__(self):
-        return f"line {self.line}: {self.before} -> {self.after}"
+        return f"line {self.line}: {self.change}"
 
 
 class _Sites(ast.NodeVisitor):

@@ -1,6 +1,7 @@
 """Delays of a mapped ECP5 netlist before placement: which paths are long, and what they go through.
 
-Cell delays are those of speed grade 6; a routing hop counts as much everywhere, so the figures rank paths and promise no clock.
+Cell delays are those of speed grade 6; a routing hop counts as much everywhere, so the figures rank paths and promise
+no clock.
 """
 import json
 import re
@@ -14,7 +15,8 @@ CLOCK_TO_OUT = {"TRELLIS_FF": 0.52, "DP16KD": 5.83}
 LOGIC        = {"LUT4": 0.24, "TRELLIS_DPR16X4": 0.24, "PFUMX": 0.2, "L6MUX21": 0.2, "MULT18X18D": 3.93}
 CARRY_IN, CARRY_ALONG, CARRY_OUT = 0.45, 0.07, 0.45
 SETUP, HOP   = 0.2, 0.9
-#: An MULT18X18D whose registers are used has no path through it: from the product's register or its factors', to either.
+#: An MULT18X18D whose registers are used has no path through it: from the product's register or its factors', to
+#: either.
 PRODUCT_OUT, FACTORS_OUT, TO_PRODUCT = 0.74, 3.86, 3.49
 
 SHORT = {"TRELLIS_FF": "ff", "LUT4": "lut", "CCU2C": "carry", "MULT18X18D": "mult", "DP16KD": "bram", "PFUMX": "mux",
@@ -45,7 +47,8 @@ class Netlist:
 
     @staticmethod
     def pins(cell, direction):
-        return [(port, bit) for port, bits in cell["connections"].items() if cell["port_directions"].get(port) == direction
+        return [(port, bit) for port, bits in cell["connections"].items() if cell["port_directions"].get(port) ==
+                direction
                 for bit in bits if not isinstance(bit, str)]
 
     @staticmethod
@@ -136,7 +139,8 @@ class Netlist:
         return sorted(found, key=lambda item: -item[0])
 
     def worst(self, delays, count: int, per_source: int = 3) -> list:
-        """Rows for the slowest ``count`` registers of ``delays`` (as of :meth:`estimate`), a register and its kin once."""
+        """Rows for the slowest ``count`` registers of ``delays`` (as of :meth:`estimate`), a register and its kin
+        once."""
         rows, seen, sources = [], set(), Counter()
         for ns, name, pin, bit in delays:
             self.arrival(bit)

@@ -25,15 +25,17 @@ def executing(stats):
 
 def phases(stats, count):
     """Phase counters per prompt token."""
-    return {phase.name: {counter.name.lower(): stats.counters[phase*len(Counter) + counter]/count for counter in Counter}
+    return {phase.name: {counter.name.lower(): stats.counters[phase*len(Counter) + counter]/count
+                         for counter in Counter}
             for phase in Phase}
 
 
 def measure_prefill(vsim, path, count):
     """Cycles of ``count`` random prompt tokens in one request, and in ``count`` requests of one each; no classifier.
 
-    Of the request all cycles count; of the single ones only those in which the core was executing, so that what a request
-    itself costs makes nothing look faster. ``identical``: the token that follows, and every K/V row, are the same after both.
+    Of the request all cycles count; of the single ones only those in which the core was executing, so that what a
+    request itself costs makes nothing look faster. ``identical``: the token that follows, and every K/V row, are the
+    same after both.
     """
     with session(vsim, path, path) as (simulator, device):
         rng = np.random.default_rng(3)
@@ -48,7 +50,8 @@ def measure_prefill(vsim, path, count):
         after_together = [span(device, [BOS], count, 1)[1], rows(device, path, count)]
         violations = sum(simulator.violations().values())
     one_by_one = executing(single)
-    return {"tokens": count, "cycles": together, "cycles_per_token": together/count, "one_by_one_cycles_per_token": one_by_one/count,
+    return {"tokens": count, "cycles": together, "cycles_per_token": together/count,
+            "one_by_one_cycles_per_token": one_by_one/count,
             "one_by_one_requests_cycles_per_token": requests/count, "speedup": one_by_one/together,
             "identical": after_single == after_together, "dram_violations": violations,
             "breakdown": phases(shared, count), "one_by_one_breakdown": phases(single, count)}

@@ -1,7 +1,8 @@
-"""Proves what tests/proofs/catalogue.py lists, and refutes every mutant of each unit; ``python -m bench.prove`` (`make prove`).
+"""Proves what tests/proofs/catalogue.py lists, and refutes every mutant of each unit; ``python -m bench.prove``
+(`make prove`).
 
-A mutant that the search can't refute is either named in the catalogue as doing the same, or a property is missing: the run
-fails and prints it. The record goes to bench/results/proofs.json.
+A mutant that the search can't refute is either named in the catalogue as doing the same, or a property is missing: the
+run fails and prints it. The record goes to bench/results/proofs.json.
 """
 import json
 import sys
@@ -15,7 +16,8 @@ RECORD = Path(__file__).parent/"results"/"proofs.json"
 
 
 def mutants_of(proof: Proof) -> dict[str, list[str]]:
-    """The unit's mutants by what became of them: refuted, equivalent (as listed), stillborn (no hardware), surviving."""
+    """The unit's mutants by what became of them: refuted, equivalent (as listed), stillborn (no hardware),
+    surviving."""
     fates = {"refuted": [], "equivalent": [], "stillborn": [], "surviving": []}
     for mutant, unit in mutated_classes(proof.unit, **proof.constants):
         try:
@@ -25,7 +27,8 @@ def mutants_of(proof: Proof) -> dict[str, list[str]]:
         except Exception as error:  # Amaranth refuses it, in as many ways as there are mutants
             fates["stillborn"].append(f"{mutant} ({type(error).__name__})")
         else:
-            fates["refuted" if refuted else "equivalent" if str(mutant) in proof.equivalent else "surviving"].append(str(mutant))
+            fates["refuted" if refuted else "equivalent" if mutant.change in proof.equivalent
+                  else "surviving"].append(str(mutant))
     return fates
 
 
@@ -33,8 +36,10 @@ def main() -> int:
     rows, failed = [], 0
     for proof in PROOFS:
         outcome, fates = prove(proof.top()), mutants_of(proof)
-        rows.append({"unit": proof.name, "properties": proof.properties, "verdict": outcome.verdict.value, "method": "pdr, unbounded",
-                     "constants": proof.constants, "seconds": round(outcome.seconds, 2), **{fate: len(those) for fate, those in fates.items()}})
+        rows.append({"unit": proof.name, "properties": proof.properties, "verdict": outcome.verdict.value,
+                     "method": "pdr, unbounded",
+                     "constants": proof.constants, "seconds": round(outcome.seconds, 2),
+                     **{fate: len(those) for fate, those in fates.items()}})
         print(f"{proof.name}: {outcome.verdict.value} in {outcome.seconds:.1f} s; mutants: "
               + ", ".join(f"{len(those)} {fate}" for fate, those in fates.items()), flush=True)
         for mutant in fates["surviving"]:

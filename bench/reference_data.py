@@ -1,7 +1,7 @@
 """Finds the reference data that benches and tests use when asked: a real checkpoint with what it says, and stories.
 
-``REFERENCE_DATA`` names the folder, with ``models/`` and ``corpus/`` in it. Nothing is used because it happens to lie beside
-the repository: without the variable every bench and every test does the same everywhere.
+``REFERENCE_DATA`` names the folder, with ``models/`` and ``corpus/`` in it. Nothing is used because it happens to lie
+beside the repository: without the variable every bench and every test does the same everywhere.
 """
 import os
 from pathlib import Path
@@ -21,7 +21,8 @@ def folder() -> Path | None:
     if not name:
         return None
     if not (Path(name)/"models").is_dir():
-        raise SystemExit(f"{VARIABLE}={name}: there is no folder {Path(name)/'models'}: name the folder with models/ and corpus/ in it")
+        raise SystemExit(f"{VARIABLE}={name}: there is no folder {Path(name)/'models'}: name the folder with models/ "
+                         "and corpus/ in it")
     return Path(name).resolve()
 
 

@@ -1,18 +1,20 @@
 """What each board's SoC costs in its FPGA, unit by unit, as Yosys maps it: ``make resources``.
 
 Writes bench/results/resources.json and the table in docs/boards.md. No placement: a vendor's tool packs look-up tables
-more tightly (two small ones into one site), so ``lut`` is on the safe side. A Xilinx device's block RAM is counted as Vivado takes it,
-not as Yosys does: :mod:`bench.memories`.
+more tightly (two small ones into one site), so ``lut`` is on the safe side. A Xilinx device's block RAM is counted as
+Vivado takes it, not as Yosys does: :mod:`bench.memories`. On the smallest board each unit has a budget of look-up
+tables, the attribute ``budget_lut`` beside its ``latency``; a unit above it is told, and the command ends with 1.
 """
 import argparse
 import json
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 from bench import memories
-from bench.synthesis import CORE, LIMITS, cost, synthesise
+from bench.synthesis import BETWEEN, CORE, JOINTS, LIMITS, cost, synthesise
 
 ROOT    = Path(__file__).resolve().parent.parent
 RESULT  = ROOT/"bench"/"results"/"resources.json"
@@ -21,6 +23,7 @@ BEGIN, END = "<!-- resources: written by `make resources` -->", "<!-- /resources
 KINDS   = ("lut", "ff", "bram36", "dsp")
 
 #: Name: target, its options, top module, Yosys' family, device, further devices that take the same design.
+BUDGETED = "arty-a7-35"
 TARGETS = {
     "arty-a7-35":  ("targets/arty.py", [], "digilent_arty", "xc7", "XC7A35T"),
     "ecpix5-85f":  ("targets/ecpix5.py", [], "lambdaconcept_ecpix5", "ecp5", "LFE5UM5G-85F"),
@@ -32,12 +35,14 @@ def generate(target, options, out: Path) -> list:
     log = out/"generate.log"
     out.mkdir(parents=True, exist_ok=True)
     with open(log, "w") as file:
-        done = subprocess.run([sys.executable, target, "--build", "--no-compile-gateware", "--output-dir", str(out), *options],
+        done = subprocess.run([sys.executable, target, "--build", "--no-compile-gateware", "--output-dir", str(out),
+                               *options],
                               cwd=ROOT, stdout=file, stderr=subprocess.STDOUT)
     if done.returncode:
         raise RuntimeError(f"{target} did not generate, see {log}")
     script = next((out/"gateware").glob("*.tcl"), None) or next((out/"gateware").glob("*.ys"))
-    return [out/"gateware"/name for name in re.findall(r"^read_verilog (?:-\S+ )*\{?([^\s{}]+\.v)\}?", script.read_text(), re.M)]
+    return [out/"gateware"/name for name in re.findall(r"^read_verilog (?:-\S+ )*\{?([^\s{}]+\.v)\}?",
+                                                       script.read_text(), re.M)]
 
 
 def unit_of(memory, units) -> str:
@@ -45,7 +50,7 @@ def unit_of(memory, units) -> str:
     path = memory.name.replace("$flatten", "").replace("\\", "").split(".")
     if path[0] != CORE:
         return "soc"
-    return path[1] if path[1] in units else "core, between units"
+    return path[1] if path[1] in units else BETWEEN
 
 
 def measure(name: str) -> dict:
@@ -65,6 +70,23 @@ def measure(name: str) -> dict:
             **{f"limit_{kind}": LIMITS[device][kind] for kind in KINDS}, "units": units}
 
 
+def budgets() -> dict:
+    """{unit: look-up tables that it may take on the board ``BUDGETED``}; a plain register stage has no budget."""
+    from amaranth.hdl import UnusedElaboratable
+    from accel.stations import make_stations
+    from soc.configuration import create_core
+    warnings.simplefilter("ignore", UnusedElaboratable)     # they are only asked
+    core = create_core()
+    units = {BETWEEN: core, **{name: unit for name, unit in vars(make_stations(core)).items() if name not in JOINTS}}
+    return {name: unit.budget_lut for name, unit in units.items() if hasattr(unit, "budget_lut")}
+
+
+def over_budget(units: dict, allowed: dict) -> list:
+    """A line for each of ``units`` that takes more look-up tables than ``allowed``."""
+    return [f"{unit} takes {units[unit]['lut']} look-up tables, its budget is {lut}"
+            for unit, lut in allowed.items() if units[unit]["lut"] > lut]
+
+
 def table(results: dict) -> str:
     """The results as Markdown."""
     text = []
@@ -72,7 +94,8 @@ def table(results: dict) -> str:
         text += [f"**{name}** ({result['device']})", "", "| Unit | LUT | FF | BRAM36 | DSP |", "|---|---|---|---|---|"]
         rows = [(unit, *(cells[kind] for kind in KINDS)) for unit, cells in result["units"].items()]
         rows.sort(key=lambda row: -row[1])
-        rows += [("**all**", *(result[kind] for kind in KINDS)), ("device has", *(result[f"limit_{kind}"] for kind in KINDS)),
+        rows += [("**all**", *(result[kind] for kind in KINDS)),
+                 ("device has", *(result[f"limit_{kind}"] for kind in KINDS)),
                  ("used", *(f"{100*result[kind]/result[f'limit_{kind}']:.0f} %" for kind in KINDS))]
         text += ["| " + " | ".join(f"{cell:,g}" if isinstance(cell, (int, float)) else cell for cell in row) + " |"
                  for row in rows]
@@ -89,7 +112,8 @@ def write_page(results: dict, page: Path = PAGE):
 
 def main(argv=None):
     parser = argparse.ArgumentParser(prog="python -m bench.resources", description=__doc__.splitlines()[0])
-    parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"of {', '.join(TARGETS)}; all of them if none is named")
+    parser.add_argument("targets", nargs="*", metavar="TARGET",
+                        help=f"of {', '.join(TARGETS)}; all of them if none is named")
     args = parser.parse_args(argv)
     unknown = set(args.targets) - set(TARGETS)
     if unknown:
@@ -105,7 +129,11 @@ def main(argv=None):
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1
     print(table(results))
-    return 0
+    over = over_budget(results[BUDGETED]["units"], budgets())
+    for line in over:
+        print(f"{parser.prog}: {line}: make it smaller, or change ``budget_lut`` beside it and say why",
+              file=sys.stderr)
+    return int(bool(over))
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -21,13 +21,16 @@ REFRESH_SHARE = .002    # of a run's cycles
 
 
 def find(old):
-    """Vsim of ``old``: a build's folder, such as build/sim of another clone, or a commit, which is built once below build/against."""
+    """Vsim of ``old``: a build's folder, such as build/sim of another clone, or a commit, which is built once below
+    build/against."""
     if Path(old).is_dir():
         vsim = Path(old).resolve()/"gateware"/VSIM
         if not vsim.exists():
-            raise SystemExit(f"bench.simulator: {old} holds no simulator (gateware/{VSIM}): name a folder such as build/sim, or a commit")
+            raise SystemExit(f"bench.simulator: {old} holds no simulator (gateware/{VSIM}): name a folder such as "
+                             "build/sim, or a commit")
         return vsim
-    found = subprocess.run(["git", "rev-parse", "--verify", "--quiet", f"{old}^{{commit}}"], cwd=sim.ROOT, text=True, capture_output=True)
+    found = subprocess.run(["git", "rev-parse", "--verify", "--quiet", f"{old}^{{commit}}"], cwd=sim.ROOT, text=True,
+                           capture_output=True)
     if found.returncode:
         raise SystemExit(f"bench.simulator: {old} is neither the folder of a build nor a commit")
     return build(found.stdout.strip())
@@ -71,8 +74,8 @@ def decode(simulator, device, steps):
 def compare(old, new, image, steps, rounds):
     """Rates of two Vsims that decode ``image``, whether tokens are equal, and how far cycles differ.
 
-    They take turns, and who is first changes from round to round. Cycles may differ by where a refresh of the DRAM falls, for a
-    request comes when the machine brings it.
+    They take turns, and who is first changes from round to round. Cycles may differ by where a refresh of the DRAM
+    falls, for a request comes when the machine brings it.
     """
     with contextlib.ExitStack() as stack:
         devices = {}

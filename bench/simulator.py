@@ -49,12 +49,14 @@ def client(*arguments):
 
 def build_from_scratch(directory):
     """Seconds of a build that finds nothing in the caches: software, conversion, Verilator."""
-    with mock.patch.object(sim, "CACHE", directory/"vsim"), mock.patch.object(soc.amaranth, "CACHE", directory/"amaranth"):
+    with mock.patch.object(sim, "CACHE", directory/"vsim"), mock.patch.object(soc.amaranth, "CACHE",
+                                                                              directory/"amaranth"):
         return timed(sim.build, directory/"sim")[1]
 
 
 def measure(model, tokenizer, steps, with_build, against=None, rounds=3):
-    results = {"processor": processor(), "cores": os.cpu_count(), **dict(zip(("verilator", "compiler"), tools.versions()))}
+    results = {"processor": processor(), "cores": os.cpu_count(),
+               **dict(zip(("verilator", "compiler"), tools.versions()))}
     with tempfile.TemporaryDirectory() as temporary:
         if with_build:
             results["build_s"] = build_from_scratch(Path(temporary))
@@ -75,7 +77,8 @@ def measure(model, tokenizer, steps, with_build, against=None, rounds=3):
         finally:
             simulator.stop()
         if against:
-            results["against"] = {"what": Path(against).name if Path(against).is_dir() else against, **side_by_side.compare(side_by_side.find(against), vsim, image, steps, rounds)}
+            results["against"] = {"what": Path(against).name if Path(against).is_dir() else against,
+                                  **side_by_side.compare(side_by_side.find(against), vsim, image, steps, rounds)}
     return {key: round(value, 2) if isinstance(value, float) else value for key, value in results.items()}
 
 
@@ -85,7 +88,8 @@ def main():
     parser.add_argument("--tokenizer", type=Path)
     parser.add_argument("--steps", type=int, default=64, help="tokens (%(default)s)")
     parser.add_argument("--no-build", action="store_true", help="leave out the build from scratch")
-    parser.add_argument("--against", metavar="OLD", help="decode side by side with another simulator: the folder of a build, as build/sim of "
+    parser.add_argument("--against", metavar="OLD", help="decode side by side with another simulator: the folder of a "
+                                                         "build, as build/sim of "
                         "another clone, or a commit; takes the project's own model if --model names none")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each of the two (%(default)s)")
     parser.add_argument("--json", type=Path, default=RESULTS, help="where the figures go (%(default)s)")

@@ -1,4 +1,5 @@
-"""Decodes SmolLM2-135M's whole shape, 30 layers of random weights, on the verilated SoC and in golden: ``python -m bench.smollm2``."""
+"""Decodes SmolLM2-135M's whole shape, 30 layers of random weights, on the verilated SoC and in golden: ``python -m
+bench.smollm2``."""
 import argparse
 import json
 import tempfile
@@ -22,10 +23,12 @@ def main():
     args = parser.parse_args()
     vsim, start_s = sim.build(), time.monotonic()
     with tempfile.TemporaryDirectory() as temporary:
-        ids, expected, events = compare(vsim, Path(temporary), replace(smollm2.CONFIG, n_layers=args.layers), args.prompt, args.steps)
+        ids, expected, events = compare(vsim, Path(temporary), replace(smollm2.CONFIG, n_layers=args.layers),
+                                        args.prompt, args.steps)
     tokens = [event.token for event in events]
     cycles = [(b.cycles - a.cycles) % (1 << 32) for a, b in zip(events, events[1:])]
-    result = {"command": "python -m bench.smollm2", "layers": args.layers, "prompt_ids": ids, "golden": expected, "soc": tokens,
+    result = {"command": "python -m bench.smollm2", "layers": args.layers, "prompt_ids": ids, "golden": expected,
+              "soc": tokens,
               "equal": tokens == expected, "cycles_per_token": cycles, "wall_s": round(time.monotonic() - start_s)}
     print(json.dumps(result))
     args.json.write_text(json.dumps(result, indent=1) + "\n")

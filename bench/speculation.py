@@ -17,7 +17,8 @@ def prompts(device):
     if device.model.tokenizer is None:
         ids = [int(token) for token in np.random.default_rng(5).integers(3, device.config.vocab_size, 8)]
         return {"random": [[BOS, *ids*3]]}
-    return {"repeating": [device.tokenizer.encode(REPEATING)], "stories": [device.tokenizer.encode(text) for text in STORIES]}
+    return {"repeating": [device.tokenizer.encode(REPEATING)],
+            "stories": [device.tokenizer.encode(text) for text in STORIES]}
 
 
 def run(device, ids, count, most):
@@ -42,7 +43,8 @@ def summary(texts):
     """Sums over texts, and what follows from them."""
     total = {key: sum(text[key] for text in texts) for key in ("tokens", "passes", "guessed", "cycles", "cycles_off")}
     return {**total, "right": total["tokens"] - total["passes"], "tokens_per_pass": total["tokens"]/total["passes"],
-            "cycles_per_token": total["cycles"]/total["tokens"], "cycles_per_token_off": total["cycles_off"]/total["tokens"],
+            "cycles_per_token": total["cycles"]/total["tokens"],
+            "cycles_per_token_off": total["cycles_off"]/total["tokens"],
             "cycles_per_pass": total["cycles"]/total["passes"], "speedup": total["cycles_off"]/total["cycles"],
             "identical": all(text["identical"] for text in texts), "texts": texts}
 

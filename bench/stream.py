@@ -1,8 +1,9 @@
-"""How fast DRAM streams: ``python -m bench.stream`` measures sequential reads in the simulated SoC, in % of 16 bytes a cycle.
+"""How fast DRAM streams: ``python -m bench.stream`` measures sequential reads in the simulated SoC, in % of 16 bytes a
+cycle.
 
-The whole core first: a CRC over the weights as the firmware checks them (no arithmetic to speak of, the CPU polls), then the
-classifier's matrix in decoded tokens (compute behind the stream). Then the core's reader alone, under other settings of the
-DRAM controller and of the reader, each in a build of its own (``--variants``).
+The whole core first: a CRC over the weights as the firmware checks them (no arithmetic to speak of, the CPU polls),
+then the classifier's matrix in decoded tokens (compute behind the stream). Then the core's reader alone, under other
+settings of the DRAM controller and of the reader, each in a build of its own (``--variants``).
 """
 import argparse
 import json
@@ -73,7 +74,8 @@ def whole_core(shape="stories15M", format="q8"):
 def variant(name):
     """The reader alone under the settings of ``name``."""
     what, controller, reader, module = VARIANTS[name]
-    settings = mock.patch.object(soc.base, "ControllerSettings", lambda **shipped: ControllerSettings(**{**shipped, **controller}))
+    settings = mock.patch.object(soc.base, "ControllerSettings",
+                                 lambda **shipped: ControllerSettings(**{**shipped, **controller}))
     chip = mock.patch.object(sim, "MT41K128M16", lambda *args, **shipped: MT41K128M16(*args, **{**shipped, **module}))
     with settings, chip:
         vsim = sim.build(sim.ROOT/"build"/"stream"/name, core=StreamCore(**reader), firmware=FIRMWARE,
@@ -91,7 +93,8 @@ def variant(name):
             violations = sum(simulator.violations().values())
     if len(reply) != 8:
         raise SystemExit(f"bench.stream: {name}: no answer within {TIMEOUT_S} s")
-    return row(name, what, BEATS, struct.unpack("<I", reply[:4])[0], violations, controller=controller, reader=reader, module=module)
+    return row(name, what, BEATS, struct.unpack("<I", reply[:4])[0], violations, controller=controller, reader=reader,
+               module=module)
 
 
 def main():
@@ -102,7 +105,8 @@ def main():
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     rows = []
-    for measured in [*([whole_core] if not args.no_core else []), *(lambda name=name: [variant(name)] for name in args.variants)]:
+    for measured in [*([whole_core] if not args.no_core else []),
+                     *(lambda name=name: [variant(name)] for name in args.variants)]:
         for result in measured():
             rows.append(result)
             print(f"{result['name']:18} {result['percent']:6.2f} % of 16 bytes/cycle ({result['beats']:,} beats in "

@@ -1,16 +1,18 @@
-"""A component with the signature of accel.core.Core that holds its reader alone, to try DRAM settings in short builds."""
+"""A component with the signature of accel.core.Core that holds its reader alone, to try DRAM settings in short
+builds."""
 from amaranth import *
-from amaranth.lib import wiring
 
-from accel.reader import SegmentReader
+from accel.dram.reader import SegmentReader
 from llama2_spec.registers import Window
 from tests.soc.stub_core import StubCore
 
 
 class StreamCore(StubCore):
-    """Reads a segment as fast as it comes; the register ``crc`` then holds the cycles from the command to the last beat.
+    """Reads a segment as fast as it comes; the register ``crc`` then holds the cycles from the command to the last
+    beat.
 
-    Command words: first beat, beats, (unused), any: starts. Parameters are those of :class:`accel.reader.SegmentReader`.
+    Command words: first beat, beats, (unused), any: starts. Parameters are those of
+    :class:`accel.dram.reader.SegmentReader`.
     """
     def __init__(self, **reader):
         self.reader = reader
@@ -21,7 +23,8 @@ class StreamCore(StubCore):
         m.submodules.reader = reader = SegmentReader(**self.reader)
         csr, segments, beats = self.csr, reader.segments, reader.beats
         for port, own in ((self.read0, reader.read0), (self.read1, reader.read1)):
-            m.d.comb += [port.cmd_valid.eq(own.cmd_valid), own.cmd_ready.eq(port.cmd_ready), port.cmd_addr.eq(own.cmd_addr),
+            m.d.comb += [port.cmd_valid.eq(own.cmd_valid), own.cmd_ready.eq(port.cmd_ready),
+                         port.cmd_addr.eq(own.cmd_addr),
                          own.rdata_valid.eq(port.rdata_valid), own.rdata_data.eq(port.rdata_data)]
 
         left, taken, result, start = Signal(28), Signal(32), Signal(), Signal()

@@ -9,6 +9,11 @@ from pathlib import Path
 from soc import open_tools
 
 CORE = "llama2_core"
+BETWEEN = "core, between units"
+
+#: Stations that only join others. They are mapped together with the core, as a vendor's tool does that is not told to
+#: keep the hierarchy: a boundary around a few gates would cost the look-up tables that both sides could share.
+JOINTS = ("beats", "dispatch", "intake", "router", "status", "wide")
 
 #: Look-up tables that one memory or shift register cell takes; LUT1 .. LUT6 take one each.
 #: Ref: Xilinx UG474, 7 Series CLB. An ECP5's 16 x 4 memory takes the LUTs of three slices, less what it leaves: four.
@@ -26,8 +31,9 @@ LIMITS = {
 }
 
 SYNTH = {
-    # `clean -purge`: without it abc9 of this Yosys stops at two wires of one name. `abc9_lut`: a look-up table costs the same
-    # whatever its inputs; Yosys prefers small ones, two of which a placer may put into one site, and takes more of them.
+    # `clean -purge`: without it abc9 of this Yosys stops at two wires of one name. `abc9_lut`: a look-up table costs
+    # the same whatever its inputs; Yosys prefers small ones, two of which a placer may put into one site, and takes
+    # more of them.
     # `-nosrl`: what `shreg_extract` asks of Vivado
     "xc7":  [open_tools.ROMS, "synth_xilinx -family xc7 -flatten -nosrl -top {top} -run begin:map_luts", "clean -purge",
              "setattr -mod -set abc9_lut 5 " + " ".join(f"=LUT{n}" for n in range(1, 7)),
@@ -56,14 +62,21 @@ def run_yosys(commands: list, log: Path, directory: Path = None):
     log    = log.resolve()
     script = log.with_suffix(".ys")
     script.write_text("\n".join(commands) + "\n")
-    # Its own command line knows no quotes: files are named from the directory where it runs, which may be called anything.
+    # Its own command line knows no quotes: files are named from the directory where it runs, which may be called
+    # anything.
     here = directory or log.parent
     command = f"tee -q -o {os.path.relpath(log, here)} script {os.path.relpath(script, here)}"
     code = f"from pyosys import libyosys as ys; ys.Design().run_pass({command!r})"
-    done = subprocess.run([sys.executable, "-c", code], cwd=here, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=here, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          text=True)
     if done.returncode:
         tail = log.read_text().splitlines()[-3:] if log.exists() else done.stdout.splitlines()[-3:]
         raise RuntimeError(f"yosys failed, see {log}: " + " / ".join(tail))
+
+
+def unit_name(module: str) -> str:
+    """The unit that a module directly below the core is."""
+    return module.removeprefix(f"{CORE}.").split("$")[0]
 
 
 def synthesise(sources: list, top: str, family: str, out: Path, directory: Path) -> dict:
@@ -75,8 +88,8 @@ def synthesise(sources: list, top: str, family: str, out: Path, directory: Path)
     out.mkdir(parents=True, exist_ok=True)
     text = "".join(Path(source).read_text() for source in sources)
     names = set(re.findall(rf"^module \\?({CORE}(?:\.[^\s(]+)?)", text, re.M))
-    # The units are the modules directly below the core; what is below them is counted with them.
-    units = sorted(name for name in names if name.count(".") == 1)
+    # The units are the modules directly below the core, but for the joints; what is below them is counted with them.
+    units = sorted(name for name in names if name.count(".") == 1 and unit_name(name) not in JOINTS)
     commands = [f'read_verilog "{source}"' for source in sources] + [f"hierarchy -top {top}"]
     commands += [f"setattr -mod -set keep_hierarchy 1 {name}" for name in [CORE, *units]]
     commands += [line.format(top=top) for line in SYNTH[family]]
@@ -90,7 +103,7 @@ def synthesise(sources: list, top: str, family: str, out: Path, directory: Path)
         if name == top:
             cells["soc"] = counts
         elif name == CORE:
-            cells["core, between units"] = counts
+            cells[BETWEEN] = counts
         elif name in units:
-            cells[name.removeprefix(f"{CORE}.").split("$")[0]] = counts
+            cells[unit_name(name)] = counts
     return cells

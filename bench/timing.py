@@ -26,10 +26,12 @@ TOP         = "core_alone"
 
 
 class CoreAlone(wiring.Component):
-    """The core between registers: a chain feeds its inputs, a tree folds its outputs into one pin; nothing else is reset."""
+    """The core between registers: a chain feeds its inputs, a tree folds its outputs into one pin; nothing else is
+    reset."""
     def __init__(self, core):
         self.core = core
-        self.parameters = tuple(core.__dict__.get(name) for name in PARAMETERS)    # identity of the Verilog in the cache
+        # identity of the Verilog in the cache
+        self.parameters = tuple(core.__dict__.get(name) for name in PARAMETERS)
         super().__init__({"reset": In(1), "i": In(1), "o": Out(1)})
 
     def elaborate(self, platform):
@@ -61,7 +63,7 @@ def synthesise(core, out: Path) -> Path:
     run_yosys([f'read_verilog "{verilog_file(CoreAlone(core), TOP)}"', *open_tools.synth_ecp5(f"-abc9 -top {TOP}"),
                f"write_json {netlist.name}"], out/"yosys.log")
     multipliers.absorb(netlist)
-    floorplan.place(netlist)
+    floorplan.place(netlist, whole=True)
     return netlist
 
 
@@ -72,7 +74,8 @@ def route(netlist: Path, out: Path, seed: int) -> dict:
     report.unlink(missing_ok=True)
     with open(out/"nextpnr.log", "w") as log:
         subprocess.run(["nextpnr-ecp5", *DEVICE["options"], "--json", netlist.name, "--textcfg", "core.config",
-                        "--freq", str(TARGET_MHZ), "--seed", str(seed), *open_tools.PLACE_AND_ROUTE, "--lpf-allow-unconstrained",
+                        "--freq", str(TARGET_MHZ), "--seed", str(seed), *open_tools.PLACE_AND_ROUTE,
+                        "--lpf-allow-unconstrained",
                         "--timing-allow-fail", "--report", report.name, "--detailed-timing-report"],
                        cwd=out, stdout=log, stderr=log, check=True)
     return json.loads(report.read_text())
@@ -113,7 +116,8 @@ def main(argv=None):
             return 1
         fmax = min(clock["achieved"] for clock in report["fmax"].values())
         rows = netlist.worst(routed_delays(report, netlist), args.paths or 10)
-        result = {"command": f"python -m bench.timing --seed {args.seed}", "device": DEVICE["part"], "columns": PARAMETERS["columns"],
+        result = {"command": f"python -m bench.timing --seed {args.seed}", "device": DEVICE["part"],
+                  "columns": PARAMETERS["columns"],
                   "fmax_mhz": round(fmax, 2), "target_mhz": TARGET_MHZ, "worst_paths": rows}
         RESULT.write_text(json.dumps(result, indent=1) + "\n")
         print(f"{fmax:.1f} MHz (target {TARGET_MHZ}), written to {RESULT}", file=sys.stderr)

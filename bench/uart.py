@@ -1,7 +1,8 @@
-"""The serial line and the flash of the board, in simulated time: ``python -m bench.uart`` writes bench/results/uart.json.
+"""The serial line and the flash of the board, in simulated time: ``python -m bench.uart`` writes
+bench/results/uart.json.
 
-LiteX's UART and SPI master and the firmware in the simulated SoC, the shipped client at the other end of a USB bridge that
-is simulated bit by bit. The stub core computes nothing; it has no part in what is measured. The model
+LiteX's UART and SPI master and the firmware in the simulated SoC, the shipped client at the other end of a USB bridge
+that is simulated bit by bit. The stub core computes nothing; it has no part in what is measured. The model
 and the simulator are those of tests/soc/test_uart.py. About two minutes.
 """
 import argparse
@@ -68,7 +69,8 @@ def measure(folder: Path) -> dict:
         result["flash_compare_bytes_per_s"] = store(board, model, device)    # nothing is missing: it only reads
         device.close()
         result["violations"] = sum(board.violations().values())
-    with Simulator(vsim, flash=flash) as board, Device.open(board.url, baud=DEFAULT_BAUD, wait_s=10, hello_timeout_s=PATIENCE_S) as device:
+    with Simulator(vsim, flash=flash) as board, Device.open(board.url, baud=DEFAULT_BAUD, wait_s=10,
+                                                            hello_timeout_s=PATIENCE_S) as device:
         assert device.info.model_state == ModelState.READY and device.info.payload_crc == model.payload_crc
         result["power_up_to_ready_s"] = round(device.info.uptime/device.info.clock_hz, 3)
     return result

@@ -1,4 +1,5 @@
-"""Prints signals of a VCD as a table, a line per clock cycle: ``python -m bench.wave FILE held room --cycles 4:12``, without a viewer."""
+"""Prints signals of a VCD as a table, a line per clock cycle: ``python -m bench.wave FILE held room --cycles 4:12``,
+without a viewer."""
 import argparse
 import re
 import sys
@@ -8,7 +9,8 @@ CLOCK = "clk"
 
 
 def rows(path, wanted):
-    """(cycle, values by name) before each rising edge of the first clock, which is what its registers take; numbers in hexadecimal.
+    """(cycle, values by name) before each rising edge of the first clock, which is what its registers take; numbers in
+    hexadecimal.
 
     ``wanted`` are names, or the ends of paths such as ``queue.level``; SystemExit names one that is not there.
     """
@@ -37,7 +39,8 @@ def code(paths, name):
     """Of the signal with the shortest path that ends in ``name``."""
     found = [path for path in paths if f".{path}".endswith(f".{name}")]
     if not found:
-        near = sorted({path.rpartition(".")[2] for path in paths if name.rpartition(".")[2] in path}) or sorted(p.rpartition(".")[2] for p in paths)
+        near = (sorted({path.rpartition(".")[2] for path in paths if name.rpartition(".")[2] in path})
+                or sorted(p.rpartition(".")[2] for p in paths))
         raise SystemExit(f"bench.wave: no signal {name}; there are {', '.join(near[:12])}")
     return paths[min(found, key=len)]
 

@@ -2,7 +2,9 @@
 #include <generated/csr.h>
 #include <generated/mem.h>
 #include <generated/soc.h>
+#include <generated/sdram_phy.h>
 #include <irq.h>
+#include <liblitedram/accessors.h>
 #include <liblitedram/sdram.h>
 #include <stdio.h>
 #include <system.h>
@@ -58,9 +60,102 @@ void board_init(void)
 	irq_setmask(1u << LLAMA2_INTERRUPT);
 }
 
+/* The simulated interface may know what training would choose: taking its word spares a simulation two seconds. */
+#ifdef CSR_DDRPHY_TRAINED_ADDR
+static bool train_by_word(void)
+{
+	uint32_t word = ddrphy_trained_read();
+
+	if (word == 0)
+		return false;
+	sdram_software_control_on();
+	init_sequence();
+	sdram_software_control_off();
+	for (unsigned lane = 0; lane < board_lanes(); lane++, word >>= 8)
+		board_lane_write(lane, word >> 4 & 7, word & 15);
+	return true;
+}
+#else
+static bool train_by_word(void)
+{
+	return false;
+}
+#endif
+
 bool board_dram_train(void)
 {
-	return sdram_init() != 0;
+	return train_by_word() || sdram_init() != 0;
+}
+
+#ifdef SDRAM_PHY_READ_LEVELING_CAPABLE
+uint32_t board_lanes(void)
+{
+	return SDRAM_PHY_MODULES;
+}
+
+uint32_t board_delays(void)
+{
+	return SDRAM_PHY_DELAYS;
+}
+
+uint32_t board_bitslips(void)
+{
+	return SDRAM_PHY_BITSLIPS;
+}
+
+void board_lane_read(uint32_t lane, uint32_t *bitslip, uint32_t *delay)
+{
+	*bitslip = read_dq_bitslip[lane];
+	*delay = read_dq_delay[lane];
+}
+
+void board_lane_write(uint32_t lane, uint32_t bitslip, uint32_t delay)
+{
+	sdram_leveling_action(lane, 0, read_rst_dq_bitslip);
+	while (bitslip-- != 0)
+		sdram_leveling_action(lane, 0, read_inc_dq_bitslip);
+	sdram_leveling_action(lane, 0, read_rst_dq_delay);
+	while (delay-- != 0)
+		sdram_leveling_action(lane, 0, read_inc_dq_delay);
+}
+#else
+uint32_t board_lanes(void)
+{
+	return 0;
+}
+
+uint32_t board_delays(void)
+{
+	return 0;
+}
+
+uint32_t board_bitslips(void)
+{
+	return 0;
+}
+
+void board_lane_read(uint32_t lane, uint32_t *bitslip, uint32_t *delay)
+{
+	(void)lane;
+	*bitslip = *delay = 0;
+}
+
+void board_lane_write(uint32_t lane, uint32_t bitslip, uint32_t delay)
+{
+	(void)lane;
+	(void)bitslip;
+	(void)delay;
+}
+#endif
+
+void board_describe(struct wire_board *board)
+{
+#ifdef SDRAM_PHY_SDRAMPHYMODEL
+	board->simulated = 1;
+#endif
+	board->pin_bytes = SDRAM_PHY_DFI_DATABITS / 8 * SDRAM_PHY_PHASES;
+	board->banks = DRAM_BANKS;
+	board->row_bytes = DRAM_ROW_BYTES;
 }
 
 bool board_dram_ok(void)
@@ -116,7 +211,8 @@ uint32_t board_baud(void)
 uint32_t board_baud_maximum(void)
 {
 #ifdef CSR_UART_PHY_TUNING_WORD_ADDR
-	return CONFIG_CLOCK_FREQUENCY / UART_CLOCKS < PROTOCOL_MAX_BAUD ? CONFIG_CLOCK_FREQUENCY / UART_CLOCKS : PROTOCOL_MAX_BAUD;
+	return CONFIG_CLOCK_FREQUENCY / UART_CLOCKS < PROTOCOL_MAX_BAUD ? CONFIG_CLOCK_FREQUENCY / UART_CLOCKS :
+									  PROTOCOL_MAX_BAUD;
 #else
 	return 0;
 #endif
@@ -144,7 +240,8 @@ void board_flash_select(bool selected)
 uint32_t board_flash_exchange(uint32_t out, unsigned bytes)
 {
 	spiflash_spi_mosi_write(out);
-	spiflash_spi_control_write(1u << CSR_SPIFLASH_SPI_CONTROL_START_OFFSET | 8 * bytes << CSR_SPIFLASH_SPI_CONTROL_LENGTH_OFFSET);
+	spiflash_spi_control_write(1u << CSR_SPIFLASH_SPI_CONTROL_START_OFFSET |
+				   8 * bytes << CSR_SPIFLASH_SPI_CONTROL_LENGTH_OFFSET);
 	while (!(spiflash_spi_status_read() & 1u << CSR_SPIFLASH_SPI_STATUS_DONE_OFFSET))
 		;
 	return spiflash_spi_miso_read();
@@ -173,8 +270,8 @@ uint8_t *board_dram(void)
 	return (uint8_t *)MAIN_RAM_BASE;
 }
 
-/* The data cache writes through; only the L2 holds back. It is flushed by reading past it, so the data cache must be empty: its hits
- * never reach the L2. */
+/* The data cache writes through; only the L2 holds back. It is flushed by reading past it, so the data cache must be
+ * empty: its hits never reach the L2. */
 static void flush(void)
 {
 	flush_cpu_dcache();
@@ -194,7 +291,8 @@ void board_dram_refresh(void)
 }
 
 #ifndef CSR_TIMER0_BASE
-/* LiteX's busy_wait, for liblitedram, loads a timer and waits until it is at zero; here it is the core's cycle counter. */
+/* LiteX's busy_wait, for liblitedram, loads a timer and waits until it is at zero; here it is the core's cycle counter.
+ */
 static uint32_t timer_end;
 
 void timer0_load_write(uint32_t cycles)

@@ -5,13 +5,28 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include <generated/llama2_spec.h>
+
 /* Bring up interrupts and DRAM. */
 void board_init(void);
-/* Initialise DRAM and train its interface, which may write over DRAM's first IMAGE_CHECKED_FROM bytes; false if that failed. */
+/* Initialise DRAM and train its interface, which may write over DRAM's first IMAGE_CHECKED_FROM bytes; false if that
+ * failed. */
 bool board_dram_train(void);
 /* DRAM was initialised, trained and tested. */
 bool board_dram_ok(void);
 uint32_t board_dram_bytes(void);
+/* What BOARD's reply says of the DRAM: the build's own facts. */
+void board_describe(struct wire_board *board);
+
+/* Byte lanes of the DRAM whose reads are trained, and the delays and whole bits that each can be shifted by. 0: none.
+ */
+uint32_t board_lanes(void);
+uint32_t board_delays(void);
+uint32_t board_bitslips(void);
+/* A lane's present shift: at first what training chose. */
+void board_lane_read(uint32_t lane, uint32_t *bitslip, uint32_t *delay);
+void board_lane_write(uint32_t lane, uint32_t bitslip, uint32_t delay);
+
 uint32_t board_clock_hz(void);
 
 /* Read up to size received bytes, without waiting; returns how many. */

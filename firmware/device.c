@@ -5,6 +5,8 @@
 #include <string.h>
 
 #include "board.h"
+#include "dram.h"
+#include "flash.h"
 #include "generate.h"
 #include "image.h"
 #include "link.h"
@@ -17,6 +19,8 @@
 #define FIRMWARE_BUILD "unknown"
 #endif
 
+#define MAX_DELAYS 64u /* of a lane; the boards have 8 and 32 */
+
 static struct {
 	enum model_state state;
 	enum status refused;      /* why, if state is REFUSED */
@@ -26,8 +30,12 @@ static struct {
 	uint32_t received;        /* upload: bytes in DRAM */
 } model;
 
-/* After reset: DRAM's image is checked; if it is none, the flash's is copied there and checked. An upload's is checked, too. */
-static enum { CHECK_DRAM, RESTORE, CHECK_RESTORED, CHECK_LOADED } boot;
+/* After reset: DRAM's image is checked; if it is none, the flash's is copied there and checked. An upload's is checked,
+ * too. */
+static enum { CHECK_DRAM,
+	      RESTORE,
+	      CHECK_RESTORED,
+	      CHECK_LOADED } boot;
 
 /* The core's check of the image: after LOAD_END (model.state is BOOTING then), or of a model in use. */
 static struct {
@@ -82,7 +90,7 @@ static void install_end(void)
 	if (model.refused == STATUS_OK)
 		model.refused = image_end(&model.error);
 	model.state = model.refused == STATUS_OK ? MODEL_STATE_READY :
-		      model.refused == STATUS_BAD_MAGIC ? MODEL_STATE_NONE : MODEL_STATE_REFUSED;
+						   (model.refused == STATUS_BAD_MAGIC ? MODEL_STATE_NONE : MODEL_STATE_REFUSED);
 	if (model.state == MODEL_STATE_READY)
 		generate_install(image_model()->vocab_size, image_model()->seq_len, limits.columns,
 				 image_model()->history != 0 ? (uint32_t *)(board_dram() + image_model()->history) : 0);
@@ -399,6 +407,75 @@ static void store(const struct wire_store *what)
 		refuse_with(status, &error);
 }
 
+static void board(void)
+{
+	struct wire_board answer = {.dram_status = board_dram_ok(),
+				    .lanes = board_lanes(),
+				    .delays = board_delays(),
+				    .bitslips = board_bitslips(),
+				    .flash_id = flash_id(),
+				    .boot = boot_id};
+
+	board_describe(&answer);
+	dram_failed(&answer);
+	reply(&answer, sizeof answer);
+}
+
+static void lane(const struct wire_lane *what)
+{
+	struct wire_eye eye = {.boot = boot_id};
+	uint32_t errors[MAX_DELAYS];
+
+	if (what->lane >= board_lanes() || what->bitslip >= board_bitslips() || board_delays() > MAX_DELAYS) {
+		refuse(STATUS_BAD_VALUE, SUBJECT_LANE, what->lane, board_lanes());
+		return;
+	}
+	dram_scan(what, &eye, errors);
+	link_send2(request->opcode, STATUS_OK, link_sequence(), &eye, sizeof eye, errors, board_delays() * sizeof errors[0]);
+}
+
+#define NEVER ((uint64_t)1 << 40) /* longer than any DRAM */
+
+/* These bytes lie within DRAM, and begin and step at multiples of unit; refuses them otherwise. */
+static bool piece(uint32_t offset, uint64_t length, uint32_t steps, uint32_t unit)
+{
+	bool good = (offset | steps) % unit == 0 && offset + length <= board_dram_bytes();
+
+	if (!good)
+		refuse(STATUS_BAD_VALUE, SUBJECT_PLACE, offset, board_dram_bytes());
+	return good;
+}
+
+static void memory(const struct wire_memory *what)
+{
+	struct wire_tested tested = {.boot = boot_id};
+	bool good = what->count - 1 < PROTOCOL_MAX_PLACES && what->step != 0;
+	uint64_t length = good ? (uint64_t)(what->count - 1) * what->step + PROTOCOL_PLACE_BYTES : NEVER;
+
+	if (!piece(what->offset, length, what->step, PROTOCOL_PLACE_BYTES))
+		return;
+	dram_test(what, &tested);
+	reply(&tested, sizeof tested);
+}
+
+static void stream(const struct wire_stream *what)
+{
+	struct wire_streamed streamed = {.boot = boot_id};
+	uint32_t *counters = &streamed.cycles; /* beats and starved follow, as in the core */
+
+	if (!piece(what->offset, what->length - 1 < PROTOCOL_MAX_STREAM ? what->length : NEVER, what->length, BEAT_BYTES))
+		return;
+	for (unsigned i = 0; i < 3; i++)
+		counters[i] = -llama2_counter(LLAMA2_PHASE_OTHER, i);
+	llama2_crc_begin(what->offset / BEAT_BYTES, what->length / BEAT_BYTES);
+	while (llama2_busy())
+		;
+	for (unsigned i = 0; i < 3; i++)
+		counters[i] += llama2_counter(LLAMA2_PHASE_OTHER, i);
+	streamed.crc = llama2_crc();
+	reply(&streamed, sizeof streamed);
+}
+
 /* Payload of each request: least bytes, size of the items that may follow, and whether a generation may be running. */
 static const struct {
 	uint8_t opcode, bytes, item, busy;
@@ -416,7 +493,19 @@ static const struct {
 	{OPCODE_BAUD, sizeof(struct wire_baud), 0, 0},
 	{OPCODE_STORE, sizeof(struct wire_store), 0, 1},
 	{OPCODE_VERIFY, sizeof(struct wire_verify), 0, 0},
+	{OPCODE_BOARD, 0, 0, 1},
+	{OPCODE_LANE, sizeof(struct wire_lane), 0, 0},
+	{OPCODE_MEMORY, sizeof(struct wire_memory), 0, 0},
+	{OPCODE_STREAM, sizeof(struct wire_stream), 0, 0},
 };
+
+/* The core and DRAM are taken: by the check of a model in use, or of what was found or loaded. */
+static bool taken(uint8_t opcode)
+{
+	bool tests = opcode == OPCODE_LANE || opcode >= OPCODE_MEMORY;
+
+	return (check.running && (tests || opcode == OPCODE_LOAD_BEGIN)) || (model.state == MODEL_STATE_BOOTING && tests);
+}
 
 static bool acceptable(void)
 {
@@ -429,7 +518,7 @@ static bool acceptable(void)
 			refuse(STATUS_BAD_LENGTH, SUBJECT_NONE, request->length, requests[i].bytes);
 			return false;
 		}
-		if ((generate_running() || (check.running && request->opcode == OPCODE_LOAD_BEGIN)) && !requests[i].busy) {
+		if ((generate_running() || taken(request->opcode)) && !requests[i].busy) {
 			refuse(STATUS_BUSY, SUBJECT_NONE, 0, 0);
 			return false;
 		}
@@ -452,7 +541,10 @@ static void handle(void)
 	case OPCODE_LOAD: load(payload, request->length - sizeof(struct wire_load)); break;
 	case OPCODE_LOAD_END: load_end(); break;
 	case OPCODE_GENERATE: generate(payload, request->length - sizeof(struct wire_generate)); break;
-	case OPCODE_ABORT: generate_abort(); reply(0, 0); break;
+	case OPCODE_ABORT:
+		generate_abort();
+		reply(0, 0);
+		break;
 	case OPCODE_RESEND: resend(payload); break;
 	case OPCODE_STATS: stats(); break;
 	case OPCODE_RESET: reset(payload); break;
@@ -460,6 +552,10 @@ static void handle(void)
 	case OPCODE_BAUD: baud(payload); break;
 	case OPCODE_STORE: store(payload); break;
 	case OPCODE_VERIFY: verify(payload); break;
+	case OPCODE_BOARD: board(); break;
+	case OPCODE_LANE: lane(payload); break;
+	case OPCODE_MEMORY: memory(payload); break;
+	case OPCODE_STREAM: stream(payload); break;
 	}
 }
 

@@ -21,7 +21,8 @@ uint32_t exp2_logit_scale(uint64_t temperature)
 
 int32_t exp2_logit(int32_t logit, uint32_t scale)
 {
-	/* 1 to 31, as temperatures are from 2**-16 to 64 * SAMPLING_MAX_TEMPERATURE: shifts by words, not by a library's 64 bits. */
+	/* 1 to 31, as temperatures are from 2**-16 to 64 * SAMPLING_MAX_TEMPERATURE: shifts by words, not by a
+	 * library's 64 bits. */
 	uint32_t shift = NUMERICS_LOG2_SHIFT - (int8_t)(scale >> 16);
 	int64_t product = (int64_t)logit * (int32_t)(scale & 0xffff) + (1u << (shift - 1));
 	int32_t high = product >> 32;

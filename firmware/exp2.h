@@ -1,4 +1,5 @@
-/* Powers of two for the sampler, by the table that the core uses too: spec/llama2_spec/tables.py, spec/llama2_spec/sampling.py. */
+/* Powers of two for the sampler, by the table that the core uses too: spec/llama2_spec/tables.py,
+ * spec/llama2_spec/sampling.py. */
 #pragma once
 
 #include <stdint.h>

@@ -78,7 +78,8 @@ static bool may_speculate(const struct wire_generate *request)
 {
 	bool penalised = request->repetition_penalty > SAMPLING_ONE && request->repetition_window != 0;
 
-	return request->temperature == 0 && request->temperature_low == 0 && !penalised && !(request->flags & GENERATE_FLAG_DUMP_LOGITS);
+	return request->temperature == 0 && request->temperature_low == 0 && !penalised &&
+	       !(request->flags & GENERATE_FLAG_DUMP_LOGITS);
 }
 
 /* A number of the request, and the range it must be in. */
@@ -206,7 +207,7 @@ static void plan_prompt(struct program_step *step)
 	uint32_t left = run.prompt_count - at;
 	bool all = run.request.flags & GENERATE_FLAG_ALL_LOGITS;
 
-	step->columns = all ? 1 : left < model.columns ? left : model.columns;
+	step->columns = all ? 1 : (left < model.columns ? left : model.columns);
 	step->known = true;
 	for (uint32_t i = 0; i < step->columns; i++)
 		step->tokens[i] = run.ids[at + i];

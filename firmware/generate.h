@@ -6,8 +6,8 @@
 
 #include <generated/llama2_spec.h>
 
-/* A model was installed, or dropped (all 0): the cache is empty. columns are the core's; the tokens of all positions go to
- * history. */
+/* A model was installed, or dropped (all 0): the cache is empty. columns are the core's; the tokens of all positions go
+ * to history. */
 void generate_install(uint32_t vocab_size, uint32_t seq_len, uint32_t columns, uint32_t *history);
 /* Check a request and begin; on refusal error says why. */
 enum status generate_begin(uint32_t sequence, const struct wire_generate *request, uint32_t id_count,

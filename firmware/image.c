@@ -1,4 +1,5 @@
-/* The model image at the start of DRAM: checked, then made the core's model. The core computes the CRCs, at stream rate. */
+/* The model image at the start of DRAM: checked, then made the core's model. The core computes the CRCs, at stream
+ * rate. */
 #include "image.h"
 
 #include "board.h"
@@ -45,15 +46,17 @@ static enum status check_header(const struct image_header *h, uint32_t present, 
 	CHECK(h->version == IMAGE_VERSION, STATUS_BAD_VERSION, SUBJECT_NONE, h->version, IMAGE_VERSION);
 	CHECK(h->file_bytes <= present, STATUS_INCOMPLETE, SUBJECT_NONE, present, h->file_bytes);
 	CHECK(h->payload_offset % IMAGE_PAYLOAD_ALIGN == 0 && h->payload_offset >= sizeof *h &&
-	      h->payload_offset <= h->file_bytes && h->file_bytes - h->payload_offset == h->payload_bytes &&
-	      h->payload_bytes % BEAT_BYTES == 0, STATUS_BAD_HEADER, SUBJECT_LENGTH, h->payload_bytes, h->file_bytes);
+		  h->payload_offset <= h->file_bytes && h->file_bytes - h->payload_offset == h->payload_bytes &&
+		  h->payload_bytes % BEAT_BYTES == 0,
+	      STATUS_BAD_HEADER, SUBJECT_LENGTH, h->payload_bytes, h->file_bytes);
 	crc = crc_of(IMAGE_CHECKED_FROM, h->payload_offset);
 	CHECK(crc == h->header_crc, STATUS_BAD_HEADER, SUBJECT_NONE, crc, h->header_crc);
 	return STATUS_OK;
 }
 
 /* The core can run these shapes. */
-static enum status check_shapes(const struct image_header *h, const struct llama2_limits *limits, struct wire_error *error)
+static enum status check_shapes(const struct image_header *h, const struct llama2_limits *limits,
+				struct wire_error *error)
 {
 	const struct {
 		enum subject subject;
@@ -130,10 +133,18 @@ static bool entry_good(const struct image_header *h, const struct image_entry *e
 {
 	uint32_t q_dim = h->n_heads * h->head_dim;
 	uint32_t kv_dim = h->n_kv_heads * h->head_dim;
-	const uint32_t rows[] = {[IMAGE_KIND_GAIN] = h->dim, [IMAGE_KIND_WQ] = q_dim, [IMAGE_KIND_WK] = kv_dim,
-		[IMAGE_KIND_WV] = kv_dim, [IMAGE_KIND_WO] = h->dim, [IMAGE_KIND_W13] = 2 * h->hidden_dim,
-		[IMAGE_KIND_W2] = h->dim, [IMAGE_KIND_CLASSIFIER] = h->vocab_size, [IMAGE_KIND_EMBEDDING] = h->vocab_size};
-	uint32_t columns = entry->kind == IMAGE_KIND_WO ? q_dim : entry->kind == IMAGE_KIND_W2 ? h->hidden_dim : h->dim;
+	const uint32_t rows[] = {
+		[IMAGE_KIND_GAIN] = h->dim,
+		[IMAGE_KIND_WQ] = q_dim,
+		[IMAGE_KIND_WK] = kv_dim,
+		[IMAGE_KIND_WV] = kv_dim,
+		[IMAGE_KIND_WO] = h->dim,
+		[IMAGE_KIND_W13] = 2 * h->hidden_dim,
+		[IMAGE_KIND_W2] = h->dim,
+		[IMAGE_KIND_CLASSIFIER] = h->vocab_size,
+		[IMAGE_KIND_EMBEDDING] = h->vocab_size,
+	};
+	uint32_t columns = entry->kind == IMAGE_KIND_WO ? q_dim : (entry->kind == IMAGE_KIND_W2 ? h->hidden_dim : h->dim);
 	uint32_t first = h->payload_offset / BEAT_BYTES;
 	uint32_t end = h->file_bytes / BEAT_BYTES;
 
@@ -147,12 +158,13 @@ static bool entry_good(const struct image_header *h, const struct image_entry *e
 	       entry->words == divide_up(columns, NUMERICS_WORD) && entry->beats == tensor_beats(entry);
 }
 
-static enum status read_directory(const struct image_header *h, const struct program_shape *shape, struct wire_error *error)
+static enum status read_directory(const struct image_header *h, const struct program_shape *shape,
+				  struct wire_error *error)
 {
 	const struct image_entry *entries = (const struct image_entry *)(board_dram() + h->entries_offset);
 
 	CHECK(h->entries_offset % 4 == 0 && h->entries_offset <= h->payload_offset &&
-	      h->entries_count <= (h->payload_offset - h->entries_offset) / sizeof *entries,
+		  h->entries_count <= (h->payload_offset - h->entries_offset) / sizeof *entries,
 	      STATUS_BAD_DIRECTORY, SUBJECT_LENGTH, h->entries_count, h->payload_offset / sizeof *entries);
 	program_begin(shape);
 	for (uint32_t i = 0; i < h->entries_count; i++)
@@ -167,7 +179,8 @@ static enum status write_constants(const struct image_header *h, struct wire_err
 	const uint32_t *rope = (const uint32_t *)(board_dram() + h->rope_offset);
 
 	CHECK(h->rope_offset % 4 == 0 && h->rope_offset <= h->payload_offset &&
-	      h->head_dim * 2 <= h->payload_offset - h->rope_offset, STATUS_BAD_HEADER, SUBJECT_LENGTH, h->rope_offset,
+		  h->head_dim * 2 <= h->payload_offset - h->rope_offset,
+	      STATUS_BAD_HEADER, SUBJECT_LENGTH, h->rope_offset,
 	      h->payload_offset);
 	llama2_model_write(LLAMA2_MODEL_DIM, h->dim);
 	llama2_model_write(LLAMA2_MODEL_HEAD_DIM, h->head_dim);

@@ -18,9 +18,9 @@ struct image_model {
 	char name[32];     /* how its provenance begins; not ended if it is that long */
 };
 
-/* Check the image in DRAM, of which present bytes are there, against itself and against the core's limits; if it is good,
- * write the model's constants and its program, and have the core begin to check the weights. Returns STATUS_OK, or why
- * not, with the numbers in error. */
+/* Check the image in DRAM, of which present bytes are there, against itself and against the core's limits; if it is
+ * good, write the model's constants and its program, and have the core begin to check the weights. Returns STATUS_OK,
+ * or why not, with the numbers in error. */
 enum status image_begin(const struct llama2_limits *limits, uint32_t present, struct wire_error *error);
 /* The rest, once the core is not busy any more: the weights are undamaged. */
 enum status image_end(struct wire_error *error);

@@ -61,7 +61,8 @@ void llama2_result_release(void);
 /* Take the logit that waits, if one does. */
 bool llama2_logit_take(int32_t *logit);
 
-/* Begin the CRC-32 of beats of DRAM from base; it is there once the core is not busy. Only while nothing else is queued. */
+/* Begin the CRC-32 of beats of DRAM from base; it is there once the core is not busy. Only while nothing else is
+ * queued. */
 void llama2_crc_begin(uint32_t base, uint32_t beats);
 uint32_t llama2_crc(void);
 

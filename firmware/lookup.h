@@ -11,5 +11,6 @@ void lookup_forget(void);
 void lookup_rewind(uint32_t position);
 /* The token at the position after the last one. */
 void lookup_add(uint32_t token);
-/* Guess up to limit tokens after the last one; returns how many. In no more than LOOKUP_STEPS comparisons of a suffix. */
+/* Guess up to limit tokens after the last one; returns how many. In no more than LOOKUP_STEPS comparisons of a suffix.
+ */
 uint32_t lookup_guess(uint32_t *tokens, uint32_t limit);

@@ -5,28 +5,17 @@
 
 #define BITS(name, value) ((uint32_t)(value) << LLAMA2_COMMAND_##name##_LOW)
 
-enum { AT_GAIN, AT_EMBED, AT_LAYERS };
+enum { AT_GAIN,
+       AT_EMBED,
+       AT_LAYERS };
 
-/* The commands of a layer. All but two stream a tensor, in the order of the directory. */
+/* The commands of a layer, see spec/llama2_spec/program.py; those that stream a tensor do so in the order of the
+ * directory. */
 static const struct {
-	uint8_t kind, op, dest, phase, fence;
-} layer_commands[] = {
-	{IMAGE_KIND_WQ, LLAMA2_OP_MATVEC, LLAMA2_DEST_Q, LLAMA2_PHASE_S1_QKV, 1},
-	{IMAGE_KIND_WK, LLAMA2_OP_MATVEC, LLAMA2_DEST_K, LLAMA2_PHASE_S1_QKV, 0},
-	{IMAGE_KIND_WV, LLAMA2_OP_MATVEC, LLAMA2_DEST_V, LLAMA2_PHASE_S1_QKV, 0},
-	{0, LLAMA2_OP_ATTEND, 0, LLAMA2_PHASE_S2_ATTEND, 0},
-	/* Attention has the rows on chip: their way to DRAM is nobody's wait. */
-	{0, LLAMA2_OP_STORE, 0, LLAMA2_PHASE_S3_STORE, 0},
-	{IMAGE_KIND_GAIN, LLAMA2_OP_GAIN, 0, LLAMA2_PHASE_OTHER, 0},
-	{IMAGE_KIND_WO, LLAMA2_OP_MATVEC, LLAMA2_DEST_RESIDUAL, LLAMA2_PHASE_S4_OUTPUT, 1},
-	{IMAGE_KIND_W13, LLAMA2_OP_MATVEC, LLAMA2_DEST_SWIGLU, LLAMA2_PHASE_S5_GATE_UP, 1},
-	{IMAGE_KIND_GAIN, LLAMA2_OP_GAIN, 0, LLAMA2_PHASE_OTHER, 0},
-	{IMAGE_KIND_W2, LLAMA2_OP_MATVEC, LLAMA2_DEST_RESIDUAL, LLAMA2_PHASE_S5_DOWN, 1},
-};
-#define LAYER_COMMANDS (sizeof layer_commands / sizeof layer_commands[0])
-#define CACHE_COMMANDS 2u
-#define LAYER_TENSORS (LAYER_COMMANDS - CACHE_COMMANDS)
-#define FIRST_CACHE_COMMAND 3u
+	uint8_t kind, op, dest, phase, fence, streams, per_column;
+} layer_commands[] = PROGRAM_LAYER;
+#define LAYER_COMMANDS PROGRAM_LAYER_COMMANDS
+#define LAYER_TENSORS PROGRAM_LAYER_TENSORS
 
 /* What a layer's tensor does not have in common with that of the other layers. */
 struct tensor {
@@ -46,7 +35,8 @@ static struct {
 	struct program_step step;
 	uint32_t at;         /* next command */
 	uint32_t layer;      /* the next layer's command's layer, */
-	uint32_t slot;       /* and which of its commands it is */
+	uint32_t slot;       /* and which of its commands it is, */
+	uint32_t tensor;     /* and which of its tensors comes next */
 	uint32_t column;     /* next column of a command that is per column */
 	uint32_t row;        /* first beat of the step's row in a layer's segment */
 	uint32_t segment;    /* first beat of the layer's segment */
@@ -54,17 +44,17 @@ static struct {
 
 static struct llama2_command command(uint32_t word0, const struct image_entry *entry)
 {
-	return (struct llama2_command){{
-		word0 | BITS(Q4, entry->format == IMAGE_FORMAT_Q4) | BITS(GROUP64, entry->group == 64) |
-			BITS(EXPONENT, (uint8_t)entry->exponent),
-		BITS(ROWS, entry->rows) | BITS(WORDS, entry->words), BITS(BASE, entry->offset_beats),
-		BITS(BEATS, entry->beats)}};
+	return (struct llama2_command){{word0 | BITS(Q4, entry->format == IMAGE_FORMAT_Q4) |
+					    BITS(GROUP64, entry->group == 64) |
+					    BITS(EXPONENT, (uint8_t)entry->exponent),
+					BITS(ROWS, entry->rows) | BITS(WORDS, entry->words),
+					BITS(BASE, entry->offset_beats), BITS(BEATS, entry->beats)}};
 }
 
 static void fill_embed(const struct image_entry *entry)
 {
 	program.embed = command(BITS(OPCODE, LLAMA2_OP_EMBED) | BITS(PHASE, LLAMA2_PHASE_EMBED), entry);
-	program.embed.words[1] = BITS(WORDS, entry->words); /* rows is the token, beats the position */
+	program.embed.words[1] = BITS(WORDS, entry->words); /* without its token; the position comes with the step */
 }
 
 void program_begin(const struct program_shape *shape)
@@ -74,13 +64,23 @@ void program_begin(const struct program_shape *shape)
 	program.tensors = 0;
 }
 
+/* The kind of a layer's i-th tensor. */
+static uint8_t tensor_kind(uint32_t i)
+{
+	uint32_t slot = 0;
+
+	while (!layer_commands[slot].streams || i-- != 0)
+		slot++;
+	return layer_commands[slot].kind;
+}
+
 /* The tensor of a layer, or false. */
 static bool layer_tensor(const struct image_entry *entry, uint32_t index)
 {
 	uint32_t layer = index / LAYER_TENSORS, i = index % LAYER_TENSORS;
 	uint32_t words1 = BITS(ROWS, entry->rows) | BITS(WORDS, entry->words);
 
-	if (entry->kind != layer_commands[i < FIRST_CACHE_COMMAND ? i : i + CACHE_COMMANDS].kind || entry->beats > MAX_BEATS ||
+	if (entry->kind != tensor_kind(i) || entry->beats > MAX_BEATS ||
 	    (layer != 0 && words1 != program.words1[i]))
 		return false;
 	program.words1[i] = words1;
@@ -102,7 +102,8 @@ bool program_tensor(const struct image_entry *entry)
 		return layer_tensor(entry, index - 1);
 	if (index == layers + 1) {
 		program.classify = command(BITS(OPCODE, LLAMA2_OP_MATVEC) | BITS(DEST, LLAMA2_DEST_LOGITS) |
-					   BITS(PHASE, LLAMA2_PHASE_CLASSIFY) | BITS(FENCE, 1), entry);
+					       BITS(PHASE, LLAMA2_PHASE_CLASSIFY) | BITS(FENCE, 1),
+					   entry);
 		fill_embed(entry); /* unless an embedding of its own follows */
 		return entry->kind == IMAGE_KIND_CLASSIFIER;
 	}
@@ -118,7 +119,7 @@ bool program_complete(bool tied)
 void program_start(const struct program_step *step)
 {
 	program.step = *step;
-	program.at = program.layer = program.slot = program.column = 0;
+	program.at = program.layer = program.slot = program.tensor = program.column = 0;
 	program.row = step->position * program.shape.row_beats;
 	program.segment = program.shape.kv_base;
 }
@@ -144,8 +145,9 @@ static bool push_embed(uint32_t columns)
 	const uint32_t *words = program.embed.words;
 	uint32_t column = program.column;
 
-	llama2_push(words[0] | columns | BITS(COLUMN, column) | BITS(ARGMAX, step->argmax) | BITS(FENCE, column == 0),
-		    words[1] | (step->argmax ? 0 : BITS(ROWS, step->tokens[column])), words[2], step->position);
+	llama2_push(words[0] | columns | BITS(COLUMN, column) | BITS(LAST_TOKEN, step->argmax) | BITS(FENCE, column == 0),
+		    words[1] | (step->argmax ? 0 : BITS(TOKEN, step->tokens[column])), words[2],
+		    BITS(POSITION, step->position));
 	return columns_done();
 }
 
@@ -156,19 +158,19 @@ static bool push_layer(uint32_t columns)
 	uint32_t word0 = BITS(OPCODE, layer_commands[slot].op) | BITS(PHASE, layer_commands[slot].phase) | columns;
 
 	if (layer_commands[slot].op == LLAMA2_OP_ATTEND) {
-		/* The first column waits for every column's query; then all are there. */
-		llama2_push(word0 | BITS(KV, 1) | BITS(COLUMN, program.column) | BITS(FENCE, program.column == 0),
-			    BITS(ROWS, program.step.position), program.segment, program.row);
+		llama2_push(word0 | BITS(KV, 1) | BITS(COLUMN, program.column) |
+				BITS(FENCE, layer_commands[slot].fence && program.column == 0),
+			    BITS(POSITIONS, program.step.position), program.segment, program.row);
 		return columns_done();
 	}
 	if (layer_commands[slot].op == LLAMA2_OP_STORE) {
 		llama2_push(word0, 0, program.segment + program.row, 0);
 	} else {
-		uint32_t i = slot < FIRST_CACHE_COMMAND ? slot : slot - CACHE_COMMANDS;
+		uint32_t i = program.tensor++;
 		const struct tensor *tensor = &program.layers[program.layer][i];
 
 		llama2_push(word0 | BITS(DEST, layer_commands[slot].dest) | BITS(FENCE, layer_commands[slot].fence) |
-			    BITS(Q4, tensor->q4) | BITS(GROUP64, tensor->group64) | BITS(EXPONENT, tensor->exponent),
+				BITS(Q4, tensor->q4) | BITS(GROUP64, tensor->group64) | BITS(EXPONENT, tensor->exponent),
 			    program.words1[i], tensor->base, tensor->beats);
 	}
 	return true;
@@ -178,7 +180,7 @@ static void next_layer_command(void)
 {
 	if (++program.slot != LAYER_COMMANDS)
 		return;
-	program.slot = 0;
+	program.slot = program.tensor = 0;
 	program.layer++;
 	program.segment += program.shape.seq_len * program.shape.row_beats;
 }
@@ -206,7 +208,7 @@ bool program_push(void)
 			next_layer_command();
 		} else {
 			words = program.classify.words;
-			llama2_push(words[0] | columns | BITS(ARGMAX, step->every) | BITS(KEEP, step->keep) | BITS(DUMP, step->dump),
+			llama2_push(words[0] | columns | BITS(EVERY, step->every) | BITS(KEEP, step->keep) | BITS(DUMP, step->dump),
 				    words[1], words[2], words[3]);
 		}
 		program.at++;

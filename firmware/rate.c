@@ -6,7 +6,9 @@
 #include "llama2.h"
 
 static struct {
-	enum { KEPT, WANTED, TRIED } state;
+	enum { KEPT,
+	       WANTED,
+	       TRIED } state;
 	uint32_t rate;           /* WANTED: the next one, TRIED: the present one */
 	uint32_t confirm_cycles;
 	uint32_t since;          /* TRIED: cycle counter at the switch */

@@ -8,7 +8,10 @@
 #define SEND_ENTRIES ((FRAME_MAX_PAYLOAD - sizeof(struct wire_tokens)) / ENTRY_BYTES)
 #define SEND_LOGITS ((FRAME_MAX_PAYLOAD - sizeof(struct wire_logits)) / 4u)
 
-enum progress { SILENT, RUNNING, ENDED, DONE_SENT };
+enum progress { SILENT,
+		RUNNING,
+		ENDED,
+		DONE_SENT };
 
 static struct {
 	enum progress progress;

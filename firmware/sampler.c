@@ -53,10 +53,11 @@ static void recall(uint32_t position)
 static void scales(void)
 {
 	uint64_t least = (uint64_t)1 << 32;
-	uint64_t core = s.temperature == 0 ? (uint64_t)SAMPLING_ONE << 32 : s.temperature < least ? least : s.temperature;
+	uint64_t core = s.temperature == 0 ? (uint64_t)SAMPLING_ONE << 32 : (s.temperature < least ? least : s.temperature);
 
 	s.scale = exp2_logit_scale(core);
-	s.near_scale = exp2_logit_scale((s.temperature < SAMPLING_FINEST ? SAMPLING_FINEST : s.temperature) << SAMPLING_NEAR_SHIFT);
+	s.near_scale = exp2_logit_scale((s.temperature < SAMPLING_FINEST ? SAMPLING_FINEST : s.temperature)
+					<< SAMPLING_NEAR_SHIFT);
 }
 
 void sampler_begin(const struct wire_generate *options)

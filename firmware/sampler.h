@@ -1,4 +1,5 @@
-/* The integer sampler of spec/llama2_spec/sampling.py, bit for bit: chooses among the candidates that the logit unit kept. */
+/* The integer sampler of spec/llama2_spec/sampling.py, bit for bit: chooses among the candidates that the logit unit
+ * kept. */
 #pragma once
 
 #include <stdbool.h>
@@ -7,9 +8,11 @@
 #include "llama2.h"
 
 /* Where the tokens of all positions are kept, those at most of the context and one: DRAM that only the CPU touches.
- * 0: there is no room; what a rewind over more than PROTOCOL_MAX_HISTORY positions would bring back is then no token. */
+ * 0: there is no room; what a rewind over more than PROTOCOL_MAX_HISTORY positions would bring back is then no token.
+ */
 void sampler_install(uint32_t *history);
-/* Begin a generation: options as on the wire, seeded anew; tokens before its position are those that were remembered. */
+/* Begin a generation: options as on the wire, seeded anew; tokens before its position are those that were remembered.
+ */
 void sampler_begin(const struct wire_generate *options);
 /* Whether candidates are needed at all; otherwise the argmax is the token. */
 bool sampler_wanted(void);

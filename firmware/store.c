@@ -1,8 +1,8 @@
 /* A model in the board's flash: written from DRAM in the background, and copied back to DRAM after reset.
  *
- * The flash holds the image as the file is. Its first sector is erased before anything else changes and written last, so
- * that what a power failure leaves behind is no image; a sector that a failure left half written differs from DRAM, and
- * is written again by the next attempt. */
+ * The flash holds the image as the file is. Its first sector is erased before anything else changes and written last,
+ * so that what a power failure leaves behind is no image; a sector that a failure left half written differs from DRAM,
+ * and is written again by the next attempt. */
 #include "store.h"
 
 #include "board.h"
@@ -15,7 +15,9 @@
 
 static struct {
 	enum store_state state;
-	enum { COMPARE, WRITE, VERIFY } step;
+	enum { COMPARE,
+	       WRITE,
+	       VERIFY } step;
 	bool opened;       /* the first sector was erased: what the flash held is no image any more */
 	uint32_t total;
 	uint32_t sector;   /* offset of the present one; they are done from the last to the first */
@@ -25,7 +27,8 @@ static struct {
 } store;
 
 static struct {
-	enum { WAIT, COPY } step;
+	enum { WAIT,
+	       COPY } step;
 	uint32_t at;       /* bytes that are in DRAM */
 	uint32_t header;   /* bytes until the weights */
 	uint32_t crc;      /* of what the header's CRC covers, so far */
@@ -85,8 +88,9 @@ void store_end(void)
 void store_report(struct wire_stored *stored)
 {
 	stored->state = store.state;
-	stored->done = store.state == STORE_STATE_DONE ? store.total :
-		       store.state == STORE_STATE_RUNNING ? store.total - least(store.total, sector_end()) : 0;
+	stored->done = store.state == STORE_STATE_DONE    ? store.total :
+		       store.state == STORE_STATE_RUNNING ? store.total - least(store.total, sector_end()) :
+							    0;
 	stored->written = store.written;
 	stored->flash_bytes = flash_bytes();
 	stored->room = flash_room();

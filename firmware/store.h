@@ -14,7 +14,9 @@ void store_report(struct wire_stored *stored);
 /* Do a little of it; never waits. */
 void store_poll(void);
 
-enum restored { RESTORE_RUNNING, RESTORE_NONE, RESTORE_DONE };
+enum restored { RESTORE_RUNNING,
+		RESTORE_NONE,
+		RESTORE_DONE };
 
 /* Begin to copy the flash's image to DRAM, which stays as it is if there is none. */
 void restore_begin(void);

@@ -1,6 +1,7 @@
 """Computes the figures of the model card and writes them into models/README.md.
 
-    python -m models.card --corpus ../shared/corpus --compare ../shared/models/stories260K.bin ../shared/models/tok512.bin
+    python -m models.card --corpus ../shared/corpus --compare ../shared/models/stories260K.bin
+    ../shared/models/tok512.bin
 
 Without --corpus it only prints what the model achieves on the stories of this repository, bench/stories.txt.
 
@@ -91,7 +92,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--corpus", type=Path)
     parser.add_argument("--model", type=Path, default=README.with_name("stories.bin"))
     parser.add_argument("--tokenizer", type=Path, default=README.with_name("stories.model"))
-    parser.add_argument("--compare", nargs=2, type=Path, metavar=("MODEL", "TOKENIZER"), help="a second model to measure")
+    parser.add_argument("--compare", nargs=2, type=Path, metavar=("MODEL", "TOKENIZER"),
+                        help="a second model to measure")
     return parser.parse_args()
 
 

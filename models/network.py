@@ -1,4 +1,5 @@
-"""Gives the training script LLaMA-2 as a torch module; its parameters are named as llama2_host.checkpoint names them."""
+"""Gives the training script LLaMA-2 as a torch module; its parameters are named as llama2_host.checkpoint names
+them."""
 # Ref: Touvron et al. 2023, Llama 2: Open Foundation and Fine-Tuned Chat Models
 
 import torch

@@ -29,19 +29,23 @@ SHAPE = dict(dim=96, hidden_dim=256, n_layers=4, n_heads=6, n_kv_heads=3, vocab_
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--corpus", type=Path, required=True, help="folder with tinystories.txt, calib_stories.txt, grimm.txt, andersen.txt")
+    parser.add_argument("--corpus", type=Path, required=True,
+                        help="folder with tinystories.txt, calib_stories.txt, grimm.txt, andersen.txt")
     parser.add_argument("--out", type=Path, default=Path("models"), help="folder of the exports")
     parser.add_argument("--name", default="stories", help="stem of the exported files")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--epochs", type=int, default=24, help="passes over the stories")
     parser.add_argument("--batch-tokens", type=int, default=4096)
-    parser.add_argument("--dropout", type=float, default=0.06, help="at the end; it rises from zero, as the stories get known")
-    parser.add_argument("--bpe-dropout", type=float, default=0.0, help="share of merges skipped in --bpe-share of the stories")
+    parser.add_argument("--dropout", type=float, default=0.06,
+                        help="at the end; it rises from zero, as the stories get known")
+    parser.add_argument("--bpe-dropout", type=float, default=0.0,
+                        help="share of merges skipped in --bpe-share of the stories")
     parser.add_argument("--bpe-share", type=float, default=0.5)
     parser.add_argument("--name-swap", type=float, default=0.5, help="share of stories with other names")
     parser.add_argument("--tales", type=float, default=0.25, help="fairy-tale passages per story at the start")
     parser.add_argument("--tales-until", type=float, default=0.3, help="part of training when tales have faded out")
-    parser.add_argument("--clean-from", type=float, default=0.85, help="part of training from which stories come unaltered")
+    parser.add_argument("--clean-from", type=float, default=0.85,
+                        help="part of training from which stories come unaltered")
     parser.add_argument("--lr", type=float, default=0.015, help="of the matrices (Muon)")
     parser.add_argument("--weight-decay", type=float, default=0.2, help="of the matrices (Muon)")
     parser.add_argument("--embedding-lr", type=float, default=0.004, help="of embedding and norms (Adam)")

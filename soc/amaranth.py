@@ -1,4 +1,5 @@
-"""Puts an Amaranth component into a LiteX SoC: its signature becomes Migen signals, its Verilog is cached by content."""
+"""Puts an Amaranth component into a LiteX SoC: its signature becomes Migen signals, its Verilog is cached by
+content."""
 import hashlib
 import inspect
 import os
@@ -24,9 +25,11 @@ def sources_digest(files, salt=""):
 
 
 def component_digest(component, name):
-    """Identity of a component's Verilog: its sources, its parameters, the styles of memories and the converter's version."""
+    """Identity of a component's Verilog: its sources, its parameters, the styles of memories and the converter's
+    version."""
     import amaranth
-    files      = [ROOT/"soc"/"memories.py", *(ROOT/"accel").rglob("*.py"), *(ROOT/"spec").rglob("*.py"), inspect.getfile(type(component))]
+    files      = [ROOT/"soc"/"memories.py", *(ROOT/"accel").rglob("*.py"), *(ROOT/"spec").rglob("*.py"),
+                  inspect.getfile(type(component))]
     parameters = {k: v for k, v in vars(component).items() if isinstance(v, (bool, int, str, tuple, list))}
     return sources_digest(files, salt=f"{name} {amaranth.__version__} {sorted(parameters.items())!r}")
 
@@ -39,7 +42,8 @@ def resets_itself(component):
 def with_source_lines(text):
     """Verilog whose declarations and registers end in a comment that says where they stand, relative to the clone.
 
-    It has as many lines as Amaranth writes without source lines, and nothing but comments is new: no tool sees a difference.
+    It has as many lines as Amaranth writes without source lines, and nothing but comments is new: no tool sees a
+    difference.
     """
     lines, place = [], ""
     for line in text.splitlines():
@@ -80,8 +84,8 @@ class AmaranthInstance(LiteXModule):
     """Wrap a :class:`amaranth.lib.wiring.Component` so that Migen logic can drive it.
 
     Every leaf of the component's signature becomes an attribute of the same name, its path joined by two
-    underscores: member ``cmd_valid`` of port ``read0`` is ``read0__cmd_valid``. A port ``reset`` is the SoC's reset, which
-    then is not that of the component's clock domain.
+    underscores: member ``cmd_valid`` of port ``read0`` is ``read0__cmd_valid``. A port ``reset`` is the SoC's reset,
+    which then is not that of the component's clock domain.
     """
     def __init__(self, platform, component, name):
         ports = {"i_clk": ClockSignal("sys"), "i_reset" if resets_itself(component) else "i_rst": ResetSignal("sys")}

@@ -28,7 +28,8 @@ from llama2_spec.registers import WINDOW_SIZE
 
 ROOT          = Path(__file__).resolve().parent.parent
 FIRMWARE      = ROOT/"firmware"
-# Block RAM is what the smallest board has least of: what the firmware needs, and no L2, since the CPU uses DRAM only to load a model.
+# Block RAM is what the smallest board has least of: what the firmware needs, and no L2, since the CPU uses DRAM only to
+# load a model.
 # The simulator has the same, so what outgrows a board is refused by the linker wherever it is built.
 ROM_SIZE      = 0x7800         # bytes; firmware never runs from DRAM, which belongs to the weight stream
 SRAM_SIZE     = 0x5800         # bytes
@@ -65,14 +66,17 @@ class Llama2SoC(SoCCore):
         self.add_module(name, ram)
 
     def build(self, *args, build_dir, **kwargs):
-        """LiteX's, with every memory's style, into a folder that can be moved: it holds all sources, and names none elsewhere."""
+        """LiteX's, with every memory's style, into a folder that can be moved: it holds all sources, and names none
+        elsewhere."""
         directory = Path(build_dir).resolve()
         gather(self.platform, directory)
-        with litex_styles(), yosys_roms(), relative_names(self.platform, directory), portable_script(self.platform.toolchain):
+        with litex_styles(), yosys_roms(), relative_names(self.platform, directory), \
+                portable_script(self.platform.toolchain):
             return SoCCore.build(self, *args, build_dir=str(directory), **kwargs)
 
     def add_uart(self, name="uart", uart_name="serial", uart_pads=None, baudrate=115200, **kwargs):
-        """LiteX's, but for a serial line: its rate can be changed (llama2_spec.protocol.Opcode.BAUD), and what it receives waits longer."""
+        """LiteX's, but for a serial line: its rate can be changed (llama2_spec.protocol.Opcode.BAUD), and what it
+        receives waits longer."""
         if uart_name != "serial":
             return SoCCore.add_uart(self, name, uart_name, uart_pads, baudrate, **kwargs)
         pads = uart_pads or self.platform.request("serial")
@@ -98,6 +102,8 @@ class Llama2SoC(SoCCore):
         )
         self.add_constant("SDRAM_TEST_DISABLE")    # liblitedram's test would overwrite an image that survived a reset
         self.add_constant("DRAM_TEST_ROUNDS", self.dram_test_rounds)    # firmware/dram.c has its own
+        self.add_constant("DRAM_BANKS", 2**module.geom_settings.bankbits)
+        self.add_constant("DRAM_ROW_BYTES", 2**module.geom_settings.colbits*phy.settings.databits//8)
 
     def add_dram_status(self):
         """Keep the outcome of the DRAM's training, which the firmware writes, where logic can see it."""
@@ -116,7 +122,8 @@ class Llama2SoC(SoCCore):
         ]
 
     def add_model_flash(self, pads, offset):
-        """Let the firmware keep a model in the SPI flash from byte ``offset`` on; what lies before is the bitstream's."""
+        """Let the firmware keep a model in the SPI flash from byte ``offset`` on; what lies before is the
+        bitstream's."""
         if offset % SECTOR or offset <= 0:
             raise ValueError(f"Offset of the model must be a positive multiple of {SECTOR}, not {offset}")
         self.spiflash = SPIFlash(pads, self.sys_clk_freq)
@@ -149,7 +156,8 @@ class Llama2Builder(Builder):
     def _get_variables_contents(self):
         # LiteX's makefiles and ours take these paths apart at spaces.
         packages = [path for _, path in self.software_packages]
-        return unspaced_text(Builder._get_variables_contents(self), sys.prefix, ROOT, self.output_dir, self.software_dir,
+        return unspaced_text(Builder._get_variables_contents(self), sys.prefix, ROOT, self.output_dir,
+                             self.software_dir,
                              self.include_dir, *packages)
 
     def _generate_includes(self, **kwargs):

@@ -32,9 +32,11 @@ def create_parser(prog, platform, toolchains, sys_clk_freq, description, **defau
     for action in parser._actions:
         if action.dest == "toolchain":
             action.choices, action.help = tuple(toolchains), "FPGA toolchain."
-    parser.add_target_argument("--flash",        action="store_true", help="Write the bitstream to the board's flash: it survives power-off.")
+    parser.add_target_argument("--flash",        action="store_true",
+                               help="Write the bitstream to the board's flash: it survives power-off.")
     parser.add_target_argument("--allow-timing-violations", action="store_true",
-                               help="Let --load and --flash take a bitstream whose timing report says that it misses its clock.")
+                               help="Let --load and --flash take a bitstream whose timing report says that it misses "
+                                    "its clock.")
     parser.add_target_argument("--sys-clk-freq", default=sys_clk_freq, type=float, help="System clock frequency.")
     parser.set_defaults(integrated_rom_size=ROM_SIZE, integrated_sram_size=SRAM_SIZE, l2_size=L2_SIZE, **defaults)
     return parser
@@ -43,8 +45,10 @@ def create_parser(prog, platform, toolchains, sys_clk_freq, description, **defau
 
 def design_digest(args):
     """Identity of the bitstream that ``args`` ask for: sources and options."""
-    files   = [path for room in ROOMS for path in (ROOT/room).rglob("*") if path.is_file() and "__pycache__" not in path.parts]
-    ignored = ("build", "load", "flash", "no_compile", "no_compile_gateware", "allow_timing_violations", "log_filename", "log_level", "doc")
+    files   = [path for room in ROOMS for path in (ROOT/room).rglob("*") if path.is_file()
+               and "__pycache__" not in path.parts]
+    ignored = ("build", "load", "flash", "no_compile", "no_compile_gateware", "allow_timing_violations", "log_filename",
+               "log_level", "doc")
     options = {k: v for k, v in sorted(vars(args).items()) if k not in ignored}
     return sources_digest([*files, ROOT/"requirements.txt"], salt=repr(options))
 
@@ -86,10 +90,13 @@ class Build:
         self.stamp.write_text(self.digest)
         try:
             self.builder.build(run=run, **self.toolchain)
-        except (OSError, subprocess.CalledProcessError, SystemExit) as error:    # LiteX's ways to say that a tool failed
+        except (OSError, subprocess.CalledProcessError, SystemExit) as error:
+            # LiteX's ways to say that a tool failed
             for path in (self.stamp, self.bitstream("sram"), self.bitstream("flash")):
                 path.unlink(missing_ok=True)
-            raise Refusal(f"the build failed ({str(error).splitlines()[0]}): see the messages above and {self.gateware}") from None
+            raise Refusal(
+                f"the build failed ({str(error).splitlines()[0]}): see the messages above and "
+                f"{self.gateware}") from None
         if run and not self.bitstream().exists():
             raise Refusal(f"{self.script} left no bitstream: see its messages above")
 
@@ -97,18 +104,21 @@ class Build:
         """The bitstream, refused unless it is of the present sources and options."""
         path = self.bitstream(mode)
         if not path.exists():
-            raise Refusal(f"there is no {path}: run with --build, or run {self.script} on a machine with the tools and put the "
-                          "bitstream there")
-        if not self.stamp.exists() or self.stamp.read_text() != self.digest or path.stat().st_mtime < self.stamp.stat().st_mtime:
+            raise Refusal(f"there is no {path}: run with --build, or run {self.script} on a machine with the tools and "
+                          "put the bitstream there")
+        if not self.stamp.exists() or self.stamp.read_text() != self.digest \
+                or path.stat().st_mtime < self.stamp.stat().st_mtime:
             raise Refusal(f"{path} is older than the sources, or was built with other options: run with --build")
         reserved = self.builder.soc.constants.get("FLASH_MODEL_OFFSET")
         if mode == "flash" and reserved and path.stat().st_size > reserved:
-            raise Refusal(f"{path} has {path.stat().st_size} bytes, and the flash's model begins at {reserved}: build without --with-spi-flash")
+            raise Refusal(f"{path} has {path.stat().st_size} bytes, and the flash's model begins at {reserved}: build "
+                          "without --with-spi-flash")
         return str(path)
 
     def timing(self):
         """What the timing report says, or None where there is none of this build; raises UnreadableReport."""
-        if not self.report.exists() or not self.stamp.exists() or self.report.stat().st_mtime < self.stamp.stat().st_mtime:
+        if not self.report.exists() or not self.stamp.exists() \
+                or self.report.stat().st_mtime < self.stamp.stat().st_mtime:
             return None
         return timing.read(self.report)
 
@@ -121,7 +131,8 @@ class Build:
         return str(found or f"timing unknown: there is no {self.report} of this build")
 
     def check_timing(self, allow):
-        """Refuse a bitstream that misses its timing unless ``allow``; returns what is to be said of one that is taken, or None."""
+        """Refuse a bitstream that misses its timing unless ``allow``; returns what is to be said of one that is taken,
+        or None."""
         try:
             found = self.timing()
         except timing.UnreadableReport:
@@ -132,7 +143,8 @@ class Build:
         if found and found.met:
             return None
         if found and not allow:
-            raise Refusal(f"{found} in {self.report}: --build with a lower --sys-clk-freq, or add --allow-timing-violations")
+            raise Refusal(f"{found} in {self.report}: --build with a lower --sys-clk-freq, or add "
+                          "--allow-timing-violations")
         return self.timing_line()
 
 
@@ -172,9 +184,9 @@ def load_bitstream(prog, args, build, programmer):
 def execute(parser, args, clocks, create_build, programmer, tools, install, needs_tools=False):
     """Do what ``args`` ask for, and return the exit status.
 
-    ``clocks`` are the board's (:class:`soc.clocks.Clocks`), ``create_build()`` yields its :class:`Build`, ``programmer()`` LiteX's
-    programmer of the board. ``tools`` are the programs that the build's script needs, ``install`` says how to get them. With
-    ``needs_tools``, not even the script can be written without them.
+    ``clocks`` are the board's (:class:`soc.clocks.Clocks`), ``create_build()`` yields its :class:`Build`,
+    ``programmer()`` LiteX's programmer of the board. ``tools`` are the programs that the build's script needs,
+    ``install`` says how to get them. With ``needs_tools``, not even the script can be written without them.
     """
     try:
         if args.allow_timing_violations and not (args.load or args.flash):

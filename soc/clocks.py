@@ -34,8 +34,8 @@ def quiet():
 class Clocks:
     """What a board makes of its oscillator.
 
-    ``create_pll()`` yields LiteX's generator, ``multiples`` are those of the system clock that it makes beside the frequencies in
-    ``fixed`` (Hz), ``lowest`` and ``highest`` bound the system clock (Hz), and ``bounds`` says why.
+    ``create_pll()`` yields LiteX's generator, ``multiples`` are those of the system clock that it makes beside the
+    frequencies in ``fixed`` (Hz), ``lowest`` and ``highest`` bound the system clock (Hz), and ``bounds`` says why.
     """
     create_pll: Callable
     oscillator: float
@@ -62,7 +62,8 @@ class Clocks:
         pll = self.create_pll()
         low, high = pll.vco_freq_range
         found = {self.oscillator*m/d for d in range(1, 57) for m in range(1, 129) if low <= self.oscillator*m/d <= high}
-        return {vco for vco in found if all(abs(vco/max(round(vco/wanted), 1) - wanted) <= wanted*MARGIN/2 for wanted in self.fixed)}
+        return {vco for vco in found if all(abs(vco/max(round(vco/wanted), 1) - wanted) <= wanted*MARGIN/2
+                                            for wanted in self.fixed)}
 
     def nearest(self, freq):
         """The nearest system clocks that work, below and above ``freq`` as far as there are any."""
@@ -82,7 +83,8 @@ class Clocks:
         if math.isfinite(freq) and self.lowest <= freq <= self.highest:
             if self.makes(freq):
                 return None
-            why = f"the clock generator makes no {mhz(freq)} beside the other clocks from the board's {mhz(self.oscillator)}"
+            why = f"the clock generator makes no {mhz(freq)} beside the other clocks from the board's " \
+                  f"{mhz(self.oscillator)}"
         else:
             why = f"the system clock of this board is {mhz(self.lowest)} to {mhz(self.highest)} ({self.bounds})"
         near = self.nearest(freq if not math.isnan(freq) else math.inf)

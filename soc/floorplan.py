@@ -1,8 +1,9 @@
 """Gives the decoder's multipliers their places on an ECP5-85: ``python -m soc.floorplan NETLIST``.
 
-They take two thirds of the die's, which lie in three rows across it, and nextpnr puts each where one is free: then the products
-of a unit are a die's width apart, and every adder behind them is slow. This writes a site into each MULT18X18D of Yosys' JSON
-netlist, unit by unit, those of a lane side by side; look-up tables and registers follow them by themselves.
+They take two thirds of the die's, which lie in three rows across it, and nextpnr puts each where one is free: then the
+products of a unit are a die's width apart, and every adder behind them is slow. This writes a site into each MULT18X18D
+of Yosys' JSON netlist, unit by unit, those of a lane side by side; look-up tables and registers follow them by
+themselves.
 """
 import argparse
 import re
@@ -20,8 +21,9 @@ def blocks(row, *numbers):
             for block in numbers for column, z in ((4, 0), (5, 1), (8, 4), (9, 5))]
 
 
-#: Unit: what the names of its cells contain, and its sites. The engine's two columns of lanes lie below each other, what their
-#: sums go through between their halves; attention, which takes K/V rows from the same reader, on their left; the rest above.
+#: Unit: what the names of its cells contain, and its sites. The engine's two columns of lanes lie below each other,
+#: what their sums go through between their halves; attention, which takes K/V rows from the same reader, on their left;
+#: the rest above.
 PLAN = {
     "lanes0":    (r"matvec\.lanes0\.",       blocks(MIDDLE, 4, 5, 6, 7, 9, 10, 11, 12)),
     "lanes1":    (r"matvec\.lanes1\.",       blocks(BOTTOM, 4, 5, 6, 7, 9, 10, 11, 12)),
@@ -39,7 +41,8 @@ PLAN = {
 
 
 def _lane(product: str):
-    """Sorts products: by pairs of lanes, whose sum is the first, the low rows' before the high ones'; then those of no lane."""
+    """Sorts products: by pairs of lanes, whose sum is the first, the low rows' before the high ones'; then those of no
+    lane."""
     found = re.search(r"(low|high)?_?product(\d+)$", product)
     if not found:
         return sys.maxsize, product
@@ -47,16 +50,30 @@ def _lane(product: str):
     return lane // 2, found[1] == "high", lane
 
 
-def place(netlist: Path) -> dict:
-    """Rewrite ``netlist`` (Yosys' JSON, after ``synth_ecp5``); {cell: site}. What the plan does not name stays as it is.
+def place(netlist: Path, *, whole: bool = False) -> dict:
+    """Rewrite ``netlist`` (Yosys' JSON, after ``synth_ecp5``); {cell: site}. What lies outside the core stays as it is.
 
-    Raises ValueError where a unit has more multipliers than sites.
+    Raises ValueError where a unit has more multipliers than sites. With ``whole``, for a netlist that holds the whole
+    core, also where the plan misses: a unit of it has no multiplier, or a multiplier of the core belongs to no unit.
     """
-    return rewrite(netlist, lambda design: _place(design["modules"].values()))
+    return rewrite(netlist, lambda design: _place(design["modules"].values(), whole))
 
 
-def _place(modules) -> dict:
-    placed = {}
+def _check(found: dict, multipliers) -> None:
+    """``found``: {unit: {cell: where the core's name ends in the cell's}}."""
+    missing = [unit for unit, mine in found.items() if not mine]
+    if missing:
+        raise ValueError(f"no multiplier is of {', '.join(missing)}: "
+                         "the names in soc/floorplan.py are no longer those of the netlist")
+    cores = {name[:end] for mine in found.values() for name, end in mine.items()} - {""}
+    stray = [name for name in multipliers if name.startswith(tuple(cores))
+             and not any(name in mine for mine in found.values())]
+    if stray:
+        raise ValueError(f"{len(stray)} multipliers of the core have no place in soc/floorplan.py, {stray[0]} for one")
+
+
+def _place(modules, whole) -> dict:
+    placed, found, seen = {}, {unit: {} for unit in PLAN}, set()
     for module in modules:
         multipliers = {name: cell for name, cell in module["cells"].items() if cell["type"] == "MULT18X18D"}
         names = {}
@@ -64,13 +81,18 @@ def _place(modules) -> dict:
             for bit in net["bits"]:
                 names.setdefault(bit, name)
         for unit, (pattern, sites) in PLAN.items():
-            mine = [name for name in multipliers if re.search(rf"(^|\.){pattern}", name)]
+            matches = {name: re.search(rf"(?:^|\.)(?={pattern})", name) for name in multipliers}
+            found[unit].update((name, match.end()) for name, match in matches.items() if match)
+            mine = [name for name, match in matches.items() if match]
             if len(mine) > len(sites):
                 raise ValueError(f"{unit} has {len(mine)} multipliers, its place in soc/floorplan.py {len(sites)}")
             mine.sort(key=lambda name: (_lane(names[multipliers[name]["connections"]["P0"][0]]), name))
             placed.update(zip(mine, sites))
         for name in multipliers.keys() & placed.keys():
             multipliers[name]["attributes"]["BEL"] = placed[name]
+        seen |= multipliers.keys()
+    if whole:
+        _check(found, seen)
     return placed
 
 
@@ -78,7 +100,7 @@ def main(argv=None):
     parser = argparse.ArgumentParser(prog="python -m soc.floorplan", description=__doc__.splitlines()[0])
     parser.add_argument("netlist", type=Path)
     try:
-        placed = place(parser.parse_args(argv).netlist)
+        placed = place(parser.parse_args(argv).netlist, whole=True)
     except ValueError as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1

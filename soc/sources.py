@@ -1,4 +1,5 @@
-"""Puts everything that a generated design is made from beside it, so that its folder can be moved to another machine."""
+"""Puts everything that a generated design is made from beside it, so that its folder can be moved to another
+machine."""
 import os
 import re
 from pathlib import Path
@@ -9,7 +10,8 @@ from soc.vexriscv import place_memories
 # Sources ------------------------------------------------------------------------------------------
 
 def copied_name(path):
-    """What the copy of a source is called: a cached file without the digest in its name, so that no older one stays behind."""
+    """What the copy of a source is called: a cached file without the digest in its name, so that no older one stays
+    behind."""
     return re.sub(r"-[0-9a-f]{16}(?=\.v$)", "", Path(path).name)
 
 
@@ -19,7 +21,8 @@ def write_if_new(path, text):
 
 
 def gather(platform, directory):
-    """Copy the sources that ``platform`` names to ``directory``, VexRiscv's with its memories placed, and name the copies instead."""
+    """Copy the sources that ``platform`` names to ``directory``, VexRiscv's with its memories placed, and name the
+    copies instead."""
     directory.mkdir(parents=True, exist_ok=True)
     names = set()
     for i, (path, *rest) in enumerate(platform.sources):
@@ -57,8 +60,8 @@ def portable_script(toolchain):
 
     def build_script():
         with mock.patch.dict(os.environ):
-            settings = os.environ.pop("LITEX_ENV_VIVADO", None)
-            script   = plain()
+            os.environ.pop("LITEX_ENV_VIVADO", None)
+            script = plain()
         path = Path(script)
         if path.suffix == ".sh":
             head = ['cd "$(dirname "$0")"']

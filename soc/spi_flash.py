@@ -1,4 +1,5 @@
-"""The flash that holds the bitstream and may hold a model, as a peripheral of the CPU: an SPI master, registers ``spiflash_spi_*``."""
+"""The flash that holds the bitstream and may hold a model, as a peripheral of the CPU: an SPI master, registers
+``spiflash_spi_*``."""
 from migen import *
 
 from litex.gen import *

@@ -1,4 +1,5 @@
-"""On-chip memory of any size as several memories whose depths are powers of two, so that none of its block RAM is empty."""
+"""On-chip memory of any size as several memories whose depths are powers of two, so that none of its block RAM is
+empty."""
 from migen import *
 
 from litex.gen import *
@@ -11,7 +12,8 @@ def power_of_two_parts(words):
 
 
 class Contents:
-    """What LiteX takes for the memory of a RAM: ``init`` is given to the parts, of which each holds one of ``depths`` words."""
+    """What LiteX takes for the memory of a RAM: ``init`` is given to the parts, of which each holds one of ``depths``
+    words."""
     def __init__(self, parts, depths):
         self.parts, self.depths, self.depth = parts, depths, sum(depths)
 
@@ -30,7 +32,8 @@ class Contents:
 # SplitRAM -----------------------------------------------------------------------------------------
 
 class SplitRAM(LiteXModule):
-    """A RAM or ROM of ``size`` bytes on ``bus`` (Wishbone, without bursts), with the timing of LiteX's ``wishbone.SRAM``.
+    """A RAM or ROM of ``size`` bytes on ``bus`` (Wishbone, without bursts), with the timing of LiteX's
+    ``wishbone.SRAM``.
 
     ``mem.init`` sets the contents, word by word, as that of ``wishbone.SRAM`` does. Beyond ``size`` it reads anything.
     """

@@ -55,7 +55,8 @@ def _row(line, columns):
 
 def _rows(lines, at):
     """Rows of the table whose titles are in line ``at``, dashes below them: up to an empty line or the next table."""
-    columns, rows = [(lines[at][slice(*match.span())].strip(), *match.span()) for match in re.finditer("-+", lines[at + 1])], []
+    columns, rows = [(lines[at][slice(*match.span())].strip(), *match.span())
+                     for match in re.finditer("-+", lines[at + 1])], []
     for line in lines[at + 2:]:
         if line.startswith("---") or (rows and not line.strip()):
             break
@@ -86,7 +87,9 @@ def parse_vivado(text: str) -> Timing:
             clocks = [row[title] for title in ("Path Group", "Clock", "From Clock", "To Clock") if row.get(title)]
             for title, kind in SLACKS.items():
                 if (ns := _number(row.get(title, ""))) is not None:
-                    slacks.append(Slack(ns, ", ".join([kind, *(["clock " + " to ".join(dict.fromkeys(clocks))] if clocks else [])])))
+                    slacks.append(Slack(ns,
+                                        ", ".join([kind, *(["clock " + " to ".join(dict.fromkeys(clocks))] if clocks
+                                                           else [])])))
     for found in re.finditer(r"^Slack(?: \((\w+)\))?\s*:\s*(-?[\d.]+)\s*ns", text, re.M):
         slacks.append(Slack(float(found[2]), "a path"))
     violated = bool(re.search(r"Timing constraints are not met|^Slack \(VIOLATED\)", text, re.M))
@@ -100,7 +103,8 @@ def parse_nextpnr(text: str) -> Timing:
     """The setup slack of every clock of nextpnr's ``--report``. Raises :class:`UnreadableReport`."""
     try:
         clocks = json.loads(text)["fmax"]
-        slacks = [Slack(1e3/clock["constraint"] - 1e3/clock["achieved"], f"setup, clock {name.removeprefix('$glbnet$')}")
+        slacks = [Slack(1e3/clock["constraint"] - 1e3/clock["achieved"],
+                        f"setup, clock {name.removeprefix('$glbnet$')}")
                   for name, clock in clocks.items()]
     except (ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError):
         raise UnreadableReport("it is not a report of nextpnr with the clocks that were reached") from None
@@ -110,6 +114,7 @@ def parse_nextpnr(text: str) -> Timing:
 
 
 def read(path: Path) -> Timing:
-    """The timing that the report at ``path`` tells, nextpnr's if it is JSON. Raises :class:`UnreadableReport` and OSError."""
+    """The timing that the report at ``path`` tells, nextpnr's if it is JSON. Raises :class:`UnreadableReport` and
+    OSError."""
     text = path.read_text(errors="replace")
     return parse_nextpnr(text) if path.suffix == ".json" else parse_vivado(text)

@@ -1,4 +1,5 @@
-"""A second name for a directory that make can bear: its rules split what they are given at spaces, LiteX's as well as ours."""
+"""A second name for a directory that make can bear: its rules split what they are given at spaces, LiteX's as well as
+ours."""
 import hashlib
 import os
 import re
@@ -16,7 +17,8 @@ def unspaced(path) -> Path:
     folder = Path(tempfile.gettempdir())/f"llama2-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.is_symlink() or folder.stat().st_uid != os.getuid() or not PLAIN.fullmatch(str(folder)):
-        raise OSError(f"make needs a path without spaces, and {folder} cannot hold a link to {path}: move the clone, or set TMPDIR")
+        raise OSError(f"make needs a path without spaces, and {folder} cannot hold a link to {path}: move the clone, "
+                      "or set TMPDIR")
     link = folder/hashlib.sha256(str(path).encode()).hexdigest()[:16]
     if not link.is_symlink() or os.readlink(link) != str(path):
         partial = link.with_suffix(f".{os.getpid()}")
@@ -26,7 +28,8 @@ def unspaced(path) -> Path:
 
 
 def unspaced_text(text: str, *directories) -> str:
-    """``text`` with other names for ``directories`` wherever it names them or what is below, as far as make needs that."""
+    """``text`` with other names for ``directories`` wherever it names them or what is below, as far as make needs
+    that."""
     for directory in sorted({os.path.abspath(directory) for directory in directories}, key=len, reverse=True):
         text = text.replace(directory, str(unspaced(directory)))
     return text

@@ -1,7 +1,8 @@
 """VexRiscv's Verilog with its memories where a small device has room for them.
 
-The generator asks for block RAM whatever the size: for 32 registers as for a cache. And it keeps a cache's bytes apart, which takes
-half a block RAM for each where one with byte enables holds all four. What the CPU does, and when, stays the same.
+The generator asks for block RAM whatever the size: for 32 registers as for a cache. And it keeps a cache's bytes apart,
+which takes half a block RAM for each where one with byte enables holds all four. What the CPU does, and when, stays the
+same.
 """
 import re
 
@@ -11,7 +12,8 @@ MEMORY = re.compile(r'\(\* ram_style = "\w+" \*\) reg \[(\d+):0\] (\w+) \[0:(\d+
 
 
 def place_memories(text: str) -> str:
-    """The CPU's Verilog ``text``, with the style of every memory as :func:`soc.memories.style` has it, its byte lanes joined."""
+    """The CPU's Verilog ``text``, with the style of every memory as :func:`soc.memories.style` has it, its byte lanes
+    joined."""
     for name in sorted(set(re.findall(r"reg \[7:0\] (\w+)_symbol0 \[0:", text))):
         text = _join_lanes(text, name)
     def restyled(found):
@@ -21,7 +23,8 @@ def place_memories(text: str) -> str:
 
 
 def _join_lanes(text, name):
-    """One memory in place of ``name``_symbol0, ``name``_symbol1 and so on; ``text`` as it is if they are not read together."""
+    """One memory in place of ``name``_symbol0, ``name``_symbol1 and so on; ``text`` as it is if they are not read
+    together."""
     lanes = len(re.findall(rf"reg \[7:0\] {name}_symbol\d \[0:", text))
     reads = re.compile("".join(rf" *(\w+) <= {name}_symbol{lane}\[(\w+)\];\n" for lane in range(lanes)))
     found = reads.findall(text)
@@ -29,6 +32,7 @@ def _join_lanes(text, name):
         return text
     data, address = found[0][::2], found[0][1]
     text  = reads.sub(f"      {{{', '.join(reversed(data))}}} <= {name}[{address}];\n", text)
-    text  = re.sub(rf"{name}_symbol(\d)\[(\w+)\] <=", lambda at: f"{name}[{at[2]}][{8*int(at[1]) + 7}:{8*int(at[1])}] <=", text)
+    text  = re.sub(rf"{name}_symbol(\d)\[(\w+)\] <=",
+                   lambda at: f"{name}[{at[2]}][{8*int(at[1]) + 7}:{8*int(at[1])}] <=", text)
     text  = re.sub(rf"reg \[7:0\] {name}_symbol0 \[0:", f"reg [{8*lanes - 1}:0] {name} [0:", text)
     return re.sub(rf' *\(\*[^*]*\*\) reg \[7:0\] {name}_symbol\d \[0:\d+\];\n', "", text)

@@ -27,13 +27,16 @@ from soc.clocks import Clocks
 from soc.configuration import create_core
 
 SYS_CLK_FREQ = int(100e6)
-# Bytes of flash that are the bitstream's, in whole sectors. Ref: Xilinx UG470, bitstream length: 2,192,012 and 3,825,788 bytes.
+# Bytes of flash that are the bitstream's, in whole sectors. Ref: Xilinx UG470, bitstream length: 2,192,012 and
+# 3,825,788 bytes.
 MODEL_OFFSET = {"a7-35": 0x22_0000, "a7-100": 0x3b_0000}
 BOARDS       = {"a7-35": "arty_a7_35t", "a7-100": "arty_a7_100t"}    # openFPGALoader's names
 
 TOOLS = {
-    "vivado":  (["vivado"], "install Vivado ML Standard, which is free for this chip, and put it on PATH or set LITEX_ENV_VIVADO"),
-    "openxc7": (["yosys", "nextpnr-xilinx", "fasm2frames", "xc7frames2bit"], "install the openXC7 toolchain, put it on PATH and set CHIPDB and PRJXRAY_DB_DIR"),
+    "vivado":  (["vivado"], "install Vivado ML Standard, which is free for this chip, and put it on PATH or set "
+                            "LITEX_ENV_VIVADO"),
+    "openxc7": (["yosys", "nextpnr-xilinx", "fasm2frames", "xc7frames2bit"],
+                "install the openXC7 toolchain, put it on PATH and set CHIPDB and PRJXRAY_DB_DIR"),
 }
 
 # Clocks -------------------------------------------------------------------------------------------
@@ -106,7 +109,8 @@ class BaseSoC(Llama2SoC):
             memtype      = "DDR3",
             nphases      = 4,
             sys_clk_freq = sys_clk_freq)
-        self.add_dram(self.ddrphy, MT41K128M16(sys_clk_freq, "1:4", speedgrade="800"))    # tRFC of the datasheet, 160 ns
+        # tRFC of the datasheet, 160 ns
+        self.add_dram(self.ddrphy, MT41K128M16(sys_clk_freq, "1:4", speedgrade="800"))
         self.add_dram_status()
 
         # Decoder ----------------------------------------------------------------------------------
@@ -128,10 +132,13 @@ class BaseSoC(Llama2SoC):
 # Build --------------------------------------------------------------------------------------------
 
 def create_parser():
-    parser = board.create_parser("targets/arty.py", digilent_arty.Platform, TOOLS, SYS_CLK_FREQ, "LLaMA-2 decoder SoC on an Arty A7.")
+    parser = board.create_parser("targets/arty.py", digilent_arty.Platform, TOOLS, SYS_CLK_FREQ,
+                                 "LLaMA-2 decoder SoC on an Arty A7.")
     parser.add_target_argument("--variant",        default="a7-35", choices=tuple(BOARDS), help="Board variant.")
-    parser.add_target_argument("--with-etherbone", action="store_true",    help="Reach the SoC's bus over Ethernet (litex_server), for debugging.")
-    parser.add_target_argument("--with-spi-flash", action="store_true",    help="A model in the SPI flash: llama2-host load --flash.")
+    parser.add_target_argument("--with-etherbone", action="store_true",
+                               help="Reach the SoC's bus over Ethernet (litex_server), for debugging.")
+    parser.add_target_argument("--with-spi-flash", action="store_true",
+                               help="A model in the SPI flash: llama2-host load --flash.")
     parser.add_target_argument("--eth-ip",         default="192.168.1.50", help="Address of Etherbone.")
     return parser
 
@@ -151,7 +158,8 @@ def main():
             with_spi_flash = args.with_spi_flash,
             **parser.soc_argdict)
         return board.Build(parser, args, soc, ROOT/"build"/f"arty-{args.variant}")
-    return board.execute(parser, args, clocks(args.with_etherbone), create_build, lambda: OpenFPGALoader(BOARDS[args.variant]),
+    return board.execute(parser, args, clocks(args.with_etherbone), create_build,
+                         lambda: OpenFPGALoader(BOARDS[args.variant]),
         tools, install,
         needs_tools = args.toolchain == "openxc7")    # LiteX looks for its databases before it writes the script
 

@@ -113,7 +113,8 @@ class BaseSoC(Llama2SoC):
         netlist = "{output_name}.{synth_fmt}"
         platform.toolchain._yosys_template = [
             *(step for line in YosysWrapper._default_template
-              for step in (open_tools.synth_ecp5("{synth_opts} -top {build_name}") if line.startswith("synth_") else [line])),
+              for step in (open_tools.synth_ecp5("{synth_opts} -top {build_name}") if line.startswith("synth_")
+                           else [line])),
             *(command(module, netlist) for module in ("soc.multipliers", "soc.floorplan")),
         ]
 
@@ -153,8 +154,10 @@ def create_parser():
     parser = board.create_parser("targets/ecpix5.py", lambdaconcept_ecpix5.Platform, ["trellis"], SYS_CLK_FREQ,
                                  "LLaMA-2 decoder SoC on an ECPIX-5.",
                                  yosys_abc9=True, nextpnr_timingstrict=True, nextpnr_seed=SEED, ecppack_compress=True)
-    parser.add_target_argument("--device", default="85F", choices=("85F",), help="ECP5 device; the 45F has too few multipliers.")
-    parser.add_target_argument("--with-spi-flash", action="store_true", help="A model in the SPI flash: llama2-host load --flash.")
+    parser.add_target_argument("--device", default="85F", choices=("85F",),
+                               help="ECP5 device; the 45F has too few multipliers.")
+    parser.add_target_argument("--with-spi-flash", action="store_true",
+                               help="A model in the SPI flash: llama2-host load --flash.")
     return parser
 
 
@@ -168,7 +171,8 @@ def main():
     args   = parser.parse_args()
     open_tools.add_to_path()
     def create_build():
-        soc = BaseSoC(create_core(), args.device, args.toolchain, args.sys_clk_freq, args.with_spi_flash, **parser.soc_argdict)
+        soc = BaseSoC(create_core(), args.device, args.toolchain, args.sys_clk_freq, args.with_spi_flash,
+                      **parser.soc_argdict)
         return board.Build(parser, args, soc, ROOT/"build"/f"ecpix5-{args.device.lower()}")
     return board.execute(parser, args, clocks(), create_build, lambda: OpenFPGALoader("ecpix5"), *TOOLS)
 

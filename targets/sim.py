@@ -4,6 +4,7 @@ import inspect
 import signal
 import sys
 from pathlib import Path
+from types import MappingProxyType
 
 ROOT = Path(__file__).resolve().parent.parent
 if __name__ == "__main__":
@@ -27,6 +28,7 @@ from soc.base import FIRMWARE, L2_SIZE, ROM_SIZE, SRAM_SIZE, Llama2Builder, Llam
 from soc.sim import compile as sim_compile
 from soc.sim import tools
 from soc.sim.dram import create_phy
+from soc.sim.lanes import FAULTS, LanePHY
 from soc.sim.progress import BuildProgress
 from soc.sim.simulator import Simulator, SimulatorError
 from soc.sim.stream_watch import StreamWatch
@@ -101,25 +103,27 @@ class BaseSoC(Llama2SoC):
         self.crg = CRG(platform.request("sys_clk"))
 
         # SoCCore ----------------------------------------------------------------------------------
-        kwargs = {"ident": "LLaMA-2 decoder (simulation)", **kwargs, "uart_name": "serial" if with_board_pins else "sim"}
+        kwargs = {"ident": "LLaMA-2 decoder (simulation)", **kwargs,
+                  "uart_name": "serial" if with_board_pins else "sim"}
         Llama2SoC.__init__(self, platform, SYS_CLK_FREQ, **kwargs)
 
         # DDR3 SDRAM -------------------------------------------------------------------------------
         module      = MT41K128M16(SYS_CLK_FREQ, "1:4", speedgrade="800")    # tRFC of the datasheet, 160 ns
-        self.sdrphy = create_phy(platform, module, SYS_CLK_FREQ)
-        self.add_dram(self.sdrphy, module)
+        self.ddrphy = LanePHY(platform, create_phy(platform, module, SYS_CLK_FREQ))
+        self.add_dram(self.ddrphy, module)
 
         # Decoder ----------------------------------------------------------------------------------
         self.add_llama2(core)
         if hasattr(self.llama2.core, "watch"):    # stand-ins of the core need not have it
-            self.stream_watch = StreamWatch(self.llama2.core, self.sdrphy.dfi, self.sdrphy.settings.read_latency)
+            self.stream_watch = StreamWatch(self.llama2.core, self.ddrphy.dfi, self.ddrphy.settings.read_latency)
 
         # SPI Flash --------------------------------------------------------------------------------
         if with_board_pins:
             self.add_model_flash(platform.request("spiflash"), MODEL_OFFSET)
 
         # Trace ------------------------------------------------------------------------------------
-        self.comb += platform.trace.eq(self.llama2.core.irq)    # a waveform from or to a token looks at it, see soc/sim/trace.h
+        # a waveform from or to a token looks at it, see soc/sim/trace.h
+        self.comb += platform.trace.eq(self.llama2.core.irq)
 
 # Build --------------------------------------------------------------------------------------------
 
@@ -140,31 +144,35 @@ def sources_stamp(core, firmware, options):
     rooms = [path for room in ("spec", "accel", "soc", "targets") for path in (ROOT/room).rglob("*") if path.is_file()]
     extra = [inspect.getfile(type(core))] if core else []
     files = [*rooms, *extra, *(path for path in firmware.rglob("*") if path.is_file()), ROOT/"requirements.txt"]
-    return sources_digest((path for path in files if "__pycache__" not in map(str, Path(path).parts)), salt=repr(options))
+    return sources_digest((path for path in files if "__pycache__" not in map(str, Path(path).parts)),
+                          salt=repr(options))
 
 
-def build(output_dir=None, columns=COLUMNS, *, core=None, firmware=FIRMWARE, compile_gateware=True, with_board_pins=False,
-          trace=False, soc_options={}, builder_options={}):
+def build(output_dir=None, columns=COLUMNS, *, core=None, firmware=FIRMWARE, compile_gateware=True,
+          with_board_pins=False,
+          trace=False, soc_options=MappingProxyType({}), builder_options=MappingProxyType({})):
     """Build the simulator if anything changed, and return the path of Vsim.
 
     ``core`` (an instance with the signature of accel.core.Core) replaces the decoder core, ``firmware`` the
     directory of the firmware's sources: tests of the SoC use them. ``with_board_pins`` gives the SoC a board's UART
     instead of the byte-wide one, and a board's flash; behind the pins are a USB bridge and a chip that are simulated
-    bit by bit (soc/sim/uart_bits.c, spi_flash.c). With ``trace`` it can write waveforms, and is slower. What decodes with the
-    shipped firmware is compiled for a profile of that (soc/sim/training.py).
+    bit by bit (soc/sim/uart_bits.c, spi_flash.c). With ``trace`` it can write waveforms, and is slower. What decodes
+    with the shipped firmware is compiled for a profile of that (soc/sim/training.py).
     """
     output_dir = Path(output_dir or default_output_dir(columns, trace)).resolve()
     gateware   = gateware_dir(output_dir, builder_options)
     vsim       = gateware/sim_compile.VSIM
     stamp      = output_dir/"built"
-    options    = (columns, with_board_pins, trace, sorted(soc_options.items()), sorted(builder_options.items()), tools.versions())
+    options    = (columns, with_board_pins, trace, sorted(soc_options.items()), sorted(builder_options.items()),
+                  tools.versions())
     profiled   = core is None and firmware == FIRMWARE and not (with_board_pins or trace)
     with sim_compile.lock(output_dir):
         current = sources_stamp(core, firmware, options)
         if vsim.exists() and stamp.exists() and stamp.read_text() == current:
             return vsim
         stamp.unlink(missing_ok=True)
-        print(f"building the simulator in {output_dir} (two or three minutes the first time)", file=sys.stderr, flush=True)
+        print(f"building the simulator in {output_dir} (two or three minutes the first time)", file=sys.stderr,
+              flush=True)
         note = ""
         with BuildProgress(vsim.parent), sim_compile.output_to(output_dir/"build.log"):
             soc     = BaseSoC(core or create_core(columns), with_board_pins, **soc_options)
@@ -187,9 +195,10 @@ def build(output_dir=None, columns=COLUMNS, *, core=None, firmware=FIRMWARE, com
 
 # Run ----------------------------------------------------------------------------------------------
 
-def run(vsim, model_image=None, uart_port=0, trace=None):
-    """Simulate until interrupted; 0 unless the simulator failed, a DRAM timing was violated or ``trace`` recorded nothing."""
-    sim = Simulator(vsim, model_image, uart_port, trace=trace)
+def run(vsim, model_image=None, uart_port=0, trace=None, train=False, fault=None):
+    """Simulate until interrupted; 0 unless the simulator failed, a DRAM timing was violated or ``trace`` recorded
+    nothing."""
+    sim = Simulator(vsim, model_image, uart_port, trace=trace, train=train, fault=fault)
     try:
         sim.start()
         print(f"listening on {sim.url}", flush=True)
@@ -211,23 +220,38 @@ def report(trace, cycles):
         print(f"no waveform in {trace.path}: the simulation ended before --trace-from", file=sys.stderr)
         return False
     first, last = cycles
-    print(f"waveform of cycles {first} to {last} in {trace.path} ({trace.path.stat().st_size/1e6:.1f} MB)", file=sys.stderr)
+    print(f"waveform of cycles {first} to {last} in {trace.path} ({trace.path.stat().st_size/1e6:.1f} MB)",
+          file=sys.stderr)
     return True
 
 
 def create_parser():
     parser = LiteXArgumentParser()
-    parser.prog, parser.description = "targets/sim.py", "LLaMA-2 decoder SoC in Verilator."    # LiteX mistakes keywords for prog
+    # LiteX mistakes keywords for prog
+    parser.prog, parser.description = "targets/sim.py", "LLaMA-2 decoder SoC in Verilator."
     parser.set_platform(Platform)
-    parser.add_target_argument("--build",        action="store_true",      help="Build the simulator, if anything changed.")
+    parser.add_target_argument("--build",        action="store_true",
+                               help="Build the simulator, if anything changed.")
     parser.add_target_argument("--run",          action="store_true",      help="Run it until interrupted.")
-    parser.add_target_argument("--sys-clk-freq", default=SYS_CLK_FREQ, type=float, help="System clock frequency; the simulation has this one only.")
-    parser.add_target_argument("--columns",      default=COLUMNS, type=int, choices=(1, 2, 4), help="Positions that share one pass over the weights.")
-    parser.add_target_argument("--model-image",  default=None, type=Path,  help="File that fills the DRAM when the simulation starts.")
-    parser.add_target_argument("--uart-port",    default=0, type=int,      help="Loopback TCP port of the UART; 0 takes a free one.")
-    parser.add_target_argument("--trace",        default=None, type=Path, nargs="?", const=DEFAULT_TRACE, metavar="FILE", help="Write a waveform (FST), into trace.fst of the build if no FILE is named; with --build, build a simulator that can.")
-    parser.add_target_argument("--trace-from",   default=None, type=Moment.parse, metavar="WHEN", help="Where the waveform begins: a cycle as in 12000, or a token as in token:3.")
-    parser.add_target_argument("--trace-to",     default=None, type=Moment.parse, metavar="WHEN", help="Where it ends, likewise.")
+    parser.add_target_argument("--sys-clk-freq", default=SYS_CLK_FREQ, type=float,
+                               help="System clock frequency; the simulation has this one only.")
+    parser.add_target_argument("--columns",      default=COLUMNS, type=int, choices=(1, 2, 4),
+                               help="Positions that share one pass over the weights.")
+    parser.add_target_argument("--model-image",  default=None, type=Path,
+                               help="File that fills the DRAM when the simulation starts.")
+    parser.add_target_argument("--uart-port",    default=0, type=int,
+                               help="Loopback TCP port of the UART; 0 takes a free one.")
+    parser.add_target_argument("--trace",        default=None, type=Path, nargs="?", const=DEFAULT_TRACE,
+                               metavar="FILE", help="Write a waveform (FST), into trace.fst of the build if no FILE is "
+                                                    "named; with --build, build a simulator that can.")
+    parser.add_target_argument("--trace-from",   default=None, type=Moment.parse, metavar="WHEN",
+                               help="Where the waveform begins: a cycle as in 12000, or a token as in token:3.")
+    parser.add_target_argument("--trace-to",     default=None, type=Moment.parse, metavar="WHEN",
+                               help="Where it ends, likewise.")
+    parser.add_target_argument("--dram-train",   action="store_true",
+                               help="Have the firmware train the DRAM's lanes (two seconds).")
+    parser.add_target_argument("--dram-fault",   default=None, choices=FAULTS,
+                               help="Plant a fault in the simulated DRAM, for llama2-host doctor.")
     parser.set_defaults(uart_name="sim", integrated_rom_size=ROM_SIZE, integrated_sram_size=SRAM_SIZE, l2_size=L2_SIZE)
     return parser
 
@@ -249,7 +273,8 @@ def main():
         parser.print_help()
         return 0
     if (args.trace_from or args.trace_to) and not (args.trace and args.run):
-        parser.error("--trace-from and --trace-to choose a part of what --run --trace records: add both, or leave them out")
+        parser.error("--trace-from and --trace-to choose a part of what --run --trace records: add both, or leave them "
+                     "out")
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)    # as Ctrl-C
     signal.signal(signal.SIGINT, signal.default_int_handler)     # shells start background jobs without it
@@ -261,8 +286,9 @@ def main():
         if args.build:
             vsim = build(output_dir, args.columns, compile_gateware=builder_options.pop("compile_gateware", True),
                          trace=bool(args.trace), soc_options=soc_options, builder_options=builder_options)
-        trace = args.trace and Trace(output_dir/DEFAULT_TRACE if args.trace == DEFAULT_TRACE else args.trace, args.trace_from, args.trace_to)
-        return run(vsim, args.model_image, args.uart_port, trace) if args.run else 0
+        trace = args.trace and Trace(output_dir/DEFAULT_TRACE if args.trace == DEFAULT_TRACE else args.trace,
+                                     args.trace_from, args.trace_to)
+        return run(vsim, args.model_image, args.uart_port, trace, args.dram_train, args.dram_fault) if args.run else 0
     except (SimulatorError, sim_compile.BuildError, tools.ToolError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
     except KeyboardInterrupt:

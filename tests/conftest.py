@@ -22,4 +22,5 @@ def pytest_terminal_summary(terminalreporter):
     for path in waves.WRITTEN:
         terminalreporter.write_line(f"waveform: {path}")
     if wrote_none():
-        terminalreporter.write_line("no waveform: no test that ran simulates in Amaranth's simulator; TEST names one of tests/accel")
+        terminalreporter.write_line("no waveform: no test that ran simulates in Amaranth's simulator; TEST names one "
+                                    "of tests/accel")

@@ -56,5 +56,6 @@ def reached(*names: str, edges: dict[str, set[str]] | None = None) -> set[str]:
 def circles(edges: dict[str, set[str]]) -> list[list[str]]:
     """Groups of modules each of which reaches each other one."""
     below = {name: reached(*edges[name], edges=edges) for name in edges}
-    found = {tuple(sorted(other for other in below[name] if name in below[other])) for name in edges if name in below[name]}
+    found = {tuple(sorted(other for other in below[name] if name in below[other])) for name in edges
+             if name in below[name]}
     return sorted(map(list, found))

@@ -5,8 +5,8 @@ from llama2_spec.lookup import Lookup
 def planned_steps(script, count, *, columns, most, seq_len, position=0, max_new=None, lookup=None):
     """The steps after a prompt of ``count`` tokens at ``position``, as a list of (position, tokens).
 
-    ``script`` holds what the context says, from position 0 to the last token generated. A step's tokens are the last one
-    known and its guesses, ``most`` and ``columns - 1`` at most. ``lookup`` is what earlier turns left, and goes on.
+    ``script`` holds what the context says, from position 0 to the last token generated. A step's tokens are the last
+    one known and its guesses, ``most`` and ``columns - 1`` at most. ``lookup`` is what earlier turns left, and goes on.
     """
     lookup = lookup or Lookup()
     lookup.rewind(position)

@@ -2,6 +2,7 @@
 import shutil
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,11 @@ pytestmark = pytest.mark.install
 
 def interpreter(version):
     """A Python of this version: in the path, or where pyenv keeps its own."""
-    found = [shutil.which(f"python{version}"), *map(str, sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python")))]
+    found = [shutil.which(f"python{version}"),
+             *map(str, sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python")))]
     for path in filter(None, found):
-        told = subprocess.run([path, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"], capture_output=True, text=True)
+        told = subprocess.run([path, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"], capture_output=True,
+                              text=True)
         if told.stdout.strip() == version:
             return path
 
@@ -36,7 +39,8 @@ def test_the_installed_client_tells_a_story(version, tmp_path):
     sources.mkdir()
     for part in ("host", "spec", "models", "pyproject.toml", "setup.py", "MANIFEST.in", "LICENSE", "README.md"):
         (shutil.copytree if (ROOT/part).is_dir() else shutil.copy)(ROOT/part, sources/part)
-    run = lambda *command: subprocess.run(command, cwd=away, check=True, text=True, capture_output=True, stdin=subprocess.DEVNULL).stdout
+    run = lambda *command: subprocess.run(command, cwd=away, check=True, text=True, capture_output=True,
+                                          stdin=subprocess.DEVNULL).stdout
     run(interpreter(version), "-m", "venv", tmp_path/"venv")
     run(tmp_path/"venv/bin/python", "-m", "pip", "install", "-q", sources)
     for name in ("host.py", "spec.py"):
@@ -47,5 +51,26 @@ def test_the_installed_client_tells_a_story(version, tmp_path):
     assert run(tmp_path/"venv/bin/python", "-m", "llama2_host", *request) == story
     assert "connect(" in run(tmp_path/"venv/bin/python", "-c", "from llama2_host import connect; help(connect)")
     top = run(tmp_path/"venv/bin/python", "-c", "import importlib.metadata as m; "
-              "print(*sorted({str(f).split('/')[0] for f in m.files('llama2-host') if '.dist-info' not in str(f) and not str(f).startswith('..')}))")
+              "print(*sorted({str(f).split('/')[0] for f in m.files('llama2-host') if '.dist-info' not in str(f) and "
+              "not str(f).startswith('..')}))")
     assert top.split() == ["llama2_host", "llama2_spec"]
+    # The server's packages are an extra; what is missing is named.
+    refused = subprocess.run([tmp_path/"venv/bin/llama2-host", "serve", "--golden"], cwd=away, text=True,
+                             capture_output=True)
+    assert refused.returncode == 1 and "pip install 'llama2-host[server]'" in refused.stderr and not refused.stdout
+    run(tmp_path/"venv/bin/python", "-m", "pip", "install", "-q", f"{sources}[server]")
+    assert "LLaMA on an FPGA" in page(tmp_path/"venv/bin/llama2-host", away)
+
+
+def page(command, folder):
+    """The page of a server that has the project's own model, with the script that it loads."""
+    process = subprocess.Popen([command, "serve", "--golden", "--http-port", "0"], cwd=folder, text=True,
+                               stdout=subprocess.PIPE)
+    try:
+        url = process.stdout.readline().removeprefix("listening on ").strip()
+        get = lambda path: urllib.request.urlopen(url + path).read().decode()
+        assert "/v1/chat/completions" in get("/page/app.js") and '"id":"stories"' in get("/v1/models")
+        return get("/")
+    finally:
+        process.terminate()
+        process.communicate()

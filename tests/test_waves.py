@@ -1,4 +1,5 @@
-"""A test's simulation is written as a waveform with the names of ports and states; a run that wrote none says so and fails."""
+"""A test's simulation is written as a waveform with the names of ports and states; a run that wrote none says so and
+fails."""
 import os
 import subprocess
 import sys
@@ -73,7 +74,8 @@ def test_nothing_is_written_without_being_asked(tmp_path, monkeypatch):
 @pytest.mark.parametrize("test, code, says", [("tests/accel/test_stage.py::test_rate", 0, "waveform: "),
                                               ("tests/spec/test_tables.py", 1, "no waveform: ")])
 def test_a_run_names_its_files_or_fails(tmp_path, test, code, says):
-    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", test], cwd=ROOT, text=True, capture_output=True,
+    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", test], cwd=ROOT, text=True,
+                          capture_output=True,
                           env={**os.environ, "WAVES": str(tmp_path)})
     assert done.returncode == code and says in done.stdout
     assert bool(list(tmp_path.glob("*.vcd"))) == (code == 0)

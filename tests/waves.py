@@ -1,4 +1,5 @@
-"""Records what Amaranth's simulator does in a test as a waveform, where WAVES names a folder: ``make wave TEST=...``."""
+"""Records what Amaranth's simulator does in a test as a waveform, where WAVES names a folder: ``make wave
+TEST=...``."""
 import collections
 import contextlib
 import os
@@ -34,5 +35,6 @@ def recorded(sim, dut):
     SIMULATIONS[test] += 1
     path = folder/f"{stem(test, SIMULATIONS[test])}.vcd"
     WRITTEN.append(path)
-    with sim.write_vcd(str(path), str(path.with_suffix(".gtkw")), traces=dut if isinstance(dut, wiring.Component) else ()):
+    with sim.write_vcd(str(path), str(path.with_suffix(".gtkw")),
+                       traces=dut if isinstance(dut, wiring.Component) else ()):
         yield

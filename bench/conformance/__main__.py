@@ -1,6 +1,7 @@
 """Compares ids, texts, templates and ends with those of the models' own tools: ``python -m bench.conformance``.
 
-Writes bench/results/conformance.json, and the references' answers for the tests. The references are installed on the way.
+Writes bench/results/conformance.json, and the references' answers for the tests. The references are installed on the
+way.
 """
 import argparse
 import collections
@@ -18,7 +19,8 @@ def ask(references: environment.References, case: Case, path: Path, ours: dict) 
     """The reference's answer to a case, or why it refuses it."""
     if case.reference == "run.c":
         return run_c.says(path.read_bytes(), case.texts, ours["decode"])
-    return references.ask(reference=case.reference, path=str(path), model=str(path / MODEL) if case.model else "", texts=case.texts, decode=ours["decode"],
+    return references.ask(reference=case.reference, path=str(path), model=str(path / MODEL) if case.model else "",
+                          texts=case.texts, decode=ours["decode"],
                           chats=[turn["messages"] for turn in ours.get("chats", [])])
 
 
@@ -29,10 +31,13 @@ def summary(cells: list[compare.Cell], refused: list[str], versions: dict) -> di
         axes[cell.axis]["cells"] += 1
         axes[cell.axis]["equal" if cell.equal else "listed" if cell.reason else "different"] += 1
     count = lambda keep: sum(map(keep, cells))
-    return {"command": "python -m bench.conformance", "versions": versions, "cells": len(cells), "equal": count(lambda c: c.equal),
-            "listed": {reason: count(lambda c: not c.equal and c.reason == reason) for reason in compare.REASONS},
+    return {"command": "python -m bench.conformance", "versions": versions, "cells": len(cells),
+            "equal": count(lambda c: c.equal),
+            "listed": {reason: count(lambda c, reason=reason: not c.equal and c.reason == reason)
+                       for reason in compare.REASONS},
             "different": count(lambda c: not c.good), "refused by the reference": refused,
-            "axes": {axis: {name: counts[name] for name in ("cells", "equal", "listed", "different")} for axis, counts in axes.items()}}
+            "axes": {axis: {name: counts[name] for name in ("cells", "equal", "listed", "different")} for axis,
+                     counts in axes.items()}}
 
 
 def versions() -> dict[str, str]:
@@ -46,7 +51,8 @@ def main() -> int:
     parser.add_argument("--python", type=Path, help="an interpreter that has the references already")
     args = parser.parse_args()
     cells, refused, answers = [], [], collections.defaultdict(dict)
-    with tempfile.TemporaryDirectory() as temporary, environment.References(args.python or environment.make()) as references:
+    with tempfile.TemporaryDirectory() as temporary, environment.References(args.python
+                                                                            or environment.make()) as references:
         for i, case in enumerate(all_cases()):
             path = case.write(Path(temporary) / str(i))
             ours = product.says(case, path)

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from bench.conformance.cases import Case
 from llama2_host.tokenizer import ends
 
-NAMED = "a special token ends a text by its name, as in llama.cpp; transformers ends at what the configuration says only"
-STREAMED = "what was printed stays: characters before bytes that are none; transformers takes those back that are told in bytes, too"
-PRINTED = ("a .model file that a tokenizer.bin can say is printed as llama2.c prints it: a space less behind BOS only, and one sign "
-           "for several bytes that are no character")
+NAMED = "a special token ends a text by its name, as in llama.cpp; transformers ends at what the " \
+        "configuration says only"
+STREAMED = "what was printed stays: characters before bytes that are none; transformers takes those back that " \
+           "are told in bytes, too"
+PRINTED = ("a .model file that a tokenizer.bin can say is printed as llama2.c prints it: a space less behind BOS only, "
+           "and one sign for several bytes that are no character")
 #: why a cell may differ, as docs/checkpoints.md has it
 REASONS = (NAMED, STREAMED, PRINTED)
 
@@ -41,7 +43,8 @@ def cells(case: Case, ours: dict, theirs: dict) -> Iterator[Cell]:
                 for mine, other in zip(ours["streams"], theirs["texts"], strict=True))
     if case.reference != "sentencepiece":       # the package knows no ends
         more = set(ours["ends"]) - set(theirs["ends"])
-        named = case.reference == "transformers" and set(theirs["ends"]) <= set(ours["ends"]) and more <= set(_named(ours))
+        named = (case.reference == "transformers" and set(theirs["ends"]) <= set(ours["ends"])
+                 and more <= set(_named(ours)))
         yield cell("ends", ours["ends"], theirs["ends"], NAMED if named else "")
     for mine, other in zip(ours.get("chats", []), theirs.get("chats", []), strict=True):
         yield cell("template", mine["text"], other["text"])

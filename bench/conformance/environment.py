@@ -10,8 +10,8 @@ FOLDER = ROOT / "build" / "conformance-venv"
 REQUIREMENTS = ROOT / "bench" / "conformance-requirements.txt"
 LLAMA_CPP = "llama-cpp-python==0.3.36"
 #: only the vocabulary is asked: no instructions of this machine's own, none of the tools
-CMAKE_ARGS = ("-DGGML_NATIVE=OFF -DGGML_OPENMP=OFF -DLLAVA_BUILD=OFF -DLLAMA_BUILD_TOOLS=OFF -DLLAMA_BUILD_COMMON=OFF -DLLAMA_CURL=OFF "
-              "-DCMAKE_BUILD_TYPE=None -DCMAKE_CXX_FLAGS=-O1 -DCMAKE_C_FLAGS=-O1")
+CMAKE_ARGS = ("-DGGML_NATIVE=OFF -DGGML_OPENMP=OFF -DLLAVA_BUILD=OFF -DLLAMA_BUILD_TOOLS=OFF -DLLAMA_BUILD_COMMON=OFF "
+              "-DLLAMA_CURL=OFF -DCMAKE_BUILD_TYPE=None -DCMAKE_CXX_FLAGS=-O1 -DCMAKE_C_FLAGS=-O1")
 
 
 def make(folder: Path = FOLDER) -> Path:

@@ -39,7 +39,8 @@ class Scripted:
     """A backend that answers with the ids it is told, and keeps the rows of its cache as a device does."""
 
     def __init__(self, tokenizer, template: Template):
-        self.tokenizer, self.model, self.config = tokenizer, SimpleNamespace(template=template), SimpleNamespace(seq_len=4096)
+        self.tokenizer, self.model, self.config = tokenizer, SimpleNamespace(template=template), SimpleNamespace(
+            seq_len=4096)
         self.rows: list[int] = []
         self.answer: list[int] = []
 

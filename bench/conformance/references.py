@@ -1,4 +1,5 @@
-"""What the references say: run by the environment of bench.conformance, a job per line of JSON in, an answer per line out."""
+"""What the references say: run by the environment of bench.conformance, a job per line of JSON in, an answer per line
+out."""
 # Runs without this project's packages: only transformers, sentencepiece and llama-cpp-python with what they need.
 import json
 import os
@@ -78,12 +79,14 @@ def llama_cpp_says(job):
     for messages in job.get("chats", []):
         from transformers.utils.chat_template_utils import render_jinja_template
         template = llama_cpp.llama_model_chat_template(model, None).decode()
-        rendered = render_jinja_template([messages], chat_template=template, add_generation_prompt=True, bos_token=bos, eos_token=eos)
+        rendered = render_jinja_template([messages], chat_template=template, add_generation_prompt=True, bos_token=bos,
+                                         eos_token=eos)
         rendered = rendered[0][0]
         # As its server does: the prompt begins with one BOS, whether the template writes it or not
         begun = llama_cpp.llama_vocab_get_add_bos(vocabulary) and rendered.startswith(bos)
         chats.append({"text": rendered, "ids": ids(rendered[len(bos):] if begun else rendered)})
-    answer = {"chats": chats, "ids": [ids(each) for each in job.get("texts", [])], "texts": [text(each) for each in job.get("decode", [])],
+    answer = {"chats": chats, "ids": [ids(each) for each in job.get("texts", [])],
+              "texts": [text(each) for each in job.get("decode", [])],
               "ends": [id for id in range(size) if llama_cpp.llama_vocab_is_eog(vocabulary, id)]}
     llama_cpp.llama_model_free(model)
     return answer

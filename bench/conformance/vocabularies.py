@@ -1,4 +1,5 @@
-"""Vocabularies of every kind, made from the project's own 512 entries by rules alone: the same bytes on every machine."""
+"""Vocabularies of every kind, made from the project's own 512 entries by rules alone: the same bytes on every
+machine."""
 import functools
 import json
 import struct
@@ -42,7 +43,8 @@ def token(id: int, text: str, **flags) -> dict:
 
 
 def _described(vocabulary, pairs, added, **parts) -> dict:
-    model = {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None, "end_of_word_suffix": None,
+    model = {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
+             "end_of_word_suffix": None,
              "fuse_unk": False, "byte_fallback": False, "ignore_merges": False, "vocab": vocabulary,
              "merges": [list(pair) for pair in pairs]}
     parts = {"normalizer": None, "pre_tokenizer": None, "post_processor": None, "decoder": None, **parts}
@@ -66,12 +68,14 @@ def byte_level(digits: bool = False, added=None) -> dict:
 
 
 def llama(scheme: str, *, chat: bool = True, added=None, post=True) -> dict:
-    """As LLaMA-2's: byte fallback, and a space before a text by a normaliser (``prepend``) or Metaspace's ``scheme``."""
+    """As LLaMA-2's: byte fallback, and a space before a text by a normaliser (``prepend``) or Metaspace's
+    ``scheme``."""
     own = entries()
     texts = [text for text, *_ in own] + (CHAT if chat else [])
     ids = {text: id for id, text in reversed(list(enumerate(texts)))}
     pairs = merges(ids, {text: -score for text, score, kind in own if kind == NORMAL})
-    steps = [{"type": "Replace", "pattern": {"String": "▁"}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"}]
+    steps = [{"type": "Replace", "pattern": {"String": "▁"}, "content": " "}, {"type": "ByteFallback"},
+             {"type": "Fuse"}]
     strip = [] if scheme == "never" else [{"type": "Strip", "content": " ", "start": 1, "stop": 0}]
     parts = {"decoder": {"type": "Sequence", "decoders": steps + strip}}
     if scheme == "prepend":
@@ -93,7 +97,8 @@ def llama(scheme: str, *, chat: bool = True, added=None, post=True) -> dict:
 
 
 def sentencepiece(*, extra=(), drop_bytes: bool = False, rename: dict[int, str] | None = None, **settings) -> bytes:
-    """A .model file; ``extra`` are (piece, kind) added at the end, ``settings`` those of llama2_host.tokenizer.sentencepiece_model.Model."""
+    """A .model file; ``extra`` are (piece, kind) added at the end, ``settings`` those of
+    llama2_host.tokenizer.sentencepiece_model.Model."""
     own = [(text, score, kind) for text, score, kind in entries() if not (drop_bytes and kind == BYTE)]
     own = [(dict(rename or {}).get(id, text), *rest) for id, (text, *rest) in enumerate(own)]
     own += [(piece, 0.0, kind) for piece, kind in extra]
@@ -115,13 +120,15 @@ def charsmap(rule: str) -> bytes:
 
     from llama2_host.tokenizer.sentencepiece_model import parse
     written = io.BytesIO()
-    package.SentencePieceTrainer.train(sentence_iterator=iter(["a b c d e"] * 9), model_writer=written, vocab_size=9, model_type="bpe",
+    package.SentencePieceTrainer.train(sentence_iterator=iter(["a b c d e"] * 9), model_writer=written, vocab_size=9,
+                                       model_type="bpe",
                                        normalization_rule_name=rule, minloglevel=2)
     return parse(written.getvalue()).charsmap
 
 
 def _any(number: int, value) -> bytes:
-    return _number(number, value) if isinstance(value, int) else _field(number, value.encode() if isinstance(value, str) else value)
+    return _number(number, value) if isinstance(value, int) else _field(number, value.encode() if isinstance(value, str)
+                                                                        else value)
 
 
 def _number(number: int, value: int) -> bytes:
@@ -149,7 +156,8 @@ def tokenizer_bin(age: str) -> bytes:
 
 
 def gguf(path: Path, kind: str, *, extra=(), keys: dict | None = None, pre: str = "smollm") -> None:
-    """A GGUF file with a vocabulary and the keys that a model of nothing needs; ``extra`` are (text, type) at the end."""
+    """A GGUF file with a vocabulary and the keys that a model of nothing needs; ``extra`` are (text, type) at the
+    end."""
     from gguf import GGUFWriter
     writer = GGUFWriter(path, "llama")
     for name, value in {"context_length": 64, "embedding_length": 32, "block_count": 1, "feed_forward_length": 64,

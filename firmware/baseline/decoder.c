@@ -191,7 +191,7 @@ static void attend(uint8_t *cache, uint32_t position)
 		uint32_t kv = i / repeat, exponent;
 		const int16_t *k = (const int16_t *)(cache + model.head_bytes) + kv * head_dim;
 		struct attention_rows rows = {k, k + kv_heads * head_dim, cache + kv, cache + kv_heads + kv,
-			model.row_bytes, position + 1};
+					      model.row_bytes, position + 1};
 
 		rotate(q + i * head_dim, position, head);
 		exponent = vector_quantise(head, head_dim, mantissas);

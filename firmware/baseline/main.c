@@ -1,8 +1,10 @@
 /* The baseline on the SoC: decodes what it is asked to over the UART, and says how many cycles it took.
- * Request: 'd' token[4] position[4]. Reply: status[4], and if that is 0: cycles[8] and vocab_size logits[4]. Little-endian. */
+ * Request: 'd' token[4] position[4]. Reply: status[4], and if that is 0: cycles[8] and vocab_size logits[4].
+ * Little-endian. */
 #include <generated/csr.h>
 #include <generated/mem.h>
 #include <liblitedram/sdram.h>
+#include <stdio.h>
 
 #include "decoder.h"
 

@@ -1,4 +1,5 @@
-/* Rows of superblocks as spec/llama2_spec/packing.py lays them out; a pair of rows shares each activation that is loaded. */
+/* Rows of superblocks as spec/llama2_spec/packing.py lays them out; a pair of rows shares each activation that is
+ * loaded. */
 #include "matrix.h"
 
 #include "numeric.h"

@@ -11,6 +11,7 @@
 typedef void (*matrix_sink)(uint32_t row, int64_t sum);
 
 /* Every row of the tensor, whose beats are at data, times the vector, in order. */
-void matrix_product(const struct image_entry *entry, const uint8_t *data, const struct vector *vector, matrix_sink sink);
+void matrix_product(const struct image_entry *entry, const uint8_t *data, const struct vector *vector,
+		    matrix_sink sink);
 /* One row's values, n of them: codes times scales, below 2**20. */
 void matrix_row(const struct image_entry *entry, const uint8_t *data, uint32_t row, uint32_t n, int32_t *values);

@@ -22,7 +22,7 @@ static inline int64_t saturate(int64_t x, uint32_t bits)
 {
 	int64_t most = ((int64_t)1 << (bits - 1)) - 1;
 
-	return x > most ? most : x < -most - 1 ? -most - 1 : x;
+	return x > most ? most : (x < -most - 1 ? -most - 1 : x);
 }
 
 /* Bits of a non-negative integer; 0 for 0. */

@@ -1,4 +1,5 @@
-"""One interface to whatever runs the model: a device on a port, the simulated one, or the integer model in this process."""
+"""One interface to whatever runs the model: a device on a port, the simulated one, or the integer model in this
+process."""
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -25,10 +26,10 @@ class Backend(ABC):
     def generate(self, ids: Sequence[int], options: Options) -> Generation:
         """Feed ``ids`` from ``options.position`` on, then generate."""
 
-    def settle(self) -> None:
+    def settle(self) -> None:    # noqa: B027 - most backends have nothing to end
         """End whatever may still run, after a request that was interrupted."""
 
-    def close(self) -> None:
+    def close(self) -> None:     # noqa: B027 - nor anything to give back
         """Give back what was opened."""
 
     def __enter__(self) -> "Backend":
@@ -54,7 +55,8 @@ class Backend(ABC):
     def start_id(self) -> int:
         """What an empty prompt feeds: BOS, or where a vocabulary has none what stands between its texts."""
         tokenizer = self.model.tokenizer
-        return BOS if tokenizer is None else next(id for id in (tokenizer.bos_id, tokenizer.eos_id, 0) if id is not None)
+        return BOS if tokenizer is None else next(id for id in (tokenizer.bos_id, tokenizer.eos_id, 0)
+                                                  if id is not None)
 
     def useful_beats(self, position: int) -> int:
         """Beats that one token at ``position`` has to move."""
@@ -117,7 +119,8 @@ class Writing:
 
     @property
     def text(self) -> str:
-        return self.backend.tokenizer.decode(id for id in self.ids if id not in self.options.stops or id == self.backend.start_id)
+        return self.backend.tokenizer.decode(id for id in self.ids if id not in self.options.stops
+                                             or id == self.backend.start_id)
 
     @property
     def outcome(self) -> Outcome | None:
@@ -133,9 +136,12 @@ class Writing:
 def check_prompt(ids: Sequence[int], steps: int, config: ModelConfig) -> None:
     """Refuse a prompt that leaves no room, or ids that the model does not have."""
     if len(ids) > config.seq_len:
-        raise HostError(f"the prompt has {len(ids)} tokens, the model's context {config.seq_len} positions: shorten the prompt")
+        raise HostError(f"the prompt has {len(ids)} tokens, the model's context {config.seq_len} positions: shorten "
+                        "the prompt")
     if len(ids) > steps:
-        raise HostError(f"the prompt has {len(ids)} tokens (BOS included), --steps {steps} leaves no room for more: raise --steps")
+        raise HostError(f"the prompt has {len(ids)} tokens (BOS included), --steps {steps} leaves no room for more: "
+                        "raise --steps")
     for id in ids:
         if not 0 <= id < config.vocab_size:
-            raise HostError(f"token id {id} is outside the vocabulary of {config.vocab_size}: wrong tokenizer for this model?")
+            raise HostError(f"token id {id} is outside the vocabulary of {config.vocab_size}: wrong tokenizer for this "
+                            "model?")

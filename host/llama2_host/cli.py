@@ -1,14 +1,17 @@
+# PYTHON_ARGCOMPLETE_OK
 """The command ``llama2-host``: parses, calls the library, prints. Errors are one line on stderr and a non-zero exit."""
 import argparse
 import codecs
 import os
 import signal
 import sys
+import time
 
 from llama2_host.errors import INTERRUPTED, HostError, Terminated
 from llama2_host.terminal import line
 
-MESSAGES = {signal.SIGTERM: "terminated"} | ({signal.SIGHUP: "hung up"} if hasattr(signal, "SIGHUP") else {})
+MESSAGES: dict[int, str] = {signal.SIGTERM: "terminated",
+                            **({signal.SIGHUP: "hung up"} if hasattr(signal, "SIGHUP") else {})}
 
 
 class Parser(argparse.ArgumentParser):
@@ -28,8 +31,8 @@ class Parser(argparse.ArgumentParser):
             if argument == "--":
                 return [*joined, argument, *arguments]
             action = self._named(argument)
-            takes_one = action is not None and action.nargs is None and action.type is not int and action.type is not float
-            if takes_one and arguments and arguments[0][:1] == "-" and len(arguments[0]) > 1 \
+            takes_one = action is not None and action.nargs is None and action.type not in (int, float)
+            if action is not None and takes_one and arguments and arguments[0][:1] == "-" and len(arguments[0]) > 1 \
                     and self._named(arguments[0].partition("=")[0]) is None:
                 argument = f"{action.option_strings[-1]}={arguments.pop(0)}"
             joined.append(argument)
@@ -52,8 +55,12 @@ def create_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"llama2-host {version()}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, command in COMMANDS.items():
-        summary = command.__doc__.split("\n", 1)[0]
-        command.add_arguments(commands.add_parser(name, help=summary, description=summary))
+        summary = (command.__doc__ or "").split("\n", 1)[0]
+        added = commands.add_parser(name, help=summary, description=summary)
+        command.add_arguments(added)
+        loudness = added.add_mutually_exclusive_group()
+        loudness.add_argument("-q", "--quiet", action="store_true", help="nothing on stderr but errors")
+        loudness.add_argument("-v", "--verbose", action="store_true", help="details on stderr, too")
     return parser
 
 
@@ -80,7 +87,8 @@ def main(arguments: list[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "llama2_host").partition(".")[0] in ("llama2_host", "llama2_spec"):
             raise                                   # a bug of ours
-        return _complain(f"the Python package {error.name} is missing: `pip install .` in the clone, or `make setup` and .venv/bin/python")
+        return _complain(f"the Python package {error.name} is missing: `pip install .` in the clone, or `make setup` "
+                         "and .venv/bin/python")
     except OSError as error:
         return _complain(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
     finally:
@@ -89,11 +97,22 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(arguments: list[str] | None) -> int:
     from llama2_host.commands import COMMANDS
+    from llama2_host.progress import Progress
+    from llama2_host.screen import Verbosity, set_verbosity
+    parser, start_s = create_parser(), time.monotonic()
+    if "_ARGCOMPLETE" in os.environ:                # a shell asks what may come next; this ends the process
+        import argcomplete
+        argcomplete.autocomplete(parser)
     try:
-        args = create_parser().parse_args(arguments)
+        args = parser.parse_args(arguments)
     except SystemExit as end:                       # after --help, --version or a wrong command line
-        return end.code or 0
-    return COMMANDS[args.command].run(args) or 0
+        return int(end.code or 0)
+    set_verbosity(Verbosity.QUIET if args.quiet else Verbosity.VERBOSE if args.verbose else Verbosity.NORMAL)
+    try:
+        return COMMANDS[args.command].run(args) or 0
+    finally:
+        Progress.stderr().detail(f"{args.command} took {time.monotonic() - start_s:.1f} s")
+        set_verbosity(Verbosity.NORMAL)             # of a caller that goes on: main() may be called again
 
 
 def _complain(text: str, prefix: str = "llama2-host: ") -> int:
@@ -135,7 +154,8 @@ class Closed:
 
 
 def _obey_signals() -> None:
-    """SIGTERM and a lost terminal end a command as Ctrl-C does: what was half written is removed, what was started ends."""
+    """SIGTERM and a lost terminal end a command as Ctrl-C does: what was half written is removed, what was started
+    ends."""
     def end(number, frame):
         raise Terminated(number)
     try:

@@ -23,7 +23,8 @@ class Given:
     """What the user gave: options with their values, those left out are missing; and what they mean together."""
     options: Mapping[str, object] = field(default_factory=dict)
     where: str | None = None        #: "port", "sim", "golden"; None: nothing runs, or nobody said where
-    model: str | None = None        #: "checkpoint", "image", "device" for a device's own, "default" for the project's; None: not known
+    model: str | None = None        #: "checkpoint", "image", "device" for a device's own, "default" for the project's;
+                                    #: None: not known
 
     def __contains__(self, name: str) -> bool:
         return self.options.get(name) not in (None, False)
@@ -61,28 +62,43 @@ CHOOSE = "choose where the model runs: --port URL (a board or a running simulato
 CONVERSION = ("format", "group", "embedding", "calibrate", "budget", "seq_len", "kv", "allow_loss")
 ON = {"top_p": lambda value: 0 < value < 1, "top_k": lambda value: value > 0, "min_p": lambda value: value > 0}
 
-#: The first that applies is told. --seed with --temperature 0 is no mistake: it is how a run is repeated, whatever it was.
+#: The first that applies is told. --seed with --temperature 0 is no mistake: it is how a run is repeated, whatever it
+#: was.
 RULES = (
-    Rule(("upload",), lambda g: g.where != "sim", "it sends the model to the simulator that --sim starts: add --sim, or leave it out"),
-    Rule(("baud", "max_baud"), lambda g: g.where != "port", "it is the rate of a serial port: add --port, or leave it out"),
+    Rule(("upload",), lambda g: g.where != "sim", "it sends the model to the simulator that --sim starts: add --sim, "
+                                                  "or leave it out"),
+    Rule(("baud", "max_baud"), lambda g: g.where != "port",
+         "it is the rate of a serial port: add --port, or leave it out"),
     Rule(("baud", "max_baud"), lambda g: g.socket, "a socket has no rate: leave it out"),
     Rule(("trace",), lambda g: g.where == "golden", "--golden sends no frames: leave it out"),
+    Rule(("copies",), lambda g: g.where not in ("sim", "golden"),
+         "it is for --sim and --golden: name several boards by several --port"),
+    Rule(("dram_fault",), lambda g: g.where != "sim",
+         "it is a fault of the simulated DRAM: add --sim, or leave it out"),
+    Rule(("force",), lambda g: g.where == "sim", "the simulator that --sim starts holds nobody's model: leave it out"),
     Rule(("flash",), lambda g: g.where in ("sim", "golden"), "only a board on a --port has a flash: leave it out"),
-    Rule(CONVERSION, lambda g: g.model == "device", "it is for the conversion of a checkpoint, and the device's own model is used: "
+    Rule(CONVERSION, lambda g: g.model == "device", "it is for the conversion of a checkpoint, and the device's own "
+                                                    "model is used: "
          "name a checkpoint with --model, or leave it out"),
-    Rule(("calibrate", "budget", "allow_loss"), lambda g: g.model == "image", "it is for the conversion of a checkpoint, and the model is an image: "
+    Rule(("calibrate", "budget", "allow_loss"), lambda g: g.model == "image",
+         "it is for the conversion of a checkpoint, and the model is an image: "
          "name the checkpoint that it was made from, or leave it out"),
-    Rule(("budget",), lambda g: "mixed" not in g.formats and g.model != "image", "it is for --format mixed: add that, or leave it out"),
+    Rule(("budget",), lambda g: "mixed" not in g.formats and g.model != "image",
+         "it is for --format mixed: add that, or leave it out"),
     Rule(("calibrate",), lambda g: set(g.formats) == {"q8"} and g.model != "image",
          "it is for --format q4 and mixed, q8 is as good without: leave it out"),
     Rule(("embedding",), lambda g: set(g.formats) == {"q8"} and g.model != "image" and g["embedding"] != "q8",
          "it is for --format q4 and mixed: add one of them, or leave it out"),
-    Rule(("top_p", "top_k", "min_p"), lambda g: g.greedy, "--temperature 0 always takes the likeliest token: leave it out, or raise "
+    Rule(("top_p", "top_k", "min_p"), lambda g: g.greedy, "--temperature 0 always takes the likeliest token: leave it "
+                                                          "out, or raise "
          "--temperature"),
-    Rule(("repetition_window",), lambda g: (g["repetition_penalty"] or 1) == 1, "it is of --repetition-penalty, which is off: "
+    Rule(("repetition_window",), lambda g: (g["repetition_penalty"] or 1) == 1,
+         "it is of --repetition-penalty, which is off: "
          "add that, or leave it out"),
-    Rule(("speculate",), lambda g: g.where == "golden", "--golden has no hardware whose columns could verify guesses: leave it out"),
-    Rule(("prompt_ids", "file"), lambda g: "prompt" in g or g["prompt"] == "", "--prompt says what to continue already: leave one of them out"),
+    Rule(("speculate",), lambda g: g.where == "golden", "--golden has no hardware whose columns could verify guesses: "
+                                                        "leave it out"),
+    Rule(("prompt_ids", "file"), lambda g: "prompt" in g or g["prompt"] == "",
+         "--prompt says what to continue already: leave one of them out"),
     Rule(("prompt_ids",), lambda g: "file" in g, "--file says what to continue already: leave one of them out"),
     Rule(("ids",), lambda g: "json" in g, "--json has the token ids anyway: leave it out"),
     Rule(("raw",), lambda g: "json" in g or "ids" in g, "no text is printed as it is: leave it out"),
@@ -100,13 +116,15 @@ def check(given: Given) -> None:
 
 
 #: what a caller in Python may give; the command line's parser sees to it there
-TYPES = {"port": str, "sim": bool, "golden": bool, "upload": bool, "flash": bool, "baud": int, "max_baud": int, "format": str,
+TYPES: dict[str, type | tuple[type, ...]] = {"port": str, "sim": bool, "golden": bool, "upload": bool, "flash": bool,
+                                             "baud": int, "max_baud": int, "format": str,
          "group": int, "embedding": str, "budget": str, "seq_len": int, "kv": str, "template": str,
          "calibrate": (str, os.PathLike), "model": (str, os.PathLike), "tokenizer": (str, os.PathLike)}
 
 
 def check_types(values: Mapping[str, object], known: Iterable[str] = ()) -> None:
-    """Raise one line for an option of another type, or of a name that there is not; ``known`` are names beside these."""
+    """Raise one line for an option of another type, or of a name that there is not; ``known`` are names beside
+    these."""
     for name, value in values.items():
         if name not in TYPES and name not in known:
             raise ArgumentError(f"there is no option {name!r}: choose from {', '.join(sorted({*TYPES, *known}))}")
@@ -117,16 +135,19 @@ def check_types(values: Mapping[str, object], known: Iterable[str] = ()) -> None
 
 
 def check_image(image: Image, options: Mapping[str, object], name) -> None:
-    """Raise one line if an image has another format, group size or context than is asked for: it is not converted again."""
+    """Raise one line if an image has another format, group size or context than is asked for: it is not converted
+    again."""
     for option, has in described(image).items():
         wanted = options.get(option)
         if wanted is not None and wanted not in has:
             raise CombinationError(f"{flag(option)} {wanted} has no effect here: {name} is an image, which has "
-                                   f"{' and '.join(map(str, sorted(has)))}: convert its checkpoint again, or leave it out")
+                                   f"{' and '.join(map(str, sorted(has)))}: convert its checkpoint again, or leave it "
+                                   "out")
 
 
 def described(image: Image) -> dict[str, set]:
-    """What an image has of the options that a conversion takes; a format is named if all matrices of the layers are in it."""
+    """What an image has of the options that a conversion takes; a format is named if all matrices of the layers are in
+    it."""
     tables = [entry for entry in image.entries if entry.kind in (Kind.CLASSIFIER, Kind.EMBEDDING)]
     layers = [entry for entry in image.entries if entry.kind != Kind.GAIN and entry not in tables]
     formats = {Format(entry.format).name.lower() for entry in layers}

@@ -1,4 +1,5 @@
-"""Opens the backend a caller asks for, with its model in place: ``connect(port=...)``, ``connect(sim=True)``, ``connect(golden=True)``."""
+"""Opens the backend a caller asks for, with its model in place: ``connect(port=...)``, ``connect(sim=True)``,
+``connect(golden=True)``."""
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
@@ -47,29 +48,38 @@ class DeviceBackend(Backend):
 
 
 def connect(*, port: str | None = None, sim: bool = False, golden: bool = False, model: str | Path | None = None,
-            tokenizer: str | Path | None = None, upload: bool = False, baud: int | None = None, max_baud: int | None = None, wait_s: float = 0.0,
-            flash: bool = False, trace: TextIO | None = None, progress: Progress = Progress.silent, **conversion) -> Backend:
+            tokenizer: str | Path | None = None, upload: bool = False, baud: int | None = None,
+            max_baud: int | None = None, wait_s: float = 0.0,
+            flash: bool = False, trace: TextIO | None = None, progress: Progress = Progress.silent,
+            **conversion) -> Backend:
     """A backend with ``model`` (an image, or a checkpoint that is converted on the way) ready to generate.
 
-    Without ``model`` a device's own is used; the simulator and golden take the project's default model. ``upload`` sends
-    the model to the simulator over its UART instead of preloading it. A serial line starts at ``baud`` and goes to the
-    fastest rate up to ``max_baud`` that works. ``flash`` refuses a model that the board's flash has no room for. ``conversion`` is for :meth:`llama2_host.image.model.Model.load`.
+    Without ``model`` a device's own is used; the simulator and golden take the project's default model. ``upload``
+    sends the model to the simulator over its UART instead of preloading it. A serial line starts at ``baud`` and goes
+    to the fastest rate up to ``max_baud`` that works. ``flash`` refuses a model that the board's flash has no room for.
+    ``conversion`` is for :meth:`llama2_host.image.model.Model.load`.
     """
-    check_options({"port": port, "sim": sim, "golden": golden, "upload": upload, "baud": baud, "max_baud": max_baud, "flash": flash,
+    check_options({"port": port, "sim": sim, "golden": golden, "upload": upload, "baud": baud, "max_baud": max_baud,
+                   "flash": flash,
                    **conversion}, model, tokenizer, trace)
     if model is None and port is None:
         model = default_model()
     loaded = Model.load(model, tokenizer=tokenizer, progress=progress, **conversion) if model is not None else None
     if golden:
+        assert loaded is not None           # without a port there always is a model
         from llama2_host.integer import GoldenBackend
         return GoldenBackend(loaded)
     if sim:
+        assert loaded is not None
         return simulate(loaded, upload=upload, trace=trace, progress=progress)
+    assert port is not None                 # without one, and none of the others, check_options has complained
     device = Device.open(port, baud=baud or DEFAULT_BAUD, trace=trace, wait_s=wait_s, progress=progress)
     try:
         if flash:
             store.check(loaded.expected_bytes if loaded else device.info.image_bytes, device.flash())
-        device.hurry(most=max_baud or MAX_BAUD, progress=progress)
+        rate = device.hurry(most=max_baud or MAX_BAUD, progress=progress)
+        progress.detail(f"{port}: firmware {device.info.firmware}{f', {rate} baud' if rate else ''}, model "
+                        f"{device.info.name or 'none'}")
         return DeviceBackend(device, put(device, loaded, tokenizer=tokenizer, progress=progress, **conversion))
     except BaseException:
         device.close()

@@ -1,4 +1,5 @@
-"""Reads text for evaluation and calibration: stories with ``<|endoftext|>`` between them, or one text, as token sequences."""
+"""Reads text for evaluation and calibration: stories with ``<|endoftext|>`` between them, or one text, as token
+sequences."""
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -22,8 +23,8 @@ def stories(path: Path) -> list[str]:
 def encoded(texts: Iterable[str], tokenizer: Tokenizer, seq_len: int) -> list[list[int]]:
     """Token ids of every text as the vocabulary has it; what is longer than the context goes on in a further sequence.
 
-    That one begins with BOS where the text does. Where a vocabulary adds none, nothing is put in: it begins with the last
-    token of the sequence before, so that every token of the text but the first is predicted once.
+    That one begins with BOS where the text does. Where a vocabulary adds none, nothing is put in: it begins with the
+    last token of the sequence before, so that every token of the text but the first is predicted once.
     """
     out = []
     for text in texts:
@@ -42,5 +43,6 @@ def sequences(path: Path, tokenizer: Tokenizer, seq_len: int) -> list[list[int]]
         raise HostError(f"a context of {seq_len} position predicts nothing: convert with --seq-len 2 or more")
     out = encoded(stories(path), tokenizer, seq_len)
     if not out:
-        raise HostError(f"{path}: no text of two tokens or more: expected stories with {SEPARATOR} between them, or one text")
+        raise HostError(f"{path}: no text of two tokens or more: expected stories with {SEPARATOR} between them, or "
+                        "one text")
     return out

@@ -16,7 +16,8 @@ NAMES = {Kind.WQ: "wq", Kind.WK: "wk", Kind.WV: "wv", Kind.WO: "wo", Kind.W2: "w
 
 
 def dequantised(image: Image, tensors: Mapping[str, np.ndarray] = {}) -> dict[str, np.ndarray]:
-    """The image's own weights as float32, under the checkpoint's names; gains too. ``tensors`` has what else is wanted."""
+    """The image's own weights as float32, under the checkpoint's names; gains too. ``tensors`` has what else is
+    wanted."""
     out = dict(tensors)
     gains = []
     for e in image.entries:
@@ -60,14 +61,16 @@ class Score:
         self.tokens = self.agreed = 0
 
     def add(self, ids: Sequence[int], ours: np.ndarray, theirs: np.ndarray | None = None) -> None:
-        """Log probabilities (positions, vocab) of two models; the last position, which has no next token, is left out."""
+        """Log probabilities (positions, vocab) of two models; the last position, which has no next token, is left
+        out."""
         ours = ours[:-1]
         self.tokens += len(ours)
         self.nats -= float(ours[np.arange(len(ours)), list(ids[1:])].sum())
         if theirs is not None:
             theirs = theirs[:-1]
             divergence = (np.exp(theirs) * (theirs - ours)).sum(axis=1)
-            self.divergence, self.worst = self.divergence + float(divergence.sum()), max(self.worst, float(divergence.max()))
+            self.divergence += float(divergence.sum())
+            self.worst = max(self.worst, float(divergence.max()))
             self.agreed += int((ours.argmax(axis=1) == theirs.argmax(axis=1)).sum())
 
     @property
@@ -107,13 +110,14 @@ def row(image: Image, score: Score, own: Score | None, target: Target) -> dict:
 
 def evaluate(images: Mapping[str, Image], texts: Sequence[Sequence[int]], *, exact: Reference | None = None,
              progress: Progress = Progress.silent) -> tuple[dict[str, Score], Score | None]:
-    """Golden's score on the texts for each image, against the float32 model ``exact`` if there is one; and that one's own."""
+    """Golden's score on the texts for each image, against the float32 model ``exact`` if there is one; and that one's
+    own."""
     decoders = {name: Golden(image) for name, image in images.items()}
     scores, own = {name: Score() for name in images}, Score() if exact else None
     with progress.bar("evaluating", len(images) * sum(map(len, texts)), "tokens", patience_s=1.0) as bar:
         for ids in texts:
             theirs = log_softmax(exact.logits(ids)) if exact else None
-            if exact:
+            if own is not None and theirs is not None:
                 own.add(ids, theirs)
             for name, golden in decoders.items():
                 rows = golden_logits(golden, ids, told=lambda: bar.update(bar.done + 1))

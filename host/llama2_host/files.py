@@ -1,4 +1,5 @@
-"""Files as every command reads and writes them: mapped to memory, never over an input, and written whole or not at all."""
+"""Files as every command reads and writes them: mapped to memory, never over an input, and written whole or not at
+all."""
 import atexit
 import contextlib
 import mmap
@@ -8,6 +9,7 @@ import stat
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import cast
 
 from llama2_host.errors import HostError
 from llama2_spec.image import MAGIC
@@ -47,7 +49,8 @@ def map_file(path: Path, *, private: bool = False) -> bytes:
     """A file's bytes, mapped: memory holds what is looked at, and with ``private`` what is changed."""
     try:
         with open(path, "rb") as file:
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY if private else mmap.ACCESS_READ)
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY if private else mmap.ACCESS_READ)
+            return cast(bytes, mapped)          # it is sliced, measured and compared as bytes are
     except ValueError:
         return b""                              # an empty file cannot be mapped
     except OSError as error:
@@ -81,7 +84,8 @@ def partial_name() -> str:
 
 
 class Output:
-    """A file that a command is going to write. Made before the work is done, so that what cannot be written is refused first.
+    """A file that a command is going to write. Made before the work is done, so that what cannot be written is refused
+    first.
 
     ``named`` is what the user typed, ``inputs`` are files and folders that are read, in which nothing may be replaced.
     Without ``replace`` a file that is write-protected stays, and one that is no image though its name does not say so.
@@ -92,7 +96,8 @@ class Output:
         if not self.named:
             raise ModelError("the output has no name: name a file, for example model.llm")
         if self.named == "-":
-            raise ModelError("an image is not written to stdout: name a file, for example model.llm (or ./- if it shall be called so)")
+            raise ModelError("an image is not written to stdout: name a file, for example model.llm (or ./- if it "
+                             "shall be called so)")
         # A link is written through, so that it goes on pointing where it did.
         try:
             self.path = Path(os.path.realpath(self.named))
@@ -109,7 +114,8 @@ class Output:
         except (OSError, ValueError) as error:
             raise ModelError(f"cannot write {self.named}: {_reason(error)}") from error
         if self.named.endswith(("/", os.sep)) or told is not None and stat.S_ISDIR(told.st_mode):
-            raise ModelError(f"{self.named} names a folder: name a file in it, for example {os.path.join(self.named, 'model.llm')}")
+            raise ModelError(f"{self.named} names a folder: name a file in it, for example "
+                             f"{os.path.join(self.named, 'model.llm')}")
         if told is None:
             if not self.path.parent.is_dir():
                 raise ModelError(f"cannot write {self.named}: there is no folder {self.path.parent}")
@@ -129,7 +135,8 @@ class Output:
         if not told.st_mode & 0o222 or not os.access(self.path, os.W_OK):
             raise ModelError(f"{self.named} is write-protected: choose another output, or add --force to replace it")
         if told.st_size and self.path.suffix != IMAGE_SUFFIX and not is_image(self.path):
-            raise ModelError(f"{self.named} is there, and no model image: choose another output, or add --force to replace it")
+            raise ModelError(f"{self.named} is there, and no model image: choose another output, or add --force to "
+                             "replace it")
 
     def write(self, write) -> None:
         """Have ``write(file)`` make the file; it appears whole or not at all."""

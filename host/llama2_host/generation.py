@@ -10,7 +10,8 @@ from llama2_spec.protocol import MAX_HISTORY, MAX_SPECULATE, MAX_STOPS, Reason
 from llama2_spec.sampling import MAX_PENALTY, MAX_TEMPERATURE, ONE
 
 MAX_NEW = (1 << 32) - 1 #: tokens of a generation
-SEED_STEP = 0x9e3779b97f4a7c15      #: odd, so that no turn's seed comes again; Ref: Steele et al. 2014, Fast splittable PRNGs
+SEED_STEP = 0x9e3779b97f4a7c15      #: odd, so that no turn's seed comes again; Ref: Steele et al. 2014, Fast splittable
+                                    #: PRNGs
 COARSE = ONE << 29      #: 1/8 in Q16.48: temperatures from here on are rounded to Q16.16, so that a seed keeps its text
 STOP_IDS = (1, 2)       #: BOS and EOS: where llama2.c's story models end
 
@@ -62,7 +63,8 @@ class Sampling:
         }
 
     def following(self, turn: int) -> "Sampling":
-        """For a chat's turn, counted from 0: other random numbers in each, the same ones in every chat of a seed but 0."""
+        """For a chat's turn, counted from 0: other random numbers in each, the same ones in every chat of a seed but
+        0."""
         if not self.seed or not turn:
             return self
         return replace(self, seed=(self.seed + turn * SEED_STEP) % (1 << 64) or 1)
@@ -109,7 +111,7 @@ class Generation(Protocol):
         """End it now; the tokens that were already under way."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Options:
     """A whole GENERATE: where, how many, how, and until which ids."""
     position: int = 0
@@ -129,12 +131,14 @@ class Options:
         if not len(ids):
             raise OptionError("a generation needs at least one token id")
         if len(self.stops) > MAX_STOPS:
-            raise OptionError(f"a generation has at most {MAX_STOPS} stop tokens, not {len(self.stops)}: leave some out")
+            raise OptionError(
+                f"a generation has at most {MAX_STOPS} stop tokens, not {len(self.stops)}: leave some out")
 
 
 def check_ids(name: str, ids: Sequence[int]) -> None:
     """Raise :class:`OptionError` unless ``ids`` is a sequence of token ids."""
-    if isinstance(ids, (str, bytes, bytearray, memoryview)) or not isinstance(ids, Sequence) and not hasattr(ids, "__array__"):
+    if (isinstance(ids, (str, bytes, bytearray, memoryview)) or not isinstance(ids, Sequence)
+        and not hasattr(ids, "__array__")):
         raise OptionTypeError(f"{name} is a sequence of token ids, not {type(ids).__name__}")
     for id in ids:
         if isinstance(id, bool) or not isinstance(id, Integral):

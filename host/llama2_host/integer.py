@@ -1,5 +1,6 @@
 """The model in this process: the normative integer decoder and sampler, token for token what a device computes."""
 from collections.abc import Sequence
+from typing import Any
 
 from llama2_host.backend import Backend
 from llama2_host.errors import HostError
@@ -49,7 +50,7 @@ class GoldenGeneration:
         self.backend, self.golden, self.options, self.on_logits = backend, backend.golden, options, on_logits
         self.outcome: Outcome | None = None
         self.superseded = False                 #: a newer one writes the K/V cache
-        fields = options.sampling.fixed()
+        fields: dict[str, Any] = options.sampling.fixed()
         self.sampler = Sampler(Generate(position=options.position, max_new=options.max_new, **fields))
         self.sampler.history = backend.history
         self._fed = ids                         # still to be fed, the last one is classified
@@ -74,6 +75,7 @@ class GoldenGeneration:
         if self.options.max_new == 0:
             self._end(Reason.LENGTH)
             raise StopIteration
+        assert logits is not None               # at least one id is fed, and a token is wanted
         token = self._choose(logits)
         event = TokenEvent(self._count, self._position, token, 0)
         self._fed, self._count = [token], self._count + 1
@@ -86,7 +88,8 @@ class GoldenGeneration:
             self._end(Reason.ABORT)
         return []
 
-    def _feed(self) -> Logits:
+    def _feed(self) -> Logits | None:
+        """The logits of the last id, if they are wanted."""
         logits = None
         while self._fed:
             part = self._fed[:BLOCK]

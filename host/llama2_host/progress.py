@@ -4,7 +4,9 @@ import time
 from collections.abc import Iterator
 from typing import TextIO
 
-from llama2_host.terminal import is_terminal, plain
+from llama2_host import screen
+from llama2_host.screen import Verbosity, verbosity
+from llama2_host.terminal import plain
 
 TERMINAL_INTERVAL_S = 0.1
 LOG_INTERVAL_S = 5.0
@@ -26,10 +28,26 @@ class Progress:
 
     @property
     def on_terminal(self) -> bool:
-        return is_terminal(self.stream)
+        return screen.dressed(self.stream)
 
     def note(self, text: str) -> None:
-        """One line of its own."""
+        """One line of its own; not with -q."""
+        if verbosity() > Verbosity.QUIET:
+            self._line(text)
+
+    def warn(self, text: str) -> None:
+        """One line that nobody should miss, with -q either."""
+        if verbosity() == Verbosity.QUIET:
+            self._line(text)
+        else:
+            self.note(text)
+
+    def detail(self, text: str) -> None:
+        """One line for -v."""
+        if verbosity() == Verbosity.VERBOSE:
+            self.note(text)
+
+    def _line(self, text: str) -> None:
         if self.stream is None:
             return
         # A note may quote a file's or a device's name.
@@ -74,7 +92,7 @@ class Bar:
 
     def _show(self, now: float, final: bool = False) -> None:
         stream = self.progress.stream
-        if stream is None or now - self.start_s < self.patience_s:
+        if stream is None or verbosity() == Verbosity.QUIET or now - self.start_s < self.patience_s:
             return
         self._shown_s = now
         if self.progress.on_terminal:
@@ -85,11 +103,11 @@ class Bar:
         stream.flush()
 
     def line(self, elapsed_s: float) -> str:
+        stream = self.progress.stream or sys.stderr
         fraction = self.done / self.total if self.total else 1.0
         rate = (self.done - self.start) / elapsed_s if elapsed_s > 0 else 0.0
         left = f", {(self.total - self.done) / rate:.0f} s left" if 0 < self.done < self.total and rate else ""
-        filled = round(BAR_WIDTH * fraction)
-        return (f"{self.label} [{'#' * filled}{'.' * (BAR_WIDTH - filled)}] {100 * fraction:3.0f} % of "
+        return (f"{self.label} {screen.bar(self.done, self.total, BAR_WIDTH, stream)} {100 * fraction:3.0f} % of "
                 f"{quantity(self.total, self.unit)}, {quantity(rate, self.unit)}/s{left}")
 
 

@@ -33,7 +33,8 @@ def prompt_text(argument: str | None, file: str | None, progress: Progress = Pro
 
 def readable(argument: str) -> str:
     """An argument as text: bytes that are no UTF-8 become the replacement character."""
-    return os.fsencode(argument).decode("utf-8", "replace") if any("\ud800" <= char <= "\udfff" for char in argument) else argument
+    return (os.fsencode(argument).decode("utf-8", "replace") if any("\ud800" <= char <= "\udfff" for char in argument)
+            else argument)
 
 
 def _file(name: str) -> bytes:
@@ -55,12 +56,14 @@ def _text(data: bytes, name: str) -> str:
     try:
         text = data.removeprefix(codecs.BOM_UTF8).decode()
     except UnicodeDecodeError as error:
-        raise HostError(f"the prompt from {name} is no text in UTF-8 (byte {error.start}): convert it, for example with iconv") from None
+        raise HostError(f"the prompt from {name} is no text in UTF-8 (byte {error.start}): convert it, for example "
+                        "with iconv") from None
     return text.removesuffix("\n").removesuffix("\r")
 
 
 def _has_input(progress: Progress) -> bool:
-    """Does anything come on stdin, and not from a person? A pipe that stays open and silent is not waited for without end."""
+    """Does anything come on stdin, and not from a person? A pipe that stays open and silent is not waited for without
+    end."""
     try:
         mode = os.fstat(sys.stdin.fileno()).st_mode
         if sys.stdin.isatty() or stat.S_ISCHR(mode):
@@ -74,5 +77,5 @@ def _has_input(progress: Progress) -> bool:
             return True
     except (OSError, ValueError):                   # a test's, or closed
         return False
-    raise HostError(f"no prompt came on stdin within {PATIENCE_S:.0f} s: give it with --prompt TEXT (\"\" for none) or --file FILE; "
-                    "--file - waits for stdin as long as it takes")
+    raise HostError(f"no prompt came on stdin within {PATIENCE_S:.0f} s: give it with --prompt TEXT (\"\" for none) or "
+                    "--file FILE; --file - waits for stdin as long as it takes")

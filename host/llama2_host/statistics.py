@@ -1,6 +1,7 @@
 """What a generation cost: cycles per token, tokens/s at the target's clock, and % of what its DRAM could do."""
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from llama2_host.generation import Outcome, TokenEvent
 from llama2_spec.registers import REGISTERS
@@ -55,9 +56,11 @@ def token_cycles(events: Sequence[TokenEvent]) -> list[int]:
 def measure(events: Sequence[TokenEvent], *, prompt_tokens: int, wall_s: float, clock_hz: int,
             useful_beats: Callable[[int], int] | None = None, outcome: Outcome | None = None) -> Statistics:
     """Statistics of one generation. ``useful_beats(position)`` are the beats one token at ``position`` has to move."""
-    common = {"tokens": len(events), "prompt_tokens": prompt_tokens, "wall_s": wall_s, "clock_hz": clock_hz}
+    common: dict[str, Any] = {"tokens": len(events), "prompt_tokens": prompt_tokens, "wall_s": wall_s,
+                              "clock_hz": clock_hz}
     if outcome is not None:
-        common |= {"dropped": outcome.dropped, "errors": outcome.errors, "passes": outcome.passes, "guessed": outcome.guessed,
+        common |= {"dropped": outcome.dropped, "errors": outcome.errors, "passes": outcome.passes,
+                   "guessed": outcome.guessed,
                    "tokens_per_pass": len(events) / outcome.passes if outcome.passes else None}
     cycles = token_cycles(events)
     if not clock_hz or not cycles or not sum(cycles):

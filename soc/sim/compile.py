@@ -57,7 +57,8 @@ def digest(gateware_dir, sources, options=()):
 
     Comments (they carry dates, and lines of Amaranth's sources) and memory contents do not count.
     """
-    ours   = [gateware_dir/"sim_init.cpp", *(path for end in ("c", "h", "cpp", "mk") for path in sorted(HERE.glob(f"*.{end}")))]
+    ours   = [gateware_dir/"sim_init.cpp", *(path for end in ("c", "h", "cpp", "mk")
+                                             for path in sorted(HERE.glob(f"*.{end}")))]
     result = hashlib.sha256(repr((options, *tools.versions())).encode())
     for path in [*sources, *ours]:
         result.update(re.sub(rb"[ \t]*//[^\n]*", b"", Path(path).read_bytes()))
@@ -67,9 +68,9 @@ def digest(gateware_dir, sources, options=()):
 def compile(gateware_dir, sources, modules, cache, *, train=None, trace=False):
     """Verilate and compile ``sources`` with the LiteX simulation ``modules``, unless that has been done.
 
-    ``train`` (vsim) runs a first Vsim whose counts the second is compiled for; ``trace`` makes one that can write waveforms.
-    ``cache`` keeps the results of the last builds: another firmware or a step back needs no compiler. Returns what the caller
-    should be told, or nothing.
+    ``train`` (vsim) runs a first Vsim whose counts the second is compiled for; ``trace`` makes one that can write
+    waveforms. ``cache`` keeps the results of the last builds: another firmware or a step back needs no compiler.
+    Returns what the caller should be told, or nothing.
     """
     current = digest(gateware_dir, sources, (bool(train), trace, modules))
     stamp   = gateware_dir/"compiled"
@@ -102,7 +103,8 @@ def build(gateware_dir, sources, modules, train, trace):
         train(gateware_dir/VSIM)
         flags, note = tools.use_flags(objects), ""
     except (TrainingError, tools.ToolError, subprocess.CalledProcessError) as error:
-        why = f"{tools.compiler()} makes no program that counts" if isinstance(error, subprocess.CalledProcessError) else error
+        why = (f"{tools.compiler()} makes no program that counts" if isinstance(error, subprocess.CalledProcessError)
+               else error)
         flags, note = "", f"the simulator is compiled without a profile, and slower: its first run failed ({why})"
     for path in counted(gateware_dir/VSIM.parent):
         path.unlink(missing_ok=True)
@@ -122,8 +124,10 @@ def make(gateware_dir, sources, modules, *, counts="", link_counts="", trace=Fal
     names = [os.path.relpath(source, gateware_dir) for source in sources]
     subprocess.run(["make", "-f", str(HERE/"sim.mk"), f"HERE={unspaced(HERE)}", f"DIR={unspaced(gateware_dir)}",
         f"SRC_DIR={unspaced(next(iter(litex.build.sim.core.__path__)))}", f"VERILOG={' '.join(names)}",
-        f"MODULES={' '.join(modules)}", f"VERILATOR={' '.join(tools.command())}", f"VARIABLES={' '.join(tools.make_variables())}",
-        f"COUNTS={counts}", f"LINK_COUNTS={link_counts}", f"TRACE={'1' if trace else ''}"], cwd=gateware_dir, check=True)
+        f"MODULES={' '.join(modules)}", f"VERILATOR={' '.join(tools.command())}",
+                    f"VARIABLES={' '.join(tools.make_variables())}",
+        f"COUNTS={counts}", f"LINK_COUNTS={link_counts}", f"TRACE={'1' if trace else ''}"], cwd=gateware_dir,
+                   check=True)
 
 
 def copy(source, target):

@@ -6,6 +6,8 @@ from migen import *
 
 from litedram.phy import model
 
+from soc.sim.lanes import BAD_ROW
+
 HERE = Path(__file__).resolve().parent
 
 # Bank ---------------------------------------------------------------------------------------------
@@ -44,6 +46,7 @@ class Bank(Module):
             p_BANKS     = banks,
             p_DEPTH     = nrows*ncols//word_columns,
             p_ROW_WORDS = ncols//word_columns,
+            p_BAD_ROW   = BAD_ROW,
             i_clk       = ClockSignal("sys"),
             i_we        = Mux(active & self.write, ~self.write_mask, 0),
             i_waddr     = Cat(self.write_col[log2_int(word_columns):], row),

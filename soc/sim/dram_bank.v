@@ -5,7 +5,8 @@ module dram_bank #(
 	parameter BANK      = 0,
 	parameter BANKS     = 8,
 	parameter DEPTH     = 2097152,
-	parameter ROW_WORDS = 128
+	parameter ROW_WORDS = 128,
+	parameter BAD_ROW   = 1000    // of all banks, in the order of the address space; bad with +dram_fault=row only
 ) (
 	input                      clk,
 	input  [15:0]              we,
@@ -16,7 +17,12 @@ module dram_bank #(
 );
 	reg [127:0] words [0:DEPTH-1];
 
-	assign rdata = words[raddr];
+	reg            bad_row = 0;    // this bank has it
+	reg [8*16-1:0] fault;
+	initial
+		if ($value$plusargs("dram_fault=%s", fault))
+			bad_row = fault == "row" && BAD_ROW % BANKS == BANK;
+	assign rdata = bad_row && raddr / ROW_WORDS == BAD_ROW / BANKS ? words[raddr] | 128'h8001 : words[raddr];
 
 	integer lane;
 	always @(posedge clk)

@@ -1,4 +1,5 @@
-// What LiteX's simulation core asks of a Verilated model; tells the simulated time on SIGUSR1, ends in order on SIGTERM.
+// What LiteX's simulation core asks of a Verilated model; tells the simulated time on SIGUSR1, ends in order on
+// SIGTERM.
 #include <cinttypes>
 #include <csignal>
 #include <cstdint>

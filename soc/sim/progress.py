@@ -8,8 +8,8 @@ from pathlib import Path
 class BuildProgress:
     """A context in which a thread looks at what lies in ``objects``, the folder of Verilator's output, once a second.
 
-    On a terminal the line is rewritten; elsewhere there is one line per step. It keeps a copy of stderr, so it may be entered
-    before the process's output is sent elsewhere.
+    On a terminal the line is rewritten; elsewhere there is one line per step. It keeps a copy of stderr, so it may be
+    entered before the process's output is sent elsewhere.
     """
     def __init__(self, objects: Path):
         self.objects, self._begin_s = objects, time.time()

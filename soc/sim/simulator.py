@@ -28,7 +28,8 @@ WATCH_CAUSES = {
     "idle":       "not asked for: no command was executing (CPU, link)",
     "turnaround": "not asked for: the next token's embedding waited for the argmax, or its row",
     "attention":  "not asked for: the buffer was full while attention worked",
-    "vector":     "not asked for: the buffer was full while a command waited for earlier results (norms, RoPE, SiLU, quantiser)",
+    "vector":     "not asked for: the buffer was full while a command waited for earlier results (norms, RoPE, SiLU, "
+                  "quantiser)",
     "compute":    "not asked for: the buffer was full, a matrix took its beats",
     "commands":   "not asked for: no further command was there to read for",
 }
@@ -61,16 +62,21 @@ class Simulator:
         File that is the content of the SPI flash, of a build with board pins.
     trace : soc.sim.trace.Trace or None
         The waveform that it writes, of a build with ``trace``.
+    train : bool
+        Have the firmware train the DRAM's lanes, which it otherwise spares a simulation.
+    fault : str or None
+        One of soc.sim.lanes.FAULTS, to be planted in the DRAM.
     log : Path or None
         File for what the simulator prints; None makes one in the build's ``logs`` directory.
     """
-    def __init__(self, vsim, dram_image=None, port=0, log=None, flash=None, trace=None):
+    def __init__(self, vsim, dram_image=None, port=0, log=None, flash=None, trace=None, train=False, fault=None):
         self.vsim       = Path(vsim).resolve()
         self.dram_image = dram_image and Path(dram_image).resolve()
         self.port       = port
         self.log        = log and Path(log)
         self.flash      = flash and Path(flash).resolve()
         self.trace      = trace
+        self.switches   = (["+dram_train"] if train else []) + ([f"+dram_fault={fault}"] if fault else [])
         self.process    = None
         self.url        = None
 
@@ -82,7 +88,7 @@ class Simulator:
         if not self.vsim.exists():
             raise SimulatorError(f"no simulator at {self.vsim}: build it with python targets/sim.py --build")
         gateware_dir = self.vsim.parent.parent
-        command      = [str(self.vsim)]
+        command      = [str(self.vsim), *self.switches]
         if self.dram_image:
             self.check_image()
             command.append(f"+dram={self.dram_image}")
@@ -118,7 +124,8 @@ class Simulator:
 
     def check_trace(self):
         if not traces(self.vsim):
-            raise SimulatorError(f"{self.vsim} writes no waveforms: build it with python targets/sim.py --build --trace")
+            raise SimulatorError(
+                f"{self.vsim} writes no waveforms: build it with python targets/sim.py --build --trace")
         try:
             self.trace.path.open("ab").close()
         except OSError as error:
@@ -149,7 +156,8 @@ class Simulator:
 
     def violations(self):
         """DRAM timing violations so far: what was violated, how often."""
-        return collections.Counter(re.findall(r"\] ([^\n\]]*violation[^\n]*?)(?: on bank *\d+)?(?:: *\S+)?\n", self.output()))
+        return collections.Counter(re.findall(r"\] ([^\n\]]*violation[^\n]*?)(?: on bank *\d+)?(?:: *\S+)?\n",
+                                              self.output()))
 
     def watch(self):
         """Cycles by cause of WATCH_CAUSES since reset, and their sum ``cycles``, at each result of the core so far."""

@@ -73,7 +73,8 @@ static int flash_new(void **session, char *args)
 		return RC_ERROR;
 	}
 	s->chip.size = stat.st_size;
-	s->chip.bytes = mmap(NULL, s->chip.size, PROT_READ | PROT_WRITE, fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED, fd, 0);
+	s->chip.bytes =
+	    mmap(NULL, s->chip.size, PROT_READ | PROT_WRITE, fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED, fd, 0);
 	if (s->chip.bytes == MAP_FAILED || s->chip.size & (s->chip.size - 1)) {
 		fprintf(stderr, "%s: the size of a flash is a power of two\n", name ? name : "flash");
 		return RC_ERROR;

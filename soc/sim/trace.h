@@ -11,8 +11,9 @@
 #include "verilated.h"
 #include "verilated_fst_c.h"
 
-class Trace {
-public:
+class Trace
+{
+      public:
 	// Reads the plusargs; records nothing without +trace=FILE. Call it before the model's first eval.
 	explicit Trace(Vsim *model) : model(model), file(text("trace="))
 	{
@@ -63,7 +64,7 @@ public:
 		fst.reset();
 	}
 
-private:
+      private:
 	static std::string text(const char *prefix)
 	{
 		// Gives the whole argument, or nothing: its plus sign and the prefix go.

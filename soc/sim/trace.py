@@ -9,7 +9,8 @@ RECORDED = re.compile(r"^\[trace\] (?:from (\d+) to (\d+) ps|nothing)$", re.MULT
 
 @dataclass(frozen=True)
 class Moment:
-    """A cycle of the system clock, counted from the start of the simulation, or a token, counted from 1 as the core makes them.
+    """A cycle of the system clock, counted from the start of the simulation, or a token, counted from 1 as the core
+    makes them.
 
     A token is a result of the core: one for each position that is classified.
     """
@@ -21,13 +22,15 @@ class Moment:
         """From ``"12000"`` or ``"token:3"``, for argparse."""
         match = re.fullmatch(r"(token:)?(\d+)", text)
         if not match or (match[1] and int(match[2]) == 0):
-            raise argparse.ArgumentTypeError(f"{text!r}: expected a cycle, as in 12000, or a token from 1 on, as in token:3")
+            raise argparse.ArgumentTypeError(f"{text!r}: expected a cycle, as in 12000, or a token from 1 on, as in "
+                                             "token:3")
         return cls(int(match[2]), bool(match[1]))
 
 
 @dataclass(frozen=True)
 class Trace:
-    """A waveform file (FST) and its part of the simulation: ``first`` and ``last`` belong to it; None is where the simulation begins or ends.
+    """A waveform file (FST) and its part of the simulation: ``first`` and ``last`` belong to it; None is where the
+    simulation begins or ends.
 
     From token n on means: from when token n - 1 was there; to token n: until that is there.
     """

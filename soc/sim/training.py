@@ -1,7 +1,8 @@
-"""What a simulator runs while its own code is being profiled: the shipped firmware, a model of random weights, some tokens.
+"""What a simulator runs while its own code is being profiled: the shipped firmware, a model of random weights, some
+tokens.
 
-The model has the shape of stories260K, whose cycles do not depend on weights. Requests are sent as spec/ writes them; the
-client has no part in a build.
+The model has the shape of stories260K, whose cycles do not depend on weights. Requests are sent as spec/ writes them;
+the client has no part in a build.
 """
 import socket
 import time
@@ -16,7 +17,8 @@ from llama2_spec.protocol import Device, Generate, Hello, ModelState, Opcode, St
 from llama2_spec.sampling import ONE
 from soc.sim.simulator import Simulator, SimulatorError
 
-CONFIG    = ModelConfig(dim=64, hidden_dim=172, n_layers=5, n_heads=8, n_kv_heads=4, head_dim=8, vocab_size=512, seq_len=128)
+CONFIG    = ModelConfig(dim=64, hidden_dim=172, n_layers=5, n_heads=8, n_kv_heads=4, head_dim=8, vocab_size=512,
+                        seq_len=128)
 PROMPT    = (1, 403, 407, 261, 378)
 TOKENS    = 16      # of each generation
 SILENCE_S = 120     # longest without a byte, on a machine with other work
@@ -27,10 +29,11 @@ class TrainingError(Exception):
 
 
 class Tensors:
-    """Random weights of each name that :func:`llama2_spec.image.build` asks for, which keep activations of order one."""
+    """Random weights of each name that :func:`llama2_spec.image.build` asks for, which keep activations of order
+    one."""
     def __init__(self, config):
         self.shapes = {"final_norm": (config.dim,)}
-        for kind, layer, names in image.order(config):
+        for kind, _, names in image.order(config):
             rows = () if kind == Kind.GAIN else (image.matrix_rows(config, kind)//len(names),)
             self.shapes |= {name: (*rows, image.columns(config, kind)) for name in names}
         self.random = np.random.default_rng(1)
@@ -78,8 +81,10 @@ class Line:
 def generate(line):
     """Greedy tokens, and sampled ones."""
     for temperature in (0, ONE):
-        line.request(Opcode.GENERATE, Generate(flags=0, position=0, max_new=TOKENS, temperature=temperature, top_k=0, top_p=ONE*9//10, min_p=0,
-                                               repetition_window=0, stop_count=0, speculate=0, temperature_low=0, seed=1, stops=(), ids=PROMPT))
+        line.request(Opcode.GENERATE, Generate(flags=0, position=0, max_new=TOKENS, temperature=temperature, top_k=0,
+                                               top_p=ONE*9//10, min_p=0,
+                                               repetition_window=0, stop_count=0, speculate=0, temperature_low=0,
+                                               seed=1, stops=(), ids=PROMPT))
         line.await_(Opcode.DONE)
 
 

@@ -1,6 +1,7 @@
 // LiteX simulation module: the SoC's byte-wide "sim" UART on a TCP port, see port.h.
 //
-// SIM_UART_PORT names the port, 0 or none takes a free one; either way a line "listening on socket://127.0.0.1:PORT" tells.
+// SIM_UART_PORT names the port, 0 or none takes a free one; either way a line "listening on socket://127.0.0.1:PORT"
+// tells.
 #include "port.h"
 
 struct session {

@@ -1,8 +1,9 @@
-"""Attention of many positions at once, for golden's speed: :func:`llama2_spec.golden.attend`, bit for bit, without its loop over rows.
+"""Attention of many positions at once, for golden's speed: :func:`llama2_spec.golden.attend`, bit for bit, without its
+loop over rows.
 
-The running sums of online softmax shift down whenever a maximum rises. Between two such events they are plain sums, so each
-segment is one matrix product; all values stay integers below 2**53 in float64, which is exact. Rows are taken in chunks that
-stay in the processor's cache; most have no such event.
+The running sums of online softmax shift down whenever a maximum rises. Between two such events they are plain sums, so
+each segment is one matrix product; all values stay integers below 2**53 in float64, which is exact. Rows are taken in
+chunks that stay in the processor's cache; most have no such event.
 """
 from functools import cache
 
@@ -61,7 +62,7 @@ def attend_block(q, q_exponents, rows: Cache, position: int, n_rep: int, score_s
         return np.moveaxis(x.reshape(n, kv, n_rep, *x.shape[2:]), 1, 0).reshape(kv, n * n_rep, *x.shape[2:])
     scores = Scores(by_kv_head(q), by_kv_head(np.asarray(q_exponents)), score_scale)
     last = np.repeat(position + np.arange(n), n_rep)
-    sums = None
+    sums: Sums | None = None
     part = max(1, MAX_SCORES // (heads * n))
     for at in range(0, position + n, part):
         k, ke, v, ve = (array[:, at:at + part] for array in rows.upto(position + n))
@@ -69,6 +70,7 @@ def attend_block(q, q_exponents, rows: Cache, position: int, n_rep: int, score_s
         sums = sums or Sums(score[:, :, 0], np.repeat(ve[:, :1], n * n_rep, axis=1), head_dim)
         if at + k.shape[1] - 1 > position or not sums.add(score, v, ve):
             sums.add_with_events(score, v, ve, at + np.arange(k.shape[1]) > last[:, None])
+    assert sums is not None                     # there is at least one row
     return np.moveaxis(sums.average().reshape(kv, n, n_rep, head_dim), 0, 1).reshape(n, heads, head_dim)
 
 
@@ -91,12 +93,14 @@ class Scores:
             np.floor(score, out=score)
         else:
             dots = np.matmul(self.q, k.swapaxes(1, 2)).astype(np.int64)
-            score = round_shift(dots * self.mantissa, np.maximum(self.shift - k_exponents[:, None, :], 0)).astype(np.float64)
+            score = round_shift(dots * self.mantissa,
+                                np.maximum(self.shift - k_exponents[:, None, :], 0)).astype(np.float64)
         return np.clip(score, -2.0 ** 31, 2.0 ** 31 - 1, out=score)
 
 
 class Sums:
-    """Running sums of queries: maximum and largest V exponent, mass and weighted sums, (kv, m) and (kv, m, head_dim)."""
+    """Running sums of queries: maximum and largest V exponent, mass and weighted sums, (kv, m) and (kv, m,
+    head_dim)."""
 
     def __init__(self, first, top, head_dim: int):
         """``first``: the scores of the first row, ``top``: its V's exponents."""
@@ -146,7 +150,8 @@ class Sums:
         """(kv, m, head_dim), 48 bits."""
         r, s = reciprocals(self.mass)
         s = s[:, :, None]
-        a = np.where(s >= 0, round_shift(self.sums, np.maximum(s, 0)), self.sums << np.maximum(-s, 0))      # at most 2**31
+        # at most 2**31
+        a = np.where(s >= 0, round_shift(self.sums, np.maximum(s, 0)), self.sums << np.maximum(-s, 0))
         return round_shift(a * r[:, :, None], 16) << self.top[:, :, None]
 
 
@@ -163,8 +168,8 @@ def exp2_fractions() -> np.ndarray:
 
 
 def running_maximum(scores, maximum) -> np.ndarray:
-    """The reference exponent at each row, (..., rows), from ``maximum`` (...) on: one above a score's integer part, once
-    that exceeds it by HEADROOM."""
+    """The reference exponent at each row, (..., rows), from ``maximum`` (...) on: one above a score's integer part,
+    once that exceeds it by HEADROOM."""
     t = np.arange(scores.shape[-1])
     maximum = np.broadcast_to(maximum[..., None], scores.shape)
     while (above := scores >= maximum + HEADROOM).any():

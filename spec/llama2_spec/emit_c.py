@@ -3,13 +3,16 @@ import re
 import struct
 import sys
 
-from llama2_spec import frame, image, model, numerics, packing, protocol, registers, sampling, tables
+from llama2_spec import frame, image, model, numerics, packing, program, protocol, registers, sampling, tables
 from llama2_spec.wire import C_TYPES
 
 STRUCTURES = (protocol.Error, protocol.Hello, protocol.Device, protocol.LoadBegin, protocol.Load, protocol.Loaded,
-              protocol.Verify, protocol.Verified, protocol.Generate, protocol.Accepted, protocol.Resend, protocol.Tokens,
+              protocol.Verify, protocol.Verified, protocol.Generate, protocol.Accepted, protocol.Resend,
+              protocol.Tokens,
               protocol.Logits, protocol.Done, protocol.Stats, protocol.Reset, protocol.Read,
-              protocol.Baud, protocol.Line, protocol.Store, protocol.Stored)
+              protocol.Baud, protocol.Line, protocol.Store, protocol.Stored, protocol.Board, protocol.Lane,
+              protocol.Eye,
+              protocol.Memory, protocol.Tested, protocol.Stream, protocol.Streamed)
 
 
 def snake(name: str) -> str:
@@ -65,11 +68,15 @@ def crc32_table() -> list[int]:
 
 def protocol_section() -> str:
     names = ("VERSION", "LOAD_CHUNK", "LOAD_WINDOW", "MAX_STOPS", "MAX_PROMPT", "MAX_HISTORY", "TOKEN_RING",
-             "MAX_SPECULATE", "LOOKUP_HISTORY", "LOOKUP_SUFFIX", "LOOKUP_STEPS", "MAX_LAYERS", "MAX_BAUD", "MIN_BAUD", "MAX_CONFIRM")
+             "MAX_SPECULATE", "LOOKUP_HISTORY", "LOOKUP_SUFFIX", "LOOKUP_STEPS", "MAX_LAYERS", "MAX_BAUD", "MIN_BAUD",
+             "MAX_CONFIRM",
+             "PLACE_BYTES", "MAX_PLACES", "MAX_STREAM")
     parts = [define(f"PROTOCOL_{name}", getattr(protocol, name)) for name in names]
     parts += [define("FRAME_MAX_PAYLOAD", frame.MAX_PAYLOAD), define("FRAME_MAX", frame.MAX_FRAME),
-              define("FRAME_MAX_ENCODED", frame.MAX_ENCODED), define("FRAME_DELIMITER", frame.DELIMITER), "", array("CRC32_TABLE", crc32_table())]
-    for cls in (protocol.Opcode, protocol.Status, protocol.Subject, protocol.ModelState, protocol.StoreState, protocol.Reason,
+              define("FRAME_MAX_ENCODED", frame.MAX_ENCODED), define("FRAME_DELIMITER", frame.DELIMITER), "",
+              array("CRC32_TABLE", crc32_table())]
+    for cls in (protocol.Opcode, protocol.Status, protocol.Subject, protocol.ModelState, protocol.StoreState,
+                protocol.Reason,
                 protocol.GenerateFlag, protocol.ResetFlag):
         name = snake(cls.__name__)
         parts.append(enum(name, name.upper(), cls))
@@ -92,15 +99,34 @@ def registers_section() -> str:
                       (registers.Counter, "counter"), (registers.Phase, "phase"), (registers.Opcode, "op"),
                       (registers.Dest, "dest")):
         parts.append(enum("", f"LLAMA2_{name.upper()}", cls))
-    for bits in registers.COMMAND:
-        name = f"LLAMA2_COMMAND_{bits.name.upper()}"
+    fields = {bits.name: bits for bits in registers.COMMAND}
+    named = [*fields.items(), *((alias.name, fields[alias.field]) for alias in registers.ALIASES)]
+    for own_name, bits in named:
+        name = f"LLAMA2_COMMAND_{own_name.upper()}"
         parts += [define(f"{name}_WORD", bits.word), define(f"{name}_LOW", bits.low),
                   define(f"{name}_MASK", f"{(1 << bits.size) - 1:#x}u")]
     parts += [define("LLAMA2_VERSION", registers.VERSION), define("LLAMA2_WINDOW_BYTES", registers.WINDOW_SIZE),
-              define("LLAMA2_QUEUE_DEPTH", registers.QUEUE_DEPTH), define("LLAMA2_RESULT_DEPTH", registers.RESULT_DEPTH),
+              define("LLAMA2_QUEUE_DEPTH", registers.QUEUE_DEPTH),
+              define("LLAMA2_RESULT_DEPTH", registers.RESULT_DEPTH),
               define("LLAMA2_MAX_CANDIDATES", registers.MAX_CANDIDATES),
               define("LLAMA2_PHASES", len(registers.Phase)), define("LLAMA2_COUNTERS", len(registers.Counter)), ""]
     return "\n".join(parts)
+
+
+def program_section() -> str:
+    """The commands of a layer: the initialiser of firmware's table, and what it takes from it."""
+    rows = []
+    for item in program.LAYER:
+        values = {"kind": f"IMAGE_KIND_{item.tensor.name}" if item.tensor is not None else "0",
+                  "op": f"LLAMA2_OP_{item.opcode.name}",
+                  "dest": f"LLAMA2_DEST_{item.dest.name}" if item.dest is not None else "0",
+                  "phase": f"LLAMA2_PHASE_{item.phase.name}",
+                  "fence": int(item.fence), "streams": int(item.tensor is not None), "per_column": int(item.per_column)}
+        rows.append("\t{" + ", ".join(f".{name} = {value}" for name, value in values.items()) + "}")
+    return "\n".join([
+        define("PROGRAM_LAYER_COMMANDS", len(program.LAYER)),
+        define("PROGRAM_LAYER_TENSORS", program.LAYER_TENSORS),
+        "#define PROGRAM_LAYER { \\\n" + ", \\\n".join(rows) + " \\\n}\n"])
 
 
 def image_section() -> str:
@@ -119,19 +145,24 @@ def sampling_section() -> str:
              "NEAR_BITS", "NEAR_SHIFT", "HISTORY_ALIGN")
     return "\n".join([
         *[define(f"SAMPLING_{name}", f"{getattr(sampling, name)}u") for name in names],
-        define("SAMPLING_FINEST", f"{sampling.FINEST}ull"), define("SAMPLING_OUTSIDE_LIMIT", f"{sampling.OUTSIDE_LIMIT}ull"),
-        define("SAMPLING_REFERENCE_LOW", f"({sampling.REFERENCE_LOW})"), define("SAMPLING_REFERENCE_HIGH", sampling.REFERENCE_HIGH),
-        define("SAMPLING_MULTIPLIER", f"{sampling.MULTIPLIER:#x}ull"), define("NUMERICS_LOG2_E", f"{numerics.LOG2_E}ull"),
+        define("SAMPLING_FINEST", f"{sampling.FINEST}ull"),
+        define("SAMPLING_OUTSIDE_LIMIT", f"{sampling.OUTSIDE_LIMIT}ull"),
+        define("SAMPLING_REFERENCE_LOW", f"({sampling.REFERENCE_LOW})"),
+        define("SAMPLING_REFERENCE_HIGH", sampling.REFERENCE_HIGH),
+        define("SAMPLING_MULTIPLIER", f"{sampling.MULTIPLIER:#x}ull"),
+        define("NUMERICS_LOG2_E", f"{numerics.LOG2_E}ull"),
         define("NUMERICS_LOG2_SHIFT", numerics.ROW_FRACTION - numerics.SCORE_FRACTION)])
 
 
 def decoder_section() -> str:
-    names = ("CHUNK", "RESIDUAL_FRACTION", "ROW_FRACTION", "HIDDEN_FRACTION", "OUTPUT_FRACTION", "SCORE_FRACTION", "WIDE",
+    names = ("CHUNK", "RESIDUAL_FRACTION", "ROW_FRACTION", "HIDDEN_FRACTION", "OUTPUT_FRACTION", "SCORE_FRACTION",
+             "WIDE",
              "HEADROOM")
     parts = [define(f"NUMERICS_{name}", getattr(numerics, name)) for name in names]
     for table in tables.TABLES:
         name = table.name.upper()
-        parts += [define(f"{name}_SHIFT", table.shift), array(f"{name}_BASE", table.base), array(f"{name}_SLOPE", table.slope)]
+        parts += [define(f"{name}_SHIFT", table.shift), array(f"{name}_BASE", table.base),
+                  array(f"{name}_SLOPE", table.slope)]
     return "\n".join(parts)
 
 
@@ -144,6 +175,7 @@ def header() -> str:
         "/* Wire protocol */", protocol_section(),
         "/* The core's registers, window and commands */", registers_section(),
         "/* The model image */", image_section(),
+        "/* The schedule of a token */", program_section(),
         "/* The sampler */", sampling_section(),
         "/* The decoder's numbers, for its baseline in C */", decoder_section(),
     ])

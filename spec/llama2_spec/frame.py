@@ -4,7 +4,7 @@ import struct
 import zlib
 from dataclasses import dataclass
 
-from llama2_spec.wire import structure, wire
+from llama2_spec.wire import Structure, structure, wire
 
 DELIMITER = 0          #: ends every frame; empty frames are ignored, so a sender may also begin with one
 MAX_PAYLOAD = 1024     #: bytes, either direction
@@ -15,11 +15,12 @@ class FrameError(ValueError):
 
 
 @structure
-class Header:
+class Header(Structure):
     """In front of every payload."""
     opcode: int = wire("B", "Opcode; a reply carries its request's, an event has its own")
     status: int = wire("B", "Status; 0 in requests")
-    sequence: int = wire("H", "lower half of a number chosen by the host, counting up; a reply carries its request's, an event that of its GENERATE")
+    sequence: int = wire("H", "lower half of a number chosen by the host, counting up; a reply carries its request's, "
+                              "an event that of its GENERATE")
     length: int = wire("H", "bytes of payload")
     sequence_high: int = wire("H", "upper half; before protocol 3 the number had 16 bits and this was 0")
 
@@ -30,7 +31,8 @@ MAX_ENCODED = MAX_FRAME + -(-MAX_FRAME // 254) + 1  #: the same on the wire, wit
 
 @dataclass(frozen=True)
 class Frame:
-    """One message: what the header says, and the payload. ``sequence`` has 32 bits: it comes again after 2**32 requests."""
+    """One message: what the header says, and the payload. ``sequence`` has 32 bits: it comes again after 2**32
+    requests."""
     opcode: int
     sequence: int
     payload: bytes = b""

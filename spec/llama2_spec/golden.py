@@ -3,7 +3,8 @@
 Positions of a known text go through it many at a time; that is speed alone, each position's integers are its own.
 
 Ref: Touvron et al. 2023 (the model), Zhang & Sennrich 2019 (RMSNorm), Su et al. 2021 (RoPE), Shazeer 2020 (SwiGLU),
-Milakov & Gimelshein 2018 (online softmax). Every function is one unit of the core; arrays are int64, with positions in front.
+Milakov & Gimelshein 2018 (online softmax). Every function is one unit of the core; arrays are int64, with positions in
+front.
 """
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +13,8 @@ import numpy as np
 
 from llama2_spec.attention import Cache, attend_block
 from llama2_spec.image import Image, Kind, row_elements, row_layout
-from llama2_spec.numerics import (CHUNK, HEADROOM, HIDDEN_FRACTION, OUTPUT_FRACTION, RESIDUAL_FRACTION, ROW_FRACTION, WIDE,
+from llama2_spec.numerics import (CHUNK, HEADROOM, HIDDEN_FRACTION, OUTPUT_FRACTION, RESIDUAL_FRACTION, ROW_FRACTION,
+                                  WIDE,
                            WORD, exp2_weight, floor_shift, logit_to_log2, quantise, round_shift, saturate)
 from llama2_spec.registers import MAX_CANDIDATES
 from llama2_spec.tables import reciprocal, rsqrt, silu, sine_cosine, weight
@@ -89,7 +91,8 @@ class Flags:
 
 
 def scale_rows(sums, factor, exponent, fraction, flags):
-    """Row sums (..., rows) times 1/rms (or 2**15) to 32 bits with ``fraction`` bits; ``exponent`` is that of sums * factor."""
+    """Row sums (..., rows) times 1/rms (or 2**15) to 32 bits with ``fraction`` bits; ``exponent`` is that of sums *
+    factor."""
     shift = flags.clamp(-(np.asarray(exponent) + fraction))[..., None]
     return flags.saturate(round_shift(sums * np.asarray(factor)[..., None], shift), 32, "row_saturated")
 
@@ -132,6 +135,7 @@ def attend(q, q_exponents, rows, n_rep, score_scale):
         p = weight(score - (maximum << 16))
         mass += p
         acc += round_shift(p, top - ve)[:, None] * vv
+    assert top is not None and mass is not None and acc is not None          # there is at least one row
     out = np.empty_like(acc)
     for h in range(heads):
         r, s = reciprocal(mass[h])
@@ -195,7 +199,8 @@ class Golden:
         return self._logits(slice(None))[0] if classify else None
 
     def prefill(self, tokens: Sequence[int], position: int) -> Logits:
-        """Decode a prompt, yielding its last position's logits; the same integers whatever number of columns the core has."""
+        """Decode a prompt, yielding its last position's logits; the same integers whatever number of columns the core
+        has."""
         for at in range(0, len(tokens), BLOCK):
             self.decode(tokens[at:at + BLOCK], position + at)
         return self._logits(slice(-1, None))[0]
@@ -257,7 +262,8 @@ class Golden:
     def _residual(self, item, gain):
         _, matrix = item
         v = self.vector
-        rows = scale_rows(matrix.sums(v), 1 << 15, v.largest + v.unit + matrix.exponent - 15, RESIDUAL_FRACTION, self.flags)
+        rows = scale_rows(matrix.sums(v), 1 << 15, v.largest + v.unit + matrix.exponent - 15, RESIDUAL_FRACTION,
+                          self.flags)
         self.x = self.flags.saturate(self.x + rows, 32, "residual_saturated")
         self._normalise(gain)
 

@@ -1,110 +1,34 @@
 """The model image: one file that is also the DRAM's content; header, directory, tables, text, then the weight stream.
 
-Tensors lie in the order in which the core consumes them, see docs/image.md; offsets are in bytes from the start of the
-file unless they say beats.
+Tensors lie in the order in which the core consumes them. Offsets are in bytes from the start of the file unless they
+say beats.
 """
 import io
 import struct
 import zlib
 from dataclasses import dataclass, replace
-from enum import IntEnum
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from llama2_spec import packing
+from llama2_spec.image_check import check_entries, check_header
+from llama2_spec.image_layout import (
+    CHECKED_FROM, ENTRY, ENTRY_FIELDS, GROUP, HEADER, HEADER_BYTES, HEADER_FIELDS, MAGIC, PAYLOAD_ALIGN, VERSION, Entry,
+    Format,
+    ImageError, check, columns, crcs, matrix_rows, order, payload_bytes, tensor_bytes, weights)
 from llama2_spec.model import KvFormat, ModelConfig
-from llama2_spec.numerics import MAX_DIM, MAX_HEAD_DIM, MAX_ROW, WORD, split_scale
+from llama2_spec.numerics import split_scale
 from llama2_spec.packing import BEAT, Quantised
+from llama2_spec.program import Kind
 
-MAGIC = b"LLMI"
-VERSION = 1
-
-
-class ImageError(ValueError):
-    """A file that is not a whole, undamaged model image."""
-
-
-class Kind(IntEnum):
-    """What a directory entry is."""
-    GAIN       = 0  #: RMSNorm gains times sqrt(dim), int16, 8 per beat
-    WQ         = 1
-    WK         = 2
-    WV         = 3
-    WO         = 4
-    W13        = 5  #: rows (gate, up) alternate
-    W2         = 6
-    CLASSIFIER = 7  #: the embedding too, where they are tied
-    EMBEDDING  = 8
-
-
-class Format(IntEnum):
-    """How a tensor's codes are stored."""
-    Q8 = 0
-    Q4 = 1
-
-
-HEADER_FIELDS = (
-    ("magic", "4s", "LLMI"),
-    ("version", "I", "of this layout"),
-    ("file_bytes", "I", "length of the image"),
-    ("header_crc", "I", "CRC-32 of bytes 16 .. payload_offset - 1"),
-    ("payload_offset", "I", "first byte of the weight stream; a multiple of 2048"),
-    ("payload_bytes", "I", "length of the weight stream"),
-    ("payload_crc", "I", "CRC-32 of the weight stream"),
-    ("dim", "I", ""), ("hidden_dim", "I", ""), ("n_layers", "I", ""), ("n_heads", "I", ""), ("n_kv_heads", "I", ""),
-    ("head_dim", "I", ""), ("vocab_size", "I", ""), ("seq_len", "I", "positions"),
-    ("tied", "I", "1: the classifier is the embedding"),
-    ("epsilon", "I", "Model.EPSILON"),
-    ("score_scale", "I", "Model.SCORE_SCALE"),
-    ("norm_epsilon", "f", "as in the checkpoint"),
-    ("rope_theta", "f", "as in the checkpoint; the frequencies are normative"),
-    ("entries_offset", "I", "directory"), ("entries_count", "I", ""),
-    ("rope_offset", "I", "head_dim/2 words: turns per position * 2**32"),
-    ("tokenizer_offset", "I", "llama2.c's tokenizer.bin, or compressed JSON behind TOKZ"), ("tokenizer_bytes", "I", "0: none"),
-    ("template_offset", "I", "chat template: JSON in UTF-8"), ("template_bytes", "I", ""),
-    ("provenance_offset", "I", "where the weights come from, UTF-8"), ("provenance_bytes", "I", ""),
-    ("kv_format", "I", "KvFormat"),
-)
-HEADER = struct.Struct("<" + "".join(code for _, code, _ in HEADER_FIELDS))
-HEADER_BYTES = 256
-CHECKED_FROM = 16       #: header_crc covers from here
-PAYLOAD_ALIGN = 2048
-GROUP = {"q8": 64, "q4": 32}    #: columns that share a scale, unless said otherwise
-
-ENTRY_FIELDS = (
-    ("kind", "B", "Kind"), ("format", "B", "Format"), ("group", "B", "32 or 64"),
-    ("exponent", "b", "power of two of the scales or gains"),
-    ("layer", "H", ""), ("words", "H", "activation words per row; beats of a gain"),
-    ("rows", "I", "rows; elements of a gain"), ("offset_beats", "I", "from the start of the image"), ("beats", "I", ""),
-    ("crc32", "I", "of its beats"), ("reserved0", "I", ""), ("reserved1", "I", ""),
-)
-ENTRY = struct.Struct("<" + "".join(code for _, code, _ in ENTRY_FIELDS))
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One tensor of the directory, in execution order."""
-    kind: Kind
-    format: Format
-    group: int
-    exponent: int
-    layer: int
-    words: int
-    rows: int
-    offset_beats: int
-    beats: int
-    crc32: int
-
-    def pack(self) -> bytes:
-        return ENTRY.pack(self.kind, self.format, self.group, self.exponent, self.layer, self.words, self.rows,
-                          self.offset_beats, self.beats, self.crc32, 0, 0)
-
-
-def crcs(header: bytes) -> tuple[int, int]:
-    """CRC of the header and of the weight stream, as an image's first bytes tell them."""
-    values = dict(zip((name for name, _, _ in HEADER_FIELDS), HEADER.unpack_from(header)))
-    return values["header_crc"], values["payload_crc"]
+# The layout's names, too: whoever reads or writes images finds them here.
+__all__ = ["CHECKED_FROM", "ENTRY", "ENTRY_FIELDS", "GROUP", "HEADER", "HEADER_BYTES", "HEADER_FIELDS", "MAGIC",
+           "PAYLOAD_ALIGN", "VERSION",
+           "Entry", "Format", "Image", "ImageError", "Kind", "build", "check", "columns", "crcs", "matrix_rows",
+           "native", "order",
+           "payload_bytes", "quantised", "row_elements", "row_layout", "tensor_bytes", "weights", "write"]
 
 
 def _gain(values, dim: int) -> tuple[bytes, int]:
@@ -116,38 +40,9 @@ def _gain(values, dim: int) -> tuple[bytes, int]:
     return codes.tobytes() + bytes(-len(codes) * 2 % BEAT), exponent
 
 
-def order(config: ModelConfig):
-    """(kind, layer, checkpoint names) of every tensor, in the order of the stream."""
-    yield Kind.GAIN, 0, ("layers.0.attention_norm",)
-    for i in range(config.n_layers):
-        following = f"layers.{i + 1}.attention_norm" if i + 1 < config.n_layers else "final_norm"
-        yield Kind.WQ, i, (f"layers.{i}.wq",)
-        yield Kind.WK, i, (f"layers.{i}.wk",)
-        yield Kind.WV, i, (f"layers.{i}.wv",)
-        yield Kind.GAIN, i, (f"layers.{i}.ffn_norm",)
-        yield Kind.WO, i, (f"layers.{i}.wo",)
-        yield Kind.W13, i, (f"layers.{i}.w1", f"layers.{i}.w3")
-        yield Kind.GAIN, i, (following,)
-        yield Kind.W2, i, (f"layers.{i}.w2",)
-    yield Kind.CLASSIFIER, 0, ("embedding",) if config.tied else ("classifier",)
-    if not config.tied:
-        yield Kind.EMBEDDING, 0, ("embedding",)
-
-
-def columns(config: ModelConfig, kind: Kind) -> int:
-    """Row length of a kind of tensor."""
-    return {Kind.WO: config.q_dim, Kind.W2: config.hidden_dim}.get(kind, config.dim)
-
-
-def matrix_rows(config: ModelConfig, kind: Kind) -> int:
-    """Rows of a kind of matrix."""
-    rows = {Kind.WQ: config.q_dim, Kind.WK: config.kv_dim, Kind.WV: config.kv_dim, Kind.WO: config.dim,
-            Kind.W13: 2 * config.hidden_dim, Kind.W2: config.dim}
-    return rows.get(kind, config.vocab_size)
-
-
 def _planned(choice, tensors, names, groups):
-    """The pieces of a tensor that is quantised already, or in the format and group size chosen for it, with their weights."""
+    """The pieces of a tensor that is quantised already, or in the format and group size chosen for it, with their
+    weights."""
     if isinstance(choice, Quantised):
         return _ready(choice, [tensors[name] for name in names])
     format, group = choice
@@ -159,15 +54,17 @@ def _ready(whole: Quantised, parts):
     step = _rows_at_a_time(parts[0].shape)
     for a in range(0, parts[0].shape[0], step):
         rows = slice(a * len(parts), (a + step) * len(parts))
-        piece = Quantised(whole.format, whole.group, whole.codes[rows], whole.zeros[rows], whole.mantissas[rows], whole.exponent)
+        piece = Quantised(whole.format, whole.group, whole.codes[rows], whole.zeros[rows], whole.mantissas[rows],
+                          whole.exponent)
         yield piece, _interleave([np.asarray(part[a:a + step], np.float32) for part in parts])
 
 
 def quantised(tensors, names, format: str, group: int, groups=None) -> Quantised:
     """A whole tensor of the image, as :func:`write` makes it of the named tensors of a checkpoint."""
     pieces = [piece for piece, _ in _pieces(tensors, names, format, group, groups)]
-    joined = (np.concatenate([getattr(piece, name) for piece in pieces]) for name in ("codes", "zeros", "mantissas"))
-    return Quantised(format, pieces[0].group, *joined, pieces[0].exponent)
+    codes, zeros, mantissas = (np.concatenate([getattr(piece, name) for piece in pieces])
+                               for name in ("codes", "zeros", "mantissas"))
+    return Quantised(format, pieces[0].group, codes, zeros, mantissas, pieces[0].exponent)
 
 
 def _pieces(tensors, names, format: str, group: int, groups):
@@ -202,9 +99,10 @@ def _rows_at_a_time(shape) -> int:
 
 def native(names, format: str, groups) -> list[packing.Native] | None:
     """The parts of a tensor where the file holds them all in groups of one size and in this format."""
-    held = [groups.get(name) if groups else None for name in names]
-    held = [part.rowwise() if part and part.format == format else None for part in held]
-    return held if None not in held and len({part.group for part in held}) == 1 else None
+    stored = [groups.get(name) if groups else None for name in names]
+    parts = [part.rowwise() if part and part.format == format else None for part in stored]
+    held = [part for part in parts if part is not None]
+    return held if len(held) == len(parts) and len({part.group for part in held}) == 1 else None
 
 
 def _interleave(parts):
@@ -223,11 +121,11 @@ def write(file, config: ModelConfig, tensors, *, format: str = "q8", group: int 
           watch=lambda kind, layer, weights, piece: None) -> int:
     """Quantise a checkpoint's tensors and write the image to an empty, seekable file; returns its length in bytes.
 
-    ``tensors`` are arrays, or anything whose slices of rows are: no more than a slice is held in memory. ``group`` is 64
-    for q8 and 32 for q4 unless given; ``groups`` holds the file's own groups (:class:`llama2_spec.packing.Native`), whose codes are
-    carried over unchanged. ``plan`` has for a (kind, layer) its own (format, group), or the tensor already quantised.
-    ``report(done)`` is told how many weights of :func:`weights` are written; ``watch(kind, layer, weights, piece)`` sees
-    consecutive rows of every matrix as float32, and quantised.
+    ``tensors`` are arrays, or anything whose slices of rows are: no more than a slice is held in memory. ``group`` is
+    64 for q8 and 32 for q4 unless given; ``groups`` holds the file's own groups (:class:`llama2_spec.packing.Native`),
+    whose codes are carried over unchanged. ``plan`` has for a (kind, layer) its own (format, group), or the tensor
+    already quantised. ``report(done)`` is told how many weights of :func:`weights` are written; ``watch(kind, layer,
+    weights, piece)`` sees consecutive rows of every matrix as float32, and quantised.
     """
     check(config)
     plan = plan or {}
@@ -265,7 +163,8 @@ def write(file, config: ModelConfig, tensors, *, format: str = "q8", group: int 
     mantissa, exponent = split_scale(np.log2(np.e) / np.sqrt(config.score_dim))
     values = (MAGIC, VERSION, stream.at, 0, payload_offset, stream.at - payload_offset, stream.payload_crc,
               config.dim, config.hidden_dim, config.n_layers, config.n_heads, config.n_kv_heads, config.head_dim,
-              config.vocab_size, config.seq_len, int(config.tied), round(config.norm_dim * config.norm_epsilon * 2 ** 32),
+              config.vocab_size, config.seq_len, int(config.tied),
+              round(config.norm_dim * config.norm_epsilon * 2 ** 32),
               mantissa | (exponent & 0xff) << 16, config.norm_epsilon, config.rope_theta, HEADER_BYTES, len(items),
               rope_offset, offsets[0], len(texts[0]), offsets[1], len(texts[1]), offsets[2], len(texts[2]),
               KvFormat(config.kv))
@@ -296,26 +195,6 @@ class _Stream:
         self.crc, self.payload_crc = zlib.crc32(data, self.crc), zlib.crc32(data, self.payload_crc)
 
 
-def weights(config: ModelConfig) -> int:
-    """Weights in matrices, a tied classifier counted once: what the conversion of a checkpoint has to do."""
-    layer = 2 * config.dim * (config.q_dim + config.kv_dim) + 3 * config.dim * config.hidden_dim
-    return config.n_layers * layer + config.vocab_size * config.dim * (1 if config.tied else 2)
-
-
-def tensor_bytes(config: ModelConfig, kind: Kind, format: str, group: int | None = None) -> int:
-    """Length of one matrix in the weight stream."""
-    words = -(-columns(config, kind) // WORD)
-    return packing.tensor_beats(matrix_rows(config, kind), words, format, group or GROUP[format]) * BEAT
-
-
-def payload_bytes(config: ModelConfig, format: str, group: int | None = None, plan=None) -> int:
-    """Length of the weight stream, before anything is converted; ``plan`` has a (format, group) for a (kind, layer)."""
-    plan = plan or {}
-    gain = -(-2 * config.dim // BEAT) * BEAT
-    return sum(gain if kind == Kind.GAIN else tensor_bytes(config, kind, *plan.get((kind, layer), (format, group)))
-               for kind, layer, _ in order(config))
-
-
 def _rope(config: ModelConfig) -> np.ndarray:
     i = np.arange(config.score_dim // 2)
     turns = config.rope_theta ** (-2.0 * i / config.score_dim) / np.asarray(config.rope_factors or 1.0) / (2 * np.pi)
@@ -323,7 +202,7 @@ def _rope(config: ModelConfig) -> np.ndarray:
     return np.round(np.pad(turns, (0, added)) * 2.0 ** 32).astype(np.uint64)
 
 
-def _true_sizes(header) -> dict[str, int]:
+def _true_sizes(header) -> dict[str, Any]:
     """Sizes before zeros were added, from the constants that are reckoned from them; 0 where nothing was added.
 
     An epsilon of fewer than 12 bits does not tell the size, and dim counts as the true one.
@@ -335,30 +214,6 @@ def _true_sizes(header) -> dict[str, int]:
     dim = round(epsilon / unit) if epsilon >= 1 << 12 and unit > 0 else 0
     return {"true_dim": dim if 0 < header["dim"] - dim < 16 else 0,
             "true_head_dim": head_dim if 0 < header["head_dim"] - head_dim < 16 else 0}
-
-
-def check(config: ModelConfig) -> None:
-    """Refuse shapes that the layout cannot hold."""
-    for name in ("dim", "hidden_dim", "n_layers", "n_heads", "n_kv_heads", "head_dim", "vocab_size", "seq_len"):
-        if getattr(config, name) < 1:
-            raise ImageError(f"{name} is {getattr(config, name)}: expected at least 1")
-    if config.head_dim % 8 or config.head_dim > MAX_HEAD_DIM:
-        raise ImageError(f"head_dim {config.head_dim} must be a multiple of 8 up to {MAX_HEAD_DIM}")
-    if config.dim % 16 or config.q_dim % 16:
-        raise ImageError(f"dim {config.dim} and n_heads * head_dim {config.q_dim} must be multiples of 16")
-    if config.rope_factors and len(config.rope_factors) != config.score_dim // 2:
-        raise ImageError(f"{len(config.rope_factors)} RoPE factors, expected one per pair, {config.score_dim // 2}")
-    if config.hidden_dim > MAX_ROW:
-        raise ImageError(f"hidden_dim {config.hidden_dim}: the core's 48-bit row sums hold rows of {MAX_ROW} columns at most: "
-                         "use a smaller model")
-    if max(config.dim, config.q_dim) > MAX_DIM:
-        raise ImageError(f"dim {config.dim} and n_heads * head_dim {config.q_dim}: the core's 13-bit indices end at {MAX_DIM}: "
-                         "use a smaller model")
-    if not round(config.norm_dim * config.norm_epsilon * 2 ** 32) < 1 << 32:
-        raise ImageError(f"an RMSNorm epsilon of {config.norm_epsilon:g} with dim {config.norm_dim}: the core adds it to the sum "
-                         f"of squares as a 32-bit fraction, so it must be below {1 / config.norm_dim:.2g}")
-    if config.n_heads % config.n_kv_heads:
-        raise ImageError(f"n_heads {config.n_heads} must be a multiple of n_kv_heads {config.n_kv_heads}")
 
 
 @dataclass
@@ -373,8 +228,8 @@ class Image:
     def parse(cls, data: bytes, *, weights: bool = True) -> "Image":
         """Check and read; raises :class:`ImageError` with what is wrong.
 
-        What was parsed can be used without further checks: every offset, length and number is within its bounds. Without
-        ``weights`` the weight stream may be missing, and only what lies before it is used.
+        What was parsed can be used without further checks: every offset, length and number is within its bounds.
+        Without ``weights`` the weight stream may be missing, and only what lies before it is used.
         """
         if len(data) < HEADER_BYTES:
             raise ImageError(f"the image is {len(data)} bytes, shorter than its header: copy it again")
@@ -382,7 +237,8 @@ class Image:
         if h["magic"] != MAGIC:
             raise ImageError("not a model image (no LLMI at its start): make one with llama2-host convert")
         if h["version"] != VERSION:
-            raise ImageError(f"image version {h['version']}, this program reads {VERSION}: convert the checkpoint again")
+            raise ImageError(
+                f"image version {h['version']}, this program reads {VERSION}: convert the checkpoint again")
         if len(data) != h["file_bytes"]:
             raise ImageError(f"the image is {len(data)} bytes, its header says {h['file_bytes']}: copy it again")
         if (not HEADER_BYTES <= h["payload_offset"] <= len(data)
@@ -391,21 +247,26 @@ class Image:
         if zlib.crc32(memoryview(data)[h["payload_offset"]:]) != h["payload_crc"]:
             raise ImageError("the image's weights are damaged (CRC): copy or convert it again")
         if h["kv_format"] not in tuple(KvFormat):
-            raise ImageError(f"K/V format {h['kv_format']}, this program knows {', '.join(f'{f:d} ({f.name.lower()})' for f in KvFormat)}: "
-                             "convert the checkpoint again")
-        config = ModelConfig(*(h[n] for n in ("dim", "hidden_dim", "n_layers", "n_heads", "n_kv_heads", "head_dim",
-                                              "vocab_size", "seq_len")),
-                             float(h["norm_epsilon"]), float(h["rope_theta"]), bool(h["tied"]), kv=KvFormat(h["kv_format"]))
-        from llama2_spec.image_check import check_entries, check_header     # which needs this module's layout
+            raise ImageError(f"K/V format {h['kv_format']}, this program knows "
+                             f"{', '.join(f'{f:d} ({f.name.lower()})' for f in KvFormat)}: convert the checkpoint "
+                             "again")
+        config = ModelConfig(**{name: h[name] for name in ("dim", "hidden_dim", "n_layers", "n_heads", "n_kv_heads",
+                                                           "head_dim",
+                                                           "vocab_size", "seq_len")},
+                             norm_epsilon=float(h["norm_epsilon"]), rope_theta=float(h["rope_theta"]),
+                             tied=bool(h["tied"]),
+                             kv=KvFormat(h["kv_format"]))
         check_header(h, config)
         config = replace(config, **_true_sizes(h))
         entries = []
         for i in range(h["entries_count"]):
-            *fields, crc, _, _ = ENTRY.unpack_from(data, h["entries_offset"] + i * ENTRY.size)
-            if fields[0] not in tuple(Kind) or fields[1] not in tuple(Format):
-                raise ImageError(f"the image's tensor number {i} is of kind {fields[0]} and format {fields[1]}, which this program "
-                                 "does not know: convert the checkpoint again")
-            entries.append(Entry(Kind(fields[0]), Format(fields[1]), *fields[2:], crc))
+            kind, format, *fields, crc, _, _ = ENTRY.unpack_from(data, h["entries_offset"] + i * ENTRY.size)
+            if kind not in tuple(Kind) or format not in tuple(Format):
+                raise ImageError(f"the image's tensor number {i} is of kind {kind} and format {format}, which this "
+                                 "program does not know: convert the checkpoint again")
+            group, exponent, layer, words, rows, offset_beats, beats = fields
+            entries.append(Entry(Kind(kind), Format(format), group, exponent, layer, words, rows, offset_beats, beats,
+                                 crc))
         image = cls(data, config, h, tuple(entries))
         check_entries(image, weights=weights)
         return image
@@ -469,8 +330,8 @@ def row_layout(config: ModelConfig) -> tuple[int, int]:
 def row_elements(mantissas: np.ndarray, bits: int) -> bytes:
     """K's or V's elements (kv_dim,) in their beats of a row: 8 of 16 bits, or 16 of 8 bits.
 
-    Of 8 bits, elements i and 8 + i lie side by side, so that either eight is unpacked by one choice per byte. Half a beat that
-    is left over is zero here, and anything in DRAM.
+    Of 8 bits, elements i and 8 + i lie side by side, so that either eight is unpacked by one choice per byte. Half a
+    beat that is left over is zero here, and anything in DRAM.
     """
     if bits == 16:
         return mantissas.astype("<i2").tobytes()

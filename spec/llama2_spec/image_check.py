@@ -1,18 +1,20 @@
-"""Checks of a model image whose CRCs are right: every offset, length and number that a reader goes by is within its bounds.
+"""Checks of a model image whose CRCs are right: every offset, length and number that a reader goes by is within its
+bounds.
 
 Who reads images written by others can be handed one that was made up, CRCs included.
 """
 import math
 
-from llama2_spec import image as layout
-from llama2_spec import packing
-from llama2_spec.image import ENTRY, HEADER_BYTES, PAYLOAD_ALIGN, Entry, Format, Image, ImageError, Kind
+from llama2_spec import image_layout as layout
+from llama2_spec import packing, program
+from llama2_spec.image_layout import ENTRY, HEADER_BYTES, PAYLOAD_ALIGN, Entry, Format, ImageError
 from llama2_spec.model import ModelConfig
 from llama2_spec.numerics import MAX_SEQ_LEN, WORD
 from llama2_spec.packing import BEAT
+from llama2_spec.program import Kind
 
 AGAIN = "convert the checkpoint again"
-PER_LAYER = 8               #: directory entries of a layer
+PER_LAYER = program.LAYER_TENSORS    #: directory entries of a layer
 MAX_TEXT = 1 << 20          #: bytes of template and provenance; templates have at most some ten thousand
 
 
@@ -23,18 +25,22 @@ def check_header(h: dict, config: ModelConfig) -> None:
             raise ImageError(f"the image's {name} is {h[name]}: {AGAIN}")
     layout.check(config)
     if config.seq_len > MAX_SEQ_LEN:
-        raise ImageError(f"the image's context has {config.seq_len} positions, at most {MAX_SEQ_LEN} are possible: {AGAIN}")
+        raise ImageError(f"the image's context has {config.seq_len} positions, at most {MAX_SEQ_LEN} are possible: "
+                         f"{AGAIN}")
     if h["tied"] > 1:
-        raise ImageError(f"the image's classifier is tied in the way {h['tied']}, which this program does not know: {AGAIN}")
+        raise ImageError(f"the image's classifier is tied in the way {h['tied']}, which this program does not know: "
+                         f"{AGAIN}")
     if h["payload_offset"] % PAYLOAD_ALIGN and h["payload_bytes"]:
-        raise ImageError(f"the image's weights begin at byte {h['payload_offset']}, no multiple of {PAYLOAD_ALIGN}: {AGAIN}")
+        raise ImageError(f"the image's weights begin at byte {h['payload_offset']}, no multiple of {PAYLOAD_ALIGN}: "
+                         f"{AGAIN}")
     if h["payload_bytes"] != h["file_bytes"] - h["payload_offset"]:
         raise ImageError(f"the image has {h['file_bytes'] - h['payload_offset']} bytes of weights, its header says "
                          f"{h['payload_bytes']}: {AGAIN}")
     # Compared as products: the number of layers is as made up as that of entries may be.
     expected = PER_LAYER * config.n_layers + (2 if config.tied else 3)
     if h["entries_count"] != expected:
-        raise ImageError(f"the image has {h['entries_count']} tensors, {config.n_layers} layers need {expected}: {AGAIN}")
+        raise ImageError(f"the image has {h['entries_count']} tensors, {config.n_layers} layers need {expected}: "
+                         f"{AGAIN}")
     for name, length in (("entries", h["entries_count"] * ENTRY.size), ("rope", config.head_dim // 2 * 4),
                          *((name, h[f"{name}_bytes"]) for name in ("tokenizer", "template", "provenance"))):
         offset = h[f"{name}_offset"]
@@ -45,8 +51,12 @@ def check_header(h: dict, config: ModelConfig) -> None:
         raise ImageError(f"the image's template or provenance is longer than {MAX_TEXT} bytes: {AGAIN}")
 
 
-def check_entries(image: Image, *, weights: bool) -> None:
-    """Refuse texts that are none, and tensors that are not what the shapes need, or lie elsewhere than the stream has them."""
+def check_entries(image, *, weights: bool) -> None:
+    """Refuse texts that are none, and tensors that are not what the shapes need, or lie elsewhere than the stream has
+    them.
+
+    ``image`` is a :class:`llama2_spec.image.Image`.
+    """
     for name in ("template", "provenance"):
         try:
             getattr(image, name)
@@ -56,8 +66,8 @@ def check_entries(image: Image, *, weights: bool) -> None:
     end = image.header["file_bytes"] // BEAT
     for number, ((kind, layer, _), entry) in enumerate(zip(layout.order(image.config), image.entries)):
         if (entry.kind, entry.layer) != (kind, layer & 0xffff) or not _fits(image.config, entry):
-            raise ImageError(f"the image's tensor number {number} ({entry.kind.name} of layer {entry.layer}) is not what the decoder "
-                             f"needs there: {AGAIN}")
+            raise ImageError(f"the image's tensor number {number} ({entry.kind.name} of layer {entry.layer}) is not "
+                             f"what the decoder needs there: {AGAIN}")
         if weights and (entry.offset_beats < at or entry.offset_beats + entry.beats > end):
             raise ImageError(f"the image's tensor number {number} lies outside of its weights: {AGAIN}")
 
@@ -66,10 +76,12 @@ def _fits(config: ModelConfig, entry: Entry) -> bool:
     """Rows, words and length are those of this kind of tensor."""
     if entry.kind == Kind.GAIN:
         beats = -(-2 * config.dim // BEAT)
-        return (entry.format, entry.group, entry.rows, entry.words, entry.beats) == (Format.Q8, 0, config.dim, beats & 0xffff, beats)
+        return (entry.format, entry.group, entry.rows, entry.words,
+                entry.beats) == (Format.Q8, 0, config.dim, beats & 0xffff, beats)
     if entry.group not in packing.GROUPS:
         return False
     format = entry.format.name.lower()
     length = layout.tensor_bytes(config, entry.kind, format, entry.group)
     rows = layout.matrix_rows(config, entry.kind)
-    return (entry.rows, entry.words, entry.beats * BEAT) == (rows, -(-layout.columns(config, entry.kind) // WORD), length)
+    return (entry.rows, entry.words, entry.beats * BEAT) == (rows, -(-layout.columns(config, entry.kind) // WORD),
+                                                             length)

@@ -2,9 +2,9 @@
 
 Normative for firmware/lookup.c: which tokens are guessed decides how many a pass yields, never which ones.
 
-Among the newest LOOKUP_STEPS earlier places of tokens with the last token's head, the one is chosen where most of the last
-tokens occurred before, up to LOOKUP_SUFFIX; of equals the newest. What followed there is guessed; past the end of the
-history it goes on as it repeated until there. A place that has only the last token alike gives one guess, no more.
+Among the newest LOOKUP_STEPS earlier places of tokens with the last token's head, the one is chosen where most of the
+last tokens occurred before, up to LOOKUP_SUFFIX; of equals the newest. What followed there is guessed; past the end of
+the history it goes on as it repeated until there. A place that has only the last token alike gives one guess, no more.
 
 Ref: Saxena 2023, Prompt Lookup Decoding.
 """

@@ -6,5 +6,6 @@ from llama2_spec.protocol import MAX_LAYERS
 CORE = {"max_dim": 1024, "max_hidden_dim": 5632, "max_kv_dim": 1024, "max_heads": 32}
 MAX_VOCAB_SIZE = (1 << 17) + (1 << 16)      #: of a command's 18 bits of rows
 #: As a device reports them in HELLO.
-BUILD = {**CORE, "max_head_dim": MAX_HEAD_DIM, "max_vocab_size": MAX_VOCAB_SIZE, "max_seq_len": MAX_SEQ_LEN, "max_layers": MAX_LAYERS}
+BUILD = {**CORE, "max_head_dim": MAX_HEAD_DIM, "max_vocab_size": MAX_VOCAB_SIZE, "max_seq_len": MAX_SEQ_LEN,
+         "max_layers": MAX_LAYERS}
 DRAM_BYTES = 256 << 20                      #: an Arty's

@@ -32,7 +32,8 @@ class ModelConfig:
     norm_epsilon: float = 1e-5
     rope_theta: float = 10000.0
     tied: bool = True    #: the classifier is the embedding
-    rope_factors: tuple[float, ...] = ()    #: divides RoPE's frequencies, one factor per pair; empty: as rope_theta says
+    rope_factors: tuple[float, ...] = ()    #: divides RoPE's frequencies, one factor per pair; empty: as rope_theta
+                                            #: says
     kv: KvFormat = KvFormat.K16V16          #: how the cache is kept; nothing of the checkpoint
     true_dim: int = 0           #: dim of the checkpoint, where zeros were added to reach ``dim``; 0: the same
     true_head_dim: int = 0      #: likewise of head_dim

@@ -1,9 +1,9 @@
 """Quantised tensors and how their codes and scales are laid out in beats of the weight stream.
 
-A tensor is superblocks of 8 rows: G scale beats (G = weight groups per row; beat g holds the scale words of group g of the
-8 rows), then the data beats of its 4 row pairs. Of a pair, activation word k (16 columns) is two q8 beats (row 2i, row
-2i+1) or one q4 beat (low nibbles row 2i, high nibbles row 2i+1). Rows are padded to whole words with the zero code. The
-last superblock holds only the pairs that exist; an odd last row is paired with a row of zeros.
+A tensor is superblocks of 8 rows: G scale beats (G = weight groups per row; beat g holds the scale words of group g of
+the 8 rows), then the data beats of its 4 row pairs. Of a pair, activation word k (16 columns) is two q8 beats (row 2i,
+row 2i+1) or one q4 beat (low nibbles row 2i, high nibbles row 2i+1). Rows are padded to whole words with the zero code.
+The last superblock holds only the pairs that exist; an odd last row is paired with a row of zeros.
 """
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from llama2_spec.numerics import SCALE_BITS, WORD
+from llama2_spec.tensors import HasRows
 
 BEAT = 16               #: bytes
 SUPERBLOCK = 8          #: rows
@@ -104,9 +105,9 @@ def largest_scale(weights, *, format: str, group: int) -> float:
 
 
 class Native(NamedTuple):
-    """A tensor that its file holds in groups already; both arrays may be anything whose slices of rows are arrays."""
-    codes: np.ndarray       #: int8 (rows, columns): -128..127 in q8, -8..8 in q4, without both -8 and 8 in a group
-    scales: np.ndarray      #: float (rows, groups), or flat where the groups run over the flattened tensor
+    """A tensor that its file holds in groups already."""
+    codes: HasRows          #: int8 (rows, columns): -128..127 in q8, -8..8 in q4, without both -8 and 8 in a group
+    scales: HasRows         #: float (rows, groups), or flat where the groups run over the flattened tensor
     group: int              #: columns that share a scale
     format: str = "q8"
 
@@ -123,7 +124,8 @@ class Native(NamedTuple):
         for group in GROUPS:
             if self.group % group == 0 and columns % group == 0:
                 starts = np.arange(0, rows * columns, group)
-                return Native(self.codes, np.asarray(self.scales)[starts // self.group].reshape(rows, -1), group, self.format)
+                return Native(self.codes, np.asarray(self.scales)[starts // self.group].reshape(rows, -1), group,
+                              self.format)
         return None
 
 

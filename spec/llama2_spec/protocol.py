@@ -2,17 +2,17 @@
 
 The host sends requests; each is answered by one reply with the same opcode and sequence number. A request that was
 not answered in time is sent again with the same sequence number: it is answered again and has no second effect.
-Events carry the sequence number of their GENERATE; tokens are numbered, and RESEND repeats those that were lost. A device
-holds a generation rather than overwrite a token that was neither asked for again nor acknowledged; LOGITS are not kept:
-each says where it belongs, so that a gap is seen.
+Events carry the sequence number of their GENERATE; tokens are numbered, and RESEND repeats those that were lost. A
+device holds a generation rather than overwrite a token that was neither asked for again nor acknowledged; LOGITS are
+not kept: each says where it belongs, so that a gap is seen.
 
-A device has a boot id: the first HELLO after its reset gives it one. HELLO's reply, every reply that accepts something and
-every refusal carry it, so that a client learns of a reset by the next answer.
+A device has a boot id: the first HELLO after its reset gives it one. HELLO's reply, every reply that accepts something
+and every refusal carry it, so that a client learns of a reset by the next answer.
 """
 from enum import IntEnum, IntFlag
 
 from llama2_spec.frame import MAX_PAYLOAD
-from llama2_spec.wire import structure, tail, wire
+from llama2_spec.wire import Structure, structure, tail, wire
 
 VERSION = 3
 LOAD_CHUNK = 1008        #: most bytes of data in one LOAD; a multiple of a beat
@@ -29,6 +29,9 @@ MAX_LAYERS = 64          #: layers that the firmware's command program has room 
 MAX_BAUD = 3_000_000     #: fastest serial line: its bytes come no faster than the firmware takes them at 75 MHz
 MIN_BAUD = 9600          #: slowest
 MAX_CONFIRM = 10_000     #: ms, longest time a new rate may wait for its confirmation
+PLACE_BYTES = 32         #: of DRAM that MEMORY tests at each place; a line of the CPU's cache
+MAX_PLACES = 1024        #: places of one MEMORY: some milliseconds
+MAX_STREAM = 64 << 20    #: bytes of one STREAM: a tenth of a second
 
 
 class Opcode(IntEnum):
@@ -36,17 +39,25 @@ class Opcode(IntEnum):
     HELLO      = 0x01  #: Hello -> Device; begins a session: a generation still running is aborted
     LOAD_BEGIN = 0x02  #: LoadBegin -> Loaded; drops the model, or goes on with the same upload where it stopped
     LOAD       = 0x03  #: Load -> Loaded; in order of offsets, up to LOAD_WINDOW ahead of the replies
-    LOAD_END   = 0x04  #: nothing -> Verified; begins to check the image, which then is the model; asked again until it is not running
+    LOAD_END   = 0x04  #: nothing -> Verified; begins to check the image, which then is the model; asked again until it
+                       #: is not running
     GENERATE   = 0x05  #: Generate -> Accepted; then TOKENS and LOGITS events, at last DONE
     ABORT      = 0x06  #: nothing -> nothing; DONE follows if a generation was running
-    RESEND     = 0x07  #: Resend -> Tokens; acknowledges the tokens before its index; DONE is sent again after it if the generation has ended
+    RESEND     = 0x07  #: Resend -> Tokens; acknowledges the tokens before its index; DONE is sent again after it if the
+                       #: generation has ended
     STATS      = 0x08  #: nothing -> Stats
     RESET      = 0x09  #: Reset -> nothing
     READ       = 0x0a  #: Read -> bytes of DRAM, as the core sees them
-    BAUD       = 0x0b  #: Baud -> Line; switches the serial line's rate after its reply, for good once BAUD is repeated at that rate
+    BAUD       = 0x0b  #: Baud -> Line; switches the serial line's rate after its reply, for good once BAUD is repeated
+                       #: at that rate
     STORE      = 0x0c  #: Store -> Stored; writes the model to the board's flash, or tells how far that is
-    VERIFY     = 0x0d  #: Verify -> Verified; the core computes the model's CRCs anew from DRAM; asked again until it is not running
+    VERIFY     = 0x0d  #: Verify -> Verified; the core computes the model's CRCs anew from DRAM; asked again until it is
+                       #: not running
+    BOARD      = 0x0e  #: nothing -> Board; what is around the core: DRAM, its byte lanes, flash
+    LANE       = 0x0f  #: Lane -> Eye; how well one byte lane of the DRAM reads at every delay; DRAM's contents stay
     BASELINE   = 0x10  #: reserved: the software baseline, up to 0x1f
+    MEMORY     = 0x20  #: Memory -> Tested; writes and reads places of DRAM, and puts back what was there
+    STREAM     = 0x21  #: Stream -> Streamed; the core reads DRAM as fast as it can
     TOKENS     = 0x81  #: event: Tokens
     LOGITS     = 0x82  #: event: Logits
     DONE       = 0x83  #: event: Done
@@ -105,6 +116,8 @@ class Subject(IntEnum):
     CONFIRM       = 20  #: Baud.confirm_ms
     KV_FORMAT     = 21
     SPECULATE     = 22
+    LANE          = 23  #: Lane.lane or Lane.bitslip
+    PLACE         = 24  #: a place of MEMORY or STREAM: no multiple of its size, beyond DRAM, or too many
 
 
 class ModelState(IntEnum):
@@ -147,23 +160,24 @@ class ResetFlag(IntFlag):
 
 
 @structure
-class Error:
+class Error(Structure):
     """Payload of every reply whose status is not OK."""
     subject: int = wire("I", "Subject")
     value: int = wire("I", "what was found")
     limit: int = wire("I", "what was expected, or the most there may be")
-    boot: int = wire("I", "boot id")
+    boot: int = wire("I", "boot id", default=0)
 
 
 @structure
-class Hello:
-    """First request of a session. Of another version it is refused, with an Error of 12 bytes as all versions know it."""
+class Hello(Structure):
+    """First request of a session. Of another version it is refused, with an Error of 12 bytes as all versions know
+    it."""
     version: int = wire("I", "protocol version of the host", VERSION)
     nonce: int = wire("I", "a random number: the boot id, if this is the first HELLO since reset")
 
 
 @structure
-class Device:
+class Device(Structure):
     """Reply to HELLO: the device, its limits and its model."""
     version: int = wire("I", "protocol version of the firmware")
     clock_hz: int = wire("I", "system clock")
@@ -201,34 +215,35 @@ class Device:
 
 
 @structure
-class LoadBegin:
+class LoadBegin(Structure):
     """An upload: the image as the file is."""
     total: int = wire("I", "bytes of the image")
     crc: int = wire("I", "CRC-32 of the whole file, to recognise an upload that was interrupted")
 
 
 @structure
-class Load:
+class Load(Structure):
     """A piece of the image."""
     offset: int = wire("I", "where it goes; a multiple of 4")
     data: bytes = tail("s", "at most LOAD_CHUNK bytes; only the last piece may have a length that is no multiple of 4")
 
 
 @structure
-class Loaded:
+class Loaded(Structure):
     """Reply to LOAD_BEGIN and LOAD."""
     received: int = wire("I", "bytes the device has, from the start of the image")
     boot: int = wire("I", "boot id")
 
 
 @structure
-class Verify:
-    """Ask for a check of the model in DRAM. Damage is answered as LOAD_END answers it, and the model is then REFUSED."""
+class Verify(Structure):
+    """Ask for a check of the model in DRAM. Damage is answered as LOAD_END answers it, and the model is then
+    REFUSED."""
     begin: int = wire("I", "1: begin, unless one is running; 0: only ask for the last one")
 
 
 @structure
-class Verified:
+class Verified(Structure):
     """Reply to LOAD_END and VERIFY."""
     crc: int = wire("I", "CRC-32 of the tensors, computed by the core from DRAM")
     cycles: int = wire("I", "what the check took")
@@ -237,8 +252,9 @@ class Verified:
 
 
 @structure
-class Generate:
-    """A generation. Probabilities and factors are Q16.16: 0x10000 is 1.0. See spec/llama2_spec/sampling.py for what they do."""
+class Generate(Structure):
+    """A generation. Probabilities and factors are Q16.16: 0x10000 is 1.0. See spec/llama2_spec/sampling.py for what
+    they do."""
     flags: int = wire("I", "GenerateFlag")
     position: int = wire("I", "position of the first id; at most the positions the cache holds")
     max_new: int = wire("I", "most tokens to generate; 0 only fills the cache")
@@ -246,10 +262,12 @@ class Generate:
     top_k: int = wire("I", "keep the k likeliest; 0 is off")
     top_p: int = wire("I", "keep the likeliest up to this probability; 0 and 0x10000 are off")
     min_p: int = wire("I", "drop what is less likely than this times the likeliest; 0 is off")
-    repetition_penalty: int = wire("I", "divides positive and multiplies negative logits of recent tokens; 0x10000 is off", 0x10000)
+    repetition_penalty: int = wire("I", "divides positive and multiplies negative logits of recent tokens; 0x10000 is "
+                                        "off", 0x10000)
     repetition_window: int = wire("I", "how many recent positions count, at most MAX_HISTORY")
     stop_count: int = wire("I", "stop tokens in use")
-    speculate: int = wire("I", "most tokens guessed in a pass, at most MAX_SPECULATE; 0 is off; neither with sampling nor with DUMP_LOGITS")
+    speculate: int = wire("I", "most tokens guessed in a pass, at most MAX_SPECULATE; 0 is off; neither with sampling "
+                               "nor with DUMP_LOGITS")
     temperature_low: int = wire("I", "32 more bits of the temperature's fraction: both together are Q16.48")
     seed: int = wire("Q", "of the random numbers; 0 counts as 1")
     stops: tuple = wire(f"{MAX_STOPS}I", "ids that end the generation; they are sent, too")
@@ -257,14 +275,14 @@ class Generate:
 
 
 @structure
-class Accepted:
+class Accepted(Structure):
     """Reply to GENERATE."""
     position: int = wire("I", "position of the first token to be generated")
     boot: int = wire("I", "boot id")
 
 
 @structure
-class Resend:
+class Resend(Structure):
     """Ask for tokens again. Those before ``index`` have arrived: the device may overwrite them."""
     index: int = wire("I", "first one wanted, counted from 0")
     generation: int = wire("I", "sequence number of its GENERATE; 0: whichever was the last")
@@ -272,7 +290,7 @@ class Resend:
 
 
 @structure
-class Tokens:
+class Tokens(Structure):
     """Event, and reply to RESEND: consecutive tokens; as many per frame as wait to be sent, mostly one."""
     index: int = wire("I", "number of the first one in this generation")
     position: int = wire("I", "its position")
@@ -282,7 +300,7 @@ class Tokens:
 
 
 @structure
-class Logits:
+class Logits(Structure):
     """Event: logits of one position, in order of ids."""
     position: int = wire("I", "position that was classified")
     first: int = wire("I", "id of the first logit here")
@@ -290,7 +308,7 @@ class Logits:
 
 
 @structure
-class Done:
+class Done(Structure):
     """Event: the end of a generation."""
     reason: int = wire("I", "Reason")
     count: int = wire("I", "tokens generated and sent")
@@ -306,7 +324,7 @@ class Done:
 
 
 @structure
-class Stats:
+class Stats(Structure):
     """Reply to STATS: counters since RESET."""
     cycles: int = wire("I", "cycle counter now")
     stores: int = wire("I", "K/V beats written since reset")
@@ -320,32 +338,34 @@ class Stats:
     resent: int = wire("I", "tokens sent again since boot")
     link_damaged: int = wire("I", "frames received damaged since boot")
     interrupts: int = wire("I", "interrupts taken from the core since boot")
-    counters: tuple = wire("45I", "5 counters of each of the 9 phases, see registers: counter c of phase p is number 5p + c")
+    counters: tuple = wire("45I", "5 counters of each of the 9 phases, see registers: counter c of phase p is number "
+                                  "5p + c")
 
 
 @structure
-class Reset:
+class Reset(Structure):
     """What to set to zero."""
     flags: int = wire("I", "ResetFlag")
 
 
 @structure
-class Read:
+class Read(Structure):
     """A piece of DRAM."""
     offset: int = wire("I", "bytes from the start of DRAM, a multiple of 4")
     length: int = wire("I", f"bytes, a multiple of 4, at most {MAX_PAYLOAD}")
 
 
 @structure
-class Baud:
-    """A new rate for the serial line. The reply comes at the old one; then the device has the new one for ``confirm_ms``,
-    and returns to its first rate (that of its reset) unless the same rate is asked for again, at that rate."""
+class Baud(Structure):
+    """A new rate for the serial line. The reply comes at the old one; then the device has the new one for
+    ``confirm_ms``, and returns to its first rate (that of its reset) unless the same rate is asked for again, at that
+    rate."""
     rate: int = wire("I", "bits per second, MIN_BAUD up to what the device can do; 0 only asks")
     confirm_ms: int = wire("I", "at most MAX_CONFIRM; the first rate needs no confirmation")
 
 
 @structure
-class Line:
+class Line(Structure):
     """Reply to BAUD: the serial line."""
     rate: int = wire("I", "its rate after this reply, bits per second")
     first: int = wire("I", "its rate after reset")
@@ -353,14 +373,14 @@ class Line:
 
 
 @structure
-class Store:
-    """The model, as DRAM holds it, goes to flash in the background, and is loaded from there when DRAM holds none at reset.
-    What the flash holds already is left alone, so that an interrupted Store costs only what is missing."""
+class Store(Structure):
+    """The model, as DRAM holds it, goes to flash in the background, and is loaded from there when DRAM holds none at
+    reset. What the flash holds already is left alone, so that an interrupted Store costs only what is missing."""
     begin: int = wire("I", "1: begin; 0: only ask")
 
 
 @structure
-class Stored:
+class Stored(Structure):
     """Reply to STORE: the flash, and how far it is."""
     state: int = wire("I", "StoreState")
     done: int = wire("I", "bytes of the image that were dealt with")
@@ -371,10 +391,86 @@ class Stored:
     boot: int = wire("I", "boot id")
 
 
-REQUESTS = {
+@structure
+class Board(Structure):
+    """Reply to BOARD: what is around the core. It is answered whether or not DRAM works."""
+    simulated: int = wire("I", "1: the DRAM's interface is a simulator's model")
+    dram_status: int = wire("I", "1: DRAM initialised, trained and tested; 0: it failed")
+    lanes: int = wire("I",
+                      "byte lanes of the DRAM whose reads are trained; 0: this build's interface needs no training")
+    delays: int = wire("I", "delays of a lane that training chooses from")
+    bitslips: int = wire("I", "shifts by whole bits that it chooses from")
+    pin_bytes: int = wire("I", "bytes that the DRAM's pins carry in a cycle of the system clock")
+    banks: int = wire("I", "banks of the DRAM")
+    row_bytes: int = wire("I", "bytes of a row in one bank; consecutive rows of the address space go to the banks in "
+                               "turn")
+    failed_offset: int = wire("I", "dram_status 0: first byte of the first place that failed the test at start")
+    failed_bits: int = wire("I", "dram_status 0: bits of a 32-bit word that were wrong anywhere in it")
+    flash_id: int = wire("I", "JEDEC ID of the flash for a model; 0: this build has none")
+    boot: int = wire("I", "boot id")
+
+
+@structure
+class Lane(Structure):
+    """One byte lane of the DRAM at one bitslip."""
+    lane: int = wire("I", "byte lane: it carries the bytes whose address modulo Board.lanes is this")
+    bitslip: int = wire("I", "0 up to Board.bitslips - 1")
+    mask: int = wire("I", "bits of a 32-bit word that are looked at: those of the lane's bytes")
+
+
+@structure
+class Eye(Structure):
+    """Reply to LANE: the wrong bits at each delay. Delay and bitslip are then again what training chose."""
+    delay: int = wire("I", "that training chose for this lane")
+    bitslip: int = wire("I", "that training chose for this lane")
+    words: int = wire("I", "32-bit words that were read at each delay")
+    boot: int = wire("I", "boot id")
+    errors: tuple = tail("I", "wrong bits of those looked at, from delay 0 on")
+
+
+@structure
+class Memory(Structure):
+    """Places of DRAM to be tested: PLACE_BYTES at each, with a pattern and its complement."""
+    offset: int = wire("I", "first byte of the first place, a multiple of PLACE_BYTES")
+    step: int = wire("I", "bytes from one place to the next, a multiple of PLACE_BYTES")
+    count: int = wire("I", "places, 1 to MAX_PLACES")
+
+
+@structure
+class Tested(Structure):
+    """Reply to MEMORY."""
+    tested: int = wire("I", "places that were tested")
+    bad: int = wire("I", "of these, places that did not hold what was written")
+    first: int = wire("I", "first byte of the first bad one")
+    last: int = wire("I", "first byte of the last bad one")
+    bits: int = wire("I", "bits of a 32-bit word that were wrong anywhere")
+    boot: int = wire("I", "boot id")
+
+
+@structure
+class Stream(Structure):
+    """A piece of DRAM for the core to read."""
+    offset: int = wire("I", "bytes, a multiple of 16")
+    length: int = wire("I", "bytes, a multiple of 16, at most MAX_STREAM")
+
+
+@structure
+class Streamed(Structure):
+    """Reply to STREAM, by the core's counters."""
+    crc: int = wire("I", "CRC-32 of what was read")
+    cycles: int = wire("I", "from the first beat's command to the last beat's result")
+    beats: int = wire("I", "beats of 16 bytes")
+    starved: int = wire("I", "cycles in which no beat had arrived")
+    boot: int = wire("I", "boot id")
+
+
+REQUESTS: dict[int, tuple[type[Structure] | None, type[Structure] | None]] = {
     Opcode.HELLO: (Hello, Device), Opcode.LOAD_BEGIN: (LoadBegin, Loaded), Opcode.LOAD: (Load, Loaded),
     Opcode.LOAD_END: (None, Verified), Opcode.GENERATE: (Generate, Accepted), Opcode.ABORT: (None, None),
-    Opcode.RESEND: (Resend, Tokens), Opcode.STATS: (None, Stats), Opcode.RESET: (Reset, None), Opcode.READ: (Read, None),
+    Opcode.RESEND: (Resend, Tokens), Opcode.STATS: (None, Stats), Opcode.RESET: (Reset, None),
+    Opcode.READ: (Read, None),
     Opcode.BAUD: (Baud, Line), Opcode.STORE: (Store, Stored), Opcode.VERIFY: (Verify, Verified),
+    Opcode.BOARD: (None, Board), Opcode.LANE: (Lane, Eye), Opcode.MEMORY: (Memory, Tested),
+    Opcode.STREAM: (Stream, Streamed),
 }  #: request and reply payloads of each opcode
-EVENTS = {Opcode.TOKENS: Tokens, Opcode.LOGITS: Logits, Opcode.DONE: Done}
+EVENTS: dict[int, type[Structure]] = {Opcode.TOKENS: Tokens, Opcode.LOGITS: Logits, Opcode.DONE: Done}

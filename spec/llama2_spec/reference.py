@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from llama2_spec.model import ModelConfig
+from llama2_spec.tensors import Tensor
 
 
 def rmsnorm(x: np.ndarray, weight: np.ndarray, epsilon: float, size: int | None = None) -> np.ndarray:
@@ -53,7 +54,7 @@ class Reference:
         Named and shaped as ``llama2_host.checkpoint`` gives them; ``classifier`` may be absent when tied.
     """
 
-    def __init__(self, config: ModelConfig, tensors: Mapping[str, np.ndarray]):
+    def __init__(self, config: ModelConfig, tensors: Mapping[str, Tensor]):
         self.config = config
         self.tensors = {name: np.asarray(t, dtype=np.float32) for name, t in tensors.items()}
         self.classifier = self.tensors["embedding" if config.tied else "classifier"]
@@ -84,13 +85,13 @@ class Reference:
         return self._forward(tokens, 0)
 
     def _forward(self, tokens: Sequence[int], start: int) -> np.ndarray:
-        tokens = np.asarray(tokens, dtype=np.int64)
-        end = start + len(tokens)
+        ids = np.asarray(tokens, dtype=np.int64)
+        end = start + len(ids)
         if not 0 <= start < end <= self.config.seq_len:
             raise ValueError(f"Positions must lie in 0..{self.config.seq_len - 1}, not {start}..{end - 1}")
-        if tokens.min() < 0 or tokens.max() >= self.config.vocab_size:
+        if ids.min() < 0 or ids.max() >= self.config.vocab_size:
             raise ValueError(f"Tokens must lie in 0..{self.config.vocab_size - 1}")
-        x = self.tensors["embedding"][tokens]
+        x = self.tensors["embedding"][ids]
         for layer in range(self.config.n_layers):
             x = self.block(layer, x, start)
         return self.classify(x)
@@ -106,7 +107,8 @@ class Reference:
         Of wq (wk and wv too), wo, w1 (w3 too) and w2; in the end an empty name, None and the stream after the layer. A
         matrix that is replaced in ``tensors`` before the next step counts at once.
         """
-        weights, constants = lambda name: self.tensors[f"layers.{layer}.{name}"], (self.config.norm_epsilon, self.config.norm_dim)
+        weights, constants = lambda name: self.tensors[f"layers.{layer}.{name}"], (self.config.norm_epsilon,
+                                                                                   self.config.norm_dim)
         h = rmsnorm(x, weights("attention_norm"), *constants)
         yield "wq", h, x
         h = self._attention(layer, h, start)
@@ -120,7 +122,8 @@ class Reference:
 
     def classify(self, x: np.ndarray) -> np.ndarray:
         """Logits [time, vocab] of the last layer's residual stream."""
-        return rmsnorm(x, self.tensors["final_norm"], self.config.norm_epsilon, self.config.norm_dim) @ self.classifier.T
+        return rmsnorm(x, self.tensors["final_norm"], self.config.norm_epsilon,
+                       self.config.norm_dim) @ self.classifier.T
 
     def _attention(self, layer: int, x: np.ndarray, start: int) -> np.ndarray:
         """Causal attention of the new rows ``x`` over all positions up to each; [time, n_heads*head_dim]."""

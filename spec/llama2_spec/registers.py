@@ -93,7 +93,8 @@ class Model(IntEnum):
 
 
 class Result(IntEnum):
-    """Words at ``Window.RESULT``: what one classifier pass yields; one result per column, in order, if it is for all of them."""
+    """Words at ``Window.RESULT``: what one classifier pass yields; one result per column, in order, if it is for all of
+    them."""
     TOKEN    = 0   #: argmax of the logits; the lowest id on a tie
     LOGIT    = 1   #: its logit, signed Q14.18
     CYCLES   = 2   #: cycle counter when the last logit was taken
@@ -146,6 +147,8 @@ class Dest(IntEnum):
     RESIDUAL = 3  #: attention output or hidden vector, added to the residual
     SWIGLU   = 4  #: x^ times 1/rms, row pairs (gate, up), hidden vector
     LOGITS   = 5  #: x^ times 1/rms, logit unit
+    EMBEDDING = 6  #: not in a command: an embedding row, begins the residual
+    OUTPUT   = 7  #: not in a command: attention's output, which RESIDUAL's matrix multiplies
 
 
 @dataclass(frozen=True)
@@ -164,8 +167,8 @@ COMMAND = (
     Bits("fence",    0,  4,  1, "wait until every earlier command's results have landed"),
     Bits("q4",       0,  5,  1, "4-bit codes; otherwise 8-bit"),
     Bits("group64",  0,  6,  1, "weight groups of 64; otherwise 32"),
-    Bits("argmax",   0,  7,  1, "EMBED: the token is the last argmax, not ``rows``; LOGITS: a result of every active column"),
-    Bits("columns",  0,  8,  3, "active columns minus one; LOGITS without argmax uses only the last of them"),
+    Bits("argmax",   0,  7,  1, "see ``last_token`` and ``every``"),
+    Bits("columns",  0,  8,  3, "active columns minus one; LOGITS without ``every`` uses only the last of them"),
     Bits("column",   0, 11,  3, "EMBED, ATTEND: the column it is for"),
     Bits("dest",     0, 14,  3, "MATVEC: Dest"),
     Bits("keep",     0, 17,  1, "LOGITS: keep candidates and the mass, of one column"),
@@ -173,10 +176,28 @@ COMMAND = (
     Bits("phase",    0, 19,  4, "Phase, for the counters"),
     Bits("kv",       0, 23,  1, "the segment is K/V rows: read it only after every STORE pushed before"),
     Bits("exponent", 0, 24,  8, "power of two of the tensor's scales", signed=True),
-    Bits("rows",     1,  0, 18, "rows, token id (EMBED) or positions (ATTEND)"),
+    Bits("rows",     1,  0, 18, "rows; see ``token`` and ``positions``"),
     Bits("words",    1, 18, 12, "activation words per row: ceil(row length / 16)"),
     Bits("base",     2,  0, 28, "first beat of the segment or tensor"),
-    Bits("beats",    3,  0, 28, "beats of the segment; EMBED: the position of column 0"),
+    Bits("beats",    3,  0, 28, "beats of the segment; see ``position``"),
+)
+
+
+@dataclass(frozen=True)
+class Alias:
+    """What a field of the command is called, and means, for one opcode."""
+    name: str
+    opcode: Opcode
+    field: str
+    doc: str
+
+
+ALIASES = (
+    Alias("last_token", Opcode.EMBED,  "argmax", "the token is the last argmax, not ``token``"),
+    Alias("token",      Opcode.EMBED,  "rows",   "the token id"),
+    Alias("position",   Opcode.EMBED,  "beats",  "the position of column 0"),
+    Alias("positions",  Opcode.ATTEND, "rows",   "positions that come from the stream"),
+    Alias("every",      Opcode.MATVEC, "argmax", "LOGITS: a result of every active column"),
 )
 QUEUE_DEPTH = 96    #: commands
 RESULT_DEPTH = 8    #: results that wait for firmware
@@ -184,9 +205,14 @@ MAX_CANDIDATES = 64
 
 
 def encode(opcode: Opcode, **fields: int) -> tuple[int, int, int, int]:
-    """Pack a command into its four 32-bit words; unnamed fields are zero."""
+    """Pack a command into its four 32-bit words; unnamed fields are zero. Fields go by the names that they have for
+    ``opcode``."""
     words = [0, 0, 0, 0]
-    values = {"opcode": int(opcode), **fields}
+    own = {alias.name: alias.field for alias in ALIASES if alias.opcode == opcode}
+    twice = [name for name in fields if own.get(name) in fields]
+    if twice:
+        raise ValueError(f"{twice[0]} and {own[twice[0]]} are the same bits of {opcode.name}: give one of them")
+    values = {"opcode": int(opcode), **{own.get(name, name): value for name, value in fields.items()}}
     for bits in COMMAND:
         value = int(values.pop(bits.name, 0))
         low, high = (-(1 << bits.size - 1), 1 << bits.size - 1) if bits.signed else (0, 1 << bits.size)
@@ -195,4 +221,5 @@ def encode(opcode: Opcode, **fields: int) -> tuple[int, int, int, int]:
         words[bits.word] |= (value & (1 << bits.size) - 1) << bits.low
     if values:
         raise ValueError(f"no such command field: {', '.join(values)}")
-    return tuple(words)
+    a, b, c, d = words
+    return a, b, c, d

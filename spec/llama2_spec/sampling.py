@@ -4,24 +4,27 @@ Normative: firmware/sampler.c does the same, bit for bit. Options are those of a
 
 The candidates, at most MAX_CANDIDATES, are the largest logits. The steps, in this order:
 
-1. Repetition penalty: the logit of a candidate that occurs among the last ``repetition_window`` positions is multiplied by
+1. Repetition penalty: the logit of a candidate that occurs among the last ``repetition_window`` positions is multiplied
+by
    the penalty if negative, by its reciprocal if positive. Only candidates are penalised, and their share of the mass.
 2. Candidates are ordered by logit, the lower id first on a tie. Temperature 0 takes the first.
-3. Probabilities are shares of the whole vocabulary's mass, not of what is left of it. ``top_k``, ``top_p`` and ``min_p``
-   each keep the beginning of the order, and so all of them the shortest: k tokens; up to and with the token that reaches
-   top_p; tokens not less likely than min_p times the first.
+3. Probabilities are shares of the whole vocabulary's mass, not of what is left of it. ``top_k``, ``top_p`` and
+``min_p``
+   each keep the beginning of the order, and so all of them the shortest: k tokens; up to and with the token that
+   reaches top_p; tokens not less likely than min_p times the first.
 4. One random number of 24 bits (xorshift64*, as llama2.c draws it) chooses among what is kept, in proportion.
 
-Where the penalty takes the first place from a token, the weights are taken anew, relative to the token that has it then: at
-a low temperature all of them would else be 0.
+Where the penalty takes the first place from a token, the weights are taken anew, relative to the token that has it
+then: at a low temperature all of them would else be 0.
 
-A low temperature takes logit / temperature beyond the core's 32 bits (from .001 on where the largest logit is 22.7), and the
-core's mass means nothing then. Weights are so few powers of two wide there that the candidates hold all that counts: weights
-are relative to the largest candidate, in full, and the mass is the candidates'. Below FINEST only equal logits share.
+A low temperature takes logit / temperature beyond the core's 32 bits (from .001 on where the largest logit is 22.7),
+and the core's mass means nothing then. Weights are so few powers of two wide there that the candidates hold all that
+counts: weights are relative to the largest candidate, in full, and the mass is the candidates'. Below FINEST only equal
+logits share.
 
-What this costs against the softmax in real numbers: a weight has 14 bits, so a probability is within 2**-13 of its value
-relative to the likeliest token's, and a token less likely than 2**-15 times that is not drawn; log2(e) / temperature has 16
-bits, which stretches differences of logits by at most 2**-15.
+What this costs against the softmax in real numbers: a weight has 14 bits, so a probability is within 2**-13 of its
+value relative to the likeliest token's, and a token less likely than 2**-15 times that is not drawn; log2(e) /
+temperature has 16 bits, which stretches differences of logits by at most 2**-15.
 
 What the candidate limit costs: the tokens beyond the candidates cannot be chosen. The probability they had is summed in
 ``dropped``; it does not change the proportions of the others. A top_p that the candidates together do not reach keeps
@@ -33,17 +36,21 @@ from llama2_spec.registers import MAX_CANDIDATES
 ONE = 1 << 16                    #: 1.0 in Q16.16
 MAX_TEMPERATURE = 100 * ONE
 MAX_PENALTY = 16 * ONE
-FINEST = 1 << 26                 #: lowest temperature that differs from greedy, Q16.48: 2**-22, where one step of a logit is 2**-23
+FINEST = 1 << 26                 #: lowest temperature that differs from greedy, Q16.48: 2**-22, where one step of a
+                                 #: logit is 2**-23
 MASS_LIMIT = 1 << 34             #: 2**18 tokens of less than 2**16; the candidates' share is below 2**22
 OUTSIDE_LIMIT = 1 << 38          #: of the mass outside the candidates, relative to a penalised first one
 OUTSIDE_SHIFT = 20               #: most that it is shifted up
-REFERENCE_LOW = -32750           #: between these the core's MAXIMUM is that of the largest logit, and no weight but 0 is lost
+REFERENCE_LOW = -32750           #: between these the core's MAXIMUM is that of the largest logit, and no weight but 0
+                                 #: is lost
 REFERENCE_HIGH = 32766
-NEAR_BITS = 24                   #: candidates further from the largest one than this (64.0) weigh nothing where it is not
+NEAR_BITS = 24                   #: candidates further from the largest one than this (64.0) weigh nothing where it is
+                                 #: not
 NEAR_SHIFT = 6                   #: differences are multiplied by this power of two, the temperature is, too
 DROPPED_BITS = 28                #: to which the dropped share is computed
 COIN_BITS = 24
-MULTIPLIER = 0x2545F4914F6CDD1D  #: of xorshift64*, Ref: Vigna 2016, An experimental exploration of Marsaglia's xorshift generators
+MULTIPLIER = 0x2545F4914F6CDD1D  #: of xorshift64*, Ref: Vigna 2016, An experimental exploration of Marsaglia's xorshift
+                                 #: generators
 WORD64 = (1 << 64) - 1
 HISTORY_ALIGN = 2048             #: bytes: no cache line holds rows of the K/V cache, which the core writes, and history
 
@@ -71,8 +78,8 @@ def penalised(logit: int, penalty: int) -> int:
 class Sampler:
     """Chooses the tokens of one generation.
 
-    ``options`` has the fields of :class:`llama2_spec.protocol.Generate`. Statistics: ``draws``, and ``dropped``, the probability
-    outside the candidates summed over the draws, where 2**32 is 1.0.
+    ``options`` has the fields of :class:`llama2_spec.protocol.Generate`. Statistics: ``draws``, and ``dropped``, the
+    probability outside the candidates summed over the draws, where 2**32 is 1.0.
     """
 
     def __init__(self, options):
@@ -127,11 +134,13 @@ class Sampler:
             weights = self._near(logits)
             mass = sum(weights)
         else:
-            weights, mass = self._against(logits, sum(self._weights([logit for _, logit in candidates], maximum)), mass, maximum)
+            weights, mass = self._against(logits, sum(self._weights([logit for _, logit in candidates], maximum)), mass,
+                                          maximum)
         return self._draw([(token, weight) for (_, token), weight in zip(order, weights)], mass)
 
     def _against(self, logits, kept: int, mass: int, maximum: int) -> tuple[list[int], int]:
-        """Weights of ordered logits and the mass, from the core's; counts what is dropped. ``kept``: before the penalty."""
+        """Weights of ordered logits and the mass, from the core's; counts what is dropped. ``kept``: before the
+        penalty."""
         if mass > kept:
             self.dropped += (mass - kept << DROPPED_BITS) // mass << 32 - DROPPED_BITS
         fallen = maximum - int(logit_to_log2(logits[0], self.scale) >> 16) - 1

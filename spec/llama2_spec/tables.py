@@ -33,7 +33,7 @@ class Table:
         return base[index] + ((slope[index] * np.asarray(t, np.int64)) >> self.shift)
 
 
-_cache = {}
+_cache: dict[str, tuple[np.ndarray, np.ndarray]] = {}
 
 
 def _arrays(table):
@@ -82,18 +82,19 @@ def weight(d):
     return (mantissa >> shift) + np.where(shift > 0, (mantissa >> np.maximum(shift - 1, 0)) & 1, 0)
 
 
-def reciprocal(l):
-    """``(r, s)`` with ``1/l ~ r * 2**-(31 + s)`` for l >= 1 below 2**48: r in 2**15 .. 2**16, s = bit_length(l) - 16."""
-    n = int(l).bit_length()
-    m = int(l) >> (n - 22) if n >= 22 else int(l) << (22 - n)
+def reciprocal(total):
+    """``(r, s)`` with ``1/total ~ r * 2**-(31 + s)`` for 1 <= total < 2**48: r in 2**15 .. 2**16, s = bit_length -
+    16."""
+    n = int(total).bit_length()
+    m = int(total) >> (n - 22) if n >= 22 else int(total) << (22 - n)
     return int(RECIPROCAL((m >> 12) & 0x1ff, m & 0xfff)), n - 16
 
 
-def reciprocals(l):
+def reciprocals(totals):
     """:func:`reciprocal` of an array: arrays r and s."""
-    l = np.asarray(l, np.int64)
-    n = np.frexp(l.astype(np.float64))[1].astype(np.int64)      # exact: l is below 2**48
-    m = np.where(n >= 22, l >> np.maximum(n - 22, 0), l << np.maximum(22 - n, 0))
+    totals = np.asarray(totals, np.int64)
+    n = np.frexp(totals.astype(np.float64))[1].astype(np.int64)     # exact: below 2**48
+    m = np.where(n >= 22, totals >> np.maximum(n - 22, 0), totals << np.maximum(22 - n, 0))
     return RECIPROCAL((m >> 12) & 0x1ff, m & 0xfff), n - 16
 
 

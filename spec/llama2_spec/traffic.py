@@ -17,8 +17,9 @@ def kv_beats(config: ModelConfig, positions: int | None = None) -> int:
 def useful_beats(config: ModelConfig, entries: Sequence[Entry], position: int) -> int:
     """Beats that a decoded token at ``position`` cannot do without.
 
-    Every tensor of the directory once (gains, scales and weights, as packed), the K/V rows of all earlier positions read and
-    its own written, and one embedding row. ``entries`` end with the embedding, or the classifier that is tied to it.
+    Every tensor of the directory once (gains, scales and weights, as packed), the K/V rows of all earlier positions
+    read and its own written, and one embedding row. ``entries`` end with the embedding, or the classifier that is tied
+    to it.
     """
     table = entries[-1]
     weights = sum(entry.beats for entry in entries) - (0 if config.tied else table.beats)

@@ -4,9 +4,10 @@ import random
 import numpy as np
 
 from llama2_spec import image as image_module
-from llama2_spec.image import Format, Image, Kind, row_layout
+from llama2_spec.image import Image, row_layout
 from llama2_spec.model import ModelConfig
-from llama2_spec.registers import Dest, Model, Opcode, Phase, Result, Window, encode
+from llama2_spec.program import commands
+from llama2_spec.registers import Model, Result, Window
 from tests.accel.streams import simulate
 
 KV_BASE = 1 << 16       #: beats; every test image is smaller
@@ -33,41 +34,10 @@ def random_image(config: ModelConfig, seed=0, format="q8", group=None, plan=None
     return Image.parse(image_module.build(config, t, format=format, group=group, plan=plan))
 
 
-def program(image: Image, tokens, position, *, argmax=False, classify=True, every=False, keep=0, dump=0):
-    """The commands of one step of ``len(tokens)`` columns; see docs/image.md. ``every`` column yields a result."""
-    c, n = image.config, len(tokens)
-    _, row = row_layout(c)
-    entries = iter(image.entries)
-
-    def tensor(opcode, phase, **fields):
-        e = next(entries)
-        if e.kind == Kind.GAIN:
-            return encode(opcode, phase=phase, columns=n - 1, exponent=e.exponent, rows=e.rows, base=e.offset_beats,
-                          beats=e.beats, **fields)
-        return encode(opcode, phase=phase, columns=n - 1, exponent=e.exponent, rows=e.rows, words=e.words,
-                      q4=e.format == Format.Q4, group64=e.group == 64, base=e.offset_beats, beats=e.beats, **fields)
-    yield tensor(Opcode.GAIN, Phase.OTHER)
-    e = image.embedding
-    for column, token in enumerate(tokens):
-        yield encode(Opcode.EMBED, phase=Phase.EMBED, fence=column == 0, column=column, columns=n - 1, argmax=argmax,
-                     rows=0 if argmax else token, words=e.words, q4=e.format == Format.Q4, group64=e.group == 64,
-                     exponent=e.exponent, base=e.offset_beats, beats=position)
-    for layer in range(c.n_layers):
-        base = KV_BASE + layer * c.seq_len * row
-        yield tensor(Opcode.MATVEC, Phase.S1_QKV, dest=Dest.Q, fence=1)
-        yield tensor(Opcode.MATVEC, Phase.S1_QKV, dest=Dest.K)
-        yield tensor(Opcode.MATVEC, Phase.S1_QKV, dest=Dest.V)
-        for column in range(n):
-            yield encode(Opcode.ATTEND, phase=Phase.S2_ATTEND, fence=column == 0, kv=1, column=column, columns=n - 1, rows=position,
-                         base=base, beats=position * row)
-        yield encode(Opcode.STORE, phase=Phase.S3_STORE, columns=n - 1, base=base + position * row)
-        yield tensor(Opcode.GAIN, Phase.OTHER)
-        yield tensor(Opcode.MATVEC, Phase.S4_OUTPUT, dest=Dest.RESIDUAL, fence=1)
-        yield tensor(Opcode.MATVEC, Phase.S5_GATE_UP, dest=Dest.SWIGLU, fence=1)
-        yield tensor(Opcode.GAIN, Phase.OTHER)
-        yield tensor(Opcode.MATVEC, Phase.S5_DOWN, dest=Dest.RESIDUAL, fence=1)
-    if classify:
-        yield tensor(Opcode.MATVEC, Phase.CLASSIFY, dest=Dest.LOGITS, fence=1, argmax=every, keep=keep, dump=dump)
+def program(image: Image, tokens, position, *, argmax=False, **options):
+    """The commands of one step of ``len(tokens)`` columns; see :func:`llama2_spec.program.commands`."""
+    _, row = row_layout(image.config)
+    return commands(image, tokens, position, kv_base=KV_BASE, row_beats=row, last_token=argmax, **options)
 
 
 class Dram:
@@ -81,7 +51,8 @@ class Dram:
     def __init__(self, image: Image, *, latency=14, stall=0.0, write_stall=0.0, withhold=(None, 0), seed=0):
         self.withheld, self.silence = withhold
         self.latency, self.stall, self.write_stall, self.seed = latency, stall, write_stall, seed
-        self.beats = {i: int.from_bytes(image.data[16 * i:16 * i + 16], "little") for i in range(len(image.data) // 16 + 1)}
+        self.beats = {i: int.from_bytes(image.data[16 * i:16 * i + 16], "little")
+                      for i in range(len(image.data) // 16 + 1)}
         self.written = []
 
     def testbench(self, dut):
@@ -164,7 +135,7 @@ class Driver:
             await self.write(Window.ROPE + 4 * i, int(f))
 
     async def push(self, command):
-        while not self.ctx.get(self.dut.csr__status__queue_free):
+        while not self.ctx.get(self.dut.csr.status.queue_free):
             await self.ctx.tick()
         for i, word in enumerate(command):
             await self.write(Window.COMMAND + 4 * i, word)
@@ -173,14 +144,14 @@ class Driver:
         """Logits of a pass that dumps them."""
         values = []
         while len(values) < count:
-            await self.ctx.tick().until(self.dut.csr__status__logit_valid)
+            await self.ctx.tick().until(self.dut.csr.status.logit_valid)
             value = await self.read(Window.LOGIT)
             values.append(value - (1 << 32) * (value >> 31))
             await self.write(Window.LOGIT, 0)
         return values
 
     async def result(self):
-        await self.ctx.tick().until(self.dut.csr__status__result_valid)
+        await self.ctx.tick().until(self.dut.csr.status.result_valid)
         values = [await self.read(Window.RESULT + 4 * word) for word in Result]
         await self.write(Window.RESULT, 0)
         return dict(zip((r.name.lower() for r in Result), values))

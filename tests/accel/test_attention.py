@@ -1,9 +1,10 @@
-"""Attention equals llama2_spec.golden.attend: shapes, raises, lifts, extremes, starved sources, stalled sinks, aborts."""
+"""Attention equals llama2_spec.golden.attend: shapes, raises, lifts, extremes, starved sources, stalled sinks,
+aborts."""
 import numpy as np
 import pytest
 
-from accel.attention import Attention
-from accel.attention_scores import EXP2_LATENCY
+from accel.attention.unit import Attention
+from accel.attention.scores import EXP2_LATENCY
 from llama2_spec.golden import attend
 from llama2_spec.image import row_elements
 from llama2_spec.model import KvFormat
@@ -19,7 +20,8 @@ class Case:
     def __init__(self, heads, kv_heads, head_dim, rows, *, seed=0, scale=SCALE, v_exponents=(0, 8), growth=0, fill=None,
                  column=0, kv=KvFormat.K16V16):
         rng = np.random.default_rng(seed)
-        self.heads, self.kv_heads, self.head_dim, self.scale, self.count, self.column, self.kv = heads, kv_heads, head_dim, scale, rows, column, kv
+        self.heads, self.kv_heads, self.head_dim, self.scale, self.count = heads, kv_heads, head_dim, scale, rows
+        self.column, self.kv = column, kv
         self.n_rep = heads // kv_heads
 
         def mantissas(*shape, bits=16):
@@ -30,8 +32,8 @@ class Case:
         self.rows = []
         for t in range(rows):
             ke = rng.integers(0, 3, kv_heads) + int(growth * t)
-            self.rows.append((mantissas(kv_heads, head_dim, bits=kv.k_bits), ke, mantissas(kv_heads, head_dim, bits=kv.v_bits),
-                              rng.integers(*v_exponents, kv_heads)))
+            self.rows.append((mantissas(kv_heads, head_dim, bits=kv.k_bits), ke,
+                              mantissas(kv_heads, head_dim, bits=kv.v_bits), rng.integers(*v_exponents, kv_heads)))
         self.expected = [int(v) for v in attend(self.q, self.qe, self.rows, self.n_rep, scale).reshape(-1)]
 
     def beats(self):
@@ -44,25 +46,31 @@ class Case:
 
     async def load(self, ctx, dut):
         mantissa, exponent = self.scale
-        for port, value in ((dut.n_heads, self.heads), (dut.n_kv_heads, self.kv_heads), (dut.head_dim, self.head_dim),
-                            (dut.score_mantissa, mantissa), (dut.score_exponent, exponent), (dut.narrow, self.kv)):
-            ctx.set(port, value)
+        for name, value in (("n_heads", self.heads), ("n_kv_heads", self.kv_heads), ("head_dim", self.head_dim),
+                            ("score_mantissa", mantissa), ("score_exponent", exponent), ("narrow", self.kv)):
+            ctx.set(getattr(dut.model, name), value)
+        query = dut.query
+        ctx.set(query.column, self.column)
+        ctx.set(query.write, 1)
         for i, value in enumerate(self.q.reshape(-1)):
-            ctx.set(dut.q_write, {"en": 1, "column": self.column, "address": i, "data": int(value)})
+            ctx.set(query.index, i)
+            ctx.set(query.mantissa, int(value))
             await ctx.tick()
-        ctx.set(dut.q_write.en, 0)
+        ctx.set(query.write, 0)
+        ctx.set(query.exponent_write, 1)
         for h, value in enumerate(self.qe):
-            ctx.set(dut.q_exponent_write, {"en": 1, "column": self.column, "head": h, "data": int(value)})
+            ctx.set(query.head, h)
+            ctx.set(query.exponent, int(value))
             await ctx.tick()
-        ctx.set(dut.q_exponent_write.en, 0)
+        ctx.set(query.exponent_write, 0)
         await ctx.tick().repeat(3 * dut.max_heads + 2)
 
     async def start(self, ctx, dut):
-        ctx.set(dut.rows, self.count)
-        ctx.set(dut.column, self.column)
-        ctx.set(dut.start, 1)
+        ctx.set(dut.job.rows, self.count)
+        ctx.set(dut.job.column, self.column)
+        ctx.set(dut.job.start, 1)
         await ctx.tick()
-        ctx.set(dut.start, 0)
+        ctx.set(dut.job.start, 0)
 
 
 def run(cases, *, stall_in=0.0, stall_out=0.0, dut=None, prepare=None):
@@ -77,7 +85,7 @@ def run(cases, *, stall_in=0.0, stall_out=0.0, dut=None, prepare=None):
             await case.load(ctx, dut)
             began = now[0]
             await case.start(ctx, dut)
-            await send(ctx, dut.rows_beats, case.beats(), stall=stall_in)
+            await send(ctx, dut.beats, case.beats(), stall=stall_in)
             while ctx.get(dut.busy):
                 await ctx.tick()
             times.append(now[0] - began)
@@ -91,7 +99,7 @@ def run(cases, *, stall_in=0.0, stall_out=0.0, dut=None, prepare=None):
 
     async def count(ctx):
         dones = 0
-        async for _, _, done, busy in ctx.tick().sample(dut.done, dut.busy):
+        async for _, _, done, busy in ctx.tick().sample(dut.job.done, dut.busy):
             now[0] += 1
             dones += done
             assert busy or not done
@@ -105,7 +113,8 @@ SHAPES = [(1, 1, 8), (2, 1, 8), (4, 4, 8), (8, 4, 8), (8, 1, 16), (6, 2, 24), (8
 
 
 def test_shapes():
-    run([Case(h, kv, dim, rows, seed=i) for i, (h, kv, dim) in enumerate(SHAPES) for rows in (1, 3 if dim > 24 else 12)])
+    run([Case(h, kv, dim, rows, seed=i) for i, (h, kv, dim) in enumerate(SHAPES)
+         for rows in (1, 3 if dim > 24 else 12)])
 
 
 @pytest.mark.parametrize("kv", [KvFormat.K16V8, KvFormat.K8V8], ids=str)
@@ -140,7 +149,8 @@ def test_keeps_a_query_for_each_column():
 
 @pytest.mark.parametrize("stalls", [(0.9, 0.0), (0.0, 0.9), (0.5, 0.5)])
 def test_stalls(stalls):
-    run([Case(8, 4, 8, 6), Case(1, 1, 8, 20, seed=1), Case(4, 1, 16, 5, seed=2)], stall_in=stalls[0], stall_out=stalls[1])
+    run([Case(8, 4, 8, 6), Case(1, 1, 8, 20, seed=1), Case(4, 1, 16, 5, seed=2)], stall_in=stalls[0],
+        stall_out=stalls[1])
 
 
 def test_small_v_buffer():
@@ -151,13 +161,14 @@ def test_small_v_buffer():
 def test_maximum_rises_and_exponents_lift():
     """Scores that grow by orders of magnitude, V exponents of any size, scores that saturate or vanish."""
     run([Case(h, kv, 8, 12, seed=i, growth=g, scale=(0xffff, e), v_exponents=(0, 16))
-         for i, (h, kv, g, e) in enumerate([(4, 2, 1, -18), (1, 1, 1, -20), (8, 4, 0.5, -24), (2, 1, 1.5, -28), (4, 4, 0, 20),
-                                            (2, 2, 0, -90), (1, 1, 0, -13)])])
+         for i, (h, kv, g, e) in enumerate([(4, 2, 1, -18), (1, 1, 1, -20), (8, 4, 0.5, -24), (2, 1, 1.5, -28),
+                                            (4, 4, 0, 20), (2, 2, 0, -90), (1, 1, 0, -13)])])
 
 
 @pytest.mark.parametrize("seed", range(2))
 def test_steps(seed):
-    """A score of exactly the K mantissa: rises just below, at and beyond every limit of a shift, with and without lifts."""
+    """A score of exactly the K mantissa: rises just below, at and beyond every limit of a shift, with and without
+    lifts."""
     rng = np.random.default_rng(seed)
     case = Case(2, 1, 8, 1, seed=seed, scale=(0x8000, 9))
     case.q[:], case.qe[:] = 0, 0
@@ -197,18 +208,18 @@ def test_abort(after):
         await lost.start(ctx, dut)
         beats = lost.beats()
         for _ in range(after):
-            ctx.set(dut.rows_beats.valid, bool(beats))
-            ctx.set(dut.rows_beats.payload, beats[0] if beats else 0)
-            _, _, ready = await ctx.tick().sample(dut.rows_beats.ready)
+            ctx.set(dut.beats.valid, bool(beats))
+            ctx.set(dut.beats.payload, beats[0] if beats else 0)
+            _, _, ready = await ctx.tick().sample(dut.beats.ready)
             if ready:
                 beats = beats[1:]
-        ctx.set(dut.rows_beats.valid, 0)
+        ctx.set(dut.beats.valid, 0)
         ctx.set(dut.abort, 1)
         await ctx.tick()
         ctx.set(dut.abort, 0)
-        assert not ctx.get(dut.output.valid) and not ctx.get(dut.rows_beats.ready)
+        assert not ctx.get(dut.output.valid) and not ctx.get(dut.beats.ready)
         await ctx.tick()
-        assert not ctx.get(dut.busy) and not ctx.get(dut.output.valid) and not ctx.get(dut.rows_beats.ready)
+        assert not ctx.get(dut.busy) and not ctx.get(dut.output.valid) and not ctx.get(dut.beats.ready)
 
     # The sink waits for the second case only: the abort comes first, while nobody takes elements.
     dut = Attention(max_heads=8, max_dim=128)
@@ -218,7 +229,7 @@ def test_abort(after):
         await abandon(ctx, dut)
         await kept.load(ctx, dut)
         await kept.start(ctx, dut)
-        await send(ctx, dut.rows_beats, kept.beats())
+        await send(ctx, dut.beats, kept.beats())
 
     async def sink(ctx):
         await ctx.tick().until(dut.abort)
@@ -242,12 +253,12 @@ def test_lends_its_exp2():
     points = [(0, 0), (255, 255), (17, 200), (128, 1)]
 
     async def ask(ctx):
-        ctx.set(dut.guest, 1)
+        ctx.set(dut.guest.busy, 1)
         for index, t in points:
-            ctx.set(dut.guest_index, index)
-            ctx.set(dut.guest_t, t)
+            ctx.set(dut.guest.index, index)
+            ctx.set(dut.guest.t, t)
             await ctx.tick().repeat(EXP2_LATENCY)
-            assert ctx.get(dut.guest_value) == EXP2(index, t)
+            assert ctx.get(dut.guest.value) == EXP2(index, t)
     simulate(dut, ask)
 
 

@@ -18,10 +18,10 @@ def config(**shape):
     return ModelConfig(**{**base, **shape})
 
 
-def check(image, tokens, *, columns=1, split=None, maxima={}, **dram):
+def check(image, tokens, *, columns=1, split=None, maxima=None, **dram):
     """Decode ``tokens`` in steps of ``split`` columns; compare logits of each step's last, and the cache."""
     golden = Golden(image)
-    dut = Core(columns=columns, **{**SMALL, **maxima})
+    dut = Core(columns=columns, **{**SMALL, **(maxima or {})})
     c = image.config
     _, row = row_layout(c)
 
@@ -37,8 +37,8 @@ def check(image, tokens, *, columns=1, split=None, maxima={}, **dram):
             result = await driver.result()
             assert result["token"] == expected.argmax
             position += n
-        await driver.ctx.tick().until(~dut.csr__status__busy)       # the last rows may still be on their way
-        assert not any(driver.ctx.get(getattr(dut, f"csr__errors__{e}")) for e in ("bad_command", "queue_overflow"))
+        await driver.ctx.tick().until(~dut.csr.status.busy)       # the last rows may still be on their way
+        assert not any(driver.ctx.get(getattr(dut.csr.errors, e)) for e in ("bad_command", "queue_overflow"))
 
     memory = run(dut, image, body, **dram)
     for layer in range(c.n_layers):
@@ -68,7 +68,8 @@ def test_every_matrix_in_a_format_of_its_own():
 
 
 @pytest.mark.parametrize("shape", [
-    dict(dim=16, hidden_dim=20, n_layers=1, n_heads=2, n_kv_heads=1, vocab_size=10),        # one word, one K/V beat a row
+    # one word, one K/V beat a row
+    dict(dim=16, hidden_dim=20, n_layers=1, n_heads=2, n_kv_heads=1, vocab_size=10),
     dict(dim=16, n_layers=1, n_heads=1, n_kv_heads=1, head_dim=128, vocab_size=9),          # odd vocabulary, long head
     dict(dim=48, hidden_dim=86, n_layers=1, n_heads=8, n_kv_heads=8, tied=False, vocab_size=16),    # no sharing, untied
 ], ids=["tiny", "head128", "mha"])
@@ -93,7 +94,8 @@ def test_kv_formats(kv, shape):
 
 @pytest.mark.parametrize("columns, active, vocab", [(2, 2, 24), (4, 3, 23)])
 def test_every_column_yields_its_argmax(columns, active, vocab):
-    """One pass over the classifier for all columns; then the rows of all but the first are decoded again, as if rejected."""
+    """One pass over the classifier for all columns; then the rows of all but the first are decoded again, as if
+    rejected."""
     image = random_image(config(vocab_size=vocab), 7)
     golden, dut = Golden(image), Core(columns=columns, **SMALL)
 
@@ -122,10 +124,10 @@ def test_crc_and_busy():
     async def body(driver, memory):
         for base, beats in ((1, 40), (0, 1), (130, 300)):
             await driver.push(encode(Opcode.CRC, base=base, beats=beats))
-            while driver.ctx.get(dut.csr__status__busy):
+            while driver.ctx.get(dut.csr.status.busy):
                 await driver.ctx.tick()
             data = b"".join(memory.beats.get(base + i, 0xdead).to_bytes(16, "little") for i in range(beats))
-            assert driver.ctx.get(dut.csr__crc__value) == zlib.crc32(data)
+            assert driver.ctx.get(dut.csr.crc.value) == zlib.crc32(data)
     run(dut, image, body)
 
 
@@ -144,25 +146,26 @@ def test_reset(after):
             await driver.push(command)
         await driver.push((0xffffffff,) * 4)
         await ctx.tick().repeat(after)
-        ctx.set(dut.csr__control__abort, after == 300)      # within an abort, too
+        ctx.set(dut.csr.control.abort, after == 300)      # within an abort, too
         await ctx.tick()
-        ctx.set(dut.csr__control__abort, 0)
+        ctx.set(dut.csr.control.abort, 0)
         ctx.set(dut.reset, 1)
         memory.reset = True
         await ctx.tick().repeat(20)
-        assert not ctx.get(dut.csr__status__result_valid) and not ctx.get(dut.csr__cycles__value)
+        assert not ctx.get(dut.csr.status.result_valid) and not ctx.get(dut.csr.cycles.value)
         ctx.set(dut.reset, 0)
         memory.reset = False
         await ctx.tick().repeat(10)
-        assert not any(ctx.get(getattr(dut, f"csr__status__{name}")) for name in ("busy", "aborting", "result_valid", "logit_valid"))
-        assert not any(ctx.get(getattr(dut, f"csr__errors__{name}")) for name in ("bad_command", "queue_overflow"))
+        assert not any(ctx.get(getattr(dut.csr.status, name)) for name in ("busy", "aborting", "result_valid",
+                                                                           "logit_valid"))
+        assert not any(ctx.get(getattr(dut.csr.errors, name)) for name in ("bad_command", "queue_overflow"))
         memory.written.clear()
         await driver.setup(LATE)
         for command in program(LATE, [2], 0, dump=1):
             await driver.push(command)
         assert await driver.dumped(LATE.config.vocab_size) == expected.values.tolist()
         assert (await driver.result())["token"] == expected.argmax
-        await ctx.tick().until(~dut.csr__status__busy)
+        await ctx.tick().until(~dut.csr.status.busy)
         assert len(memory.written) == row_layout(LATE.config)[1]
     run(dut, LATE, body)
 

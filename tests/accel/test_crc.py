@@ -4,7 +4,7 @@ import zlib
 import numpy as np
 import pytest
 
-from accel.crc import Crc32
+from accel.dram.crc import Crc32
 from tests.accel.streams import send, simulate
 
 
@@ -18,7 +18,8 @@ def test_equals_zlib(stall):
             ctx.set(dut.clear, 1)
             await ctx.tick()
             ctx.set(dut.clear, 0)
-            await send(ctx, dut.beats, [int.from_bytes(data[i:i + 16], "little") for i in range(0, len(data), 16)], stall=stall)
+            await send(ctx, dut.beats, [int.from_bytes(data[i:i + 16], "little") for i in range(0, len(data), 16)],
+                       stall=stall)
             while ctx.get(dut.busy):
                 await ctx.tick()
             assert ctx.get(dut.value) == zlib.crc32(data)

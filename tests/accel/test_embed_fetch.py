@@ -4,7 +4,7 @@ import random
 import numpy as np
 import pytest
 
-from accel.embed_fetch import ELEMENT, EmbedFetch
+from accel.dram.embed_fetch import ELEMENT, EmbedFetch
 from llama2_spec import packing
 from tests.accel.streams import receive, simulate
 
@@ -24,7 +24,8 @@ def memory(dut, beats, stall):
 
 
 @pytest.mark.parametrize("stall, sink_stall", [(0.0, 0.0), (0.8, 0.0), (0.0, 0.8)])
-@pytest.mark.parametrize("format, group, length", [("q8", 64, 64), ("q8", 32, 48), ("q4", 32, 80), ("q4", 64, 16), ("q8", 64, 640)])
+@pytest.mark.parametrize("format, group, length",
+                         [("q8", 64, 64), ("q8", 32, 48), ("q4", 32, 80), ("q4", 64, 16), ("q8", 64, 640)])
 def test_rows(format, group, length, stall, sink_stall):
     q = packing.quantise(np.random.default_rng(length).normal(size=(21, length)), format=format, group=group)
     data = packing.pack(q)
@@ -36,9 +37,9 @@ def test_rows(format, group, length, stall, sink_stall):
         for row in (0, 20, 7, 13, 6):
             for name, value in (("token", row), ("base", 1000), ("words", q.words), ("q4", format == "q4"),
                                 ("group64", group == 64), ("start", 1)):
-                ctx.set(getattr(dut, name), value)
+                ctx.set(getattr(dut.job, name), value)
             await ctx.tick()
-            ctx.set(dut.start, 0)
+            ctx.set(dut.job.start, 0)
             layout = dut.elements.payload.shape()
             got = [layout.from_bits(w) for w in await receive(ctx, dut.elements, q.words * 16, stall=sink_stall)]
             assert [g.value for g in got] == expected[row].tolist()
@@ -59,9 +60,9 @@ def test_abort(after):
 
     async def start(ctx, row):
         for name, value in (("token", row), ("base", 1000), ("words", q.words), ("start", 1)):
-            ctx.set(getattr(dut, name), value)
+            ctx.set(getattr(dut.job, name), value)
         await ctx.tick()
-        ctx.set(dut.start, 0)
+        ctx.set(dut.job.start, 0)
 
     async def drive(ctx):
         await start(ctx, 9)

@@ -4,9 +4,9 @@ import pytest
 from amaranth.hdl import Module
 from amaranth.lib import wiring
 
-from accel.attention_scores import EXP2_LATENCY
-from accel.logits import LogitUnit
-from accel.table import InterpolatedTable
+from accel.attention.scores import EXP2_LATENCY
+from accel.logits.unit import LogitUnit
+from accel.lib.table import InterpolatedTable
 from llama2_spec.golden import Logits
 from llama2_spec.numerics import logit_scale
 from llama2_spec.tables import EXP2
@@ -24,7 +24,7 @@ class Bench(wiring.Component):
         m = Module()
         m.submodules.dut = dut = self.dut
         m.submodules.table = table = InterpolatedTable(EXP2, latency=EXP2_LATENCY)
-        m.d.comb += [table.index.eq(dut.exp2_index), table.t.eq(dut.exp2_t), dut.exp2_value.eq(table.value)]
+        m.d.comb += [table.index.eq(dut.exp2.index), table.t.eq(dut.exp2.t), dut.exp2.value.eq(table.value)]
         return m
 
 
@@ -40,15 +40,15 @@ def test_equals_golden(vocab, temperature, source_stall, result_stall, multiplie
               np.arange(vocab) * (1 << 31) // vocab - (1 << 30)]      # each raises the reference
 
     async def drive(ctx):
-        ctx.set(dut.scale_mantissa, scale & 0xffff)
-        ctx.set(dut.scale_exponent, (scale >> 16) - (scale >> 16 & 0x80) * 2)
+        ctx.set(dut.model.logit_mantissa, scale & 0xffff)
+        ctx.set(dut.model.logit_exponent, (scale >> 16) - (scale >> 16 & 0x80) * 2)
         for n, values in enumerate(passes):
             values = np.asarray(values).astype(np.int64)
             keep = n != 1 or vocab < 100
-            ctx.set(dut.keep, keep)
-            ctx.set(dut.start, 1)
+            ctx.set(dut.job.keep, keep)
+            ctx.set(dut.job.start, 1)
             await ctx.tick()
-            ctx.set(dut.start, 0)
+            ctx.set(dut.job.start, 0)
             for i, v in enumerate(values):
                 while rng.random() < source_stall:
                     await ctx.tick()
@@ -69,9 +69,9 @@ def test_equals_golden(vocab, temperature, source_stall, result_stall, multiplie
                 assert (result.mass, result.maximum, result.kept) == (mass, maximum, len(candidates))
                 got = []
                 for i in range(len(candidates)):
-                    ctx.set(dut.candidate_index, i)
+                    ctx.set(dut.candidate.index, i)
                     await ctx.tick().repeat(2)
-                    got.append((ctx.get(dut.candidate_token), ctx.get(dut.candidate_logit)))
+                    got.append((ctx.get(dut.candidate.token), ctx.get(dut.candidate.logit)))
                 assert sorted(got) == sorted(candidates)
             ctx.set(dut.result.ready, 1)
             await ctx.tick()
@@ -83,21 +83,22 @@ def test_equals_golden(vocab, temperature, source_stall, result_stall, multiplie
 @pytest.mark.parametrize("result_stall", [0, 9])
 @pytest.mark.parametrize("columns, first, last", [(2, 0, 1), (4, 0, 2), (4, 0, 3), (4, 2, 2), (8, 0, 6)])
 def test_every_column_has_its_argmax(columns, first, last, result_stall):
-    """Rows in pairs as the matrix engine yields them, an odd vocabulary; ties go to the lowest id, negative logits too."""
+    """Rows in pairs as the matrix engine yields them, an odd vocabulary; ties go to the lowest id, negative logits
+    too."""
     rng = np.random.default_rng(columns + last)
     dut = LogitUnit(columns=columns)
     active = range(first, last + 1)
     vocab = 77
 
     async def drive(ctx):
-        ctx.set(dut.first, first)
-        ctx.set(dut.last, last)
+        ctx.set(dut.job.first, first)
+        ctx.set(dut.job.last, last)
         for n in range(4):
             low, high = ((-1 << 31, 1 << 31), (-5, 0), (0, 2), (-1 << 31, 2 - (1 << 31)))[n]
             logits = rng.integers(low, high, (columns, vocab))
-            ctx.set(dut.start, 1)
+            ctx.set(dut.job.start, 1)
             await ctx.tick()
-            ctx.set(dut.start, 0)
+            ctx.set(dut.job.start, 0)
             for even in range(0, vocab, 2):
                 for column in active:
                     for row in range(even, min(even + 2, vocab)):

@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 from amaranth.hdl import Module, Signal, signed
 
-from accel import numeric
-from accel.table import InterpolatedTable
+from accel.lib import numeric
+from accel.lib.table import InterpolatedTable
 from llama2_spec import numerics, tables
 from tests.accel.streams import simulate
 
@@ -39,7 +39,8 @@ def test_roundings_equal_spec():
     clamped, flag = numeric.saturate(m, x, 16)
     length = numeric.bit_length(m, x.as_unsigned()[:39])
     rng = np.random.default_rng(2)
-    cases = [(int(rng.integers(-1 << 39, 1 << 39)) >> int(rng.integers(40)), int(rng.integers(128))) for _ in range(500)]
+    cases = [(int(rng.integers(-1 << 39, 1 << 39)) >> int(rng.integers(40)), int(rng.integers(128)))
+             for _ in range(500)]
     cases += [(-(1 << 39), s) for s in (0, 1, 38, 39, 40, 41, 63, 127)] + [((1 << 39) - 1, 40), (-1, 1), (1, 1), (3, 1)]
 
     async def drive(ctx):
@@ -63,11 +64,13 @@ def test_shift_in_two_halves_equals_spec(width, bits):
     value, flag = numeric.fine_shift(m, numeric.coarse_shift(m, x, shift, bits), shift, bits)
     rng = np.random.default_rng(width + bits)
     low, high = -(1 << width - 1), (1 << width - 1) - 1
-    near = [sign * ((1 << bits - 1 + s) - odd) for s in range(64) for sign in (1, -1) for odd in (-1, 0, 1, (1 << s) // 2, (1 << s) // 2 + 1)]
+    near = [sign * ((1 << bits - 1 + s) - odd) for s in range(64) for sign in (1, -1)
+            for odd in (-1, 0, 1, (1 << s) // 2, (1 << s) // 2 + 1)]
     values = [low, high, -1, 0, 1, *(v for v in near if low <= v <= high)]
     cases = [(v, s) for v in values for s in rng.integers(64, size=6)]
     cases += [(v, s) for v in values[5:] for s in [max(abs(v).bit_length() - bits, 0)]]
-    cases += [(int(rng.integers(-1 << 62, 1 << 62)) * 16 >> int(rng.integers(67 - width, 67)), s) for s in rng.integers(64, size=500)]
+    cases += [(int(rng.integers(-1 << 62, 1 << 62)) * 16 >> int(rng.integers(67 - width, 67)), s)
+              for s in rng.integers(64, size=500)]
 
     async def drive(ctx):
         for v, s in [(v, int(s)) for v, s in cases]:

@@ -3,7 +3,7 @@ import random
 
 import pytest
 
-from accel.reader import SegmentReader
+from accel.dram.reader import SegmentReader
 from tests.accel.streams import simulate
 
 
@@ -54,7 +54,8 @@ async def take(ctx, dut, count, stall=0.0, seed=1):
 SEGMENTS = [(0, 5), (125, 10), (1000, 300), (1300, 1), (128, 128), (384, 0), (70, 200), (0, 1)]
 
 
-@pytest.mark.parametrize("stall, sink_stall, latency", [(0.0, 0.0, 14), (0.7, 0.0, 14), (0.0, 0.9, 14), (0.3, 0.3, 14), (0.0, 0.0, 90)])
+@pytest.mark.parametrize("stall, sink_stall, latency",
+                         [(0.0, 0.0, 14), (0.7, 0.0, 14), (0.0, 0.9, 14), (0.3, 0.3, 14), (0.0, 0.0, 90)])
 def test_in_order(stall, sink_stall, latency):
     """With a ``latency`` in which more could be asked for than a port keeps places for, too."""
     dut = SegmentReader(buffer=64)
@@ -144,10 +145,10 @@ def test_two_beats_at_a_time(sink_stall):
         while len(got) < len(expected):
             both = rng.random() < .5
             wanted = rng.random() >= sink_stall
-            ctx.set(dut.both, both)
+            ctx.set(dut.beats.both, both)
             ctx.set(dut.beats.ready, wanted)
-            _, _, valid, ready, first, second = await ctx.tick().sample(dut.beats.valid, dut.beats.ready, dut.beats.payload,
-                                                                        dut.second)
+            _, _, valid, ready, first, second = await ctx.tick().sample(dut.beats.valid, dut.beats.ready,
+                                                                        dut.beats.payload, dut.beats.second)
             if valid and ready:
                 got += [first, second] if both else [first]
         assert got == expected

@@ -4,11 +4,12 @@ import pytest
 from amaranth.hdl import Module
 from amaranth.lib import memory, wiring
 
-from accel.quantiser import Quantiser, wide_layout
-from accel.residual import Residual
-from accel.rope import Rope
-from accel.row_scale import EMBEDDING, RowScale, row_layout
-from accel.swiglu import SwiGlu
+from accel.interfaces import Row, Wide
+from accel.rows.quantiser import Quantiser
+from accel.rows.residual import Residual
+from accel.rows.rope import Rope
+from accel.rows.scale import RowScale
+from accel.rows.swiglu import SwiGlu
 from llama2_spec import golden, numerics
 from llama2_spec.registers import Dest
 from llama2_spec.tables import rsqrt, silu
@@ -23,7 +24,7 @@ def never_idle(dut, source, sink, *, left=1):
 
 def pack(layout, **fields):
     value = 0
-    for name, field in layout:
+    for name, _ in layout:
         width = layout[name].width
         value |= (int(fields.get(name, 0)) & (1 << width) - 1) << layout[name].offset
     return value
@@ -38,17 +39,17 @@ def test_row_scale(source_stall, sink_stall):
     rng = np.random.default_rng(3)
     dut = RowScale(columns=2)
     factors = [32768, 65536]
-    cases = [(v, int(rng.integers(64)), int(rng.integers(2)), int(rng.choice([Dest.Q, Dest.RESIDUAL, EMBEDDING])))
+    cases = [(v, int(rng.integers(64)), int(rng.integers(2)), int(rng.choice([Dest.Q, Dest.RESIDUAL, Dest.EMBEDDING])))
              for v in wide(rng, 200, 44) + [-(1 << 47), (1 << 47) - 1, -1, 0]]
 
     async def drive(ctx):
         for c, f in enumerate(factors):
-            ctx.set(dut.factors[c], f)
+            ctx.set(dut.norms.factors[c], f)
         await send(ctx, dut.sums, [pack(dut.sums.payload.shape(), value=v, shift=s, column=c, dest=d, row=i)
                                    for i, (v, s, c, d) in enumerate(cases)], stall=source_stall)
 
     async def check(ctx):
-        layout = row_layout(2)
+        layout = Row(2)
         got = [layout.from_bits(w) for w in await receive(ctx, dut.rows, len(cases), stall=sink_stall)]
         for g, (i, (v, s, c, d)) in zip(got, enumerate(cases)):
             f = factors[c] if d == Dest.Q else 1 << 15
@@ -68,7 +69,7 @@ def test_quantiser(columns, group, source_stall):
     vectors = np.array([[v >> int(rng.integers(30)) for v in wide(rng, length)] for _ in range(columns)], np.int64)
     vectors[0, :group] = -(1 << 47)
     vectors[0, group] = (1 << 47) - 1
-    layout = wide_layout(columns)
+    layout = Wide(columns)
     items = [pack(layout, value=vectors[c, i], column=c, index=i, end=i % group == group - 1 or i == length - 1, dest=c)
              for i in range(length) for c in range(columns)]
     mantissas, exponents = {}, {}
@@ -80,15 +81,15 @@ def test_quantiser(columns, group, source_stall):
 
     async def watch(ctx):
         while True:
-            _, _, e, w, c, d, i, x, mant = await ctx.tick().sample(dut.exponent_write, dut.write, dut.column, dut.dest,
-                                                                   dut.index, dut.exponent, dut.mantissa)
+            _, _, e, w, c, d, i, x, mant = await ctx.tick().sample(*(getattr(dut.quantised, name) for name in (
+                "exponent_write", "write", "column", "dest", "index", "exponent", "mantissa")))
             if e:
                 assert (c, i) not in exponents
                 exponents[c, i] = x
             if w:
                 assert (c, i) not in mantissas and d == c
                 mantissas[c, i] = mant
-    holds = busy_while_holding(dut.busy, dut.values.valid & dut.values.ready, dut.write)
+    holds = busy_while_holding(dut.busy, dut.values.valid & dut.values.ready, dut.quantised.write)
     simulate(dut, drive, background=(watch, holds))
     for c in range(columns):
         for start in range(0, length, group):
@@ -102,11 +103,11 @@ def test_quantiser(columns, group, source_stall):
 def test_quantiser_of_eight_bits(narrow):
     """K's and V's exponents are for 8 bits where asked for, everybody else's for 16."""
     rng = np.random.default_rng(narrow)
-    dut, layout, group = Quantiser(columns=1), wide_layout(1), 16
+    dut, layout, group = Quantiser(columns=1), Wide(1), 16
     values = np.array([[v >> int(rng.integers(40)) for v in wide(rng, group)] for _ in range(30)], np.int64)
     values[0, :], values[1, :], values[2, :] = 0, 127, -128
     values[3, 0], values[4, 0] = (127 << 40) | 1 << 39, (1 << 47) - 1     # round up to the next power of two
-    dests = [int(rng.choice([Dest.Q, Dest.K, Dest.V, 7])) for _ in values]
+    dests = [int(rng.choice([Dest.Q, Dest.K, Dest.V, Dest.OUTPUT])) for _ in values]
     dests[3:5] = [Dest.K, Dest.V]
     expected, got = [], []
     for row, dest in zip(values, dests):
@@ -115,7 +116,7 @@ def test_quantiser_of_eight_bits(narrow):
         expected.append((int(exponent), mantissas.tolist()))
 
     async def drive(ctx):
-        ctx.set(dut.narrow, narrow)
+        ctx.set(dut.model.narrow, narrow)
         await send(ctx, dut.values, [pack(layout, value=v, index=i, end=i == group - 1, dest=d)
                                      for row, d in zip(values, dests) for i, v in enumerate(row)])
         while ctx.get(dut.busy):
@@ -123,7 +124,8 @@ def test_quantiser_of_eight_bits(narrow):
 
     async def watch(ctx):
         while True:
-            _, _, e, w, x, mantissa, dest = await ctx.tick().sample(dut.exponent_write, dut.write, dut.exponent, dut.mantissa, dut.dest)
+            _, _, e, w, x, mantissa, dest = await ctx.tick().sample(*(getattr(dut.quantised, name) for name in (
+                "exponent_write", "write", "exponent", "mantissa", "dest")))
             if e:
                 got.append((x, []))
             if w:
@@ -143,7 +145,7 @@ class WithFrequencies(wiring.Component):
         m.submodules.dut = self.dut
         m.submodules.memory = mem = memory.Memory(shape=32, depth=64, init=[int(f) for f in self.frequencies])
         port = mem.read_port()
-        m.d.comb += [port.addr.eq(self.dut.frequency_index), self.dut.frequency.eq(port.data)]
+        m.d.comb += [port.addr.eq(self.dut.frequencies.index), self.dut.frequencies.value.eq(port.data)]
         return m
 
 
@@ -158,22 +160,23 @@ def test_rope(columns, head_dim, heads, source_stall, sink_stall):
     position = 65530
     items, expected = [], []
     for dest in (Dest.Q, Dest.V, Dest.K):
-        rotated = [golden.rotate(rows[c].reshape(heads, -1), position + c, frequencies).reshape(-1) for c in range(columns)]
+        rotated = [golden.rotate(rows[c].reshape(heads, -1), position + c, frequencies).reshape(-1)
+                   for c in range(columns)]
         for r in range(0, rows.shape[1], 2):
             for c in range(columns):
                 for odd in range(2):
-                    items.append(pack(row_layout(columns), value=rows[c, r + odd], column=c, row=r + odd, odd=odd, dest=dest))
+                    items.append(pack(Row(columns), value=rows[c, r + odd], column=c, row=r + odd, odd=odd, dest=dest))
                     expected.append((int(rows[c, r + odd] if dest == Dest.V else rotated[c][r + odd]), c, r + odd,
                                      (r + odd) % head_dim == head_dim - 1, int(dest)))
 
     async def drive(ctx):
         ctx.set(dut.position, position)
-        ctx.set(dut.head_dim, head_dim)
+        ctx.set(dut.model.head_dim, head_dim)
         await send(ctx, dut.rows, items, stall=source_stall)
 
     async def check(ctx):
         words = await receive(ctx, dut.values, len(items), stall=sink_stall)
-        got = [wide_layout(columns).from_bits(w) for w in words]
+        got = [Wide(columns).from_bits(w) for w in words]
         assert [(g.value, g.column, g.index, g.end, g.dest) for g in got] == expected
         await ctx.tick().repeat(2)
         assert not ctx.get(dut.busy)
@@ -185,10 +188,10 @@ def test_rope_takes_a_row_a_cycle():
     rows, cycles = 256, 0
 
     async def drive(ctx):
-        ctx.set(dut.head_dim, 16)
+        ctx.set(dut.model.head_dim, 16)
         ctx.set(dut.values.ready, 1)
         for r in range(rows):
-            ctx.set(dut.rows.payload.as_value(), pack(row_layout(1), value=r, row=r, odd=r & 1, dest=Dest.K))
+            ctx.set(dut.rows.payload.as_value(), pack(Row(1), value=r, row=r, odd=r & 1, dest=Dest.K))
             ctx.set(dut.rows.valid, 1)
             await ctx.tick().until(dut.rows.ready)
         ctx.set(dut.rows.valid, 0)
@@ -216,7 +219,7 @@ def test_swiglu(source_stall, sink_stall):
     for i in range(n):
         for c in range(2):
             for odd, v in ((0, gates[c, i]), (1, ups[c, i])):
-                items.append(pack(row_layout(2), value=v, column=c, row=2 * i + odd, odd=odd, last=odd and i == n - 1))
+                items.append(pack(Row(2), value=v, column=c, row=2 * i + odd, odd=odd, last=odd and i == n - 1))
             h = numerics.saturate(numerics.round_shift(silu(gates[c, i:i + 1]) * ups[c, i:i + 1], 14), 48)
             expected.append((int(h[0]), c, i, i % 32 == 31 or i == n - 1))
 
@@ -225,7 +228,7 @@ def test_swiglu(source_stall, sink_stall):
 
     async def check(ctx):
         words = await receive(ctx, dut.values, len(expected), stall=sink_stall)
-        got = [wide_layout(2).from_bits(w) for w in words]
+        got = [Wide(2).from_bits(w) for w in words]
         assert [(g.value, g.column, g.index, g.end) for g in got] == expected
         await ctx.tick()
         assert not ctx.get(dut.busy)
@@ -238,20 +241,22 @@ def test_residual(source_stall, sink_stall):
     dim, columns, epsilon = 48, 2, 12345
     dut = Residual(columns=columns, max_dim=64)
     gains = rng.integers(-32768, 32768, dim)
-    steps = [(EMBEDDING, rng.integers(-1 << 20, 1 << 20, (columns, dim))), (int(Dest.RESIDUAL), rng.integers(-1 << 31, 1 << 31, (columns, dim))),
-             (EMBEDDING, np.zeros((columns, dim), np.int64)), (int(Dest.RESIDUAL), rng.integers(-9, 9, (columns, dim)))]
+    steps = [(Dest.EMBEDDING, rng.integers(-1 << 20, 1 << 20, (columns, dim))),
+             (int(Dest.RESIDUAL), rng.integers(-1 << 31, 1 << 31, (columns, dim))),
+             (Dest.EMBEDDING, np.zeros((columns, dim), np.int64)),
+             (int(Dest.RESIDUAL), rng.integers(-9, 9, (columns, dim)))]
     x = np.zeros((columns, dim), np.int64)
     items, expected, norms = [], [], []
     for dest, rows in steps:
-        x = numerics.saturate(rows if dest == EMBEDDING else x + rows, 32)
-        items.append([pack(row_layout(columns), value=rows[c, i + odd], column=c, row=i + odd, odd=odd, dest=dest)
+        x = numerics.saturate(rows if dest == Dest.EMBEDDING else x + rows, 32)
+        items.append([pack(Row(columns), value=rows[c, i + odd], column=c, row=i + odd, odd=odd, dest=dest)
                       for i in range(0, dim, 2) for c in range(columns) for odd in range(2)])
         expected.append([(int(x[c, i + odd] * gains[i + odd]), c, i + odd, (i + odd) % 32 == 31 or i + odd == dim - 1)
                          for i in range(0, dim, 2) for c in range(columns) for odd in range(2)])
         norms.append([rsqrt(sum(int(v) ** 2 for v in x[c]) + epsilon) for c in range(columns)])
     async def drive(ctx):
-        ctx.set(dut.dim, dim)
-        ctx.set(dut.epsilon, epsilon)
+        ctx.set(dut.model.dim, dim)
+        ctx.set(dut.model.epsilon, epsilon)
         ctx.set(dut.gain_start, 1)
         await ctx.tick()
         ctx.set(dut.gain_start, 0)
@@ -261,11 +266,11 @@ def test_residual(source_stall, sink_stall):
             await send(ctx, dut.rows, part, stall=source_stall)
             await ctx.tick().until(~dut.busy)
             for c in range(columns):
-                assert (ctx.get(dut.factors[c]), -15 - ctx.get(dut.halves[c])) == norms[n][c]
+                assert (ctx.get(dut.norms.factors[c]), -15 - ctx.get(dut.norms.halves[c])) == norms[n][c]
 
     async def check(ctx):
         for part in expected:
             words = await receive(ctx, dut.values, len(part), stall=sink_stall)
-            got = [wide_layout(columns).from_bits(w) for w in words]
+            got = [Wide(columns).from_bits(w) for w in words]
             assert [(g.value, g.column, g.index, g.end) for g in got] == part
     simulate(dut, drive, check, background=(never_idle(dut, dut.rows, dut.values),))

@@ -4,8 +4,8 @@ from amaranth.hdl import Module
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from accel.numeric import credits, delay
-from accel.stage import HalfRate, Queue, Skid, Stage
+from accel.lib.numeric import credits, delay
+from accel.lib.stream import HalfRate, Queue, Skid, Stage
 from tests.accel.streams import receive, send, simulate
 
 WORDS = [n * 37 % 256 for n in range(200)]
@@ -29,7 +29,8 @@ class Credited(wiring.Component):
 
 
 @pytest.mark.parametrize("source_stall, sink_stall", [(0, 0), (.5, 0), (0, .5), (.3, .7), (.7, .3)])
-@pytest.mark.parametrize("make", [lambda: Stage(8), lambda: Skid(8), lambda: HalfRate(8), lambda: Credited(2), lambda: Credited(8)])
+@pytest.mark.parametrize("make", [lambda: Stage(8), lambda: Skid(8), lambda: HalfRate(8), lambda: Credited(2),
+                                  lambda: Credited(8)])
 def test_what_comes_in_goes_out(make, source_stall, sink_stall):
     dut = make()
 
@@ -43,7 +44,9 @@ def test_what_comes_in_goes_out(make, source_stall, sink_stall):
     simulate(dut, feed, drain)
 
 
-@pytest.mark.parametrize("make, cycles", [(lambda: Stage(8), 1), (lambda: Skid(8), 1), (lambda: HalfRate(8), 2), (lambda: Credited(8), 1)])
+@pytest.mark.parametrize("make, cycles",
+                         [(lambda: Stage(8), 1), (lambda: Skid(8), 1), (lambda: HalfRate(8), 2),
+                          (lambda: Credited(8), 1)])
 def test_rate(make, cycles):
     """Cycles a word, once the first is there."""
     dut, seen = make(), 0

@@ -1,8 +1,8 @@
 """The Wishbone window: commands out in order, constants, frequencies, results, counters."""
 import random
 
-from accel.command_queue import AHEAD
-from accel.window import Window
+from accel.control.window import Window
+from accel.interfaces import Ahead
 from llama2_spec.registers import QUEUE_DEPTH, RESULT_DEPTH, Counter, Model, Result
 from llama2_spec.registers import Window as Region
 from tests.accel.streams import receive, simulate
@@ -30,16 +30,16 @@ def test_commands_in_order_and_overflow():
     async def drive(ctx):
         overflows = 0
         for n in range(QUEUE_DEPTH):
-            assert ctx.get(dut.queue_free) == QUEUE_DEPTH - n
+            assert ctx.get(dut.queue.free) == QUEUE_DEPTH - n
             await push(ctx, dut, n)
-        assert ctx.get(dut.queue_free) == 0 and ctx.get(dut.queue_busy)
+        assert ctx.get(dut.queue.free) == 0 and ctx.get(dut.queue.busy)
         ctx.set(dut.bus.adr, 3)
         for name in ("we", "cyc", "stb"):
             ctx.set(getattr(dut.bus, name), 1)
         while not ctx.get(dut.bus.ack):
-            overflows += ctx.get(dut.queue_overflow)
+            overflows += ctx.get(dut.queue.overflow)
             await ctx.tick()
-        overflows += ctx.get(dut.queue_overflow)
+        overflows += ctx.get(dut.queue.overflow)
         ctx.set(dut.bus.cyc, 0)
         assert overflows == 1
         for _ in range(20):
@@ -54,12 +54,12 @@ def test_commands_in_order_and_overflow():
         await ctx.tick()
         ctx.set(dut.abort, 0)
         await ctx.tick()
-        assert ctx.get(dut.queue_free) == QUEUE_DEPTH and not ctx.get(dut.commands.valid)
+        assert ctx.get(dut.queue.free) == QUEUE_DEPTH and not ctx.get(dut.commands.valid)
 
     async def ahead(ctx):
         while not done:
             await ctx.tick()
-        got = [AHEAD.from_bits(w) for w in await receive(ctx, dut.ahead, QUEUE_DEPTH, stall=0.3)]
+        got = [Ahead().from_bits(w) for w in await receive(ctx, dut.ahead, QUEUE_DEPTH, stall=0.3)]
         assert [(a.opcode, a.kv, a.base, a.beats) for a in got] == [
             (100 * n & 15, 0, 100 * n + 2, 100 * n + 3) for n in range(QUEUE_DEPTH)]
     simulate(dut, drive, ahead)
@@ -71,13 +71,20 @@ def test_constants_results_and_dump():
     async def drive(ctx):
         for word in Model:
             await access(ctx, dut, Region.MODEL + 4 * word, 1000 + word)
-        assert [ctx.get(getattr(dut, f"model__{w.name.lower()}")) for w in Model] == [1000 + w for w in Model]
+        for name, word in (("dim", Model.DIM), ("head_dim", Model.HEAD_DIM), ("n_heads", Model.N_HEADS),
+                           ("n_kv_heads", Model.N_KV_HEADS), ("epsilon", Model.EPSILON), ("narrow", Model.KV_FORMAT)):
+            port = getattr(dut.model, name)
+            assert ctx.get(port) == (1000 + word) % (1 << len(port)), name
+        for name, word in (("score", Model.SCORE_SCALE), ("logit", Model.LOGIT_SCALE)):
+            await access(ctx, dut, Region.MODEL + 4 * word, 0x12f08255 + word)
+            assert ctx.get(getattr(dut.model, f"{name}_mantissa")) == 0x8255 + word
+            assert ctx.get(getattr(dut.model, f"{name}_exponent")) == -16
         for i in range(64):
             await access(ctx, dut, Region.ROPE + 4 * i, (i * 0x3456789) & 0xffffffff)
         for i in (0, 5, 63):
-            ctx.set(dut.rope_index, i)
+            ctx.set(dut.frequencies.index, i)
             await ctx.tick()
-            assert ctx.get(dut.rope_frequency) == (i * 0x3456789) & 0xffffffff
+            assert ctx.get(dut.frequencies.value) == (i * 0x3456789) & 0xffffffff
         for n in range(3):
             payload = dict(token=n + 10, logit=-n - 1, cycles=n + 500, maximum=-n, mass=(n << 40) + 3, kept=n)
             ctx.set(dut.results.payload, payload)
@@ -90,10 +97,10 @@ def test_constants_results_and_dump():
             assert words == [n + 10, 0xffffffff - n, n + 500, -n & 0xffffffff, 3, n << 8, n]
             await access(ctx, dut, Region.RESULT, 0)
         assert not ctx.get(dut.result_valid)
-        ctx.set(dut.dump_data, 0xabcdef01)
+        ctx.set(dut.dump.data, 0xabcdef01)
         assert await access(ctx, dut, Region.LOGIT) == 0xabcdef01
-        ctx.set(dut.candidate_token, 77)
-        ctx.set(dut.candidate_logit, -5)
+        ctx.set(dut.candidates.token, 77)
+        ctx.set(dut.candidates.logit, -5)
         assert await access(ctx, dut, Region.CANDIDATES + 8 * 9) == 77
         assert await access(ctx, dut, Region.CANDIDATES + 8 * 9 + 4) == 0xfffffffb
     simulate(dut, drive)
@@ -146,23 +153,23 @@ def test_counters_carry():
 
     async def drive(ctx):
         expected = {}
-        for n in range(400):
+        for _ in range(400):
             phase, group, length = rng.choice((0, 3, 7, 8)), rng.choice(groups), rng.choice((3, 3, 4, 31, 64, 90))
-            ctx.set(dut.phase, phase)
+            ctx.set(dut.activity.phase, phase)
             for name in names:
                 one = (2 if name == "beat" else 1) if name in group else 0
-                ctx.set(getattr(dut, f"count_{name}"), one)
+                ctx.set(getattr(dut.activity, name), one)
                 expected[phase, names.index(name)] = expected.get((phase, names.index(name)), 0) + one * length
             await ctx.tick().repeat(length)
             for name in names:                          # as between two commands
-                ctx.set(getattr(dut, f"count_{name}"), 0)
+                ctx.set(getattr(dut.activity, name), 0)
             await ctx.tick()
         for phase in range(9):
             for counter in Counter:
                 got = await access(ctx, dut, Region.COUNTERS + 4 * (8 * phase + counter))
                 assert got == expected.get((phase, int(counter)), 0), (phase, counter)
-        ctx.set(dut.phase, 3)
-        ctx.set(dut.count_cycle, 1)
+        ctx.set(dut.activity.phase, 3)
+        ctx.set(dut.activity.cycle, 1)
         before = await access(ctx, dut, Region.COUNTERS + 4 * 8 * 3)
         for _ in range(100):                            # an access takes six cycles, or twelve beside a carry
             got = await access(ctx, dut, Region.COUNTERS + 4 * 8 * 3)
@@ -171,7 +178,7 @@ def test_counters_carry():
         ctx.set(dut.clear, 1)
         await ctx.tick()
         ctx.set(dut.clear, 0)
-        ctx.set(dut.count_cycle, 0)
+        ctx.set(dut.activity.cycle, 0)
         for phase in range(9):
             for counter in Counter:
                 assert await access(ctx, dut, Region.COUNTERS + 4 * (8 * phase + counter)) == 0
@@ -185,13 +192,13 @@ def test_counters():
     async def drive(ctx):
         expected = {}
         for n, phase in enumerate((3, 3, 0, 8, 3, 0)):
-            ctx.set(dut.phase, phase)
+            ctx.set(dut.activity.phase, phase)
             for i, name in enumerate(names):
-                ctx.set(getattr(dut, f"count_{name}"), (n + i) % 3 != 0)
+                ctx.set(getattr(dut.activity, name), (n + i) % 3 != 0)
                 expected[phase, i] = expected.get((phase, i), 0) + ((n + i) % 3 != 0) * (n + 1)
             await ctx.tick().repeat(n + 1)
         for name in names:
-            ctx.set(getattr(dut, f"count_{name}"), 0)
+            ctx.set(getattr(dut.activity, name), 0)
         for phase in range(9):
             for counter in Counter:
                 got = await access(ctx, dut, Region.COUNTERS + 4 * (8 * phase + counter))

@@ -23,7 +23,8 @@ def test_our_stories_stand_in_for_missing_ones(without_reference_data):
 
 
 def test_golden_measured_on_them_is_near_float32(without_reference_data):
-    result = accuracy.measure(accuracy.ROOT/"models"/"stories.bin", accuracy.ROOT/"models"/"stories.tokenizer.bin", "q8", 1)
+    result = accuracy.measure(accuracy.ROOT/"models"/"stories.bin", accuracy.ROOT/"models"/"stories.tokenizer.bin",
+                              "q8", 1)
     assert result["text"] == "stories.txt" and result["tokens"] > 100
     assert result["kl_same_weights"] < 1e-6 and abs(result["delta_percent"]) < 0.5
     assert 4 < result["perplexity_float32"] < 20 and result["flags"] == []

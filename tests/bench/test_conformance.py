@@ -50,6 +50,7 @@ def test_only_special_tokens_with_known_names_may_end_more(tmp_path):
     ours = product.says(case, case.write(tmp_path / "case"))
     theirs = RECORDED["transformers"][case.name]
     ends = [cell for cell in compare.cells(case, ours, theirs) if cell.what == "ends"]
-    assert [cell.good for cell in ends] == [True] and ends[0].reason == compare.NAMED and set(ours["ends"]) > set(theirs["ends"])
+    assert ([cell.good for cell in ends] == [True] and ends[0].reason == compare.NAMED
+            and set(ours["ends"]) > set(theirs["ends"]))
     ours["ends"] = [*ours["ends"], 300]
     assert not all(cell.good for cell in compare.cells(case, ours, theirs))

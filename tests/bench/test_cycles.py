@@ -12,7 +12,8 @@ from soc.sim.simulator import WATCH_CAUSES
 def watched(*columns, strays=0):
     """What the simulator says at each result: running sums of ``columns``, one for each cause."""
     sums = np.cumsum(columns, axis=1)
-    return [{"cycles": int(at.sum()), "strays": strays*n, **dict(zip(WATCH_CAUSES, map(int, at)))} for n, at in enumerate(sums.T)]
+    return [{"cycles": int(at.sum()), "strays": strays*n, **dict(zip(WATCH_CAUSES, map(int, at)))} for n,
+            at in enumerate(sums.T)]
 
 
 def test_beats_and_stalls_sum_to_the_cycles_exactly():
@@ -53,7 +54,8 @@ def test_bad_positions_are_refused(text, capsys):
     assert "--positions" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", [["--model", "x.bin", "--layers", "2"], ["--shape", "stories15M", "--layers", "3"],
+@pytest.mark.parametrize("arguments", [["--model", "x.bin", "--layers", "2"],
+                                       ["--shape", "stories15M", "--layers", "3"],
                                        ["--shape", "nothing"], ["--model", "x.bin", "--shape", "stories15M"], []])
 def test_bad_arguments_are_refused(arguments, capsys):
     with pytest.raises(SystemExit) as refused:

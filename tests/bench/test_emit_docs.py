@@ -3,8 +3,10 @@ from xml.etree import ElementTree
 
 import pytest
 
-from bench import emit_docs, published
+from bench import emit_docs, fitting, published
 from bench.plot import LETTER
+from llama2_host.image.model import Model
+from llama2_spec import traffic
 
 PAGE = emit_docs.PAGE.read_text()
 
@@ -58,7 +60,8 @@ def test_plot_has_a_bar_as_long_as_its_share_for_every_decoder_that_states_one()
     namespace = "{http://www.w3.org/2000/svg}"
     root = ElementTree.fromstring(emit_docs.plot())
     widths = [float(r.get("width")) for r in root.iter(f"{namespace}rect") if r.find(f"{namespace}title") is not None]
-    shares = [d.percent for d in published.DECODERS if d.percent is not None] + [run["roofline_percent"] for run in emit_docs.shown_runs()]
+    shares = ([d.percent for d in published.DECODERS if d.percent is not None] +
+              [run["roofline_percent"] for run in emit_docs.shown_runs()])
     assert len(widths) == len(shares) > 10
     first, *others = zip(widths, sorted(shares, reverse=True))
     assert all(width/share == pytest.approx(first[0]/first[1], abs=.02) for width, share in others)
@@ -74,3 +77,16 @@ def test_plot_s_labels_fit():
 def test_few_of_our_runs_are_shown_and_they_differ():
     shares = [run["roofline_percent"] for run in emit_docs.shown_runs()]
     assert 3 <= len(shares) <= 5 and min(run["roofline_percent"] for run in emit_docs.runs()) in shares
+
+
+@pytest.mark.parametrize("format", ["q8", "q4"])
+@pytest.mark.parametrize("position", [0, 100])
+def test_what_fits_is_reckoned_as_of_an_image(format, position):
+    image = Model.load(emit_docs.ROOT/"models"/"stories.bin", format=format).image
+    assert (fitting.useful_beats(image.config, format, position) ==
+            traffic.useful_beats(image.config, image.entries, position))
+
+
+def test_what_does_not_fit_is_said():
+    rows = [line for line in fitting.fits_table(emit_docs.RESULTS).splitlines() if "1.1B" in line or "460M" in line]
+    assert len(rows) == 4 and all("no room" in line or "at most" in line for line in rows)

@@ -54,7 +54,8 @@ def test_registers_in_a_multiplier_begin_and_end_paths(tmp_path):
     (tmp_path/"top.v").write_text(SOURCE.replace("x <= a; y <= b;", "x0 <= a; y0 <= b; x <= x0; y <= y0;")
                                   .replace("reg far;", "reg far; reg [15:0] x0, y0; reg [31:0] again;")
                                   .replace("product <= x * y;", "again <= x * y; product <= again;"))
-    run_yosys([f"read_verilog {tmp_path/'top.v'}", f"synth_ecp5 -abc9 -top top -json {tmp_path/'top.json'}"], tmp_path/"yosys.log")
+    run_yosys([f"read_verilog {tmp_path/'top.v'}", f"synth_ecp5 -abc9 -top top -json {tmp_path/'top.json'}"],
+              tmp_path/"yosys.log")
     before = Netlist(tmp_path/"top.json", "top")
     absorb(tmp_path/"top.json")
     after = Netlist(tmp_path/"top.json", "top")
@@ -74,7 +75,8 @@ def test_yosys_command_line(tmp_path):
     (tmp_path/"good.ys").write_text("read_verilog -lib +/ecp5/cells_sim.v\nlog done\n")
     (tmp_path/"bad.ys").write_text("read_verilog no-such-file.v\n")
     def run(script):
-        return subprocess.run([sys.executable, "-m", "soc.yosys", "-q", "-l", tmp_path/"log", tmp_path/script], cwd=ROOT,
+        return subprocess.run([sys.executable, "-m", "soc.yosys", "-q", "-l", tmp_path/"log", tmp_path/script],
+                              cwd=ROOT,
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT).returncode
     assert run("good.ys") == 0 and "done" in (tmp_path/"log").read_text()
     assert run("bad.ys") != 0

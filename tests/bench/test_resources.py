@@ -41,6 +41,25 @@ def test_memory_cells_are_counted_as_lookup_tables():
     assert cost({"TRELLIS_DPR16X4": 2, "CCU2C": 5})["lut"] == 18
 
 
+def test_joints_are_mapped_with_the_core(tmp_path):
+    source = tmp_path/"top.v"
+    source.write_text(ADDER.replace("llama2_core.adder", "llama2_core.router"))
+    units = synthesise([source], "top", "xc7", tmp_path/"out", tmp_path)
+    assert units.keys() == {"soc", "product", "core, between units"}
+    assert cost(units["core, between units"])["lut"] >= 16
+
+
+def test_every_unit_has_a_budget_and_keeps_it():
+    units, allowed = json.loads(resources.RESULT.read_text())[resources.BUDGETED]["units"], resources.budgets()
+    assert units.keys() - allowed.keys() == {"soc", "to_quantiser"} and not allowed.keys() - units.keys()
+    assert resources.over_budget(units, allowed) == []
+
+
+def test_a_unit_above_its_budget_is_told():
+    assert resources.over_budget({"rope": {"lut": 227}, "kv": {"lut": 343}}, {"rope": 226, "kv": 343}) == [
+        "rope takes 227 look-up tables, its budget is 226"]
+
+
 def test_failing_yosys_is_an_error(tmp_path):
     with pytest.raises(RuntimeError, match="yosys failed"):
         run_yosys(["read_verilog no-such-file.v"], tmp_path/"yosys.log")
@@ -49,7 +68,8 @@ def test_failing_yosys_is_an_error(tmp_path):
 def test_page_holds_what_was_measured():
     results = json.loads(resources.RESULT.read_text())
     text = resources.PAGE.read_text()
-    assert resources.table(results) == text.split(resources.BEGIN + "\n")[1].split(resources.END)[0], "run make resources"
+    assert resources.table(results) == text.split(resources.BEGIN +
+                                                  "\n")[1].split(resources.END)[0], "run make resources"
 
 
 @pytest.mark.parametrize("name", resources.TARGETS)
@@ -66,7 +86,8 @@ def test_smallest_board_has_room():
 
 
 UNSTYLED = """
-module top (input clk, input we, input [12:0] a, input [31:0] d, output reg [31:0] p, output reg [31:0] q, output reg [31:0] r,
+module top (input clk, input we, input [12:0] a, input [31:0] d, output reg [31:0] p,
+            output reg [31:0] q, output reg [31:0] r,
             output [31:0] s, output reg [31:0] t);
     STYLE reg [31:0] sized [0:5119];
     (* rom_style = "logic" *) reg [31:0] rom [0:511];
@@ -83,16 +104,19 @@ endmodule
 """
 
 
-@pytest.mark.parametrize("style, styled", [("", False), ('(* ram_style = "block" *)', True), ('(* ram_style = "logic" *)', False)])
+@pytest.mark.parametrize("style, styled", [("", False), ('(* ram_style = "block" *)', True),
+                                           ('(* ram_style = "logic" *)', False)])
 def test_memories_are_counted_as_vivado_takes_them(tmp_path, style, styled):
-    """Extended to a power of two; what is read with a clock and has no style that Vivado knows is block RAM, however small."""
+    """Extended to a power of two; what is read with a clock and has no style that Vivado knows is block RAM, however
+    small."""
     source = tmp_path/"a name"/"top.v"
     source.parent.mkdir()
     source.write_text(UNSTYLED.replace("STYLE", style))
     found = {memory.name: memory for memory in memories.find([source], "top", tmp_path/"out", source.parent)}
     assert {name: memory.block_rams for name, memory in found.items()} == {
         "sized": 8, "rom": 0.5, "told": 0, "asynchronous": 0, "small": 0.5}
-    assert found["sized"].styled == styled and not found["rom"].styled and found["told"].styled and not found["small"].styled
+    assert (found["sized"].styled == styled and not found["rom"].styled and found["told"].styled
+            and not found["small"].styled)
 
 
 def test_memories_belong_to_their_unit():
@@ -100,5 +124,6 @@ def test_memories_belong_to_their_unit():
         return memories.Memory(name, 8, 512, 1, 1, True, "block")
     units = ("matvec", "soc", "core, between units")
     assert [resources.unit_of(memory(name), units) for name in (
-        "rom0", "VexRiscv.banks_0", "llama2_core.matvec.scales", r"$flatten\\llama2_core.\\matvec.\\table.$auto$rom", "llama2_core.left")] == [
-        "soc", "soc", "matvec", "matvec", "core, between units"]
+        "rom0", "VexRiscv.banks_0", "llama2_core.matvec.scales", r"$flatten\\llama2_core.\\matvec.\\table.$auto$rom",
+        "llama2_core.left")] == [
+                                 "soc", "soc", "matvec", "matvec", "core, between units"]

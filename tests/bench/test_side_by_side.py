@@ -1,4 +1,5 @@
-"""Two simulators are equal where tokens are, and cycles but for refreshes; what is neither a build nor a commit is refused."""
+"""Two simulators are equal where tokens are, and cycles but for refreshes; what is neither a build nor a commit is
+refused."""
 import pytest
 
 from bench import side_by_side

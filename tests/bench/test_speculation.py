@@ -2,7 +2,8 @@
 from bench.cycles import sound
 from bench.speculation import summary
 
-TEXT = {"prompt_tokens": 9, "tokens": 60, "passes": 40, "guessed": 50, "cycles": 4000, "cycles_off": 6000, "identical": True}
+TEXT = {"prompt_tokens": 9, "tokens": 60, "passes": 40, "guessed": 50, "cycles": 4000, "cycles_off": 6000,
+        "identical": True}
 
 
 def test_figures_follow_from_the_sums():
@@ -19,4 +20,5 @@ def test_one_difference_or_violation_spoils_a_result():
     assert not sound({**good, "dram_violations": 1})
     assert not sound({**good, "prefill": {"identical": False, "dram_violations": 0}})
     assert not sound({**good, "speculation": {"dram_violations": 2, "stories": summary([TEXT])}})
-    assert not sound({**good, "speculation": {"dram_violations": 0, "stories": summary([TEXT, {**TEXT, "identical": False}])}})
+    assert not sound({**good, "speculation": {"dram_violations": 0,
+                                              "stories": summary([TEXT, {**TEXT, "identical": False}])}})

@@ -202,7 +202,8 @@ static void classify(const struct llama2_command *command, uint32_t column)
 	result->maximum = exp2_logit(best, core.model[LLAMA2_MODEL_LOGIT_SCALE]) >> 16;
 	for (uint32_t id = 0; id < vocab && FIELD(command, KEEP); id++)
 		result->mass += exp2_weight(exp2_logit(fake_logit(core.tokens[column], position, id),
-			core.model[LLAMA2_MODEL_LOGIT_SCALE]), result->maximum);
+						       core.model[LLAMA2_MODEL_LOGIT_SCALE]),
+					    result->maximum);
 	if (scripted(position) != UINT32_MAX)
 		result->token = scripted(position);
 	result->cycles = core.cycles;
@@ -254,7 +255,7 @@ void llama2_init(void)
 void llama2_limits(struct llama2_limits *limits)
 {
 	*limits = (struct llama2_limits){LLAMA2_VERSION, core.columns, 16, LLAMA2_MAX_CANDIDATES,
-		512, 2048, 128, 512, 16, 32768, 4096};
+					 512, 2048, 128, 512, 16, 32768, 4096};
 }
 
 uint32_t llama2_queue_free(void)
@@ -271,8 +272,8 @@ void llama2_push(uint32_t word0, uint32_t word1, uint32_t word2, uint32_t word3)
 bool llama2_busy(void)
 {
 	/* Who waits for a CRC looks here until it is there. */
-	if (core.pushed != core.executed &&
-	    FIELD(&core.log[core.executed % FAKE_LOG], OPCODE) == LLAMA2_OP_CRC && (core.crc_looks == 0 || --core.crc_looks == 0))
+	if (core.pushed != core.executed && FIELD(&core.log[core.executed % FAKE_LOG], OPCODE) == LLAMA2_OP_CRC &&
+	    (core.crc_looks == 0 || --core.crc_looks == 0))
 		fake_execute(1);
 	return core.pushed != core.executed;
 }
@@ -371,13 +372,87 @@ uint32_t llama2_interrupts(void)
 
 /* board.h */
 
+/* Byte lanes: one reads right in a window of delays at one bitslip, and elsewhere every bit is wrong. A fault of DRAM
+ * shows with the next look at what DRAM holds. */
+static struct {
+	uint32_t bitslip, delay;      /* now */
+	uint32_t good, first, last;   /* bitslip and delays at which it reads right */
+	bool wrong;                   /* what dram holds is inverted */
+	bool stuck;
+} lanes[FAKE_LANES];
+static uint32_t bad_row_at, bad_row_bits, dram_failed_at_start;
+
+void fake_lane(uint32_t lane, uint32_t bitslip, uint32_t first, uint32_t last, uint32_t delay)
+{
+	lanes[lane].good = lanes[lane].bitslip = bitslip;
+	lanes[lane].first = first;
+	lanes[lane].last = last;
+	lanes[lane].delay = delay;
+}
+
+void fake_lane_stuck(uint32_t lane)
+{
+	lanes[lane].stuck = true;
+}
+
+void fake_bad_row(uint32_t offset, uint32_t bits)
+{
+	bad_row_at = offset;
+	bad_row_bits = bits;
+}
+
+void fake_dram_fails(void)
+{
+	dram_failed_at_start = 1;
+}
+
 void board_init(void)
 {
 }
 
-bool board_dram_ok(void)
+bool board_dram_train(void)
 {
 	return true;
+}
+
+bool board_dram_ok(void)
+{
+	return !dram_failed_at_start;
+}
+
+void board_describe(struct wire_board *board)
+{
+	board->simulated = 1;
+	board->pin_bytes = 16;
+	board->banks = 8;
+	board->row_bytes = FAKE_ROW_BYTES;
+}
+
+uint32_t board_lanes(void)
+{
+	return FAKE_LANES;
+}
+
+uint32_t board_delays(void)
+{
+	return 8;
+}
+
+uint32_t board_bitslips(void)
+{
+	return 2;
+}
+
+void board_lane_read(uint32_t lane, uint32_t *bitslip, uint32_t *delay)
+{
+	*bitslip = lanes[lane].bitslip;
+	*delay = lanes[lane].delay;
+}
+
+void board_lane_write(uint32_t lane, uint32_t bitslip, uint32_t delay)
+{
+	lanes[lane].bitslip = bitslip;
+	lanes[lane].delay = delay;
 }
 
 uint32_t board_dram_bytes(void)
@@ -444,6 +519,20 @@ void board_dram_publish(void)
 
 void board_dram_refresh(void)
 {
+	for (uint32_t lane = 0; lane < FAKE_LANES; lane++) {
+		bool right = lanes[lane].bitslip == lanes[lane].good && lanes[lane].delay >= lanes[lane].first &&
+			     lanes[lane].delay <= lanes[lane].last;
+
+		if (lanes[lane].stuck)
+			for (uint32_t at = lane; at < sizeof dram; at += FAKE_LANES)
+				dram[at] = 0xff;
+		else if (right == lanes[lane].wrong)
+			for (uint32_t at = lane; at < sizeof dram; at += FAKE_LANES)
+				dram[at] = ~dram[at];
+		lanes[lane].wrong = !lanes[lane].stuck && !right;
+	}
+	for (uint32_t at = 0; at < FAKE_ROW_BYTES && bad_row_bits != 0; at += 4)
+		*(uint32_t *)(dram + bad_row_at + at) |= bad_row_bits;
 }
 
 uint32_t board_flash_offset(void)

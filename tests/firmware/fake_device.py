@@ -1,7 +1,7 @@
 """The firmware with the fake core behind a TCP port, for trying a host without a simulator.
 
-``python -m tests.firmware.fake_device [--port N] [--image FILE]`` prints the port; ``socket://127.0.0.1:PORT`` reaches it.
-Its tokens are a toy's, but link, upload, checks, prompts and sampling are the firmware's own.
+``python -m tests.firmware.fake_device [--port N] [--image FILE]`` prints the port; ``socket://127.0.0.1:PORT`` reaches
+it. Its tokens are a toy's, but link, upload, checks, prompts and sampling are the firmware's own.
 """
 import argparse
 import socket

@@ -10,8 +10,8 @@ MICROSECOND_CYCLES = 100
 class LinePort:
     """``device`` is a :class:`tests.firmware.library.Device`. Its time is the PC's.
 
-    ``able`` rates can be set, others raise ValueError. ``carries(rate)`` is False for a rate at which this cable garbles.
-    ``cut`` unplugs it.
+    ``able`` rates can be set, others raise ValueError. ``carries(rate)`` is False for a rate at which this cable
+    garbles. ``cut`` unplugs it.
     """
 
     def __init__(self, device, *, baudrate=115200, able=None, carries=lambda rate: True):

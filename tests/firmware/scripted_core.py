@@ -1,4 +1,5 @@
-"""A core that computes nothing: commands take a fixed time and yield scripted results, to measure the firmware's own time."""
+"""A core that computes nothing: commands take a fixed time and yield scripted results, to measure the firmware's own
+time."""
 from amaranth import *
 from amaranth.lib import wiring
 from amaranth.lib.fifo import SyncFIFOBuffered

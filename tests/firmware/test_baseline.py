@@ -51,9 +51,11 @@ def compare(library, image, tokens):
     config = image.config
     _, beats = row_layout(config)
     kv_base = -(-len(image.data)//2048)*2048
-    for position, token in enumerate(tokens):
-        token = logits.argmax if token is None else token
+    following = None
+    for position, given in enumerate(tokens):
+        token = following if given is None else given
         logits = golden.step(token, position)
+        following = logits.argmax
         assert decoder.step(token, position).tolist() == logits.values.tolist(), position
         for layer in range(config.n_layers):
             at = kv_base + (layer*config.seq_len + position)*beats*16
@@ -61,7 +63,8 @@ def compare(library, image, tokens):
 
 
 @pytest.mark.parametrize("path", [ROOT/"models"/"stories.bin",
-                                  pytest.param(reference_data.path("models", "stories260K.bin"), marks=pytest.mark.reference)],
+                                  pytest.param(reference_data.path("models", "stories260K.bin"),
+                                               marks=pytest.mark.reference)],
                          ids=["stories", "stories260K"])
 @pytest.mark.parametrize("format", ["q8", "q4"])
 def test_checkpoint_equals_golden(library, path, format):
@@ -73,7 +76,8 @@ def test_checkpoint_equals_golden(library, path, format):
 @pytest.mark.parametrize("shape", [
     dict(dim=32, hidden_dim=44, n_layers=2, n_heads=4, n_kv_heads=2, head_dim=8, vocab_size=37, seq_len=16),
     dict(dim=16, hidden_dim=23, n_layers=1, n_heads=2, n_kv_heads=1, head_dim=8, vocab_size=9, seq_len=16),
-    dict(dim=112, hidden_dim=172, n_layers=2, n_heads=8, n_kv_heads=8, head_dim=16, vocab_size=50, seq_len=16, tied=False),
+    dict(dim=112, hidden_dim=172, n_layers=2, n_heads=8, n_kv_heads=8, head_dim=16, vocab_size=50, seq_len=16,
+         tied=False),
     dict(dim=128, hidden_dim=64, n_layers=1, n_heads=1, n_kv_heads=1, head_dim=128, vocab_size=20, seq_len=16),
 ], ids=["grouped", "one word", "untied", "wide head"])
 def test_random_model_equals_golden(library, shape, format, group):
@@ -84,10 +88,12 @@ def test_random_model_equals_golden(library, shape, format, group):
 
 def test_refuses_what_is_no_image_or_too_large(library):
     assert Decoder(library, bytes(4096)).status == Status.BAD_MAGIC
-    config = ModelConfig(dim=32, hidden_dim=4112, n_layers=1, n_heads=4, n_kv_heads=2, head_dim=8, vocab_size=9, seq_len=16)
+    config = ModelConfig(dim=32, hidden_dim=4112, n_layers=1, n_heads=4, n_kv_heads=2, head_dim=8, vocab_size=9,
+                         seq_len=16)
     assert Decoder(library, random_image(config).data).status == Status.TOO_LARGE
     narrow = replace(config, hidden_dim=32, kv=KvFormat.K8V8)
     assert Decoder(library, random_image(narrow).data).status == Status.BAD_VALUE
-    config = ModelConfig(dim=32, hidden_dim=32, n_layers=1, n_heads=4, n_kv_heads=2, head_dim=8, vocab_size=9, seq_len=16)
+    config = ModelConfig(dim=32, hidden_dim=32, n_layers=1, n_heads=4, n_kv_heads=2, head_dim=8, vocab_size=9,
+                         seq_len=16)
     data = random_image(config).data
     assert Decoder(library, data, dram_bytes=len(data)).status == Status.NO_MEMORY

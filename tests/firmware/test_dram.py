@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from llama2_spec import emit_c, image
+from llama2_spec.protocol import Board as Board_
 from tests.firmware.library import FLAGS, ROOT
 
 DRAM_BYTES = 1 << 20
@@ -22,6 +23,10 @@ BOARD = """
 uint8_t memory[%(bytes)d] __attribute__((aligned(16)));
 uint32_t stuck_at, stuck_bits, aliased_line;
 int trains = 1, refreshes;
+uint32_t board_lanes(void) { return 0; }
+uint32_t board_delays(void) { return 0; }
+void board_lane_read(uint32_t lane, uint32_t *bitslip, uint32_t *delay) { *bitslip = *delay = lane; }
+void board_lane_write(uint32_t lane, uint32_t bitslip, uint32_t delay) { (void)lane; (void)bitslip; (void)delay; }
 uint8_t *board_dram(void) { return memory; }
 uint32_t board_dram_bytes(void) { return sizeof memory; }
 bool board_dram_train(void)
@@ -51,7 +56,8 @@ def built(tmp_path_factory):
     (folder/"generated").mkdir()
     (folder/"generated"/"llama2_spec.h").write_text(emit_c.header())
     (folder/"board.c").write_text(BOARD % {"bytes": DRAM_BYTES})
-    subprocess.run(["gcc", *FLAGS, "-shared", f"-I{folder}", f"-I{ROOT/'firmware'}", "-o", folder/"dram.so", folder/"board.c",
+    subprocess.run(["gcc", *FLAGS, "-shared", f"-I{folder}", f"-I{ROOT/'firmware'}", "-o", folder/"dram.so",
+                    folder/"board.c",
                     ROOT/"firmware"/"dram.c", ROOT/"firmware"/"crc32.c"], check=True)
     return folder/"dram.so"
 
@@ -64,6 +70,13 @@ class Board:
 
     def start(self, rounds=3):
         return self.library.dram_start(rounds)
+
+    def failed(self):
+        """First byte and wrong bits of the first place that failed at start."""
+        board = (ctypes.c_uint32*(Board_.FORMAT.size//4))()
+        self.library.dram_failed(board)
+        told = Board_.unpack(bytes(board))
+        return told.failed_offset, told.failed_bits
 
     def set(self, name, value):
         ctypes.c_uint32.in_dll(self.library, name).value = value
@@ -104,6 +117,13 @@ def test_stuck_bit_is_found(board, at, bit):
 def test_address_line_that_does_nothing_is_found(board, line):
     board.set("aliased_line", line)
     assert not board.start()
+
+
+def test_start_tells_where_it_failed(board):
+    board.set("stuck_at", 64)
+    board.set("stuck_bits", 1 << 13)
+    assert not board.start()
+    assert board.failed() == (64, 1 << 13)
 
 
 def test_failed_training_is_failure(board):

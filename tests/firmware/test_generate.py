@@ -1,9 +1,11 @@
-"""Generation: the tokens of the toy model, the commands of the contract word for word, stops, limits, abort, re-send."""
+"""Generation: the tokens of the toy model, the commands of the contract word for word, stops, limits, abort,
+re-send."""
 import pytest
 
-from llama2_spec.protocol import (MAX_PROMPT, MAX_STOPS, TOKEN_RING, Accepted, GenerateFlag, Generate, Hello, LoadBegin, Opcode, Reason, Resend,
+from llama2_spec.protocol import (MAX_PROMPT, MAX_STOPS, TOKEN_RING, Accepted, GenerateFlag, Generate, Hello, LoadBegin,
+                                  Opcode, Reason, Resend,
                            Reset, ResetFlag, Stats, Status, Subject, Tokens)
-from llama2_spec.registers import Dest, Opcode as Op, Phase, encode
+from llama2_spec.program import commands
 from llama2_spec.numerics import exp2_weight, logit_to_log2
 from llama2_spec.sampling import ONE, Sampler
 from tests.firmware import library
@@ -30,39 +32,11 @@ def greedy(device, token, position, count):
     return tokens
 
 
-def expected_commands(position, tokens, columns=1, argmax=False, classify=True, every=False, keep=False, dump=False):
-    """The contract's program of one step, from the image's directory."""
-    image, kv_base, row_beats, seq_len = layout(small_image())
-    entries = iter(image.entries)
-    common = dict(columns=columns - 1)
-
-    def tensor(op, **fields):
-        entry = next(entries)
-        return encode(op, base=entry.offset_beats, beats=entry.beats, rows=entry.rows, words=entry.words,
-                      q4=entry.format == 1, group64=entry.group == 64, exponent=entry.exponent, **common, **fields)
-
-    program = [tensor(Op.GAIN, phase=Phase.OTHER)]
-    table = image.embedding
-    for column in range(columns):
-        program.append(encode(Op.EMBED, fence=column == 0, column=column, argmax=argmax, rows=0 if argmax else tokens[column],
-                              words=table.words, base=table.offset_beats, beats=position, q4=table.format == 1,
-                              group64=table.group == 64, exponent=table.exponent, phase=Phase.EMBED, **common))
-    for layer in range(image.config.n_layers):
-        segment = kv_base + layer * seq_len * row_beats
-        program += [tensor(Op.MATVEC, dest=Dest.Q, fence=1, phase=Phase.S1_QKV),
-                    tensor(Op.MATVEC, dest=Dest.K, phase=Phase.S1_QKV),
-                    tensor(Op.MATVEC, dest=Dest.V, phase=Phase.S1_QKV)]
-        program += [encode(Op.ATTEND, fence=column == 0, kv=1, column=column, rows=position, base=segment,
-                           beats=position * row_beats, phase=Phase.S2_ATTEND, **common) for column in range(columns)]
-        program += [encode(Op.STORE, base=segment + position * row_beats, phase=Phase.S3_STORE, **common),
-                    tensor(Op.GAIN, phase=Phase.OTHER),
-                    tensor(Op.MATVEC, dest=Dest.RESIDUAL, fence=1, phase=Phase.S4_OUTPUT),
-                    tensor(Op.MATVEC, dest=Dest.SWIGLU, fence=1, phase=Phase.S5_GATE_UP),
-                    tensor(Op.GAIN, phase=Phase.OTHER),
-                    tensor(Op.MATVEC, dest=Dest.RESIDUAL, fence=1, phase=Phase.S5_DOWN)]
-    if classify:
-        program.append(tensor(Op.MATVEC, dest=Dest.LOGITS, fence=1, argmax=every, keep=keep, dump=dump, phase=Phase.CLASSIFY))
-    return program
+def expected_commands(position, tokens, columns=1, argmax=False, **options):
+    """The schedule's commands of one step, see :func:`llama2_spec.program.commands`."""
+    image, kv_base, row_beats, _ = layout(small_image())
+    return list(commands(image, tokens[:columns], position, kv_base=kv_base, row_beats=row_beats, last_token=argmax,
+                         **options))
 
 
 def test_greedy_tokens_and_statistics(device):
@@ -129,7 +103,8 @@ def test_stop_token_ends_and_is_sent(device):
     chain = greedy(device, 5, 1, 20)
     stop = chain[6]
     expected = chain[:chain.index(stop) + 1]
-    tokens, done = device.generate(ids=(1, 5), max_new=20, stop_count=2, stops=(VOCAB - 1 if stop != VOCAB - 1 else 0, stop))
+    tokens, done = device.generate(ids=(1, 5), max_new=20, stop_count=2,
+                                   stops=(VOCAB - 1 if stop != VOCAB - 1 else 0, stop))
     assert tokens == expected
     assert (done.reason, done.position) == (Reason.STOP, 2 + len(expected) - 1)
     # What ran ahead was dropped: the next generation is not disturbed.
@@ -270,7 +245,8 @@ def test_every_logit_is_dumped(device):
 
 
 @pytest.mark.parametrize("options", [
-    dict(temperature=ONE, seed=7), dict(temperature=ONE, seed=7, top_p=58982), dict(temperature=ONE // 2, top_k=5, seed=1),
+    dict(temperature=ONE, seed=7), dict(temperature=ONE, seed=7, top_p=58982),
+    dict(temperature=ONE // 2, top_k=5, seed=1),
     dict(temperature=ONE, repetition_penalty=2 * ONE, repetition_window=8, seed=3),
     dict(repetition_penalty=2 * ONE, repetition_window=64)])
 def test_sampled_tokens_are_the_specification_s(device, options):
@@ -314,7 +290,8 @@ def test_sampled_decoding_waits_only_for_the_token(device):
     (dict(ids=(1,), repetition_penalty=0), (Status.BAD_VALUE, Subject.PENALTY, 0, ONE)),
     (dict(ids=(1,), repetition_window=257), (Status.BAD_VALUE, Subject.WINDOW, 257, 256)),
     (dict(ids=(1,), position=1), (Status.BAD_POSITION, Subject.NONE, 1, 0)),
-    (dict(ids=(1,), position=SEQ_LEN + 1, flags=GenerateFlag.PRELOADED), (Status.BAD_POSITION, Subject.NONE, SEQ_LEN + 1, SEQ_LEN)),
+    (dict(ids=(1,), position=SEQ_LEN + 1, flags=GenerateFlag.PRELOADED),
+     (Status.BAD_POSITION, Subject.NONE, SEQ_LEN + 1, SEQ_LEN)),
     (dict(ids=(1, VOCAB)), (Status.BAD_TOKEN, Subject.NONE, VOCAB, VOCAB))])
 def test_bad_request_is_refused_with_its_numbers(device, options, error):
     assert library.error(device.request(Opcode.GENERATE, Generate(**options))) == error

@@ -1,4 +1,5 @@
-"""The repetition penalty looks back at tokens by their positions, whatever made them: firmware and specification alike."""
+"""The repetition penalty looks back at tokens by their positions, whatever made them: firmware and specification
+alike."""
 import random
 
 import pytest
@@ -35,7 +36,8 @@ class Model:
                 logs = [int(logit_to_log2(logit, sampler.scale)) for logit in row]
                 best = sorted(range(VOCAB), key=lambda i: (-row[i], i))[:64]
                 maximum = max(logs) >> 16
-                token = sampler.choose(at, [(i, row[i]) for i in best], sum(int(exp2_weight(s, maximum)) for s in logs), maximum)
+                token = sampler.choose(at, [(i, row[i]) for i in best], sum(int(exp2_weight(s, maximum)) for s in logs),
+                                       maximum)
             sampler.remember(at, token)
             tokens.append(token)
         return tokens

@@ -8,7 +8,8 @@ import pytest
 from llama2_spec import image as spec_image
 from llama2_spec.image import Image
 from llama2_spec.model import KvFormat
-from llama2_spec.protocol import (LOAD_CHUNK, MAX_LAYERS, Device as Info, Generate, Hello, Load, LoadBegin, Loaded, ModelState, Opcode, Status,
+from llama2_spec.protocol import (LOAD_CHUNK, MAX_LAYERS, Device as Info, Generate, Hello, Load, LoadBegin, Loaded,
+                                  ModelState, Opcode, Status,
                            Subject, Verified, Verify)
 from llama2_spec.registers import Model, Opcode as Op, encode
 from tests.firmware import library
@@ -36,7 +37,8 @@ def mended(data) -> bytes:
 
 
 def changed_entry(data: bytes, index: int, field: str, value: int) -> bytes:
-    data, at = bytearray(data), struct.unpack_from("<I", data, OFFSETS["entries_offset"])[0] + index * spec_image.ENTRY.size
+    data, at = bytearray(data), struct.unpack_from("<I", data,
+                                                   OFFSETS["entries_offset"])[0] + index * spec_image.ENTRY.size
     for name, code, _ in spec_image.ENTRY_FIELDS:
         if name == field:
             struct.pack_into("<" + code, data, at, value)
@@ -70,7 +72,8 @@ def test_preloaded_image_is_installed(firmware, format, tied, kv):
     assert [firmware.fake_rope_word(i) for i in range(config.head_dim // 2)] == list(parsed.rope)
     device.generate(ids=(1,), max_new=1)
     table = parsed.embedding
-    assert device.commands()[1] == encode(Op.EMBED, fence=1, rows=1, words=table.words, base=table.offset_beats, beats=0,
+    assert device.commands()[1] == encode(Op.EMBED, fence=1, rows=1, words=table.words, base=table.offset_beats,
+                                          beats=0,
                                           q4=format == "q4", group64=table.group == 64, exponent=table.exponent)
     assert device.commands()[-1][2] == parsed.entries[-1 if tied else -2].offset_beats
 
@@ -200,7 +203,8 @@ def test_interrupted_upload_goes_on(firmware):
         device.ask(Opcode.LOAD, Load(offset, GOOD[offset:offset + LOAD_CHUNK]))
     info = device.ask(Opcode.HELLO, Hello())
     assert info.model_state == ModelState.LOADING
-    assert library.error(device.request(Opcode.LOAD_END)) == (Status.INCOMPLETE, Subject.NONE, 5 * LOAD_CHUNK, len(GOOD))
+    assert library.error(device.request(Opcode.LOAD_END)) == (Status.INCOMPLETE, Subject.NONE, 5 * LOAD_CHUNK,
+                                                              len(GOOD))
     assert device.ask(Opcode.LOAD_BEGIN, begin).received == 5 * LOAD_CHUNK
     assert upload(device, GOOD).status == Status.OK
     assert device.ask(Opcode.LOAD_BEGIN, LoadBegin(len(GOOD), 1)).received == 0
@@ -214,7 +218,8 @@ def test_window_with_a_lost_piece_goes_back(firmware):
         device.send(Opcode.LOAD, piece)
     device.poll(8)
     replies = device.frames()
-    assert [frame.status for frame in replies] == [Status.OK, Status.OUT_OF_ORDER, Status.OUT_OF_ORDER, Status.OK, Status.OK]
+    assert [frame.status for frame in replies] == [Status.OK, Status.OUT_OF_ORDER, Status.OUT_OF_ORDER, Status.OK,
+                                                   Status.OK]
     assert Loaded.unpack(replies[-1].payload).received == 2 * LOAD_CHUNK
 
 

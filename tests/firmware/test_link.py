@@ -57,7 +57,8 @@ def test_random_bytes_are_survived(device):
 
 
 def test_unknown_opcode_and_wrong_length_are_refused(device):
-    device.feed(Frame(0x55, 1).encode() + Frame(Opcode.HELLO, 2, b"12").encode() + Frame(Opcode.STATS, 3, b"1234").encode())
+    device.feed(Frame(0x55, 1).encode() + Frame(Opcode.HELLO, 2, b"12").encode() +
+                Frame(Opcode.STATS, 3, b"1234").encode())
     device.poll(4)
     replies = device.frames()
     assert [(frame.sequence, frame.status) for frame in replies] == [

@@ -37,7 +37,8 @@ class Board:
 
     def _fresh(self, image):
         self.resets += 1
-        device = library.Device(library.load(self.built, self.folder / f"firmware{self.resets}.so"), image, columns=2, boot=False)
+        device = library.Device(library.load(self.built, self.folder / f"firmware{self.resets}.so"), image, columns=2,
+                                boot=False)
         device.poll(200)                # it checks its memory; nobody has greeted it yet
         return device
 
@@ -97,7 +98,8 @@ def test_restart_at_a_negotiated_rate_is_found_by_the_next_client(board):
     with pytest.raises(LinkError, match="does not answer RESEND"):
         list(generation)
     board.port = LinePort(board.device)
-    assert [event.token for event in client(board).generate([1, 5], Options(0, 5, GREEDY, ()))] == greedy(board.device, 5, 1, 5)
+    assert ([event.token for event in client(board).generate([1, 5], Options(0, 5, GREEDY, ()))] ==
+            greedy(board.device, 5, 1, 5))
 
 
 def test_refusal_after_a_restart_says_so(board):
@@ -123,7 +125,8 @@ def test_dead_device_ends_the_request_only(board):
     with pytest.raises(LinkError, match="does not answer GENERATE"):
         device.generate([1, 5], Options(0, 3, GREEDY, ()))
     board.port.lose = lambda data: data
-    assert [event.token for event in device.generate([1, 5], Options(0, 3, GREEDY, ()))] == greedy(board.device, 5, 1, 3)
+    assert ([event.token for event in device.generate([1, 5], Options(0, 3, GREEDY, ()))] ==
+            greedy(board.device, 5, 1, 3))
 
 
 def test_silence_shorter_than_the_patience_costs_nothing(board):
@@ -136,7 +139,8 @@ def test_silence_shorter_than_the_patience_costs_nothing(board):
 
 def test_patience_is_more_than_half_a_minute_and_asks_often():
     """What the tests above have shortened."""
-    waits = [llama2_host.device.link.TIMEOUT_S * min(2 ** attempt, llama2_host.device.link.LONGEST) for attempt in range(llama2_host.device.link.TRIES)]
+    waits = [llama2_host.device.link.TIMEOUT_S * min(2 ** attempt, llama2_host.device.link.LONGEST)
+             for attempt in range(llama2_host.device.link.TRIES)]
     asked_s = [sum(waits[:attempt]) for attempt in range(len(waits))]
     assert any(at > 30 for at in asked_s) and sum(waits) > 40 and max(waits) <= 8
 

@@ -1,4 +1,5 @@
-"""Speculation: guesses are the specification's, tokens those of one at a time, whatever is guessed wrong, and wherever it ends."""
+"""Speculation: guesses are the specification's, tokens those of one at a time, whatever is guessed wrong, and wherever
+it ends."""
 import ctypes
 import random
 
@@ -33,7 +34,7 @@ def test_guesses_are_the_specification_s(firmware, seed):
     rng, reference = random.Random(seed), Lookup()
     buffer = (ctypes.c_uint32 * 7)()
     firmware.lookup_forget()
-    for step in range(2 * LOOKUP_HISTORY + 500):
+    for _ in range(2 * LOOKUP_HISTORY + 500):
         token = rng.choice((1, 2, 3, 258, 70000)) if rng.random() < .9 else rng.randrange(1 << 17)
         firmware.lookup_add(token)
         reference.add(token)
@@ -58,7 +59,8 @@ def deviating(right, length=60):
     return script
 
 
-@pytest.mark.parametrize("columns, most, right", [(4, 3, 0), (4, 3, 1), (4, 3, 2), (4, 3, 3), (4, 7, 5), (4, 2, 1), (2, 1, 1), (2, 1, 3),
+@pytest.mark.parametrize("columns, most, right", [(4, 3, 0), (4, 3, 1), (4, 3, 2), (4, 3, 3), (4, 7, 5), (4, 2, 1),
+                                                  (2, 1, 1), (2, 1, 3),
                                                   (8, 7, 4)])
 def test_tokens_are_those_of_one_at_a_time(firmware, columns, most, right):
     device = Device(firmware, small_image(), columns)
@@ -67,7 +69,8 @@ def test_tokens_are_those_of_one_at_a_time(firmware, columns, most, right):
     tokens, done = device.generate(ids=tuple(script[:9]), max_new=200, speculate=most)
     assert tokens == script[9:209]
     planned = planned_steps(script, 9, columns=columns, most=most, seq_len=SEQ_LEN, max_new=200)
-    wrong = {next((i for i, guess in enumerate(step[1:]) if script[at + 1 + i] != guess), columns) for at, step in planned}
+    wrong = {next((i for i, guess in enumerate(step[1:]) if script[at + 1 + i] != guess), columns) for at,
+             step in planned}
     assert len(wrong) > 1                       # some guesses were rejected, at one column or another
     prompt = -(-9 // columns)
     begin = sum(len(expected_commands(0, [1] * n, n, classify=i == prompt - 1)) for i, n in
@@ -81,14 +84,16 @@ def test_tokens_are_those_of_one_at_a_time(firmware, columns, most, right):
 
 @pytest.mark.parametrize("column", range(4))
 def test_rejection_at_every_column(firmware, column):
-    """The pattern ends behind ``column`` guesses of a step's three; what follows is what the model says, not the guesses."""
+    """The pattern ends behind ``column`` guesses of a step's three; what follows is what the model says, not the
+    guesses."""
     device = Device(firmware, small_image(), 4)
     script = [1, *PATTERN, *PATTERN[:5 + column], 30, 31, 3, 4, 6, 7, 8, 10, 11, 12]
     recite(device, script)
     tokens, _ = device.generate(ids=tuple(script[:13]), max_new=len(script) - 13, speculate=3)
     assert tokens == script[13:]
     planned = planned_steps(script, 13, columns=4, most=3, seq_len=SEQ_LEN, max_new=len(script) - 13)
-    lengths = [next((i for i, guess in enumerate(step[1:]) if script[at + 1 + i] != guess), 3) for at, step in planned if len(step) == 4]
+    lengths = [next((i for i, guess in enumerate(step[1:]) if script[at + 1 + i] != guess), 3) for at,
+               step in planned if len(step) == 4]
     assert column in lengths
 
 
@@ -208,7 +213,8 @@ def test_model_that_does_not_repeat_is_decoded_as_ever(firmware):
 
 
 @pytest.mark.parametrize("options, limit", [
-    (dict(temperature=ONE), 0), (dict(repetition_penalty=2 * ONE, repetition_window=8), 0), (dict(flags=GenerateFlag.DUMP_LOGITS), 0),
+    (dict(temperature=ONE), 0), (dict(repetition_penalty=2 * ONE, repetition_window=8), 0),
+    (dict(flags=GenerateFlag.DUMP_LOGITS), 0),
     (dict(speculate=8), 7)])
 def test_what_cannot_be_speculated_is_refused(firmware, options, limit):
     device = Device(firmware, small_image(), 4)

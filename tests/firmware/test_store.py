@@ -19,7 +19,8 @@ from tests.firmware.test_image import changed, refusal
 
 FLASH_BYTES, OFFSET, SECTOR = 4 << 20, 2 << 20, 65536     # fake.h's
 POLLS = 20_000          # more than any store here needs
-CONFIG = ModelConfig(dim=64, hidden_dim=1280, n_layers=1, n_heads=8, n_kv_heads=4, head_dim=8, vocab_size=300, seq_len=64)
+CONFIG = ModelConfig(dim=64, hidden_dim=1280, n_layers=1, n_heads=8, n_kv_heads=4, head_dim=8, vocab_size=300,
+                     seq_len=64)
 IMAGE = small_image(CONFIG)                     # some sectors, the last one not full
 OTHER = small_image(CONFIG, format="q4")
 SECTORS = -(-len(IMAGE) // SECTOR)
@@ -83,12 +84,14 @@ def store(device):
 def held(device):
     """The model's bytes, if it has one."""
     info = device.ask(Opcode.HELLO, Hello())
-    return library.ctypes.string_at(device.library.fake_dram(), info.image_bytes) if info.model_state == ModelState.READY else None
+    return library.ctypes.string_at(device.library.fake_dram(),
+                                    info.image_bytes) if info.model_state == ModelState.READY else None
 
 
 def test_stored_model_is_there_after_power_up(board):
     stored = store(board.power_up(IMAGE))
-    assert (stored.done, stored.written, stored.flash_bytes, stored.room) == (len(IMAGE), len(IMAGE), FLASH_BYTES, FLASH_BYTES - OFFSET)
+    assert (stored.done, stored.written, stored.flash_bytes,
+            stored.room) == (len(IMAGE), len(IMAGE), FLASH_BYTES, FLASH_BYTES - OFFSET)
     assert board.model()[:len(IMAGE)] == IMAGE
     device = board.power_up()
     assert held(device) == IMAGE
@@ -195,11 +198,13 @@ def garbage(fields):
     (lambda: bytes(5000), (ModelState.NONE,)),
     (garbage({"version": 9}), (ModelState.REFUSED, Status.BAD_VERSION)),
     (garbage({"file_bytes": 0}), (ModelState.REFUSED,)),
-    (garbage({"file_bytes": 0xfffffffc}), (ModelState.REFUSED, Status.INCOMPLETE, Subject.NONE, FLASH_BYTES - OFFSET, 0xfffffffc)),
+    (garbage({"file_bytes": 0xfffffffc}), (ModelState.REFUSED, Status.INCOMPLETE, Subject.NONE, FLASH_BYTES - OFFSET,
+                                           0xfffffffc)),
     (garbage({"payload_offset": 1}), (ModelState.REFUSED, Status.BAD_HEADER)),
     (garbage({"payload_offset": 0xffffffff}), (ModelState.REFUSED, Status.BAD_HEADER)),
     (garbage({"payload_offset": 4096}), (ModelState.REFUSED, Status.BAD_HEADER)),
-], ids=["truncated", "last word missing", "header truncated", "bit in the weights or the header", "magic", "erased", "zeros", "version",
+], ids=["truncated", "last word missing", "header truncated", "bit in the weights or the header", "magic", "erased",
+        "zeros", "version",
         "no bytes", "more bytes than the flash", "offset odd", "offset beyond", "offset wrong"])
 def test_bad_content_is_no_model_and_no_hang(board, content, expected):
     data = content()
@@ -228,7 +233,8 @@ def test_no_flash_and_small_flash_are_refused(board, flash, expected):
     """A chip's size is a power of two; for "small" the offset moves instead."""
     board.flash = flash if expected else (FLASH_BYTES, FLASH_BYTES - 2 * SECTOR)
     device = board.power_up(IMAGE)
-    assert error(device.request(Opcode.STORE, Store(1))) == (expected or (Status.FLASH_SMALL, Subject.NONE, len(IMAGE), 2 * SECTOR))
+    assert (error(device.request(Opcode.STORE, Store(1))) ==
+            (expected or (Status.FLASH_SMALL, Subject.NONE, len(IMAGE), 2 * SECTOR)))
     device.poll(500)
     assert library.ctypes.string_at(device.library.fake_flash_bytes(), FLASH_BYTES) == bytes(board.content)
     assert held(board.power_up()) is None
@@ -329,7 +335,8 @@ def test_client_waits_for_the_boot_and_says_so(board, quick, monkeypatch):
 
 
 @pytest.mark.parametrize("flash, line", [
-    ((FLASH_BYTES, 0), r"this build has no flash for a model .*: build the board with --with-spi-flash, or load without --flash"),
+    ((FLASH_BYTES, 0), r"this build has no flash for a model .*: build the board with --with-spi-flash, or load "
+                       r"without --flash"),
     ((FLASH_BYTES, FLASH_BYTES - 2 * SECTOR), r"the model image has \d+\.\d KiB, the board's flash room for 128.0 KiB "
      r"\(4.0 MiB less 3.9 MiB for the bitstream\): convert with --format q4"),
 ])

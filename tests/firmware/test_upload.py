@@ -1,4 +1,5 @@
-"""An upload that breaks off goes on where it stopped, over a line that loses bytes, and is checked by the core's CRC."""
+"""An upload that breaks off goes on where it stopped, over a line that loses bytes, and is checked by the core's
+CRC."""
 import random
 
 import pytest
@@ -55,7 +56,8 @@ class Client:
 def broken(board, image=IMAGE):
     """Pieces that arrive before the cable is unplugged."""
     client = Client(board, break_after=PIECES // 2)
-    with pytest.raises(HostError, match=r"^/dev/ttyTEST went away \(Input/output error\): is the cable plugged in") as error:
+    with pytest.raises(HostError,
+                       match=r"^/dev/ttyTEST went away \(Input/output error\): is the cable plugged in") as error:
         client.load(image)
     assert "\n" not in str(error.value)
     return PIECES // 2 - 1
@@ -70,7 +72,8 @@ def test_goes_on_where_it_stopped(board):
     assert client.device.read(0, len(IMAGE) & ~3) == IMAGE[:len(IMAGE) & ~3]
 
 
-@pytest.mark.parametrize("other", [small_image(format="q4"), IMAGE[:-1] + bytes([IMAGE[-1] ^ 1])], ids=["shorter", "one bit"])
+@pytest.mark.parametrize("other", [small_image(format="q4"), IMAGE[:-1] + bytes([IMAGE[-1] ^ 1])],
+                         ids=["shorter", "one bit"])
 def test_another_image_starts_anew(board, other):
     broken(board)
     client = Client(board)

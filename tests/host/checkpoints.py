@@ -1,4 +1,5 @@
-"""Writes small checkpoints of every container from named tensors, as their usual writers do, for the tests of the readers."""
+"""Writes small checkpoints of every container from named tensors, as their usual writers do, for the tests of the
+readers."""
 import json
 from pathlib import Path
 
@@ -27,7 +28,8 @@ def rounded(tensors, dtype: str):
     if dtype == "F16":
         return {name: tensor.astype(np.float16).astype(np.float32) for name, tensor in tensors.items()}
     if dtype == "BF16":
-        return {name: (to_bfloat16(tensor).astype(np.uint32) << 16).view(np.float32) for name, tensor in tensors.items()}
+        return {name: (to_bfloat16(tensor).astype(np.uint32) << 16).view(np.float32) for name,
+                tensor in tensors.items()}
     return dict(tensors)
 
 
@@ -39,7 +41,8 @@ def huggingface_names(config: ModelConfig, tensors) -> dict[str, np.ndarray]:
     for i in range(config.n_layers):
         for ours, theirs in huggingface.LAYER.items():
             tensor = tensors[f"layers.{i}.{ours}"]
-            out[f"model.layers.{i}.{theirs}.weight"] = half_split(tensor, config.head_dim) if ours in ("wq", "wk") else tensor
+            out[f"model.layers.{i}.{theirs}.weight"] = (half_split(tensor, config.head_dim) if ours in ("wq", "wk")
+                                                        else tensor)
     return out
 
 
@@ -47,7 +50,8 @@ def huggingface_config(config: ModelConfig, *, transformers: int = 4, rope: dict
     """config.json as version 4 or 5 writes it."""
     fields = {
         "architectures": ["LlamaForCausalLM"], "model_type": "llama", "attention_bias": False, "mlp_bias": False,
-        "hidden_act": "silu", "hidden_size": config.dim, "intermediate_size": config.hidden_dim, "head_dim": config.head_dim,
+        "hidden_act": "silu", "hidden_size": config.dim, "intermediate_size": config.hidden_dim,
+        "head_dim": config.head_dim,
         "num_hidden_layers": config.n_layers, "num_attention_heads": config.n_heads,
         "num_key_value_heads": config.n_kv_heads, "vocab_size": config.vocab_size,
         "max_position_embeddings": config.seq_len, "rms_norm_eps": config.norm_epsilon, "pretraining_tp": 1,
@@ -56,7 +60,8 @@ def huggingface_config(config: ModelConfig, *, transformers: int = 4, rope: dict
     if transformers == 4:
         fields |= {"rope_theta": config.rope_theta, "rope_scaling": rope, "torch_dtype": "float32"}
     else:
-        fields |= {"rope_parameters": {"rope_theta": config.rope_theta, "rope_type": "default", **(rope or {})}, "dtype": "float32"}
+        fields |= {"rope_parameters": {"rope_theta": config.rope_theta, "rope_type": "default", **(rope or {})},
+                   "dtype": "float32"}
     return fields | more
 
 

@@ -12,7 +12,8 @@ from tests.host.tiny import CONFIG, TOKENIZER
 
 @pytest.fixture(autouse=True)
 def sockets_close_at_once(monkeypatch):
-    """pyserial sleeps 0.3 s after closing a socket, in case someone reconnects quickly: 100 tests would take a minute."""
+    """pyserial sleeps 0.3 s after closing a socket, in case someone reconnects quickly: 100 tests would take a
+    minute."""
     monkeypatch.setattr("serial.urlhandler.protocol_socket.time", SimpleNamespace(sleep=lambda seconds: None))
 
 

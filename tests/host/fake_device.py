@@ -1,4 +1,5 @@
-"""A scripted device behind a loopback socket: speaks spec/llama2_spec/protocol.py, counts what happens, and damages frames on request."""
+"""A scripted device behind a loopback socket: speaks spec/llama2_spec/protocol.py, counts what happens, and damages
+frames on request."""
 import socket
 import threading
 import zlib
@@ -127,7 +128,7 @@ class FakeDevice:
         crc = zlib.crc32(self.memory)
         if crc != self.crc:
             return Status.BAD_PAYLOAD, protocol.Error(0, crc, self.crc)
-        self.info["model_state"] = ModelState.READY
+        self.info |= {"model_state": ModelState.READY, "image_bytes": self.total}
         return Status.OK, protocol.Verified(crc, 0, boot=self.info.get("boot", 0))
 
     def on_verify(self, frame):
@@ -169,7 +170,8 @@ class FakeDevice:
 
     def _end(self, reason: Reason):
         self.running = False
-        self.done = protocol.Done(reason, len(self.tokens), self.first - 1 + len(self.tokens), 1, 0xffff_0000, 0, 0, 2, 5)
+        self.done = protocol.Done(reason, len(self.tokens), self.first - 1 + len(self.tokens), 1, 0xffff_0000, 0, 0, 2,
+                                  5)
         self._send(Frame(Opcode.DONE, self.sequence, self.done.pack()))
 
     def on_abort(self, frame):

@@ -12,7 +12,8 @@ from tests.host import vocabularies
 from tests.host.checkpoints import huggingface_config, half_split
 
 #: Ref: huggingface.co/HuggingFaceTB/SmolLM2-135M-Instruct, config.json
-CONFIG = ModelConfig(dim=576, hidden_dim=1536, n_layers=30, n_heads=9, n_kv_heads=3, head_dim=64, vocab_size=49152, seq_len=8192,
+CONFIG = ModelConfig(dim=576, hidden_dim=1536, n_layers=30, n_heads=9, n_kv_heads=3, head_dim=64, vocab_size=49152,
+                     seq_len=8192,
                      norm_epsilon=1e-5, rope_theta=100000.0, tied=True)
 
 
@@ -49,7 +50,8 @@ def write(folder: Path, *, config: ModelConfig = CONFIG, seed: int = 1) -> Path:
 def write_bf16(path: Path, config: ModelConfig, seed: int = 1) -> None:
     """Random weights, tensor by tensor: the whole is never in memory. Drawn once and repeated with an odd period."""
     from llama2_host.checkpoint import huggingface
-    names = {"embedding": huggingface.EMBEDDING, "classifier": huggingface.CLASSIFIER, "final_norm": "model.norm.weight"}
+    names = {"embedding": huggingface.EMBEDDING, "classifier": huggingface.CLASSIFIER,
+             "final_norm": "model.norm.weight"}
     header, at = {"__metadata__": {"format": "pt"}}, 0
     for name, shape in shapes(config).items():
         _, layer, kind = name.split(".") if name not in names else ("", "", name)

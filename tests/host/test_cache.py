@@ -1,4 +1,5 @@
-"""The cache of conversions: what is damaged is made anew, no context stores the weights again, and it does not grow without end."""
+"""The cache of conversions: what is damaged is made anew, no context stores the weights again, and it does not grow
+without end."""
 import io
 import json
 import os
@@ -42,8 +43,10 @@ def of_another(data):
 
 
 @pytest.mark.parametrize("damage", [
-    lambda data: b"", lambda data: data[:100], lambda data: data[:-16], grown, lambda data: b"foreign" * 1000, of_another,
-    *(lambda data, at=at: data[:at] + bytes([data[at] ^ 1]) + data[at + 1:] for at in (0, 5, 9, 13, 20, 250, 300, 2000, -1))])
+    lambda data: b"", lambda data: data[:100], lambda data: data[:-16], grown, lambda data: b"foreign" * 1000,
+    of_another,
+    *(lambda data, at=at: data[:at] + bytes([data[at] ^ 1]) + data[at + 1:]
+      for at in (0, 5, 9, 13, 20, 250, 300, 2000, -1))])
 def test_what_is_damaged_is_made_anew(files, damage):
     whole = (files / "tiny.llm").read_bytes()
     entry = the_entry(files)
@@ -83,7 +86,8 @@ def test_weights_rounded_for_a_context_are_its_own(files):
     assert len(list((files / "cache").glob("*.llm"))) == 3
 
 
-@pytest.mark.parametrize("name", ["tokenizer.bin", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json",
+@pytest.mark.parametrize("name", ["tokenizer.bin", "tokenizer_config.json", "special_tokens_map.json",
+                                  "generation_config.json",
                                   "added_tokens.json", "chat_template.jinja"])
 def test_whatever_is_read_names_the_entry(files, name):
     before = cache.digest(files / "tiny.bin", cache.read_files(files / "tiny.bin", None), None)
@@ -92,9 +96,11 @@ def test_whatever_is_read_names_the_entry(files, name):
 
 
 #: what a conversion imports that does not decide its bytes: how files, messages and refusals are made
-NEUTRAL = {"llama2_host.combinations", "llama2_host.errors", "llama2_host.files", "llama2_host.image.cache", "llama2_host.image.reading",
-           "llama2_host.nested_json", "llama2_host.progress", "llama2_host.terminal", "llama2_spec.frame", "llama2_spec.image_check",
-           "llama2_spec.registers", "llama2_spec.sampling", "llama2_spec.wire"}
+NEUTRAL = {"llama2_host.combinations", "llama2_host.errors", "llama2_host.files", "llama2_host.image.cache",
+           "llama2_host.image.reading",
+           "llama2_host.nested_json", "llama2_host.progress", "llama2_host.terminal", "llama2_spec.frame",
+           "llama2_spec.image_check",
+           "llama2_spec.registers", "llama2_spec.sampling", "llama2_spec.tensors", "llama2_spec.wire"}
 
 
 def test_the_program_s_part_in_a_conversion_names_the_entry(files, monkeypatch):
@@ -163,10 +169,12 @@ def test_a_cache_that_cannot_be_written(files, monkeypatch):
 def test_a_full_disk(files, monkeypatch):
     """The conversion is then made in memory, and a file that a simulator needs is missed in one line."""
     cache.clear()
-    process = subprocess.run([sys.executable, "-m", "llama2_host", "generate", "--golden", "--model", files / "tiny.bin", "--steps", "3", "-i", "x"],
+    process = subprocess.run([sys.executable, "-m", "llama2_host", "generate", "--golden", "--model",
+                              files / "tiny.bin", "--steps", "3", "-i", "x"],
                              cwd=ROOT, capture_output=True, text=True, timeout=WAIT_S,
                              preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)))
-    assert process.returncode == 0 and process.stdout and "is not kept in" in process.stderr and "Traceback" not in process.stderr
+    assert process.returncode == 0 and process.stdout
+    assert "is not kept in" in process.stderr and "Traceback" not in process.stderr
     assert not list((files / "cache").iterdir())
 
 

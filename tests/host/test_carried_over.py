@@ -1,4 +1,5 @@
-"""Shows that codes which a file holds already reach the image as they are: GGUF Q4_0, llama2.c v2 groups that straddle rows."""
+"""Shows that codes which a file holds already reach the image as they are: GGUF Q4_0, llama2.c v2 groups that straddle
+rows."""
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +15,8 @@ from tests.host.generated import random_tensors
 from tests.host.test_containers import CONFIG, random_blocks
 
 #: rows of 96: groups of 64 straddle them
-STRADDLING = ModelConfig(dim=96, hidden_dim=160, n_layers=1, n_heads=6, n_kv_heads=3, head_dim=16, vocab_size=48, seq_len=16)
+STRADDLING = ModelConfig(dim=96, hidden_dim=160, n_layers=1, n_heads=6, n_kv_heads=3, head_dim=16, vocab_size=48,
+                         seq_len=16)
 
 
 def entry(image, kind):
@@ -76,7 +78,8 @@ def test_a_plan_gives_every_tensor_its_own_format():
     plan = {(Kind.WV, 0): ("q8", 32), (Kind.CLASSIFIER, 0): ("q8", None), (Kind.W2, 0): ready}
     image = Image.parse(build(STRADDLING, tensors, format="q4", plan=plan))
     found = {e.kind: (e.format, e.group) for e in image.entries if e.kind != Kind.GAIN}
-    assert found == {Kind.WQ: (Format.Q4, 32), Kind.WK: (Format.Q4, 32), Kind.WV: (Format.Q8, 32), Kind.WO: (Format.Q4, 32),
+    assert found == {Kind.WQ: (Format.Q4, 32), Kind.WK: (Format.Q4, 32), Kind.WV: (Format.Q8, 32),
+                     Kind.WO: (Format.Q4, 32),
                      Kind.W13: (Format.Q4, 32), Kind.W2: (Format.Q4, 64), Kind.CLASSIFIER: (Format.Q8, 64)}
     assert (image.tensor(entry(image, Kind.W2)).codes == ready.codes).all()
     formats = plan | {(Kind.W2, 0): ("q4", 64)}

@@ -167,7 +167,8 @@ def test_lost_connection_without_a_way_back_is_an_error():
 
 def test_commands():
     backend = Backend(ids("a"), ids("b"))
-    chat, output, notes = talk(backend, "/stats", "x", "/reset", "y", "/nonsense", KeyboardInterrupt(), "/stats", "/quit", "never")
+    chat, output, notes = talk(backend, "/stats", "x", "/reset", "y", "/nonsense", KeyboardInterrupt(), "/stats",
+                               "/quit", "never")
     assert backend.requests[1][0] == 0
     assert "no answer yet" in notes and "no command /nonsense" in notes and "/quit or Ctrl-D leaves" in notes
     assert len(backend.requests) == 2

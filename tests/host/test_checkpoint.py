@@ -225,14 +225,16 @@ def test_refuses_a_group_size_that_does_not_divide(read, group_size):
 
 @pytest.mark.parametrize("head, kind", [
     (b"GGUF\3\0\0\0", "GGUF"), (b"tjgg", "GGML"), (struct.pack("<Q", 80) + b'{"a"', "safetensors"),
-    (b"PK\3\4", "PyTorch"), (b"\x80\2}q", "pickle"), (b'{\n "model_type"', "JSON"), (b"LLaMA", "llama2.ts"), (b"version https://git-lfs", "LFS"),
+    (b"PK\3\4", "PyTorch"), (b"\x80\2}q", "pickle"), (b'{\n "model_type"', "JSON"), (b"LLaMA", "llama2.ts"),
+    (b"version https://git-lfs", "LFS"),
     (b"<!DOCTYPE html>", "web page"), (b"\x1f\x8b\x08", "gzip"), (b"\n\x0e\n\x05<unk>", "sentencepiece")])
 def test_names_a_foreign_file(read, head, kind):
     assert kind in refusal(read, head + bytes(200))
 
 
 @pytest.mark.parametrize("head, kind", [
-    (b"\1\5\0\0\0llama" + bytes(90), "a llama2.ts container"), (b"version https://git-lfs.github.com/spec/v1\n" + bytes(90), "a Git LFS pointer"),
+    (b"\1\5\0\0\0llama" + bytes(90), "a llama2.ts container"),
+    (b"version https://git-lfs.github.com/spec/v1\n" + bytes(90), "a Git LFS pointer"),
     (b"IQ== 0\nIg== 1\nIw== 2\n" * 9, "a LLaMA-3 tokenizer")])
 def test_names_what_else_people_try(read, head, kind):
     assert f"this is {kind}, expected a checkpoint" in refusal(read, head)
@@ -251,7 +253,8 @@ def test_names_a_file_of_ternary_weights(read, bytes_per_weight, embedding_bytes
     others = sum(int(np.prod(shape)) for shape in shapes(SMALL).values() if len(shape) == 2) - table
     norms = len(whole) - 256 - 4 * (table + others)
     size = 256 + norms + int(others * bytes_per_weight) + int(table * embedding_bytes)
-    assert "bits a weight behind a llama2.c v1 header, expected float32: a file of ternary weights" in refusal(read, whole[:size])
+    assert ("bits a weight behind a llama2.c v1 header, expected float32: a file of ternary weights" in refusal(
+        read, whole[:size]))
     assert "truncated llama2.c v1" in refusal(read, whole[:len(whole) // 2])
 
 

@@ -40,7 +40,8 @@ def ignore_ctrl_c():
 
 
 def start(*arguments, preexec_fn=obey_ctrl_c):
-    return subprocess.Popen([sys.executable, "-m", "llama2_host", *map(str, arguments)], cwd=ROOT, text=True, stdin=subprocess.PIPE,
+    return subprocess.Popen([sys.executable, "-m", "llama2_host", *map(str, arguments)], cwd=ROOT, text=True,
+                            stdin=subprocess.PIPE,
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=preexec_fn)
 
 
@@ -65,7 +66,8 @@ def refusal(*arguments, notes=0):
 # Bad input ----------------------------------------------------------------------------------------
 
 def test_asks_to_choose_a_device(files):
-    assert "--port URL (a board or a running simulator), --sim, or --golden" in refusal("generate", "--model", files / "tiny.bin")
+    assert ("--port URL (a board or a running simulator), --sim, or --golden" in refusal(
+        "generate", "--model", files / "tiny.bin"))
 
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 10, b"hello, this is no model" * 50])
@@ -111,8 +113,10 @@ def test_prompt_longer_than_the_context(files, holding):
 
 
 def test_option_out_of_range(files):
-    assert "--temperature is from 0 to 100" in refusal("generate", "--golden", "--model", files / "tiny.llm", "--temperature", "-1")
-    assert "--speculate verifies guesses" in refusal("generate", "--golden", "--model", files / "tiny.llm", "--speculate", "3")
+    assert "--temperature is from 0 to 100" in refusal("generate", "--golden", "--model", files / "tiny.llm",
+                                                       "--temperature", "-1")
+    assert "--speculate verifies guesses" in refusal("generate", "--golden", "--model", files / "tiny.llm",
+                                                     "--speculate", "3")
     assert "--steps is at least 1" in refusal("generate", "--golden", "--model", files / "tiny.llm", "--steps", "0")
 
 
@@ -163,12 +167,16 @@ def test_model_beyond_the_dram(files):
 def test_context_beyond_the_dram_fits_in_eight_bits(files):
     """The refusal reckons it out for the formats that would do better; following it works."""
     size = -(-(files / "tiny.llm").stat().st_size // 2048) * 2048
-    with FakeDevice(model_state=ModelState.NONE, dram_bytes=size + 32 * 64) as device:       # a row has 80, 64 or 48 bytes
+    # a row has 80, 64 or 48 bytes
+    with FakeDevice(model_state=ModelState.NONE, dram_bytes=size + 32 * 64) as device:
         line = refusal("load", "--port", device.url, "--model", files / "tiny.bin", "--kv", "k16v16", notes=1)
         assert "K/V cache of 32 positions 2.5 KiB: 1 layers x 80 bytes each, k16v16)" in line
-        assert "convert with --seq-len 16 or less or --kv k16v8 (all 32) or --kv k8v8 (all 32), or use a smaller model" in line
-        line = refusal("load", "--port", device.url, "--model", files / "tiny.bin", "--kv", "k8v8", "--seq-len", 48, notes=2)
-        assert "48 positions 2.2 KiB: 1 layers x 48 bytes each, k8v8)" in line and "--seq-len 32 or less, or use" in line
+        assert ("convert with --seq-len 16 or less or --kv k16v8 (all 32) or --kv k8v8 (all 32), "
+                "or use a smaller model") in line
+        line = refusal("load", "--port", device.url, "--model", files / "tiny.bin", "--kv", "k8v8", "--seq-len", 48,
+                       notes=2)
+        assert "48 positions 2.2 KiB: 1 layers x 48 bytes each, k8v8)" in line
+        assert "--seq-len 32 or less, or use" in line
     for arguments in (["--kv", "k8v8"], ["--kv", "k16v8"], ["--kv", "k8v8", "--seq-len", 42]):
         memory = FakeDevice(model_state=ModelState.NONE, dram_bytes=size + 32 * 64)
         with memory as device:
@@ -181,7 +189,8 @@ def test_context_beyond_the_dram_fits_in_eight_bits(files):
 def test_bad_cache_options(files):
     assert "--seq-len 65537: a context has 1 to 65536 positions" in refusal(
         "convert", files / "tiny.bin", "-o", files / "out.llm", "--seq-len", 65537)
-    assert "--seq-len 0: a context has 1 to" in refusal("generate", "--golden", "--model", files / "tiny.bin", "--seq-len", 0)
+    assert "--seq-len 0: a context has 1 to" in refusal("generate", "--golden", "--model", files / "tiny.bin",
+                                                        "--seq-len", 0)
     _, errors = run("convert", files / "tiny.bin", "-o", files / "out.llm", "--kv", "k8v16", status=2)
     assert "--kv: invalid choice: 'k8v16' (choose from" in errors.splitlines()[-1]
     assert not (files / "out.llm").exists()
@@ -190,10 +199,11 @@ def test_bad_cache_options(files):
 def test_a_model_that_cannot_fit_is_refused_before_it_is_converted(tmp_path):
     """TinyLlama's shape, 2.2 GB of zeros in a file with holes: the arithmetic comes at once, and nothing is written."""
     sparse_tinyllama(tmp_path / "tinyllama")
-    with FakeDevice(model_state=ModelState.NONE, dram_bytes=256 << 20, max_dim=2048, max_hidden_dim=5632, max_heads=64) as device:
+    with FakeDevice(model_state=ModelState.NONE, dram_bytes=256 << 20, max_dim=2048, max_hidden_dim=5632,
+                    max_heads=64) as device:
         line = refusal("load", "--port", device.url, "--model", tmp_path / "tinyllama")
-        assert ("the model needs 1.0 GiB (image 1017.5 MiB + K/V cache of 2048 positions 44.7 MiB: 22 layers x 1040 bytes each, "
-                "k16v16), the device has 256.0 MiB: ") in line
+        assert ("the model needs 1.0 GiB (image 1017.5 MiB + K/V cache of 2048 positions 44.7 MiB: 22 layers x 1040 "
+                "bytes each, k16v16), the device has 256.0 MiB: ") in line
         assert line.endswith("use a smaller model, this one has 555.1 MiB even with --format q4 --embedding q4")
         assert Opcode.LOAD_BEGIN not in device.effects
     assert not (tmp_path / "cache").exists()
@@ -201,7 +211,8 @@ def test_a_model_that_cannot_fit_is_refused_before_it_is_converted(tmp_path):
 
 def sparse_tinyllama(folder):
     """A folder whose weights are all zero and take no place on disk."""
-    config = replace(CONFIG, dim=2048, hidden_dim=5632, n_layers=22, n_heads=32, n_kv_heads=4, head_dim=64, vocab_size=32000,
+    config = replace(CONFIG, dim=2048, hidden_dim=5632, n_layers=22, n_heads=32, n_kv_heads=4, head_dim=64,
+                     vocab_size=32000,
                      seq_len=2048, tied=True)
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(huggingface_config(config)))
@@ -218,7 +229,8 @@ def sparse_tinyllama(folder):
 
 
 def test_damaged_image_on_the_device():
-    with FakeDevice(model_state=ModelState.REFUSED, model_status=Status.BAD_PAYLOAD, model_error=(0, 0x1234, 0x5678)) as device:
+    with FakeDevice(model_state=ModelState.REFUSED, model_status=Status.BAD_PAYLOAD,
+                    model_error=(0, 0x1234, 0x5678)) as device:
         assert "CRC 0x00001234, should be 0x00005678: load it again" in refusal("generate", "--port", device.url)
 
 
@@ -280,7 +292,8 @@ def test_text_streams_to_stdout_and_figures_to_stderr(holding):
 def test_ids_and_json(holding, files):
     output, _ = run("generate", "--port", holding.url, "--prompt", "x", "--steps", 5, "--ids")
     assert output.split() == ["1", "35", "123", "103", "104", "105"]
-    output, _ = run("generate", "--port", holding.url, "--prompt-ids", "1,35,123", "--steps", 5, "--json", "--model", files / "tiny.llm")
+    output, _ = run("generate", "--port", holding.url, "--prompt-ids", "1,35,123", "--steps", 5, "--json", "--model",
+                    files / "tiny.llm")
     result = json.loads(output)
     assert result["ids"] == [1, 35, 123, 103, 104, 105] and result["text"] == " xdef"
     assert result["statistics"]["cycles_per_token"] == 1000
@@ -290,7 +303,8 @@ def test_ids_and_json(holding, files):
 def test_chat_uploads_a_model_that_the_device_lacks(files):
     image = (files / "tiny.llm").read_bytes()
     with FakeDevice(model_state=ModelState.NONE, seq_len=32, script=lambda position: 3 + ord("a")) as device:
-        output, errors = run("chat", "--port", device.url, "--model", files / "tiny.bin", "--steps", 3, stdin="hi\n/quit\n")
+        output, errors = run("chat", "--port", device.url, "--model", files / "tiny.bin", "--steps", 3,
+                             stdin="hi\n/quit\n")
         assert output.strip() == "aaa"
         assert bytes(device.memory) == image
 
@@ -305,8 +319,10 @@ def test_load_writes_the_flash(files):
 
 
 @pytest.mark.parametrize("flash_bytes, room, line", [
-    (0, 0, "this build has no flash for a model (JEDEC ID 0x0): build the board with --with-spi-flash, or load without --flash"),
-    (1 << 24, 4096, "the board's flash room for 4.0 KiB (16.0 MiB less 16.0 MiB for the bitstream): convert with --format q4, "
+    (0, 0, "this build has no flash for a model (JEDEC ID 0x0): build the board with --with-spi-flash, or load without "
+           "--flash"),
+    (1 << 24, 4096, "the board's flash room for 4.0 KiB (16.0 MiB less 16.0 MiB for the bitstream): convert with "
+                    "--format q4, "
      "use a smaller model, or load without --flash")])
 def test_flash_without_room_is_refused_before_the_upload(files, flash_bytes, room, line):
     with FakeDevice(model_state=ModelState.NONE) as device:
@@ -369,30 +385,38 @@ def test_the_cache_is_reckoned_out(files):
     assert "K/V cache   3.0 KiB for the whole context: 64 positions x 1 layers x 48 bytes, k8v8" in output
     assert "65536 k16v16, 65536 k16v8, 65536 k8v8" in output
     config = replace(CONFIG, n_layers=64)
-    assert longest(config, 1 << 20, 256 << 20) == {kv: min((255 << 20) // (64 * row), 65536) for kv, row in zip(KvFormat, (80, 64, 48))}
+    assert longest(config, 1 << 20, 256 << 20) == {kv: min((255 << 20) // (64 * row), 65536) for kv,
+                                                   row in zip(KvFormat, (80, 64, 48))}
     assert longest(config, 257 << 20, 256 << 20) == dict.fromkeys(KvFormat, 0)
 
 
 def test_eight_bit_caches_generate(files):
-    """Golden on the command line: the same seeds, other texts only where rounding says so; the weights are in the cache once."""
-    seen = {kv: run("generate", "--golden", "--model", files / "tiny.bin", "--steps", 30, "--seed", 7, "--ids", "--kv", kv)[0]
+    """Golden on the command line: the same seeds, other texts only where rounding says so; the weights are in the cache
+    once."""
+    seen = {kv: run("generate", "--golden", "--model", files / "tiny.bin", "--steps", 30, "--seed", 7, "--ids", "--kv",
+                    kv)[0]
             for kv in ("k16v16", "k16v8", "k8v8")}
-    assert seen["k16v16"] == run("generate", "--golden", "--model", files / "tiny.llm", "--steps", 30, "--seed", 7, "--ids")[0]
+    assert seen["k16v16"] == run("generate", "--golden", "--model", files / "tiny.llm", "--steps", 30, "--seed", 7,
+                                 "--ids")[0]
     assert len(list((files / "cache").glob("*.llm"))) == 1
 
 
 def test_a_folder_with_its_chat(tmp_path):
     """From a folder of Hugging Face to a chat in one command: its tokenizer, its template, its stop ids."""
-    folder = vocabularies.write_folder(write_huggingface(tmp_path / "hf", *small(400, seq_len=128)), vocabularies.byte_level(),
+    folder = vocabularies.write_folder(write_huggingface(tmp_path / "hf", *small(400, seq_len=128)),
+                                       vocabularies.byte_level(),
                                        eos_token="<|im_end|>", chat_template=vocabularies.CHATML)
-    output, errors = run("chat", "--golden", "--model", folder, "--steps", 2, "--temperature", 0, "--system", "S", stdin="H\nI\n/quit\n")
-    assert "converting hf (safetensors) to q8 with tokenizer.json" in errors and "28 new tokens sent" in errors and "20 new tokens sent" in errors
+    output, errors = run("chat", "--golden", "--model", folder, "--steps", 2, "--temperature", 0, "--system", "S",
+                         stdin="H\nI\n/quit\n")
+    assert "converting hf (safetensors) to q8 with tokenizer.json" in errors
+    assert "28 new tokens sent" in errors and "20 new tokens sent" in errors
     run("convert", folder, "-o", tmp_path / "hf.llm")
     output, _ = run("info", tmp_path / "hf.llm")
     assert "template    jinja" in output and "tokenizer   400 entries" in output
     assert "safetensors" in run("info", folder)[0]
-    assert "which the vocabulary does not have" in refusal("convert", tmp_path / "hf", "-o", tmp_path / "x.llm", "--template", json.dumps(
-        {"name": "mine", "stop_tokens": ["<eot>"]}), notes=1)
+    template = json.dumps({"name": "mine", "stop_tokens": ["<eot>"]})
+    assert "which the vocabulary does not have" in refusal("convert", tmp_path / "hf", "-o", tmp_path / "x.llm",
+                                                           "--template", template, notes=1)
 
 
 def test_stats(holding):
@@ -429,6 +453,7 @@ def test_closed_output_is_no_traceback(holding):
 
 def test_client_needs_no_hdl():
     code = ("import sys, llama2_host.cli, llama2_host.commands, llama2_host.integer; "
-            "print([name for name in ('amaranth', 'litex', 'migen', 'accel', 'soc', 'targets') if name in sys.modules])")
+            "print([name for name in ('amaranth', 'litex', 'migen', 'accel', 'soc', 'targets')"
+            " if name in sys.modules])")
     output = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=WAIT_S)
     assert output.stdout.strip() == "[]", output.stderr

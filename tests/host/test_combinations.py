@@ -13,20 +13,25 @@ from llama2_host.image.model import Model
 
 #: one value for every option of generate, with which it takes effect if anything beside it lets it
 PLACES = {"--port": "/dev/ttyUSB9", "--sim": None, "--golden": None}
-SAMPLING = {"--temperature": "0.5", "--top-p": "0.5", "--top-k": "5", "--min-p": "0.1", "--repetition-penalty": "1.5", "--seed": "3"}
+SAMPLING = {"--temperature": "0.5", "--top-p": "0.5", "--top-k": "5", "--min-p": "0.1", "--repetition-penalty": "1.5",
+            "--seed": "3"}
 CONVERSION = {"--format": "q4", "--group": "32", "--embedding": "q4", "--seq-len": "16", "--kv": "k8v8"}
-OTHERS = {"--upload": None, "--baud": "9600", "--max-baud": "115200", "--trace": None, "--tokenizer": "t.bin", "--template": "plain",
-          "--calibrate": "text", "--budget": "6bits", "--repetition-window": "8", "--speculate": "1", "--prompt": "x", "--file": "f",
+OTHERS = {"--upload": None, "--baud": "9600", "--max-baud": "115200", "--trace": None, "--tokenizer": "t.bin",
+          "--template": "plain",
+          "--calibrate": "text", "--budget": "6bits", "--repetition-window": "8", "--speculate": "1", "--prompt": "x",
+          "--file": "f",
           "--prompt-ids": "1", "--steps": "9", "--ids": None, "--json": None, "--raw": None}
 VALUES = SAMPLING | CONVERSION | OTHERS
 #: refused whatever is beside them: what they need is missing in a plain --golden run of a checkpoint, or on a port
-NEVER = {"--golden": {"--upload", "--baud", "--max-baud", "--trace", "--speculate", "--calibrate", "--budget", "--embedding",
+NEVER = {"--golden": {"--upload", "--baud", "--max-baud", "--trace", "--speculate", "--calibrate", "--budget",
+                      "--embedding",
                       "--repetition-window"},
          "--sim": {"--baud", "--max-baud", "--calibrate", "--budget", "--embedding", "--repetition-window"},
          "--port": {"--upload", "--calibrate", "--budget", "--embedding", "--repetition-window"}}
 #: what an option gives to others that need it
 HELPS = {"--format": {"--embedding", "--calibrate"}, "--repetition-penalty": {"--repetition-window"}}
-EXCLUDE = [{"--prompt", "--file"}, {"--prompt", "--prompt-ids"}, {"--file", "--prompt-ids"}, {"--ids", "--json"}, {"--raw", "--json"},
+EXCLUDE = [{"--prompt", "--file"}, {"--prompt", "--prompt-ids"}, {"--file", "--prompt-ids"}, {"--ids", "--json"},
+           {"--raw", "--json"},
            {"--raw", "--ids"}]
 
 
@@ -69,7 +74,8 @@ def test_all_pairs(files, place):
     """Beside a checkpoint: every option, and every two, are refused if and only if one of them does nothing."""
     base = [*arguments(place), "--model", str(files / "tiny.bin")]
     for a, b in itertools.combinations_with_replacement(VALUES, 2):
-        idle = {name for name in (a, b) if name in NEVER[place] and not any(name in HELPS.get(other, ()) for other in (a, b))}
+        idle = {name for name in (a, b) if name in NEVER[place]
+                and not any(name in HELPS.get(other, ()) for other in (a, b))}
         expected = bool(idle) or {a, b} in EXCLUDE
         for given in ((a, b), (b, a)) if a != b else ((a,),):
             assert is_refused(*base, *arguments(*given)) == expected, (place, given)
@@ -120,6 +126,9 @@ def test_other_commands(files, capsys):
                     ["load", "--port", "socket://127.0.0.1:1", "--model", files / "tiny.llm", "--seq-len", 5],
                     ["stats", "--port", "socket://127.0.0.1:1", "--baud", 9600],
                     ["info", files / "tiny.bin", "--json", "--raw"],
+                    ["serve", "--golden", "--upload"],
+                    ["serve", "--golden", "--model", files / "tiny.llm", "--budget", "6bits"],
+                    ["serve", "--port", "socket://127.0.0.1:1", "--port", "socket://127.0.0.1:2", "--copies", "2"],
                     ["chat", "--golden", "--upload"]):
         assert "has no effect here" in refused(capsys, *command)
     assert cli.main(["stats", "--port", "socket://127.0.0.1:1", "--max-baud", "9600"]) == 2
@@ -128,9 +137,12 @@ def test_other_commands(files, capsys):
 
 @pytest.mark.parametrize("arguments", [
     {"golden": True, "upload": True}, {"golden": True, "baud": 9600}, {"port": "socket://127.0.0.1:1", "seq_len": 16},
-    {"port": "socket://127.0.0.1:1", "max_baud": 9600}, {"port": "/dev/null", "upload": True}, {"golden": True, "flash": True},
-    {"port": "x", "golden": True}, {"golden": True, "seq_len": 2.5}, {"golden": True, "seq_len": True}, {"golden": True, "format": b"q8"},
-    {"golden": True, "sequence": 3}, {"port": "x", "sequence": 3}, {"golden": "yes"}, {"port": 7}, {"golden": True, "model": 7}])
+    {"port": "socket://127.0.0.1:1", "max_baud": 9600}, {"port": "/dev/null", "upload": True},
+    {"golden": True, "flash": True},
+    {"port": "x", "golden": True}, {"golden": True, "seq_len": 2.5}, {"golden": True, "seq_len": True},
+    {"golden": True, "format": b"q8"},
+    {"golden": True, "sequence": 3}, {"port": "x", "sequence": 3}, {"golden": "yes"}, {"port": 7},
+    {"golden": True, "model": 7}])
 def test_python(arguments):
     with pytest.raises(HostError) as error:
         connect(**arguments)

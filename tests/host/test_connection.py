@@ -18,7 +18,8 @@ EXAMPLES = [(page, code) for page in ("host.md", "quickstart.md")
 
 @pytest.mark.parametrize("page, code", EXAMPLES)
 def test_documented_examples_run(page, code, holding, files, capsys):
-    for shown, real in (("socket://127.0.0.1:40123", holding.url), ("/dev/ttyUSB1", holding.url), ("sim=True", "golden=True"),
+    for shown, real in (("socket://127.0.0.1:40123", holding.url), ("/dev/ttyUSB1", holding.url),
+                        ("sim=True", "golden=True"),
                         ("stories260K.bin", str(files / "tiny.bin")), ("tok512.bin", str(files / "tokenizer.bin")),
                         ("1, 403, 407", "1, 35, 123"), ("steps=200", "steps=30")):
         code = code.replace(shown, real)

@@ -1,4 +1,5 @@
-"""Shows that safetensors and GGUF give the same named tensors as llama2.c's files, to the last bit, and what is refused."""
+"""Shows that safetensors and GGUF give the same named tensors as llama2.c's files, to the last bit, and what is
+refused."""
 import json
 import shutil
 from dataclasses import replace
@@ -56,7 +57,8 @@ def refusal(path) -> str:
 @pytest.mark.parametrize("shards, transformers", [(1, 4), (3, 5)])
 def test_safetensors_give_every_tensor(tmp_path, config, dtype, shards, transformers):
     tensors = rounded(random_tensors(config), dtype)
-    folder = write_huggingface(tmp_path / "model", config, tensors, dtype=dtype, shards=shards, transformers=transformers)
+    folder = write_huggingface(tmp_path / "model", config, tensors, dtype=dtype, shards=shards,
+                               transformers=transformers)
     checkpoint = load(folder)
     expect(checkpoint, config, tensors)
     assert checkpoint.source == "safetensors"
@@ -116,7 +118,8 @@ def test_epsilon_and_theta(tmp_path, transformers):
 
 @pytest.mark.parametrize("transformers", [4, 5])
 @pytest.mark.parametrize("scaling, factors", [
-    ({"rope_type": "linear", "factor": 4.0}, rope.linear(4.0, 16)), ({"type": "linear", "factor": 4.0}, rope.linear(4.0, 16)),
+    ({"rope_type": "linear", "factor": 4.0}, rope.linear(4.0, 16)),
+    ({"type": "linear", "factor": 4.0}, rope.linear(4.0, 16)),
     (LLAMA3, rope.llama3(16, 500000.0, factor=8.0, low=1.0, high=4.0, context=16.0))])
 def test_scaling_reaches_the_logits_and_the_image(tmp_path, transformers, scaling, factors):
     tensors = random_tensors(CONFIG)
@@ -132,7 +135,8 @@ def test_scaling_reaches_the_logits_and_the_image(tmp_path, transformers, scalin
 
 
 def test_llama3_scaling_by_hand():
-    # LLaMA 3.2 1B: 64 elements, theta 500000, factor 32, 1, 4, 8192. The first pairs turn fast and stay, the last fall by 32.
+    # LLaMA 3.2 1B: 64 elements, theta 500000, factor 32, 1, 4, 8192. The first pairs turn fast and stay, the last fall
+    # by 32.
     factors = rope.llama3(64, 500000.0, factor=32.0, low=1.0, high=4.0, context=8192.0)
     assert len(factors) == 32 and factors[0] == factors[14] == 1.0 and factors[18] == factors[31] == 32.0
     wavelength = 2 * np.pi * 500000.0 ** (2 * 16 / 64)
@@ -156,15 +160,19 @@ def test_refuses_other_scaling(tmp_path, scaling, message):
     ({"model_type": "qwen3"}, "unsupported: QK-norm"),
     ({"model_type": "granite", "logits_scaling": 8.0}, "unsupported: multipliers"),
     ({"model_type": "brand-new"}, "unsupported: its architecture 'brand-new'"),
-    ({"attention_bias": True}, "unsupported: biases in attention"), ({"mlp_bias": True}, "unsupported: biases in the feed"),
+    ({"attention_bias": True}, "unsupported: biases in attention"),
+    ({"mlp_bias": True}, "unsupported: biases in the feed"),
     ({"hidden_act": "gelu"}, "unsupported: the activation gelu"),
-    ({"num_local_experts": 8}, "unsupported: experts"), ({"partial_rotary_factor": 0.5}, "unsupported: rotation of a part"),
+    ({"num_local_experts": 8}, "unsupported: experts"),
+    ({"partial_rotary_factor": 0.5}, "unsupported: rotation of a part"),
     ({"quantization_config": {"bits": 4}}, "unsupported: weights that are quantised already"),
     ({"hidden_size": 48}, "the model's shape asks for"), ({"num_hidden_layers": 3}, "model.layers.2."),
-    ({"num_hidden_layers": 1}, "unsupported: this tensor (model.layers.1"), ({"hidden_size": "32"}, "hidden_size is '32'"),
+    ({"num_hidden_layers": 1}, "unsupported: this tensor (model.layers.1"),
+    ({"hidden_size": "32"}, "hidden_size is '32'"),
     ({"hidden_size": None}, "hidden_size is missing"), ({"num_attention_heads": 3}, "cannot share 2"),
     ({"head_dim": 15}, "heads of 15 elements"), ({"rms_norm_eps": float("nan")}, "rms_norm_eps is 'nan'"),
-    ({"vocab_size": 1 << 30}, "expected 1 to 1048576"), ({"num_key_value_heads": True}, "num_key_value_heads is 'True'")])
+    ({"vocab_size": 1 << 30}, "expected 1 to 1048576"),
+    ({"num_key_value_heads": True}, "num_key_value_heads is 'True'")])
 def test_refuses_what_is_not_llama(tmp_path, fields, message):
     assert message in refusal(write_huggingface(tmp_path, CONFIG, random_tensors(CONFIG), **fields))
 
@@ -177,13 +185,15 @@ def test_mistral_without_a_window_is_llama(tmp_path):
 
 @pytest.mark.parametrize("name, message", [
     ("model.layers.0.self_attn.q_proj.bias", "unsupported: biases"),
-    ("model.layers.1.self_attn.k_norm.weight", "unsupported: QK-norm"), ("model.vision.weight", "unsupported: this tensor")])
+    ("model.layers.1.self_attn.k_norm.weight", "unsupported: QK-norm"),
+    ("model.vision.weight", "unsupported: this tensor")])
 def test_refuses_tensors_of_others(tmp_path, name, message):
     write_huggingface(tmp_path, CONFIG, random_tensors(CONFIG))
     named = huggingface_names(CONFIG, random_tensors(CONFIG))
     write_safetensors(tmp_path / "model.safetensors", named | {name: np.ones(32, np.float32)})
     assert message in refusal(tmp_path)
-    write_safetensors(tmp_path / "model.safetensors", named | {"model.layers.0.self_attn.rotary_emb.inv_freq": np.ones(8)})
+    write_safetensors(tmp_path / "model.safetensors", named |
+                      {"model.layers.0.self_attn.rotary_emb.inv_freq": np.ones(8)})
     expect(load(tmp_path), CONFIG, random_tensors(CONFIG))
 
 
@@ -219,14 +229,17 @@ def test_names_a_git_lfs_pointer_in_a_folder(tmp_path, name):
 
 
 def test_names_a_lora_adapter(tmp_path):
-    (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "base_model_name_or_path": "some/llama"}))
-    write_safetensors(tmp_path / "adapter_model.safetensors", {"base_model.model.x.lora_A.weight": np.ones((2, 4), np.float32)})
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA",
+                                                              "base_model_name_or_path": "some/llama"}))
+    write_safetensors(tmp_path / "adapter_model.safetensors",
+                      {"base_model.model.x.lora_A.weight": np.ones((2, 4), np.float32)})
     for path in (tmp_path, tmp_path / "adapter_model.safetensors"):
         assert "this is a LoRA adapter of some/llama, expected a whole model: merge it" in refusal(path)
     write_huggingface(tmp_path, CONFIG, random_tensors(CONFIG))            # a merged one keeps its description
     expect(load(tmp_path), CONFIG, random_tensors(CONFIG))
     fields = {"general.type": ("adapter", GGUFValueType.STRING), "adapter.type": ("lora", GGUFValueType.STRING)}
-    assert "this is a LoRA adapter" in refusal(write_gguf(tmp_path / "m.gguf", CONFIG, random_tensors(CONFIG), fields=fields))
+    assert "this is a LoRA adapter" in refusal(write_gguf(tmp_path / "m.gguf", CONFIG, random_tensors(CONFIG),
+                                                          fields=fields))
 
 
 def test_refuses_types_that_are_no_weights(tmp_path):
@@ -294,7 +307,8 @@ def test_q4_0_by_hand(tmp_path):
     """One block decoded with pencil and paper: low nibbles are the first half, 8 is zero, the scale is a float16."""
     tensors = random_tensors(CONFIG)
     block = np.concatenate([np.array([0.5], "<f2").view(np.uint8), np.arange(16, dtype=np.uint8) | 0xf0])
-    blocks = {name: np.zeros((t.shape[0], t.shape[1] // 32 * 18), np.uint8) for name, t in tensors.items() if t.ndim == 2}
+    blocks = {name: np.zeros((t.shape[0], t.shape[1] // 32 * 18), np.uint8) for name,
+              t in tensors.items() if t.ndim == 2}
     blocks["layers.0.w1"][0] = block
     w1 = load(write_gguf(tmp_path / "model.gguf", CONFIG, tensors, "Q4_0", blocks=blocks.get)).tensors["layers.0.w1"]
     assert w1[0:1].tolist() == [[(code - 8) * 0.5 for code in range(16)] + [3.5] * 16]

@@ -133,7 +133,8 @@ def test_progress_counts_to_the_end():
 def test_refused_image_is_explained():
     error = (protocol.Subject.DIM, 2048, 1024)
     with FakeDevice(model_state=ModelState.REFUSED, model_status=Status.TOO_LARGE, model_error=error) as fake:
-        with Device.open(fake.url) as device, pytest.raises(DeviceError, match=r"dim .* is 2048, this device's maximum is 1024"):
+        with Device.open(fake.url) as device, pytest.raises(DeviceError,
+                                                            match=r"dim .* is 2048, this device's maximum is 1024"):
             device.require_model()
 
 
@@ -170,14 +171,15 @@ def test_random_faults_in_both_directions():
     for seed in range(8):
         random_source = random.Random(seed)
 
-        def fault(number, frame, encoded):
+        def fault(number, frame, encoded, random_source=random_source):
             kind = random_source.choices(("ok", "lose", "flip", "twice"), (0.7, 0.1, 0.1, 0.1))[0]
             at = random_source.randrange(len(encoded) - 1)
             damaged = encoded[:at] + bytes([encoded[at] ^ 1 or 2]) + encoded[at + 1:]
             return {"ok": encoded, "lose": b"", "flip": damaged, "twice": encoded * 2}[kind]
         with FakeDevice() as fake, Device.open(fake.url) as device:
             fake.fault_out = fault
-            fake.fault_in = lambda number, frame, encoded: fault(number, frame, encoded) if number % 3 == 0 else encoded
+            fake.fault_in = lambda number, frame, encoded, fault=fault: fault(number, frame,
+                                                                              encoded) if number % 3 == 0 else encoded
             generation = device.generate([1], Options(max_new=20, sampling=GREEDY))
             assert tokens(generation) == list(range(11, 31))
             assert generation.outcome.reason == Reason.LENGTH
@@ -223,7 +225,8 @@ def test_speculation_is_greedy_only(options):
 
 
 @pytest.mark.parametrize("options", [{"temperature": -1}, {"top_p": 1.5}, {"min_p": -0.1}, {"seed": -1}, {"top_k": -2},
-                                     {"repetition_penalty": 0}, {"temperature": 0, "speculate": 8}, {"temperature": float("nan")}])
+                                     {"repetition_penalty": 0}, {"temperature": 0, "speculate": 8},
+                                     {"temperature": float("nan")}])
 def test_option_out_of_range_is_one_line(options):
     with pytest.raises(HostError, match="is from"):
         Sampling(**options).fixed()
@@ -259,7 +262,8 @@ def test_device_that_forgot_the_generation_is_an_error():
 def test_busy_device_is_asked_again():
     with FakeDevice() as fake, Device.open(fake.url) as device:
         take, refusals = fake.on_generate, [1, 1]
-        fake.on_generate = lambda frame: ((Status.BUSY, protocol.Error()) if refusals and refusals.pop() else take(frame))
+        fake.on_generate = lambda frame: ((Status.BUSY, protocol.Error()) if refusals and refusals.pop()
+                                          else take(frame))
         fake.after = lambda frame, after=fake.after: after(frame) if fake.running else None
         assert tokens(device.generate([1], Options(max_new=2, sampling=GREEDY))) == [11, 12]
 

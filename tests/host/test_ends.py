@@ -1,4 +1,5 @@
-"""Shows what ends a model's texts: its own files wherever the vocabulary is, tokens by name, and what is said of too many."""
+"""Shows what ends a model's texts: its own files wherever the vocabulary is, tokens by name, and what is said of too
+many."""
 import io
 import json
 
@@ -13,7 +14,6 @@ from llama2_host.progress import Progress
 from llama2_host.tokenizer.sentencepiece_model import CONTROL, NORMAL, USER_DEFINED
 from llama2_host.tokenizer.base import TokenizerError
 from llama2_host.tokenizer import unpack
-from llama2_host.tokenizer import vocabulary
 from llama2_spec.protocol import MAX_STOPS
 from tests.host.checkpoints import write_gguf, write_huggingface
 from tests.host.generated import random_tensors
@@ -48,7 +48,8 @@ def test_a_sentencepiece_model_in_a_folder_has_the_folders_settings(tmp_path):
                           tokenizer_config__json={"tokenizer_class": "LlamaTokenizer", "add_bos_token": False})
     model = Model.load(folder)
     assert model.template.stops == (2, 420, 430) and model.tokenizer.encode("Once upon a time")[0] != 1
-    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "LlamaTokenizer", "add_bos_token": True,
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "LlamaTokenizer",
+                                                              "add_bos_token": True,
                                                               "add_eos_token": True}))
     ids = Model.load(folder).tokenizer.encode("Once upon a time")
     assert (ids[0], ids[-1]) == (1, 2)
@@ -79,13 +80,16 @@ def test_an_image_ends_where_it_says_with_another_tokenizer(tmp_path):
 
 def test_a_gguf_file_ends_where_it_says_with_a_tokenizer_from_elsewhere(tmp_path):
     scored = vocabulary.load(STORIES)
-    path = write_gguf(tmp_path / "m.gguf", *small(514), vocabulary=gguf_scored(scored, extra=["<|im_start|>", "<|im_end|>"]))
+    path = write_gguf(tmp_path / "m.gguf", *small(514),
+                      vocabulary=gguf_scored(scored, extra=["<|im_start|>", "<|im_end|>"]))
     (tmp_path / "tokenizer.json").write_bytes(made.as_json(made.llama("prepend")))
     assert load_tokenizer(path, tmp_path / "tokenizer.json", 514).stop_ids == (2, 513)
 
 
-@pytest.mark.parametrize("name, type", [("<|im_end|>", NORMAL), ("<|eot_id|>", CONTROL), ("<EOT>", USER_DEFINED), ("<end_of_turn>", NORMAL),
-                                        ("<end_of_utterance>", NORMAL), ("<|file_sep|>", NORMAL), ("<｜end▁of▁sentence｜>", CONTROL)])
+@pytest.mark.parametrize("name, type", [("<|im_end|>", NORMAL), ("<|eot_id|>", CONTROL), ("<EOT>", USER_DEFINED),
+                                        ("<end_of_turn>", NORMAL),
+                                        ("<end_of_utterance>", NORMAL), ("<|file_sep|>", NORMAL),
+                                        ("<｜end▁of▁sentence｜>", CONTROL)])
 def test_tokens_of_gguf_files_end_by_name_whatever_their_type(tmp_path, name, type):
     made.gguf(tmp_path / "m.gguf", "llama", extra=[(name, type)])
     read = vocabulary.load(tmp_path / "m.gguf")
@@ -93,7 +97,8 @@ def test_tokens_of_gguf_files_end_by_name_whatever_their_type(tmp_path, name, ty
 
 
 def test_user_defined_tokens_are_shown(tmp_path):
-    made.gguf(tmp_path / "m.gguf", "llama", extra=[("<think>", USER_DEFINED), ("\n\n", USER_DEFINED), ("<tool>", CONTROL)])
+    made.gguf(tmp_path / "m.gguf", "llama", extra=[("<think>", USER_DEFINED), ("\n\n", USER_DEFINED),
+                                                   ("<tool>", CONTROL)])
     read = unpack(vocabulary.load(tmp_path / "m.gguf").pack())
     ids = read.encode("<think>a\n\nb<tool>", bos=False)
     assert ids.count(512) == ids.count(513) == ids.count(514) == 1
@@ -101,15 +106,17 @@ def test_user_defined_tokens_are_shown(tmp_path):
 
 
 def test_an_eos_token_that_is_not_special_ends(tmp_path):
-    files = {"tokenizer__json": made.llama("prepend", added=[made.token(0, "<unk>"), made.token(1, "<s>"), made.token(2, "</s>"),
-                                                            made.token(513, "<|im_end|>", special=False)]),
+    files = {"tokenizer__json": made.llama("prepend",
+                                           added=[made.token(0, "<unk>"), made.token(1, "<s>"), made.token(2, "</s>"),
+                                                  made.token(513, "<|im_end|>", special=False)]),
              "tokenizer_config__json": {"eos_token": "<|im_end|>"}}
     model = Model.load(hugging_face(tmp_path / "hf", 514, **files))
     assert 513 in model.template.stops and model.template.special_texts["eos_token"] == "<|im_end|>"
 
 
 @pytest.mark.parametrize("files", [
-    {"tokenizer_config__json": {"added_tokens_decoder": {"512": made.token(512, "<|im_start|>"), "513": made.token(513, "<|im_end|>")}}},
+    {"tokenizer_config__json": {"added_tokens_decoder": {"512": made.token(512, "<|im_start|>"),
+                                                         "513": made.token(513, "<|im_end|>")}}},
     {"tokenizer_config__json": {"additional_special_tokens": made.CHAT}},
     {"added_tokens__json": {"<|im_start|>": 512, "<|im_end|>": 513}},
     {"tokenizer_config__json": {"eos_token": "<|im_end|>", "bos_token": "<|im_start|>"}},
@@ -127,7 +134,8 @@ def test_added_tokens_are_tokens_wherever_they_are_named(tmp_path, files, kind):
 
 
 def test_more_ends_than_a_request_takes_are_named(tmp_path):
-    folder = hugging_face(tmp_path / "hf", tokenizer__model=MODEL, generation_config__json={"eos_token_id": [2, *range(300, 302 + MAX_STOPS)]})
+    folder = hugging_face(tmp_path / "hf", tokenizer__model=MODEL,
+                          generation_config__json={"eos_token_id": [2, *range(300, 302 + MAX_STOPS)]})
     model, notes = notes_of(folder)
     assert len(model.template.stops) == MAX_STOPS and len(model.template.left_out) == 3
     assert f"3 end tokens more than a request takes ({MAX_STOPS})" in notes
@@ -136,7 +144,8 @@ def test_more_ends_than_a_request_takes_are_named(tmp_path):
 
 def test_names_are_a_list_without_repetitions():
     assert len(set(ends.NAMES)) == len(ends.NAMES)
-    assert ends.by_llama_cpp({"<|end|>": 5, "<|return|>": 6, "<|call|>": 7, "<|fim_pad|>": 8, "</s>": 9}, [1]) == [1, 6, 7, 8, 9]
+    assert ends.by_llama_cpp({"<|end|>": 5, "<|return|>": 6, "<|call|>": 7, "<|fim_pad|>": 8, "</s>": 9},
+                             [1]) == [1, 6, 7, 8, 9]
     assert ends.by_llama_cpp({"</s>": 9, "<|tool_response>": 10}, [1]) == [1, 10]
 
 
@@ -146,7 +155,8 @@ def tokenizer_folder(folder, entry, **settings):
     """A folder with a vocabulary in which the last entry has another text."""
     described = made.llama("prepend", chat=False)
     described["model"]["vocab"][entry] = described["model"]["vocab"].pop("▁there")
-    described["model"]["merges"] = [pair for pair in described["model"]["merges"] if "▁there" not in (pair[0], pair[1], "".join(pair))]
+    described["model"]["merges"] = [pair for pair in described["model"]["merges"]
+                                    if "▁there" not in (pair[0], pair[1], "".join(pair))]
     folder.mkdir(exist_ok=True)
     (folder / "tokenizer.json").write_bytes(made.as_json(described))
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
@@ -167,14 +177,16 @@ def test_the_cache_tells_tokenizers_apart(tmp_path):
 
 
 def test_every_file_that_was_read_is_listed(tmp_path):
-    folder = hugging_face(tmp_path / "hf", generation_config__json=SEVERAL, chat_template__jinja=b"x", added_tokens__json={})
+    folder = hugging_face(tmp_path / "hf", generation_config__json=SEVERAL, chat_template__jinja=b"x",
+                          added_tokens__json={})
     other = tokenizer_folder(tmp_path / "other", "other")
     (other / "special_tokens_map.json").write_text("{}")
     (other / "additional_chat_templates").mkdir()
     (other / "additional_chat_templates" / "tools.jinja").write_text("t")
     names = {str(file.relative_to(tmp_path)) for file in read_files(folder, other)}
     assert names == {"other/tokenizer.json", "other/tokenizer_config.json", "other/special_tokens_map.json",
-                     "other/additional_chat_templates/tools.jinja", "hf/chat_template.jinja", "hf/generation_config.json",
+                     "other/additional_chat_templates/tools.jinja", "hf/chat_template.jinja",
+                     "hf/generation_config.json",
                      "hf/config.json"}
     assert read_files(tmp_path / "m.bin", STORIES) == [STORIES]
 
@@ -196,8 +208,9 @@ def test_a_tokenizer_that_cannot_be_used_is_named(tmp_path, data, reason):
 def test_a_chat_without_a_usable_tokenizer_says_why(tmp_path):
     from llama2_host.connection import connect
     folder = hugging_face(tmp_path / "hf", tokenizer__json=b"{}")
-    with connect(golden=True, model=folder) as backend, pytest.raises(HostError, match="tokenizer cannot be used: .*no tokenizer.json"):
-        backend.tokenizer
+    with connect(golden=True, model=folder) as backend, pytest.raises(HostError, match="tokenizer cannot be used: .*no "
+                                                                      "tokenizer.json"):
+        _ = backend.tokenizer
 
 
 def test_a_dangling_link_is_named(tmp_path):
@@ -221,7 +234,9 @@ def test_unrelated_vocabularies_beside_a_checkpoint_are_no_news(tmp_path):
 
 
 def test_a_model_with_fewer_rows_than_special_tokens_is_read(tmp_path):
-    """A token that settings name and no row of the model holds is none; transformers makes one that no model could read."""
-    folder = hugging_face(tmp_path / "hf", 514, tokenizer__json=made.llama("prepend"), tokenizer_config__json={"pad_token": "<new>"})
+    """A token that settings name and no row of the model holds is none; transformers makes one that no model could
+    read."""
+    folder = hugging_face(tmp_path / "hf", 514, tokenizer__json=made.llama("prepend"),
+                          tokenizer_config__json={"pad_token": "<new>"})
     assert Model.load(folder).tokenizer.vocab_size == 514
     assert vocabulary.load(folder / "tokenizer.json").vocab_size == 515

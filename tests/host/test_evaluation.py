@@ -61,22 +61,27 @@ def test_perplexity_is_reckoned_as_by_hand(files, text):
 
 
 def test_float32_keeps_what_an_image_does_not_say(files, tmp_path, text):
-    """RoPE's scaling is a table in the image: the float model that golden is compared with has the checkpoint's own factors."""
+    """RoPE's scaling is a table in the image: the float model that golden is compared with has the checkpoint's own
+    factors."""
     config = replace(CONFIG, head_dim=16, rope_theta=1000.0)
     tensors = random_tensors(config)
-    path = write_gguf(tmp_path / "m.gguf", config, tensors, fields={"llama.rope.scaling.factor": (8.0, GGUFValueType.FLOAT32)})
-    result = json.loads(run("perplexity", "--model", path, "--tokenizer", files / "tokenizer.bin", "--text", text, "--json")[0])
+    path = write_gguf(tmp_path / "m.gguf", config, tensors,
+                      fields={"llama.rope.scaling.factor": (8.0, GGUFValueType.FLOAT32)})
+    result = json.loads(run("perplexity", "--model", path, "--tokenizer", files / "tokenizer.bin", "--text", text,
+                            "--json")[0])
     scaled = replace(config, rope_factors=(8.0,) * 8)
     golden = Golden(Model.load(path).image)
     (_, own, kl, _), (_, plain, wrong, _) = (by_hand(golden, Reference(c, tensors)) for c in (scaled, config))
     assert result["perplexity_float32"] == pytest.approx(own, rel=1e-5) and own != pytest.approx(plain, rel=1e-5)
     assert result["kl"] == pytest.approx(kl, rel=1e-2) and wrong > 2 * kl
-    rows = json.loads(run("compare", "--model", path, "--tokenizer", files / "tokenizer.bin", "--text", text, "--format", "q8", "--json")[0])
+    rows = json.loads(run("compare", "--model", path, "--tokenizer", files / "tokenizer.bin", "--text", text,
+                          "--format", "q8", "--json")[0])
     assert rows["rows"][0]["kl"] == pytest.approx(kl, rel=1e-2)
 
 
 def test_an_image_has_nothing_to_compare_with(files, text):
-    out, _ = run("perplexity", "--model", files / "tiny.llm", "--tokenizer", files / "tokenizer.bin", "--text", text, "--json")
+    out, _ = run("perplexity", "--model", files / "tiny.llm", "--tokenizer", files / "tokenizer.bin", "--text", text,
+                 "--json")
     result = json.loads(out)
     assert result["kl"] is None and result["delta_percent"] is None and result["format"] == "q8 g64"
     checkpoint = json.loads(run("perplexity", "--model", files / "tiny.bin", "--text", text, "--json")[0])
@@ -84,11 +89,13 @@ def test_an_image_has_nothing_to_compare_with(files, text):
 
 
 def test_compare_tells_every_format(files, text):
-    out, _ = run("compare", "--model", files / "tiny.bin", "--text", text, "--calibrate", text, "--budget", "7.5bits", "--json")
+    out, _ = run("compare", "--model", files / "tiny.bin", "--text", text, "--calibrate", text, "--budget", "7.5bits",
+                 "--json")
     result = json.loads(out)
     rows = {row["format"]: row for row in result["rows"]}
     assert list(rows) == ["q8", "q4", "mixed"] and all(KEYS < row.keys() for row in rows.values())
-    assert rows["q4"]["bytes"] < rows["mixed"]["bytes"] < rows["q8"]["bytes"] and rows["mixed"]["bits_per_weight"] <= 7.5
+    assert (rows["q4"]["bytes"] < rows["mixed"]["bytes"] < rows["q8"]["bytes"]
+            and rows["mixed"]["bits_per_weight"] <= 7.5)
     assert rows["q8"]["kl"] < rows["mixed"]["kl"] < rows["q4"]["kl"]
     for row in rows.values():
         assert row["perplexity"] == pytest.approx(result["perplexity_float32"] * (1 + row["delta_percent"] / 100))
@@ -107,7 +114,8 @@ def test_perplexity_for_people(files, text):
     (["compare", "--model", "tiny.llm"], "tiny.llm is a model image: compare takes a checkpoint"),
     (["perplexity", "--model", "tiny.bin", "--format", "mixed"], "--format mixed needs --calibrate FILE"),
     (["compare", "--model", "tiny.bin", "--format", "q4", "--calibrate", "absent.txt"], "absent.txt"),
-    (["compare", "--model", "tiny.bin", "--calibrate", "text.txt", "--budget", "1kB"], "--budget 1kB is 1000 B of weights"),
+    (["compare", "--model", "tiny.bin", "--calibrate", "text.txt", "--budget", "1kB"],
+     "--budget 1kB is 1000 B of weights"),
 ])
 def test_refusals(files, text, arguments, complaint):
     arguments = [files / a if "." in a and (files / a).exists() or a == "absent.txt" else a for a in arguments]
@@ -115,13 +123,15 @@ def test_refusals(files, text, arguments, complaint):
 
 
 def test_bad_texts(files, text):
-    assert "cannot read" in refusal("perplexity", "--model", files / "tiny.bin", "--text", files / "absent.txt", notes=1)
+    assert "cannot read" in refusal("perplexity", "--model", files / "tiny.bin", "--text", files / "absent.txt",
+                                    notes=1)
     text.write_bytes(b"\xff\xfe")
     assert "not UTF-8 at byte 0" in refusal("perplexity", "--model", files / "tiny.bin", "--text", text, notes=1)
 
 
 def test_convert_writes_what_was_chosen(files, text):
-    run("convert", files / "tiny.bin", "-o", files / "out.llm", "--format", "mixed", "--calibrate", text, "--budget", "7.5bits")
+    run("convert", files / "tiny.bin", "-o", files / "out.llm", "--format", "mixed", "--calibrate", text, "--budget",
+        "7.5bits")
     entries = Model.load(files / "out.llm").image.entries
     assert {e.format.name for e in entries if e.kind != Kind.GAIN} == {"Q4", "Q8"}
     assert "q4 g32 and q8 g64" in run("info", files / "out.llm")[0]

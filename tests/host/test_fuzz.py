@@ -37,7 +37,8 @@ def test_only_clean_errors(targets, name, seed):
 
 def test_a_tensor_without_elements_is_refused(tmp_path):
     """Found by the fuzzer: the elements of a vector are its rows, whose length was reckoned from their number."""
-    tensor = SimpleNamespace(name="output_norm.weight", shape=np.array([0]), tensor_type=GGMLQuantizationType.F32, data_offset=0)
+    tensor = SimpleNamespace(name="output_norm.weight", shape=np.array([0]), tensor_type=GGMLQuantizationType.F32,
+                             data_offset=0)
     with pytest.raises(CheckpointError, match="output_norm.weight has no elements"):
         gguf_file._stored(tensor, tmp_path)
 
@@ -49,6 +50,7 @@ def test_a_finding_is_found(targets):
             raise error
         return read
     target = targets["llama2c-v0"]
-    for error, what in ((KeyError("x"), "KeyError"), (fuzz.HostError(""), "not one line"), (MemoryError(), "MemoryError")):
+    for error, what in ((KeyError("x"), "KeyError"), (fuzz.HostError(""), "not one line"),
+                        (MemoryError(), "MemoryError")):
         broken = fuzz.Target("broken", target.folder, target.file, reader(error))
         assert fuzz.attempt(broken, target.valid).startswith(what)

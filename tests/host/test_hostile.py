@@ -1,4 +1,5 @@
-"""A device that lies, floods or is none: every reply that a client can be sent ends in a clean error, in bounded memory."""
+"""A device that lies, floods or is none: every reply that a client can be sent ends in a clean error, in bounded
+memory."""
 import itertools
 import random
 import resource
@@ -66,7 +67,8 @@ def talk(device):
 
 def random_value(rng, code):
     count = int(code[:-1] or 1) if code[-1] != "s" else 1
-    one = {"s": lambda: "".join(chr(rng.randrange(1, 0x250)) for _ in range(rng.randrange(9))), "i": lambda: rng.randrange(-9, 9)}
+    one = {"s": lambda: "".join(chr(rng.randrange(1, 0x250)) for _ in range(rng.randrange(9))),
+           "i": lambda: rng.randrange(-9, 9)}
     bits = {"B": 8, "H": 16, "I": 32, "Q": 64}.get(code[-1], 8)
     make = one.get(code[-1], lambda: rng.choice([0, 1, 2, 5, (1 << bits) - 1, rng.getrandbits(bits)]))
     return make() if count == 1 and code[:-1] in ("", "32") else tuple(make() for _ in range(count))
@@ -80,7 +82,8 @@ def random_payload(rng, kind):
     if "version" in values:
         values["version"] = protocol.VERSION
     if kind.TAIL:
-        values[kind.TAIL[0]] = b"" if kind.TAIL[1] == "s" else tuple(rng.randrange(100) for _ in range(rng.randrange(20)))
+        values[kind.TAIL[0]] = b"" if kind.TAIL[1] == "s" else tuple(rng.randrange(100)
+                                                                     for _ in range(rng.randrange(20)))
     return kind(**values).pack()
 
 
@@ -91,7 +94,8 @@ def random_answers(rng):
             return None
         opcode = Opcode(frame.opcode)
         status = rng.choice([0, 0, 0, *map(int, Status), 77])
-        out = [Frame(opcode, frame.sequence, random_payload(rng, protocol.Error if status else REQUESTS[opcode][1]), status)]
+        out = [Frame(opcode, frame.sequence, random_payload(rng, protocol.Error if status else REQUESTS[opcode][1]),
+                     status)]
         for _ in range(rng.randrange(4)):
             event = rng.choice(list(EVENTS))
             out.insert(rng.randrange(2), Frame(event, frame.sequence, random_payload(rng, EVENTS[event])))
@@ -99,7 +103,8 @@ def random_answers(rng):
     return answer
 
 
-@pytest.mark.parametrize("progress", [lambda n: (n % 7 * 1000, n), lambda n: (n, n % 7), lambda n: (4096 + n, 0), lambda n: (0, 4096 + n)])
+@pytest.mark.parametrize("progress", [lambda n: (n % 7 * 1000, n), lambda n: (n, n % 7), lambda n: (4096 + n, 0),
+                                      lambda n: (0, 4096 + n)])
 def test_progress_that_never_ends_is_refused(progress, monkeypatch):
     """Backwards, or beyond the image's end: either could go on for ever."""
     monkeypatch.setattr("llama2_host.device.store.ASK_S", 0.0)
@@ -111,7 +116,8 @@ def test_progress_that_never_ends_is_refused(progress, monkeypatch):
             return [Frame(frame.opcode, frame.sequence, protocol.Stored(1, done, written, 1 << 24, 1 << 23, 0).pack())]
 
     with Hostile(answer, memory=bytes(4096), image_bytes=4096) as fake:
-        with Device.open(fake.url) as device, pytest.raises(HostError, match="of 4096 bytes are in the flash.* load again, it goes on"):
+        with Device.open(fake.url) as device, pytest.raises(HostError, match="of 4096 bytes are in the flash.* load "
+                                                                             "again, it goes on"):
             device.store()
 
 
@@ -163,13 +169,16 @@ def test_more_than_was_asked_for_is_refused(events, message):
 def test_tokens_of_another_place_than_asked_for_end():
     resent = lambda frame: Frame(frame.opcode, frame.sequence, protocol.Tokens(0, 1, 1, 1, (1, 1)).pack())
     answers = {Opcode.GENERATE: (accepted, tokens(5, (5, 1))), Opcode.RESEND: (resent,)}
-    with Hostile(lambda frame: [make(frame) for make in answers[frame.opcode]] if frame.opcode in answers else None) as fake:
-        with Device.open(fake.url) as device, pytest.raises(HostError, match="answers RESEND from token 1 on with token 0"):
+    with Hostile(lambda frame: [make(frame) for make in answers[frame.opcode]] if frame.opcode in answers
+                 else None) as fake:
+        with Device.open(fake.url) as device, pytest.raises(HostError,
+                                                            match="answers RESEND from token 1 on with token 0"):
             list(device.generate([1], Options(0, 10, GREEDY, ())))
 
 
 def test_short_reads_end():
-    with Hostile(replies(Opcode.READ, lambda frame: Frame(frame.opcode, frame.sequence))) as fake, Device.open(fake.url) as device:
+    with Hostile(replies(Opcode.READ,
+                         lambda frame: Frame(frame.opcode, frame.sequence))) as fake, Device.open(fake.url) as device:
         with pytest.raises(HostError, match="answers READ of 8 bytes with 0"):
             device.read(0, 8)
 
@@ -194,7 +203,8 @@ def test_clock_of_0_and_names_with_controls():
         assert device.info.name.isprintable() and device.info.firmware.isprintable()
 
 
-@pytest.mark.parametrize("piece", [Frame(Opcode.TOKENS, 1, protocol.Tokens(entries=(5, 1) * 120).pack()).encode() * 50, b"\x55" * 100_000],
+@pytest.mark.parametrize("piece", [Frame(Opcode.TOKENS, 1, protocol.Tokens(entries=(5, 1) * 120).pack()).encode() * 50,
+                                   b"\x55" * 100_000],
                          ids=["events", "garbage"])
 def test_flood_instead_of_an_answer_ends(piece, monkeypatch):
     monkeypatch.setattr(llama2_host.device.link, "FLOOD_BYTES", 4 << 20)
@@ -229,7 +239,8 @@ class Port:
 @pytest.mark.parametrize("respond, greeting, message", [
     (lambda data: data, b"", "echoes what is sent: it is a loopback"),
     (lambda data: b"litex> ", b"\r\n        LiteX BIOS, no firmware\r\n", 'prints text, "LiteX BIOS, no firmware"'),
-    (lambda data: bytes((7 * byte + 131) % 256 for byte in data), b"\x80\xff\x93\xe2", "bytes that are no frames .80 ff 93 e2"),
+    (lambda data: bytes((7 * byte + 131) % 256 for byte in data), b"\x80\xff\x93\xe2",
+     "bytes that are no frames .80 ff 93 e2"),
     (lambda data: b"", b"\xfe\x01\x80\xff\x93\xe2\x00", "bytes that are no frames")])
 def test_port_that_is_no_device_is_called_what_it_is(respond, greeting, message):
     port = Port(respond, greeting)

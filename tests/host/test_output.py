@@ -23,7 +23,8 @@ def spellings(folder):
     (folder / "chain.llm").symlink_to("link.llm")
     os.link(folder / "tiny.bin", folder / "hard.llm")
     (folder / "below").mkdir()
-    return [folder / "tiny.bin", f"{folder}/./tiny.bin", f"{folder}/below/../tiny.bin", f"{folder}//tiny.bin", folder / "link.llm",
+    return [folder / "tiny.bin", f"{folder}/./tiny.bin", f"{folder}/below/../tiny.bin", f"{folder}//tiny.bin",
+            folder / "link.llm",
             folder / "chain.llm", folder / "hard.llm", os.path.relpath(folder / "tiny.bin", ROOT)]
 
 
@@ -38,7 +39,8 @@ def test_an_input_is_no_output(files):
         (files / name).exists() or (files / name).symlink_to("tiny.tokenizer.bin")
         assert "is read for this" in refusal("convert", files / "tiny.bin", "-o", files / name, "--force")
     (files / "text").write_text("a text")
-    assert "is read for this" in refusal("convert", files / "tiny.bin", "--format", "q4", "--calibrate", files / "text", "-o", files / "text",
+    assert "is read for this" in refusal("convert", files / "tiny.bin", "--format", "q4", "--calibrate", files / "text",
+                                         "-o", files / "text",
                                          "--force")
     assert (files / "tiny.bin").read_bytes() == before
 
@@ -53,9 +55,12 @@ def test_a_file_of_a_folder_is_no_output_but_an_older_image_in_it_is(tmp_path):
         run("convert", folder, "-o", folder / "model.llm")
 
 
-@pytest.mark.parametrize("name, what", [("", "the output has no name"), (".", "names a folder"), ("-", "not written to stdout"),
-                                        ("..", "names a folder"), ("/dev/null", "is a device"), ("/dev/full", "is a device"),
-                                        ("absent/", "names a folder"), ("README.md/", "names a folder"), ("x" * 300, "cannot write")])
+@pytest.mark.parametrize("name, what", [("", "the output has no name"), (".", "names a folder"),
+                                        ("-", "not written to stdout"),
+                                        ("..", "names a folder"), ("/dev/null", "is a device"),
+                                        ("/dev/full", "is a device"),
+                                        ("absent/", "names a folder"), ("README.md/", "names a folder"),
+                                        ("x" * 300, "cannot write")])
 def test_no_file(files, name, what):
     assert what in refusal("convert", files / "tiny.bin", "-o", name)
     assert not (ROOT / "-").exists()
@@ -72,7 +77,8 @@ def test_no_pipe(files):
     assert "is a pipe" in refusal("convert", files / "pipe", "-o", files / "out.llm")
     assert "is a pipe" in refusal("info", files / "pipe")
     for what in ("pipe", "."):
-        assert "name a file" in refusal("convert", files / "tiny.bin", "-o", files / "out.llm", "--format", "q4", "--calibrate", files / what)
+        assert "name a file" in refusal("convert", files / "tiny.bin", "-o", files / "out.llm", "--format", "q4",
+                                        "--calibrate", files / what)
         assert "name a file" in refusal("perplexity", "--model", files / "tiny.bin", "--text", files / what)
     assert (files / "pipe").is_fifo()
 
@@ -99,7 +105,8 @@ def test_a_link_is_written_through(files):
     (files / "below").mkdir()
     (files / "link").symlink_to("below/out.llm")
     run("convert", files / "tiny.bin", "-o", files / "link")
-    assert (files / "link").is_symlink() and (files / "below" / "out.llm").read_bytes() == (files / "tiny.llm").read_bytes()
+    assert ((files / "link").is_symlink() and (files / "below" / "out.llm").read_bytes() ==
+            (files / "tiny.llm").read_bytes())
 
 
 def test_a_name_as_long_as_may_be(files):
@@ -124,7 +131,8 @@ def test_what_became_an_input_meanwhile_is_spared(files):
 def test_a_signal_leaves_nothing_behind(files, number):
     """The conversion waits for a calibration's text in a file that has no end, once its own file is there."""
     (files / "out.llm").write_bytes((files / "tiny.llm").read_bytes())
-    process = subprocess.Popen([sys.executable, "-c", STOPPED, "convert", files / "tiny.bin", "-o", files / "out.llm", "--format", "q4"],
+    process = subprocess.Popen([sys.executable, "-c", STOPPED, "convert", files / "tiny.bin", "-o", files / "out.llm",
+                                "--format", "q4"],
                                cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                                preexec_fn=lambda: signal.signal(number, signal.SIG_DFL))
     deadline = time.monotonic() + WAIT_S
@@ -148,7 +156,8 @@ sys.exit(cli.main(sys.argv[1:]))
 
 
 def test_a_full_disk_leaves_nothing_behind(files):
-    process = subprocess.run([sys.executable, "-m", "llama2_host", "convert", files / "tiny.bin", "-o", files / "out.llm"], cwd=ROOT,
+    process = subprocess.run([sys.executable, "-m", "llama2_host", "convert", files / "tiny.bin", "-o",
+                              files / "out.llm"], cwd=ROOT,
                              capture_output=True, text=True, timeout=WAIT_S,
                              preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)))
     assert process.returncode == 1 and "cannot write" in process.stderr and "Traceback" not in process.stderr

@@ -1,4 +1,5 @@
-"""Shows that q4 is rounded for its products, that mixed spends its budget, and that the same inputs give the same image."""
+"""Shows that q4 is rounded for its products, that mixed spends its budget, and that the same inputs give the same
+image."""
 import weakref
 from dataclasses import replace
 from pathlib import Path
@@ -22,10 +23,12 @@ from llama2_spec.reference import Reference
 from llama2_spec.traffic import TARGETS, tokens_per_second
 
 MODELS = Path(__file__).parents[2] / "models"
-STORY = ("Once upon a time, there was a little bird named Pip. Pip wanted to fly to the moon. His mom said, \"It is too far, "
-         "Pip.\" But Pip tried and tried. One night he flew over the tall tree and saw a lake. In the lake there was the moon! "
-         "Pip was so happy. He touched the water and the moon danced. Then he went home to sleep.")
-OTHER = ("Lily had a red ball. She played with it in the park every day. One day the ball rolled under a big car and she was "
+STORY = ("Once upon a time, there was a little bird named Pip. Pip wanted to fly to the moon. His mom said, \"It is "
+         "too far, "
+         "Pip.\" But Pip tried and tried. One night he flew over the tall tree and saw a lake. In the lake there was "
+         "the moon! Pip was so happy. He touched the water and the moon danced. Then he went home to sleep.")
+OTHER = ("Lily had a red ball. She played with it in the park every day. One day the ball rolled under a big car and "
+         "she was "
          "sad. A kind man helped her and got the ball. Lily smiled and said, \"Thank you!\" They played all day.")
 
 
@@ -66,7 +69,8 @@ def test_products_change_less_than_by_rounding_to_nearest(rows, columns, group):
     assert error[0] < 0.5 * error[1]
     assert found.codes.min() >= 0 and found.codes.max() <= 15 and found.zeros.min() >= 0 and found.zeros.max() <= 15
     assert found.mantissas.min() >= 1 and found.mantissas.max() < 1 << 12
-    back = packing.unpack(packing.pack(found), rows=rows, columns=columns, format="q4", group=group, exponent=found.exponent)
+    back = packing.unpack(packing.pack(found), rows=rows, columns=columns, format="q4", group=group,
+                          exponent=found.exponent)
     assert (back.real() == found.real()).all()
 
 
@@ -112,7 +116,8 @@ def test_inputs_that_are_always_zero_and_rows_of_zeros():
 def test_calibration_halves_what_q4_costs(source, tokenizer, text):
     """On a text that it was not calibrated on, against rounding to nearest; the embedding is q8 in both."""
     config = replace(source.config, seq_len=256)
-    ids = tokenizer.encode("The cat was hungry. She saw a fish in the pond and jumped. The water was cold, so she ran home to her mom.")
+    ids = tokenizer.encode("The cat was hungry. She saw a fish in the pond and jumped. The water was cold, so she ran "
+                           "home to her mom.")
     exact = log_softmax(Reference(config, source.tensors).logits(ids))
     kl = {}
     for name, recipe in (("nearest", Recipe("q4")), ("calibrated", Recipe("q4", calibrate=text))):
@@ -142,9 +147,9 @@ def test_mixed_keeps_its_budget_and_uses_it(source, tokenizer, text, budget):
         position = source.config.seq_len // 2
         assert tokens_per_second(source.config, image.entries, position, TARGETS["arty"]) >= float(budget[:-5])
     # What is still in q4 would not have fitted any more.
-    for slot, (format, group) in formats.items():
+    for place, (format, _) in formats.items():
         if format == "q4":
-            assert payload_bytes(source.config, "q4", plan=formats | {slot: ("q8", 64)}) > limit
+            assert payload_bytes(source.config, "q4", plan=formats | {place: ("q8", 64)}) > limit
 
 
 def test_sensitivity_ranks_a_matrix_of_outliers_first(source, tokenizer):
@@ -153,7 +158,8 @@ def test_sensitivity_ranks_a_matrix_of_outliers_first(source, tokenizer):
     wo = np.array(tensors["layers.2.wo"])
     wo[:, ::32] *= 40
     tensors["layers.2.wo"] = wo
-    formats = {slot: ("q4", 32) for slot in formats_of(made(source, tokenizer, Recipe())) if slot[0] != Kind.CLASSIFIER}
+    formats = {place: ("q4", 32) for place in formats_of(made(source, tokenizer, Recipe()))
+               if place[0] != Kind.CLASSIFIER}
     formats[Kind.WQ, 0] = "q8", 64
     found = costs(source.config, tensors, [tokenizer.encode(STORY)], formats)
     assert found.keys() == formats.keys() - {(Kind.WQ, 0)}
@@ -175,7 +181,8 @@ def test_embedding_in_q4_if_asked(source, tokenizer):
     assert {e.format for e in made(source, tokenizer, Recipe()).entries} == {Format.Q8}
 
 
-@pytest.mark.parametrize("recipe", [Recipe(), Recipe("q4"), Recipe("q4", embedding="q4"), Recipe("q8", 32), Recipe("q4", 64)])
+@pytest.mark.parametrize("recipe", [Recipe(), Recipe("q4"), Recipe("q4", embedding="q4"), Recipe("q8", 32),
+                                    Recipe("q4", 64)])
 def test_expected_bytes_are_those_of_the_image(source, tokenizer, recipe):
     assert recipe.expected_bytes(source.config) == made(source, tokenizer, recipe).header["payload_bytes"]
 
@@ -194,18 +201,22 @@ def test_what_cannot_be_meant_is_refused(source, tokenizer, recipe, complaint):
 
 
 def test_a_budget_below_q4_is_refused_with_the_arithmetic(source, tokenizer, text):
-    with pytest.raises(HostError, match=r"97.7 KiB of weights, all matrices in q4 with the embedding in q8 take .* KiB: allow "
+    with pytest.raises(HostError, match=r"97.7 KiB of weights, all matrices in q4 with the embedding in q8 take .* "
+                                        r"KiB: allow "
                                         "more, or add --embedding q4"):
         plan(Recipe("mixed", calibrate=text, budget="100kB"), source, tokenizer)
 
 
 def test_the_default_budget_of_mixed_never_refuses():
-    """A model of 15 million weights has most of them in its embedding, which stays q8: more than 6 bits a weight in all."""
-    shape = dict(dim=288, hidden_dim=768, n_layers=6, n_heads=6, n_kv_heads=6, head_dim=48, vocab_size=32000, seq_len=256)
+    """A model of 15 million weights has most of them in its embedding, which stays q8: more than 6 bits a weight in
+    all."""
+    shape = dict(dim=288, hidden_dim=768, n_layers=6, n_heads=6, n_kv_heads=6, head_dim=48, vocab_size=32000,
+                 seq_len=256)
     for tied in (True, False):
         config, recipe = ModelConfig(tied=tied, **shape), Recipe("mixed", calibrate=Path("text"))
         least = payload_bytes(config, "q4", plan=recipe.formats(config))
-        assert Budget.parse("6bits").stream_bytes(config) < least < recipe.limit_bytes(config) == recipe.expected_bytes(config)
+        assert (Budget.parse("6bits").stream_bytes(config) < least < recipe.limit_bytes(config) ==
+                recipe.expected_bytes(config))
         assert recipe.limit_bytes(config) < Recipe().expected_bytes(config)
         assert replace(recipe, budget="6bits").limit_bytes(config) < least
 
@@ -234,7 +245,8 @@ def test_calibration_holds_one_layer_at_a_time(source, tokenizer, text):
             return out
     tensors = {name: Watched(rows) for name, rows in source.tensors.items()}
     made(replace(source, tensors=tensors), tokenizer, Recipe("q4", calibrate=text))
-    assert 0 < most <= 22 < len(held)           # nine tensors twice, and a matrix at work; of four layers with seven matrices
+    # nine tensors twice, and a matrix at work; of four layers with seven matrices
+    assert 0 < most <= 22 < len(held)
 
 
 def test_calibration_needs_a_tokenizer(source, text):

@@ -1,4 +1,5 @@
-"""What a script asks for is checked before anything runs: types, unknown names, stop tokens, two texts at a time; golden's side."""
+"""What a script asks for is checked before anything runs: types, unknown names, stop tokens, two texts at a time;
+golden's side."""
 import pytest
 
 from llama2_host import connect
@@ -17,7 +18,8 @@ def golden(files):
         yield backend
 
 
-@pytest.mark.parametrize("fields", [{"seed": 1.5}, {"top_k": 2.0}, {"temperature": "1"}, {"top_p": None}, {"seed": True}, {"speculate": "2"},
+@pytest.mark.parametrize("fields", [{"seed": 1.5}, {"top_k": 2.0}, {"temperature": "1"}, {"top_p": None},
+                                    {"seed": True}, {"speculate": "2"},
                                     {"repetition_window": 3.5}, {"temperature": True}])
 def test_sampling_of_a_wrong_type(fields):
     with pytest.raises(OptionTypeError, match="not"):
@@ -26,7 +28,8 @@ def test_sampling_of_a_wrong_type(fields):
 
 @pytest.mark.parametrize("ids, options", [
     (b"bytes", Options()), ("text", Options()), ([1.5], Options()), ([True], Options()), ([1], Options(max_new=2.5)),
-    ([1], Options(position=1.0)), ([1], Options(stops="ab")), ([1], Options(stops=(2.5,))), (5, Options()), ([1], Options(sampling={}))])
+    ([1], Options(position=1.0)), ([1], Options(stops="ab")), ([1], Options(stops=(2.5,))), (5, Options()),
+    ([1], Options(sampling={}))])
 def test_request_of_a_wrong_type(golden, ids, options):
     with pytest.raises(OptionTypeError):
         golden.generate(ids, options)
@@ -34,15 +37,18 @@ def test_request_of_a_wrong_type(golden, ids, options):
         device.generate(ids, options)
 
 
-@pytest.mark.parametrize("prompt, options", [(b"bytes", {}), ("x", {"steps": 2.5}), ("x", {"seed": 1.5}), (7, {}), ([1.0], {}), ("x", {"steps": True})])
+@pytest.mark.parametrize("prompt, options", [(b"bytes", {}), ("x", {"steps": 2.5}), ("x", {"seed": 1.5}), (7, {}),
+                                             ([1.0], {}), ("x", {"steps": True})])
 def test_write_of_a_wrong_type(golden, prompt, options):
     with pytest.raises(OptionTypeError):
         golden.write(prompt, **options)
 
 
-@pytest.mark.parametrize("where, message", [((4.0, 4), "whole number"), ((0, "4"), "whole number"), ((2, 4), "multiple of 4"), ((0, -4), "multiple of 4")])
+@pytest.mark.parametrize("where, message", [((4.0, 4), "whole number"), ((0, "4"), "whole number"),
+                                            ((2, 4), "multiple of 4"), ((0, -4), "multiple of 4")])
 def test_read_of_a_wrong_place(where, message):
-    with FakeDevice(memory=bytes(64)) as fake, Device.open(fake.url) as device, pytest.raises(OptionError, match=message):
+    with FakeDevice(memory=bytes(64)) as fake, Device.open(fake.url) as device, pytest.raises(
+            OptionError, match=message):
         device.read(*where)
 
 
@@ -61,7 +67,8 @@ def test_as_many_stops_as_the_protocol_has(golden):
         with pytest.raises(OptionError, match=f"at most {MAX_STOPS} stop tokens, not {MAX_STOPS + 1}"):
             golden.generate([1], Options(stops=stops))
     with FakeDevice(script=lambda position: 31 if position == 4 else 9) as fake, Device.open(fake.url) as device:
-        generation = device.generate([1], Options(max_new=50, sampling=GREEDY, stops=tuple(range(40, 40 + MAX_STOPS - 1)) + (31,)))
+        generation = device.generate([1], Options(max_new=50, sampling=GREEDY,
+                                                  stops=tuple(range(40, 40 + MAX_STOPS - 1)) + (31,)))
         assert [event.token for event in generation] == [9, 9, 9, 31] and generation.outcome.reason == Reason.STOP
 
 
@@ -89,7 +96,8 @@ def test_generation_that_ended_is_not_disturbed_by_the_next(golden):
     assert list(older) == [] and older.outcome.reason == Reason.LENGTH
 
 
-@pytest.mark.parametrize("steps, reason", [(20, Reason.LENGTH), (32, Reason.CONTEXT), (33, Reason.CONTEXT), (1000, Reason.CONTEXT)])
+@pytest.mark.parametrize("steps, reason", [(20, Reason.LENGTH), (32, Reason.CONTEXT), (33, Reason.CONTEXT),
+                                           (1000, Reason.CONTEXT)])
 def test_full_context_is_the_reason(golden, steps, reason):
     writing = golden.write([1, 40], steps=steps, temperature=0, stops=())
     events = list(writing.tokens())

@@ -60,7 +60,8 @@ def test_failure_to_start_is_one_line(script, message):
 def test_what_it_says_is_passed_on():
     notes = io.StringIO()
     notes.isatty = lambda: False
-    running = simulator("import sys; print('building', file=sys.stderr, flush=True);" + RUNNING, progress=Progress(notes))
+    running = simulator("import sys; print('building', file=sys.stderr, flush=True);" + RUNNING,
+                        progress=Progress(notes))
     deadline = time.monotonic() + 60
     while "building" not in notes.getvalue() and time.monotonic() < deadline:
         time.sleep(0.02)

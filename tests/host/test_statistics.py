@@ -15,7 +15,8 @@ def test_differences_survive_the_counter_wrapping():
 
 
 def test_rate_and_roofline():
-    beats = {5: 700, 6: 800, 7: 900}        # a token at position p was computed at p - 1; the first token's pass is not measured
+    # a token at position p was computed at p - 1; the first token's pass is not measured
+    beats = {5: 700, 6: 800, 7: 900}
     statistics = measure(events(0, 1000, 2000, 3000), prompt_tokens=5, wall_s=2.0, clock_hz=100_000_000,
                          useful_beats=beats.__getitem__)
     assert statistics.cycles_per_token == 1000
@@ -47,5 +48,5 @@ def test_speculation_is_told():
     statistics = measure(events(0, 1000, 1000, 1000, 4000), prompt_tokens=5, wall_s=2.0, clock_hz=100_000_000,
                          useful_beats=lambda position: 1200, outcome=outcome)
     assert statistics.tokens_per_pass == pytest.approx(5 / 3) and statistics.cycles_per_token == 1000
-    assert statistics.line() == ("100,000.0 tokens/s at 100 MHz, 1,000 cycles/token, 120.0 % of the DRAM roofline of one pass a token, "
-                                 "1.67 tokens a pass, 2 of 4 guesses right (5 tokens in 2.0 s)")
+    assert statistics.line() == ("100,000.0 tokens/s at 100 MHz, 1,000 cycles/token, 120.0 % of the DRAM roofline of "
+                                 "one pass a token, 1.67 tokens a pass, 2 of 4 guesses right (5 tokens in 2.0 s)")

@@ -30,8 +30,10 @@ def golden(files):
 
 def shell(files, text, *, status=0, **environment):
     """A line of a shell, in which $G generates with golden."""
-    command = f'G() {{ "{sys.executable}" -m llama2_host generate --golden --model "{files}/tiny.llm" --steps 12 --temperature 0 "$@"; }}; {text}'
-    process = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, timeout=WAIT_S, stdin=subprocess.DEVNULL,
+    command = (f'G() {{ "{sys.executable}" -m llama2_host generate --golden --model "{files}/tiny.llm" --steps 12 '
+               f'--temperature 0 "$@"; }}; {text}')
+    process = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, timeout=WAIT_S,
+                             stdin=subprocess.DEVNULL,
                              env=os.environ | environment)
     errors = process.stderr.decode()
     assert "Traceback" not in errors and "Exception" not in errors
@@ -43,7 +45,8 @@ def test_prompt_from_a_pipe_or_a_file(files):
     expected = run(*golden(files), "--prompt", "hi")[0]
     (files / "prompt").write_bytes(b"\xef\xbb\xbfhi\r\n")
     assert run(*golden(files), stdin="hi\n")[0] == expected
-    for text in ("echo hi | G", "echo hi | G -f -", f"G -f '{files}/prompt'", f"G < '{files}/prompt'", "G -f <(echo hi)"):
+    for text in ("echo hi | G", "echo hi | G -f -", f"G -f '{files}/prompt'", f"G < '{files}/prompt'",
+                 "G -f <(echo hi)"):
         assert shell(files, text)[0] == expected, text
     assert run(*golden(files), "--prompt", "", stdin="not read")[0] == run(*golden(files), stdin="")[0]
     assert run(*golden(files), "--prompt-ids", "1", stdin="not read")[0] == run(*golden(files), stdin="")[0]
@@ -93,14 +96,16 @@ def test_closed_streams(files, command):
 
 
 def test_readers_that_leave(files):
-    for text in ("G -i x | true", "G --help | true", "G -i x | head -c 1 >/dev/null", f'"{sys.executable}" -m llama2_host --help | true'):
+    for text in ("G -i x | true", "G --help | true", "G -i x | head -c 1 >/dev/null",
+                 f'"{sys.executable}" -m llama2_host --help | true'):
         shell(files, text)
 
 
 @pytest.mark.parametrize("environment", [{"PYTHONIOENCODING": "ascii"}, {"PYTHONIOENCODING": "latin-1"},
                                          {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}])
 def test_letters_that_stdout_cannot_say(files, environment):
-    output, _ = shell(files, "G -i 'x é日' && printf 'é日\\xff\\n' | " + f'"{sys.executable}" -m llama2_host chat --golden --model '
+    output, _ = shell(files, "G -i 'x é日' && printf 'é日\\xff\\n' | " + f'"{sys.executable}" -m llama2_host chat '
+                                                                       '--golden --model '
                       f'"{files}/tiny.llm" -n 3', **environment)
     assert output.startswith((" x é日", " x \ufffd?", " x ??"))
 
@@ -123,7 +128,8 @@ def test_version_and_help():
 
 def test_a_package_that_is_missing_is_named():
     """Without site-packages, as in an interpreter that nothing was installed for."""
-    process = subprocess.run([sys.executable, "-S", "-m", "llama2_host", "info", "x"], cwd=ROOT, capture_output=True, text=True, timeout=WAIT_S,
+    process = subprocess.run([sys.executable, "-S", "-m", "llama2_host", "info", "x"], cwd=ROOT, capture_output=True,
+                             text=True, timeout=WAIT_S,
                              env={**os.environ, "PYTHONPATH": f"{ROOT/'host'}{os.pathsep}{ROOT/'spec'}"})
     assert process.returncode == 1 and "Traceback" not in process.stderr
     assert "the Python package " in process.stderr and "is missing: `pip install .`" in process.stderr
@@ -133,8 +139,10 @@ def test_info_for_a_program(files):
     image, checkpoint = (json.loads(run("info", files / name, "--json")[0]) for name in ("tiny.llm", "tiny.bin"))
     assert set(image) == set(checkpoint) and (image["kind"], checkpoint["kind"]) == ("image", "checkpoint")
     epsilon = {"norm_epsilon": pytest.approx(checkpoint["shape"]["norm_epsilon"])}      # float32 in an image
-    assert image["shape"] | epsilon == checkpoint["shape"] and image["shape"]["dim"] == 32 and image["shape"]["kv"] == "k16v16"
-    assert image["bytes"] == (files / "tiny.llm").stat().st_size and image["formats"] == ["q8"] and image["tokenizer"] == 259
+    assert (image["shape"] | epsilon == checkpoint["shape"] and image["shape"]["dim"] == 32
+            and image["shape"]["kv"] == "k16v16")
+    assert (image["bytes"] == (files / "tiny.llm").stat().st_size and image["formats"] == ["q8"]
+            and image["tokenizer"] == 259)
 
 
 def test_why_a_text_ended(files, holding):
@@ -148,17 +156,21 @@ def test_why_a_text_ended(files, holding):
     assert "the model ended its text" in run("generate", "--port", holding.url, "--prompt", "x")[1]
 
 
-@pytest.mark.parametrize("temperature, percent, told", [(1.0, 72.0, True), (1.0, 96.0, False), (0.0, 72.0, False), (1.0, None, False)])
+@pytest.mark.parametrize("temperature, percent, told", [(1.0, 72.0, True), (1.0, 96.0, False), (0.0, 72.0, False),
+                                                        (1.0, None, False)])
 def test_why_sampling_is_slower(temperature, percent, told):
-    writing = SimpleNamespace(outcome=Outcome(Reason.STOP, 5), options=Options(sampling=Sampling(temperature)), prompt_ids=[1],
-                              backend=SimpleNamespace(config=CONFIG), statistics=SimpleNamespace(roofline_percent=percent))
+    writing = SimpleNamespace(outcome=Outcome(Reason.STOP, 5), options=Options(sampling=Sampling(temperature)),
+                              prompt_ids=[1],
+                              backend=SimpleNamespace(config=CONFIG),
+                              statistics=SimpleNamespace(roofline_percent=percent))
     lines = why(writing)
     assert lines[0] == "the model ended its text" and ("sampling costs the rest" in lines[-1]) == told
 
 
 def test_chat_says_paths_and_spaces(files):
     lines = "/usr/bin is a folder\n  indented\n//quit\n/help\n/unknown\n/bye\nnever said\n"
-    output, errors = run("chat", "--golden", "--model", files / "tiny.llm", "--steps", 2, "--temperature", 0, stdin=lines)
+    output, errors = run("chat", "--golden", "--model", files / "tiny.llm", "--steps", 2, "--temperature", 0,
+                         stdin=lines)
     assert errors.count("new tokens sent") == 3 and "no command /unknown (write //unknown to say it)" in errors
     assert errors.count("/help says this") >= 3
     assert "a story model: it continues what you write" in errors and "tiny.bin" in errors and "32 positions" in errors
@@ -180,7 +192,8 @@ def test_only_a_device_that_checks_its_model_says_so(monkeypatch, looks, lines):
     states, notes = iter([ModelState.BOOTING] * looks + [ModelState.READY]), io.StringIO()
     device = Device.__new__(Device)
     uptime = itertools.count()
-    device.hello = lambda: setattr(device, "info", SimpleNamespace(model_state=next(states), uptime=next(uptime), clock_hz=1))
+    device.hello = lambda: setattr(device, "info",
+                                   SimpleNamespace(model_state=next(states), uptime=next(uptime), clock_hz=1))
     device.hello()
     device._await_boot(Progress(notes))
     assert notes.getvalue().count("the device checks its model, or copies it from flash") == lines
@@ -204,7 +217,8 @@ def test_names_on_a_terminal(files):
     steering.write_bytes((files / "tiny.bin").read_bytes())
     run("convert", steering, "-o", files / "named.llm", "-z", files / "tokenizer.bin")
     ours, theirs = pty.openpty()
-    process = subprocess.Popen([sys.executable, "-m", "llama2_host", "info", str(files / "named.llm")], cwd=ROOT, stdout=theirs, stderr=theirs)
+    process = subprocess.Popen([sys.executable, "-m", "llama2_host", "info", str(files / "named.llm")], cwd=ROOT,
+                               stdout=theirs, stderr=theirs)
     assert process.wait(WAIT_S) == 0
     os.close(theirs)
     seen = os.read(ours, 65536)

@@ -2,7 +2,6 @@
 import io
 import json
 import resource
-import sys
 import time
 
 import pytest
@@ -28,7 +27,8 @@ from tests.host.test_vocabulary import STORIES, small
 from tests.host.vocabularies import byte_level, gguf_byte_level, write_folder
 
 SMOL = JsonTokenizer(byte_level().to_str(), bos_id=1, eos_id=2, stop_ids=(2, 0))
-LLAMA2_JSON = JsonTokenizer(vocabularies.with_fallback(load_tokenizer(STORIES)).to_str(), bos_id=1, eos_id=2, stop_ids=(2,))
+LLAMA2_JSON = JsonTokenizer(vocabularies.with_fallback(load_tokenizer(STORIES)).to_str(), bos_id=1, eos_id=2,
+                            stop_ids=(2,))
 END = 2
 
 
@@ -80,23 +80,28 @@ def test_an_answer_that_the_template_ends_otherwise():
     start = len(smol("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"))
     position, new = fake.requests[1]
     assert position == start + len(smol("Hello"))
-    assert 0 not in conversation.history and new[-len(smol("<|im_start|>assistant\n")):] == smol("<|im_start|>assistant\n")
-    assert SMOL.encode("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHello<|im_end|>\n<|im_start|>user\nGo on<|im_end|>\n"
+    assert (0 not in conversation.history and new[-len(smol("<|im_start|>assistant\n")):] ==
+            smol("<|im_start|>assistant\n"))
+    assert SMOL.encode("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHello<|im_end|>\n<|im_start|>user\nGo "
+                       "on<|im_end|>\n"
                        "<|im_start|>assistant\n") == conversation.history[:-1]
 
 
 def test_a_template_that_rewrites_answers_rewinds_the_cache():
     """Thoughts are cut from earlier answers, as some models have it: what differs is sent again, no more."""
     template = Template.from_jinja(
-        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content.split('|')[-1] }}<|im_end|>\n{% endfor %}<|im_start|>{{ 'assistant\n' }}")
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content.split('|')[-1] }}<|im_end|>\n{% endfor "
+        "%}<|im_start|>{{ 'assistant\n' }}")
     fake = backend(smol("thought|said") + [END], smol("x"), template=template)
     conversation = Conversation(fake, template)
     say(conversation, "Hi", "Go on")
-    expected = smol("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nsaid<|im_end|>\n<|im_start|>user\nGo on<|im_end|>\n"
+    expected = smol("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nsaid<|im_end|>\n<|im_start|>user\nGo "
+                    "on<|im_end|>\n"
                     "<|im_start|>assistant\n")
     assert conversation.history[:-1] == expected
     position, new = fake.requests[1]
-    assert position == len(smol("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n")) and new == expected[position:]
+    assert (position == len(smol("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"))
+            and new == expected[position:])
 
 
 def test_llama2s_own_jinja():
@@ -106,7 +111,8 @@ def test_llama2s_own_jinja():
     conversation = Conversation(fake, template, system="Be kind")
     say(conversation, "Hi", "Go on")
     assert fake.requests[0] == (0, ids("<s>[INST] <<SYS>>\nBe kind\n<</SYS>>\n\nHi [/INST]"))
-    # The template writes a space before </s>, which the model did not: what transformers encodes is what the model sees.
+    # The template writes a space before </s>, which the model did not: what transformers encodes is what the model
+    # sees.
     whole = ids("<s>[INST] <<SYS>>\nBe kind\n<</SYS>>\n\nHi [/INST] Hello you </s><s>[INST] Go on [/INST]")
     position, new = fake.requests[1]
     assert conversation.history[:-len(ids("x"))] == whole and new == whole[position:]
@@ -159,7 +165,8 @@ def test_system_prompts_without_a_place():
     no_system = Template.from_jinja("{% for m in messages if m.role != 'system' %}{{ m.content }}{% endfor %}")
     with pytest.raises(TemplateError, match="no place for a system prompt"):
         Conversation(backend(template=no_system), no_system, system="be kind")
-    refusing = Template.from_jinja("{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}")
+    refusing = Template.from_jinja("{% if messages[0].role == 'system' %}{{ raise_exception('System role not "
+                                   "supported') }}{% endif %}")
     with pytest.raises(JinjaError, match="refuses this conversation: System role not supported"):
         Conversation(backend(template=refusing), refusing, system="be kind")
     Conversation(backend(template=refusing), refusing)
@@ -178,8 +185,11 @@ def test_round_trip(template):
     assert Template.from_text(template.to_text()) == template
 
 
-@pytest.mark.parametrize("text", ["{% for %}", "{{ 1 +* 2 }}", "{% if x %}", "{{ x" * 5, "{% block %}", '{"jinja": "{% if"}',
-                                  '{"stops": ["1"]}', '{"stops": [-1]}', json.dumps({"stops": list(range(MAX_STOPS + 1))}), '{"special_texts": ["a"]}', '{"jinja": 5}', "{{" + "(" * 5000, "{% x %}" * 90000])
+@pytest.mark.parametrize("text", ["{% for %}", "{{ 1 +* 2 }}", "{% if x %}", "{{ x" * 5, "{% block %}",
+                                  '{"jinja": "{% if"}',
+                                  '{"stops": ["1"]}', '{"stops": [-1]}',
+                                  json.dumps({"stops": list(range(MAX_STOPS + 1))}), '{"special_texts": ["a"]}',
+                                  '{"jinja": 5}', "{{" + "(" * 5000, "{% x %}" * 90000])
 def test_refuses_what_is_no_template(text):
     with pytest.raises((TemplateError, JinjaError)) as refused:
         Template.from_text(text)
@@ -188,9 +198,9 @@ def test_refuses_what_is_no_template(text):
 
 def test_what_templates_may_use():
     source = ("{%- set ns = namespace(n=0) -%}{% for m in messages %}{% if loop.first %}{% continue %}{% endif %}"
-              "{% set ns.n = ns.n + 1 %}{{ m['content'] | trim }}{{ m.content.strip().split('b')[0] }}{% endfor %}{{ ns.n }}"
-              "{{ messages[1:] | length }}{{ 'x' in messages[0].content }}{{ {'a': 'é'} | tojson }}{{ strftime_now('%Y') | length }}"
-              "{{ tools is none }}{{ tools is defined }}{{ nothing is defined }}")
+              "{% set ns.n = ns.n + 1 %}{{ m['content'] | trim }}{{ m.content.strip().split('b')[0] }}{% endfor %}{{ "
+              "ns.n }}{{ messages[1:] | length }}{{ 'x' in messages[0].content }}{{ {'a': 'é'} | tojson }}{{ "
+              "strftime_now('%Y') | length }}{{ tools is none }}{{ tools is defined }}{{ nothing is defined }}")
     messages = [{"role": "user", "content": "x"}, {"role": "assistant", "content": " ab "}]
     assert jinja_template.render(source, messages) == 'aba11True{"a": "é"}4TrueTrueFalse'
 
@@ -213,8 +223,10 @@ def test_hostile_templates_end_in_one_line(source):
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.sampled_from(["{%", "%}", "{{", "}}", " for m in messages ", "if ", "endfor", "endif", "set x = ", "m.content", "|",
-                                 "'a'", "[", "]", "(", ")", "-", "\n", "raise_exception", "loop.index", "{#", "1", "~", "x"]), max_size=14))
+@given(st.lists(st.sampled_from(["{%", "%}", "{{", "}}", " for m in messages ", "if ", "endfor", "endif", "set x = ",
+                                 "m.content", "|",
+                                 "'a'", "[", "]", "(", ")", "-", "\n", "raise_exception", "loop.index", "{#", "1", "~",
+                                 "x"]), max_size=14))
 def test_fuzz_templates(parts):
     try:
         template = Template.from_text("{{ '' }}" + "".join(parts))
@@ -227,8 +239,10 @@ def test_fuzz_templates(parts):
 
 def test_found_in_a_folder_and_in_gguf(tmp_path):
     folder = write_huggingface(tmp_path / "hf", *small(400))
-    write_folder(folder, byte_level(), eos_token="<|im_end|>", bos_token="<|im_start|>", chat_template=vocabularies.CHATML)
-    gguf = write_gguf(tmp_path / "m.gguf", *small(400), vocabulary=gguf_byte_level(byte_level(), template=vocabularies.CHATML))
+    write_folder(folder, byte_level(), eos_token="<|im_end|>", bos_token="<|im_start|>",
+                 chat_template=vocabularies.CHATML)
+    gguf = write_gguf(tmp_path / "m.gguf", *small(400),
+                      vocabulary=gguf_byte_level(byte_level(), template=vocabularies.CHATML))
     for path in (folder, folder / "model.safetensors", gguf):
         template = Model.load(path).template
         assert template.jinja == vocabularies.CHATML and template.stops == (2, 0) and not template.restarts

@@ -17,10 +17,13 @@ CLIPBOARD = "\x1b]52;c;cm0gLXJmIC8=\x07"
 
 @pytest.mark.parametrize("text, shown", [
     ("plain, é, 日本, \U0001f469‍\U0001f4bb\n\ttext\n", "plain, é, 日本, \U0001f469‍\U0001f4bb\n\ttext\n"),
-    (f"a{CLIPBOARD}b", "ab"), ("a\x1b]52;c;QQ==\x1b\\b", "ab"), ("a\x9d52;c;QQ==\x9cb", "ab"), ("a\x1bPq#0\x1b\\b", "ab"),
-    ("a\x90q\x9cb", "ab"), ("a\x1b_x\x07b\x1b^y\x1b\\c\x1bXz\x9cd", "abcd"), ("a\x1b[31;1mb\x1b[0m\x9b2Jc\x1b[?25lD", "abcD"),
+    (f"a{CLIPBOARD}b", "ab"), ("a\x1b]52;c;QQ==\x1b\\b", "ab"), ("a\x9d52;c;QQ==\x9cb", "ab"),
+    ("a\x1bPq#0\x1b\\b", "ab"),
+    ("a\x90q\x9cb", "ab"), ("a\x1b_x\x07b\x1b^y\x1b\\c\x1bXz\x9cd", "abcd"),
+    ("a\x1b[31;1mb\x1b[0m\x9b2Jc\x1b[?25lD", "abcD"),
     ("a\x1bcb\x1b(0d\x1b7e", "abde"), ("a\rb\x08c\x00\x7f\x85d", "abcd"), ("\u202eevil\u202c\u2066x\u2069", "evilx"),
-    ("a\x1b[3\x1b[31mb", "ab"), ("a\x1b[\nb", "a\nb"), ("a\x1b\x1b[31mb", "ab"), ("a\x1b]0;title\nb", "a\nb"), ("a\x1b", "a"),
+    ("a\x1b[3\x1b[31mb", "ab"), ("a\x1b[\nb", "a\nb"), ("a\x1b\x1b[31mb", "ab"), ("a\x1b]0;title\nb", "a\nb"),
+    ("a\x1b", "a"),
     ("\x1b[31", ""), ("a\x1bé", "aé"), ("a\x1b]x\x1b[31mb", "ab")])
 def test_plain(text, shown):
     assert plain(text) == shown
@@ -61,8 +64,10 @@ def test_only_terminals_are_spared():
 @pytest.mark.parametrize("arguments, steers", [((), False), (("--raw",), True)])
 def test_generated_text_on_a_terminal(files, arguments, steers):
     ours, theirs = pty.openpty()
-    process = subprocess.Popen([sys.executable, "-m", "llama2_host", "generate", "--golden", "--model", str(files / "tiny.llm"), "--prompt",
-                                f"x{CLIPBOARD}y", "--steps", "30", *arguments], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=theirs,
+    process = subprocess.Popen([sys.executable, "-m", "llama2_host", "generate", "--golden", "--model",
+                                str(files / "tiny.llm"), "--prompt",
+                                f"x{CLIPBOARD}y", "--steps", "30", *arguments], cwd=ROOT, stdin=subprocess.DEVNULL,
+                               stdout=theirs,
                                stderr=subprocess.PIPE)
     os.close(theirs)
     seen = b""

@@ -83,7 +83,8 @@ def test_both_files_encode_as_llama2c(name, text):
     binary, model = map(load_tokenizer, FILES[name])
     assert binary.encode(text) == [1, *reference_encode(binary, text)]
     assert model.encode(text, bos=False) == sentencepiece.SentencePieceProcessor(str(FILES[name][1])).encode(text)
-    if name == "default" or text.strip(" ") == text and "  " not in text:     # tok512.model drops extra spaces, tok512.bin cannot
+    # tok512.model drops extra spaces, tok512.bin cannot
+    if name == "default" or text.strip(" ") == text and "  " not in text:
         assert binary.encode(text) == model.encode(text)
     assert binary.decode(binary.encode(text)) == text
 
@@ -243,7 +244,8 @@ SPEC_TEXTS = [*TEXTS, "ﬁne Ａ①", "e\u0301\u200b", " a  b ", "xyzzy æ ß", 
 @pytest.mark.parametrize("options", [
     {}, {"normalization_rule_name": "nmt_nfkc"}, {"normalization_rule_name": "nfkc", "remove_extra_whitespaces": True},
     {"add_dummy_prefix": False}, {"remove_extra_whitespaces": True}, {"byte_fallback": False, "vocab_size": 90},
-    {"user_defined_symbols": ["<think>", "</think>", "b "]}, {"control_symbols": ["<|im_end|>"]}, {"bos_id": 2, "eos_id": 1},
+    {"user_defined_symbols": ["<think>", "</think>", "b "]}, {"control_symbols": ["<|im_end|>"]},
+    {"bos_id": 2, "eos_id": 1},
     {"bos_id": -1, "pad_id": 3}, {"unk_id": 5, "bos_id": 6, "eos_id": 7}, {"treat_whitespace_as_suffix": True}])
 def test_sentencepiece_models_encode_as_their_package_whatever_their_settings(tmp_path, train, options):
     data = train(**options)
@@ -261,7 +263,8 @@ def test_sentencepiece_models_encode_as_their_package_whatever_their_settings(tm
 def test_a_padded_vocabulary_has_rows_without_pieces(tmp_path, train, model_bytes):
     for data in (model_bytes, train(normalization_rule_name="nmt_nfkc")):
         padded = load_tokenizer(write(tmp_path, data), 320)
-        assert padded.vocab_size == 320 and padded.encode("a b") == load_tokenizer(write(tmp_path, data), 300).encode("a b")
+        assert (padded.vocab_size == 320 and padded.encode("a b") ==
+                load_tokenizer(write(tmp_path, data), 300).encode("a b"))
         assert padded.decode([*padded.encode("a b"), 319]) == "a b" and unpack(padded.pack()).vocab_size == 320
     assert "has 300 entries, the model has 32000" in refusal(tmp_path, model_bytes, 32000)
     assert "has 300 entries, the model has 299" in refusal(tmp_path, model_bytes, 299)

@@ -1,4 +1,5 @@
-"""Shows that each turn of a chat is the tail of the whole transcript encoded at once, with every vocabulary and template."""
+"""Shows that each turn of a chat is the tail of the whole transcript encoded at once, with every vocabulary and
+template."""
 import json
 from types import SimpleNamespace
 
@@ -59,7 +60,8 @@ texts = st.text("aé .\n<|>s/[]", max_size=8)
 @given(data=st.data())
 def test_a_turn_is_the_tail_of_the_whole(read, vocabulary, template, data):
     tokenizer, chosen = read(vocabulary), Template.from_jinja(TEMPLATES[template])
-    turns = [(data.draw(texts), data.draw(st.lists(st.integers(0, 450), max_size=6)) + [2] * data.draw(st.booleans()), 7)
+    turns = [(data.draw(texts), data.draw(st.lists(st.integers(0, 450), max_size=6)) + [2] * data.draw(st.booleans()),
+              7)
              for _ in range(3)]
     seen, conversation = converse(tokenizer, chosen, turns)
     whole = chosen.resolved(tokenizer).render_messages(conversation.messages)
@@ -69,7 +71,8 @@ def test_a_turn_is_the_tail_of_the_whole(read, vocabulary, template, data):
 def test_no_space_of_its_own_after_a_special_token(read):
     """Metaspace `first` puts a space before a text; the second turn is none."""
     tokenizer = read("first")
-    seen, _ = converse(tokenizer, Template.from_jinja(MISTRAL), [("a", [*tokenizer.encode("b", bos=False), 2], 9), ("c", [], 9)])
+    seen, _ = converse(tokenizer, Template.from_jinja(MISTRAL),
+                       [("a", [*tokenizer.encode("b", bos=False), 2], 9), ("c", [], 9)])
     assert seen[1] == tokenizer.encode("<s>[INST] a [/INST] b</s>[INST] c [/INST]", bos=False)
     end = seen[1].index(2)
     assert tokenizer.decode(seen[1][end + 1:end + 2]) == "["
@@ -92,7 +95,8 @@ def test_a_line_of_plain_text_is_a_word_of_its_own():
         assert seen[1] == TINY.encode(joined)
 
 
-@pytest.mark.parametrize("template", [PLAIN, Template.from_text("llama2"), Template.from_jinja(PLAIN_TEXT), Template.from_jinja("{{ '' }}")])
+@pytest.mark.parametrize("template", [PLAIN, Template.from_text("llama2"), Template.from_jinja(PLAIN_TEXT),
+                                      Template.from_jinja("{{ '' }}")])
 @pytest.mark.parametrize("vocabulary", ["byte level", "never", "tiny"])
 def test_an_empty_first_turn_breaks_nothing(read, vocabulary, template):
     tokenizer = TINY if vocabulary == "tiny" else read(vocabulary)
@@ -101,7 +105,8 @@ def test_an_empty_first_turn_breaks_nothing(read, vocabulary, template):
 
 
 def test_an_answer_that_the_transcript_tells_otherwise_is_sent_again(read):
-    """The model wrote a word in letters, the transcript has it whole: what transformers encodes is what the model sees."""
+    """The model wrote a word in letters, the transcript has it whole: what transformers encodes is what the model
+    sees."""
     tokenizer = read("prepend")
     letters = [id for char in "Once" for id in range(259, 512) if tokenizer.piece(id, False) == char.encode()]
     seen, conversation = converse(tokenizer, Template.from_jinja(CHATML), [("a", [*letters, 513], 9), ("b", [], 9)])
@@ -114,8 +119,10 @@ def test_an_answer_that_the_transcript_tells_otherwise_is_sent_again(read):
 
 def test_special_tokens_are_the_tokenizers(tmp_path):
     """Not config.json's ids; null and missing ones render nothing, pad and unk are known."""
-    config = {"tokenizer_class": "LlamaTokenizer", "bos_token": None, "eos_token": "<|im_end|>", "pad_token": "<unk>", "chat_template":
-              "{{ bos_token }}{{ bos_token + 'x' }}|{{ eos_token }}|{{ pad_token }}|{{ unk_token }}|{{ mask_token }}|{{ bos_token is defined }}"}
+    config = {"tokenizer_class": "LlamaTokenizer", "bos_token": None, "eos_token": "<|im_end|>", "pad_token": "<unk>",
+              "chat_template":
+              "{{ bos_token }}{{ bos_token + 'x' }}|{{ eos_token }}|{{ pad_token }}|{{ unk_token }}|{{ mask_token "
+              "}}|{{ bos_token is defined }}"}
     folder = hugging_face(tmp_path / "hf", 514, tokenizer__json=made.llama("first"), tokenizer_config__json=config)
     model = Model.load(folder)
     for template in (model.template, Template.from_text(model.template.to_text())):
@@ -123,11 +130,14 @@ def test_special_tokens_are_the_tokenizers(tmp_path):
 
 
 def test_generation_blocks_render_what_they_hold():
-    source = "{% for m in messages %}{%- generation -%} {{ m.content }} {%- endgeneration %}{% endfor %}{% generation %}a\n{% endgeneration %}\nb"
+    source = "{% for m in messages %}{%- generation -%} {{ m.content }} {%- endgeneration %}{% endfor %}" \
+             "{% generation %}a\n{% endgeneration %}\nb"
     assert jinja_template.render(source, [{"role": "user", "content": "x"}]) == "xa\nb"
-    assert jinja_template.render("{% set a = 1 %}{% generation %}{% set a = 2 %}{{ a }}{% endgeneration %}{{ a }}", []) == "21"
+    assert jinja_template.render("{% set a = 1 %}{% generation %}{% set a = 2 %}{{ a }}{% endgeneration %}{{ a }}",
+                                 []) == "21"
     assert jinja_template.render(TAGS, [], {"bos_token": "<s>"}) == "<s>1True"
-    assert jinja_template.render("{{ {'b': 'é', 'a': 1} | tojson(sort_keys=true, separators=(',', ':')) }}", []) == '{"a":1,"b":"é"}'
+    assert jinja_template.render("{{ {'b': 'é', 'a': 1} | tojson(sort_keys=true, separators=(',', ':')) }}",
+                                 []) == '{"a":1,"b":"é"}'
     with pytest.raises(HostError, match="begins with an underscore"):
         jinja_template.render("{{ namespace(_a=1) }}", [])
 
@@ -147,12 +157,14 @@ def test_a_template_that_does_not_compile_fails_a_chat_only(tmp_path, source):
 
 
 def test_where_a_folders_template_is_told(tmp_path):
-    files = {"tokenizer__model": made.sentencepiece(), "tokenizer_config__json": {"chat_template": {"default": "{{ 1 }}", "x": "{{ 2 }}"}}}
+    files = {"tokenizer__model": made.sentencepiece(),
+             "tokenizer_config__json": {"chat_template": {"default": "{{ 1 }}", "x": "{{ 2 }}"}}}
     folder = hugging_face(tmp_path / "hf", **files)
     assert Model.load(folder).template.jinja == "{{ 1 }}"
     (folder / "additional_chat_templates").mkdir()
     (folder / "additional_chat_templates" / "tools.jinja").write_text("{{ 3 }}")
-    assert Model.load(folder).template.name == "plain"       # files replace what the settings say, and none is the default
+    # files replace what the settings say, and none is the default
+    assert Model.load(folder).template.name == "plain"
     (folder / "chat_template.jinja").write_bytes(b"{{ 4 }}\r\nx")
     assert Model.load(folder).template.jinja == "{{ 4 }}\nx"
     other = hugging_face(tmp_path / "other", **files)

@@ -1,4 +1,5 @@
-"""Shows that every kind of vocabulary encodes and decodes as the package or file that it comes from, whole and as a stream."""
+"""Shows that every kind of vocabulary encodes and decodes as the package or file that it comes from, whole and as a
+stream."""
 import base64
 import dataclasses
 import json
@@ -15,11 +16,13 @@ from llama2_host.tokenizer import load as load_tokenizer, unpack
 from tests.host.checkpoints import write_gguf, write_huggingface
 from tests.host.generated import random_tensors
 from tests.host.test_containers import CONFIG
-from tests.host.vocabularies import (SPECIALS, TEXT, byte_level, gguf_byte_level, gguf_scored, with_fallback, write_folder)
+from tests.host.vocabularies import (SPECIALS, TEXT, byte_level, gguf_byte_level, gguf_scored, with_fallback,
+                                     write_folder)
 
 REPO = Path(__file__).parents[2]
 STORIES = REPO / "models" / "stories.tokenizer.bin"
-TEXTS = ["", " ", "a", "Once upon a time", "  two  spaces  ", "line\nbreak\n\n", "tab\there", "x = 1234", "I don't, they've",
+TEXTS = ["", " ", "a", "Once upon a time", "  two  spaces  ", "line\nbreak\n\n", "tab\there", "x = 1234",
+         "I don't, they've",
          "Zoë said: “für 3 €, 日本語 🐕!”", "THE END", "naïve", "\x00\x7f", "�"]
 # Special tokens in a text are no letters to a tokenizer.json: test_special_tokens_in_a_text has them
 NAMES = [*SPECIALS, "<unk>", "<s>", "</s>"]
@@ -38,7 +41,8 @@ def streamed(tokenizer, ids):
 
 @pytest.fixture(scope="module")
 def smol(tmp_path_factory):
-    folder = write_folder(tmp_path_factory.mktemp("smol"), byte_level(), bos_token="<|im_start|>", eos_token="<|im_end|>",
+    folder = write_folder(tmp_path_factory.mktemp("smol"), byte_level(), bos_token="<|im_start|>",
+                          eos_token="<|im_end|>",
                           generation={"bos_token_id": 1, "eos_token_id": [2, 0]})
     return load_tokenizer(folder, 512)
 
@@ -96,13 +100,14 @@ def test_llama2s_json_equals_its_package_and_the_scored_vocabulary(metaspace, te
 
 
 def test_settings_beside_the_file(tmp_path):
-    for settings, generation, model, expected in [
+    for beside, generation, model, expected in [
             ({}, None, {}, (None, None, (2, 0), False)),
             ({"bos_token": {"content": "<|endoftext|>"}, "eos_token": "<|im_end|>", "add_bos_token": True}, None, {},
              (0, 2, (2, 0), False)),            # the tokenizer.json says how a text begins, as transformers 5 has it
             ({}, {"eos_token_id": 0}, {"bos_token_id": 1}, (1, 0, (0, 2), False)),
-            ({"eos_token": "nonsense"}, None, {"eos_token_id": [1, 0, True, 99999, -1, "x"]}, (None, 400, (400, 1, 0, 2), False))]:
-        folder = write_folder(tmp_path, byte_level(), generation=generation or {}, **settings)
+            ({"eos_token": "nonsense"}, None, {"eos_token_id": [1, 0, True, 99999, -1, "x"]},
+             (None, 400, (400, 1, 0, 2), False))]:
+        folder = write_folder(tmp_path, byte_level(), generation=generation or {}, **beside)
         (folder / "config.json").write_text(json.dumps(model))
         read = load_tokenizer(folder / "tokenizer.json")
         assert (read.bos_id, read.eos_id, read.stop_ids, read.adds_bos) == expected
@@ -234,7 +239,8 @@ def test_gguf_scored_is_llama2s_own(tmp_path):
     read = load_tokenizer(path, 512)
     for text in TEXTS:
         assert read.encode(text) == scored.encode(text) and read.decode(read.encode(text)) == text
-    assert read.encode("a</s>", bos=False) == [*scored.encode("a", bos=False), 2]   # as llama.cpp takes a prompt, llama2.c does not
+    # as llama.cpp takes a prompt, llama2.c does not
+    assert read.encode("a</s>", bos=False) == [*scored.encode("a", bos=False), 2]
     assert vocabulary._fitting(scored, 512, path) is scored
     with pytest.raises(TokenizerError, match="has 512 entries, the model has 511"):
         load_tokenizer(path, 511)
@@ -242,7 +248,8 @@ def test_gguf_scored_is_llama2s_own(tmp_path):
 
 def test_gguf_scored_with_tokens_of_a_chat_model(tmp_path):
     scored = load_tokenizer(STORIES)
-    path = write_gguf(tmp_path / "m.gguf", *small(514), vocabulary=gguf_scored(scored, extra=["<|im_start|>", "<|im_end|>"]))
+    path = write_gguf(tmp_path / "m.gguf", *small(514),
+                      vocabulary=gguf_scored(scored, extra=["<|im_start|>", "<|im_end|>"]))
     chat = load_tokenizer(path, 514)
     assert chat.encode("Once upon a time") == scored.encode("Once upon a time")
     ids = chat.encode("<|im_start|>user\nHi<|im_end|>\n", bos=False)
@@ -252,7 +259,8 @@ def test_gguf_scored_with_tokens_of_a_chat_model(tmp_path):
     assert chat.encode("</s><s>", bos=False) == [2, 1]
 
 
-@pytest.mark.parametrize("pre, message", [("qwen2", "text is split as 'qwen2' has it"), ("", "text is split as 'None' has it")])
+@pytest.mark.parametrize("pre, message", [("qwen2", "text is split as 'qwen2' has it"),
+                                          ("", "text is split as 'None' has it")])
 def test_refuses_unknown_splits(tmp_path, pre, message):
     path = write_gguf(tmp_path / "m.gguf", *small(400), vocabulary=gguf_byte_level(byte_level(), pre=pre))
     with pytest.raises(TokenizerError, match=message):
@@ -328,7 +336,8 @@ def test_llama3_as_tokenizer_bin(llama3, tmp_path):
         load_tokenizer(tmp_path / "tokenizer.bin")
 
 
-@pytest.mark.parametrize("lines", [b"IQ== 0\nIg== 2\n", b"IQ== 0\nIQ== 1\n", b"IQ== 0\nnonsense\n", b"IQ== 0\n\xff\xff 1\n", b"IQ== 0\n"])
+@pytest.mark.parametrize("lines", [b"IQ== 0\nIg== 2\n", b"IQ== 0\nIQ== 1\n", b"IQ== 0\nnonsense\n",
+                                   b"IQ== 0\n\xff\xff 1\n", b"IQ== 0\n"])
 def test_refuses_damaged_ranks(tmp_path, lines):
     (tmp_path / "tokenizer.model").write_bytes(lines)
     with pytest.raises(TokenizerError, match="damaged LLaMA-3 tokenizer"):

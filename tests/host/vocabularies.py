@@ -8,11 +8,15 @@ from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 
 from llama2_host.tokenizer.base import Tokenizer
 
-TEXT = ["Once upon a time, there was a little girl named Lily. She was 7 years old.", "\"Über den Wolken\", sang 日本の猫 🐕.",
+TEXT = ["Once upon a time, there was a little girl named Lily. She was 7 years old.",
+        "\"Über den Wolken\", sang 日本の猫 🐕.",
         "def f(x):\n    return x + 1234\n", "He said: I don't know, they've gone. THE END\n\n",
-        "The quick brown fox jumps over the lazy dog while seventeen wizards quietly juggle boxes of frozen vegetables.",
-        "Every morning the gardener watered tomatoes, cucumbers and peppers behind the old railway station near the river.",
-        "Mathematics, chemistry and geography were his favourite subjects; music and drawing came immediately afterwards."] * 8
+        "The quick brown fox jumps over the lazy dog while seventeen wizards quietly juggle boxes of frozen "
+        "vegetables.",
+        "Every morning the gardener watered tomatoes, cucumbers and peppers behind the old railway station near the "
+        "river.",
+        "Mathematics, chemistry and geography were his favourite subjects; music and drawing came immediately "
+        "afterwards."] * 8
 SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 #: as SmolLM2 has it; its own comes with the model
 CHATML = ("{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
@@ -23,12 +27,13 @@ CHATML = ("{% for message in messages %}{% if loop.first and messages[0]['role']
 LLAMA2 = ("{% if messages[0]['role'] == 'system' %}{% set loop_messages = messages[1:] %}"
           "{% set system_message = messages[0]['content'] %}{% else %}{% set loop_messages = messages %}"
           "{% set system_message = false %}{% endif %}{% for message in loop_messages %}"
-          "{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('roles must alternate') }}{% endif %}"
-          "{% if loop.index0 == 0 and system_message != false %}"
+          "{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('roles must alternate') "
+          "}}{% endif %}{% if loop.index0 == 0 and system_message != false %}"
           "{% set content = '<<SYS>>\\n' + system_message + '\\n<</SYS>>\\n\\n' + message['content'] %}"
           "{% else %}{% set content = message['content'] %}{% endif %}"
           "{% if message['role'] == 'user' %}{{ bos_token + '[INST] ' + content.strip() + ' [/INST]' }}"
-          "{% elif message['role'] == 'assistant' %}{{ ' ' + content.strip() + ' ' + eos_token }}{% endif %}{% endfor %}")
+          "{% elif message['role'] == 'assistant' %}{{ ' ' + content.strip() + ' ' + eos_token }}"
+          "{% endif %}{% endfor %}")
 
 
 @functools.cache
@@ -36,7 +41,8 @@ def byte_level(size: int = 400) -> tokenizers.Tokenizer:
     """Byte-level BPE with single digits, as SmolLM2's."""
     tokenizer = tokenizers.Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)])
+        pre_tokenizers.Digits(individual_digits=True),
+        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)])
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=SPECIALS, show_progress=False,
                                   initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
@@ -73,7 +79,8 @@ def write_folder(folder: Path, tokenizer: tokenizers.Tokenizer, *, generation: d
     return folder
 
 
-def gguf_byte_level(tokenizer: tokenizers.Tokenizer, *, pre: str = "smollm", template: str | None = None, bos: int = 0, eos: int = 2):
+def gguf_byte_level(tokenizer: tokenizers.Tokenizer, *, pre: str = "smollm", template: str | None = None, bos: int = 0,
+                    eos: int = 2):
     """Writes a byte-level vocabulary's keys, as llama.cpp's converter does."""
     described = json.loads(tokenizer.to_str())
     texts = [text for text, _ in sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])]

@@ -8,7 +8,8 @@ from tests.proofs.streams import any_value, assert_held
 class CommandQueueProof(Elaboratable):
     """Follows one command, chosen at will, from its four writes to both readers.
 
-    The queue only moves bits, so one bit stands for the 32 of a word. Whatever is pushed while nothing is free is dropped.
+    The queue only moves bits, so one bit stands for the 32 of a word. Whatever is pushed while nothing is free is
+    dropped.
     """
     def __init__(self, unit, *, depth):
         self.unit, self.depth = unit, depth
@@ -38,7 +39,8 @@ class CommandQueueProof(Elaboratable):
             assert_held(m, _AsBits(reader), name)
             waited = Signal(range(64), name=f"{name}_waited")
             m.d.sync += waited.eq(Mux(some & ~reader.valid, waited + 1, 0))
-            m.d.comb += Assert(waited < 6 * (self.depth + 2))              # reads of four words, those of the other side first
+            # reads of four words, those of the other side first
+            m.d.comb += Assert(waited < 6 * (self.depth + 2))
         return m
 
     def follow(self, m, push, seen, done, bit, word, unseen, waiting):
@@ -53,7 +55,8 @@ class CommandQueueProof(Elaboratable):
         with m.If(write & (word == 0) | ~free):
             m.d.sync += recorded.eq(free)
         with m.If(push & chosen & recorded & free):
-            m.d.sync += [followed_ahead.eq(1), followed.eq(1), before_ahead.eq(unseen - seen), before.eq(waiting - done)]
+            m.d.sync += [followed_ahead.eq(1), followed.eq(1), before_ahead.eq(unseen - seen),
+                         before.eq(waiting - done)]
         with m.If(followed_ahead & seen):
             m.d.sync += [before_ahead.eq(before_ahead - 1), followed_ahead.eq(before_ahead != 0)]
         with m.If(followed & done):
@@ -65,7 +68,8 @@ class CommandQueueProof(Elaboratable):
         ]
         for field in (f for f in COMMAND if f.name in ("opcode", "kv", "base", "beats")):
             wanted = bits[field.word].replicate(field.size)
-            m.d.comb += Assert(~(followed_ahead & (before_ahead == 0) & unit.ahead.valid) | (unit.ahead.payload[field.name] == wanted))
+            m.d.comb += Assert(~(followed_ahead & (before_ahead == 0) & unit.ahead.valid) |
+                               (unit.ahead.payload[field.name] == wanted))
 
 
 class _AsBits:

@@ -4,8 +4,8 @@ The module goes from Amaranth to RTLIL, by Yosys to an and-inverter graph, and t
 inductive invariant (the assertions hold for ever), a sequence of inputs that breaks one, or runs out of time. Registers
 start at their reset values. All that takes part is installed by ``make setup``.
 
-Ref: Bradley 2011, SAT-Based Model Checking without Unrolling; Een, Mishchenko, Brayton 2011, Efficient Implementation of
-Property Directed Reachability.
+Ref: Bradley 2011, SAT-Based Model Checking without Unrolling; Een, Mishchenko, Brayton 2011, Efficient Implementation
+of Property Directed Reachability.
 """
 import re
 import subprocess
@@ -81,7 +81,8 @@ def prove(top: Fragment, *, limit_s: float = 120, engine: str = "pdr") -> Outcom
         folder = Path(folder)
         (folder/"top.il").write_text(rtlil.convert(top, ports=[], platform="formal", name="top"))
         (folder/"top.ys").write_text(LOWER.format(name="top"))
-        lowered = subprocess.run([sys.executable, "-m", "soc.yosys", folder/"top.ys"], cwd=folder, capture_output=True, text=True,
+        lowered = subprocess.run([sys.executable, "-m", "soc.yosys", folder/"top.ys"], cwd=folder, capture_output=True,
+                                 text=True,
                                  env=_environment())
         if lowered.returncode:
             raise ProofError((lowered.stdout + lowered.stderr)[-2000:])
@@ -98,11 +99,13 @@ def _search(folder: Path, engine: str, limit_s: float) -> Outcome:
     abc, start_s = Path(pyosys.__file__).parent/"yosys-abc", time.monotonic()
     script = ABC_SCRIPT.format(name="top", engine=f"{engine} -T {round(limit_s)}" if engine == "pdr" else engine)
     try:
-        said = subprocess.run([abc, "-c", script], cwd=folder, capture_output=True, text=True, timeout=limit_s + 30).stdout
+        said = subprocess.run([abc, "-c", script], cwd=folder, capture_output=True, text=True,
+                              timeout=limit_s + 30).stdout
     except subprocess.TimeoutExpired:
         return Outcome(Verdict.UNKNOWN, time.monotonic() - start_s, f"no answer in {limit_s:.0f} s")
     seconds = time.monotonic() - start_s
-    line = (re.findall(r"^.*(?:Property proved|was asserted|No output|Reached|Timeout|timeout).*$", said, re.M) or [said.strip()[-300:]])[-1]
+    line = (re.findall(r"^.*(?:Property proved|was asserted|No output|Reached|Timeout|timeout).*$", said, re.M)
+            or [said.strip()[-300:]])[-1]
     if "Property proved" in said:
         return Outcome(Verdict.PROVED, seconds, line)
     if "was asserted in frame" in said:

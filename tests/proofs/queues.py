@@ -3,12 +3,13 @@ from amaranth.hdl import Assert, Assume, Elaboratable, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from accel.numeric import delay
+from accel.lib.numeric import delay
 from tests.proofs.streams import any_value, assert_held
 
 
 class Credited(wiring.Component):
-    """A pipeline of ``cycles`` registers that never stops, before a queue of ``depth`` places that ``credits`` counts."""
+    """A pipeline of ``cycles`` registers that never stops, before a queue of ``depth`` places that ``credits``
+    counts."""
     def __init__(self, queue, credits, *, depth, cycles, width):
         self.queue, self.credits, self.depth, self.cycles = queue(width, depth=depth), credits, depth, cycles
         super().__init__({"input": In(stream.Signature(width)), "output": Out(stream.Signature(width)), "busy": Out(1)})
@@ -21,7 +22,8 @@ class Credited(wiring.Component):
         room, some = self.credits(m, self.depth, take, self.output.valid & self.output.ready)
         on_the_way = [delay(m, take, i, f"take{i}", valid=True) for i in range(1, self.cycles + 1)]
         m.d.comb += [self.input.ready.eq(some), queue.write.eq(on_the_way[-1]),
-                     queue.data.eq(delay(m, self.input.payload, self.cycles, "payload")), self.busy.eq(room != self.depth),
+                     queue.data.eq(delay(m, self.input.payload, self.cycles, "payload")),
+                     self.busy.eq(room != self.depth),
                      Assert(room + sum(on_the_way) + queue.level == self.depth), Assert(some == (room != 0))]
         return m
 
@@ -29,7 +31,8 @@ class Credited(wiring.Component):
 class WaitingProof(Elaboratable):
     """A queue whose user writes at most ``late`` entries after there was no more room: it holds them all, in order.
 
-    The entries are followed by one that is chosen at will: it leaves after exactly those that were before it, unchanged.
+    The entries are followed by one that is chosen at will: it leaves after exactly those that were before it,
+    unchanged.
     """
     def __init__(self, unit, *, places, late):
         self.unit, self.places, self.late = unit, places, late

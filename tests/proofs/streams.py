@@ -1,5 +1,6 @@
-"""What every unit with one stream in and one out must do: keep order, lose and invent nothing, hold what it offers, go on."""
-from amaranth.hdl import Assert, Assume, Elaboratable, Module, Mux, Signal
+"""What every unit with one stream in and one out must do: keep order, lose and invent nothing, hold what it offers, go
+on."""
+from amaranth.hdl import Assert, Elaboratable, Module, Mux, Signal
 from amaranth.hdl._ast import AnySeq
 
 #: Bits of a payload. A unit that only moves payloads treats all bits alike, so what holds for two holds for any number.

@@ -1,4 +1,5 @@
-"""pyserial's handler of ``bits://HOST:PORT?control=PORT``: a simulated UART whose client end has a rate, see soc/sim/uart_bits.c."""
+"""pyserial's handler of ``bits://HOST:PORT?control=PORT``: a simulated UART whose client end has a rate, see
+soc/sim/uart_bits.c."""
 import socket
 from urllib.parse import parse_qs, urlsplit
 

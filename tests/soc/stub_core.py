@@ -11,7 +11,8 @@ WRITE = wiring.Signature({
     "cmd_valid": Out(1), "cmd_ready": In(1), "cmd_addr": Out(24),
     "wdata_valid": Out(1), "wdata_ready": In(1), "wdata_data": Out(128)})
 BUS = wiring.Signature({
-    "cyc": Out(1), "stb": Out(1), "we": Out(1), "adr": Out(10), "dat_w": Out(32), "sel": Out(4), "dat_r": In(32), "ack": In(1)})
+    "cyc": Out(1), "stb": Out(1), "we": Out(1), "adr": Out(10), "dat_w": Out(32), "sel": Out(4), "dat_r": In(32),
+    "ack": In(1)})
 CSR = wiring.Signature({
     register.name: Out(wiring.Signature({
         field.name: (In if register.access == "rw" else Out)(field.size) for field in register.fields}))
@@ -33,7 +34,8 @@ class StubCore(wiring.Component):
     def elaborate(self, platform):
         m = Module()
 
-        base, beats, target, left, total = (Signal(32, name=name) for name in ("base", "beats", "target", "left", "total"))
+        base, beats, target, left, total = (Signal(32, name=name)
+                                            for name in ("base", "beats", "target", "left", "total"))
         result = Signal()
         turn   = Signal(range(3))
         reads  = [self.read0, self.read1, self.embed]

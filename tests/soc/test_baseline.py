@@ -12,7 +12,8 @@ pytestmark = pytest.mark.soc
 
 
 def test_two_tokens_equal_golden(tmp_path):
-    image = random_image(ModelConfig(dim=64, hidden_dim=92, n_layers=2, n_heads=8, n_kv_heads=4, head_dim=8, vocab_size=64,
+    image = random_image(ModelConfig(dim=64, hidden_dim=92, n_layers=2, n_heads=8, n_kv_heads=4, head_dim=8,
+                                     vocab_size=64,
                                      seq_len=16))
     golden = Golden(image)
     path = tmp_path/"model.llm"

@@ -31,7 +31,8 @@ def test_comments_and_source_lines_name_no_build(gateware):
 
 def test_tools_flags_and_options_name_a_build(gateware, monkeypatch):
     seen = {digest(gateware), digest(gateware, ("trace",))}
-    for versions in (("Verilator 5", "g++ 12", ""), ("Verilator 6", "g++ 12", ""), ("Verilator 6", "g++ 13", ""), ("Verilator 6", "g++ 13", "-O2")):
+    for versions in (("Verilator 5", "g++ 12", ""), ("Verilator 6", "g++ 12", ""), ("Verilator 6", "g++ 13", ""),
+                     ("Verilator 6", "g++ 13", "-O2")):
         monkeypatch.setattr(tools, "versions", lambda versions=versions: versions)
         seen.add(digest(gateware))
     assert len(seen) == 6

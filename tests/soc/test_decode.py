@@ -1,4 +1,5 @@
-"""A real checkpoint decodes on the verilated SoC with the shipped firmware and client, equal to golden in every number."""
+"""A real checkpoint decodes on the verilated SoC with the shipped firmware and client, equal to golden in every
+number."""
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,8 @@ from tests.speculation import planned_steps, right_guesses
 
 MODELS   = Path(sim.ROOT)/"models"
 OWN      = dict(model=MODELS/"stories.bin", tokenizer=MODELS/"stories.tokenizer.bin")
-RECORDED = dict(model=reference_data.path("models", "stories260K.bin"), tokenizer=reference_data.path("models", "tok512.bin"))
+RECORDED = dict(model=reference_data.path("models", "stories260K.bin"),
+                tokenizer=reference_data.path("models", "tok512.bin"))
 COLUMNS  = 2                        # of the simulated SoC
 GREEDY   = Sampling(temperature=0)
 
@@ -59,7 +61,8 @@ def compare(vsim, tmp_path, files, format, runs, upload=False):
 
 def test_q8_greedy_and_sampled(vsim, tmp_path, files):
     compare(vsim, tmp_path, files, "q8", [(200, GREEDY), (80, Sampling(temperature=1.0, top_p=0.9, seed=7)),
-                                   (60, Sampling(temperature=0.7, top_p=0, top_k=12, min_p=0.02, repetition_penalty=1.2, seed=3))])
+                                   (60, Sampling(temperature=0.7, top_p=0, top_k=12, min_p=0.02, repetition_penalty=1.2,
+                                                 seed=3))])
 
 
 def test_low_temperatures_and_history_of_rewound_turns(vsim, tmp_path, files):
@@ -85,7 +88,8 @@ def test_q4_greedy_and_sampled(vsim, tmp_path, files):
 
 
 def test_speculation_is_identical(vsim, tmp_path, files):
-    """Tokens are golden's, passes and guesses those that the reference plans; guesses come true and fail, in two turns."""
+    """Tokens are golden's, passes and guesses those that the reference plans; guesses come true and fail, in two
+    turns."""
     golden = connect(golden=True, format="q8", **files)
     image = tmp_path/"model.llm"
     image.write_bytes(golden.model.data)

@@ -72,14 +72,17 @@ def violations(tmp_path_factory):
            for name in ("cs_n", "ras_n", "cas_n", "we_n", "bank", "address", "cke")}
     verilog.convert(PHY, ios, name="phy").write(str(directory/"phy.v"))
     (directory/"bench.cpp").write_text(BENCH)
-    subprocess.run([*tools.command(), "--cc", "--exe", "--build", "-Wno-fatal", "-Wno-lint", "-Wno-style", "--top-module",
-        "phy", "--Mdir", "obj", "bench.cpp", "phy.v", *SOURCES, "-MAKEFLAGS", " ".join(["OPT_FAST=-O0 OPT_SLOW=-O0", *tools.make_variables()])],
+    subprocess.run([*tools.command(), "--cc", "--exe", "--build", "-Wno-fatal", "-Wno-lint", "-Wno-style",
+                    "--top-module",
+        "phy", "--Mdir", "obj", "bench.cpp", "phy.v", *SOURCES, "-MAKEFLAGS",
+                    " ".join(["OPT_FAST=-O0 OPT_SLOW=-O0", *tools.make_variables()])],
         cwd=directory, check=True, capture_output=True)
 
     def run(rows):
         text = "".join(f"{START + clock} {COMMANDS[command]} {bank} {a10}\n" for clock, command, bank, a10 in rows)
         log  = directory/"log"
-        log.write_text(subprocess.run([directory/"obj"/"Vphy"], input=text, check=True, text=True, capture_output=True).stdout)
+        log.write_text(subprocess.run([directory/"obj"/"Vphy"], input=text, check=True, text=True,
+                                      capture_output=True).stdout)
         return dict(Simulator(directory, log=log).violations())
     return run
 
@@ -98,7 +101,8 @@ def test_pair_of_commands(violations, pair):
 @pytest.mark.soc
 def test_rule_holds_across_a_command_between(violations):
     gap = PAIRS["ACT", "PRE"]
-    assert violations([(0, "ACT", 1, 0), (PAIRS["ACT", "RD"], "RD", 1, 0), (gap - 1, "PRE", 1, 0)]) == {"ACT->PRE violation": 1}
+    assert (violations([(0, "ACT", 1, 0), (PAIRS["ACT", "RD"], "RD", 1, 0), (gap - 1, "PRE", 1, 0)]) ==
+            {"ACT->PRE violation": 1})
 
 
 @pytest.mark.soc

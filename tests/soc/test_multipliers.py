@@ -13,7 +13,8 @@ A, B = 3, 7          # bits of the factors: small, for the proof
 #: What TN-02205 says of the block, as far as it is used: registers without reset, enabled always.
 BLOCK = """
 module MULT18X18D(input %s, SIGNEDA, SIGNEDB, SOURCEA, SOURCEB, CLK0, CE0, RST0, output %s);
-    parameter REG_INPUTA_CLK = "NONE"; parameter REG_INPUTB_CLK = "NONE"; parameter REG_OUTPUT_CLK = "NONE"; parameter GSR = "ENABLED";
+    parameter REG_INPUTA_CLK = "NONE"; parameter REG_INPUTB_CLK = "NONE"; parameter REG_OUTPUT_CLK = "NONE";
+    parameter GSR = "ENABLED";
     wire [17:0] a = {%s}, b = {%s};
     reg [17:0] a1, b1;
     reg [35:0] p1;
@@ -41,7 +42,8 @@ CASES = {
 
 
 def source(name, edge):
-    return f"""module {name}(input clk, en, input signed [{A - 1}:0] a, input signed [{B - 1}:0] b, output reg signed [{A + 2*B - 1}:0] q);
+    return f"""module {name}(input clk, en, input signed [{A - 1}:0] a, input signed [{B - 1}:0] b,
+    output reg signed [{A + 2*B - 1}:0] q);
         reg signed [{A - 1}:0] a0, a1; reg signed [{B - 1}:0] b0, b1; reg signed [{A + B - 1}:0] p;
         wire signed [{A + B - 1}:0] m = a1 * b1;
         always @(posedge clk) begin a0 <= a; b0 <= b; {edge}; end

@@ -23,7 +23,8 @@ def environment(tmp_path):
 
 
 def run(script, env, **options):
-    done = subprocess.run(["bash", "-euc", script], cwd=ROOT, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+    done = subprocess.run(["bash", "-euc", script], cwd=ROOT, env=env, text=True, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, **options)
     assert done.returncode == 0, f"{script}\n{done.stdout}{done.stderr}"
     return done.stdout
 
@@ -50,12 +51,14 @@ def test_the_page_runs_from_top_to_bottom(tmp_path):
 def two_shells(first, second, env):
     """What the second shell's chat says to one line, while the first one's simulator runs."""
     listening = re.search(r"^# listening on (\S+)$", first, re.M)[1]
-    simulator = subprocess.Popen(["bash", "-euc", first.replace("python targets", "exec python targets")], cwd=ROOT, env=env, text=True,
+    simulator = subprocess.Popen(["bash", "-euc", first.replace("python targets", "exec python targets")], cwd=ROOT,
+                                 env=env, text=True,
                                  stdout=subprocess.PIPE)
     try:
         url = next(line.split()[-1] for line in simulator.stdout if line.startswith("listening on "))
         assert listening in second
-        return run(second.replace(listening, url).rstrip("\n") + " --steps 20\n", env, input="Once upon a time\n/quit\n")
+        return run(second.replace(listening, url).rstrip("\n") + " --steps 20\n", env,
+                   input="Once upon a time\n/quit\n")
     finally:
         simulator.terminate()
         simulator.wait()

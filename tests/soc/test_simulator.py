@@ -195,6 +195,7 @@ def test_run_without_build_says_what_to_do(tmp_path):
 
 def test_counts_violations_by_rule(tmp_path):
     sim = Simulator(tmp_path/"Vsim", log=tmp_path/"log")
-    sim.log.write_text("[            1230000ps] tRRD violation on bank  3\n[            1240000ps] tRRD violation on bank  0\n"
+    sim.log.write_text("[            1230000ps] tRRD violation on bank  3\n[            1240000ps] tRRD violation on "
+                       "bank  0\n"
                        "[            2000000ps] tREFI violation (64ms period): 17\n")
     assert sim.violations() == {"tRRD violation": 2, "tREFI violation (64ms period)": 1}

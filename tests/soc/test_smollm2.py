@@ -18,7 +18,8 @@ from tests.host import smollm2
 
 pytestmark  = pytest.mark.soc
 KV_ALIGN    = 2048
-HELLO_TRIES = 9             # 1 + 2 + ... + 256 s: the simulated core checks 16 bytes per cycle before the firmware answers
+# 1 + 2 + ... + 256 s: the simulated core checks 16 bytes per cycle before the firmware answers
+HELLO_TRIES = 9
 
 
 def compare(vsim, folder, config, prompt, steps):

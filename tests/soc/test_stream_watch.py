@@ -48,7 +48,8 @@ def causes(script):
             yield core.read1__rdata_valid.eq("beat" in cycle)
             yield core.embed__rdata_valid.eq("embed" in cycle)
             state = Phase.S2_ATTEND if "attend" in cycle else Phase.CLASSIFY if "done" in cycle else Phase.S5_DOWN
-            yield core.watch.eq(state | ("idle" not in cycle) << 4 | ("fenced" in cycle) << 5 | ("done" not in cycle) << 6)
+            yield core.watch.eq(state | ("idle" not in cycle) << 4 | ("fenced" in cycle) << 5 | ("done" not in cycle) <<
+                                6)
             yield
             found.append(NAMES[(yield dut.cause)])
             strays.append((yield dut.stray))
@@ -57,7 +58,8 @@ def causes(script):
 
 
 def test_beats_and_what_came_instead():
-    script = [{"ask both", READ}, {READ}, {READ}, {READ}, set(), {"beat"}, {"beat"}, {"embed"}, set(), {"idle"}, {"attend", "fenced"},
+    script = [{"ask both", READ}, {READ}, {READ}, {READ}, set(), {"beat"}, {"beat"}, {"embed"}, set(), {"idle"},
+              {"attend", "fenced"},
               {"fenced"}, {"done"}, set(), set()]
     found, strays = causes(script)
     assert found[4:13] == ["beats", "beats", "embedding", "cpu", "idle", "attention", "vector", "turnaround", "compute"]

@@ -5,12 +5,14 @@ import pytest
 
 from soc import timing
 
-TITLES = ("WNS(ns)", "TNS(ns)", "TNS Failing Endpoints", "TNS Total Endpoints", "WHS(ns)", "THS(ns)", "THS Failing Endpoints",
+TITLES = ("WNS(ns)", "TNS(ns)", "TNS Failing Endpoints", "TNS Total Endpoints", "WHS(ns)", "THS(ns)",
+          "THS Failing Endpoints",
           "THS Total Endpoints", "WPWS(ns)", "TPWS(ns)", "TPWS Failing Endpoints", "TPWS Total Endpoints")
 
 
 def table(texts, rows, titles=TITLES):
-    """A table as Vivado writes it: ``texts`` are the titles of columns on the left, figures end where their title does."""
+    """A table as Vivado writes it: ``texts`` are the titles of columns on the left, figures end where their title
+    does."""
     widths = [max(len(text), *(len(row[i]) for row in rows)) for i, text in enumerate(texts)]
     heads  = "    ".join([*(text.ljust(width) for text, width in zip(texts, widths)), *titles])
     rules  = "    ".join([*("-"*width for width in widths), *("-"*len(title) for title in titles)])
@@ -25,20 +27,25 @@ def figures(wns="0.121", whs="0.020", wpws="0.264"):
     return (wns, "0.000", "0", "9763", whs, "0.000", "0", "9763", wpws, "0.000", "0", "4163")
 
 
-def report(design=figures(), intra=(), inter=(), other=(), words="All user specified timing constraints are met.", paths=""):
+MET = figures()
+
+
+def report(design=MET, intra=(), inter=(), other=(), words="All user specified timing constraints are met.", paths=""):
     head = "-"*96
     def section(title):
         return f"\n{head}\n| {title}\n| {'-'*len(title)}\n{head}\n"
     text = "Copyright 1986-2022 Xilinx, Inc. All Rights Reserved.\n" + section("Design Timing Summary") + "\n" + \
            "\n".join("    " + line for line in table((), [design]).splitlines()) + f"\n\n\n{words}\n\n"
     text += section("Clock Summary") + "\nClock    Waveform(ns)    Period(ns)    Frequency(MHz)\n" \
-            "-----    ------------    ----------    --------------\nclk100   {0.000 5.000}   10.000        100.000         \n\n"
+            "-----    ------------    ----------    --------------\n" \
+            "clk100   {0.000 5.000}   10.000        100.000         \n\n"
     if intra:
         text += section("Intra Clock Table") + "\n" + table(("Clock",), intra) + "\n\n"
     if inter:
         text += section("Inter Clock Table") + "\n" + table(("From Clock", "To Clock"), inter, TITLES[:8]) + "\n\n"
     if other:
-        text += section("Other Path Groups Table") + "\n" + table(("Path Group", "From Clock", "To Clock"), other, TITLES[:8]) + "\n\n"
+        text += (section("Other Path Groups Table") + "\n" +
+                 table(("Path Group", "From Clock", "To Clock"), other, TITLES[:8]) + "\n\n")
     return text + section("Timing Details") + paths
 
 
@@ -46,7 +53,8 @@ BLANK = ("",)*12
 
 
 def test_met():
-    found = timing.parse_vivado(report(intra=[("clk100", *figures()), ("  sys4x_clk", "", "", "", "", "", "", "", "", *figures()[8:])]))
+    found = timing.parse_vivado(report(intra=[("clk100", *figures()),
+                                              ("  sys4x_clk", "", "", "", "", "", "", "", "", *figures()[8:])]))
     assert found.met and found.worst.ns == 0.020 and str(found) == "timing met, worst slack +0.020 ns (hold)"
 
 
@@ -64,7 +72,8 @@ def test_zero_is_met():
 @pytest.mark.parametrize("section, row, what", [
     ("intra", ("a_clock_of_a_long_name", *figures("-0.250")), "setup, clock a_clock_of_a_long_name"),
     ("inter", ("sys_clk", "eth_rx_clk", *figures("0.3", "-0.25")[:8]), "hold, clock sys_clk to eth_rx_clk"),
-    ("other", ("**async_default**", "sys_clk", "sys_clk", *figures("-0.25")[:8]), "setup, clock **async_default** to sys_clk")])
+    ("other", ("**async_default**", "sys_clk", "sys_clk", *figures("-0.25")[:8]),
+     "setup, clock **async_default** to sys_clk")])
 def test_every_clock_group_counts(section, row, what):
     """Even where the design's own line says nothing."""
     met   = (*(f"clock{i}" for i in range(len(row) - 12)), *figures()) if len(row) > 12 else None
@@ -85,7 +94,8 @@ def test_fields_without_a_figure_say_nothing(blank):
 
 def test_words_and_paths_count():
     assert not timing.parse_vivado(report(words="Timing constraints are not met.")).met
-    found = timing.parse_vivado(report(paths="Slack (MET) :             0.121ns  (x)\nSlack (VIOLATED) :        -0.007ns  (required time)\n"))
+    found = timing.parse_vivado(report(paths="Slack (MET) :             0.121ns  (x)\nSlack (VIOLATED) :        "
+                                             "-0.007ns  (required time)\n"))
     assert not found.met and found.worst.ns == -0.007
 
 
@@ -96,7 +106,8 @@ def test_report_without_slack_is_unreadable(text):
 
 
 def nextpnr(**clocks):
-    return json.dumps({"fmax": {f"$glbnet${name}": {"achieved": achieved, "constraint": wanted} for name, (achieved, wanted) in
+    return json.dumps({"fmax": {f"$glbnet${name}": {"achieved": achieved, "constraint": wanted} for name,
+                                (achieved, wanted) in
                                 clocks.items()}})
 
 
@@ -108,8 +119,10 @@ def test_nextpnr():
     assert timing.parse_nextpnr(nextpnr(sys_clk=(75, 75))).met
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", '{"fmax": {}}', '{"fmax": {"a": {}}}', '{"fmax": {"a": {"achieved": 0, "constraint": 5}}}',
-                                  '{"fmax": {"a": {"achieved": null, "constraint": 5}}}', '{"fmax": {"a": {"achieved": NaN, "constraint": 5}}}'])
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"fmax": {}}', '{"fmax": {"a": {}}}',
+                                  '{"fmax": {"a": {"achieved": 0, "constraint": 5}}}',
+                                  '{"fmax": {"a": {"achieved": null, "constraint": 5}}}',
+                                  '{"fmax": {"a": {"achieved": NaN, "constraint": 5}}}'])
 def test_other_json_is_unreadable(text):
     with pytest.raises(timing.UnreadableReport):
         timing.parse_nextpnr(text)

@@ -66,7 +66,8 @@ def vsim():
 
 
 @pytest.mark.soc
-@pytest.mark.parametrize("first, last", [(Moment(2000), Moment(2100)), (Moment(2, True), Moment(2, True)), (Moment(3, True), None)])
+@pytest.mark.parametrize("first, last", [(Moment(2000), Moment(2100)), (Moment(2, True), Moment(2, True)),
+                                         (Moment(3, True), None)])
 def test_holds_what_was_asked_for(vsim, tmp_path, first, last):
     path = tmp_path/"trace.fst"
     with Simulator(vsim, trace=Trace(path, first, last)) as simulator:

@@ -1,8 +1,8 @@
 """The board's UART, bit by bit: LiteX's PHY and the firmware in the simulated SoC, the shipped client at the other end.
 
-Simulated time is about 200 times slower than the client's, so its time-outs are longer here, and a board's quick dialogue
-takes seconds. With the stub core, which computes nothing, this is part of ``make test``; ``make uart`` repeats it with the
-decoder core, which then checks the upload and gives golden's tokens.
+Simulated time is about 200 times slower than the client's, so its time-outs are longer here, and a board's quick
+dialogue takes seconds. With the stub core, which computes nothing, this is part of ``make test``; ``make uart`` repeats
+it with the decoder core, which then checks the upload and gives golden's tokens.
 """
 from dataclasses import replace
 
@@ -64,7 +64,8 @@ def model(tmp_path_factory, cache):
 
 
 def build(model, with_core):
-    core = Core(columns=sim.COLUMNS) if with_core else ScriptedCore(crcs=[model.header_crc, model.payload_crc], command_cycles=4)
+    core = Core(columns=sim.COLUMNS) if with_core else ScriptedCore(crcs=[model.header_crc, model.payload_crc],
+                                                                    command_cycles=4)
     return sim.build(sim.ROOT/"build"/("uart-core" if with_core else "uart"), core=core, with_board_pins=True)
 
 
@@ -145,7 +146,8 @@ def test_hello_fast_rate_broken_upload_and_chat(board, model):
     assert_image(device, model)
 
     # Chat.
-    golden_answers = answers(connect(golden=True, model=model.path)) if board.has_core else [list(range(1, 9)), list(range(9, 17))]
+    golden_answers = (answers(connect(golden=True, model=model.path)) if board.has_core
+                      else [list(range(1, 9)), list(range(9, 17))])
     assert answers(backend) == golden_answers
 
     # Into the flash; the bitstream's part stays as it is.

@@ -1,4 +1,5 @@
-"""Paths that make cannot bear get a second name; with it, the firmware is built in a directory whose name has spaces."""
+"""Paths that make cannot bear get a second name; with it, the firmware is built in a directory whose name has
+spaces."""
 import os
 import subprocess
 import sys
@@ -44,7 +45,8 @@ def test_longest_directory_is_replaced_first(folder):
 
 def test_firmware_is_built_in_a_path_with_spaces(tmp_path):
     out  = tmp_path/"a path with  spaces"/"out"
-    done = subprocess.run([sys.executable, "targets/arty.py", "--build", "--no-compile-gateware", "--output-dir", str(out)], cwd=ROOT,
+    done = subprocess.run([sys.executable, "targets/arty.py", "--build", "--no-compile-gateware", "--output-dir",
+                           str(out)], cwd=ROOT,
                           text=True, capture_output=True)
     assert done.returncode == 0, done.stderr[-2000:]
     assert (out/"software"/"firmware"/"firmware.bin").stat().st_size > 10_000

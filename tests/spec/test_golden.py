@@ -125,7 +125,8 @@ def test_row_sums_are_integer_sums(format, group):
     """Float64 inside, integers outside: the shift of every chunk floors as >> does, at the extremes too."""
     rng = np.random.default_rng(3)
     codes = rng.choice([-128, 127], (5, 80)) if format == "q8" else rng.choice([0, 15], (5, 80))
-    tensor = packing.Quantised(format, group, codes.astype(np.int16), rng.integers(0, 16, (5, -(-80 // group))).astype(np.int16)
+    tensor = packing.Quantised(format, group, codes.astype(np.int16),
+                               rng.integers(0, 16, (5, -(-80 // group))).astype(np.int16)
                                * (format == "q4"), rng.choice([1, 4095], (5, -(-80 // group))).astype(np.int16), -3)
     vectors = quantise_vector(rng.choice([-1, 1], (7, 80)) * ((1 << rng.integers(0, 47, (7, 80))) - 1), 0)
     sums = Matrix(tensor).sums(vectors)
@@ -134,8 +135,10 @@ def test_row_sums_are_integer_sums(format, group):
             expected = 0
             for c in range(3):
                 columns = range(32 * c, min(32 * c + 32, 80))
-                dot = sum((int(codes[row, k]) - int(tensor.zeros[row, k // group])) * int(vectors.mantissas[i, k]) for k in columns)
-                expected += dot * int(tensor.mantissas[row, 32 * c // group]) >> int(vectors.largest[i] - vectors.exponents[i, c])
+                dot = sum((int(codes[row, k]) - int(tensor.zeros[row, k // group])) * int(vectors.mantissas[i, k])
+                          for k in columns)
+                expected += (dot * int(tensor.mantissas[row, 32 * c // group]) >>
+                             int(vectors.largest[i] - vectors.exponents[i, c]))
             assert sums[i, row] == expected
 
 
@@ -154,7 +157,8 @@ def test_blocks_and_steps_agree(format):
 
 @pytest.mark.parametrize("kv", KvFormat, ids=str)
 def test_kv_rows_hold_what_attention_reads(kv):
-    """The format is the image's; a row unpacks to the mantissas in the cache, which are those of 8 bits where it says so."""
+    """The format is the image's; a row unpacks to the mantissas in the cache, which are those of 8 bits where it says
+    so."""
     image = random_image(replace(CONFIG, kv=kv, n_kv_heads=1, n_heads=2, head_dim=24, dim=96), 5)
     assert image.config.kv == kv
     golden = Golden(image)
@@ -174,7 +178,8 @@ def test_kv_rows_hold_what_attention_reads(kv):
 
 
 def test_eight_bits_are_rounded_once():
-    """From the wide values, not from 16-bit mantissas: 63.5 - 2**-10 is 63, though 16 bits would say 63.5, and so 64."""
+    """From the wide values, not from 16-bit mantissas: 63.5 - 2**-10 is 63, though 16 bits would say 63.5, and so
+    64."""
     wide = np.array([[127 << 20, (63 << 20) + (1 << 19) - (1 << 10)]])
     mantissas, exponents = quantise(wide, 8)
     assert (mantissas.tolist(), exponents.tolist()) == ([[127, 63]], [20])
@@ -188,7 +193,8 @@ def test_unknown_kv_format_is_refused():
     struct.pack_into("<I", data, at, 2)
     offset = Image.parse(random_image(CONFIG, 4).data).header["payload_offset"]
     struct.pack_into("<I", data, 12, zlib.crc32(data[16:offset]))
-    with pytest.raises(ImageError, match=r"K/V format 2, this program knows 0 \(k16v16\), 1 \(k16v8\), 3 \(k8v8\): convert"):
+    with pytest.raises(ImageError, match=r"K/V format 2, this program knows 0 \(k16v16\), 1 \(k16v8\), 3 \(k8v8\): "
+                                         r"convert"):
         Image.parse(bytes(data))
 
 

@@ -1,4 +1,5 @@
-"""Images whose CRCs are right and whose contents are not: each ends in one line, and reads or allocates nothing first."""
+"""Images whose CRCs are right and whose contents are not: each ends in one line, and reads or allocates nothing
+first."""
 import struct
 import tracemalloc
 import zlib
@@ -6,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from llama2_spec.image import CHECKED_FROM, ENTRY, ENTRY_FIELDS, HEADER, HEADER_BYTES, HEADER_FIELDS, Image, ImageError, build
+from llama2_spec.image import (CHECKED_FROM, ENTRY, ENTRY_FIELDS, HEADER, HEADER_BYTES, HEADER_FIELDS, Image,
+                               ImageError, build)
 from tests.host.generated import random_tensors
 from tests.host.tiny import CONFIG
 
@@ -51,25 +53,33 @@ def test_the_whole_one_is_read():
     assert Image.parse(changed()).provenance == "here"
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("magic", "header_crc", "payload_crc", "norm_epsilon", "rope_theta",
-                                                                         "epsilon", "score_scale", "payload_offset")])
+@pytest.mark.parametrize("name",
+                         [name for name in NAMES if name not in ("magic", "header_crc", "payload_crc", "norm_epsilon",
+                                                                 "rope_theta",
+                                                                 "epsilon", "score_scale", "payload_offset")])
 @pytest.mark.parametrize("value", [0xffffffff, 0x80000000, 0x7fffffff, 1 << 20])
 def test_no_number_is_believed(name, value):
     refused(changed(**{name: value}))
 
 
 @pytest.mark.parametrize("fields, what", [
-    ({"n_layers": 2}, "tensors, 2 layers need"), ({"entries_count": 0}, "tensors"), ({"seq_len": 65537}, "at most 65536"),
-    ({"head_dim": 0}, "head_dim"), ({"n_kv_heads": 0}, "n_kv_heads"), ({"tied": 2}, "tied"), ({"vocab_size": 260}, "not what the decoder"),
-    ({"norm_epsilon": float("nan")}, "norm_epsilon"), ({"rope_theta": float("inf")}, "rope_theta"), ({"rope_theta": -1.0}, "rope_theta"),
-    ({"rope_offset": 0}, "rope lies at"), ({"tokenizer_bytes": 1 << 30}, "tokenizer lies at"), ({"payload_bytes": 16}, "header says"),
+    ({"n_layers": 2}, "tensors, 2 layers need"), ({"entries_count": 0}, "tensors"),
+    ({"seq_len": 65537}, "at most 65536"),
+    ({"head_dim": 0}, "head_dim"), ({"n_kv_heads": 0}, "n_kv_heads"), ({"tied": 2}, "tied"),
+    ({"vocab_size": 260}, "not what the decoder"),
+    ({"norm_epsilon": float("nan")}, "norm_epsilon"), ({"rope_theta": float("inf")}, "rope_theta"),
+    ({"rope_theta": -1.0}, "rope_theta"),
+    ({"rope_offset": 0}, "rope lies at"), ({"tokenizer_bytes": 1 << 30}, "tokenizer lies at"),
+    ({"payload_bytes": 16}, "header says"),
     ({"entries_offset": len(WHOLE)}, "entries lies at"), ({"kv_format": 2}, "K/V format 2")])
 def test_what_is_wrong_is_named(fields, what):
     assert what in refused(changed(**fields))
 
 
-@pytest.mark.parametrize("fields", [{"kind": 9}, {"format": 2}, {"group": 0}, {"group": 16}, {"layer": 1}, {"words": 0}, {"words": 0xffff},
-                                    {"rows": 0xffffffff}, {"offset_beats": 0}, {"offset_beats": 0xffffffff}, {"beats": 0xffffffff},
+@pytest.mark.parametrize("fields", [{"kind": 9}, {"format": 2}, {"group": 0}, {"group": 16}, {"layer": 1}, {"words": 0},
+                                    {"words": 0xffff},
+                                    {"rows": 0xffffffff}, {"offset_beats": 0}, {"offset_beats": 0xffffffff},
+                                    {"beats": 0xffffffff},
                                     {"beats": 0}, {"kind": 2}, {"format": 1}])
 @pytest.mark.parametrize("number", [1, -1])
 def test_no_tensor_is_believed(fields, number):
@@ -93,5 +103,6 @@ def test_a_context_changes_the_header_only():
         other = image.replaced(data, seq_len, kv)
         parsed = Image.parse(data)
         assert (parsed.config, parsed.header, parsed.entries) == (other.config, other.header, other.entries)
-        assert data == build(replace(CONFIG, seq_len=seq_len, kv=kv), random_tensors(CONFIG), tokenizer=b"tokenizer", template="plain",
+        assert data == build(replace(CONFIG, seq_len=seq_len, kv=kv), random_tensors(CONFIG), tokenizer=b"tokenizer",
+                             template="plain",
                              provenance="here")

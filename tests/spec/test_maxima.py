@@ -13,7 +13,8 @@ from llama2_spec.model import ModelConfig
 from llama2_spec.numerics import CHUNK, INDEX_BITS, MAX_DIM, MAX_ROW, WIDE, WORD
 from llama2_spec.packing import Quantised
 
-CONFIG = ModelConfig(dim=2048, hidden_dim=8192, n_layers=1, n_heads=32, n_kv_heads=8, head_dim=64, vocab_size=512, seq_len=16)
+CONFIG = ModelConfig(dim=2048, hidden_dim=8192, n_layers=1, n_heads=32, n_kv_heads=8, head_dim=64, vocab_size=512,
+                     seq_len=16)
 
 
 def extreme(columns):
@@ -38,7 +39,8 @@ def test_indices_end_where_it_is_said():
 
 @pytest.mark.parametrize("fields, message", [
     ({}, None), ({"hidden_dim": 8193}, "hidden_dim 8193: the core's 48-bit row sums hold rows of 8192 columns"),
-    ({"hidden_dim": 11008}, "hidden_dim 11008"), ({"dim": 8176}, None), ({"dim": 8192}, "dim 8192 .* 13-bit indices end at 8191"),
+    ({"hidden_dim": 11008}, "hidden_dim 11008"), ({"dim": 8176}, None),
+    ({"dim": 8192}, "dim 8192 .* 13-bit indices end at 8191"),
     ({"n_heads": 128, "head_dim": 64}, "n_heads \\* head_dim 8192: .* end at 8191")])
 def test_conversions_end_there(fields, message):
     config = replace(CONFIG, **fields)
@@ -60,4 +62,5 @@ def test_builds_end_there(maxima, fits):
 
 
 def test_the_default_build_is_what_info_reckons_with():
-    assert {name: PARAMETERS[name] for name in CORE} == CORE and BUILD["max_hidden_dim"] <= MAX_ROW and BUILD["max_dim"] <= MAX_DIM
+    assert ({name: PARAMETERS[name] for name in CORE} == CORE and BUILD["max_hidden_dim"] <= MAX_ROW
+            and BUILD["max_dim"] <= MAX_DIM)

@@ -58,7 +58,8 @@ def test_payload_returns(cls):
 
 
 def test_payload_values_return():
-    generate = protocol.Generate(position=3, seed=1 << 63, stops=(1, 2) + (0,) * (protocol.MAX_STOPS - 2), stop_count=2, ids=(5, 6, 7))
+    generate = protocol.Generate(position=3, seed=1 << 63, stops=(1, 2) + (0,) * (protocol.MAX_STOPS - 2), stop_count=2,
+                                 ids=(5, 6, 7))
     assert protocol.Generate.unpack(generate.pack()) == generate
     assert len(generate.pack()) == protocol.Generate.FORMAT.size + 12
     assert protocol.Device.unpack(protocol.Device(name="x" * 40).pack()).name == "x" * 32
@@ -84,7 +85,8 @@ def test_misaligned_field_is_refused():
 def test_header_compiles_without_a_warning(tmp_path):
     (tmp_path / "llama2_spec.h").write_text(emit_c.header())
     (tmp_path / "t.c").write_text('#include "llama2_spec.h"\n')
-    subprocess.run(["gcc", "-std=c11", "-Wall", "-Wextra", "-Werror", "-c", "t.c", "-o", "t.o"], cwd=tmp_path, check=True)
+    subprocess.run(["gcc", "-std=c11", "-Wall", "-Wextra", "-Werror", "-c", "t.c", "-o", "t.o"], cwd=tmp_path,
+                   check=True)
 
 
 @pytest.mark.parametrize("name", emit_docs.PAGES)

@@ -98,7 +98,7 @@ def loops(c: ModelConfig, tensors, tokens):
     for position, token in enumerate(tokens):
         x = tensors["embedding"][token].astype(np.float64)
         for i in range(c.n_layers):
-            w = lambda name: tensors[f"layers.{i}.{name}"].astype(np.float64)
+            w = lambda name, i=i: tensors[f"layers.{i}.{name}"].astype(np.float64)
             h = norm(x, w("attention_norm"))
             q, k = (turn_pairs(c, w(name) @ h, position) for name in ("wq", "wk"))
             keys[i, position], values[i, position] = k, w("wv") @ h
@@ -120,7 +120,8 @@ def loops(c: ModelConfig, tensors, tokens):
 def turn_pairs(c, x, position):
     for start in range(0, len(x), 2):
         angle = position * c.rope_theta ** -(start % c.head_dim / c.head_dim)
-        x[start:start + 2] = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) @ x[start:start + 2]
+        x[start:start + 2] = (np.array([[np.cos(angle), -np.sin(angle)],
+                                        [np.sin(angle), np.cos(angle)]]) @ x[start:start + 2])
     return x
 
 
@@ -136,7 +137,8 @@ def test_one_layer_by_hand():
     # SwiGLU of a with itself: a * a * sigmoid(a) = [.5041860, .9677975].
     x = np.array([3.8485281 + .5041860, 5.1313708 + .9677975])
     final = x / np.sqrt((x @ x) / 2)
-    np.testing.assert_allclose(Reference(config, tensors).step(0, 0), [3 * final[0] + 4 * final[1], final[1]], rtol=1e-6)
+    np.testing.assert_allclose(Reference(config, tensors).step(0, 0), [3 * final[0] + 4 * final[1], final[1]],
+                               rtol=1e-6)
 
 
 def test_rotates_neighbouring_pairs():

@@ -66,7 +66,8 @@ def random_options(rng):
         top_k=rng.choice([0, 0, 1, 2, 40, 64, 65, 1 << 31]),
         top_p=rng.choice([0, 0, 1, ONE // 2, 58982, ONE - 1, ONE, rng.randrange(ONE)]),
         min_p=rng.choice([0, 0, 1, ONE // 20, ONE, rng.randrange(ONE)]),
-        repetition_penalty=rng.choice([ONE, ONE, ONE + 1, ONE * 11 // 10, MAX_PENALTY, rng.randrange(ONE, MAX_PENALTY)]),
+        repetition_penalty=rng.choice([ONE, ONE, ONE + 1, ONE * 11 // 10, MAX_PENALTY,
+                                       rng.randrange(ONE, MAX_PENALTY)]),
         repetition_window=rng.choice([0, 1, 2, 64, MAX_HISTORY]),
         seed=rng.choice([0, 1, rng.getrandbits(64)]))
 

@@ -1,4 +1,5 @@
-"""Every temperature draws as the softmax does: from where logit / temperature is beyond 32 bits down to where only equals share."""
+"""Every temperature draws as the softmax does: from where logit / temperature is beyond 32 bits down to where only
+equals share."""
 import ctypes
 import math
 import random
@@ -36,7 +37,8 @@ def softmax(vocabulary, temperature):
 
 @pytest.mark.parametrize("temperature", [1e-6, 1e-4, .001, .005, .3, 1, 2])
 def test_chi_square_of_the_draws(firmware, temperature):  # noqa: F811
-    """Golden's stated error is far below what 10**5 draws show: the bound is the 99.99 % quantile of the chi-square itself."""
+    """Golden's stated error is far below what 10**5 draws show: the bound is the 99.99 % quantile of the chi-square
+    itself."""
     vocabulary = logits(temperature, top=25.0 if temperature < 1 else 12.0)
     request = options(temperature, seed=11)
     tokens, _, dropped = in_c(firmware, request, {}, [(1, *unit(vocabulary, request))] * DRAWS)
@@ -66,12 +68,14 @@ def test_firmware_equals_golden_at_low_temperatures(firmware, seed):  # noqa: F8
     rng = random.Random(seed)
     for _ in range(100):
         temperature = rng.choice([1e-9, 1e-6, 1e-5, 1e-4, .001, .005, .05, .3, rng.random()])
-        request = options(temperature, seed=rng.getrandbits(40), top_k=rng.choice([0, 0, 5]), min_p=rng.choice([0, 0.1]),
+        request = options(temperature, seed=rng.getrandbits(40), top_k=rng.choice([0, 0, 5]),
+                          min_p=rng.choice([0, 0.1]),
                           repetition_penalty=rng.choice([1, 1.01, 1.3, 8]), repetition_window=rng.choice([2, 64]))
         history = {at: rng.randrange(40) for at in range(20)}
         steps = []
         for at in range(20, 24):
-            vocabulary = logits(temperature, rng.random(), rng.choice([3, 40, 100]), rng.choice([25.0, 1.0, -25.0, 8000.0]))
+            vocabulary = logits(temperature, rng.random(), rng.choice([3, 40, 100]),
+                                rng.choice([25.0, 1.0, -25.0, 8000.0]))
             candidates, mass, maximum = unit(vocabulary, request)
             rng.shuffle(candidates)
             steps.append((at, candidates, mass, maximum))
@@ -95,15 +99,18 @@ def test_penalty_at_a_low_temperature_leaves_the_others_their_shares(firmware): 
         firmware.sampler_prepare(5)
         for _, candidates, mass, maximum in steps:
             array = (library.Candidate * MAX_CANDIDATES)(*candidates)
-            tokens.append(firmware.sampler_choose(ctypes.byref(library.Result(0, 0, maximum, mass, len(candidates))), array))
+            tokens.append(firmware.sampler_choose(ctypes.byref(library.Result(0, 0, maximum, mass, len(candidates))),
+                                                  array))
             firmware.sampler_account()
         share = tokens.count(1) / len(tokens)
         assert set(tokens) == {1, 2} and abs(share - 1 / (1 + math.exp(-1))) < .03
 
 
 def test_common_temperatures_keep_their_texts():
-    assert Sampling(temperature=.8).fixed()["temperature"] == 52429 and Sampling(temperature=.8).fixed()["temperature_low"] == 0
-    assert Sampling(temperature=1e-6).fixed()["temperature"] == 0 and Sampling(temperature=1e-6).fixed()["temperature_low"] > 0
+    assert (Sampling(temperature=.8).fixed()["temperature"] == 52429
+            and Sampling(temperature=.8).fixed()["temperature_low"] == 0)
+    assert (Sampling(temperature=1e-6).fixed()["temperature"] == 0
+            and Sampling(temperature=1e-6).fixed()["temperature_low"] > 0)
     assert Sampling(temperature=1).fixed()["temperature"] == ONE
 
 

@@ -10,7 +10,8 @@ from llama2_spec.image import Format
 from llama2_spec.model import KvFormat, ModelConfig
 from llama2_spec.traffic import TARGETS, Target, kv_beats, tokens_per_second, useful_beats
 
-CONFIG = ModelConfig(dim=64, hidden_dim=172, n_layers=5, n_heads=8, n_kv_heads=4, head_dim=8, vocab_size=512, seq_len=512)
+CONFIG = ModelConfig(dim=64, hidden_dim=172, n_layers=5, n_heads=8, n_kv_heads=4, head_dim=8, vocab_size=512,
+                     seq_len=512)
 
 
 def test_a_cache_row_has_its_exponents_in_front():
@@ -28,7 +29,8 @@ def test_elements_of_eight_bits_take_half_rounded_up_to_beats(kv, heads, row):
     (True, 0, 100 + 2112 + 1 * 45 + 5), (True, 63, 100 + 2112 + 64 * 45 + 5), (False, 0, 100 + 2112 + 45 + 5)])
 def test_tensors_once_rows_read_and_written_and_one_embedding_row(tied, position, expected):
     config = ModelConfig(**{**CONFIG.__dict__, "tied": tied})
-    table = SimpleNamespace(beats=2112, rows=512, words=4, group=64, format=Format.Q8)   # a row: 1 scale beat, 4 of codes
+    # a row: 1 scale beat, 4 of codes
+    table = SimpleNamespace(beats=2112, rows=512, words=4, group=64, format=Format.Q8)
     entries = [SimpleNamespace(beats=100), table] + ([] if tied else [table])
     assert useful_beats(config, entries, position) == expected
 
@@ -40,4 +42,5 @@ def test_foretold_speed_is_the_share_of_beats_that_was_measured():
     assert 100 * TARGETS["arty"].share == pytest.approx(measured, abs=1)
     table = SimpleNamespace(beats=2112, rows=512, words=4, group=64, format=Format.Q8)
     beats = 100 + 2112 + 64 * 45 + 5
-    assert tokens_per_second(CONFIG, [SimpleNamespace(beats=100), table], 63, Target(50_000_000, 0.5)) == 25_000_000 / beats
+    assert tokens_per_second(CONFIG, [SimpleNamespace(beats=100), table], 63,
+                             Target(50_000_000, 0.5)) == 25_000_000 / beats

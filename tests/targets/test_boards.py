@@ -18,7 +18,8 @@ from soc.clocks import option
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT))
 
-TARGETS = {    # name of the target: options, build name, constraints; compiling for one board is enough for the tests' time
+# name of the target: options, build name, constraints; compiling for one board is enough for the tests' time
+TARGETS = {
     "arty":   (["--with-spi-flash"], "digilent_arty", "xdc"),
     "ecpix5": (["--no-compile-software", "--with-spi-flash"], "lambdaconcept_ecpix5", "lpf"),
 }
@@ -85,9 +86,11 @@ def test_rom_holds_the_firmware(design):
 def test_firmware_trains_the_dram(design):
     """Beyond the simulator's firmware, whose sources it shares: LiteDRAM's training for the board's PHY."""
     _, out, _, _ = design
-    symbols = subprocess.run(["riscv64-unknown-elf-nm", out/"software"/"firmware"/"firmware.elf"], check=True, text=True,
+    symbols = subprocess.run(["riscv64-unknown-elf-nm", out/"software"/"firmware"/"firmware.elf"], check=True,
+                             text=True,
                              stdout=subprocess.PIPE).stdout
-    assert {"device_poll", "llama2_interrupt", "sdram_init", "sdram_read_leveling"} <= set(re.findall(r" T (\w+)", symbols))
+    assert {"device_poll", "llama2_interrupt", "sdram_init",
+            "sdram_read_leveling"} <= set(re.findall(r" T (\w+)", symbols))
 
 
 @pytest.mark.parametrize("design", ["arty"], indirect=True)
@@ -99,12 +102,14 @@ def test_bitstream_that_reaches_into_the_flashs_model_is_refused(design):
         file.truncate(offset + 1)
     done = python_target("arty", "--flash", "--with-spi-flash", "--output-dir", str(out))
     bitstream.unlink()
-    assert done.returncode == 1 and f"the flash's model begins at {offset}: build without --with-spi-flash" in last_line(done)
+    assert (done.returncode == 1
+            and f"the flash's model begins at {offset}: build without --with-spi-flash" in last_line(done))
 
 
 def located(text, suffix):
     """{top-level port: pin} of a constraints file."""
-    pattern = {"xdc": r"set_property LOC (\w+) \[get_ports \{([^}]+)\}\]", "lpf": r'LOCATE COMP  ?"([^"]+)" SITE "(\w+)";'}[suffix]
+    pattern = {"xdc": r"set_property LOC (\w+) \[get_ports \{([^}]+)\}\]",
+               "lpf": r'LOCATE COMP  ?"([^"]+)" SITE "(\w+)";'}[suffix]
     found = re.findall(pattern, text)
     return {port: pin for pin, port in found} if suffix == "xdc" else dict(found)
 
@@ -169,8 +174,10 @@ def test_build_without_vivado_says_what_to_install_and_where_the_script_lies(tmp
 
 
 def test_openxc7_is_refused_before_anything_is_written(tmp_path, bare_path):
-    done = python_target("arty", "--toolchain", "openxc7", "--build", "--output-dir", str(tmp_path/"out"), *FAST, env=bare_path[1])
-    assert done.returncode == 1 and "nextpnr-xilinx" in last_line(done) and "install the openXC7 toolchain" in last_line(done)
+    done = python_target("arty", "--toolchain", "openxc7", "--build", "--output-dir", str(tmp_path/"out"), *FAST,
+                         env=bare_path[1])
+    assert (done.returncode == 1 and "nextpnr-xilinx" in last_line(done)
+            and "install the openXC7 toolchain" in last_line(done))
     assert not list((tmp_path/"out").rglob("*.v"))
 
 
@@ -186,7 +193,8 @@ def test_load_takes_the_current_bitstream_and_no_older_one(generated, tmp_path, 
     bin, env  = bare_path
     bitstream = generated/"gateware"/"digilent_arty.bit"
     stamp     = generated/"gateware"/"generated-from"
-    load      = lambda *options: python_target("arty", "--load", "--output-dir", str(generated), *FAST, *options, env=env)
+    load      = lambda *options: python_target("arty", "--load", "--output-dir", str(generated), *FAST, *options,
+                                               env=env)
     program(bin/"openFPGALoader", f'echo "$@" > {tmp_path}/called')
 
     assert "there is no" in last_line(load())
@@ -233,7 +241,8 @@ def vivado_report(setup="0.121", hold="0.020", words="All user specified timing 
 
 @pytest.fixture
 def loadable(generated, bare_path, tmp_path):
-    """(load(report, *options), called): a bitstream of the present design, and a programmer that leaves a file when it is called."""
+    """(load(report, *options), called): a bitstream of the present design, and a programmer that leaves a file when it
+    is called."""
     bin, env  = bare_path
     called    = tmp_path/"called"
     bitstreams = [generated/"gateware"/f"digilent_arty.{end}" for end in ("bit", "bin")]    # to load, to flash
@@ -261,7 +270,8 @@ def test_bitstream_that_meets_its_timing_is_loaded(loadable):
 
 @pytest.mark.parametrize("option", ["--load", "--flash"])
 @pytest.mark.parametrize("report, said", [
-    (vivado_report(setup="-0.312"), "worst slack -0.312 ns (setup)"), (vivado_report(hold="-0.001"), "worst slack -0.001 ns (hold)"),
+    (vivado_report(setup="-0.312"), "worst slack -0.312 ns (setup)"),
+    (vivado_report(hold="-0.001"), "worst slack -0.001 ns (hold)"),
     (vivado_report(words="Timing constraints are not met."), "timing NOT met"), ("cut off", "timing unknown")])
 def test_bitstream_that_misses_its_timing_is_refused_unless_allowed(loadable, report, said, option):
     load, called = loadable
@@ -282,7 +292,8 @@ def test_missing_report_is_said(loadable):
 
 def test_allowing_violations_without_loading_is_refused():
     done = python_target("arty", "--build", "--allow-timing-violations")
-    assert done.returncode == 1 and done.stderr.count("\n") == 1 and "no effect without --load or --flash" in done.stderr
+    assert (done.returncode == 1 and done.stderr.count("\n") == 1
+            and "no effect without --load or --flash" in done.stderr)
 
 
 @pytest.mark.parametrize("setup, said", [("0.121", "timing met, worst slack +0.020 ns (hold)"),
@@ -320,17 +331,21 @@ print("read", *read)
 @pytest.mark.parametrize("settings", [False, True])
 @pytest.mark.parametrize("design", ["arty"], indirect=True)
 def test_generated_folder_runs_elsewhere(design, tmp_path, settings):
-    """Moved to a path with spaces, called from another directory; Vivado on PATH, or by the settings of the machine that runs it."""
+    """Moved to a path with spaces, called from another directory; Vivado on PATH, or by the settings of the machine
+    that runs it."""
     _, out, build_name, _ = design
     moved = tmp_path/"another machine"/"the gateware"
     shutil.copytree(out/"gateware", moved)
     bin = tmp_path/"viv ado"
     bin.mkdir()
     (bin/"vivado.py").write_text(VIVADO)
-    program(bin/"vivado", f'exec "{sys.executable}" "{bin}/vivado.py" "$@"')     # a path with a space cannot stand behind #!
+    # a path with a space cannot stand behind #!
+    program(bin/"vivado", f'exec "{sys.executable}" "{bin}/vivado.py" "$@"')
     (bin/"settings64.sh").write_text(f'PATH="{bin}:$PATH"\n')
-    env  = {**os.environ, "PATH": "/usr/bin:/bin" if settings else f"{bin}:/usr/bin:/bin", "LITEX_ENV_VIVADO": str(bin) if settings else ""}
-    done = subprocess.run(["sh", str(moved/f"build_{build_name}.sh")], cwd=tmp_path, env=env, text=True, capture_output=True)
+    env  = {**os.environ, "PATH": "/usr/bin:/bin" if settings else f"{bin}:/usr/bin:/bin",
+            "LITEX_ENV_VIVADO": str(bin) if settings else ""}
+    done = subprocess.run(["sh", str(moved/f"build_{build_name}.sh")], cwd=tmp_path, env=env, text=True,
+                          capture_output=True)
     assert done.returncode == 0, done.stderr
     assert (moved/f"{build_name}.bit").exists() and f"{build_name}.v" in done.stdout and "llama2_core.v" in done.stdout
 
@@ -344,9 +359,11 @@ def test_generated_ecp5_sources_lie_in_the_folder(design):
 
 def test_yosys_in_vivados_place_knows_the_roms(tmp_path):
     """A ROM in look-up tables has a style that Yosys would refuse."""
-    done = python_target("arty", "--build", "--no-compile", "--synth-mode", "yosys", "--output-dir", str(tmp_path/"out"))
+    done = python_target("arty", "--build", "--no-compile", "--synth-mode", "yosys", "--output-dir",
+                         str(tmp_path/"out"))
     steps = (tmp_path/"out"/"gateware"/"digilent_arty.ys").read_text().splitlines()
-    assert done.returncode == 0 and steps.index(open_tools.ROMS) < next(i for i, step in enumerate(steps) if step.startswith("synth_"))
+    assert (done.returncode == 0
+            and steps.index(open_tools.ROMS) < next(i for i, step in enumerate(steps) if step.startswith("synth_")))
 
 
 def test_documentation_without_its_tool_is_refused(bare_path):
@@ -360,7 +377,8 @@ def clocks_of(name):
 
 
 @pytest.mark.parametrize("name, freq, near", [
-    ("arty", "90e6", "87.5e6 and 100e6"), ("arty", "1e12", "100e6"), ("arty", "33e6", "50e6"), ("arty", "0", "50e6"), ("arty", "nan", "100e6"),
+    ("arty", "90e6", "87.5e6 and 100e6"), ("arty", "1e12", "100e6"), ("arty", "33e6", "50e6"), ("arty", "0", "50e6"),
+    ("arty", "nan", "100e6"),
     ("arty", "-1e8", "50e6"), ("arty", "inf", "100e6"), ("ecpix5", "1e12", "200e6"), ("ecpix5", "12e6", "48.0159e6")])
 def test_clock_that_cannot_be_made_is_refused_with_the_nearest(name, freq, near):
     refusal = clocks_of(name).refusal(float(freq))
@@ -393,15 +411,18 @@ def test_clock_of_the_documents_works():
 
 def test_refused_clock_is_one_that_litex_cannot_make():
     from targets import arty
-    assert not arty.clocks().makes(90e6) and arty.clocks().makes(87.5e6) and arty.clocks(with_ethernet=True).makes(100e6)
+    assert (not arty.clocks().makes(90e6) and arty.clocks().makes(87.5e6)
+            and arty.clocks(with_ethernet=True).makes(100e6))
 
 # Memories -----------------------------------------------------------------------------------------
 
 def test_every_memory_has_a_style_that_vivado_knows(design, tmp_path):
-    """Of the generated Verilog as Yosys reads it: the core's, LiteX's and the CPU's; and as text, read with a clock or not."""
+    """Of the generated Verilog as Yosys reads it: the core's, LiteX's and the CPU's; and as text, read with a clock or
+    not."""
     _, out, build_name, _ = design
     gateware = out/"gateware"
-    found    = memories.find([gateware/name for name in ("llama2_core.v", "VexRiscv.v", f"{build_name}.v")], build_name, tmp_path, gateware)
+    found    = memories.find([gateware/name for name in ("llama2_core.v", "VexRiscv.v", f"{build_name}.v")], build_name,
+                             tmp_path, gateware)
     assert len(found) > 60 and sum(memory.synchronous for memory in found) > 30
     assert [memory.name for memory in found if memory.synchronous and not memory.styled] == []
     for name in ("llama2_core.v", "VexRiscv.v", f"{build_name}.v"):
@@ -417,7 +438,8 @@ def test_block_ram_of_the_smallest_board(design, tmp_path):
     """As Vivado extends depths, flash and all; look-up tables and multipliers are what `make resources` recorded."""
     _, out, build_name, _ = design
     gateware = out/"gateware"
-    found    = memories.find([gateware/name for name in ("llama2_core.v", "VexRiscv.v", f"{build_name}.v")], build_name, tmp_path, gateware)
+    found    = memories.find([gateware/name for name in ("llama2_core.v", "VexRiscv.v", f"{build_name}.v")], build_name,
+                             tmp_path, gateware)
     assert 0 < sum(memory.block_rams for memory in found) <= 46
 
 # DRAM ---------------------------------------------------------------------------------------------
@@ -445,7 +467,8 @@ sys.exit(arty.main())
 
 def test_controller_wider_than_the_port_is_refused_in_one_line(tmp_path):
     (tmp_path/"wide.py").write_text(WIDE)
-    done = subprocess.run([sys.executable, str(tmp_path/"wide.py"), "--build", "--no-compile", "--output-dir", str(tmp_path/"out")], cwd=ROOT,
+    done = subprocess.run([sys.executable, str(tmp_path/"wide.py"), "--build", "--no-compile", "--output-dir",
+                           str(tmp_path/"out")], cwd=ROOT,
                           env={**os.environ, "PYTHONPATH": str(ROOT)}, text=True, capture_output=True)
     assert done.returncode == 1
     assert "the DRAM controller's words have 256 bits, the core's ports 128" in last_line(done)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import TextIO
 
 from llama2_host.backend import Backend
+from llama2_host.chat import keyboard, saved
 from llama2_host.chat.conversation import Conversation, Turn
 from llama2_host.errors import HostError
 from llama2_host.generation import Sampling, told
@@ -16,8 +17,9 @@ from llama2_host.tokenizer.base import Decoder
 from llama2_host.device.transport import TransportError
 from llama2_spec.protocol import Reason
 
-HELP = ("/reset forgets the conversation, /stats shows the last answer's figures, /quit (/exit, /bye, Ctrl-D) leaves, /help says this; "
-        "// at the beginning stands for one /")
+HELP = ("/reset forgets the conversation, /save FILE and /load FILE keep it and bring it back, /stats shows the last "
+        "answer's figures, /quit (/exit, /bye, Ctrl-D) leaves, /help says this; // at the beginning stands for one /")
+COMMANDS = ("/reset", "/save", "/load", "/stats", "/quit", "/exit", "/bye", "/help")
 LEAVE = ("/quit", "/exit", "/bye")
 PROMPT = "> "
 
@@ -53,19 +55,38 @@ class Chat:
                 self.handle(line)
 
     def handle(self, line: str) -> None:
-        """One line of input: a command or a turn. A path is no command, and neither is a sentence that begins with one."""
+        """One line of input: a command or a turn. A path is no command, and neither is a sentence that begins with
+        one."""
         command = line.rstrip()
         if command == "/reset":
             self.conversation.reset()
             self.progress.note("(a new conversation)")
         elif command == "/stats":
             self.progress.note(self.figures())
+        elif match := re.fullmatch(r"/(save|load)(?:\s+(\S.*))?", command):
+            self.keep(match[1], match[2])
         elif command == "/help":
             self.progress.note(HELP)
         elif re.fullmatch(r"/\w*", command):
             self.progress.note(f"no command {command} (write /{command} to say it): {HELP}")
         else:
             self.turn(line[1:] if line.startswith("//") else line)
+
+    def keep(self, what: str, name: str | None) -> None:
+        """/save and /load: nothing of the conversation changes where they fail."""
+        if name is None:
+            self.progress.warn(f"(/{what} needs a file's name: /{what} story.json)")
+            return
+        try:
+            if what == "save":
+                saved.save(self.conversation, name)
+                self.progress.note(f"(the conversation is in {name}: /load {name}, or --load, goes on with it)")
+            else:
+                saved.load(self.conversation, name)
+                self.progress.note(f"(the conversation of {name} goes on: {len(self.conversation.history)} tokens, "
+                                   "which the next turn sends)")
+        except HostError as error:
+            self.progress.warn(f"({error})")
 
     def turn(self, line: str) -> None:
         """An answer, once more from the beginning if the connection was lost on the way."""
@@ -82,12 +103,16 @@ class Chat:
                 raise
             self.lost = error
             self.conversation.lost_cache()
-            self.progress.note(f"({error}; the conversation is kept: the next line tries again)")
+            self.progress.warn(f"({error}; the conversation is kept: the next line tries again)")
         except HostError as error:          # for example a line longer than the context: the chat goes on
-            self.progress.note(f"({error})")
+            self.progress.warn(f"({error})")
 
     def answer(self, text: str) -> None:
         """Stream the model's answer. Ctrl-C ends the answer, not the chat."""
+        with keyboard.silent():
+            self._answer(text)
+
+    def _answer(self, text: str) -> None:
         forgotten = self.conversation.forgotten
         try:
             turn = self.conversation.turn(text, max_new=self.max_new, sampling=self._sampling())
@@ -120,8 +145,8 @@ class Chat:
         outcome = told(turn.generation.outcome, turn.events, self.conversation.backend.config.seq_len)
         reason = outcome.reason if outcome else None
         if reason == Reason.CONTEXT:
-            self.progress.note(f"(the context is full: all {self.conversation.backend.config.seq_len} positions are used, the next turn "
-                               "begins a new conversation)")
+            self.progress.note(f"(the context is full: all {self.conversation.backend.config.seq_len} positions are "
+                               "used, the next turn begins a new conversation)")
         elif reason == Reason.LENGTH and len(turn.events) >= self.max_new:
             self.progress.note(f"(the answer ended because --steps {self.max_new} was reached)")
 
@@ -135,11 +160,12 @@ class Chat:
                              outcome=self.last.generation.outcome)
         # The last token of an answer that filled the context has no position any more.
         return (f"[{statistics.line()}; {self.last.sent} new tokens sent, "
-                f"{min(len(self.conversation.history), backend.config.seq_len)} of {backend.config.seq_len} positions used]")
+                f"{min(len(self.conversation.history), backend.config.seq_len)} of {backend.config.seq_len} positions "
+                "used]")
 
     def recover(self, error: HostError) -> None:
         """The device went away: connect again; the next turn sends the conversation from its beginning."""
-        self.progress.note(f"({error})")
+        self.progress.warn(f"({error})")
         if self.reconnect is None:
             raise error
         self.conversation.backend.close()

@@ -1,4 +1,5 @@
-"""The bookkeeping of a chat: what the model has seen, what its K/V cache holds, and so which tokens a turn must send."""
+"""The bookkeeping of a chat: what the model has seen, what its K/V cache holds, and so which tokens a turn must
+send."""
 import time
 
 from llama2_host.backend import Backend
@@ -25,14 +26,47 @@ class Conversation:
         self.history: list[int] = []
         self.cached = 0
         self.messages: list[dict[str, str]] = []    #: for Jinja; the last answer joins them with the next turn
-        self._said: list[str | int] = []            #: for patterns: texts before the last answer, and stop ids between them
+        self._said: list[str | int] = []            #: for patterns: texts before the last answer, and stop ids between
+                                                    #: them
         self._answer: list[int] = []
 
     def _keep(self) -> None:
         self._before = list(self.history), list(self.messages), list(self._said), list(self._answer)
 
     def _restore(self) -> None:
-        self.history, self.messages, self._said, self._answer = (list(part) for part in self._before)
+        history, messages, said, answer = self._before
+        self.history, self.messages, self._said, self._answer = list(history), list(messages), list(said), list(answer)
+
+    def state(self) -> dict:
+        """All that it takes to go on with it, as JSON can say it."""
+        return {"model": self._model(), "template": self.template.name, "system": self.system, "history": self.history,
+                "messages": self.messages, "said": self._said, "answer": self._answer}
+
+    def restore(self, state: dict) -> None:
+        """Go on with a :meth:`state`; the next turn sends it all. Raises one line if it is another model's."""
+        model, template = state["model"], str(state["template"])
+        if model != self._model():
+            raise HostError(f"this conversation was held with {str(model['name'])[:80]}, and this is "
+                            f"{self._model()['name'][:80]}: load that model, or begin anew")
+        if template != self.template.name:
+            raise HostError(f"this conversation was held with the template {template[:40]}: add --template "
+                            f"{template[:40]}")
+        history, said = [int(id) for id in state["history"]], [part if isinstance(part, str) else int(part)
+                                                               for part in state["said"]]
+        if not all(0 <= id < self.backend.config.vocab_size for id in history):
+            raise ValueError("ids outside the vocabulary")
+        messages = [{"role": str(one["role"]), "content": str(one["content"])} for one in state["messages"]]
+        answer = [int(id) for id in state["answer"]]
+        system = None if state["system"] is None else str(state["system"])
+        self.history, self.messages, self.system, self.cached = history, messages, system, 0
+        self._said, self._answer = said, answer
+        self._keep()
+
+    def _model(self) -> dict:
+        """What its ids mean depends on: an image's weights and header but for its context."""
+        image = self.backend.model.image
+        return {"name": image.provenance or "unknown", "vocab_size": image.config.vocab_size,
+                "layers": image.config.n_layers, "dim": image.config.dim}
 
     def lost_cache(self) -> None:
         """The device was reset or replaced in the last turn: undo it; the next one sends the whole conversation."""
@@ -70,7 +104,8 @@ class Conversation:
         return Turn(self, generation, sent=len(ids) - self.cached)
 
     def _encode(self, text: str) -> list[int]:
-        """The ids of the whole conversation with a new turn, which is the tail of one text, not the beginning of another."""
+        """The ids of the whole conversation with a new turn, which is the tail of one text, not the beginning of
+        another."""
         tokenizer, first = self.backend.tokenizer, not self.history
         if self.template.jinja:
             ids = tokenizer.encode_chat(self._rendered(text))
@@ -99,14 +134,14 @@ class Conversation:
             if self._answer and self._answer[-1] in self.template.stops:
                 end = next((text for text, id in tokenizer.specials.items() if id == self._answer[-1]), None)
                 self._tell(end) if end is not None else self._said.extend((self._answer[-1], ""))
-            self._tell(self.template.follow(self._said[-1], self.template.render(text)))
-        ids = tokenizer.encode(self._said[0])
-        for part in self._said[1:]:
-            ids += [part] if isinstance(part, int) else tokenizer.encode(part, bos=False)
+            self._tell(self.template.follow(str(self._said[-1]), self.template.render(text)))
+        ids: list[int] = []
+        for number, part in enumerate(self._said):
+            ids += [part] if isinstance(part, int) else tokenizer.encode(part, bos=not number)
         return ids
 
     def _tell(self, text: str) -> None:
-        self._said[-1] += text
+        self._said[-1] = str(self._said[-1]) + text         # the last is always a text
 
     def _answer_text(self) -> str:
         decoder = Decoder(self.backend.tokenizer, after_bos=False)

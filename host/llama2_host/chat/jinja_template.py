@@ -1,4 +1,5 @@
-"""Renders chat templates written in Jinja, in its sandbox, with little time and memory: they come with files from anywhere."""
+"""Renders chat templates written in Jinja, in its sandbox, with little time and memory: they come with files from
+anywhere."""
 # Ref: https://huggingface.co/docs/transformers/chat_templating for the names that templates may use
 
 import functools
@@ -30,14 +31,17 @@ def render(source: str, messages: list[dict[str, str]], specials: dict[str, str]
 
     A special token that the model does not have is undefined, which renders as nothing.
     """
-    return _ask(source, {**(specials or {}), "messages": messages, "add_generation_prompt": True, "tools": None, "documents": None})
+    return _ask(source, {**(specials or {}), "messages": messages, "add_generation_prompt": True, "tools": None,
+                         "documents": None})
 
 
 def _ask(source: str, context: dict | None) -> str:
     """What the worker says; a new one is started after any that did not answer."""
     if len(source) > MAX_SOURCE:
-        raise JinjaError(f"a chat template of {len(source)} characters, expected at most {MAX_SOURCE}: choose another --template")
+        raise JinjaError(f"a chat template of {len(source)} characters, expected at most {MAX_SOURCE}: choose another "
+                         "--template")
     worker, line = _worker(), ""
+    assert worker.stdin and worker.stdout
     try:
         worker.stdin.write(json.dumps({"source": source, "context": context}) + "\n")
         worker.stdin.flush()
@@ -58,7 +62,8 @@ def _ask(source: str, context: dict | None) -> str:
         return answer["text"]
     reason = " ".join(answer["line"].split())[:160]
     raise JinjaError({
-        "refused": f"the chat template refuses this conversation: {reason}: leave --system out, or choose another --template",
+        "refused": f"the chat template refuses this conversation: {reason}: leave --system out, or choose another "
+                   "--template",
         "compile": f"not a Jinja chat template ({reason}): choose another --template",
         "render":  f"the chat template fails ({reason}): choose another --template",
     }[answer["error"]])

@@ -1,7 +1,7 @@
 """Renders chat templates in a process of its own: what they break is only this process.
 
-Reads a request per line (JSON: ``source``, and ``context`` or null to only compile) and answers each with a line: ``text``, or
-``error`` with the kind of what went wrong.
+Reads a request per line (JSON: ``source``, and ``context`` or null to only compile) and answers each with a line:
+``text``, or ``error`` with the kind of what went wrong.
 """
 import datetime
 import json
@@ -18,7 +18,7 @@ from jinja2.utils import Namespace
 try:
     import resource
 except ImportError:             # Windows: a timer ends a request there, and memory has no limit
-    resource = None
+    resource = None             # type: ignore[assignment] # looked at before it is used
 
 CPU_S        = 2            #: per request
 MEMORY_BYTES = 256 << 20    #: beyond what the process takes at first
@@ -66,7 +66,8 @@ def _expect_plain(name) -> None:
 
 
 class Missing(Undefined):
-    """A name that nobody gave: it renders as nothing, and a special token does so where a template joins it to a text, too."""
+    """A name that nobody gave: it renders as nothing, and a special token does so where a template joins it to a text,
+    too."""
 
     def __add__(self, other):
         return other if self._is_token() else super().__add__(other)
@@ -83,7 +84,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
     intercepted_binops = frozenset(["**"])
 
     def __init__(self):
-        super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, "jinja2.ext.loopcontrols"], optimized=False,
+        super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, "jinja2.ext.loopcontrols"],
+                         optimized=False,
                          undefined=Missing)
         self.filters["tojson"] = _to_json
         self.globals["namespace"] = Plain
@@ -121,7 +123,8 @@ _timer = None
 
 
 def _limit_time() -> None:
-    """The system ends the process CPU_S seconds from now, whole seconds rounded up; a timer does where the system can't."""
+    """The system ends the process CPU_S seconds from now, whole seconds rounded up; a timer does where the system
+    can't."""
     global _timer
     if resource is None:
         if _timer:

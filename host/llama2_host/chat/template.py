@@ -14,7 +14,8 @@ class TemplateError(HostError):
 
 @dataclass(frozen=True)
 class Template:
-    """How a turn is written: a pattern in which ``{user}`` and ``{system}`` stand for texts, or Jinja over all messages."""
+    """How a turn is written: a pattern in which ``{user}`` and ``{system}`` stand for texts, or Jinja over all
+    messages."""
     name: str = "plain"
     user: str = "{user}"                #: a turn
     system: str = ""                    #: the first turn when there is a system prompt; empty: the model takes none
@@ -23,7 +24,8 @@ class Template:
     restarts: bool = True               #: an answer that ended with a stop token was a whole story: begin anew
     jinja: str = ""                     #: a template as tokenizer_config.json has it; goes before the patterns
     stop_tokens: tuple[str, ...] = ()   #: special tokens that end an answer, beside the tokenizer's ids
-    special_texts: dict[str, str] = field(default_factory=dict)     #: for Jinja: ``bos_token`` and others, where there are any
+    special_texts: dict[str, str] = field(default_factory=dict)     #: for Jinja: ``bos_token`` and others, where there
+                                                                    #: are any
     left_out: tuple[int, ...] = ()      #: further ids that end an answer, for which a request has no room
     broken: str = ""                    #: why this template, which came with a model, cannot be used
 
@@ -61,8 +63,8 @@ class Template:
         if not stops or self.stop_tokens:
             for text in self.stop_tokens:
                 if tokenizer is None or text not in tokenizer.specials:
-                    raise TemplateError(f"the {self.name} template ends a turn with {text}, which the vocabulary does not "
-                                        "have: choose the --template that the model was trained with")
+                    raise TemplateError(f"the {self.name} template ends a turn with {text}, which the vocabulary does "
+                                        "not have: choose the --template that the model was trained with")
             ids = (*stops, *(tokenizer.specials[text] for text in self.stop_tokens),
                    *(tokenizer.stop_ids if tokenizer is not None else STOP_IDS))
             ids = tuple(dict.fromkeys(ids))
@@ -167,7 +169,8 @@ def special_texts(tokenizer) -> dict[str, str]:
     if tokenizer.special_texts is not None:
         return tokenizer.special_texts
     texts = {id: text for text, id in tokenizer.specials.items()}
-    return {role: texts[id] for role, id in (("bos_token", tokenizer.bos_id), ("eos_token", tokenizer.eos_id)) if id in texts}
+    return {role: texts[id] for role, id in (("bos_token", tokenizer.bos_id), ("eos_token", tokenizer.eos_id))
+            if id in texts}
 
 
 PLAIN = Template()

@@ -14,6 +14,7 @@ from llama2_host.checkpoint import foreign, gguf, huggingface, legacy, shards, v
 from llama2_host.checkpoint.errors import CheckpointError
 from llama2_spec.model import ModelConfig
 from llama2_spec.packing import Native
+from llama2_spec.tensors import Tensor
 
 __all__ = ["Checkpoint", "CheckpointError", "load"]
 
@@ -27,12 +28,12 @@ EXPECTED = "a checkpoint of llama2.c, a GGUF file or a folder with safetensors"
 class Checkpoint:
     """A model as its file describes it.
 
-    ``tensors`` are float32, [out][in], still in the file (:class:`llama2_host.checkpoint.lazy.Rows`), checked when they are read:
-    ``embedding``, ``layers.{i}.`` ``attention_norm wq wk wv wo ffn_norm w1 w3 w2``, ``final_norm``, and
+    ``tensors`` are float32, [out][in], still in the file (:class:`llama2_host.checkpoint.lazy.Rows`), checked when they
+    are read: ``embedding``, ``layers.{i}.`` ``attention_norm wq wk wv wo ffn_norm w1 w3 w2``, ``final_norm``, and
     ``classifier`` if it is not tied to the embedding.
     """
     config: ModelConfig
-    tensors: dict[str, np.ndarray]
+    tensors: Mapping[str, Tensor]
     source: str                         #: name of the format
     groups: Mapping[str, Native] | None = None      #: codes and scales of matrices that the file holds quantised
     window: int | None = None           #: positions that attention looks back; a context within them is plain LLaMA

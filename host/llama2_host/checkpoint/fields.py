@@ -42,7 +42,8 @@ class Fields:
 
     def whole(self, name: str, default=_REQUIRED) -> int:
         """A positive integer."""
-        return self._number(name, default, lambda value: isinstance(value, int) and 0 < value < 1 << 31, "a positive integer")
+        return self._number(name, default, lambda value: isinstance(value, int) and 0 < value < 1 << 31,
+                            "a positive integer")
 
     def real(self, name: str, default=_REQUIRED) -> float:
         """A positive number."""
@@ -65,5 +66,6 @@ class Fields:
         if value is None:
             raise CheckpointError(f"{self.where}: {name} is missing: copy the file again, or is this a LLaMA?")
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not accepts(value):
-            raise CheckpointError(f"{self.where}: {name} is {str(value)[:40]!r}, expected {expected}: copy the file again")
+            raise CheckpointError(f"{self.where}: {name} is {str(value)[:40]!r}, expected {expected}: copy the file "
+                                  "again")
         return value

@@ -19,7 +19,8 @@ KINDS = [
     ("a PyTorch file",            lambda head: head[:4] == b"PK\3\4",                    EXPORT),
     ("a Python pickle",           lambda head: head[:2] in (b"\x80\2", b"\x80\4"),       EXPORT),
     ("a llama2.ts container",     lambda head: head[:5].lower() == b"llama" or head[5:10].lower() == b"llama", EXPORT),
-    ("JSON, not weights",         lambda head: head[:1] == b"{" and head[1:2] in b' "\n\r',   "name the model's folder"),
+    ("JSON, not weights",         lambda head: head[:1] == b"{" and head[1:2] in b' "\n\r',
+     "name the model's folder"),
     ("a Git LFS pointer",         lambda head: head.startswith(LFS),                     "run git lfs pull"),
     ("a web page",                lambda head: head.lstrip()[:1] == b"<",                "download the file itself"),
     ("a gzip archive",            lambda head: head[:2] == b"\x1f\x8b",                  "unpack it first"),
@@ -46,18 +47,20 @@ def refusal(path, kind: str, advice: str) -> CheckpointError:
 def refuse_pointer(path: Path, head: bytes) -> None:
     """A file of a folder that Git left as a pointer to the real one."""
     if head.startswith(LFS):
-        raise CheckpointError(f"{path}: this is a Git LFS pointer, the file itself was not fetched: run git lfs pull in "
-                              f"{path.parent}")
+        raise CheckpointError(f"{path}: this is a Git LFS pointer, the file itself was not fetched: run git lfs pull "
+                              f"in {path.parent}")
 
 
 def refuse_tokenizer(data: np.ndarray, path) -> None:
     """A llama2.c tokenizer.bin: entries of (score, length, bytes) that end exactly where the file does."""
     size, entries, at = len(data), 0, 4
-    longest = struct.unpack_from("<i", data)[0] if size >= 4 else 0
+    # numpy 1.26 does not say that arrays are buffers.
+    view = memoryview(data)                     # type: ignore[arg-type]
+    longest = struct.unpack_from("<i", view)[0] if size >= 4 else 0
     if not 0 < longest <= MAX_PIECE_BYTES:
         return
     while at + 8 <= size:
-        score, length = struct.unpack_from("<fi", data, at)
+        score, length = struct.unpack_from("<fi", view, at)
         if not 0 <= length <= longest or score != score:
             return
         entries, at = entries + 1, at + 8 + length

@@ -60,7 +60,7 @@ def read(data, path: Path):
         if stored.type in NATIVE_BYTES:
             native[name] = stored
     check_shapes(config, tensors, path)
-    ignored = ()
+    ignored: tuple[str, ...] = ()
     if not config.tied and equal(tensors["embedding"], tensors["classifier"]):      # stored twice: once is enough
         config, ignored = replace(config, tied=True), (f"{CLASSIFIER}, which equals {EMBEDDING}",)
         for held in (tensors, native):
@@ -84,15 +84,16 @@ def _config(file: GgufFile, path: Path):
         n_layers=fields.whole("block_count"), n_heads=heads,
         n_kv_heads=_same_in_all_layers(fields, "attention.head_count_kv", heads),
         head_dim=fields.whole("attention.key_length", 0), vocab_size=embedding.shape[0],
-        seq_len=fields.whole("context_length", 2048), norm_epsilon=fields.real("attention.layer_norm_rms_epsilon", 1e-5),
+        seq_len=fields.whole("context_length", 2048),
+        norm_epsilon=fields.real("attention.layer_norm_rms_epsilon", 1e-5),
         rope_theta=fields.real("rope.freq_base", 10000.0), tied=CLASSIFIER not in file.tensors)
     _refuse_keys(fields, config.head_dim)
     if fields.whole("rope.dimension_count", config.head_dim) != config.head_dim:
-        raise CheckpointError(f"{path}: unsupported: rotation of a part of the head, {fields.get('rope.dimension_count')} "
-                              f"of {config.head_dim} elements")
+        raise CheckpointError(f"{path}: unsupported: rotation of a part of the head, "
+                              f"{fields.get('rope.dimension_count')} of {config.head_dim} elements")
     if fields.whole("attention.value_length", config.head_dim) != config.head_dim:
-        raise CheckpointError(f"{path}: unsupported: values of {fields.get('attention.value_length')} elements with keys "
-                              f"of {config.head_dim}")
+        raise CheckpointError(f"{path}: unsupported: values of {fields.get('attention.value_length')} elements with "
+                              f"keys of {config.head_dim}")
     return replace(config, rope_factors=_factors(file, fields, config, path))
 
 
@@ -135,8 +136,10 @@ def _factors(file: GgufFile, fields: Fields, config, path: Path) -> tuple[float,
     A factor without a type is linear scaling, and so is the older key rope.scale_linear.
     """
     kind, stored = fields.text("rope.scaling.type"), file.tensors.get(ROPE_FACTORS)
-    factor = next((name for name in ("rope.scaling.factor", "rope.scale_linear") if fields.get(name) not in (None, 0)), None)
-    names = {"factor": factor or "rope.scaling.factor", "original_max_position_embeddings": "rope.scaling.original_context_length"}
+    factor = next((name for name in ("rope.scaling.factor", "rope.scale_linear") if fields.get(name) not in (None, 0)),
+                  None)
+    names = {"factor": factor or "rope.scaling.factor",
+             "original_max_position_embeddings": "rope.scaling.original_context_length"}
     if not kind and factor:
         kind = "linear"
     if kind == "linear" and not factor:
@@ -149,7 +152,8 @@ def _factors(file: GgufFile, fields: Fields, config, path: Path) -> tuple[float,
         raise CheckpointError(f"{path}: {ROPE_FACTORS} is not one float32 per pair of a head ({config.head_dim // 2})")
     factors = tuple(float(factor) for factor in np.asarray(_rows(ROPE_FACTORS, stored, RawFile(path))))
     if not all(1e-6 < factor < 1e6 for factor in factors):
-        raise CheckpointError(f"{path}: {ROPE_FACTORS} holds factors outside 1e-6 to 1e6: copy or download the file again")
+        raise CheckpointError(f"{path}: {ROPE_FACTORS} holds factors outside 1e-6 to 1e6: copy or download the file "
+                              "again")
     return tuple(a * b for a, b in zip(factors, scaling)) if scaling else factors
 
 

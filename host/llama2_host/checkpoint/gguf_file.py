@@ -1,9 +1,11 @@
-"""Opens a GGUF file: its values by name and where its tensors lie; damage and endless counts are refused in one line."""
+"""Opens a GGUF file: its values by name and where its tensors lie; damage and endless counts are refused in one
+line."""
 # Ref: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 
 import functools
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -33,7 +35,8 @@ class GgufFile:
         except CheckpointError:
             raise
         except OSError as error:
-            raise CheckpointError(f"{path}: cannot be read: {error.strerror}: check the path and its permissions") from None
+            raise CheckpointError(
+                f"{path}: cannot be read: {error.strerror}: check the path and its permissions") from None
         # Its reader trusts a file: damage shows as whichever exception numpy or Python happens to raise.
         except Exception as error:
             raise CheckpointError(f"{path}: damaged GGUF file ({_line(error)}): copy or download it again") from None
@@ -44,7 +47,8 @@ class GgufFile:
         try:
             status = path.stat()
         except OSError as error:
-            raise CheckpointError(f"{path}: cannot be read: {error.strerror}: check the path and its permissions") from None
+            raise CheckpointError(
+                f"{path}: cannot be read: {error.strerror}: check the path and its permissions") from None
         return _open(path, status.st_ino, status.st_mtime_ns, status.st_size)
 
     def value(self, name: str):
@@ -55,7 +59,8 @@ class GgufFile:
         try:
             return field.parts[-1] if isinstance(field.parts[-1], list) else field.contents()
         except Exception as error:
-            raise CheckpointError(f"{self.path}: {name} is damaged ({_line(error)}): copy or download it again") from None
+            raise CheckpointError(
+                f"{self.path}: {name} is damaged ({_line(error)}): copy or download it again") from None
 
     def names(self) -> list[str]:
         return list(self._reader.fields)
@@ -70,7 +75,8 @@ def _reader(path: Path):
     from gguf import GGUFReader, GGUFValueType       # only these files need it
 
     class Reader(GGUFReader):
-        """Its base takes a slice past the end for an empty value, goes on for as long as a count says, and is slow on lists."""
+        """Its base takes a slice past the end for an empty value, goes on for as long as a count says, and is slow on
+        lists."""
 
         def _get(self, offset, dtype, count=1, override_order=None):
             values = super()._get(offset, dtype, count, override_order)
@@ -81,7 +87,8 @@ def _reader(path: Path):
         def _get_field_parts(self, orig_offs, raw_type):
             if raw_type != GGUFValueType.ARRAY:
                 return super()._get_field_parts(orig_offs, raw_type)
-            kind, count = GGUFValueType(int(self._get(orig_offs, np.uint32)[0])), int(self._get(orig_offs + 4, np.uint64)[0])
+            kind = GGUFValueType(int(self._get(orig_offs, np.uint32)[0]))
+            count = int(self._get(orig_offs + 4, np.uint64)[0])
             if count > MAX_ITEMS or kind == GGUFValueType.ARRAY:
                 raise ValueError(f"an array of {count} items of type {kind.name}, expected at most {MAX_ITEMS}")
             if kind == GGUFValueType.STRING:
@@ -92,7 +99,9 @@ def _reader(path: Path):
             return end - orig_offs, [items], [0], [GGUFValueType.ARRAY, kind]
 
         def _texts(self, at, count):
-            data, order, texts = memoryview(self.data), "little" if self.byte_order == "I" else "big", []
+            data: memoryview = self.data.data           # the array's own buffer
+            order: Literal["little", "big"] = "little" if self.byte_order == "I" else "big"
+            texts = []
             for _ in range(count):
                 start = at + 8
                 at = start + int.from_bytes(data[at:start], order)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from llama2_host.checkpoint.errors import CheckpointError
 from llama2_spec.model import ModelConfig
@@ -19,11 +20,11 @@ def shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Shape of every tensor, row-major [out][in]."""
     dim, hidden = config.dim, config.hidden_dim
     q_dim, kv_dim = config.n_heads * config.head_dim, config.kv_dim
-    layer = {
+    layer: dict[str, tuple[int, ...]] = {
         "attention_norm": (dim,), "wq": (q_dim, dim), "wk": (kv_dim, dim), "wv": (kv_dim, dim), "wo": (dim, q_dim),
         "ffn_norm": (dim,), "w1": (hidden, dim), "w3": (hidden, dim), "w2": (dim, hidden),
     }
-    result = {"embedding": (config.vocab_size, dim)}
+    result: dict[str, tuple[int, ...]] = {"embedding": (config.vocab_size, dim)}
     for i in range(config.n_layers):
         result.update({f"layers.{i}.{name}": shape for name, shape in layer.items()})
     result["final_norm"] = (dim,)
@@ -43,7 +44,7 @@ def in_order(config: ModelConfig, kinds: Sequence[str]) -> Iterator[str]:
 
 def config_from_header(fields: Sequence[int], tied: bool, path) -> ModelConfig:
     """A config from the seven integers of a llama2.c header, refused in one line if no model can have them."""
-    header = dict(zip(LIMITS, fields))
+    header: dict[str, Any] = dict(zip(LIMITS, fields))
     for field, limit in LIMITS.items():
         if not 0 < header[field] <= limit:
             raise CheckpointError(f"{path}: impossible header: {field} is {header[field]}, expected 1 to {limit}: "
@@ -59,7 +60,8 @@ def config_from_header(fields: Sequence[int], tied: bool, path) -> ModelConfig:
 
 
 def config_from_fields(where, *, head_dim: int, **fields) -> ModelConfig:
-    """A config from named values; ``head_dim`` 0 stands for dim / n_heads. Refused in one line if no model can have them."""
+    """A config from named values; ``head_dim`` 0 stands for dim / n_heads. Refused in one line if no model can have
+    them."""
     for field, limit in LIMITS.items():
         if not 0 < fields[field] <= limit:
             raise CheckpointError(f"{where}: {field} is {fields[field]}, expected 1 to {limit}: is this a LLaMA?")
@@ -80,8 +82,8 @@ def check_shapes(config: ModelConfig, tensors, where) -> None:
     """Refuse tensors that are not shaped as the config says."""
     for name, shape in shapes(config).items():
         if tuple(tensors[name].shape) != shape:
-            raise CheckpointError(f"{where}: tensor {name} is {_times(tensors[name].shape)}, the model's shape asks for "
-                                  f"{_times(shape)}: the description belongs to another model")
+            raise CheckpointError(f"{where}: tensor {name} is {_times(tensors[name].shape)}, the model's shape asks "
+                                  f"for {_times(shape)}: the description belongs to another model")
 
 
 def _times(shape) -> str:

@@ -17,7 +17,8 @@ class RawFile:
             self._file = open(path, "rb", buffering=0)
             self.size_bytes = os.fstat(self._file.fileno()).st_size
         except OSError as error:
-            raise CheckpointError(f"{path}: cannot be read: {error.strerror}: check the path and its permissions") from None
+            raise CheckpointError(
+                f"{path}: cannot be read: {error.strerror}: check the path and its permissions") from None
 
     def read(self, offset: int, count: int) -> np.ndarray:
         """``count`` bytes as uint8."""
@@ -25,7 +26,9 @@ class RawFile:
         done = 0
         self._file.seek(offset)
         while done < count:
-            size = self._file.readinto(memoryview(data)[done:])
+            # numpy 1.26 does not say that arrays are buffers.
+            view = memoryview(data)             # type: ignore[arg-type]
+            size = self._file.readinto(view[done:])
             if not size:
                 raise CheckpointError(f"{self.path}: truncated: no bytes at {offset + done}, a tensor ends at "
                                       f"{offset + count}: copy or export it again")
@@ -100,8 +103,10 @@ class FlatGroups:
     def reshape(self, shape: tuple[int, ...]) -> Rows:
         def read(start, stop):
             first, last = start * shape[1], stop * shape[1]
-            groups = slice(first // self.group_size, -(-last // self.group_size))      # rows may begin and end within one
-            codes = self.codes[groups.start * self.group_size:groups.stop * self.group_size].reshape(-1, self.group_size)
+            # rows may begin and end within one
+            groups = slice(first // self.group_size, -(-last // self.group_size))
+            codes = self.codes[groups.start * self.group_size:groups.stop * self.group_size]
+            codes = codes.reshape(-1, self.group_size)
             with np.errstate(over="ignore", invalid="ignore"):  # damaged scales: Rows refuses what is not finite
                 weights = codes * self.scales[groups, None]
             return weights.reshape(-1)[first - groups.start * self.group_size:][:last - first]

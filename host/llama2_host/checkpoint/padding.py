@@ -1,9 +1,12 @@
-"""Gives a checkpoint the sizes that the core takes, by zeros: dims in sixteens, heads in eights; what it computes stays the same.
+"""Gives a checkpoint the sizes that the core takes, by zeros: dims in sixteens, heads in eights; what it computes stays
+the same.
 
-Added columns meet zeros and added rows give zeros. RMSNorm's mean, RoPE's frequencies and the scores' scale are constants of
-the image, reckoned from the true sizes (``true_dim`` and ``true_head_dim`` of :class:`llama2_spec.model.ModelConfig`).
+Added columns meet zeros and added rows give zeros. RMSNorm's mean, RoPE's frequencies and the scores' scale are
+constants of the image, reckoned from the true sizes (``true_dim`` and ``true_head_dim`` of
+:class:`llama2_spec.model.ModelConfig`).
 """
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
@@ -11,6 +14,7 @@ from llama2_host.checkpoint import Checkpoint
 from llama2_host.checkpoint.lazy import Rows
 from llama2_spec.model import ModelConfig
 from llama2_spec.numerics import MAX_HEAD_DIM
+from llama2_spec.tensors import Tensor
 
 DIM_MULTIPLE, HEAD_MULTIPLE = 16, 8
 
@@ -22,7 +26,7 @@ def padded(source: Checkpoint) -> Checkpoint:
         return source
     true = source.config
     dim, heads = (true.dim, config.dim), (true.head_dim, config.head_dim)
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     for name, rows in source.tensors.items():
         kind = name.rpartition(".")[2]
         down = {"wq": heads, "wk": heads, "wv": heads, "wo": dim, "w2": dim}.get(kind, dim if rows.ndim == 1 else None)
@@ -56,7 +60,7 @@ def _up(size: int, multiple: int) -> int:
     return -(-size // multiple) * multiple
 
 
-def _padded_rows(name: str, rows, down: tuple[int, int] | None, across: tuple[int, int] | None) -> Rows:
+def _padded_rows(name: str, rows: Tensor, down: tuple[int, int] | None, across: tuple[int, int] | None) -> Rows:
     """``down`` and ``across``: sizes of a block of rows, and of columns, as they are and as they shall be."""
     size, wide = down or (1, 1)
     shape = (rows.shape[0] // size * wide, *((rows.shape[1] // across[0] * across[1],) if across else rows.shape[1:]))
@@ -66,7 +70,7 @@ def _padded_rows(name: str, rows, down: tuple[int, int] | None, across: tuple[in
         values = np.asarray(rows[first * size:last * size], np.float32)
         values = _spread(values, 0, size, wide)[start - first * wide:stop - first * wide]
         return _spread(values, 1, *across) if across else values
-    return Rows(name, getattr(rows, "path", None), shape, read)
+    return Rows(name, getattr(rows, "path", Path(name)), shape, read)
 
 
 def _spread(values: np.ndarray, axis: int, size: int, wide: int) -> np.ndarray:

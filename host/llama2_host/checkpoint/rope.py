@@ -1,5 +1,7 @@
-"""Gives RoPE scaling as factors that divide the frequencies, one per pair: linear and LLaMA-3; other kinds are refused."""
-# Ref: Su et al. 2021, RoFormer; Chen et al. 2023, position interpolation; Grattafiori et al. 2024, The Llama 3 Herd of Models
+"""Gives RoPE scaling as factors that divide the frequencies, one per pair: linear and LLaMA-3; other kinds are
+refused."""
+# Ref: Su et al. 2021, RoFormer; Chen et al. 2023, position interpolation; Grattafiori et al. 2024, The Llama 3 Herd of
+# Models
 
 import math
 
@@ -12,7 +14,8 @@ def linear(factor: float, head_dim: int) -> tuple[float, ...]:
 
 
 def llama3(head_dim: int, theta: float, *, factor: float, low: float, high: float, context: float) -> tuple[float, ...]:
-    """Wavelengths above context/low are stretched by ``factor``, those below context/high stay, the rest goes over smoothly."""
+    """Wavelengths above context/low are stretched by ``factor``, those below context/high stay, the rest goes over
+    smoothly."""
     def divisor(pair):
         wavelength = 2 * math.pi * theta ** (2 * pair / head_dim)
         kept = min(max((context / wavelength - low) / (high - low), 0.0), 1.0)
@@ -33,5 +36,5 @@ def factors(kind: str, head_dim: int, theta: float, parameter, where) -> tuple[f
                                   "copy the file again")
         return llama3(head_dim, theta, factor=parameter("factor"), low=low, high=high,
                       context=parameter("original_max_position_embeddings"))
-    raise CheckpointError(f"{where}: unsupported: RoPE scaling of type {kind[:40]!r}, expected default, linear or llama3: "
-                          "use a checkpoint without it")
+    raise CheckpointError(f"{where}: unsupported: RoPE scaling of type {kind[:40]!r}, expected default, linear or "
+                          "llama3: use a checkpoint without it")

@@ -39,7 +39,8 @@ def find(directory: Path) -> list[Path]:
             raise CheckpointError(f"{directory / INDEX}: no weight_map of tensors to files: copy the file again")
         for name in names.values():
             if Path(name).name != name or not name.isprintable():
-                raise CheckpointError(f"{directory / INDEX}: {name[:60]!r} is no file of this folder: copy the folder again")
+                raise CheckpointError(f"{directory / INDEX}: {name[:60]!r} is no file of this folder: copy the folder "
+                                      "again")
         return [directory / name for name in sorted(set(names.values()))]
     if (directory / SINGLE).is_file():
         return [directory / SINGLE]
@@ -48,7 +49,8 @@ def find(directory: Path) -> list[Path]:
 
 def read(paths: list[Path]) -> tuple[dict[str, Rows], dict[str, str]]:
     """Tensors by their names in the files, and the files' metadata."""
-    tensors, metadata = {}, {}
+    tensors: dict[str, Rows] = {}
+    metadata: dict[str, str] = {}
     for path in paths:
         for name, rows in _read_file(path, metadata):
             if name in tensors:
@@ -77,7 +79,7 @@ def _header(path: Path):
     try:
         with safe_open(path, framework="np"):
             pass
-        length, = struct.unpack("<Q", file.read(0, 8))
+        length, = struct.unpack("<Q", file.read(0, 8).tobytes())
         return nested_json.loads(file.read(8, length).tobytes()), 8 + length, file
     except (SafetensorError, ValueError, OSError, RecursionError) as error:
         if isinstance(error, CheckpointError):

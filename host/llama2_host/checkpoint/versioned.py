@@ -50,14 +50,15 @@ def _read_floats(data, config, path):
 
 
 def _refuse_ternary(data, config, sizes, path) -> None:
-    """Forks write matrices of -1, 0 and 1 under this version: four or five to a byte, the embedding as float32 or likewise."""
+    """Forks write matrices of -1, 0 and 1 under this version: four or five to a byte, the embedding as float32 or
+    likewise."""
     weights, table = (sum(count(sizes[name]) for name in names) for names in (in_order(config, WEIGHTS), ["embedding"]))
     rest = len(data) - HEADER_BYTES - 4 * sum(count(sizes[name]) for name in in_order(config, FLOATS))
     for held, packed in ((rest, weights), (rest - 4 * table, weights - table)):
         if packed and 1.5 <= 8 * held / packed <= 2.7:
-            raise CheckpointError(f"{path}: unsupported: {8 * held / packed:.1f} bits a weight behind a llama2.c v1 header, "
-                                  "expected float32: a file of ternary weights, or a truncated one: export the model with "
-                                  "export.py --version 1")
+            raise CheckpointError(f"{path}: unsupported: {8 * held / packed:.1f} bits a weight behind a llama2.c v1 "
+                                  "header, expected float32: a file of ternary weights, or a truncated one: export the "
+                                  "model with export.py --version 1")
 
 
 def _read_groups(data, config, group_size, path):
@@ -81,8 +82,7 @@ def _read_groups(data, config, group_size, path):
         # Copied: a scale need not start at a multiple of four bytes.
         scales = np.frombuffer(bytes(data[offset:offset + 4 * (size // group_size)]), "<f4")
         offset += 4 * len(scales)
-        weights = FlatGroups(name, path, codes, scales, group_size)
-        tensors[name] = weights.reshape(sizes[name])
+        tensors[name] = FlatGroups(name, path, codes, scales, group_size).reshape(sizes[name])
         groups[name] = Native(codes.reshape(sizes[name]), scales, group_size)
     return source, config, tensors, groups
 

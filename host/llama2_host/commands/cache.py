@@ -21,7 +21,8 @@ def run(args: argparse.Namespace) -> int:
         if args.json:
             raise HostError("--json shows what the cache holds, and clear shows nothing: leave one out")
         count, size = cache.clear()
-        Progress.stderr().note(f"removed {count} {'entry' if count == 1 else 'entries'} with {quantity(size)} from {cache.cache_directory()}")
+        Progress.stderr().note(f"removed {count} {'entry' if count == 1 else 'entries'} with {quantity(size)} from "
+                               f"{cache.cache_directory()}")
         return 0
     facts = describe()
     options.show([json.dumps(facts)] if args.json else lines(facts))
@@ -49,7 +50,9 @@ def _holds(path) -> str:
 
 def lines(facts: dict) -> list[str]:
     """For people."""
-    shown = [f"{time.strftime('%Y-%m-%d %H:%M', time.localtime(entry['used']))}  {quantity(entry['bytes']):>10}  {entry['holds']}"
+    shown = [f"{time.strftime('%Y-%m-%d %H:%M', time.localtime(entry['used']))}  {quantity(entry['bytes']):>10}  "
+             f"{entry['holds']}"
              for entry in facts["entries"]]
-    return [f"{facts['directory']}: {len(shown)} {'entry' if len(shown) == 1 else 'entries'}, {quantity(facts['bytes'])} of at most "
-            f"{quantity(facts['limit_bytes'])} ({cache.SIZE_VARIABLE}); `llama2-host cache clear` removes them", *shown]
+    return [f"{facts['directory']}: {len(shown)} {'entry' if len(shown) == 1 else 'entries'}, "
+            f"{quantity(facts['bytes'])} of at most {quantity(facts['limit_bytes'])} ({cache.SIZE_VARIABLE}); "
+            "`llama2-host cache clear` removes them", *shown]

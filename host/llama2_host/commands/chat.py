@@ -3,7 +3,8 @@ import argparse
 import sys
 
 from llama2_host.backend import Backend
-from llama2_host.chat.chat import Chat
+from llama2_host.chat import keyboard, saved
+from llama2_host.chat.chat import COMMANDS, Chat
 from llama2_host.commands import options
 from llama2_host.connection import RECONNECT_S
 from llama2_host.errors import HostError
@@ -20,7 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_sampling(parser)
     parser.add_argument("-y", "--system", help="system prompt, for templates that have one")
     parser.add_argument("-i", "--prompt", help="the first turn")
-    parser.add_argument("-n", "--steps", type=int, default=256, metavar="N", help="longest answer, in tokens (default %(default)s)")
+    parser.add_argument("-n", "--steps", type=int, default=256, metavar="N",
+                        help="longest answer, in tokens (default %(default)s)")
+    parser.add_argument("--load", metavar="FILE", help="go on with a conversation that /save kept")
     options.add_raw(parser)
 
 
@@ -30,17 +33,19 @@ def run(args: argparse.Namespace) -> int:
     options.check(args)
     if args.steps < 1:
         raise HostError(f"--steps is at least 1, not {args.steps}")
-    _line_editing()
     with options.open_backend(args, progress) as backend:
-        backend.tokenizer                   # complains before the first line is typed
+        _ = backend.tokenizer               # complains before the first line is typed
         chat = Chat(backend, sampling=sampling, max_new=args.steps, progress=progress, raw=args.raw,
                     system=readable(args.system) if args.system is not None else None,
                     reconnect=(lambda: options.open_backend(args, progress, wait_s=RECONNECT_S)) if args.port else None)
         progress.note(banner(backend))
         try:
+            if args.load is not None:
+                saved.load(chat.conversation, args.load)
+                progress.note(f"the conversation of {args.load} goes on")
             if args.prompt:
                 chat.handle(readable(args.prompt))
-            chat.run(input if is_terminal(sys.stdin) else _read_silently)
+            chat.run(keyboard.reader(COMMANDS, progress) if is_terminal(sys.stdin) else _read_silently)
         finally:
             chat.conversation.backend.close()
     return 0
@@ -53,7 +58,8 @@ def banner(backend: Backend) -> str:
     device = getattr(backend, "device", None)
     where = {"golden": "in this process", "simulator": "in the simulated SoC"}.get(backend.name) or \
         f"on {device.info.firmware or 'a device'}" if device else "in this process"
-    kind = "a story model: it continues what you write, and answers no questions" if model.template == PLAIN.resolved(model.tokenizer) \
+    plain = model.template == PLAIN.resolved(model.tokenizer)
+    kind = "a story model: it continues what you write, and answers no questions" if plain \
         else f"its turns are written as its template says ({model.template.name})"
     return f"{line(name)} {line(where)}, {backend.config.seq_len} positions: {kind}"
 
@@ -64,10 +70,3 @@ def _read_silently(_: str) -> str:
     if not text:
         raise EOFError
     return text
-
-
-def _line_editing() -> None:
-    try:
-        import readline                     # noqa: F401  arrow keys and history for input()
-    except ImportError:
-        pass                                # not on every system

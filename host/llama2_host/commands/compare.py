@@ -28,9 +28,11 @@ def run(args: argparse.Namespace) -> int:
     models = {format: Model.load(path, tokenizer=args.tokenizer, progress=progress, **_conversion(args, format))
               for format in formats}
     first = models[formats[0]]
+    assert first.source is not None             # it is no image
     texts = corpus.sequences(args.text, options.require_tokenizer(first), first.config.seq_len)
     scores, own = evaluation.evaluate({format: model.image for format, model in models.items()}, texts,
                                       exact=Reference(first.source.config, first.source.tensors), progress=progress)
+    assert own is not None                      # there was float32 to compare with
     rows = [{"format": format, **evaluation.row(model.image, scores[format], own, TARGETS[args.target])}
             for format, model in models.items()]
     if args.json:
@@ -53,10 +55,14 @@ def _conversion(args: argparse.Namespace, format: str) -> dict:
 
 def lines(rows: list[dict], own: evaluation.Score, target: str) -> list[str]:
     """A table for people."""
-    table = [f"{'format':<8}{'perplexity':>11}{'change':>10}{'KL':>10}{'top-1':>8}{'weights':>12}{'bits':>7}{'tokens/s':>10}",
+    table = [
+        f"{'format':<8}{'perplexity':>11}{'change':>10}{'KL':>10}{'top-1':>8}"
+        f"{'weights':>12}{'bits':>7}{'tokens/s':>10}",
              f"{'float32':<8}{own.perplexity:>11.4f}"]
     for r in rows:
         change, top1 = f"{r['delta_percent']:+.2f} %", f"{100 * r['top1']:.1f} %"
-        table.append(f"{r['format']:<8}{r['perplexity']:>11.4f}{change:>10}{r['kl']:>10.2g}{top1:>8}{quantity(r['bytes']):>12}"
+        table.append(
+            f"{r['format']:<8}{r['perplexity']:>11.4f}{change:>10}{r['kl']:>10.2g}{top1:>8}{quantity(r['bytes']):>12}"
                      f"{r['bits_per_weight']:>7.2f}{r['tokens_per_second']:>10,.1f}")
-    return [*table, f"{own.tokens:,} tokens; KL in nats a token from float32; tokens/s predicted on {target} at half of the context"]
+    return [*table, f"{own.tokens:,} tokens; KL in nats a token from float32; tokens/s predicted on {target} at half "
+                    "of the context"]

@@ -24,16 +24,22 @@ def run(args: argparse.Namespace) -> int:
     if is_image(args.checkpoint):
         raise ModelError(f"{args.checkpoint} is a model image already: convert takes a checkpoint")
     output = Output(args.output, replace=args.force, inputs=[
-        *cache.inputs(args.checkpoint), *cache.read_files(args.checkpoint, args.tokenizer), args.tokenizer, args.calibrate,
+        *cache.inputs(args.checkpoint), *cache.read_files(args.checkpoint, args.tokenizer), args.tokenizer,
+        args.calibrate,
         args.template if args.template and options.is_file(args.template) else None])
     options.check(args)
-    source = prepared(checkpoint.load(args.checkpoint), args.checkpoint, args.seq_len, args.kv or KV_FORMATS[0], progress)
-    tokenizer, reasons = (args.tokenizer, []) if args.tokenizer else search_tokenizer(args.checkpoint, source.config.vocab_size)
+    source = prepared(checkpoint.load(args.checkpoint), args.checkpoint, args.seq_len, args.kv or KV_FORMATS[0],
+                      progress)
+    tokenizer: Path | None = args.tokenizer
+    reasons: list[str] = []
+    if not tokenizer:
+        tokenizer, reasons = search_tokenizer(args.checkpoint, source.config.vocab_size)
     for reason in reasons:
         progress.note(f"a tokenizer that was found is not used: {reason}")
     output.inputs += [Path(tokenizer)] if tokenizer else []
     output.check()
-    output.write(lambda file: convert(source, args.checkpoint, file, tokenizer=tokenizer, progress=progress, recipe=recipe,
+    output.write(lambda file: convert(source, args.checkpoint, file, tokenizer=tokenizer, progress=progress,
+                                      recipe=recipe,
                                       template=options.template(args.template)))
     size = output.path.stat().st_size
     progress.note(f"wrote {output.named}, {quantity(size)}")

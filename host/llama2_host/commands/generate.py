@@ -20,12 +20,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_device(parser)
     options.add_model(parser)
     options.add_sampling(parser)
-    parser.add_argument("-i", "--prompt", metavar="TEXT", help="text to continue (default: what comes on stdin, unless that is a terminal)")
+    parser.add_argument("-i", "--prompt", metavar="TEXT", help="text to continue (default: what comes on stdin, unless "
+                                                               "that is a terminal)")
     parser.add_argument("-f", "--file", metavar="FILE", help="continue the text in this file; - is stdin")
     parser.add_argument("--prompt-ids", type=_ids, metavar="1,403,...", help="token ids instead of a text")
-    parser.add_argument("-n", "--steps", type=int, default=DEFAULT_STEPS, metavar="N", help="positions in all, prompt included (default %(default)s)")
+    parser.add_argument("-n", "--steps", type=int, default=DEFAULT_STEPS, metavar="N",
+                        help="positions in all, prompt included (default %(default)s)")
     parser.add_argument("--ids", action="store_true", help="print token ids instead of text")
-    parser.add_argument("--json", action="store_true", help="print the result and its statistics as JSON, for a program")
+    parser.add_argument("--json", action="store_true",
+                        help="print the result and its statistics as JSON, for a program")
     options.add_raw(parser)
 
 
@@ -39,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     text = None if args.prompt_ids is not None else prompt_text(args.prompt, args.file, progress)
     with options.open_backend(args, progress) as backend:
         if not (args.ids or args.json):
-            backend.tokenizer               # complains before anything runs
+            _ = backend.tokenizer           # complains before anything runs
         writing = backend.write(args.prompt_ids if text is None else text, steps=args.steps, **sampling)
         try:
             show(writing, ids=args.ids, quiet=args.json, raw=args.raw)
@@ -109,14 +112,15 @@ def why(writing: Writing) -> list[str]:
         return []
     lines = {
         Reason.STOP: ["the model ended its text"],
-        Reason.LENGTH: [f"it ended because --steps {len(writing.prompt_ids) + writing.options.max_new - 1} was reached: raise it for more"],
+        Reason.LENGTH: [f"it ended because --steps {len(writing.prompt_ids) + writing.options.max_new - 1} was "
+                        "reached: raise it for more"],
         Reason.CONTEXT: [f"it ended because the context is full: all {seq_len} positions are used"],
         Reason.ABORT: ["it was stopped"],
     }.get(outcome.reason, [])
     percent = writing.statistics.roofline_percent
     if percent is not None and sampling.temperature and percent < SLOWER_PERCENT:
-        lines.append("sampling costs the rest: between two tokens the firmware chooses among the candidates, and the memory waits; "
-                     "--temperature 0 needs no choice")
+        lines.append("sampling costs the rest: between two tokens the firmware chooses among the candidates, and the "
+                     "memory waits; --temperature 0 needs no choice")
     return lines
 
 

@@ -32,7 +32,8 @@ def run(args: argparse.Namespace) -> int:
 def image_lines(model: Model) -> list[description.Line]:
     image, tokenizer = model.image, model.tokenizer
     return [
-        ("image", f"{model.path.name}: {quantity(len(model.data))}, {options.weights(image)}, {len(image.entries)} tensors"),
+        ("image", f"{model.path.name}: {quantity(len(model.data))}, {options.weights(image)}, {len(image.entries)} "
+                  "tensors"),
         *description.shape(image.config, len(model.data)),
         ("tokenizer", f"{tokenizer.vocab_size} entries" if tokenizer else "none"),
         ("template", model.template.name),

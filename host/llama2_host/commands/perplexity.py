@@ -26,7 +26,8 @@ def run(args: argparse.Namespace) -> int:
     # An image has no float32 weights to compare with.
     exact = Reference(model.source.config, model.source.tensors) if model.source else None
     scores, own = evaluation.evaluate({"": model.image}, texts, exact=exact, progress=progress)
-    result = {"model": path.name, "text": args.text.name, "format": args.format or Recipe().format if exact else options.weights(model.image),
+    result = {"model": path.name, "text": args.text.name, "format": args.format or Recipe().format if exact
+              else options.weights(model.image),
               "target": args.target, **evaluation.row(model.image, scores[""], own, TARGETS[args.target])}
     options.show([json.dumps(result)] if args.json else lines(result))
     return 0
@@ -39,4 +40,5 @@ def lines(result: dict) -> list[str]:
         f"KL divergence {result['kl']:.2g} nats a token, {100 * result['top1']:.1f} % of likeliest tokens equal"]
     return [f"{result['format']:<11} perplexity {result['perplexity']:.4f} over {result['tokens']:,} tokens", *exact,
             f"size        {quantity(result['bytes'])} of weights, {result['bits_per_weight']:.2f} bits a weight",
-            f"speed       {result['tokens_per_second']:,.1f} tokens/s predicted on {result['target']} at half of the context"]
+            f"speed       {result['tokens_per_second']:,.1f} tokens/s predicted on {result['target']} at half of the "
+            "context"]

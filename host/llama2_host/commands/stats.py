@@ -3,6 +3,7 @@ import argparse
 import json
 import sys
 
+from llama2_host import screen
 from llama2_host.commands import options
 from llama2_host.device.device import Device
 from llama2_host.errors import HostError
@@ -14,12 +15,14 @@ from llama2_spec.registers import Counter, Phase
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_device(parser, local=False, hurries=False)
-    parser.add_argument("--verify", action="store_true", help="have the core check the model in memory against its CRCs first")
+    parser.add_argument("--verify", action="store_true", help="have the core check the model in memory against its "
+                                                              "CRCs first")
     parser.add_argument("--reset", action="store_true", help="set the counters to zero afterwards")
     options.add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
+    options.find_port(args)
     if args.port is None:
         raise HostError("stats needs --port URL: the board or running simulator to ask")
     options.check(args)
@@ -30,7 +33,13 @@ def run(args: argparse.Namespace) -> int:
             print(f"the model in memory is undamaged (CRC {verified.crc:#010x}, {verified.cycles:,} cycles)",
                   file=sys.stderr if args.json else sys.stdout)
         stats = device.stats()
-        options.show([json.dumps(to_json(stats))] if args.json else lines(device.info, stats))
+        if args.json:
+            options.show([json.dumps(to_json(stats))])
+        else:
+            first, *more = lines(device.info, stats)
+            options.show([first])
+            options.print_lines(table(stats))
+            options.show(more)
         if args.reset:
             device.reset()
     return 0
@@ -38,7 +47,8 @@ def run(args: argparse.Namespace) -> int:
 
 def phase_counters(stats) -> dict[str, dict[str, int]]:
     """Counters by the names of phase and counter."""
-    return {phase.name.lower(): {counter.name.lower(): stats.counters[len(Counter) * phase + counter] for counter in Counter}
+    return {phase.name.lower(): {counter.name.lower(): stats.counters[len(Counter) * phase + counter]
+                                 for counter in Counter}
             for phase in Phase}
 
 
@@ -47,19 +57,23 @@ def to_json(stats) -> dict:
     return values | {"errors": saturations(stats.errors), "phases": phase_counters(stats)}
 
 
-def lines(info, stats) -> list[str]:
-    """A table for people."""
+def table(stats) -> list[str]:
+    """The counters, for people."""
     names = [counter.name.lower() for counter in Counter]
-    table = ["phase      " + "".join(f"{name:>14}" for name in names)]
-    for phase, counters in phase_counters(stats).items():
-        table.append(f"{phase:<11}" + "".join(f"{counters[name]:>14,}" for name in names))
+    return screen.table(("phase", *names), [(phase, *(f"{counters[name]:,}" for name in names)) for phase,
+                                            counters in phase_counters(stats).items()])
+
+
+def lines(info, stats) -> list[str]:
+    """What there is to say beside the table."""
     dropped = stats.dropped / 2 ** 32 / stats.draws if stats.draws else 0.0
     return [
-        f"{info.firmware}, {info.clock_hz / 1e6:g} MHz, up {info.uptime / info.clock_hz:.1f} s; model: {info.name or 'none'}",
-        *table,
+        f"{info.firmware}, {info.clock_hz / 1e6:g} MHz, up {info.uptime / info.clock_hz:.1f} s; model: "
+        f"{info.name or 'none'}",
         f"prompt tokens {stats.prompt_tokens:,}, generated {stats.tokens:,}, sampled {stats.draws:,} "
         f"(mean probability outside the candidates {dropped:.2e})",
         f"passes over the weights for them {stats.passes:,}, guessed for these {stats.guessed:,}",
-        f"K/V beats stored {stats.stores:,}, interrupts {stats.interrupts:,}, frames damaged {stats.link_damaged:,}, tokens sent again {stats.resent:,}",
+        f"K/V beats stored {stats.stores:,}, interrupts {stats.interrupts:,}, frames damaged {stats.link_damaged:,}, "
+        f"tokens sent again {stats.resent:,}",
         "errors: " + (", ".join(saturations(stats.errors)) or "none"),
     ]

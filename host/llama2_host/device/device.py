@@ -39,6 +39,8 @@ class Device:
                  progress: Progress = Progress.silent):
         self.link = link
         self.rows = 0                               # positions of the K/V cache that the device was known to hold last
+        # of the last upload of this session, what was resumed not counted
+        self.uploaded_bytes_per_s: float | None = None
         self._current: DeviceGeneration | None = None
         info = rate.find(link, hello_timeout_s) if link.transport.has_rate else None
         self.info = self._greeted(info) if info else self.hello(timeout_s=hello_timeout_s, tries=hello_tries)
@@ -46,12 +48,14 @@ class Device:
 
     @classmethod
     def open(cls, url: str, *, baud: int = DEFAULT_BAUD, trace: TextIO | None = None, wait_s: float = 0.0,
-             hello_timeout_s: float = 1.0, hello_tries: int = BOOT_TRIES, progress: Progress = Progress.silent) -> "Device":
+             hello_timeout_s: float = 1.0, hello_tries: int = BOOT_TRIES,
+             progress: Progress = Progress.silent) -> "Device":
         """Open a port and greet what is there, at ``baud`` or at the rate that an earlier client left; returns once the
         device has looked at its memory and flash."""
         transport = Transport.open(url, baud=baud, wait_s=wait_s)
         try:
-            return cls(Link(transport, trace=trace), hello_timeout_s=hello_timeout_s, hello_tries=hello_tries, progress=progress)
+            return cls(Link(transport, trace=trace), hello_timeout_s=hello_timeout_s, hello_tries=hello_tries,
+                       progress=progress)
         except BaseException:
             transport.close()
             raise
@@ -79,7 +83,8 @@ class Device:
         if info.version != protocol.VERSION:
             raise VersionError(str(info.version))
         if info.clock_hz == 0:
-            raise LinkError(f"{self.link.transport.name}: the device says that its clock has 0 Hz: is this the project's firmware?")
+            raise LinkError(f"{self.link.transport.name}: the device says that its clock has 0 Hz: is this the "
+                            "project's firmware?")
         if self.link.sequence >> 16 == 0:
             self.link.widen()
         self.rows = info.kv_positions
@@ -94,7 +99,8 @@ class Device:
             still = still + 1 if self.info.uptime == last else 0
             last = self.info.uptime
             if still > BOOT_LOOKS or last - first > BOOT_DEVICE_S * self.info.clock_hz:
-                raise HostError("the device never ends checking its model: power-cycle the board, and load the model again")
+                raise HostError("the device never ends checking its model: power-cycle the board, and load the model "
+                                "again")
             if time.monotonic() - noted_s >= BOOT_NOTE_S:
                 progress.note("the device checks its model, or copies it from flash: waiting (Ctrl-C leaves it alone)")
                 noted_s = time.monotonic()
@@ -114,17 +120,19 @@ class Device:
     def load(self, image: bytes, *, progress: Progress = Progress.silent) -> protocol.Verified:
         """Write the image to DRAM, resuming an interrupted upload, and have the device check it."""
         if len(image) > self.info.dram_bytes:
-            raise HostError(f"the model image has {quantity(len(image))}, the device {quantity(self.info.dram_bytes)} of DRAM: "
-                            "convert with --format q4 or use a smaller model")
+            raise HostError(f"the model image has {quantity(len(image))}, the device {quantity(self.info.dram_bytes)} "
+                            "of DRAM: convert with --format q4 or use a smaller model")
         self._supersede()
-        upload(self.link, image, progress)
+        start_s = time.monotonic()
+        sent = upload(self.link, image, progress)
+        self.uploaded_bytes_per_s = sent / max(time.monotonic() - start_s, 1e-9) if sent else None
         verified = self._await_check(Opcode.LOAD_END, None, None)
         self.hello()
         return verified
 
     def verify(self) -> protocol.Verified:
-        """Have the core compute the CRCs of the model in DRAM anew; :class:`DeviceError` if they differ, and the device then
-        has no model any more."""
+        """Have the core compute the CRCs of the model in DRAM anew; :class:`DeviceError` if they differ, and the device
+        then has no model any more."""
         return self._await_check(Opcode.VERIFY, protocol.Verify(1), protocol.Verify(0))
 
     def _await_check(self, opcode: Opcode, first, then) -> protocol.Verified:
@@ -180,9 +188,11 @@ class Device:
             for _ in self._generate(piece, Options(position, 0, options.sampling, options.stops), flags, on_logits):
                 pass
             position += len(piece)
-        return self._generate(ids, Options(position, options.max_new, options.sampling, options.stops), flags, on_logits)
+        return self._generate(ids, Options(position, options.max_new, options.sampling, options.stops), flags,
+                              on_logits)
 
-    def _generate(self, ids: Sequence[int], options: Options, flags: int, on_logits: Logits | None) -> "DeviceGeneration":
+    def _generate(self, ids: Sequence[int], options: Options, flags: int,
+                  on_logits: Logits | None) -> "DeviceGeneration":
         self._supersede()
         self.link.events.clear()
         request = protocol.Generate(
@@ -228,6 +238,22 @@ class Device:
     def abort(self) -> None:
         """End a running generation; its DONE event follows."""
         self.link.request(Opcode.ABORT)
+
+    def board(self) -> protocol.Board:
+        """What is around the core: DRAM and its byte lanes, flash."""
+        return self._ask(Opcode.BOARD)
+
+    def lane(self, lane: int, bitslip: int, mask: int) -> protocol.Eye:
+        """Wrong bits of a DRAM byte lane at every delay, of those of ``mask`` in each word; what DRAM holds stays."""
+        return self._ask(Opcode.LANE, protocol.Lane(lane, bitslip, mask))
+
+    def test_memory(self, offset: int, step: int, count: int) -> protocol.Tested:
+        """Write and read ``count`` places of DRAM, ``step`` bytes apart; what they hold stays."""
+        return self._ask(Opcode.MEMORY, protocol.Memory(offset, step, count))
+
+    def stream(self, offset: int, length: int) -> protocol.Streamed:
+        """Have the core read these bytes of DRAM as fast as it can."""
+        return self._ask(Opcode.STREAM, protocol.Stream(offset, length))
 
     def stats(self) -> protocol.Stats:
         return self._ask(Opcode.STATS)

@@ -23,7 +23,8 @@ Logits = Callable[[int, int, Sequence[int]], None]
 class DeviceGeneration:
     """An iterator of token events. What was lost on the wire is asked for again; lost logits are an error."""
 
-    def __init__(self, device: Device, request: protocol.Generate, on_logits: Logits | None = None, *, silence_s: float):
+    def __init__(self, device: Device, request: protocol.Generate, on_logits: Logits | None = None, *,
+                 silence_s: float):
         self.device, self.link, self.on_logits = device, device.link, on_logits
         self.sequence = device.link.sequence
         self.silence_s = silence_s              #: without an event for this long, ask whether the device still runs
@@ -39,7 +40,8 @@ class DeviceGeneration:
         self._done: protocol.Done | None = None
         every = request.flags & GenerateFlag.ALL_LOGITS
         self._dumping = bool(request.flags & GenerateFlag.DUMP_LOGITS) and on_logits is not None
-        self._logits = (request.position if every else self.first - 1), 0       # position and id of the logit that comes next
+        # position and id of the logit that comes next
+        self._logits = (request.position if every else self.first - 1), 0
 
     def __iter__(self) -> DeviceGeneration:
         return self
@@ -49,7 +51,7 @@ class DeviceGeneration:
             raise HostError(SUPERSEDED)
         while not self._ready:
             if self._done is not None and self._next >= self._done.count:
-                self._finish()
+                self._finish(self._done)
                 raise StopIteration
             if self._done is not None:              # it said how many there are, and some are missing
                 self._ask_again()
@@ -79,12 +81,12 @@ class DeviceGeneration:
             event = protocol.EVENTS[opcode].unpack(payload)
         except ValueError as error:
             raise LinkError(f"event {opcode:#x} is not what this client's protocol says ({error})") from error
-        if opcode == Opcode.TOKENS:
+        if isinstance(event, protocol.Tokens):
             self._take_tokens(event)
-        elif opcode == Opcode.DONE:
+        elif isinstance(event, protocol.Done):
             self._take_done(event)
-        elif self._dumping:
-            self._take_logits(event)
+        elif isinstance(event, protocol.Logits) and self.on_logits is not None and self._dumping:
+            self._take_logits(event, self.on_logits)
 
     def _take_done(self, done: protocol.Done) -> None:
         if done.count > self.max_new or done.count < self._next or done.reason not in set(Reason):
@@ -97,7 +99,8 @@ class DeviceGeneration:
             return
         count, vocabulary = len(event.entries) // 2, self.device.info.vocab_size
         if len(event.entries) % 2 or event.index + count > self.max_new or event.position != self.first + event.index:
-            raise self._lie(f"sends {len(event.entries)} words from token {event.index} at position {event.position} on")
+            raise self._lie(
+                f"sends {len(event.entries)} words from token {event.index} at position {event.position} on")
         for index in range(self._next, event.index + count):
             token, cycles = event.entries[2 * (index - event.index):][:2]
             if vocabulary and token >= vocabulary:
@@ -107,11 +110,11 @@ class DeviceGeneration:
         if event.running and self._next - self._acknowledged >= ACKNOWLEDGE:
             self._acknowledge()
 
-    def _take_logits(self, event: protocol.Logits) -> None:
+    def _take_logits(self, event: protocol.Logits, tell: Logits) -> None:
         if (event.position, event.first) != self._logits or not event.logits:
-            raise LinkError(f"logits from id {self._logits[1]} of position {self._logits[0]} on were lost on the line: run it again"
-                            " (at a slower rate, --baud, if it happens again)")
-        self.on_logits(event.position, event.first, event.logits)
+            raise LinkError(f"logits from id {self._logits[1]} of position {self._logits[0]} on were lost on the line: "
+                            "run it again (at a slower rate, --baud, if it happens again)")
+        tell(event.position, event.first, event.logits)
         end = event.first + len(event.logits)
         self._logits = (event.position, end) if end < self.device.info.vocab_size else (event.position + 1, 0)
 
@@ -124,7 +127,8 @@ class DeviceGeneration:
         """RESEND from the first token missing; also how a silent device is told from a dead one."""
         event = self._resent()
         if event.count < self._next or event.index > self._next:
-            raise RestartedError(self.link.transport.name, f"token {self._next} of the generation is lost, it has {event.count}")
+            raise RestartedError(self.link.transport.name, f"token {self._next} of the generation is lost, it has "
+                                                           f"{event.count}")
         if event.index != self._next:
             raise self._lie(f"answers RESEND from token {self._next} on with token {event.index}")
         self._acknowledged = max(self._acknowledged, self._next)
@@ -136,7 +140,8 @@ class DeviceGeneration:
         waits = event.running and self._done is None
         self._fruitless = 0 if waits or self._next > before else self._fruitless + 1
         if self._fruitless >= TRIES:
-            raise RestartedError(self.link.transport.name, f"it no longer knows this generation after {self._next} tokens")
+            raise RestartedError(self.link.transport.name, f"it no longer knows this generation after {self._next} "
+                                                           "tokens")
 
     def _resent(self) -> protocol.Tokens:
         """Its reply; on a line that lets no long frame pass, of fewer tokens."""
@@ -146,7 +151,8 @@ class DeviceGeneration:
                 return self.link.request(Opcode.RESEND, resend, tries=2 if self._most > 1 else TRIES - 1)
             except DeviceError as error:
                 if error.error.boot != self.device.info.boot or error.status in (Status.BAD_VALUE, Status.FORGOTTEN):
-                    raise RestartedError(self.link.transport.name, f"it does not know token {self._next} of this generation") from error
+                    raise RestartedError(self.link.transport.name, f"it does not know token {self._next} of this "
+                                                                   "generation") from error
                 raise
             except LinkError:
                 if self._most == 1:
@@ -154,10 +160,10 @@ class DeviceGeneration:
                 self._most = max(self._most // 8, 1)
 
     def _lie(self, what: str) -> LinkError:
-        return LinkError(f"the device {what}, which it was not asked for: build client and firmware from the same sources")
+        return LinkError(f"the device {what}, which it was not asked for: build client and firmware from the same "
+                         "sources")
 
-    def _finish(self) -> None:
-        done = self._done
+    def _finish(self, done: protocol.Done) -> None:
         if self._dumping and self._logits[1]:
             raise LinkError(f"the last logits of position {self._logits[0]} were lost on the line: run it again")
         self.device.rows = done.position

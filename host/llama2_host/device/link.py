@@ -1,4 +1,5 @@
-"""Moves frames to and from a device: requests with time-outs and re-sending, events, and resynchronisation after garbage."""
+"""Moves frames to and from a device: requests with time-outs and re-sending, events, and resynchronisation after
+garbage."""
 import os
 import sys
 import time
@@ -33,7 +34,8 @@ class RestartedError(LinkError):
     """The device began anew: what it held of this session is gone."""
 
     def __init__(self, name: str, detail: str = ""):
-        super().__init__(f"{name} was restarted{f' ({detail})' if detail else ''}: what it held of this session is lost")
+        super().__init__(
+            f"{name} was restarted{f' ({detail})' if detail else ''}: what it held of this session is lost")
 
 
 class EchoError(HostError):
@@ -44,7 +46,8 @@ class VersionError(HostError):
     """Client and firmware speak different protocols."""
 
     def __init__(self, theirs: str):
-        super().__init__(f"the device speaks protocol {theirs}, this client {VERSION}: build client and firmware from the same sources")
+        super().__init__(f"the device speaks protocol {theirs}, this client {VERSION}: build client and firmware from "
+                         "the same sources")
 
 
 class DeviceError(HostError):
@@ -56,7 +59,8 @@ class DeviceError(HostError):
 
 
 class Link:
-    """Frames over ``transport``. One request is open at a time, but for LOAD's window; events queue up in ``events``."""
+    """Frames over ``transport``. One request is open at a time, but for LOAD's window; events queue up in
+    ``events``."""
 
     def __init__(self, transport: Transport, *, trace: TextIO | None = None):
         self.transport = transport
@@ -73,14 +77,15 @@ class Link:
         self._bytes = bytearray()
         self._received = 0          # bytes
         self._start_s = time.monotonic()
-        # A random start: the device must not take our first requests for repetitions of a former client's. 16 bits, until
-        # the device has shown by its answer that it speaks a protocol that has 32.
+        # A random start: the device must not take our first requests for repetitions of a former client's. 16 bits,
+        # until the device has shown by its answer that it speaks a protocol that has 32.
         self.sequence = int.from_bytes(os.urandom(2), "little") >> 1     #: of the last request
 
     # Requests ---------------------------------------------------------------------------------
 
     def request(self, opcode: Opcode, payload=None, *, timeout_s: float = TIMEOUT_S, tries: int = TRIES):
-        """Send a request and return its reply's payload; :class:`DeviceError` if refused, :class:`LinkError` if unanswered."""
+        """Send a request and return its reply's payload; :class:`DeviceError` if refused, :class:`LinkError` if
+        unanswered."""
         sequence = self.next_sequence()
         self._replies.clear()
         received = self._received
@@ -94,10 +99,12 @@ class Link:
                     self.answered(time.monotonic() - sent_s)
                     return self.unpack_reply(reply, payload)
                 if self._received - received > FLOOD_BYTES:
-                    raise LinkError(f"{self.transport.name} sends without end and does not answer {opcode.name}: reset the board")
+                    raise LinkError(f"{self.transport.name} sends without end and does not answer {opcode.name}: reset "
+                                    "the board")
             if attempt and self.foreign:
                 break               # another try will not make a device of it
-        raise LinkError(self.diagnosis() or f"{self.transport.name} does not answer {opcode.name}: wrong port or baud rate? "
+        raise LinkError(self.diagnosis() or f"{self.transport.name} does not answer {opcode.name}: wrong port or baud "
+                                            "rate? "
                         "is the board powered and its bitstream loaded?")
 
     @property
@@ -111,13 +118,14 @@ class Link:
             return ""
         heard, name = bytes(self.heard), self.transport.name
         text = heard.decode("ascii", "replace").replace("\0", "")
-        if sum(char.isprintable() and char.isascii() or char in "\r\n\t\x1b" for char in text) >= PRINTABLE * len(text) and len(text) >= 4:
+        if sum(char.isprintable() and char.isascii() or char in "\r\n\t\x1b"
+               for char in text) >= PRINTABLE * len(text) and len(text) >= 4:
             first = next((line.strip() for line in text.splitlines() if line.strip()), "")
             return (f"{name} prints text, \"{first[:60]}\": another program answers (LiteX's BIOS, a boot log?), "
                     "not this firmware: is the bitstream this project's?")
         tried = ", ".join(str(rate) for rate in self.tried) or "no"
-        return (f"{name} sends bytes that are no frames ({heard[:8].hex(' ')} ...): noise, or a rate that is none of those "
-                f"tried ({tried} baud)" if self.transport.has_rate else
+        return (f"{name} sends bytes that are no frames ({heard[:8].hex(' ')} ...): noise, or a rate that is none of "
+                f"those tried ({tried} baud)" if self.transport.has_rate else
                 f"{name} sends bytes that are no frames ({heard[:8].hex(' ')} ...): something else listens there")
 
     def answered(self, seconds: float) -> None:
@@ -166,7 +174,8 @@ class Link:
             raise VersionError(str(int.from_bytes(frame.payload[8:12], "little")))
         if frame.status == Status.BAD_LENGTH:
             raise VersionError("2 or older")
-        if frame.status == Status.OK and len(frame.payload) >= 4 and word != VERSION and len(frame.payload) != Device.FORMAT.size:
+        if (frame.status == Status.OK and len(frame.payload) >= 4 and word != VERSION
+            and len(frame.payload) != Device.FORMAT.size):
             raise VersionError(str(word))
 
     # Receiving --------------------------------------------------------------------------------
@@ -183,7 +192,8 @@ class Link:
         deadline, received = time.monotonic() + timeout_s, self._received
         while not queue:
             if self._received - received > FLOOD_BYTES:
-                raise LinkError(f"{self.transport.name} sends without end, and nothing that is waited for: reset the board")
+                raise LinkError(f"{self.transport.name} sends without end, and nothing that is waited for: reset the "
+                                "board")
             left_s = deadline - time.monotonic()
             if left_s <= 0:
                 return None

@@ -1,4 +1,5 @@
-"""Takes a serial line to the fastest rate that device, port and cable can do, and back; finds a device at another rate."""
+"""Takes a serial line to the fastest rate that device, port and cable can do, and back; finds a device at another
+rate."""
 import os
 import time
 
@@ -42,6 +43,11 @@ def fastest(link: Link, most: int = MAX_BAUD, progress: Progress = Progress.sile
     return start
 
 
+def switch_to(link: Link, rate: int) -> bool:
+    """Go to this rate, if device, port and cable can do it; False with everything as before."""
+    return _port_can(link, rate) and _switch(link, rate)
+
+
 def _switch(link: Link, rate: int) -> bool:
     """Try ``rate`` on both ends; True if frames then pass in both directions, False with everything as before."""
     before = link.transport.baud
@@ -49,7 +55,8 @@ def _switch(link: Link, rate: int) -> bool:
     switched_s = time.monotonic()
     link.transport.set_baud(rate)
     try:
-        # HELLO's reply is longer than one of BAUD: a marginal line fails here, while the device still goes back by itself.
+        # HELLO's reply is longer than one of BAUD: a marginal line fails here, while the device still goes back by
+        # itself.
         link.request(Opcode.HELLO, greeting(), timeout_s=PROBE_S, tries=PROBES)
         link.request(Opcode.BAUD, protocol.Baud(rate, 0), timeout_s=PROBE_S, tries=PROBES)
         return True
@@ -85,7 +92,8 @@ def find(link: Link, timeout_s: float) -> Device | None:
 
 
 def _find(link: Link, rates: list[int], timeout_s: float = 2.0) -> Device:
-    """Set the port to the first of ``rates`` that is answered at; the first of them gets ``timeout_s``, the others less."""
+    """Set the port to the first of ``rates`` that is answered at; the first of them gets ``timeout_s``, the others
+    less."""
     for number, rate in enumerate(rates):
         if link.transport.set_baud(rate):
             link.tried.append(rate)
@@ -93,7 +101,8 @@ def _find(link: Link, rates: list[int], timeout_s: float = 2.0) -> Device:
                 return link.request(Opcode.HELLO, greeting(), timeout_s=PROBE_S if number else timeout_s, tries=1)
             except LinkError:
                 continue
-    raise LinkError(f"{link.transport.name} does not answer at {rates[0]} baud any more: reset the board, or plug the cable in again")
+    raise LinkError(f"{link.transport.name} does not answer at {rates[0]} baud any more: reset the board, or plug the "
+                    "cable in again")
 
 
 def restore(link: Link) -> None:

@@ -1,4 +1,5 @@
-"""Reads a device's own model back as far as a client needs it: shapes, directory, tokenizer and template, not the weights."""
+"""Reads a device's own model back as far as a client needs it: shapes, directory, tokenizer and template, not the
+weights."""
 import struct
 import zlib
 from pathlib import Path
@@ -39,7 +40,8 @@ def read_head(device: Device, progress: Progress) -> bytes:
     size = HEADER.unpack_from(first)[NAMES.index("payload_offset")]
     if not HEADER_BYTES <= size <= min(device.info.image_bytes, device.info.dram_bytes, MAX_HEAD_BYTES) or size % 4:
         raise HostError("the image on the device is damaged (its header): load it again with --model")
-    return first + device.read(HEADER_BYTES, size - HEADER_BYTES, progress=progress, label="reading the device's tokenizer")
+    return first + device.read(HEADER_BYTES, size - HEADER_BYTES, progress=progress,
+                               label="reading the device's tokenizer")
 
 
 def _cached(path: Path) -> bytes:

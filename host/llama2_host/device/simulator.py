@@ -33,11 +33,11 @@ class Simulator:
         self.url = ""
         self.errors: list[str] = []
         root = find_root() if command is None else Path.cwd()
-        command = list(command or (find_python(root), str(TARGET), *(("--build",) if build else ()), "--run"))
+        started = list(command or (find_python(root), str(TARGET), *(("--build",) if build else ()), "--run"))
         if model_image is not None:
-            command += ["--model-image", str(Path(model_image).resolve())]
+            started += ["--model-image", str(Path(model_image).resolve())]
         # A session of its own: Ctrl-C is for the client, which ends the generation first and then the simulator.
-        self.process = subprocess.Popen([*command, *arguments], cwd=root, stdin=subprocess.DEVNULL, text=True,
+        self.process = subprocess.Popen([*started, *arguments], cwd=root, stdin=subprocess.DEVNULL, text=True,
                                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
                                         preexec_fn=_die_with_parent if sys.platform == "linux" else None)
         self._lines: queue.Queue[str | None] = queue.Queue()
@@ -94,11 +94,13 @@ class Simulator:
         return f"the simulator failed: {last}"
 
     def _read_stdout(self) -> None:
+        assert self.process.stdout
         for line in self.process.stdout:
             self._lines.put(line)
         self._lines.put(None)
 
     def _read_stderr(self) -> None:
+        assert self.process.stderr
         for line in self.process.stderr:
             if line.strip():
                 self.errors.append(line.strip())

@@ -1,4 +1,5 @@
-"""Writes a device's model to the board's flash, so that the board has it when it gets power; the device does the work."""
+"""Writes a device's model to the board's flash, so that the board has it when it gets power; the device does the
+work."""
 import time
 
 from llama2_spec import protocol
@@ -22,9 +23,10 @@ def check(image_bytes: int, stored: protocol.Stored) -> None:
     if stored.flash_bytes == 0:
         raise DeviceError(Opcode.STORE, Status.NO_FLASH, protocol.Error(0, 0, 0))
     if image_bytes > stored.room:
-        raise HostError(f"the model image has {quantity(image_bytes)}, the board's flash room for {quantity(stored.room)} "
-                        f"({quantity(stored.flash_bytes)} less {quantity(stored.flash_bytes - stored.room)} for the bitstream): "
-                        "convert with --format q4, use a smaller model, or load without --flash")
+        raise HostError(f"the model image has {quantity(image_bytes)}, the board's flash room for "
+                        f"{quantity(stored.room)} ({quantity(stored.flash_bytes)} less "
+                        f"{quantity(stored.flash_bytes - stored.room)} for the bitstream): convert with --format q4, "
+                        "use a smaller model, or load without --flash")
 
 
 def store(link: Link, image_bytes: int, progress: Progress = Progress.silent) -> protocol.Stored:
@@ -50,7 +52,8 @@ def store(link: Link, image_bytes: int, progress: Progress = Progress.silent) ->
         raise HostError(f"the flash does not hold what was written to it, near byte {stored.failed} of the image: "
                         "is it write-protected? load again; the bitstream is untouched")
     if stored.state != StoreState.DONE:
-        raise HostError("the device forgot the store (was it reset, or does another client load?): load again, it goes on")
+        raise HostError(
+            "the device forgot the store (was it reset, or does another client load?): load again, it goes on")
     return stored
 
 
@@ -58,5 +61,6 @@ def _expect_forward(before: protocol.Stored, stored: protocol.Stored, image_byte
     """Refuse progress that could go on for ever: backwards, or beyond the image."""
     if stored.state == StoreState.RUNNING and (stored.done < before.done or stored.written < before.written
                                                or max(stored.done, stored.written) > image_bytes):
-        raise HostError(f"the device says {stored.done} of {image_bytes} bytes are in the flash, {stored.written} of them written, after "
-                        f"{before.done} and {before.written}: does another client store at the same time? load again, it goes on")
+        raise HostError(f"the device says {stored.done} of {image_bytes} bytes are in the flash, {stored.written} of "
+                        f"them written, after {before.done} and {before.written}: does another client store at the "
+                        "same time? load again, it goes on")

@@ -1,6 +1,7 @@
 """Moves bytes to and from a device: serial ports and ``socket://HOST:PORT``, with errors a person can act on."""
 import errno
 import time
+from typing import Any
 
 import serial
 
@@ -30,8 +31,9 @@ class Transport:
         while True:
             try:
                 # Exclusive where the system knows it: two clients on one board would steal each other's frames.
-                options = {} if "://" in url else {"exclusive": True}
-                return cls(serial.serial_for_url(url, baudrate=baud, timeout=0, write_timeout=WRITE_TIMEOUT_S, **options), url)
+                options: Any = {} if "://" in url else {"exclusive": True}
+                return cls(serial.serial_for_url(url, baudrate=baud, timeout=0, write_timeout=WRITE_TIMEOUT_S,
+                                                 **options), url)
             except (OSError, ValueError) as error:      # SerialException is an OSError
                 if time.monotonic() >= deadline:
                     raise TransportError(_explain_open(url, error)) from error
@@ -131,4 +133,5 @@ def _names_a_port(url: str) -> bool:
 def _known_ports() -> str:
     from serial.tools import list_ports
     names = [port.device for port in list_ports.comports()]
-    return "this machine has " + ", ".join(names) if names else "this machine has no serial ports; is the board plugged in?"
+    return ("this machine has " + ", ".join(names) if names else "this machine has no serial ports; is the board "
+                                                                 "plugged in?")

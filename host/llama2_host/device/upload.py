@@ -1,4 +1,5 @@
-"""Writes a model image to a device: several LOAD requests under way at a time, resumed where an interrupted one stopped."""
+"""Writes a model image to a device: several LOAD requests under way at a time, resumed where an interrupted one
+stopped."""
 import time
 import zlib
 
@@ -9,14 +10,16 @@ from llama2_host.device.link import LONGEST, TIMEOUT_S, TRIES, DeviceError, Link
 from llama2_host.progress import Progress
 
 
-def upload(link: Link, image: bytes, progress: Progress = Progress.silent, label: str = "loading model") -> None:
-    """LOAD_BEGIN and every LOAD. The device takes pieces in order only, so a lost one is repeated with all after it."""
+def upload(link: Link, image: bytes, progress: Progress = Progress.silent, label: str = "loading model") -> int:
+    """LOAD_BEGIN and every LOAD; returns how many bytes the device did not have yet. The device takes pieces in order
+    only, so a lost one is repeated with all after it."""
     begun = link.request(Opcode.LOAD_BEGIN, protocol.LoadBegin(len(image), zlib.crc32(image)))
     _check_received(begun.received, len(image))
     if begun.received:
         progress.note(f"resuming the upload at {begun.received} of {len(image)} bytes")
     with progress.bar(label, len(image), start=begun.received) as bar:
         _Window(link, image, begun).run(bar.update)
+    return len(image) - begun.received
 
 
 def _check_received(received: int, most: int) -> None:
@@ -91,7 +94,8 @@ class _Window:
                 self._rewind(error.error.limit)
             return
         # Replies come in order: an older request without one was lost on its way here or there.
-        for sequence in [] if late else [sequence for sequence, (waiting, _) in self.waiting.items() if waiting < offset]:
+        for sequence in [] if late else [sequence for sequence,
+                                         (waiting, _) in self.waiting.items() if waiting < offset]:
             del self.waiting[sequence]
 
     def _advance(self, received: int) -> None:

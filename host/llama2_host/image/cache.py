@@ -16,13 +16,16 @@ from llama2_host.files import partial_name, write_whole
 from llama2_spec import image as image_module
 
 #: What decides the bytes of a conversion: files and folders of this package and of the numbers' specification.
-SOURCES = ("checkpoint", "chat/jinja_template.py", "chat/jinja_worker.py", "chat/template.py", "corpus.py", "generation.py",
+SOURCES = ("checkpoint", "chat/jinja_template.py", "chat/jinja_worker.py", "chat/template.py", "corpus.py",
+           "generation.py",
            "image/conversion.py", "image/discovery.py", "image/pending.py", "quantisation", "tokenizer",
-           "image.py", "model.py", "numerics.py", "packing.py", "protocol.py", "reference.py", "tables.py", "traffic.py")
+           "image.py", "model.py", "numerics.py", "packing.py", "protocol.py", "reference.py", "tables.py",
+           "traffic.py")
 PACKAGES = Path(__file__).resolve().parents[1], Path(image_module.__file__).resolve().parent
 INPUT_SUFFIXES = (".safetensors", ".json", ".jinja", ".model")     #: of a folder, what a conversion depends on
 #: beside a checkpoint: what tells its vocabulary, its chat template and the ids that end a text
-TOLD_BESIDE = ("tokenizer*", "special_tokens_map*", "added_tokens*", "config.json", "generation_config.json", "chat_template*",
+TOLD_BESIDE = ("tokenizer*", "special_tokens_map*", "added_tokens*", "config.json", "generation_config.json",
+               "chat_template*",
                "vocab.json", "merges.txt")
 DEFAULT_SIZE = "8GiB"
 SIZE_VARIABLE = "LLAMA2_HOST_CACHE_SIZE"
@@ -46,12 +49,14 @@ def limit_bytes() -> int:
     text = os.environ.get(SIZE_VARIABLE) or DEFAULT_SIZE
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-zA-Z]*)", text.strip())
     if match is None or match[2].upper() not in UNITS:
-        raise HostError(f"{SIZE_VARIABLE} is {text[:40]!r}: expected a size such as 500MB or 8GiB, or 0 to keep nothing")
+        raise HostError(
+            f"{SIZE_VARIABLE} is {text[:40]!r}: expected a size such as 500MB or 8GiB, or 0 to keep nothing")
     return int(float(match[1]) * UNITS[match[2].upper()])
 
 
 def read_files(path: Path, tokenizer: str | Path | None) -> list[Path]:
-    """What a checkpoint's vocabulary, template and ends may be read from, in the folders of the model and of the tokenizer."""
+    """What a checkpoint's vocabulary, template and ends may be read from, in the folders of the model and of the
+    tokenizer."""
     folders = {place if place.is_dir() else place.parent for place in (path, *([Path(tokenizer)] if tokenizer else []))}
     found = {file for folder in folders for pattern in TOLD_BESIDE for file in folder.glob(pattern)}
     return sorted(file for file in found | ({Path(tokenizer)} if tokenizer else set()) if file.is_file())
@@ -61,7 +66,8 @@ def inputs(path: Path) -> list[Path]:
     """The files of a checkpoint: itself, what lies in its folder, or the other parts beside it."""
     if path.is_dir():
         return sorted(file for file in path.iterdir() if file.suffix in INPUT_SUFFIXES and file.is_file())
-    beside = sorted(file for file in path.parent.iterdir() if file.suffix in INPUT_SUFFIXES and file != path and file.is_file()) \
+    beside = sorted(file for file in path.parent.iterdir()
+                    if file.suffix in INPUT_SUFFIXES and file != path and file.is_file()) \
         if path.suffix == ".safetensors" else []
     return [path, *beside]
 
@@ -73,7 +79,8 @@ def _files(name: str) -> list[Path]:
 
 
 def digest(path: Path, files: Sequence[Path], text: Path | None, *options) -> str:
-    """Names a conversion by everything it depends on, what of this program decides the result included (:data:`SOURCES`).
+    """Names a conversion by everything it depends on, what of this program decides the result included
+    (:data:`SOURCES`).
 
     ``files`` are those that vocabulary, template and ends may be read from, see :func:`read_files`; ``text`` is the one
     that q4 is rounded for.
@@ -199,7 +206,8 @@ def store(key: str, expected_bytes: int, write) -> Path | None:
         with open(partial, "w+b") as file:
             write(file)
             file.seek(0)
-            name = f"{key}-{'-'.join(f'{crc:08x}' for crc in image_module.crcs(file.read(image_module.HEADER_BYTES)))}.llm"
+            crcs = image_module.crcs(file.read(image_module.HEADER_BYTES))
+            name = f"{key}-{'-'.join(f'{crc:08x}' for crc in crcs)}.llm"
         partial.replace(directory / name)
     finally:
         partial.unlink(missing_ok=True)

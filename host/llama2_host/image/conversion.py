@@ -36,7 +36,8 @@ def convert(source: checkpoint.Checkpoint, path: Path, file, *, tokenizer: str |
     if vocabulary is not None:
         left_out = chosen.resolved(vocabulary).left_out     # complains now
         if left_out:
-            progress.note(f"the model has {len(left_out)} end tokens more than a request takes ({MAX_STOPS}): its text goes on after "
+            progress.note(f"the model has {len(left_out)} end tokens more than a request takes ({MAX_STOPS}): its text "
+                          "goes on after "
                           + ", ".join(repr(vocabulary.decode([id]) or f"token {id}") for id in left_out))
     packed, total = vocabulary.pack() if vocabulary else b"", image_module.weights(source.config)
     try:
@@ -47,7 +48,8 @@ def convert(source: checkpoint.Checkpoint, path: Path, file, *, tokenizer: str |
             image_module.write(file, source.config, source.tensors, groups=source.groups, plan=formats,
                                tokenizer=packed, template=text, report=bar.update, watch=losses.add,
                                provenance=f"{path.name} ({source.source})")
-        losses.report(progress, final_gain=float(np.abs(source.tensors["final_norm"][:]).max()), dim=source.config.norm_dim,
+        losses.report(progress, final_gain=float(np.abs(source.tensors["final_norm"][:]).max()),
+                      dim=source.config.norm_dim,
                       allowed=recipe.allow_loss)
     except checkpoint.CheckpointError:
         raise
@@ -80,8 +82,9 @@ def prepared(source: checkpoint.Checkpoint, path: Path, seq_len: int | None, kv:
     """A checkpoint with the context and the K/V format that were asked for, in sizes that the core takes."""
     config = with_cache(source.config, seq_len, kv, progress)
     if source.window is not None and config.seq_len > source.window:
-        raise ModelError(f"{path}: unsupported: a sliding window of {source.window} positions, shorter than the context of "
-                         f"{config.seq_len}: within it the model is a plain LLaMA, so convert with --seq-len {source.window}")
+        raise ModelError(f"{path}: unsupported: a sliding window of {source.window} positions, shorter than the "
+                         f"context of {config.seq_len}: within it the model is a plain LLaMA, so convert with "
+                         f"--seq-len {source.window}")
     source = padding.padded(replace(source, config=config))
     if added := padding.note(source.config):
         progress.note(f"{path.name}: {added}")
@@ -96,5 +99,6 @@ def with_cache(config: ModelConfig, seq_len: int | None, kv: str, progress: Prog
     if not 1 <= seq_len <= MAX_SEQ_LEN:
         raise ModelError(f"--seq-len {seq_len}: a context has 1 to {MAX_SEQ_LEN} positions")
     if seq_len > config.seq_len:
-        progress.note(f"the checkpoint was trained on {config.seq_len} positions: what it writes beyond them may make no sense")
+        progress.note(f"the checkpoint was trained on {config.seq_len} positions: what it writes beyond them may make "
+                      "no sense")
     return replace(config, seq_len=seq_len, kv=KvFormat[kv.upper()])

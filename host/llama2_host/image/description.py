@@ -1,4 +1,5 @@
-"""What there is to know of a checkpoint before it is converted, as labelled lines: the one place where it is put in words."""
+"""What there is to know of a checkpoint before it is converted, as labelled lines: the one place where it is put in
+words."""
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,8 +23,8 @@ Line = tuple[str, str]          #: a label, empty where the line goes on, and wh
 def shape(config: ModelConfig, image_bytes: int, window: int | None = None) -> list[Line]:
     """Shapes, cache, and whether the default build runs it; ``image_bytes``: known, or expected."""
     lines = [
-        ("shape", f"dim {config.norm_dim}, hidden_dim {config.hidden_dim}, {config.n_layers} layers, {config.n_heads} heads, "
-                  f"{config.n_kv_heads} key/value heads, head_dim {config.score_dim}"),
+        ("shape", f"dim {config.norm_dim}, hidden_dim {config.hidden_dim}, {config.n_layers} layers, {config.n_heads} "
+                  f"heads, {config.n_kv_heads} key/value heads, head_dim {config.score_dim}"),
         ("", f"vocabulary {config.vocab_size}, context {config.seq_len}, "
              f"classifier {'tied to the embedding' if config.tied else 'of its own'}"),
         *([("", f"stored with {padding.note(config)}")] if padding.note(config) else []),
@@ -34,7 +35,8 @@ def shape(config: ModelConfig, image_bytes: int, window: int | None = None) -> l
     if refused := refusal(config, image_bytes, build):
         lines.append(("runs not", f"on the default build with {quantity(DRAM_BYTES)}: {refused}"))
     room = longest(config, image_bytes, DRAM_BYTES)
-    if not refused or max(room.values()) and not refusal(config, image_bytes, SimpleNamespace(**BUILD, dram_bytes=1 << 40)):
+    if not refused or max(room.values()) and not refusal(config, image_bytes,
+                                                         SimpleNamespace(**BUILD, dram_bytes=1 << 40)):
         lines.append(("", f"positions that fit {quantity(DRAM_BYTES)} of DRAM beside {quantity(image_bytes)} of image: "
                       + ", ".join(f"{count} {kv.name.lower()}" for kv, count in room.items())))
     return lines
@@ -58,7 +60,8 @@ def of_checkpoint(path: Path, tokenizer: Path | None = None) -> list[Line]:
     weights = f", {' and '.join(groups)}" if groups else ""
     config = padding.padded_config(source.config)
     size = sum(file.stat().st_size for file in files)
-    return [("checkpoint", f"{path.name}: {source.source}, {quantity(size)}, {source.n_parameters:,} parameters{weights}"),
+    return [("checkpoint", f"{path.name}: {source.source}, {quantity(size)}, {source.n_parameters:,} "
+                           f"parameters{weights}"),
             *shape(config, Recipe().expected_bytes(config), source.window), ("RoPE", rope(source.config)),
             *vocabulary(path, tokenizer, source.config.vocab_size),
             ("ignored", "; ".join(source.ignored) or "nothing")]
@@ -84,13 +87,16 @@ def vocabulary(path: Path, tokenizer: Path | None, vocab_size: int) -> list[Line
         try:
             loaded = load_tokenizer(found, vocab_size)
             lines += [("tokenizer", f"{loaded.vocab_size} entries from {found.name}"),
-                      ("BOS", f"{_token(loaded, loaded.bos_id)} begins every text" if loaded.adds_bos else "none is added"),
-                      ("ends at", ", ".join(_token(loaded, id) for id in loaded.stop_ids) or "no token: only at --steps")]
+                      ("BOS", f"{_token(loaded, loaded.bos_id)} begins every text" if loaded.adds_bos
+                       else "none is added"),
+                      ("ends at", ", ".join(_token(loaded, id) for id in loaded.stop_ids)
+                       or "no token: only at --steps")]
         except HostError as error:
             lines.append(("tokenizer", f"cannot be used: {error}"))
     try:
         text = find_template(path)
-        lines.append(("template", Template.from_text(text).name if text else "none: plain text, or name one with --template"))
+        lines.append(("template", Template.from_text(text).name if text
+                      else "none: plain text, or name one with --template"))
     except HostError as error:
         lines.append(("template", f"cannot be used: {error}"))
     return lines

@@ -1,4 +1,5 @@
-"""Finds what belongs to a checkpoint: its tokenizer, its chat template, what ends its texts; and the project's own model."""
+"""Finds what belongs to a checkpoint: its tokenizer, its chat template, what ends its texts; and the project's own
+model."""
 from pathlib import Path
 
 from llama2_host.tokenizer import ends, vocabulary
@@ -24,7 +25,7 @@ def search_tokenizer(checkpoint_path: Path, vocab_size: int) -> tuple[Path | Non
     Beside a checkpoint a tokenizer has its name, or one of llama2.c's or Hugging Face's.
     """
     own = _is_gguf(checkpoint_path) or _folder(checkpoint_path) is not None
-    reasons = []
+    reasons: list[str] = []
     for path in _candidates(checkpoint_path, vocab_size):
         if path.is_file() or path.is_symlink():
             try:
@@ -60,12 +61,14 @@ def ends_of(checkpoint_path: Path, tokenizer: Path) -> list[int]:
             return list(vocabulary.load(checkpoint_path).stop_ids)
         except TokenizerError:
             value = GgufFile.open(checkpoint_path).value
-            return [id for name in ("eos", "eot", "eom") for id in ends.ids_of(value(f"tokenizer.ggml.{name}_token_id"))]
+            return [id for name in ("eos", "eot", "eom")
+                    for id in ends.ids_of(value(f"tokenizer.ggml.{name}_token_id"))]
     return []
 
 
 def read_files(checkpoint_path: Path, tokenizer: str | Path | None) -> list[Path]:
-    """Every file that vocabulary, template and ends are read from: what a conversion of this model depends on beside weights."""
+    """Every file that vocabulary, template and ends are read from: what a conversion of this model depends on beside
+    weights."""
     files = vocabulary.read_for(Path(tokenizer)) if tokenizer else []
     folders = [folder for folder in (_folder(checkpoint_path), _tokenizers_folder(tokenizer)) if folder is not None]
     for folder in folders:
@@ -77,7 +80,8 @@ def read_files(checkpoint_path: Path, tokenizer: str | Path | None) -> list[Path
 
 
 def find_template(checkpoint_path: Path, tokenizer: str | Path | None = None) -> str | None:
-    """The chat template that a model brings along: with the tokenizer that was named, in its folder, or in its GGUF file."""
+    """The chat template that a model brings along: with the tokenizer that was named, in its folder, or in its GGUF
+    file."""
     folder = _tokenizers_folder(tokenizer)
     if folder is not None and (text := _template_in(folder)) is not None:
         return text
@@ -92,12 +96,13 @@ def find_template(checkpoint_path: Path, tokenizer: str | Path | None = None) ->
 
 
 def _template_in(folder: Path) -> str | None:
-    """A folder's template: of files of its own, which replace those in the settings; of several, the one named default."""
-    told = {path.name.removesuffix(".jinja"): path for path in sorted((folder / MORE_TEMPLATES).glob("*.jinja"))}
+    """A folder's template: of files of its own, which replace those in the settings; of several, the one named
+    default."""
+    files = {path.name.removesuffix(".jinja"): path for path in sorted((folder / MORE_TEMPLATES).glob("*.jinja"))}
     if (folder / TEMPLATE).is_file():
-        told.setdefault("default", folder / TEMPLATE)
-    if told:
-        return _text(told["default"]) if "default" in told else None
+        files.setdefault("default", folder / TEMPLATE)
+    if files:
+        return _text(files["default"]) if "default" in files else None
     if not (folder / SETTINGS).is_file():
         return None
     told = read_json(folder / SETTINGS).get("chat_template")

@@ -24,8 +24,10 @@ def of_image(model: Model, path: Path) -> dict:
         **of_shape(image.config),
         "parameters": None, "tensors": len(image.entries),
         "formats": sorted({entry.format.name.lower() for entry in image.entries if entry.kind != Kind.GAIN}),
-        "groups": sorted({entry.group for entry in image.entries if entry.kind != Kind.GAIN}), "format": "/".join(sorted(has["format"])),
-        "tokenizer": tokenizer.vocab_size if tokenizer else None, "template": model.template.name, "stops": list(model.template.stops),
+        "groups": sorted({entry.group for entry in image.entries if entry.kind != Kind.GAIN}),
+        "format": "/".join(sorted(has["format"])),
+        "tokenizer": tokenizer.vocab_size if tokenizer else None, "template": model.template.name,
+        "stops": list(model.template.stops),
         "provenance": image.provenance, "header_crc": model.header_crc, "payload_crc": model.payload_crc,
     }
 
@@ -39,8 +41,10 @@ def of_checkpoint(path: Path) -> dict:
         "kind": "checkpoint", "file": path.resolve().name, "bytes": sum(file.stat().st_size for file in files),
         "image_bytes": Recipe().expected_bytes(source.config), **of_shape(source.config),
         "parameters": source.n_parameters, "tensors": len(source.tensors),
-        "formats": sorted({part.format for part in groups}), "groups": sorted({part.group for part in groups}), "format": None,
-        "tokenizer": None, "template": None, "stops": None, "provenance": source.source, "header_crc": None, "payload_crc": None,
+        "formats": sorted({part.format for part in groups}), "groups": sorted({part.group for part in groups}),
+        "format": None,
+        "tokenizer": None, "template": None, "stops": None, "provenance": source.source, "header_crc": None,
+        "payload_crc": None,
     }
 
 

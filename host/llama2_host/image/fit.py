@@ -21,13 +21,14 @@ def kv_bytes(config: ModelConfig, positions: int | None = None) -> int:
 
 def arithmetic(config: ModelConfig, image_bytes: int) -> str:
     """What of a device's DRAM a model takes."""
-    return (f"it takes {quantity(_end(image_bytes) + kv_bytes(config))} of DRAM: image {quantity(image_bytes)} + K/V cache "
-            f"{quantity(kv_bytes(config))} ({cache_arithmetic(config)})")
+    return (f"it takes {quantity(_end(image_bytes) + kv_bytes(config))} of DRAM: image {quantity(image_bytes)} + K/V "
+            f"cache {quantity(kv_bytes(config))} ({cache_arithmetic(config)})")
 
 
 def cache_arithmetic(config: ModelConfig) -> str:
     """The product behind :func:`kv_bytes`."""
-    return f"{config.seq_len} positions x {config.n_layers} layers x {row_layout(config)[1] * BEAT_BYTES} bytes, {config.kv.name.lower()}"
+    return f"{config.seq_len} positions x {config.n_layers} layers x {row_layout(config)[1] * BEAT_BYTES} bytes, " \
+           f"{config.kv.name.lower()}"
 
 
 def longest(config: ModelConfig, image_bytes: int, dram_bytes: int) -> dict[KvFormat, int]:
@@ -61,18 +62,20 @@ def check(config: ModelConfig, image_bytes: int, device: Device) -> None:
             raise HostError(f"the model's {name} is {value}, this device's maximum is {limit}: {advice}")
     needed = _end(image_bytes) + kv_bytes(config)
     if needed > device.dram_bytes:
-        raise HostError(f"the model needs {quantity(needed)} (image {quantity(image_bytes)} + K/V cache of {config.seq_len} "
-                        f"positions {quantity(kv_bytes(config))}: {config.n_layers} layers x {row_layout(config)[1] * BEAT_BYTES} "
-                        f"bytes each, {config.kv.name.lower()}), the device has {quantity(device.dram_bytes)}: "
-                        f"{_advice(config, image_bytes, device.dram_bytes)}")
+        raise HostError(f"the model needs {quantity(needed)} (image {quantity(image_bytes)} + K/V cache of "
+                        f"{config.seq_len} positions {quantity(kv_bytes(config))}: {config.n_layers} layers x "
+                        f"{row_layout(config)[1] * BEAT_BYTES} bytes each, {config.kv.name.lower()}), the device has "
+                        f"{quantity(device.dram_bytes)}: {_advice(config, image_bytes, device.dram_bytes)}")
 
 
 def _advice(config: ModelConfig, image_bytes: int, dram_bytes: int) -> str:
     positions = longest(config, image_bytes, dram_bytes)
     if positions[config.kv] >= FEW_POSITIONS:
-        larger = [f"--kv {kv.name.lower()} ({f'all {config.seq_len}' if count >= config.seq_len else f'up to {count // 16 * 16}'})"
+        larger = [f"--kv {kv.name.lower()} "
+                  f"({f'all {config.seq_len}' if count >= config.seq_len else f'up to {count // 16 * 16}'})"
                   for kv, count in positions.items() if kv > config.kv]
-        return " or ".join([f"convert with --seq-len {positions[config.kv] // 16 * 16} or less", *larger]) + ", or use a smaller model"
+        return " or ".join([f"convert with --seq-len {positions[config.kv] // 16 * 16} or less",
+                            *larger]) + ", or use a smaller model"
     smallest = payload_bytes(config, "q4")
     if smallest + kv_bytes(config, FEW_POSITIONS) > dram_bytes:
         return f"use a smaller model, this one has {quantity(smallest)} even with --format q4 --embedding q4"

@@ -19,18 +19,19 @@ from llama2_spec.model import ModelConfig
 class Model:
     """A model image; ``path`` is a file that holds exactly these bytes, for preloading a simulator.
 
-    One that comes from a checkpoint is converted when its bytes are first asked for; ``config`` and ``expected_bytes`` are
-    known before.
+    One that comes from a checkpoint is converted when its bytes are first asked for; ``config`` and ``expected_bytes``
+    are known before.
     """
 
     def __init__(self, data: bytes | None = None, path: Path | None = None, *, template_text: str | None = None,
-                 pending: "Pending | None" = None, weights: bool = True):
+                 pending: Pending | None = None, weights: bool = True):
         self._data, self._path, self._pending, self._weights = data, path, pending, weights
         self.tokenizer_file: Tokenizer | None = None        #: given by the user; goes before the image's own
         self.template_text = template_text                  #: likewise
 
     @classmethod
-    def load(cls, path: str | Path, *, tokenizer: str | Path | None = None, format: str | None = None, group: int | None = None,
+    def load(cls, path: str | Path, *, tokenizer: str | Path | None = None, format: str | None = None,
+             group: int | None = None,
              seq_len: int | None = None, kv: str | None = None, template: str | None = None,
              progress: Progress = Progress.silent, **quantisation) -> "Model":
         """Read an image, or prepare to convert a checkpoint; a conversion is kept in the cache for the next time.
@@ -49,18 +50,26 @@ class Model:
             if tokenizer is not None:
                 model.use_tokenizer(tokenizer)
             return model
-        return cls(pending=Pending(path, tokenizer=tokenizer, recipe=Recipe(format or FORMATS[0], group, **recipe), seq_len=seq_len,
+        return cls(pending=Pending(path, tokenizer=tokenizer, recipe=Recipe(format or FORMATS[0], group, **recipe),
+                                   seq_len=seq_len,
                                    kv=kv or KV_FORMATS[0], template=template, progress=progress))
 
     def _convert(self) -> None:
         if self._data is None:
-            self.__dict__["image"], self._path = self._pending.convert()
+            self.__dict__["image"], self._path = self._to_come.convert()
             self._data = self.image.data
+
+    @property
+    def _to_come(self) -> Pending:
+        """What becomes the bytes, as long as there are none."""
+        assert self._pending is not None
+        return self._pending
 
     @property
     def data(self) -> bytes:
         """The image: bytes, or a file mapped to memory."""
         self._convert()
+        assert self._data is not None
         return self._data
 
     @property
@@ -68,7 +77,7 @@ class Model:
         """A file that holds exactly these bytes; where the cache has none, one that lasts as long as this process."""
         self._convert()
         if self._path is None:
-            self._path = temporary_file(self._data, IMAGE_SUFFIX)
+            self._path = temporary_file(self.data, IMAGE_SUFFIX)
         return self._path
 
     @property
@@ -76,7 +85,7 @@ class Model:
         """Length of the image, or what it will be, but for its texts."""
         if self._data is not None:
             return len(self._data)
-        return self._pending.recipe.expected_bytes(self.config)
+        return self._to_come.recipe.expected_bytes(self.config)
 
     @property
     def source(self) -> checkpoint.Checkpoint | None:
@@ -100,7 +109,7 @@ class Model:
 
     @property
     def config(self) -> ModelConfig:
-        return self.image.config if self._data is not None else self._pending.source.config
+        return self.image.config if self._data is not None else self._to_come.source.config
 
     @cached_property
     def tokenizer(self) -> Tokenizer | None:

@@ -30,15 +30,14 @@ class Pending:
             self.problem = "; ".join(reasons) if self.tokenizer is None else ""
             for reason in reasons:
                 progress.note(f"a tokenizer that was found is not used: {reason}")
-        # A context changes no weight, unless they are rounded for a text in pieces of its length or for a speed at half of it.
+        # A context changes no weight, unless they are rounded for a text in pieces of its length or for a speed at half
+        # of it.
         self._options = recipe, template, *((seq_len, kv) if recipe.calibrate or recipe.budget else ())
 
     def convert(self) -> tuple[Image, Path | None]:
         """The image and the file that holds it, from the cache if it was made before."""
-        found = self._cached()
-        if found is None:
-            found = self._stored() or (self._parsed(self._in_memory()), None)
-        return with_context(*found, self.source.config)
+        image, path = self._cached() or self._stored() or (self._parsed(self._in_memory()), None)
+        return with_context(image, path, self.source.config)
 
     def _write(self, file) -> None:
         convert(self.source, self.path, file, tokenizer=self.tokenizer, recipe=self.recipe, template=self.template,
@@ -65,12 +64,13 @@ class Pending:
             cache.remove(path)
             return None
 
-    def _stored(self) -> tuple[Image, Path] | None:
+    def _stored(self) -> tuple[Image, Path | None] | None:
         """Converted into the cache, if there is room for it."""
         try:
             path = cache.store(self._key, self.recipe.expected_bytes(self.source.config), self._write)
             if path is None:
-                self.progress.note(f"the conversion is not kept: it is larger than the cache may be ({cache.SIZE_VARIABLE})")
+                self.progress.note("the conversion is not kept: it is larger than the cache may be "
+                                   f"({cache.SIZE_VARIABLE})")
                 return None
             image = parse(map_file(path), path)
             cache.make_room()                   # the image's texts were not in what was expected

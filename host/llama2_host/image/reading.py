@@ -1,6 +1,7 @@
 """Reads model images from bytes, in one line if they are damaged."""
 import struct
 from pathlib import Path
+from typing import Any
 
 from llama2_host.files import ModelError, map_file
 from llama2_spec.image import Image
@@ -20,6 +21,6 @@ def with_context(image: Image, path: Path | None, config: ModelConfig) -> tuple[
     if (image.config.seq_len, image.config.kv) == (config.seq_len, config.kv):
         return image, path
     header = image.header_with(seq_len=config.seq_len, kv=config.kv)
-    data = bytearray(image.data) if path is None else map_file(path, private=True)
+    data: Any = bytearray(image.data) if path is None else map_file(path, private=True)     # either may be written to
     data[:len(header)] = header
     return image.replaced(data, config.seq_len, config.kv), None

@@ -35,4 +35,5 @@ class Budget:
         target = TARGETS[TARGET]
         weights = target.clock_hz * target.share / self.amount - kv_beats(config, config.seq_len // 2 + 1)
         # An embedding of its own is stored, but only one row of it is read.
-        return int(max(weights, 0) * BEAT) + (0 if config.tied else image.tensor_bytes(config, image.Kind.EMBEDDING, "q8"))
+        return int(max(weights, 0) * BEAT) + (0 if config.tied
+                                              else image.tensor_bytes(config, image.Kind.EMBEDDING, "q8"))

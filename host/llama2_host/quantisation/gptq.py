@@ -1,7 +1,8 @@
 """Rounds a matrix to 4 bits so that its *products* change least: searched grids, GPTQ, and a few sweeps of repair.
 
-Every step is a plain numpy operation in a fixed order, so the same inputs give the same codes. Work goes through blocks of
-columns, so that nearly all of it is products of matrices; inside, arrays are (columns, rows): a column is contiguous.
+Every step is a plain numpy operation in a fixed order, so the same inputs give the same codes. Work goes through blocks
+of columns, so that nearly all of it is products of matrices; inside, arrays are (columns, rows): a column is
+contiguous.
 
 # Ref: Frantar et al. 2022, GPTQ
 """
@@ -40,7 +41,8 @@ def grid(weights: np.ndarray, importance: np.ndarray, group: int) -> tuple[np.nd
 
     def search(at):
         part = slice(at, at + step)
-        values = np.ascontiguousarray((blocks[part] * unit).transpose(2, 1, 0), np.float32)         # (group, groups, rows)
+        # (group, groups, rows)
+        values = np.ascontiguousarray((blocks[part] * unit).transpose(2, 1, 0), np.float32)
         found = _search(values, worth, whole[part].T.astype(np.float32), low[part].T.astype(np.float32))
         mantissas[part], zeros[part] = (array.T for array in found)
     with ThreadPoolExecutor(cores()) as pool:
@@ -74,7 +76,8 @@ def _search(values, worth, whole, low):
 def quantise(weights: np.ndarray, hessian: np.ndarray, *, group: int, damping: float) -> Quantised:
     """The q4 tensor whose products with the inputs that ``hessian`` sums up are nearest to those of ``weights``.
 
-    weights: (rows, columns); hessian: inputs.T @ inputs, (columns, columns). ``damping`` times its mean diagonal is added.
+    weights: (rows, columns); hessian: inputs.T @ inputs, (columns, columns). ``damping`` times its mean diagonal is
+    added.
     """
     weights = np.asarray(weights, np.float64)
     columns = weights.shape[1]
@@ -107,7 +110,8 @@ def _feed_forward(weights, hessian, steps, zeros):
     """GPTQ: round column by column, and let the columns that are left make up for each one's error. (columns, rows)."""
     weights = weights.copy()
     columns = len(weights)
-    # Upper triangular with inverse = factor.T @ factor: row i is how column i's error is best spread over those after it.
+    # Upper triangular with inverse = factor.T @ factor: row i is how column i's error is best spread over those after
+    # it.
     factor = np.linalg.cholesky(np.linalg.inv(hessian)).T
     codes = np.empty_like(weights)
     for start in range(0, columns, BLOCK):

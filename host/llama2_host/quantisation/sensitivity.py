@@ -1,21 +1,25 @@
-"""Measures what each matrix alone costs in 4 bits: the divergence of the next token's probabilities, on calibration text."""
+"""Measures what each matrix alone costs in 4 bits: the divergence of the next token's probabilities, on calibration
+text."""
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from llama2_host.progress import Progress
 from llama2_host.quantisation import gptq
-from llama2_host.quantisation.calibration import DAMPING, NAMES, STAGES, Slot, rows_of
+from llama2_host.quantisation.calibration import DAMPING, NAMES, STAGES, Place, rows_of
 from llama2_spec.model import ModelConfig
 from llama2_spec.reference import Reference, softmax
+from llama2_spec.tensors import Tensor
 
-MAX_TOKENS = 1 << 12        #: that are looked at: an eighth of stories260K's calibration text ranks its matrices as all of it
+MAX_TOKENS = 1 << 12        #: that are looked at: an eighth of stories260K's calibration text ranks its matrices as all
+                            #: of it
 MAX_LOGITS = 1 << 25        #: and of them no more than their logits take 256 MiB, twice
 
 
-def costs(config: ModelConfig, tensors: Mapping[str, np.ndarray], texts: Sequence[Sequence[int]],
-          formats: Mapping[Slot, tuple[str, int]], *, progress: Progress = Progress.silent) -> dict[Slot, float]:
-    """Mean KL divergence in nats per token for every layer's matrix that ``formats`` has in q4, all others being float32."""
+def costs(config: ModelConfig, tensors: Mapping[str, Tensor], texts: Sequence[Sequence[int]],
+          formats: Mapping[Place, tuple[str, int]], *, progress: Progress = Progress.silent) -> dict[Place, float]:
+    """Mean KL divergence in nats per token for every layer's matrix that ``formats`` has in q4, all others being
+    float32."""
     limit = max(min(MAX_TOKENS, MAX_LOGITS // config.vocab_size), 1)
     texts = texts[::-(-sum(map(len, texts)) // limit)]
     model = Reference(config, tensors)
@@ -27,15 +31,18 @@ def costs(config: ModelConfig, tensors: Mapping[str, np.ndarray], texts: Sequenc
         for layer in range(config.n_layers):
             runs = [model.stages(layer, x) for x in streams]
             for kinds in STAGES.values():
-                hessian = sum((found.T @ found).astype(np.float64) for _, found, _ in map(next, runs))
+                hessian = np.sum([(found.T @ found).astype(np.float64) for _, found, _ in map(next, runs)
+                                  if found is not None], axis=0)
                 for kind in kinds:
                     format, group = formats[kind, layer]
                     if format == "q4":
-                        real = gptq.quantise(rows_of(tensors, kind, layer), hessian, group=group, damping=DAMPING).real()
+                        real = gptq.quantise(rows_of(tensors, kind, layer), hessian, group=group,
+                                             damping=DAMPING).real()
                         names = [f"layers.{layer}.{name}" for name in NAMES[kind]]
                         exact = {name: model.tensors[name] for name in names}
                         model.tensors.update((name, real[i::len(names)]) for i, name in enumerate(names))
-                        out[kind, layer] = sum(_divergence(model, layer, x, *pair) for x, pair in zip(streams, wanted)) / tokens
+                        out[kind, layer] = sum(_divergence(model, layer, x, *pair) for x,
+                                               pair in zip(streams, wanted)) / tokens
                         model.tensors.update(exact)
                     bar.update(bar.done + 1)
             streams = [x for _, _, x in map(next, runs)]

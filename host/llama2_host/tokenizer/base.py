@@ -18,6 +18,7 @@ EACH_BYTE = "host.each_byte"               #: in place of what is no character: 
 
 
 def _each_byte(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeDecodeError)    # only decoding names this
     return "\N{REPLACEMENT CHARACTER}" * (error.end - error.start), error.end
 
 
@@ -31,7 +32,8 @@ class TokenizerError(HostError, ValueError):
 class Tokenizer:
     """A vocabulary of byte pieces with merge scores. Ids 0, 1, 2 are unknown, BOS, EOS unless said otherwise.
 
-    With byte fallback (the 256 bytes are entries, from id 3 in LLaMA-2) every text survives encode and decode unchanged.
+    With byte fallback (the 256 bytes are entries, from id 3 in LLaMA-2) every text survives encode and decode
+    unchanged.
 
     Parameters
     ----------
@@ -46,13 +48,15 @@ class Tokenizer:
     silent_ids : tuple of int
         Ids that the output leaves out; None: BOS, EOS and the special ones.
     special_texts : dict of str to str
-        How special tokens are written, by the name that chat templates know them by: ``bos_token``... None: BOS and EOS.
+        How special tokens are written, by the name that chat templates know them by: ``bos_token``... None: BOS and
+        EOS.
     """
     kind = "scored"         #: in a packed vocabulary
     errors = "replace"      #: how bytes that are no character are printed, as codecs name it
     chat_bos = False        #: does a chat begin with BOS where its template writes none?
 
-    def __init__(self, pieces: list[bytes], scores: list[float], *, specials: dict[str, int] | None = None, unk_id: int = UNK,
+    def __init__(self, pieces: list[bytes], scores: list[float], *, specials: dict[str, int] | None = None,
+                 unk_id: int = UNK,
                  bos_id: int = BOS, eos_id: int = EOS, stop_ids: tuple[int, ...] = (), adds_bos: bool = True,
                  space_prefix: bool = True, adds_eos: bool = False, silent_ids: Iterable[int] | None = None,
                  special_texts: dict[str, str] | None = None):
@@ -65,7 +69,7 @@ class Tokenizer:
         self._first_byte = _find_bytes(pieces)
         self.byte_fallback = self._first_byte is not None
         reserved = {unk_id, bos_id, eos_id, UNK, BOS, EOS, *self.specials.values()}
-        if self.byte_fallback:
+        if self._first_byte is not None:
             reserved.update(range(self._first_byte, self._first_byte + 256))
         self.silent_ids = frozenset({bos_id, eos_id, *self.specials.values()} if silent_ids is None else silent_ids)
         # The lowest id wins where a piece occurs twice; special pieces are never made from text.
@@ -90,7 +94,8 @@ class Tokenizer:
     def options(self) -> dict:
         """What beside pieces and scores makes this tokenizer, as its constructor takes it."""
         return {"specials": self.specials, "unk_id": self.unk_id, "bos_id": self.bos_id, "eos_id": self.eos_id,
-                "stop_ids": self.stop_ids, "adds_bos": self.adds_bos, "space_prefix": self.space_prefix, "adds_eos": self.adds_eos,
+                "stop_ids": self.stop_ids, "adds_bos": self.adds_bos, "space_prefix": self.space_prefix,
+                "adds_eos": self.adds_eos,
                 "silent_ids": sorted(self.silent_ids), "special_texts": self.special_texts}
 
     def with_stops(self, stop_ids: tuple[int, ...]) -> "Tokenizer":
@@ -114,7 +119,8 @@ class Tokenizer:
                 ids.append(self.specials[part])
             elif part:
                 # sentencepiece has the space before the first part and before what follows a special token.
-                ids += self._merge([id for char in (" " if self.space_prefix else "") + part for id in self._char_ids(char)])
+                ids += self._merge([id for char in (" " if self.space_prefix else "") + part
+                                    for id in self._char_ids(char)])
         return ids + [self.eos_id] if eos or bos and self.adds_eos else ids
 
     def encode_chat(self, text: str) -> list[int]:
@@ -143,7 +149,7 @@ class Tokenizer:
             piece = "\N{REPLACEMENT CHARACTER}".encode()
         if piece in self._ids:
             return [self._ids[piece]]
-        return [self._first_byte + byte for byte in piece] if self.byte_fallback else [self.unk_id]
+        return [self._first_byte + byte for byte in piece] if self._first_byte is not None else [self.unk_id]
 
     def piece(self, id: int, first: bool) -> bytes:
         """What an id adds to a text; the space that encode put first is left out of the first one."""
@@ -154,14 +160,17 @@ class Tokenizer:
 
     def byte(self, id: int) -> bytes | None:
         """What an entry of byte fallback stands for; None for any other."""
-        return bytes([id - self._first_byte]) if self.byte_fallback and 0 <= id - self._first_byte < 256 else None
+        if self._first_byte is None or not 0 <= id - self._first_byte < 256:
+            return None
+        return bytes([id - self._first_byte])
 
     def _merge(self, ids: list[int]) -> list[int]:
         """Merge the neighbours of the highest score, the leftmost on ties, until none are left."""
         # A heap over a linked list: the same merges as llama2.c's repeated scan, in n log n.
         after = list(range(1, len(ids) + 1))
         before = list(range(-1, len(ids) - 1))
-        heap = []
+        gone: set[int] = set()              # places whose piece is part of the one before it
+        heap: list[tuple[float, int, tuple[int, int], int]] = []
 
         def offer(left):
             if left < 0 or after[left] >= len(ids):
@@ -176,15 +185,16 @@ class Tokenizer:
         while heap:
             _, left, pair, merged = heapq.heappop(heap)
             right = after[left]
-            if right >= len(ids) or (ids[left], ids[right]) != pair:
+            if left in gone or right >= len(ids) or (ids[left], ids[right]) != pair:
                 continue                   # one of the two is in another piece by now
-            ids[left], ids[right] = merged, None
+            ids[left] = merged
+            gone.add(right)
             after[left] = after[right]
             if after[left] < len(ids):
                 before[after[left]] = left
             offer(before[left])
             offer(left)
-        return [id for id in ids if id is not None]
+        return [id for place, id in enumerate(ids) if place not in gone]
 
 
 class Decoder:

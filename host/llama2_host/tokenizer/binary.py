@@ -5,17 +5,18 @@ import struct
 
 from llama2_host.tokenizer import llama3_ranks
 from llama2_host.tokenizer.base import BYTE_PIECES, EOS, FIRST_BYTE, Tokenizer, TokenizerError
+from llama2_host.tokenizer.json_tokenizer import JsonTokenizer
 
 MAX_PIECE_BYTES = 4096                     # longer than any real piece: a guard against foreign files
 BARE_BYTES = [chr(byte).encode() for byte in range(256)]    # what early files have in place of BYTE_PIECES
 WITHOUT_SCORES = b"\5\0\0\0<unk>"
 
 
-def read(data: bytes, name="tokenizer") -> Tokenizer:
+def read(data: bytes, name="tokenizer") -> Tokenizer | JsonTokenizer:
     """The tokenizer in a file's bytes; ``name`` begins the error messages."""
     if data[:len(WITHOUT_SCORES)] == WITHOUT_SCORES:
-        raise TokenizerError(f"{name}: unsupported: the first kind of tokenizer.bin, without the scores that encoding needs: "
-                             "take a newer one, or the tokenizer.model that it was made from")
+        raise TokenizerError(f"{name}: unsupported: the first kind of tokenizer.bin, without the scores that encoding "
+                             "needs: take a newer one, or the tokenizer.model that it was made from")
     pieces, scores = _entries(data, name)
     if len(pieces) <= EOS:
         raise TokenizerError(f"{name}: {len(pieces)} entries, expected unknown, BOS, EOS and more: "
@@ -28,7 +29,9 @@ def read(data: bytes, name="tokenizer") -> Tokenizer:
 
 
 def _entries(data: bytes, name) -> tuple[list[bytes], list[float]]:
-    pieces, scores, offset = [], [], 4
+    pieces: list[bytes] = []
+    scores: list[float] = []
+    offset = 4
     longest = struct.unpack_from("<i", data)[0] if len(data) >= 4 else 0
     if not 0 < longest <= MAX_PIECE_BYTES:
         raise TokenizerError(f"{name}: no llama2.c tokenizer: longest piece of {longest} bytes, expected 1 to "

@@ -10,7 +10,7 @@ def split_by(pattern: str) -> list[dict]:
 
 def describe(texts, merges, marked: dict[int, tuple[str, bool]], split, *, whole_words: bool) -> str:
     """A byte-level tokenizer.json; ``whole_words``: a word that is an entry is not merged from its letters."""
-    vocabulary = {}
+    vocabulary: dict[str, int] = {}
     for id, text in enumerate(texts):
         vocabulary.setdefault(text, id)
     added = [{"id": id, "content": text, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False,

@@ -10,8 +10,10 @@ from llama2_host.tokenizer.base import TokenizerError
 
 GENERATION, CONFIG = "generation_config.json", "config.json"
 #: texts of tokens that end a turn wherever they are in a vocabulary
-NAMES = ("</s>", "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|endoftext|>", "<|end|>", "<end_of_turn>",
-         "<|return|>", "<|call|>", "<|flush|>", "<|calls|>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]", "<end_of_utterance>", "<eos>",
+NAMES = ("</s>", "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|endoftext|>", "<|end|>",
+         "<end_of_turn>",
+         "<|return|>", "<|call|>", "<|flush|>", "<|calls|>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]", "<end_of_utterance>",
+         "<eos>",
          "<turn|>", "<|tool_response>", "<｜end▁of▁sentence｜>", "[e~[")
 #: of each row, the first token that there is ends a text too: a code model goes on with another file there
 FILL_IN = (("<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<PAD>", "[PAD]"),
@@ -34,7 +36,8 @@ def of_folder(folder: Path) -> list[int]:
 
 def by_default(folder: Path) -> list[int]:
     """What transformers' configuration of a LLaMA or Mistral ends at where a model's files do not name it."""
-    silent = not (folder / GENERATION).is_file() and (folder / CONFIG).is_file() and "eos_token_id" not in beside(folder, CONFIG)
+    silent = (not (folder / GENERATION).is_file() and (folder / CONFIG).is_file()
+              and "eos_token_id" not in beside(folder, CONFIG))
     return [2] if silent else []
 
 

@@ -1,5 +1,6 @@
 """Gives text for token ids and back as llama.cpp does with a GGUF file's scored vocabulary."""
-# Ref: https://github.com/ggml-org/llama.cpp/blob/master/src/llama-vocab.cpp, llm_tokenizer_spm and tokenizer_st_partition
+# Ref: https://github.com/ggml-org/llama.cpp/blob/master/src/llama-vocab.cpp, llm_tokenizer_spm and
+# tokenizer_st_partition
 
 import heapq
 
@@ -11,8 +12,8 @@ SPACE = "▁".encode()
 class GgufTokenizer(Tokenizer):
     """A scored vocabulary whose special tokens are found first, the longest before all others.
 
-    What differs from llama2.c: characters merge by their texts, whether or not each is an entry; the text that follows a
-    special token begins with a space of the tokenizer's own. Pieces are as the file has them, with "▁" for a space.
+    What differs from llama2.c: characters merge by their texts, whether or not each is an entry; the text that follows
+    a special token begins with a space of the tokenizer's own. Pieces are as the file has them, with "▁" for a space.
     """
     kind = "gguf"
     chat_bos = True         #: a chat begins with BOS whether or not its template writes one
@@ -21,8 +22,10 @@ class GgufTokenizer(Tokenizer):
         super().__init__(pieces, scores, **options)
         self._ids = {piece: id for id, piece in enumerate(pieces) if piece}
         # Byte fallback, wherever its entries are; a vocabulary may have the bare character in place of one.
-        self._of_byte = [self._ids.get(name, self._ids.get(bytes([byte]), self.unk_id)) for byte, name in enumerate(BYTE_PIECES)]
-        self._byte = {id: bytes([byte]) for byte, id in enumerate(self._of_byte) if self.pieces[id] == BYTE_PIECES[byte]}
+        self._of_byte = [self._ids.get(name, self._ids.get(bytes([byte]), self.unk_id)) for byte,
+                         name in enumerate(BYTE_PIECES)]
+        self._byte = {id: bytes([byte]) for byte, id in enumerate(self._of_byte)
+                      if self.pieces[id] == BYTE_PIECES[byte]}
         self._raw = frozenset(self.specials.values())
         self._longest_first = longest_first(self.specials)
 
@@ -46,7 +49,8 @@ class GgufTokenizer(Tokenizer):
     def _merged(self, text: bytes) -> list[int]:
         """Neighbours of the best score merge first, the leftmost on ties; what is no entry is told in bytes."""
         symbols = [char for char in _characters(text)]
-        after, before, heap = list(range(1, len(symbols) + 1)), list(range(-1, len(symbols) - 1)), []
+        after, before = list(range(1, len(symbols) + 1)), list(range(-1, len(symbols) - 1))
+        heap: list[tuple[float, int, bytes]] = []
 
         def offer(left):
             if left >= 0 and after[left] < len(symbols):
@@ -94,21 +98,23 @@ def _bytes(text: str) -> bytes:
 
 def longest_first(specials: dict[str, int]) -> list[tuple[bytes, int]]:
     """Special tokens in the order in which llama.cpp looks for them."""
-    return sorted(((text.encode("utf-8", "replace"), id) for text, id in specials.items() if text), key=lambda special: -len(special[0]))
+    return sorted(((text.encode("utf-8", "replace"), id) for text, id in specials.items() if text),
+                  key=lambda special: -len(special[0]))
 
 
-def partition(text: bytes, specials: list[tuple[bytes, int]]) -> list:
+def partition(text: bytes, specials: list[tuple[bytes, int]]) -> list[bytes | int]:
     """Texts, and the ids of special tokens between them; each is looked for in what the ones before it left."""
-    parts = [text] if text else []
+    parts: list[bytes | int] = [text] if text else []
     for special, id in specials:
         if special in text:
-            parts = [piece for part in parts for piece in (_cut(part, special, id) if isinstance(part, bytes) else [part])]
+            parts = [piece for part in parts for piece in (_cut(part, special, id) if isinstance(part, bytes)
+                                                           else [part])]
     return parts
 
 
-def _cut(text: bytes, special: bytes, id: int) -> list:
+def _cut(text: bytes, special: bytes, id: int) -> list[bytes | int]:
     first, *rest = text.split(special)
-    parts = [first]
+    parts: list[bytes | int] = [first]
     for part in rest:
         parts += [id, part]
     return [part for part in parts if part != b""]

@@ -1,5 +1,6 @@
 """Reads the vocabulary in a GGUF file, to encode, print and end as llama.cpp does."""
-# Ref: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md for the keys; llama.cpp's llama-vocab.cpp for what they mean
+# Ref: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md for the keys; llama.cpp's llama-vocab.cpp for what they
+# mean
 
 from pathlib import Path
 
@@ -40,7 +41,8 @@ class Entries:
         return id if isinstance(id, int) and 0 <= id < len(self.texts) else default
 
     def correct(self, stops) -> None:
-        """Tokens that end by their names are control tokens, those that could and do not are none; nor are those in ``SHOWN``."""
+        """Tokens that end by their names are control tokens, those that could and do not are none; nor are those in
+        ``SHOWN``."""
         for name in {*ends.NAMES, *(name for row in ends.FILL_IN for name in row)} & set(self.ids):
             if self.ids[name] in stops:
                 self.types[self.ids[name]] = CONTROL
@@ -65,11 +67,12 @@ def load(path: Path):
     entries = Entries(value, path)
     told = (1, 2) if kind == "llama" else (None, None)
     bos, eos = (entries.special(value, name, default) for name, default in zip(("bos", "eos"), told))
-    stops = [eos, entries.special(value, "eot", None), entries.special(value, "eom", None)]
-    stops = tuple(ends.by_llama_cpp(entries.ids, [id for id in stops if id is not None]))
+    named = [eos, entries.special(value, "eot", None), entries.special(value, "eom", None)]
+    stops = tuple(ends.by_llama_cpp(entries.ids, [id for id in named if id is not None]))
     entries.correct(stops)
     texts = {name: entries.texts[id] for name, id in (("bos_token", bos), ("eos_token", eos)) if id is not None}
-    options = {"bos_id": bos, "eos_id": eos, "stop_ids": stops, "special_texts": texts, "adds_eos": value("add_eos_token") is True}
+    options = {"bos_id": bos, "eos_id": eos, "stop_ids": stops, "special_texts": texts,
+               "adds_eos": value("add_eos_token") is True}
     return (_scored if kind == "llama" else _byte_level)(value, entries, options, path)
 
 
@@ -95,7 +98,8 @@ def _byte_level(value, entries: Entries, options: dict, path: Path) -> JsonToken
     merges, adds_bos = value("merges"), value("add_bos_token")
     if not isinstance(merges, list) or not all(isinstance(merge, str) and merge.count(" ") == 1 for merge in merges):
         raise TokenizerError(f"{path}: no merges in this file's vocabulary: pass one with --tokenizer")
-    marked = {id: (text, type in (CONTROL, UNKNOWN)) for id, (text, type) in enumerate(zip(entries.texts, entries.types))
+    marked = {id: (text, type in (CONTROL, UNKNOWN)) for id,
+              (text, type) in enumerate(zip(entries.texts, entries.types))
               if type in (CONTROL, USER_DEFINED, UNKNOWN)}
     content = describe(entries.texts, merges, marked, SPLITS[pre], whole_words=pre in LLAMA3)
     adds_bos = adds_bos if isinstance(adds_bos, bool) else pre in LLAMA3

@@ -4,6 +4,7 @@
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from llama2_host import nested_json
 from llama2_host.tokenizer import sentencepiece_model
@@ -19,10 +20,11 @@ NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_t
 #: tokenizer classes that build their own and take only entries and merges from a tokenizer.json
 LLAMA, CODE_LLAMA, GPT2, BACKEND = "LlamaTokenizer", "CodeLlamaTokenizer", "GPT2Tokenizer", "TokenizersBackend"
 LLAMAS = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
-DEFAULTS = {LLAMA: LLAMAS, CODE_LLAMA: LLAMAS | {"add_bos_token": True},
+DEFAULTS: dict[str, dict[str, Any]] = {LLAMA: LLAMAS, CODE_LLAMA: LLAMAS | {"add_bos_token": True},
             GPT2: dict.fromkeys(("unk_token", "bos_token", "eos_token"), "<|endoftext|>"), BACKEND: {}}
 #: special tokens that CodeLlamaTokenizer has, whatever the settings say
-FILL_IN = {"prefix_token": "▁<PRE>", "middle_token": "▁<MID>", "suffix_token": "▁<SUF>", "eot_token": "▁<EOT>", "fill_token": "<FILL_ME>"}
+FILL_IN = {"prefix_token": "▁<PRE>", "middle_token": "▁<MID>", "suffix_token": "▁<SUF>", "eot_token": "▁<EOT>",
+           "fill_token": "<FILL_ME>"}
 
 
 def lies_in_folder(path: Path) -> bool:
@@ -44,10 +46,12 @@ def _load(content: str | None, model: sentencepiece_model.Model | None, path: Pa
     told = _read(path, SETTINGS)
     kind = _class(told, _read(path, CONFIG), content or "")
     added = _settle(told, path, described)
-    if model is not None:
-        backend = llama_of_model(model, told, code=kind == CODE_LLAMA) if kind in (LLAMA, CODE_LLAMA) else backend_of_model(model, told, added)
+    if model is not None and kind in (LLAMA, CODE_LLAMA):
+        backend = llama_of_model(model, told, code=kind == CODE_LLAMA)
+    elif model is not None:
+        backend = backend_of_model(model, told, added)
     else:
-        backend = guarded(lambda: _rebuild(kind, content, described, told), path)
+        backend = guarded(lambda: _rebuild(kind, content or "", described, told), path)
     for name, text in DEFAULTS[kind].items():
         told.setdefault(name, text)
     if kind == CODE_LLAMA:
@@ -118,7 +122,8 @@ def _token(value, special: bool | None = None):
     from tokenizers import AddedToken
     if not isinstance(value, dict) or not isinstance(value.get("content"), str):
         return value
-    flags = {name: bool(value[name]) for name in ("single_word", "lstrip", "rstrip", "normalized", "special") if name in value}
+    flags = {name: bool(value[name]) for name in ("single_word", "lstrip", "rstrip", "normalized", "special")
+             if name in value}
     return AddedToken(value["content"], **flags | ({} if special is None else {"special": special}))
 
 
@@ -132,7 +137,8 @@ def _settle(told: dict, path: Path, described: dict) -> dict:
     _set_aside(told)
     added = told.get("added_tokens_decoder")
     if isinstance(added, dict):         # the newer files say all; the older ones beside them are not read
-        added = {int(id): _token(token) for id, token in added.items() if str(id).isdecimal() and isinstance(token, dict)}
+        added = {int(id): _token(token) for id, token in added.items() if str(id).isdecimal()
+                 and isinstance(token, dict)}
     else:
         added = _older(told, path, described)
         _set_aside(told)
@@ -184,17 +190,21 @@ def _older(told: dict, path: Path, described: dict) -> dict:
 
 
 def _rebuild(kind: str, content: str, described: dict, told: dict):
-    """As the class makes it: the general one takes the file as it is, the others its entries, merges and post-processor."""
+    """As the class makes it: the general one takes the file as it is, the others its entries, merges and
+    post-processor."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     whole = Tokenizer.from_str(content)
     if kind == BACKEND:
         return whole
     vocabulary = described["model"]["vocab"]
-    merges = [tuple(merge.split(" ")) if isinstance(merge, str) else tuple(merge) for merge in described["model"].get("merges") or []]
+    # pairs, or refused by the package
+    merges: list[Any] = [tuple(merge.split(" ")) if isinstance(merge, str) else tuple(merge)
+                         for merge in described["model"].get("merges") or []]
     if kind in (LLAMA, CODE_LLAMA):
         backend = llama(vocabulary, merges, told, code=kind == CODE_LLAMA)
     else:
-        backend = Tokenizer(models.BPE(vocabulary, merges, continuing_subword_prefix="", end_of_word_suffix="", fuse_unk=False))
+        backend = Tokenizer(models.BPE(vocabulary, merges, continuing_subword_prefix="", end_of_word_suffix="",
+                                       fuse_unk=False))
         backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=bool(told.get("add_prefix_space")))
         backend.decoder = decoders.ByteLevel()
     if whole.post_processor is not None:
@@ -203,7 +213,8 @@ def _rebuild(kind: str, content: str, described: dict, told: dict):
 
 
 def _add(backend, specials: Specials, added: dict, rows: int) -> set[str]:
-    """Give the tokenizer the tokens that it does not have, in the order that decides their ids, as far as the model has rows.
+    """Give the tokenizer the tokens that it does not have, in the order that decides their ids, as far as the model has
+    rows.
 
     Returns the texts of those that are special.
     """
@@ -248,7 +259,7 @@ def _id(backend, token) -> int | None:
 def _begin_and_end(backend, specials: Specials, told: dict, bos: int | None, eos: int | None) -> None:
     """A post-processor with BOS and EOS as the settings have it, neither where they say nothing."""
     from tokenizers import processors
-    bos = (str(specials.named["bos_token"]), bos) if told.get("add_bos_token") and bos is not None else None
-    eos = (str(specials.named["eos_token"]), eos) if told.get("add_eos_token") and eos is not None else None
-    single = [*([bos[0]] if bos else []), "$A", *([eos[0]] if eos else [])]
-    backend.post_processor = processors.TemplateProcessing(single=single, special_tokens=[pair for pair in (bos, eos) if pair])
+    first = [(str(specials.named["bos_token"]), bos)] if told.get("add_bos_token") and bos is not None else []
+    last = [(str(specials.named["eos_token"]), eos)] if told.get("add_eos_token") and eos is not None else []
+    single = [*(text for text, _ in first), "$A", *(text for text, _ in last)]
+    backend.post_processor = processors.TemplateProcessing(single=single, special_tokens=first + last)

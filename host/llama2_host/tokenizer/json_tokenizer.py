@@ -44,17 +44,19 @@ class JsonTokenizer:
     vocab_size : int
         The model's, where it has rows for more ids than the vocabulary.
     special_texts : dict of str to str
-        How special tokens are written, by the name that chat templates know them by: ``bos_token``... None: BOS and EOS.
+        How special tokens are written, by the name that chat templates know them by: ``bos_token``... None: BOS and
+        EOS.
     split_special : bool
         Special tokens in a text are letters, as transformers' ``split_special_tokens`` has it.
     as_llama_cpp : bool
-        Of a GGUF file: special tokens are found the longest first, and a chat begins with BOS whether or not its template
-        writes one.
+        Of a GGUF file: special tokens are found the longest first, and a chat begins with BOS whether or not its
+        template writes one.
     unused_ids : tuple of int
         Entries that print nothing, beside the special ones.
     """
 
-    def __init__(self, content: str, *, bos_id: int | None = None, eos_id: int | None = None, stop_ids: tuple[int, ...] = (),
+    def __init__(self, content: str, *, bos_id: int | None = None, eos_id: int | None = None,
+                 stop_ids: tuple[int, ...] = (),
                  adds_bos: bool | None = None, adds_eos: bool = False, vocab_size: int = 0, name="tokenizer.json",
                  special_texts: dict[str, str] | None = None, split_special: bool = False, as_llama_cpp: bool = False,
                  unused_ids: Iterable[int] = ()):
@@ -63,7 +65,8 @@ class JsonTokenizer:
         pieces = self._tokenizer.get_vocab(with_added_tokens=True)
         self.vocab_size = max(vocab_size, max(pieces.values(), default=-1) + 1)
         if self.vocab_size > len(pieces) + MAX_HOLES:
-            raise TokenizerError(f"{name}: ids up to {self.vocab_size - 1} for {len(pieces)} entries: copy the file again")
+            raise TokenizerError(f"{name}: ids up to {self.vocab_size - 1} for {len(pieces)} entries: copy the file "
+                                 "again")
         self._tokenizer.encode_special_tokens = self.split_special = split_special
         added = self._tokenizer.get_added_tokens_decoder()
         self.specials = {token.content: id for id, token in added.items()}
@@ -71,13 +74,14 @@ class JsonTokenizer:
         self.silent_ids = frozenset(id for id in added if self._tokenizer.id_to_token(id) in special)
         self.special_texts, self.as_llama_cpp = special_texts, as_llama_cpp
         self._unused = frozenset(unused_ids)
-        self._longest_first = longest_first(self.specials) if as_llama_cpp else None
+        self._longest_first = longest_first(self.specials) if as_llama_cpp else []
         self.silent_ids |= self._unused
         decode, self._strip_first, self._strip_every = _decoder(described, name)
         self.errors = "replace" if decode is _from_alphabet else EACH_BYTE
         self._pieces = [b""] * self.vocab_size
         for id in pieces.values():
-            self._pieces[id] = decode(self._tokenizer.id_to_token(id))      # of some added tokens not the text in the file
+            # of some added tokens not the text in the file
+            self._pieces[id] = decode(self._tokenizer.id_to_token(id))
         self._mark(bos_id, eos_id, stop_ids, adds_bos, adds_eos)
 
     def with_ids(self, *, bos_id: int | None, eos_id: int | None, stop_ids: tuple[int, ...],
@@ -94,30 +98,35 @@ class JsonTokenizer:
     def _mark(self, bos_id, eos_id, stop_ids, adds_bos, adds_eos) -> None:
         for id in (bos_id, eos_id, *stop_ids):
             if id is not None and (isinstance(id, bool) or not isinstance(id, int) or not 0 <= id < self.vocab_size):
-                raise TokenizerError(f"{self._name}: special id {str(id)[:20]} is not in the vocabulary of {self.vocab_size}: "
-                                     "copy the model's whole folder")
+                raise TokenizerError(f"{self._name}: special id {str(id)[:20]} is not in the vocabulary of "
+                                     f"{self.vocab_size}: copy the model's whole folder")
         self.bos_id, self.eos_id, self.stop_ids = bos_id, eos_id, tuple(stop_ids)
         self._told_bos, self.adds_eos = adds_bos, bool(adds_eos) and eos_id is not None
         if adds_bos is None:
-            adds_bos = bos_id is not None and guarded(lambda: self._tokenizer.encode(""), self._name).ids[:1] == [bos_id]
+            adds_bos = bos_id is not None and guarded(lambda: self._tokenizer.encode(""),
+                                                      self._name).ids[:1] == [bos_id]
         self.adds_bos = bool(adds_bos) and bos_id is not None
 
     def pack(self) -> bytes:
         """Bytes for a model image."""
         options = {"bos_id": self.bos_id, "eos_id": self.eos_id, "stop_ids": self.stop_ids, "adds_bos": self._told_bos,
                    "vocab_size": self.vocab_size, "adds_eos": self.adds_eos, "special_texts": self.special_texts,
-                   "split_special": self.split_special, "as_llama_cpp": self.as_llama_cpp, "unused_ids": sorted(self._unused)}
+                   "split_special": self.split_special, "as_llama_cpp": self.as_llama_cpp,
+                   "unused_ids": sorted(self._unused)}
         return section.pack("json", self.content, options)
 
     def encode(self, text: str, bos: bool = True, eos: bool = False) -> list[int]:
-        """Token ids of ``text``; special tokens in it are taken as such. ``bos``: with what a text begins and ends with."""
+        """Token ids of ``text``; special tokens in it are taken as such. ``bos``: with what a text begins and ends
+        with."""
         by_file = bos and self._told_bos is None
-        ids = []
-        for part in partition(text.encode("utf-8", "surrogatepass"), self._longest_first) if self.as_llama_cpp else [text]:
+        ids: list[int] = []
+        for part in partition(text.encode("utf-8", "surrogatepass"),
+                              self._longest_first) if self.as_llama_cpp else [text]:
             if isinstance(part, bytes):
                 part = part.decode("utf-8", "surrogatepass")
             ids += [part] if isinstance(part, int) else \
-                guarded(lambda: self._tokenizer.encode(_utf8(part), add_special_tokens=by_file), self._name).ids
+                guarded(lambda part=part: self._tokenizer.encode(_utf8(part), add_special_tokens=by_file),
+                        self._name).ids
         if bos and not by_file:
             ids = [self.bos_id] * self.adds_bos + ids
         eos = eos or bos and self.adds_eos
@@ -175,7 +184,8 @@ def expect_bpe(described: dict, name) -> None:
 
 
 def expect_ids(described: dict, name) -> None:
-    """Refuse ids far beyond the number of entries, before the package, which makes room for all of them: 8 GB for 2^31."""
+    """Refuse ids far beyond the number of entries, before the package, which makes room for all of them: 8 GB for
+    2^31."""
     vocabulary = described["model"].get("vocab")
     if not isinstance(vocabulary, dict):        # which the package refuses
         return
@@ -203,8 +213,8 @@ def _decoder(described: dict, name):
     if "ByteLevel" in kinds:
         return _from_alphabet, 0, 0
     if not set(kinds) & {"ByteFallback", "Metaspace", "Replace"}:
-        raise TokenizerError(f"{name}: unsupported: a decoder of type {', '.join(map(str, kinds))[:60] or 'none'}, expected "
-                             "ByteLevel, ByteFallback or Metaspace")
+        raise TokenizerError(f"{name}: unsupported: a decoder of type {', '.join(map(str, kinds))[:60] or 'none'}, "
+                             "expected ByteLevel, ByteFallback or Metaspace")
     if any(step.get("type") == "Metaspace" and step.get("prepend_scheme", "always") != "never" for step in steps):
         return _from_sentencepiece, MAX_SPACES, 0           # all that stand before the first one's letters
     strip = next((step for step in steps if step.get("type") == "Strip" and step.get("content") == " "), {})

@@ -9,7 +9,8 @@ from llama2_host.tokenizer.byte_level import describe, split_by
 from llama2_host.tokenizer.json_tokenizer import BYTE_TO_CHAR, JsonTokenizer
 from llama2_host.tokenizer.base import TokenizerError
 
-LLAMA3_SPLIT = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|"
+LLAMA3_SPLIT = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| "
+                r"?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|"
                 r"\s+(?!\S)|\s+")
 LLAMA3_NAMED = {0: "begin_of_text", 1: "end_of_text", 4: "finetune_right_pad_id", 6: "start_header_id",
                 7: "end_header_id", 8: "eom_id", 9: "eot_id", 10: "python_tag"}
@@ -24,8 +25,8 @@ def is_ranks(head: bytes) -> bool:
 
 
 def read_ranks(data: bytes, path: Path) -> list[bytes]:
+    pieces: list[bytes] = []
     try:
-        pieces = []
         for line in data.splitlines():
             piece, rank = line.split()
             if int(rank) != len(pieces):
@@ -54,7 +55,8 @@ def from_ranks(pieces: list[bytes], name) -> JsonTokenizer:
     ranks = {piece: rank for rank, piece in enumerate(pieces)}
     merges = [" ".join(map(_characters, parts)) for piece in pieces if len(parts := _last_merge(piece, ranks)) == 2]
     content = describe([_characters(piece) for piece in pieces], merges,
-                        {first + i: (text, True) for i, text in enumerate(texts)}, split_by(LLAMA3_SPLIT), whole_words=True)
+                        {first + i: (text, True) for i, text in enumerate(texts)}, split_by(LLAMA3_SPLIT),
+                       whole_words=True)
     return JsonTokenizer(content, name=name, bos_id=first, eos_id=first + 1, adds_bos=True,
                          stop_ids=tuple(first + i for i in LLAMA3_STOPS))
 

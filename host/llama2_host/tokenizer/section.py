@@ -1,9 +1,11 @@
-"""The tokenizer section of a model image where llama2.c's tokenizer.bin cannot say it: compressed JSON behind a magic."""
+"""The tokenizer section of a model image where llama2.c's tokenizer.bin cannot say it: compressed JSON behind a
+magic."""
 import base64
 import json
 import zlib
 
-MAGIC = b"TOKZ"                     #: as the length of a longest piece, which tokenizer.bin begins with, it would be huge
+MAGIC = b"TOKZ"                     #: as the length of a longest piece, which tokenizer.bin begins with, it would be
+                                    #: huge
 
 
 def matches(data: bytes) -> bool:

@@ -9,7 +9,8 @@ SPACE = "▁"
 
 
 def llama(vocabulary: dict[str, int], merges: list[tuple[str, str]], told: dict, *, code: bool = False):
-    """The class LlamaTokenizer: the text as it is, a space put first as the settings have it. ``code``: CodeLlamaTokenizer."""
+    """The class LlamaTokenizer: the text as it is, a space put first as the settings have it. ``code``:
+    CodeLlamaTokenizer."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     prefix = told.get("add_prefix_space")
     prefix = True if prefix is None else bool(prefix)
@@ -44,8 +45,10 @@ def backend_of_model(model: Model, told: dict, added: dict):
             added[id] = AddedToken(str(token), single_word=token.single_word, lstrip=token.lstrip, rstrip=token.rstrip,
                                    special=token.special, normalized=False)
     own = [pieces[id] for id, kind in enumerate(model.kinds) if kind == USER_DEFINED]
-    backend = Tokenizer(models.BPE({piece: id for id, piece in enumerate(pieces)}, _merges(model, pieces), fuse_unk=True,
-                                   unk_token=model.unk_piece, byte_fallback=model.byte_fallback, ignore_merges=bool(own)))
+    backend = Tokenizer(models.BPE({piece: id for id, piece in enumerate(pieces)}, _merges(model, pieces),
+                                   fuse_unk=True,
+                                   unk_token=model.unk_piece, byte_fallback=model.byte_fallback,
+                                   ignore_merges=bool(own)))
     legacy = bool(told.get("legacy", True))
     backend.normalizer, backend.pre_tokenizer = _normalizer(model, legacy), _pre_tokenizer(model, own, legacy)
     backend.decoder = _decoder(model)
@@ -58,7 +61,8 @@ def backend_of_model(model: Model, told: dict, added: dict):
 
 def _own_tokens(model: Model) -> list:
     from tokenizers import AddedToken
-    return [AddedToken(piece, normalized=False, special=kind == CONTROL) for piece, kind in zip(model.pieces, model.kinds)
+    return [AddedToken(piece, normalized=False, special=kind == CONTROL) for piece,
+            kind in zip(model.pieces, model.kinds)
             if kind in (CONTROL, USER_DEFINED)]
 
 
@@ -72,7 +76,7 @@ def _merges(model: Model, pieces: list[str]) -> list[tuple[str, str]]:
 
 def _normalizer(model: Model, legacy: bool):
     from tokenizers import Regex, normalizers
-    steps = [normalizers.Precompiled(model.charsmap)] if model.charsmap else []
+    steps: list[normalizers.Normalizer] = [normalizers.Precompiled(model.charsmap)] if model.charsmap else []
     if model.remove_extra_whitespaces:
         steps += [normalizers.Replace(Regex(r"\A +| +\z"), ""), normalizers.Replace(Regex(" {2,}"), " ")]
     if model.escape_whitespaces:
@@ -84,9 +88,10 @@ def _normalizer(model: Model, legacy: bool):
 
 def _pre_tokenizer(model: Model, own: list[str], legacy: bool):
     from tokenizers import Regex, pre_tokenizers
-    steps = []
+    steps: list[pre_tokenizers.PreTokenizer] = []
     if model.dummy_prefix:
-        steps.append(pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="always" if legacy else "first", split=False))
+        steps.append(pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="always" if legacy else "first",
+                                              split=False))
     if own:                             # whole, and never merged with what stands beside them
         longest_first = sorted(own, key=len, reverse=True)
         steps.append(pre_tokenizers.Split(Regex("|".join(map(re.escape, longest_first))), behavior="isolated"))
@@ -95,7 +100,9 @@ def _pre_tokenizer(model: Model, own: list[str], legacy: bool):
 
 def _decoder(model: Model):
     from tokenizers import decoders
-    steps = [decoders.Replace(SPACE, " ")] + [decoders.ByteFallback()] * model.byte_fallback
+    steps: list[decoders.Decoder] = [decoders.Replace(SPACE, " ")]
+    if model.byte_fallback:
+        steps.append(decoders.ByteFallback())
     if model.dummy_prefix:
         steps += [decoders.Fuse(), decoders.Strip(content=" ", left=1)]
     elif model.byte_fallback:

@@ -2,7 +2,9 @@
 # Ref: https://protobuf.dev/programming-guides/encoding/; sentencepiece_model.proto of github.com/google/sentencepiece
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6     #: kinds of a piece; GGUF has the same
 UNIGRAM, BPE = 1, 2
@@ -41,7 +43,8 @@ class Model:
                 and set(self.kinds[259:]) <= {NORMAL})
 
 
-TRAINER = {3: "model_type", 24: "spaces_behind", 35: "byte_fallback", 40: "unk_id", 41: "bos_id", 42: "eos_id", 44: "unk_surface",
+TRAINER = {3: "model_type", 24: "spaces_behind", 35: "byte_fallback", 40: "unk_id", 41: "bos_id", 42: "eos_id",
+           44: "unk_surface",
            45: "unk_piece", 46: "bos_piece", 47: "eos_piece"}
 NORMALIZER = {2: "charsmap", 3: "dummy_prefix", 4: "remove_extra_whitespaces", 5: "escape_whitespaces"}
 
@@ -89,12 +92,13 @@ def _set(model: Model, name: str, value) -> None:
     setattr(model, name, value)
 
 
-def _fields(data: bytes):
+def _fields(data: bytes) -> Iterator[tuple[int, int, Any]]:
     """Number, wire type and value of every field: integers for varints, bytes for the others."""
     at = 0
     while at < len(data):
         tag, at = _varint(data, at)
         number, kind = tag >> 3, tag & 7
+        value: int | bytes
         if kind == VARINT:
             value, at = _varint(data, at)
         else:

@@ -1,4 +1,5 @@
-"""Gives text for token ids and back by the sentencepiece package itself, for the models that llama2.c's files cannot say."""
+"""Gives text for token ids and back by the sentencepiece package itself, for the models that llama2.c's files cannot
+say."""
 
 import base64
 import re
@@ -27,7 +28,8 @@ class SentencePieceTokenizer:
     chat_bos = False
     errors = EACH_BYTE
 
-    def __init__(self, data: bytes, *, vocab_size: int = 0, stop_ids: tuple[int, ...] = (), specials: dict[str, int] | None = None,
+    def __init__(self, data: bytes, *, vocab_size: int = 0, stop_ids: tuple[int, ...] = (),
+                 specials: dict[str, int] | None = None,
                  name="tokenizer.model"):
         import sentencepiece               # only these files need it
         self._data, self._name = data, name
@@ -40,7 +42,8 @@ class SentencePieceTokenizer:
             raise damaged(name) from None
         self.unk_id, self.bos_id, self.eos_id = (id if id >= 0 else None for id in ids)
         self.vocab_size = max(vocab_size, len(self._model.pieces))
-        self.stop_ids = tuple(stop_ids) or tuple(dict.fromkeys(id for id in (self.bos_id, self.eos_id) if id is not None))
+        self.stop_ids = (tuple(stop_ids)
+                         or tuple(dict.fromkeys(id for id in (self.bos_id, self.eos_id) if id is not None)))
         self.adds_bos, self.adds_eos = self.bos_id is not None, False
         self.specials = dict(specials or {})
         self.special_texts = {role: self._model.pieces[id] for role, id in
@@ -56,7 +59,8 @@ class SentencePieceTokenizer:
 
     def with_specials(self) -> "SentencePieceTokenizer":
         """The same vocabulary; its control pieces are tokens wherever a text has them, as chat templates write them."""
-        controls = {piece: id for id, (piece, kind) in enumerate(zip(self._model.pieces, self._model.kinds)) if kind == CONTROL}
+        controls = {piece: id for id, (piece, kind) in enumerate(zip(self._model.pieces, self._model.kinds))
+                    if kind == CONTROL}
         return SentencePieceTokenizer(self._data, name=self._name, **self.options() | {"specials": controls})
 
     def options(self) -> dict:
@@ -69,7 +73,7 @@ class SentencePieceTokenizer:
 
     def encode(self, text: str, bos: bool = True, eos: bool = False) -> list[int]:
         """Token ids of ``text``, with BOS before it."""
-        ids = [self.bos_id] if bos and self.adds_bos else []
+        ids: list[int] = [self.bos_id] if bos and self.adds_bos and self.bos_id is not None else []
         text = SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text)
         for part in self._split.split(text) if self._split else [text]:
             ids += [self.specials[part]] if part in self.specials else self._package.encode(part)
@@ -88,7 +92,8 @@ class SentencePieceTokenizer:
         return strip
 
     def strips_on(self, piece: bytes) -> bool:
-        """Does the next piece lose its leading space, too, after the first one has? As long as nothing is left of them."""
+        """Does the next piece lose its leading space, too, after the first one has? As long as nothing is left of
+        them."""
         return self._model.remove_extra_whitespaces and not piece
 
     def piece(self, id: int, first: bool) -> bytes:
@@ -105,7 +110,8 @@ class SentencePieceTokenizer:
 
 
 def load(data: bytes, vocab_size: int | None, name):
-    """The tokenizer of a sentencepiece file: a scored vocabulary where llama2.c's files can say it, else the package."""
+    """The tokenizer of a sentencepiece file: a scored vocabulary where llama2.c's files can say it, else the
+    package."""
     model = parse_model(data, name)
     expect_bpe(model, name)
     expect_rows(model, vocab_size, name)
@@ -137,10 +143,12 @@ def parse_model(data: bytes, name) -> Model:
 def expect_bpe(model: Model, name) -> None:
     """Refuse models that are no byte-pair encoding, by name."""
     if model.model_type != BPE:
-        raise TokenizerError(f"{name}: unsupported: a sentencepiece model of type {MODELS.get(model.model_type, 'unknown')}, "
-                             "expected bpe as LLaMAs have: train it with model_type=bpe")
+        raise TokenizerError(f"{name}: unsupported: a sentencepiece model of type "
+                             f"{MODELS.get(model.model_type, 'unknown')}, expected bpe as LLaMAs have: train it with "
+                             "model_type=bpe")
     if len(model.pieces) < 3:
-        raise TokenizerError(f"{name}: {len(model.pieces)} pieces, expected unknown, BOS, EOS and more: copy the file again")
+        raise TokenizerError(f"{name}: {len(model.pieces)} pieces, expected unknown, BOS, EOS and more: copy the file "
+                             "again")
 
 
 def damaged(name) -> TokenizerError:

@@ -41,5 +41,7 @@ def _of_section(data: bytes, name):
         return SentencePieceTokenizer(content, name=name, **options)
     if kind in ("scored", "gguf"):
         plain = binary.read(content, name)
+        if not isinstance(plain, Tokenizer):        # ranks of LLaMA-3, which are packed as json
+            raise ValueError("ranks in place of scores")
         return (Tokenizer if kind == "scored" else GgufTokenizer)(plain.pieces, plain.scores, **options)
     raise ValueError(f"of kind {kind!r:.40}")

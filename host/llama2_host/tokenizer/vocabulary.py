@@ -13,7 +13,8 @@ from llama2_host.tokenizer.llama3_ranks import from_ranks, is_ranks, read_ranks
 from llama2_host.tokenizer.base import Tokenizer, TokenizerError
 
 NAMES = ("tokenizer.json", "tokenizer.model", "tokenizer.bin")
-BESIDE = (*huggingface_tokenizer.BESIDE, ends.GENERATION)      #: what says something about a vocabulary's special tokens
+BESIDE = (*huggingface_tokenizer.BESIDE, ends.GENERATION)      #: what says something about a vocabulary's special
+                                                               #: tokens
 MAX_BYTES = 256 << 20
 
 
@@ -44,7 +45,8 @@ def file_of(path: Path) -> Path:
     names = [name for name in NAMES if (path / name).is_file()]
     if not names:
         broken = [name for name in NAMES if (path / name).is_symlink()]
-        reason = f"{broken[0]} is a link to nothing" if broken else f"no tokenizer in this folder: expected {', '.join(NAMES)}"
+        reason = f"{broken[0]} is a link to nothing" if broken else \
+            f"no tokenizer in this folder: expected {', '.join(NAMES)}"
         raise TokenizerError(f"{path}: cannot be read: {reason}")
     return path / names[0]
 
@@ -67,8 +69,8 @@ def _load(path: Path, vocab_size: int | None, stamps):
             data = head + file.read(MAX_BYTES)
     except OSError as error:
         reason = "is a link to nothing" if path.is_symlink() and not path.exists() else error.strerror
-        raise TokenizerError(f"{path}: cannot be read: {reason}: expected tokenizer.bin, tokenizer.model or tokenizer.json, "
-                             "check the path") from None
+        raise TokenizerError(f"{path}: cannot be read: {reason}: expected tokenizer.bin, tokenizer.model or "
+                             "tokenizer.json, check the path") from None
     except CheckpointError as error:
         raise TokenizerError(str(error)) from None
     if is_ranks(head):

@@ -10,7 +10,7 @@
 #include <generated/soc.h>
 
 #define COMMAND ((volatile uint32_t *)LLAMA2_BASE)
-#define RESULT  ((volatile uint32_t *)(LLAMA2_BASE + 0x400))
+#define RESULT ((volatile uint32_t *)(LLAMA2_BASE + 0x400))
 
 static volatile uint32_t interrupts;
 

@@ -1,0 +1,113 @@
+"""Values that know their stage in a pipeline: combining two of different stages raises, so no delay is counted by hand.
+
+With a count beside each signal, as in ``delay(m, tag, 5, ...)``, one register more in a path makes every count beside
+it wrong without a word. Here a path is written once, and what travels beside it asks to be where the path is.
+"""
+from amaranth.hdl import Signal, Value, ValueCastable
+
+from accel.lib.numeric import delay
+
+
+class StageError(ValueError):
+    """Values of different stages were combined."""
+
+
+class Staged:
+    """A value of ``stage`` of ``pipe``: so many cycles after what it was made from entered.
+
+    Operators of :class:`amaranth.hdl.Value` take staged values of the same stage, and anything that belongs to no
+    pipeline, which is to be constant while the pipeline holds something. Fields and slices have the stage of the whole.
+    ``plain`` is the value itself, for statements.
+    """
+    def __init__(self, pipe, stage, value):
+        self.pipe, self.stage, self.plain = pipe, stage, value
+
+    def __repr__(self):
+        return f"(stage {self.stage}: {self.plain!r})"
+
+    def __getattr__(self, name):
+        inner = getattr(self.plain, name)
+        if callable(inner) and not isinstance(inner, (Value, ValueCastable)):
+            return lambda *args: self.pipe.combine(inner, *args, stage=self.stage)
+        return Staged(self.pipe, self.stage, inner)
+
+    def __getitem__(self, key):
+        return Staged(self.pipe, self.stage, self.plain[key])
+
+    def __invert__(self):
+        return Staged(self.pipe, self.stage, ~self.plain)
+
+    def __neg__(self):
+        return Staged(self.pipe, self.stage, -self.plain)
+
+
+def _operator(name):
+    return lambda self, other: self.pipe.combine(getattr(self.plain, name), other, stage=self.stage)
+
+
+for _name in ("add", "radd", "sub", "rsub", "mul", "rmul", "and", "rand", "or", "ror", "xor", "rxor", "lshift",
+              "rshift", "eq", "ne", "lt", "le", "gt", "ge"):
+    setattr(Staged, f"__{_name}__", _operator(f"__{_name}__"))
+
+
+class Carried:
+    """A value on its way beside a path; its registers are made when they are asked for, each once."""
+    def __init__(self, pipe, name, value, valid):
+        self.pipe, self.name, self.valid, self.first, self.values = pipe, name, valid, value.stage, [value]
+
+    def beside(self, other: Staged) -> Staged:
+        """The value as of the stage of ``other``; StageError if it is not known by then."""
+        return self.at(other.stage)
+
+    def at(self, stage: int) -> Staged:
+        """The value as of ``stage``; StageError if it is not known by then."""
+        if stage < self.first:
+            raise StageError(f"{self.name} is known at stage {self.first}, and needed at stage {stage}")
+        while stage - self.first >= len(self.values):
+            last = self.values[-1]
+            later = delay(self.pipe.m, last.plain, 1, f"{self.name}_{last.stage + 1}", valid=self.valid)
+            self.values.append(Staged(self.pipe, last.stage + 1, later))
+        return self.values[stage - self.first]
+
+
+class Pipeline:
+    """The registers of one pipeline in the module ``m``; it advances in every cycle."""
+    def __init__(self, m):
+        self.m = m
+
+    def enter(self, value, stage=0) -> Staged:
+        """``value``, which belongs to ``stage``."""
+        return Staged(self, stage, value)
+
+    def combine(self, function, *values, latency=0, stage=None) -> Staged:
+        """What ``function`` makes of ``values``, which are all of one stage, ``latency`` cycles later.
+
+        Raises StageError if they are not, or not of ``stage`` where one is given. Of several results each is staged.
+        """
+        staged = [value for value in values if isinstance(value, Staged)]
+        if any(value.pipe is not self for value in staged):
+            raise StageError(f"values of two pipelines: {staged}")
+        stages = {value.stage for value in staged} | ({stage} if stage is not None else set())
+        if len(stages) != 1:
+            raise StageError(f"values of stages {sorted(stages)} meet: {staged}")
+        made = function(*(value.plain if isinstance(value, Staged) else value for value in values))
+        at, = stages
+        if isinstance(made, tuple):
+            return tuple(Staged(self, at + latency, each) for each in made)
+        return Staged(self, at + latency, made)
+
+    def register(self, name, value: Staged, shape=None, **options) -> Staged:
+        """``value`` in a register of ``shape`` (without one, of its own): a stage later. ``options`` are those of a
+        Signal."""
+        kept = Signal(value.plain.shape() if shape is None else shape, name=name, **{"reset_less": True, **options})
+        self.m.d.sync += kept.eq(value.plain)
+        return Staged(self, value.stage + 1, kept)
+
+    def later(self, name, value: Staged, cycles=1) -> Staged:
+        """``value``, ``cycles`` stages later, in registers of its own shape that no synthesis turns into a shift
+        register."""
+        return self.carry(name, value).at(value.stage + cycles)
+
+    def carry(self, name, value: Staged, *, valid=False) -> Carried:
+        """``value``, to be asked for at later stages; with ``valid`` its registers are reset."""
+        return Carried(self, name, value, valid)

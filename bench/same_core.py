@@ -1,0 +1,147 @@
+"""Is the core still the same hardware as at another commit? ``python -m bench.same_core COMMIT``.
+
+The answer is a proof, for a change that moves or renames. Both cores become netlists of one-bit gates and registers
+(Yosys: `flatten`, `simplemap`). Nets fall into classes: of one class are those that cells of one kind drive from nets
+of the same classes. Refined until no class falls apart, this is a bisimulation: if the outputs' classes are the same,
+the two cores do the same in every cycle, and if the classes have as many cells each, they consist of the same cells.
+Names and hierarchy do not matter; initial values, memory contents and attributes that mapping obeys do.
+"""
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+from bench.synthesis import run_yosys
+from llama2_spec.maxima import CORE
+
+ROOT = Path(__file__).resolve().parent.parent
+
+#: Cores that differ in what `elaborate` does with their parameters.
+SETS = {
+    "board":   {"columns": 2, **CORE, "multiplier_bits": 25},
+    "ecp5":    {"columns": 2, **CORE, "multiplier_bits": 18},
+    "one":     {"columns": 1, "max_dim": 128, "max_hidden_dim": 128, "max_kv_dim": 128, "max_heads": 8},
+    "four":    {"columns": 4, "max_dim": 512, "max_hidden_dim": 1024, "max_kv_dim": 256, "max_heads": 16},
+}
+OBEYED = ("init", "keep", "shreg_extract", "ram_style", "rom_style", "no_rw_check")    # attributes that mapping obeys
+
+CONVERT = """
+import sys, json
+from amaranth.back import verilog
+from amaranth.hdl import ClockDomain
+from accel.core import Core
+from soc.memories import Styles
+for path, parameters in json.loads(sys.argv[1]).items():
+    open(path, "w").write(verilog.convert(Core(**parameters), name="core", platform=Styles(), emit_src=False,
+                                          strip_internal_attrs=True,
+                                          missing_domain=lambda domain: ClockDomain(domain, reset_less=True)))
+"""
+
+
+def convert(tree: Path, out: Path, sets: dict) -> dict:
+    """Verilog of the cores that the sources in ``tree`` make; {set: path}."""
+    out.mkdir(parents=True)
+    paths = {name: out/f"{name}.v" for name in sets}
+    subprocess.run([sys.executable, "-c", CONVERT, json.dumps({str(paths[name]): sets[name] for name in sets})],
+                   cwd=tree, env={**os.environ, "PYTHONPATH": str(tree/"spec")}, check=True)    # not what is installed
+    return paths
+
+
+def netlist(verilog: Path) -> dict:
+    """The flat module, in gates."""
+    path = verilog.with_suffix(".json")
+    run_yosys([f"read_verilog {verilog}", "hierarchy -top core", "proc", "flatten", "opt_expr -keepdc",
+               "memory_collect", "simplemap", "opt_clean -purge", f"write_json {path}"], verilog.with_suffix(".log"))
+    return json.loads(path.read_text())["modules"]["core"]
+
+
+def _parts(module):
+    """(cells, inputs, outputs): a cell is (what it is, its input bits, {port: output bits})."""
+    marks = {}
+    for net in module["netnames"].values():
+        kept = {key: value for key, value in net["attributes"].items() if key in OBEYED}
+        for i, bit in enumerate(net["bits"]):
+            for key, value in kept.items():
+                marks.setdefault(bit, set()).add((key, value[-1 - i] if key == "init" else value))
+    cells = []
+    for cell in module["cells"].values():
+        directions = cell["port_directions"]
+        given = [(port, bits) for port, bits in sorted(cell["connections"].items()) if directions[port] == "input"]
+        made = {port: bits for port, bits in cell["connections"].items() if directions[port] == "output"}
+        parameters = {key: value for key, value in cell["parameters"].items() if key != "MEMID"}
+        obeyed = {key: value for key, value in cell["attributes"].items() if key in OBEYED}
+        own = sorted({mark for bits in made.values() for bit in bits for mark in marks.get(bit, ())})
+        cells.append((repr((cell["type"], sorted(parameters.items()), sorted(obeyed.items()), own,
+                            [(port, len(bits)) for port, bits in given])),
+                      [bit for _, bits in given for bit in bits], made))
+    ports = module["ports"].items()
+    inputs = {bit: hash((name, i)) for name, port in ports if port["direction"] == "input"
+              for i, bit in enumerate(port["bits"])}
+    return cells, inputs, {name: port["bits"] for name, port in ports if port["direction"] == "output"}
+
+
+def classes(modules) -> list:
+    """For each module: ({output port: its bits' classes}, how many cells each class has), by classes that hold for all
+    of them."""
+    parts = [_parts(module) for module in modules]
+    values = [dict(inputs) for _, inputs, _ in parts]
+    kinds = [[hash(kind) for kind, _, _ in cells] for cells, _, _ in parts]
+    before = 0
+    while True:
+        found = []
+        for (cells, _, _), value, kind in zip(parts, values, kinds):
+            mine = [hash((k, *(value.get(bit, bit if isinstance(bit, str) else 0) for bit in given)))
+                    for k, (_, given, _) in zip(kind, cells)]
+            found.append(mine)
+            value.update((bit, hash((own, port, i))) for own, (_, _, made) in zip(mine, cells)
+                         for port, bits in made.items() for i, bit in enumerate(bits))
+        count = len(set().union(*found))
+        if count == before:
+            return [({name: [value.get(bit, bit) for bit in bits] for name, bits in outputs.items()}, Counter(mine))
+                    for (_, _, outputs), value, mine in zip(parts, values, found)]
+        before = count
+
+
+def differences(old: dict, new: dict) -> list[str]:
+    """What tells one module from the other; empty if they are the same hardware."""
+    (old_outputs, old_cells), (new_outputs, new_cells) = classes([old, new])
+    lines = [f"output {name} differs" for name in sorted(old_outputs.keys() | new_outputs.keys())
+             if old_outputs.get(name) != new_outputs.get(name)]
+    if old_cells != new_cells:
+        def types(module):
+            return Counter(cell["type"] for cell in module["cells"].values())
+        more, less = types(new) - types(old), types(old) - types(new)
+        lines.append(f"{(old_cells - new_cells).total()} cells of {old_cells.total()} have no counterpart; "
+                     f"more {dict(more) or 'of none'}, less {dict(less) or 'of none'}")
+    return lines
+
+
+def compare(commit: str, sets: dict) -> dict:
+    """{set: differences} of the core in this tree and at ``commit``."""
+    with tempfile.TemporaryDirectory() as scratch:
+        tree = Path(scratch)/"tree"
+        tree.mkdir()
+        archive = subprocess.run(["git", "archive", commit, "accel", "spec", "soc/memories.py"], cwd=ROOT, check=True,
+                                 stdout=subprocess.PIPE).stdout
+        subprocess.run(["tar", "-x", "-C", tree], input=archive, check=True)
+        old, new = convert(tree, Path(scratch)/"old", sets), convert(ROOT, Path(scratch)/"new", sets)
+        return {name: differences(netlist(old[name]), netlist(new[name])) for name in sets}
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(prog="python -m bench.same_core", description=__doc__.splitlines()[0])
+    parser.add_argument("commit")
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS), metavar="SET",
+                        help=f"of {', '.join(SETS)}; default: all")
+    args = parser.parse_args(argv)
+    found = compare(args.commit, {name: SETS[name] for name in args.sets})
+    for name, lines in found.items():
+        print(f"{name}: {'; '.join(lines) or 'the same'}")
+    return int(any(found.values()))
+
+if __name__ == "__main__":
+    sys.exit(main())
