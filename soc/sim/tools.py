@@ -91,12 +91,14 @@ def _first_line(*words):
 @lru_cache
 def processor() -> str:
     """Digest of what this processor can do: what is compiled for it need not run on another."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    return hashlib.sha256(next((line for line in lines if line.lower().startswith(("flags", "features"))), platform.processor()).encode()).hexdigest()[:16]
+    path  = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    able  = next((line for line in lines if line.lower().startswith(("flags", "features"))), platform.processor())
+    return hashlib.sha256(able.encode()).hexdigest()[:16]
 
 
 def versions() -> tuple[str, ...]:
-    """What Verilator and the compiler say they are, flags from the environment, and the processor: part of what names a build."""
+    """Verilator's version, the compiler's, flags from the environment, and the processor: part of what names a build."""
     try:
         package = f"{importlib.metadata.version('verilator')}, "
     except importlib.metadata.PackageNotFoundError:

@@ -118,8 +118,9 @@ def test_a_part_of_no_waveform_is_refused(options):
 @pytest.mark.parametrize("options, code, says", [(["--trace-to", "400"], 0, "waveform of cycles 0 to 400 in "),
                                                  (["--trace-from", "token:9"], 1, "no waveform in ")])
 def test_run_tells_what_was_recorded(vsim, tmp_path, options, code, says):
-    run = subprocess.Popen([sys.executable, "targets/sim.py", "--run", "--output-dir", vsim.parents[2], "--trace", tmp_path/"a.fst", *options],
-                           cwd=sim.ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    command = ["targets/sim.py", "--run", "--output-dir", vsim.parents[2], "--trace", tmp_path/"a.fst", *options]
+    run = subprocess.Popen([sys.executable, *command], cwd=sim.ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                           text=True)
     url = run.stdout.readline().split()[-1]
     Client(url).synchronise().port.close()      # it has simulated more than 400 cycles by then
     run.terminate()
