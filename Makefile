@@ -10,7 +10,8 @@ PYTHON   := $(VENV)/bin/python
 HASH     := $(shell cat requirements.txt requirements-debian.txt pyproject.toml | sha256sum | cut -c1-16)
 STAMP    := $(VENV)/installed-$(HASH)
 MODEL    := models/stories.bin
-PACKAGES := $(shell sed 's/\#.*//' requirements-debian.txt)
+PACKAGES := $(shell sed '/optional:/d; s/\#.*//' requirements-debian.txt)
+OPTIONAL := $(shell sed -n 's/ *\# optional:.*//p' requirements-debian.txt)
 
 .PHONY: help setup sim demo test test-fast wave test-install test-reference prove uart long-context resources timing bitstream serve test-web server-load lint format site docs clean
 
@@ -40,6 +41,10 @@ $(STAMP):
 		echo "make setup needs Python 3.11 or 3.12, and $(PYTHON3) is $$($(PYTHON3) --version 2>&1 | head -1): PYTHON3=python3.11 make setup" >&2; \
 		echo "the client alone runs on 3.10 to 3.13: pip install ." >&2; exit 1; }
 	@$(call debian,$(PACKAGES))
+	@dpkg-query -W $(OPTIONAL) >/dev/null 2>&1 && exit 0; \
+	if [ $$(id -u) = 0 ]; then sudo=; else sudo="sudo -n"; fi; \
+	{ $$sudo apt-get -q update && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get -q -y install --no-install-recommends $(OPTIONAL); } >/dev/null 2>&1 || \
+		echo "without $(OPTIONAL) the simulator is compiled by g++: that takes longer, and it runs slower" >&2
 	@echo "making $(VENV) with $$($(PYTHON3) --version)"
 	@$(PYTHON) -c '$(WANTED)' 2>/dev/null || { rm -rf $(VENV); $(PYTHON3) -m venv $(VENV); }
 	@echo "installing $$(sed 's/#.*//' requirements.txt | grep -c .) Python packages: about a minute"

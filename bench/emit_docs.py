@@ -201,7 +201,7 @@ def simulator_table():
             ("decoding",
              f"{r['decoding']['khz_of_cpu']} kHz of processor time, {r['decoding']['khz']} kHz of wall time")]
     if against := r.get("against"):
-        rows += [("decoding, side by side with an older one", f"{against['ratio']:.2f} times {against['what']}'s rate "
+        rows += [("decoding, side by side", f"{against['ratio']:.2f} times the rate of {against['what']} "
                   f"({against['new_khz_of_cpu']} against {against['old_khz_of_cpu']} kHz of processor time), same "
                   "tokens, cycles but for a refresh")]
     tools = ", ".join(r[name] for name in ("verilator", "compiler") if name in r)

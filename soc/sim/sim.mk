@@ -1,4 +1,4 @@
-# Compiles a generated SoC into Vsim, instead of LiteX's simulation Makefile: the model itself at -O3, two jobs, tracing only
+# Compiles a generated SoC into Vsim, instead of LiteX's simulation Makefile: the model itself at -O3 for this processor, two jobs, tracing only
 # if asked for. Run in the gateware directory with VERILOG (all sources, relative), MODULES (LiteX simulation modules), VERILATOR
 # (its command), VARIABLES (for its makefile), and three paths without spaces: DIR, to this directory, SRC_DIR, to LiteX's
 # simulator, and HERE, to ours. TRACE=1 makes one that can write waveforms; COUNTS are
@@ -7,7 +7,7 @@
 OBJ    := obj_sim
 CORE   := sim pads parse modules libdylib
 LIBS   := -levent -ljson-c -ldl -lz -lm -lpthread
-MODEL  ?= -O3
+MODEL  ?= $(if $(TRACE),-O1,-O3 -march=native)
 VFLAGS ?= -O3 --x-assign fast --x-initial fast --noassert --output-split 20000 --unroll-count 256
 
 all: $(MODULES:%=modules/%.so) vsim

