@@ -96,7 +96,8 @@ class Platform(SimPlatform):
 class BaseSoC(Llama2SoC):
     dram_test_rounds = 1    # simulated DRAM has no marginal bits; starting takes half a second less
 
-    def __init__(self, core, with_board_pins=False, **kwargs):
+    def __init__(self, core, with_board_pins=False, lanes=True, **kwargs):
+        """``lanes``: the DRAM has byte lanes to train, which the project's own firmware can do without a training."""
         platform = Platform(with_board_pins)
 
         # CRG --------------------------------------------------------------------------------------
@@ -109,7 +110,8 @@ class BaseSoC(Llama2SoC):
 
         # DDR3 SDRAM -------------------------------------------------------------------------------
         module      = MT41K128M16(SYS_CLK_FREQ, "1:4", speedgrade="800")    # tRFC of the datasheet, 160 ns
-        self.ddrphy = LanePHY(platform, create_phy(platform, module, SYS_CLK_FREQ))
+        phy         = create_phy(platform, module, SYS_CLK_FREQ)
+        self.ddrphy = LanePHY(platform, phy) if lanes else phy
         self.add_dram(self.ddrphy, module)
 
         # Decoder ----------------------------------------------------------------------------------
@@ -149,8 +151,7 @@ def sources_stamp(core, firmware, options):
 
 
 def build(output_dir=None, columns=COLUMNS, *, core=None, firmware=FIRMWARE, compile_gateware=True,
-          with_board_pins=False,
-          trace=False, soc_options=MappingProxyType({}), builder_options=MappingProxyType({})):
+          with_board_pins=False, trace=False, soc_options=MappingProxyType({}), builder_options=MappingProxyType({})):
     """Build the simulator if anything changed, and return the path of Vsim.
 
     ``core`` (an instance with the signature of accel.core.Core) replaces the decoder core, ``firmware`` the
@@ -175,7 +176,8 @@ def build(output_dir=None, columns=COLUMNS, *, core=None, firmware=FIRMWARE, com
               flush=True)
         note = ""
         with BuildProgress(vsim.parent), sim_compile.output_to(output_dir/"build.log"):
-            soc     = BaseSoC(core or create_core(columns), with_board_pins, **soc_options)
+            # liblitedram's training, all that other firmware knows, writes over an image's first bytes.
+            soc     = BaseSoC(core or create_core(columns), with_board_pins, lanes=firmware == FIRMWARE, **soc_options)
             builder = Llama2Builder(soc, firmware, **{"csr_json": str(output_dir/"soc.json"), **builder_options,
                                                       "output_dir": str(output_dir)})
             config  = SimConfig()
