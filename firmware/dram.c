@@ -60,10 +60,12 @@ static uint32_t pattern(uint32_t n)
 	return n ^ n >> 16;
 }
 
-enum work { TAKE,
-	    GIVE_BACK,
-	    FILL,
-	    LOOK };
+enum work {
+	TAKE,
+	GIVE_BACK,
+	FILL,
+	LOOK,
+};
 
 /* Walk over the places: keep what is there, put it back, fill them with a pattern, or add to fault what they do not
  * hold of it. */

@@ -5,9 +5,11 @@
 
 #define BITS(name, value) ((uint32_t)(value) << LLAMA2_COMMAND_##name##_LOW)
 
-enum { AT_GAIN,
-       AT_EMBED,
-       AT_LAYERS };
+enum {
+	AT_GAIN,
+	AT_EMBED,
+	AT_LAYERS,
+};
 
 /* The commands of a layer, see spec/llama2_spec/program.py; those that stream a tensor do so in the order of the
  * directory. */

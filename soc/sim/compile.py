@@ -125,9 +125,8 @@ def make(gateware_dir, sources, modules, *, counts="", link_counts="", trace=Fal
     subprocess.run(["make", "-f", str(HERE/"sim.mk"), f"HERE={unspaced(HERE)}", f"DIR={unspaced(gateware_dir)}",
         f"SRC_DIR={unspaced(next(iter(litex.build.sim.core.__path__)))}", f"VERILOG={' '.join(names)}",
         f"MODULES={' '.join(modules)}", f"VERILATOR={' '.join(tools.command())}",
-                    f"VARIABLES={' '.join(tools.make_variables())}",
-        f"COUNTS={counts}", f"LINK_COUNTS={link_counts}", f"TRACE={'1' if trace else ''}"], cwd=gateware_dir,
-                   check=True)
+        f"VARIABLES={' '.join(tools.make_variables())}", f"COUNTS={counts}", f"LINK_COUNTS={link_counts}",
+        f"TRACE={'1' if trace else ''}"], cwd=gateware_dir, check=True)
 
 
 def copy(source, target):
