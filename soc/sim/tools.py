@@ -98,7 +98,7 @@ def processor() -> str:
 
 
 def versions() -> tuple[str, ...]:
-    """Verilator's version, the compiler's, flags from the environment, and the processor: part of what names a build."""
+    """Verilator's version, the compiler's, flags in the environment, the processor: part of what names a build."""
     try:
         package = f"{importlib.metadata.version('verilator')}, "
     except importlib.metadata.PackageNotFoundError:
