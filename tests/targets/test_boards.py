@@ -87,10 +87,9 @@ def test_firmware_trains_the_dram(design):
     """Beyond the simulator's firmware, whose sources it shares: LiteDRAM's training for the board's PHY."""
     _, out, _, _ = design
     symbols = subprocess.run(["riscv64-unknown-elf-nm", out/"software"/"firmware"/"firmware.elf"], check=True,
-                             text=True,
-                             stdout=subprocess.PIPE).stdout
-    assert {"device_poll", "llama2_interrupt", "sdram_init",
-            "sdram_read_leveling"} <= set(re.findall(r" T (\w+)", symbols))
+                             text=True, stdout=subprocess.PIPE).stdout
+    # Of the project's own functions only those that assembly calls: the others may be gone into their callers.
+    assert {"main", "isr", "sdram_init", "sdram_read_leveling"} <= set(re.findall(r" T (\w+)", symbols))
 
 
 @pytest.mark.parametrize("design", ["arty"], indirect=True)
