@@ -21,7 +21,8 @@ PLACE_AND_ROUTE = ["--placer", "heap", "--placer-heap-beta", "0.7", "--placer-he
 #: will be long.
 MAP = "abc9 -script +&scorr;&sweep;&dc2;&dch,-f,-r;&ps;&if,-F,0,-A,0,-W,1200,-v;&mfs;&ps,-l"
 
-#: A step before synthesis: a ROM whose style is Vivado's "distributed" is what Yosys calls logic.
+#: A step before synthesis: a ROM whose style is Vivado's "distributed" is what Yosys calls logic. LiteX has files read
+#: with their elaboration put off, and what is not elaborated has no memories yet: :func:`elaborate` comes first.
 ROMS = 'setattr -set rom_style "logic" a:rom_style=distributed'
 
 #: Name: package that holds it, and the Python that calls it.
@@ -40,17 +41,24 @@ def yosys_roms():
     """A context in which LiteX's own scripts for Yosys have the step :data:`ROMS`."""
     from litex.build.yosys_wrapper import YosysWrapper
     template = [line for step in YosysWrapper._default_template
-                for line in ([ROMS] if step.startswith("synth_") else []) + [step]]
+                for line in ([elaborate("{build_name}"), ROMS] if step.startswith("synth_") else []) + [step]]
     return mock.patch.object(YosysWrapper, "_default_template", template)
 
 
+def elaborate(top: str) -> str:
+    """The step of a Yosys script that elaborates ``top`` and what is in it."""
+    return f"hierarchy -top {top}"
+
+
 def synth_ecp5(options: str) -> list:
-    """Lines of a Yosys script: ``synth_ecp5`` with ``options``, and :data:`MAP` in place of its own mapping.
+    """Lines of a Yosys script: ``synth_ecp5`` with ``options``, the last of which is ``-top NAME``, and :data:`MAP` in
+    place of its own mapping.
 
     Without the purge, abc9 of this Yosys may stop at two wires of one name.
     """
-    return [ROMS, f"synth_ecp5 {options} -run begin:map_luts", "clean -purge", "check -latchonly -assert",
-            "techmap -map +/lattice/latches_map.v", MAP, "clean", f"synth_ecp5 {options} -run map_cells:"]
+    return [elaborate(options.split()[-1]), ROMS, f"synth_ecp5 {options} -run begin:map_luts", "clean -purge",
+            "check -latchonly -assert", "techmap -map +/lattice/latches_map.v", MAP, "clean",
+            f"synth_ecp5 {options} -run map_cells:"]
 
 
 def add_to_path():
