@@ -63,7 +63,8 @@ def test_configuration_names_all_of_the_cores_parameters():
 def design(request):
     """(name, directory of the gateware, build name, suffix of the constraints), generated with the firmware."""
     options, build_name, suffix = TARGETS[request.param]
-    out = ROOT/"build"/"tests"/request.param
+    # A folder for each test process: two that build in one at a time spoil each other's libraries.
+    out = ROOT/"build"/"tests"/os.environ.get("PYTEST_XDIST_WORKER", "alone")/request.param
     done = python_target(request.param, "--build", "--no-compile-gateware", "--output-dir", str(out), *options)
     assert done.returncode == 0, done.stderr[-2000:]
     return request.param, out, build_name, suffix
