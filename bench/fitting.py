@@ -63,8 +63,8 @@ def row(name, config, format, upload_bytes_per_s):
     config = replace(config, seq_len=positions[best], kv=best)
     beats  = useful_beats(config, format, config.seq_len//2)
     target = TARGETS["arty"]
-    others = "; ".join(f"{other.name.lower()}: {count:,}" for other,
-                       count in positions.items() if count > positions[best])
+    others = "; ".join(f"{other.name.lower()}: {count:,}"
+                       for other, count in positions.items() if count > positions[best])
     return (name, format, quantity(size), f"{config.seq_len:,} ({best.name.lower()}{f'; {others}' if others else ''})",
             quantity(kv_bytes(config)),
             f"{size/upload_bytes_per_s:,.0f} s", f"{target.clock_hz*target.share/beats:,.1f}")

@@ -182,8 +182,8 @@ def made_up_image(folder: Path) -> Path:
     config = ModelConfig(dim=32, hidden_dim=48, n_layers=1, n_heads=4, n_kv_heads=2, head_dim=8, vocab_size=259,
                          seq_len=256)
     noise = np.random.default_rng(0)
-    tensors = {name: (noise.standard_normal(shape) * shape[-1] ** -0.5).astype(np.float32) for name,
-               shape in shapes(config).items()}
+    tensors = {name: (noise.standard_normal(shape) * shape[-1] ** -0.5).astype(np.float32)
+               for name, shape in shapes(config).items()}
     (folder / "tiny.bin").write_bytes(pack_v0(config, tensors))
     (folder / "tokenizer.bin").write_bytes(Tokenizer([b"<unk>", b"\n<s>\n", b"\n</s>\n"] +
                                                      [b"<0x%02X>" % byte for byte in range(256)], [0.0] * 259).pack())

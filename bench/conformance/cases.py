@@ -236,8 +236,8 @@ def ggufs():
     for kind in ("llama", "gpt2"):
         for name, options in GGUFS.items():
             if not (kind == "gpt2" and (name == "no prefix"
-                                        or any(text in ("<|endoftext|>", *made.CHAT) for text,
-                                               _ in options.get("extra", ())))):
+                                        or any(text in ("<|endoftext|>", *made.CHAT)
+                                               for text, _ in options.get("extra", ())))):
                 yield case(name, kind, **options)
     for pre in ("gpt-2", "llama-bpe", "llama3", "smaug-bpe", "dbrx", "falcon3", "mellum"):
         yield case(f"split as {pre}", "gpt2", pre=pre)

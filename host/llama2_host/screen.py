@@ -99,7 +99,7 @@ def _columns(rows: Sequence[Sequence[str]], right: Sequence[bool]) -> list[str]:
     widths = [max(len(row[column]) for row in rows) for column in range(len(right))]
     made = io.StringIO()
     for row in rows:
-        cells = [cell.rjust(width) if to_right else cell.ljust(width) for cell, width,
-                 to_right in zip(row, widths, right)]
+        cells = [cell.rjust(width) if to_right else cell.ljust(width)
+                 for cell, width, to_right in zip(row, widths, right)]
         made.write("  ".join(cells).rstrip() + "\n")
     return made.getvalue().splitlines()

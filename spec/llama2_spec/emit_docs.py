@@ -33,8 +33,8 @@ def docstring(thing) -> str:
 def comments(source: str, indent: str = "") -> dict[str, str]:
     """The ``#:`` comments behind assignments by name; lines that hold nothing but such a comment continue it."""
     found = re.findall(rf"^{indent}(\w+)\s*=[^#\n]*(#:.*(?:\n +#:.*)*)$", source, re.MULTILINE)
-    return {name: " ".join(line.strip().removeprefix("#:").strip() for line in text.split("\n")) for name,
-            text in found}
+    return {name: " ".join(line.strip().removeprefix("#:").strip() for line in text.split("\n"))
+            for name, text in found}
 
 
 def member_docs(cls) -> dict[str, str]:

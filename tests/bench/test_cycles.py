@@ -12,8 +12,8 @@ from soc.sim.simulator import WATCH_CAUSES
 def watched(*columns, strays=0):
     """What the simulator says at each result: running sums of ``columns``, one for each cause."""
     sums = np.cumsum(columns, axis=1)
-    return [{"cycles": int(at.sum()), "strays": strays*n, **dict(zip(WATCH_CAUSES, map(int, at)))} for n,
-            at in enumerate(sums.T)]
+    return [{"cycles": int(at.sum()), "strays": strays*n, **dict(zip(WATCH_CAUSES, map(int, at)))}
+            for n, at in enumerate(sums.T)]
 
 
 def test_beats_and_stalls_sum_to_the_cycles_exactly():

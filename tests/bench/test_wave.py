@@ -25,8 +25,8 @@ def vcd(tmp_path, monkeypatch):
 
 
 def test_values_are_those_before_the_edge(vcd):
-    table = [(cycle, values["start"], values["lamp"], values["fsm_state"].partition("/")[0]) for cycle,
-             values in rows(vcd, ["start", "lamp", "fsm_state"])]
+    table = [(cycle, values["start"], values["lamp"], values["fsm_state"].partition("/")[0])
+             for cycle, values in rows(vcd, ["start", "lamp", "fsm_state"])]
     assert table[:4] == [(0, "0", "0", "DARK"), (1, "1", "0", "DARK"), (2, "0", "1", "AFTER-START"),
                          (3, "0", "0", "DARK")]
 

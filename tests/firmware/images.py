@@ -20,8 +20,8 @@ def small_image(config: ModelConfig = CONFIG, format: str = "q8") -> bytes:
               "wo": (config.dim, config.q_dim), "w1": (config.hidden_dim, config.dim),
               "w2": (config.dim, config.hidden_dim),
               "w3": (config.hidden_dim, config.dim), "attention_norm": (config.dim,), "ffn_norm": (config.dim,)}
-    tensors = {f"layers.{i}.{name}": rng.normal(size=shape) for i in range(config.n_layers) for name,
-               shape in shapes.items()}
+    tensors = {f"layers.{i}.{name}": rng.normal(size=shape) for i in range(config.n_layers)
+               for name, shape in shapes.items()}
     tensors["final_norm"] = rng.normal(size=config.dim)
     tensors["embedding"] = rng.normal(size=(config.vocab_size, config.dim))
     tensors["classifier"] = rng.normal(size=(config.vocab_size, config.dim))

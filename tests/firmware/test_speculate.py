@@ -69,8 +69,8 @@ def test_tokens_are_those_of_one_at_a_time(firmware, columns, most, right):
     tokens, done = device.generate(ids=tuple(script[:9]), max_new=200, speculate=most)
     assert tokens == script[9:209]
     planned = planned_steps(script, 9, columns=columns, most=most, seq_len=SEQ_LEN, max_new=200)
-    wrong = {next((i for i, guess in enumerate(step[1:]) if script[at + 1 + i] != guess), columns) for at,
-             step in planned}
+    wrong = {next((i for i, guess in enumerate(step[1:]) if script[at + 1 + i] != guess), columns)
+             for at, step in planned}
     assert len(wrong) > 1                       # some guesses were rejected, at one column or another
     prompt = -(-9 // columns)
     begin = sum(len(expected_commands(0, [1] * n, n, classify=i == prompt - 1)) for i, n in
@@ -92,8 +92,8 @@ def test_rejection_at_every_column(firmware, column):
     tokens, _ = device.generate(ids=tuple(script[:13]), max_new=len(script) - 13, speculate=3)
     assert tokens == script[13:]
     planned = planned_steps(script, 13, columns=4, most=3, seq_len=SEQ_LEN, max_new=len(script) - 13)
-    lengths = [next((i for i, guess in enumerate(step[1:]) if script[at + 1 + i] != guess), 3) for at,
-               step in planned if len(step) == 4]
+    lengths = [next((i for i, guess in enumerate(step[1:]) if script[at + 1 + i] != guess), 3)
+               for at, step in planned if len(step) == 4]
     assert column in lengths
 
 

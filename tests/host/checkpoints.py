@@ -28,8 +28,8 @@ def rounded(tensors, dtype: str):
     if dtype == "F16":
         return {name: tensor.astype(np.float16).astype(np.float32) for name, tensor in tensors.items()}
     if dtype == "BF16":
-        return {name: (to_bfloat16(tensor).astype(np.uint32) << 16).view(np.float32) for name,
-                tensor in tensors.items()}
+        return {name: (to_bfloat16(tensor).astype(np.uint32) << 16).view(np.float32)
+                for name, tensor in tensors.items()}
     return dict(tensors)
 
 

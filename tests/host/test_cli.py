@@ -385,8 +385,8 @@ def test_the_cache_is_reckoned_out(files):
     assert "K/V cache   3.0 KiB for the whole context: 64 positions x 1 layers x 48 bytes, k8v8" in output
     assert "65536 k16v16, 65536 k16v8, 65536 k8v8" in output
     config = replace(CONFIG, n_layers=64)
-    assert longest(config, 1 << 20, 256 << 20) == {kv: min((255 << 20) // (64 * row), 65536) for kv,
-                                                   row in zip(KvFormat, (80, 64, 48))}
+    assert longest(config, 1 << 20, 256 << 20) == {kv: min((255 << 20) // (64 * row), 65536)
+                                                   for kv, row in zip(KvFormat, (80, 64, 48))}
     assert longest(config, 257 << 20, 256 << 20) == dict.fromkeys(KvFormat, 0)
 
 

@@ -307,8 +307,8 @@ def test_q4_0_by_hand(tmp_path):
     """One block decoded with pencil and paper: low nibbles are the first half, 8 is zero, the scale is a float16."""
     tensors = random_tensors(CONFIG)
     block = np.concatenate([np.array([0.5], "<f2").view(np.uint8), np.arange(16, dtype=np.uint8) | 0xf0])
-    blocks = {name: np.zeros((t.shape[0], t.shape[1] // 32 * 18), np.uint8) for name,
-              t in tensors.items() if t.ndim == 2}
+    blocks = {name: np.zeros((t.shape[0], t.shape[1] // 32 * 18), np.uint8)
+              for name, t in tensors.items() if t.ndim == 2}
     blocks["layers.0.w1"][0] = block
     w1 = load(write_gguf(tmp_path / "model.gguf", CONFIG, tensors, "Q4_0", blocks=blocks.get)).tensors["layers.0.w1"]
     assert w1[0:1].tolist() == [[(code - 8) * 0.5 for code in range(16)] + [3.5] * 16]

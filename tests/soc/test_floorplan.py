@@ -10,16 +10,16 @@ from soc.netlist import command
 
 def netlist(path, products):
     """A netlist of multipliers alone: {cell: name of the product}."""
-    cells = {name: {"type": "MULT18X18D", "attributes": {}, "connections": {"P0": [i + 2]}} for i,
-             name in enumerate(products)}
+    cells = {name: {"type": "MULT18X18D", "attributes": {}, "connections": {"P0": [i + 2]}}
+             for i, name in enumerate(products)}
     names = {name: {"bits": [i + 2]} for i, name in enumerate(products.values())}
     path.write_text(json.dumps({"modules": {"top": {"cells": cells, "netnames": names}}}))
     return path
 
 
 def placed(path):
-    return {name: cell["attributes"].get("BEL") for name,
-            cell in json.loads(path.read_text())["modules"]["top"]["cells"].items()}
+    return {name: cell["attributes"].get("BEL")
+            for name, cell in json.loads(path.read_text())["modules"]["top"]["cells"].items()}
 
 
 def test_sites_are_given_once():

@@ -100,8 +100,8 @@ def test_every_variant_of_the_cpu_keeps_its_bits(name):
     """Nothing but declarations and the lanes' accesses changes, whatever the variant."""
     before, after = declared(cpu(name)), declared(place_memories(cpu(name)))
     assert all(style in memories.RAM_STYLES for style, _, _ in after.values())
-    assert sum(width*depth for _, width, depth in before.values()) == sum(width*depth for _, width,
-                                                                          depth in after.values())
+    assert sum(width*depth for _, width, depth in before.values()) == sum(width*depth
+                                                                          for _, width, depth in after.values())
     assert not re.search(r"\w+_symbol\d\[", place_memories(cpu(name)))
 
 # RAM of any size ----------------------------------------------------------------------------------

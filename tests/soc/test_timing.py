@@ -106,8 +106,8 @@ def test_report_without_slack_is_unreadable(text):
 
 
 def nextpnr(**clocks):
-    return json.dumps({"fmax": {f"$glbnet${name}": {"achieved": achieved, "constraint": wanted} for name,
-                                (achieved, wanted) in
+    return json.dumps({"fmax": {f"$glbnet${name}": {"achieved": achieved, "constraint": wanted}
+                                for name, (achieved, wanted) in
                                 clocks.items()}})
 
 

@@ -26,8 +26,8 @@ def run(args: argparse.Namespace) -> int:
     options.check(args)
     progress = Progress.stderr()
     with options.open_backend(args, progress) as backend:
-        prompts, texts = (chosen(given, usual, backend.config.seq_len) for given,
-                          usual in ((args.prompt_tokens, PROMPTS), (args.tokens, TEXTS)))
+        prompts, texts = (chosen(given, usual, backend.config.seq_len)
+                          for given, usual in ((args.prompt_tokens, PROMPTS), (args.tokens, TEXTS)))
         benchmark.check(prompts, texts, args.repetitions, backend.config.seq_len)
         rows = benchmark.run(backend, prompts, texts, args.repetitions,
                              watch=lambda row: progress.note(f"{row.test}: {row.tokens_per_s:,.1f} tokens/s "

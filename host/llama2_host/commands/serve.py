@@ -58,8 +58,8 @@ def run(args: argparse.Namespace) -> int:
         if not server.is_loopback(bound) and not settings.keys:
             raise HostError(f"--host {args.host} can be reached from other machines: add --api-key-file FILE with a "
                             "key that clients must have")
-        boards = [Board(name, partial(options.open_backend, with_port(args, port), progress)) for name,
-                  port in places(args)]
+        boards = [Board(name, partial(options.open_backend, with_port(args, port), progress))
+                  for name, port in places(args)]
         open_all(boards, progress)
         words = Words(next(board.backend for board in boards if board.backend))
         server.serve(settings, boards, words, bound, progress.note, show if args.open else lambda url: None)

@@ -60,8 +60,8 @@ def to_json(stats) -> dict:
 def table(stats) -> list[str]:
     """The counters, for people."""
     names = [counter.name.lower() for counter in Counter]
-    return screen.table(("phase", *names), [(phase, *(f"{counters[name]:,}" for name in names)) for phase,
-                                            counters in phase_counters(stats).items()])
+    return screen.table(("phase", *names), [(phase, *(f"{counters[name]:,}" for name in names))
+                                            for phase, counters in phase_counters(stats).items()])
 
 
 def lines(info, stats) -> list[str]:

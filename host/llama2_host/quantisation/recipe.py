@@ -82,8 +82,8 @@ class Recipe:
         tables = [(place, chosen) for place, chosen in self.formats(config).items()
                   if place[0] in (Kind.CLASSIFIER, Kind.EMBEDDING)]
         layers = image.weights(config) - len(tables) * config.vocab_size * config.dim
-        least = sum(image.tensor_bytes(config, place[0], *chosen) for place,
-                    chosen in tables) + int(LAYER_BITS * layers / 8)
+        least = sum(image.tensor_bytes(config, place[0], *chosen)
+                    for place, chosen in tables) + int(LAYER_BITS * layers / 8)
         return max(Budget.parse(DEFAULT_BUDGET).stream_bytes(config), least)
 
 

@@ -41,8 +41,8 @@ def costs(config: ModelConfig, tensors: Mapping[str, Tensor], texts: Sequence[Se
                         names = [f"layers.{layer}.{name}" for name in NAMES[kind]]
                         exact = {name: model.tensors[name] for name in names}
                         model.tensors.update((name, real[i::len(names)]) for i, name in enumerate(names))
-                        out[kind, layer] = sum(_divergence(model, layer, x, *pair) for x,
-                                               pair in zip(streams, wanted)) / tokens
+                        out[kind, layer] = sum(_divergence(model, layer, x, *pair)
+                                               for x, pair in zip(streams, wanted)) / tokens
                         model.tensors.update(exact)
                     bar.update(bar.done + 1)
             streams = [x for _, _, x in map(next, runs)]

@@ -34,8 +34,8 @@ def counters(stats: Stats) -> dict[str, dict[str, int]]:
 def between(before: Stats, after: Stats, outcome: Outcome) -> Hardware:
     """What happened between two readings, which are 32 bits wide and wrap."""
     old, new = counters(before), counters(after)
-    phases = {phase: {name: (value - old[phase][name]) % WORD32 for name, value in named.items()} for phase,
-              named in new.items()}
+    phases = {phase: {name: (value - old[phase][name]) % WORD32 for name, value in named.items()}
+              for phase, named in new.items()}
     cycles = (outcome.end_cycles - outcome.start_cycles) % WORD32
     busy = sum(phase["cycles"] for phase in phases.values())
     difference = lambda name: (getattr(after, name) - getattr(before, name)) % WORD32

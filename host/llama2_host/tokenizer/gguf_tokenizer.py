@@ -22,8 +22,8 @@ class GgufTokenizer(Tokenizer):
         super().__init__(pieces, scores, **options)
         self._ids = {piece: id for id, piece in enumerate(pieces) if piece}
         # Byte fallback, wherever its entries are; a vocabulary may have the bare character in place of one.
-        self._of_byte = [self._ids.get(name, self._ids.get(bytes([byte]), self.unk_id)) for byte,
-                         name in enumerate(BYTE_PIECES)]
+        self._of_byte = [self._ids.get(name, self._ids.get(bytes([byte]), self.unk_id))
+                         for byte, name in enumerate(BYTE_PIECES)]
         self._byte = {id: bytes([byte]) for byte, id in enumerate(self._of_byte)
                       if self.pieces[id] == BYTE_PIECES[byte]}
         self._raw = frozenset(self.specials.values())

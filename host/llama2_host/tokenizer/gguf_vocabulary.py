@@ -98,8 +98,8 @@ def _byte_level(value, entries: Entries, options: dict, path: Path) -> JsonToken
     merges, adds_bos = value("merges"), value("add_bos_token")
     if not isinstance(merges, list) or not all(isinstance(merge, str) and merge.count(" ") == 1 for merge in merges):
         raise TokenizerError(f"{path}: no merges in this file's vocabulary: pass one with --tokenizer")
-    marked = {id: (text, type in (CONTROL, UNKNOWN)) for id,
-              (text, type) in enumerate(zip(entries.texts, entries.types))
+    marked = {id: (text, type in (CONTROL, UNKNOWN))
+              for id, (text, type) in enumerate(zip(entries.texts, entries.types))
               if type in (CONTROL, USER_DEFINED, UNKNOWN)}
     content = describe(entries.texts, merges, marked, SPLITS[pre], whole_words=pre in LLAMA3)
     adds_bos = adds_bos if isinstance(adds_bos, bool) else pre in LLAMA3

@@ -61,8 +61,8 @@ def backend_of_model(model: Model, told: dict, added: dict):
 
 def _own_tokens(model: Model) -> list:
     from tokenizers import AddedToken
-    return [AddedToken(piece, normalized=False, special=kind == CONTROL) for piece,
-            kind in zip(model.pieces, model.kinds)
+    return [AddedToken(piece, normalized=False, special=kind == CONTROL)
+            for piece, kind in zip(model.pieces, model.kinds)
             if kind in (CONTROL, USER_DEFINED)]
 
 
