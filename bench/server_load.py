@@ -12,13 +12,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import httpx
 
 from llama2_host import connect
 from llama2_host.backend import Backend
+from llama2_host.checkpoint.write import pack_v0
+from llama2_host.image.model import Model
+from tests.host.generated import random_tensors
+from tests.host.tiny import CONFIG, TOKENIZER
 
 TOKENS = 12             #: longest answer
 PROMPTS = 40            #: different ones, whose answers are known beforehand
@@ -173,20 +177,9 @@ def record(path: Path, result: dict) -> None:
 
 def made_up_image(folder: Path) -> Path:
     """A tiny model of random weights with a tokenizer of single bytes."""
-    from llama2_host.checkpoint.write import pack_v0
-    from llama2_host.checkpoint.layout import shapes
-    from llama2_host.image.model import Model
-    from llama2_host.tokenizer.base import Tokenizer
-    from llama2_spec.model import ModelConfig
-    import numpy as np
-    config = ModelConfig(dim=32, hidden_dim=48, n_layers=1, n_heads=4, n_kv_heads=2, head_dim=8, vocab_size=259,
-                         seq_len=256)
-    noise = np.random.default_rng(0)
-    tensors = {name: (noise.standard_normal(shape) * shape[-1] ** -0.5).astype(np.float32)
-               for name, shape in shapes(config).items()}
-    (folder / "tiny.bin").write_bytes(pack_v0(config, tensors))
-    (folder / "tokenizer.bin").write_bytes(Tokenizer([b"<unk>", b"\n<s>\n", b"\n</s>\n"] +
-                                                     [b"<0x%02X>" % byte for byte in range(256)], [0.0] * 259).pack())
+    config = replace(CONFIG, seq_len=256)
+    (folder / "tiny.bin").write_bytes(pack_v0(config, random_tensors(config)))
+    (folder / "tokenizer.bin").write_bytes(TOKENIZER.pack())
     (folder / "tiny.llm").write_bytes(Model.load(folder / "tiny.bin").data)
     return folder / "tiny.llm"
 

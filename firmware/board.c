@@ -211,8 +211,9 @@ uint32_t board_baud(void)
 uint32_t board_baud_maximum(void)
 {
 #ifdef CSR_UART_PHY_TUNING_WORD_ADDR
-	return CONFIG_CLOCK_FREQUENCY / UART_CLOCKS < PROTOCOL_MAX_BAUD ? CONFIG_CLOCK_FREQUENCY / UART_CLOCKS :
-									  PROTOCOL_MAX_BAUD;
+	uint32_t fastest = CONFIG_CLOCK_FREQUENCY / UART_CLOCKS;
+
+	return fastest < PROTOCOL_MAX_BAUD ? fastest : PROTOCOL_MAX_BAUD;
 #else
 	return 0;
 #endif

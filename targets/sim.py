@@ -22,13 +22,14 @@ from litex.build.sim.config import SimConfig
 
 from litedram.modules import MT41K128M16
 
+from llama2_spec.simulation import DRAM_FAULTS
 from soc import configuration
 from soc.amaranth import sources_digest
 from soc.base import FIRMWARE, L2_SIZE, ROM_SIZE, SRAM_SIZE, Llama2Builder, Llama2SoC
 from soc.sim import compile as sim_compile
 from soc.sim import tools
 from soc.sim.dram import create_phy
-from soc.sim.lanes import FAULTS, LanePHY
+from soc.sim.lanes import LanePHY
 from soc.sim.progress import BuildProgress
 from soc.sim.simulator import Simulator, SimulatorError
 from soc.sim.stream_watch import StreamWatch
@@ -252,7 +253,7 @@ def create_parser():
                                help="Where it ends, likewise.")
     parser.add_target_argument("--dram-train",   action="store_true",
                                help="Have the firmware train the DRAM's lanes (two seconds).")
-    parser.add_target_argument("--dram-fault",   default=None, choices=FAULTS,
+    parser.add_target_argument("--dram-fault",   default=None, choices=DRAM_FAULTS,
                                help="Plant a fault in the simulated DRAM, for llama2-host doctor.")
     parser.set_defaults(uart_name="sim", integrated_rom_size=ROM_SIZE, integrated_sram_size=SRAM_SIZE, l2_size=L2_SIZE)
     return parser

@@ -4,6 +4,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from accel.interfaces import Beats
+from llama2_spec.registers import CRC_CYCLES
 
 POLYNOMIAL = 0xedb88320     # reflected
 
@@ -49,7 +50,7 @@ class Crc32(wiring.Component):
                 m.d.sync += state[j].eq((rest & rows[j]).xor())
             m.d.sync += [beat.eq(beat >> 32), left.eq(left - 1)]
         with m.If(ready):
-            m.d.sync += [beat.eq(self.beats.payload), left.eq(4)]
+            m.d.sync += [beat.eq(self.beats.payload), left.eq(CRC_CYCLES)]
         with m.If(self.clear):
             m.d.sync += [state.eq(0xffffffff), left.eq(0)]
         return m

@@ -21,9 +21,9 @@ from llama2_host.progress import Progress, quantity
 ENDPOINT = "https://huggingface.co"
 #: beside the weights: shapes, vocabulary, templates, ends
 BESIDE = re.compile(
-    r"config\.json|generation_config\.json|tokenizer\.json|tokenizer\.model|tokenizer_config\.json|special_tokens_map\.json|"
-                    r"added_tokens\.json|vocab\.json|merges\.txt|chat_template\.jinja|chat_template\.json|"
-                    r"additional_chat_templates/[A-Za-z0-9_.-]+\.jinja")
+    r"config\.json|generation_config\.json|tokenizer\.json|tokenizer\.model|tokenizer_config\.json|"
+    r"special_tokens_map\.json|added_tokens\.json|vocab\.json|merges\.txt|chat_template\.jinja|chat_template\.json|"
+    r"additional_chat_templates/[A-Za-z0-9_.-]+\.jinja")
 REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
 HASHED_BYTES = 1 << 20
 RESERVE_BYTES = 64 << 20        #: that a disk keeps free
@@ -40,7 +40,7 @@ class File:
 
 @dataclass(frozen=True)
 class Pulled:
-    """Where it is, what of it names the model, and how much came over the line."""
+    """Where it is, what of it names the model, which commit it is, and its files."""
     folder: Path
     model: Path
     commit: str

@@ -4,7 +4,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from llama2_host.generation import Outcome, TokenEvent
-from llama2_spec.registers import REGISTERS
+from llama2_spec.protocol import Stats
+from llama2_spec.registers import REGISTERS, Counter, Phase
 from llama2_spec.traffic import BEAT_BYTES
 
 WORD32 = 1 << 32
@@ -78,3 +79,10 @@ def saturations(errors: int) -> list[str]:
     """Names of the core's error flags that are set."""
     fields = next(register for register in REGISTERS if register.name == "errors").fields
     return [field.name for bit, field in enumerate(fields) if errors >> bit & 1]
+
+
+def phase_counters(stats: Stats) -> dict[str, dict[str, int]]:
+    """A device's counters by the names of phase and counter."""
+    return {phase.name.lower(): {counter.name.lower(): stats.counters[len(Counter) * phase + counter]
+                                 for counter in Counter}
+            for phase in Phase}

@@ -22,7 +22,6 @@ from litex.soc.interconnect.csr import *
 from litedram.phy import dfi
 
 HERE     = Path(__file__).resolve().parent
-FAULTS   = ("stuck", "shifted", "row")
 DELAYS   = 8     # taps, one bit time
 BITSLIPS = 2
 BAD_ROW  = 1000    # of dram_bank.v, in the order of the address space

@@ -65,7 +65,7 @@ class Simulator:
     train : bool
         Have the firmware train the DRAM's lanes, which it otherwise spares a simulation.
     fault : str or None
-        One of soc.sim.lanes.FAULTS, to be planted in the DRAM.
+        One of llama2_spec.simulation.DRAM_FAULTS, to be planted in the DRAM.
     log : Path or None
         File for what the simulator prints; None makes one in the build's ``logs`` directory.
     """

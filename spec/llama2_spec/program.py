@@ -95,7 +95,7 @@ def commands(image, tokens, position: int, *, kv_base: int, row_beats: int, last
     columns, entries = len(tokens), iter(image.entries)
 
     def fields(entry):
-        return dict(exponent=entry.exponent, words=entry.words, q4=entry.format == 1, group64=entry.group == 64,
+        return dict(exponent=entry.exponent, words=entry.words, q4=entry.format.name == "Q4", group64=entry.group == 64,
                     base=entry.offset_beats)
 
     def one(item, column, segment):

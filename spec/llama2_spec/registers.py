@@ -23,6 +23,8 @@ class Register:
     doc: str = ""
 
 
+CRC_CYCLES = 4      #: that the core takes for the CRC of a beat, 32 bits each
+
 REGISTERS = (
     Register("control", "rw", (
         Field("abort", pulse=True, doc="Drop all queued commands, drain outstanding reads, return to idle."),

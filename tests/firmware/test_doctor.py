@@ -1,8 +1,10 @@
 """The doctor against the firmware on this PC: what is in order passes, each fault has its name, and no model is
 lost."""
 import json
+import re
 import socket
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -13,10 +15,12 @@ from llama2_host.doctor import dram, known, line, ports, steps
 from llama2_host.doctor.examination import Wishes, examine
 from llama2_host.doctor.report import Verdict
 from llama2_spec.protocol import Eye
+from llama2_spec.simulation import DRAM_FAULTS
 from tests.firmware import fake_device, library
 from tests.firmware.images import small_image
 from tests.firmware.line import LinePort, transport
 
+ROOT = Path(__file__).parents[2]
 ROW = 2048
 
 
@@ -215,10 +219,9 @@ def test_damaged_frames_are_counted(firmware):
     assert found.damaged_there == 1 and found.resent == 1 and found.frames == 8
 
 
-def test_the_doctor_s_faults_are_the_simulator_s():
-    from llama2_host.commands.doctor import FAULTS
-    from soc.sim import lanes
-    assert FAULTS == lanes.FAULTS
+def test_the_simulated_dram_knows_the_doctor_s_faults():
+    text = "".join((ROOT / "soc" / "sim" / name).read_text() for name in ("dram_lanes.v", "dram_bank.v"))
+    assert set(re.findall(r'fault == "(\w+)"', text)) == set(DRAM_FAULTS)
 
 
 # Ports --------------------------------------------------------------------------------------------

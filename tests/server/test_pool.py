@@ -172,6 +172,7 @@ def test_a_board_lost_in_the_middle_ends_the_stream_with_an_error(scripted):
             gate.release(1)
             rest = [line for line in lines if line.startswith("data: ")]
         assert "error" in rest[-1] and "lost" in rest[-1] and "[DONE]" not in rest[-1]
+        assert (server.pool.lost, server.pool.aborted) == (1, 0)        # its client did not leave
 
 
 def test_conversations_return_to_the_board_that_holds_them(scripted):

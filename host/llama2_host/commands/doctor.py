@@ -2,10 +2,9 @@
 an issue."""
 import argparse
 import json
-import re
 import sys
 
-from llama2_host import screen
+from llama2_host import screen, sizes
 from llama2_host.commands import options
 from llama2_host.connection import SIMULATOR_HELLO_TRIES
 from llama2_host.device.link import trace_to_stderr
@@ -16,19 +15,17 @@ from llama2_host.doctor.examination import Wishes, examine
 from llama2_host.doctor.report import Report, Step, Verdict
 from llama2_host.errors import HostError
 from llama2_host.files import temporary_file
-from llama2_host.image.cache import UNITS
 from llama2_host.progress import Progress
 from llama2_host.terminal import filter_for
-
-FAULTS = ("stuck", "shifted", "row")    #: as targets/sim.py --dram-fault has them
+from llama2_spec.simulation import DRAM_FAULTS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_device(parser, hurries=False, models=False)
-    parser.add_argument("--dram-fault", choices=FAULTS, help="with --sim: plant a fault in the simulated DRAM, to see "
-                                                             "it found")
-    parser.add_argument("--memory", metavar="SIZE", help="test so much of DRAM, for example 64MiB (default: all of it; "
-                                                         "in simulation 2 MiB)")
+    parser.add_argument("--dram-fault", choices=DRAM_FAULTS,
+                        help="with --sim: plant a fault in the simulated DRAM, to see it found")
+    parser.add_argument("--memory", metavar="SIZE",
+                        help="test so much of DRAM, for example 64MiB (default: all of it; in simulation 2 MiB)")
     parser.add_argument("--whole", action="store_true", help="test every byte of that, not a place in every row")
     parser.add_argument("--force", action="store_true", help="replace the device's model by the known answer's")
     options.add_json(parser)
@@ -73,8 +70,7 @@ def show(step: Step) -> None:
 
 def size(text: str) -> int:
     """Bytes of ``64MiB``."""
-    match = re.fullmatch(r"(\d+)\s*([a-zA-Z]*)", text.strip())
-    value = int(match[1]) * UNITS.get(match[2].upper(), 0) if match else 0
-    if value < 1 << 12:
+    value = sizes.parse(text)
+    if value is None or value < 1 << 12:
         raise HostError(f"--memory {text}: expected a size of 4KiB or more, for example 64MiB")
     return value

@@ -230,8 +230,8 @@ def check(args: argparse.Namespace, **more) -> None:
     runs = "port" in told
     kind = (("image" if is_image(model) else "checkpoint") if model else ("device" if named == "port" else "default")
             if runs and named else None)
-    combinations.check(combinations.Given({name: value for name,
-                                           value in told.items() if name not in ("command", "model")}, named, kind))
+    given = {name: value for name, value in told.items() if name not in ("command", "model")}
+    combinations.check(combinations.Given(given, named, kind))
 
 
 def conversion(args: argparse.Namespace) -> dict:

@@ -8,9 +8,9 @@ from llama2_host.commands import options
 from llama2_host.device.device import Device
 from llama2_host.errors import HostError
 from llama2_host.device.link import trace_to_stderr
-from llama2_host.statistics import saturations
+from llama2_host.statistics import phase_counters, saturations
 from llama2_host.device.transport import DEFAULT_BAUD
-from llama2_spec.registers import Counter, Phase
+from llama2_spec.registers import Counter
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,13 +43,6 @@ def run(args: argparse.Namespace) -> int:
         if args.reset:
             device.reset()
     return 0
-
-
-def phase_counters(stats) -> dict[str, dict[str, int]]:
-    """Counters by the names of phase and counter."""
-    return {phase.name.lower(): {counter.name.lower(): stats.counters[len(Counter) * phase + counter]
-                                 for counter in Counter}
-            for phase in Phase}
 
 
 def to_json(stats) -> dict:

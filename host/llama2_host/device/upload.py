@@ -94,9 +94,9 @@ class _Window:
                 self._rewind(error.error.limit)
             return
         # Replies come in order: an older request without one was lost on its way here or there.
-        for sequence in [] if late else [sequence for sequence,
-                                         (waiting, _) in self.waiting.items() if waiting < offset]:
-            del self.waiting[sequence]
+        if not late:
+            for sequence in [number for number, (waiting, _) in self.waiting.items() if waiting < offset]:
+                del self.waiting[sequence]
 
     def _advance(self, received: int) -> None:
         """The device has so much; where that is more than was sent again, go on from there."""

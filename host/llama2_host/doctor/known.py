@@ -20,8 +20,7 @@ IMAGE_CRC = 0x9d9f474e
 #: greedy, after PROMPT
 IDS = (45, 77, 56, 15, 75, 1, 52, 1, 32, 20, 95, 95, 95, 95, 95, 95,
        5, 0, 95, 95, 95, 95, 5, 95, 95, 95, 95, 45, 22, 39, 39, 39)
-LOGITS_CRC = 0xadf8996e                      #: CRC-32 of the first DUMPED positions' logits, Q14.18 in 32 bits,
-                                             #: little-endian
+LOGITS_CRC = 0xadf8996e             #: CRC-32 of the first DUMPED positions' logits, Q14.18 in 32 bits, little-endian
 
 
 @dataclass(frozen=True)
@@ -86,8 +85,8 @@ def ask(generate) -> tuple[list[int], list[int], int]:
         pass
     flat = [value for position in sorted(logits) for first in sorted(logits[position])
             for value in logits[position][first]]
-    return [event.token for event in events], [event.cycles
-                                               for event in events], zlib.crc32(np.array(flat, "<i4").tobytes())
+    crc = zlib.crc32(np.array(flat, "<i4").tobytes())
+    return [event.token for event in events], [event.cycles for event in events], crc
 
 
 def ask_device(device) -> tuple[list[int], list[int], int]:

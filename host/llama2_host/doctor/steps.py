@@ -6,12 +6,12 @@ from llama2_host.doctor.report import Step, failed, ok, skipped, warning
 from llama2_host.errors import HostError
 from llama2_host.progress import Progress, quantity
 from llama2_host.statistics import WORD32, saturations
-from llama2_spec.protocol import MAX_PLACES, MAX_STREAM, Board, ModelState, Status
+from llama2_spec.image import HEADER_BYTES, crcs
+from llama2_spec.protocol import MAX_PLACES, MAX_STREAM, PLACE_BYTES, Board, ModelState, Status
+from llama2_spec.registers import CRC_CYCLES
 from llama2_spec.traffic import BEAT_BYTES
 
-CHECK_CYCLES = 4            #: that the core's CRC takes for a beat (accel/crc.py): its stream cannot be faster
-CHECK_SHARE = 0.95          #: of that rate, that DRAM lets it have at least
-                            #: controllers
+CHECK_SHARE = 0.95          #: of a beat every CRC_CYCLES, which DRAM lets the core's check have at least
 SIM_PLACES = 64             #: of one request to a simulator, which would not answer in time otherwise
 SLOW_CLOCK = "build with a slower --sys-clk-freq; if it stays, the memory or its solder joints are bad"
 OLD_FIRMWARE = "build client and firmware from the same sources"
@@ -39,24 +39,22 @@ def access(port: str) -> Step:
 def greeting(device: Device) -> Step:
     """Which rate it answered at, and what it says that it is."""
     info, link = device.info, device.link
-    tried = [rate for rate in link.tried]
+    tried = list(link.tried)
     at = f" at {link.transport.baud} baud" if link.transport.has_rate else ""
     others = f" (not at {', '.join(map(str, tried[:-1]))})" if len(tried) > 1 else ""
     return ok("hello", f"firmware {info.firmware or 'of unknown build'} answers{at}{others}, up "
                        f"{info.uptime / info.clock_hz:,.1f} s",
               data={"rates_tried": tried, "baud": link.transport.baud if link.transport.has_rate else 0,
-                    "firmware": info.firmware,
-                    "protocol": info.version, "uptime_cycles": info.uptime})
+                    "firmware": info.firmware, "protocol": info.version, "uptime_cycles": info.uptime})
 
 
 def geometry(device: Device, board: Board) -> Step:
     """What it was built with."""
     info = device.info
     names = ("core_version", "columns", "lanes", "candidates", "max_dim", "max_hidden_dim", "max_head_dim",
-             "max_kv_dim", "max_heads",
-             "max_vocab_size", "max_seq_len", "max_layers", "clock_hz", "dram_bytes")
-    return ok("geometry", f"{info.clock_hz / 1e6:g} MHz, {quantity(info.dram_bytes)} of DRAM with {board.pin_bytes} "
-                          "bytes a cycle, "
+             "max_kv_dim", "max_heads", "max_vocab_size", "max_seq_len", "max_layers", "clock_hz", "dram_bytes")
+    return ok("geometry",
+              f"{info.clock_hz / 1e6:g} MHz, {quantity(info.dram_bytes)} of DRAM with {board.pin_bytes} bytes a cycle, "
               f"{info.columns} columns of {info.lanes} multipliers, {info.candidates} candidates; dim up to "
               f"{info.max_dim}, hidden dim {info.max_hidden_dim}, vocabulary {info.max_vocab_size}",
               data={name: getattr(info, name) for name in names} | {"pin_bytes": board.pin_bytes})
@@ -94,7 +92,7 @@ def start(board: Board) -> Step:
 def memory(device: Device, board: Board, size: int, whole: bool, progress: Progress) -> Step:
     """A place in every row of the first ``size`` bytes, or every byte of them; what is there stays."""
     most = SIM_PLACES if board.simulated else MAX_PLACES
-    step = 32 if whole else board.row_bytes
+    step = PLACE_BYTES if whole else board.row_bytes
     size = min(size, device.info.dram_bytes) // step * step
     found, places = [], size // step
     with progress.bar("testing memory", size, patience_s=2.0) as bar:
@@ -120,7 +118,7 @@ def stream(device: Device, board: Board, length: int) -> Step:
     length = min(length, MAX_STREAM, device.info.dram_bytes) // BEAT_BYTES * BEAT_BYTES
     first, again = device.stream(0, length), device.stream(0, length)
     share = first.beats * BEAT_BYTES / (first.cycles * board.pin_bytes) if first.cycles else 0.0
-    of_check = CHECK_CYCLES * first.beats / first.cycles if first.cycles else 0.0
+    of_check = CRC_CYCLES * first.beats / first.cycles if first.cycles else 0.0
     rate = share * board.pin_bytes * device.info.clock_hz
     data = {"bytes": length, "check_percent": 100 * of_check, "cycles": first.cycles, "beats": first.beats,
             "starved": first.starved, "bytes_per_s": rate,
@@ -141,7 +139,7 @@ def answer(device: Device, board: Board, force: bool, progress: Progress) -> Ste
     """The tiny model's ids, logits and cycles."""
     image = known.known_image()
     info = device.info
-    here = int.from_bytes(image[12:16], "little")       # header CRC
+    here, _ = crcs(image[:HEADER_BYTES])
     if info.model_state in (ModelState.READY, ModelState.LOADING) and info.header_crc != here and not force:
         ready = info.model_state == ModelState.READY
         what = f"the device holds {info.name or 'a model'}" if ready else "an upload to the device is not finished"

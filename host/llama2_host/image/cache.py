@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from llama2_host import sizes
 from llama2_host.errors import HostError
 from llama2_host.files import partial_name, write_whole
 from llama2_spec import image as image_module
@@ -18,7 +19,7 @@ from llama2_spec import image as image_module
 #: What decides the bytes of a conversion: files and folders of this package and of the numbers' specification.
 SOURCES = ("checkpoint", "chat/jinja_template.py", "chat/jinja_worker.py", "chat/template.py", "corpus.py",
            "generation.py",
-           "image/conversion.py", "image/discovery.py", "image/pending.py", "quantisation", "tokenizer", "image.py",
+           "image/conversion.py", "image/discovery.py", "image/pending.py", "quantisation", "sizes.py", "tokenizer", "image.py",
            "image_layout.py", "model.py", "numerics.py", "packing.py", "program.py", "protocol.py", "reference.py",
            "tables.py", "traffic.py")
 PACKAGES = Path(__file__).resolve().parents[1], Path(image_module.__file__).resolve().parent
@@ -29,7 +30,6 @@ TOLD_BESIDE = ("tokenizer*", "special_tokens_map*", "added_tokens*", "config.jso
                "vocab.json", "merges.txt")
 DEFAULT_SIZE = "8GiB"
 SIZE_VARIABLE = "LLAMA2_HOST_CACHE_SIZE"
-UNITS = {"": 1, "B": 1, "KB": 10 ** 3, "MB": 10 ** 6, "GB": 10 ** 9, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
 #: nothing else in the folder is ever removed
 ENTRY = re.compile(r"[0-9a-f]{32}(-[0-9a-f]{8}-[0-9a-f]{8})?\.llm|device-[0-9a-f]{8}-[0-9a-f]{8}\.head")
 PARTIAL = re.compile(r"\.(\d+)-[0-9a-f]{8}\.part")
@@ -47,11 +47,11 @@ def cache_directory() -> Path:
 def limit_bytes() -> int:
     """The most that the cache may take, from the environment."""
     text = os.environ.get(SIZE_VARIABLE) or DEFAULT_SIZE
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-zA-Z]*)", text.strip())
-    if match is None or match[2].upper() not in UNITS:
+    size = sizes.parse(text)
+    if size is None:
         raise HostError(
             f"{SIZE_VARIABLE} is {text[:40]!r}: expected a size such as 500MB or 8GiB, or 0 to keep nothing")
-    return int(float(match[1]) * UNITS[match[2].upper()])
+    return size
 
 
 def read_files(path: Path, tokenizer: str | Path | None) -> list[Path]:

@@ -3,12 +3,12 @@ import re
 from dataclasses import dataclass
 
 from llama2_host.errors import HostError
+from llama2_host.sizes import UNITS
 from llama2_spec import image
 from llama2_spec.model import ModelConfig
 from llama2_spec.packing import BEAT
 from llama2_spec.traffic import TARGETS, kv_beats
 
-UNITS = {"kB": 1e3, "KiB": 1024, "MB": 1e6, "MiB": 1024 ** 2, "GB": 1e9, "GiB": 1024 ** 3}
 TARGET = "arty"         #: whose speed is meant
 
 
@@ -22,7 +22,7 @@ class Budget:
     def parse(cls, text: str) -> "Budget":
         """Raises :class:`HostError` with what was expected."""
         match = re.fullmatch(r"([0-9]*\.?[0-9]+) ?(bits|tok/s|[kKMG]i?B)", text.strip())
-        if match is None or match[2] not in (*UNITS, "bits", "tok/s") or not float(match[1]) > 0:
+        if match is None or match[2].upper() not in (*UNITS, "BITS", "TOK/S") or not float(match[1]) > 0:
             raise HostError(f"--budget {text}: expected an amount like 4MB, 3.5MiB, 6bits (a weight) or 500tok/s")
         return cls(float(match[1]), match[2])
 
@@ -31,7 +31,7 @@ class Budget:
         if self.unit == "bits":
             return int(self.amount * (image.weights(config) + (2 * config.n_layers + 1) * config.dim) / 8)
         if self.unit != "tok/s":
-            return int(self.amount * UNITS[self.unit])
+            return int(self.amount * UNITS[self.unit.upper()])
         target = TARGETS[TARGET]
         weights = target.clock_hz * target.share / self.amount - kv_beats(config, config.seq_len // 2 + 1)
         # An embedding of its own is stored, but only one row of it is read.

@@ -2,11 +2,9 @@
 from dataclasses import asdict, dataclass
 
 from llama2_host.generation import Outcome
+from llama2_host.statistics import WORD32, phase_counters
 from llama2_spec.protocol import Stats
-from llama2_spec.registers import Counter, Phase
 from llama2_spec.traffic import BEAT_BYTES
-
-WORD32 = 1 << 32
 
 
 @dataclass(frozen=True)
@@ -24,16 +22,9 @@ class Hardware:
         return asdict(self)
 
 
-def counters(stats: Stats) -> dict[str, dict[str, int]]:
-    """Counters by the names of phase and counter."""
-    return {phase.name.lower(): {counter.name.lower(): stats.counters[len(Counter) * phase + counter]
-                                 for counter in Counter}
-            for phase in Phase}
-
-
 def between(before: Stats, after: Stats, outcome: Outcome) -> Hardware:
     """What happened between two readings, which are 32 bits wide and wrap."""
-    old, new = counters(before), counters(after)
+    old, new = phase_counters(before), phase_counters(after)
     phases = {phase: {name: (value - old[phase][name]) % WORD32 for name, value in named.items()}
               for phase, named in new.items()}
     cycles = (outcome.end_cycles - outcome.start_cycles) % WORD32

@@ -72,6 +72,7 @@ class Job:
 
     def fail(self, error: ApiError) -> None:
         """Nothing more comes; called in the server's thread."""
+        self.closed = True
         self._queue.put_nowait(error)
 
     # For the board ----------------------------------------------------------------------------
