@@ -18,10 +18,9 @@ from llama2_spec import image as image_module
 
 #: What decides the bytes of a conversion: files and folders of this package and of the numbers' specification.
 SOURCES = ("checkpoint", "chat/jinja_template.py", "chat/jinja_worker.py", "chat/template.py", "corpus.py",
-           "generation.py",
-           "image/conversion.py", "image/discovery.py", "image/pending.py", "quantisation", "sizes.py", "tokenizer", "image.py",
-           "image_layout.py", "model.py", "numerics.py", "packing.py", "program.py", "protocol.py", "reference.py",
-           "tables.py", "traffic.py")
+           "generation.py", "image/conversion.py", "image/discovery.py", "image/pending.py", "quantisation", "sizes.py",
+           "tokenizer", "image.py", "image_layout.py", "model.py", "numerics.py", "packing.py", "program.py",
+           "protocol.py", "reference.py", "tables.py", "traffic.py")
 PACKAGES = Path(__file__).resolve().parents[1], Path(image_module.__file__).resolve().parent
 INPUT_SUFFIXES = (".safetensors", ".json", ".jinja", ".model")     #: of a folder, what a conversion depends on
 #: beside a checkpoint: what tells its vocabulary, its chat template and the ids that end a text
