@@ -10,6 +10,10 @@ power of two.
 import re
 from unittest import mock
 
+#: Attribute of a memory whose style is this module's choice and nobody's wish. The choice is for the smallest board, an
+#: Artix: see :func:`soc.open_tools.synth_ecp5`.
+BY_RULE = "style_by_rule"
+
 #: Values of ``ram_style`` and ``rom_style`` that Vivado knows and that a 7-series device has.
 RAM_STYLES = ("block", "distributed", "registers")
 ROM_STYLES = ("block", "distributed")
@@ -58,7 +62,9 @@ class Styles:
         from amaranth.hdl import Shape
         attribute   = "ram_style" if memory.write_ports else "rom_style"
         synchronous = all(port.domain != "comb" for port in memory.read_ports)
-        memory.attrs.setdefault(attribute, style(Shape.cast(memory.shape).width, memory.depth, synchronous))
+        if attribute not in memory.attrs:
+            memory.attrs[attribute] = style(Shape.cast(memory.shape).width, memory.depth, synchronous)
+            memory.attrs[BY_RULE]   = 1
         return memory.elaborate(None)
 
 # LiteX --------------------------------------------------------------------------------------------
@@ -78,9 +84,10 @@ def litex_styles():
 
     def styled(name, special, namespace, add_data_file):
         attribute = "ram_style" if any(port.we is not None for port in special.ports) else "rom_style"
-        where     = getattr(special, "placed", None) or \
-                    style(special.width, special.depth, not any(port.async_read for port in special.ports))
+        placed    = getattr(special, "placed", None)
+        where     = placed or style(special.width, special.depth, not any(port.async_read for port in special.ports))
         text      = plain(name, special, namespace, add_data_file)
-        return re.sub(r"^reg (?=\[[^\]]*\] \w+\[)", f'(* {attribute} = "{where}" *) reg ', text, count=1, flags=re.M)
+        styles    = ("" if placed else f"(* {BY_RULE} = 1 *) ") + f'(* {attribute} = "{where}" *) '
+        return re.sub(r"^reg (?=\[[^\]]*\] \w+\[)", f"{styles}reg ", text, count=1, flags=re.M)
 
     return mock.patch.object(memory, "_memory_generate_verilog", styled)
