@@ -59,9 +59,10 @@ class Memories(wiring.Component):
 
 def test_amaranths_memories_get_a_style():
     text  = amaranth.verilog_file(Memories(), "memories").read_text()
-    lines = {name: lines for lines, name in re.findall(r"((?:\(\* [^\n]* \*\)\s+)+)reg \[31:0\] memory_(\w)", text)}
+    lines = {name: lines for lines, name in re.findall(r"((?:\(\* [^\n]*\n\s*)+)reg \[31:0\] memory_(\w)", text)}
     styles = {name: re.search(r'r.m_style = "\w+"', found)[0] for name, found in lines.items()}
-    assert {name for name, found in lines.items() if memories.BY_RULE in found} == set("abcd")      # e says where it belongs
+    # e says where it belongs
+    assert {name for name, found in lines.items() if memories.BY_RULE in found} == set("abcd")
     assert styles == {"a": 'ram_style = "block"', "b": 'ram_style = "distributed"', "c": 'ram_style = "distributed"',
                       "d": 'rom_style = "block"', "e": 'ram_style = "distributed"'}
 
