@@ -12,7 +12,7 @@ from unittest import mock
 
 #: Attribute of a memory whose style is this module's choice and nobody's wish. The choice is for the smallest board, an
 #: Artix: see :func:`soc.open_tools.synth_ecp5`.
-BY_RULE = "style_by_rule"
+BY_RULE = "by_rule"
 
 #: Values of ``ram_style`` and ``rom_style`` that Vivado knows and that a 7-series device has.
 RAM_STYLES = ("block", "distributed", "registers")
@@ -63,8 +63,8 @@ class Styles:
         attribute   = "ram_style" if memory.write_ports else "rom_style"
         synchronous = all(port.domain != "comb" for port in memory.read_ports)
         if attribute not in memory.attrs:
-            memory.attrs[attribute] = style(Shape.cast(memory.shape).width, memory.depth, synchronous)
             memory.attrs[BY_RULE]   = 1
+            memory.attrs[attribute] = style(Shape.cast(memory.shape).width, memory.depth, synchronous)
         return memory.elaborate(None)
 
 # LiteX --------------------------------------------------------------------------------------------
