@@ -82,7 +82,7 @@ format: setup  ## lay the C out, and mend of ruff's findings what it can mend it
 	$(VENV)/bin/ruff check --fix
 
 # The fast ones first; then those that run the simulator, which one of them builds.
-test: lint  ## all tests, the simulator's too (17 min)
+test: lint  ## all tests, the simulator's too (20 min)
 	@rm -f build/skips.txt
 	$(PYTHON) -m pytest -q -n 2 -m "not soc and not uart and not reference and not install and not web"
 	$(PYTHON) -m pytest -q -n 2 --dist loadfile -m "soc and not reference"
