@@ -40,7 +40,6 @@ class Bank(Module):
         )
 
         word_columns = burst_length*nphases
-        rdata        = Signal(data_width)
         self.specials += Instance("dram_bank",
             p_BANK      = index,
             p_BANKS     = banks,
@@ -51,10 +50,10 @@ class Bank(Module):
             i_we        = Mux(active & self.write, ~self.write_mask, 0),
             i_waddr     = Cat(self.write_col[log2_int(word_columns):], row),
             i_wdata     = self.write_data,
+            i_re        = active & self.read,
             i_raddr     = Cat(self.read_col[log2_int(word_columns):], row),
-            o_rdata     = rdata,
+            o_rdata     = self.read_data,
         )
-        self.comb += If(active & self.read, self.read_data.eq(rdata))
 
 # Timing checker -----------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ module dram_bank #(
 	input  [15:0]              we,
 	input  [$clog2(DEPTH)-1:0] waddr,
 	input  [127:0]             wdata,
+	input                      re,       // without it rdata is 0, and the simulator looks nothing up
 	input  [$clog2(DEPTH)-1:0] raddr,
 	output [127:0]             rdata
 );
@@ -22,14 +23,19 @@ module dram_bank #(
 	initial
 		if ($value$plusargs("dram_fault=%s", fault))
 			bad_row = fault == "row" && BAD_ROW % BANKS == BANK;
-	assign rdata = bad_row && raddr / ROW_WORDS == BAD_ROW / BANKS ? words[raddr] | 128'h8001 : words[raddr];
+	assign rdata = !re ? 0 : bad_row && raddr / ROW_WORDS == BAD_ROW / BANKS ? words[raddr] | 128'h8001 : words[raddr];
 
-	integer lane;
+	// One assignment for the word: of sixteen, one a byte, the simulator asks in every cycle whether each was made.
+	integer     lane;
+	reg [127:0] merged;
 	always @(posedge clk)
-		if (we != 0)
+		if (we != 0) begin
+			merged = words[waddr];
 			for (lane = 0; lane < 16; lane = lane + 1)
 				if (we[lane])
-					words[waddr][8*lane +: 8] <= wdata[8*lane +: 8];
+					merged[8*lane +: 8] = wdata[8*lane +: 8];
+			words[waddr] <= merged;
+		end
 
 	reg [8*4096-1:0] name;
 	reg [127:0]      word;
