@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench import reference_data
+from bench import records, reference_data
 from llama2_host import checkpoint, corpus
 from llama2_host.evaluation import Score, dequantised, golden_logits, log_softmax, row
 from llama2_host.progress import Progress
@@ -110,11 +110,11 @@ def main():
     parser.add_argument("--only", choices=RECIPES, nargs="+", metavar="FORMAT",
                         help="these rows anew, the file's others as they are")
     args = parser.parse_args()
-    rows, kept = [], json.loads(args.json.read_text())["rows"] if args.only and args.json.exists() else []
+    rows, before = [], json.loads(args.json.read_text()) if args.only and args.json.exists() else {"rows": []}
     for path, tokenizer in MODELS:
         for name, recipe in RECIPES.items():
             if args.only and name not in args.only:
-                rows += [row for row in kept if (row["model"], row["format"]) == (path.name, name)]
+                rows += [row for row in before["rows"] if (row["model"], row["format"]) == (path.name, name)]
                 continue
             if missing := [needed for needed in (path, tokenizer, recipe.calibrate) if needed and not needed.exists()]:
                 print(f"{path.name} {name}: left out, {missing[0]} is not there")
@@ -127,7 +127,9 @@ def main():
             for g in r.get("expected_greedy", ()):
                 print(f"    greedy {g['prompt'][:32]!r}: {g['equal_tokens']} of {g['of']} tokens equal float32's")
     command = "python -m bench.accuracy" + (f" --stories {args.stories}" if args.stories else "")
-    args.json.write_text(json.dumps({"command": command, "rows": rows}, indent=1) + "\n")
+    # With rows of before, the record is as old as they are.
+    mark = {records.MADE: before.get(records.MADE, {})} if before["rows"] else {}
+    records.write(args.json, "accuracy", {"command": command, "rows": rows, **mark})
 
 
 if __name__ == "__main__":

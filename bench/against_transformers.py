@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bench import records
 from llama2_host.checkpoint import load
 from llama2_host.checkpoint.padding import padded
 from llama2_host.chat.conversation import Conversation
@@ -91,7 +92,7 @@ def main():
     result = {"command": "python -m bench.against_transformers", "transformers": transformers.__version__,
               "logits": rows,
               "chat_ids": len(theirs), "chat_equal": theirs == ours}
-    args.json.write_text(json.dumps(result, indent=1) + "\n")
+    records.write(args.json, "against_transformers", result)
     return 0 if theirs == ours and all(row["largest_difference"] < TOLERANCE for row in rows) else 1
 
 

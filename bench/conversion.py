@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bench import records
 from llama2_spec import image
 from tests.host import smollm2
 
@@ -84,8 +85,8 @@ def main():
                 rows.append({"shape": name, "weights": image.weights(config), "format": format,
                              **convert(folder, Path(temporary) / "model.llm", format)})
                 print(json.dumps(rows[-1]), flush=True)
-    args.json.write_text(json.dumps({"command": "python -m bench.conversion", "cores": os.cpu_count(), "rows": rows},
-                                    indent=1) + "\n")
+    records.write(args.json, "conversion", {"command": "python -m bench.conversion", "cores": os.cpu_count(),
+                                            "rows": rows})
 
 
 if __name__ == "__main__":

@@ -5,11 +5,10 @@ of the core's free-running counter between consecutive token events; useful byte
 Stalls are counted in the simulated SoC, outside the core, for the same cycles: with the beats they sum to them exactly.
 """
 import argparse
-import json
 from dataclasses import asdict
 from pathlib import Path
 
-from bench import baseline, shapes
+from bench import baseline, records, shapes
 from bench.prefill import measure_prefill
 from bench.session import session
 from bench.speculation import measure_speculation
@@ -251,7 +250,7 @@ def main():
     result = measure(args)
     report(result)
     if args.json:
-        args.json.write_text(json.dumps(result, indent=1) + "\n")
+        records.write(args.json, "cycles", result)
     return 0 if sound(result) else 1
 
 

@@ -70,9 +70,10 @@ def row(name, config, format, upload_bytes_per_s):
             f"{size/upload_bytes_per_s:,.0f} s", f"{target.clock_hz*target.share/beats:,.1f}")
 
 
-def fits_table(results):
-    """The table of docs/checkpoints.md; ``results`` is the folder of what was measured."""
+def fits_table(results, age=""):
+    """The table of docs/checkpoints.md; ``results`` is the folder of the records, ``age`` what is said of that of the
+    upload."""
     rate = json.loads((results/"uart.json").read_text())["upload_bytes_per_s"]
     rows = [row(name, config, format, rate) for name, config in MODELS.items() for format in FORMATS]
-    return table(("Model", "Format", "Weights", "Positions that fit, K/V format", "K/V cache", "Upload at 3 Mbaud",
-                  "Tokens/s at half of the context, Arty"), rows)
+    return table(("Model", "Format", "Weights", "Positions that fit, K/V format", "K/V cache",
+                  "Upload at 3 Mbaud" + age, "Tokens/s at half of the context, Arty"), rows)

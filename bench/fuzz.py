@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bench import records
 from llama2_host import checkpoint, combinations
 from llama2_host.tokenizer import vocabulary
 from llama2_host.checkpoint import gguf_file
@@ -394,7 +395,7 @@ def main():
     print(f"{result['inputs']} inputs, {len(result['findings'])} findings, {result['wall_s']} s, memory "
           f"+{result['memory_grown_mib']} MiB")
     if args.target is None:
-        args.json.write_text(json.dumps(result, indent=1) + "\n")
+        records.write(args.json, "fuzz", result)
     return 1 if result["findings"] else 0
 
 

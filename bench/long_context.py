@@ -5,13 +5,12 @@ the last positions are decoded on the SoC by the shipped firmware: greedily, so 
 came before. Every logit is compared, and the K/V rows that the SoC wrote.
 """
 import argparse
-import json
 import time
 from pathlib import Path
 
 import numpy as np
 
-from bench import shapes
+from bench import records, shapes
 from bench.session import session
 from llama2_host.image.fit import cache_arithmetic, kv_bytes
 from llama2_host.generation import Options, Sampling
@@ -135,8 +134,7 @@ def main(argv=None):
               f"{row['cycles_per_token']:,.0f} cycles a token; golden "
               f"{row['golden_tokens_per_second']:.0f} positions/s",
               flush=True)
-        args.json.write_text(json.dumps({"command": "python -m bench.long_context" + options, "rows": rows}, indent=1) +
-                             "\n")
+        records.write(args.json, "long-context", {"command": "python -m bench.long_context" + options, "rows": rows})
     return 0 if all(map(good, rows)) else 1
 
 if __name__ == "__main__":

@@ -4,10 +4,10 @@
 A mutant that the search can't refute is either named in the catalogue as doing the same, or a property is missing: the
 run fails and prints it. The record goes to bench/results/proofs.json.
 """
-import json
 import sys
 from pathlib import Path
 
+from bench import records
 from bench.mutation import mutated_classes
 from tests.proofs.catalogue import PROOFS, Proof
 from tests.proofs.harness import ProofError, Verdict, prove
@@ -45,7 +45,7 @@ def main() -> int:
         for mutant in fates["surviving"]:
             print(f"  survives: {mutant}")
         failed += outcome.verdict is not Verdict.PROVED or bool(fates["surviving"])
-    RECORD.write_text(json.dumps({"rows": rows}, indent=1) + "\n")
+    records.write(RECORD, "proofs", {"rows": rows})
     return 1 if failed else 0
 
 

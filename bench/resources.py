@@ -13,7 +13,7 @@ import sys
 import warnings
 from pathlib import Path
 
-from bench import memories
+from bench import memories, records
 from bench.synthesis import BETWEEN, CORE, JOINTS, LIMITS, cost, synthesise
 
 ROOT    = Path(__file__).resolve().parent.parent
@@ -121,7 +121,7 @@ def main(argv=None):
     results = json.loads(RESULT.read_text()) if RESULT.exists() else {}
     try:
         for name in args.targets or TARGETS:
-            results[name] = measure(name)
+            results[name] = records.marked("resources", measure(name))
             results = {name: results[name] for name in TARGETS if name in results}
             RESULT.write_text(json.dumps(results, indent=1) + "\n")
             write_page(results)

@@ -145,7 +145,7 @@ def main() -> int:
         finally:
             process.terminate()
             process.wait()
-    record(args.json, result | {"wrong": result["wrong"][:10], "wrong_count": len(result["wrong"])})
+    record(args.json, result | {"wrong": result["wrong"][:10], "wrong_count": len(result["wrong"])}, RESULTS.stem)
     return 1 if result["wrong"] or not result["alive"] else 0
 
 

@@ -119,7 +119,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, default=RESULTS, help="where the figures go (%(default)s)")
     args = parser.parse_args()
     result = measure("--golden" if args.golden else "--sim")
-    record(args.json, result)
+    record(args.json, result, RESULTS.stem)
     return 1 if result["failures"] else 0
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import httpx
 
+from bench import records
 from llama2_host import connect
 from llama2_host.backend import Backend
 from llama2_host.checkpoint.write import pack_v0
@@ -168,11 +169,10 @@ def measure(image: Path, *, clients: int, requests: int, copies: int, queue: int
     return result
 
 
-def record(path: Path, result: dict) -> None:
+def record(path: Path, result: dict, name: str) -> None:
     """Write the figures down, and print them."""
-    text = json.dumps(result, indent=2)
-    path.write_text(text + "\n")
-    print(text)
+    records.write(path, name, result, indent=2)
+    print(json.dumps(result, indent=2))
 
 
 def made_up_image(folder: Path) -> Path:
@@ -196,7 +196,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         result = measure(made_up_image(Path(folder)), clients=args.clients, requests=args.requests, copies=args.copies,
                          queue=args.queue, seed=args.seed)
-    record(args.json, result)
+    record(args.json, result, RESULTS.stem)
     return 1 if result["failures"] else 0
 
 

@@ -12,6 +12,7 @@ from amaranth.hdl import Cat, Module, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from bench import records
 from bench.netlist import Netlist
 from bench.synthesis import run_yosys
 from soc import floorplan, multipliers, open_tools
@@ -119,7 +120,7 @@ def main(argv=None):
         result = {"command": f"python -m bench.timing --seed {args.seed}", "device": DEVICE["part"],
                   "columns": PARAMETERS["columns"],
                   "fmax_mhz": round(fmax, 2), "target_mhz": TARGET_MHZ, "worst_paths": rows}
-        RESULT.write_text(json.dumps(result, indent=1) + "\n")
+        records.write(RESULT, RESULT.stem, result)
         print(f"{fmax:.1f} MHz (target {TARGET_MHZ}), written to {RESULT}", file=sys.stderr)
     for row in rows:
         print(f"{row['ns']:6.2f} ns  {row['from']} -> {row['to']}  [{row['cells']}]")

@@ -9,6 +9,7 @@ import json
 import tempfile
 from pathlib import Path
 
+from bench import records
 from bench.conformance import compare, environment, product, record, run_c
 from bench.conformance.cases import MODEL, Case, all_cases
 
@@ -69,7 +70,7 @@ def main() -> int:
     for reference, told in answers.items():
         record.write(reference, told)
     result = summary(cells, refused, versions())
-    RESULT.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+    records.write(RESULT, RESULT.stem, result, ensure_ascii=False)
     print(json.dumps({key: result[key] for key in ("cells", "equal", "listed", "different")}), *refused, sep="\n")
     return 1 if result["different"] else 0
 
