@@ -31,18 +31,18 @@ ROOT = Path(__file__).parent.parent
 CALIBRATION = reference_data.path("corpus", "calib_stories.txt")
 MODELS = [(reference_data.path("models", "stories260K.bin"), reference_data.path("models", "tok512.bin")),
           (ROOT / "models" / "stories.bin", ROOT / "models" / "stories.tokenizer.bin")]
-#: What --format and its companions say, by name of the row.
+#: The options --format and its companions, by name of the row.
 RECIPES = {"q8": Recipe("q8"), "q4, rounded to nearest, embedding too": Recipe("q4", embedding="q4"),
            "q4, rounded to nearest": Recipe("q4"), "q4, calibrated": Recipe("q4", calibrate=CALIBRATION),
            "mixed, calibrated, 5.5 bits": Recipe("mixed", calibrate=CALIBRATION, budget="5.5bits"),
            "mixed, calibrated, 6 bits": Recipe("mixed", calibrate=CALIBRATION),
            "q8, K/V k16v8": Recipe("q8"), "q8, K/V k8v8": Recipe("q8")}
-#: What --kv says, where it is not the default.
+#: The option --kv of rows that do not take its default.
 KV = {"q8, K/V k16v8": KvFormat.K16V8, "q8, K/V k8v8": KvFormat.K8V8}
 
 
 def text_path() -> Path:
-    """The evaluation stories, or ours where they are missing."""
+    """Path of the evaluation stories, or of our own if they are missing."""
     path = reference_data.path("corpus", "eval_stories.txt")
     return path if path.exists() else ROOT / "bench" / "stories.txt"
 
@@ -55,7 +55,7 @@ def stories(limit: int | None) -> list[str]:
 def measure(path: Path, tokenizer_path: Path, name: str, limit: int | None,
             progress: Progress = Progress.silent) -> dict:
     """One model in the format of a row: perplexities, divergences, greedy agreement and size; `llama2-host compare`
-    foretells speed too."""
+    predicts speed too."""
     recipe, source, kv = RECIPES[name], checkpoint.load(path), KV.get(name, KvFormat.K16V16)
     source.config = replace(source.config, kv=kv)
     tokenizer = load_tokenizer(tokenizer_path, source.config.vocab_size)
@@ -127,7 +127,7 @@ def main():
             for g in r.get("expected_greedy", ()):
                 print(f"    greedy {g['prompt'][:32]!r}: {g['equal_tokens']} of {g['of']} tokens equal float32's")
     command = "python -m bench.accuracy" + (f" --stories {args.stories}" if args.stories else "")
-    # With rows of before, the record is as old as they are.
+    # A record that keeps rows from before is as old as these rows.
     mark = {records.MADE: before.get(records.MADE, {})} if before["rows"] else {}
     records.write(args.json, "accuracy", {"command": command, "rows": rows, **mark})
 

@@ -35,8 +35,8 @@ TOLERANCE = 5e-5
 
 def logits(folder: Path, *, dim: int = 64, heads: int = 4, head_dim: int = 16, tied: bool = False,
            rope: dict | None = None, shard: str = "5GB"):
-    """Of transformers' model with random weights, saved to ``folder``; and of the reference with what is read from
-    there."""
+    """Logits of a transformers model with random weights, which is saved to ``folder``, and of the reference that is
+    read from there."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
     torch.manual_seed(1)
@@ -48,7 +48,7 @@ def logits(folder: Path, *, dim: int = 64, heads: int = 4, head_dim: int = 16, t
     model.save_pretrained(folder, max_shard_size=shard)
     with torch.no_grad():
         theirs = model(torch.tensor(IDS)[None]).logits[0].numpy()
-    checkpoint = padded(load(folder))           # as it is converted
+    checkpoint = padded(load(folder))           # as a conversion does
     return theirs, Reference(checkpoint.config, checkpoint.tensors).logits(IDS)
 
 

@@ -40,7 +40,7 @@ def prepare(args, layers=None):
 
 
 def moved_beats(image, stats, passes):
-    """Beats that went through DRAM: counted ones, and the embedding rows, which no counter sees."""
+    """Beats that went through DRAM: those that were counted, and the embedding rows, which no counter sees."""
     table = image.embedding
     embedding = row_beats(table.words, table.format.name.lower(), table.group)
     taken = sum(stats.counters[phase*len(Counter) + Counter.BEATS] for phase in Phase)
@@ -57,7 +57,7 @@ def breakdown(stats, passes):
 def stalls(watch, first, last, cycles):
     """Cycles from result ``first`` to result ``last`` by cause (soc.sim.simulator.WATCH_CAUSES), beats among them.
 
-    They sum to ``cycles``, which the core counted from token to token; anything else is an error.
+    They add up to ``cycles``, which the core counted from token to token; anything else is an error.
     """
     parts = {cause: watch[last][cause] - watch[first][cause] for cause in ("cycles", *WATCH_CAUSES)}
     if watch[last]["strays"] != watch[0]["strays"] or sum(parts.values()) != 2*cycles or parts["cycles"] != cycles:
@@ -70,8 +70,8 @@ def stalls(watch, first, last, cycles):
 def decode(vsim, path, first, last, temperature=0.0):
     """Cycles of the passes at positions ``first`` .. ``last - 1``, and what else a run says.
 
-    From position 0 on, starting with BOS; or, if ``first`` is 255 or more, from ``first - 1`` on over a cache of random
-    rows, which is put into the DRAM beside the image.
+    Decoding starts at position 0 with BOS. If ``first`` is 255 or more, it starts at ``first - 1`` over a cache of
+    random rows, which lies in DRAM beside the image.
     """
     image = Image.parse(path.read_bytes())
     preloaded = first >= 255
@@ -115,7 +115,8 @@ def per_token(run):
 
 
 def extrapolate(few, more, few_layers, more_layers, layers):
-    """A run of ``more_layers`` made to one of ``layers``: every further layer costs what the last ones did.
+    """A run of ``more_layers`` extrapolated to ``layers``: every further layer is taken to cost as much as the last
+    ones did.
 
     The breakdown and the stalls stay those of the simulated ``more_layers``.
     """
@@ -130,7 +131,7 @@ def extrapolate(few, more, few_layers, more_layers, layers):
 
 
 def measure(args):
-    """The result for the arguments of the command line, as it goes into a file."""
+    """Measure as the arguments of the command line say; returns the record."""
     vsim = sim.build(columns=args.columns)
     first, last = args.positions
     path = prepare(args, args.layers)
@@ -172,7 +173,7 @@ def positions(text):
 
 
 def command(args):
-    """The command as it can be typed again."""
+    """The command line that repeats this run."""
     options = [("model", args.model and Path(args.model).name), ("shape", args.shape), ("format", args.format),
                ("group", args.group), ("layers", args.layers), ("seq-len", args.seq_len),
                ("positions", ":".join(map(str, args.positions))), ("columns", args.columns), ("prefill", args.prefill),

@@ -79,7 +79,7 @@ def runs():
 
 
 def trained_260k():
-    """Runs of the checkpoint that others have figures of, of the default build over 64 positions."""
+    """Runs of stories260K, of which others publish figures: the default build over 64 positions."""
     return [run for run in runs() if run["model"] == "stories260K.bin" and run["columns"] == 2
             and run["positions"] == [1, 64]]
 
@@ -113,8 +113,7 @@ def breakdown_table():
 
 
 def stalls_table():
-    """Per run, all cycles of the stream by cause, in parts per hundred; runs from before they were counted have
-    none."""
+    """Per run, all cycles of the stream by cause, in percent; runs from before causes were counted are left out."""
     rows = []
     for run in (run for run in runs() if all(cause in run.get("stalls", {}) for cause in WATCH_CAUSES)):
         tokens = run["positions"][1] - run["positions"][0]
@@ -239,8 +238,8 @@ def stream_table():
 
 
 def shown_runs():
-    """Those of our runs that differ: one model at the start and far on, the least share among greedy runs, and a
-    sampled one."""
+    """A few of our runs that differ: one model at the first positions and at late ones, the least share among greedy
+    runs, and a sampled one."""
     greedy = [run for run in runs() if not run.get("temperature")]
     chosen = [min(greedy, key=lambda run: run["roofline_percent"])]
     chosen += [run for run in greedy if Path(run["model"]).stem == "stories15M" and run["format"] == "q8"

@@ -1,4 +1,4 @@
-"""What a source file says to a machine: the file without comments, docstrings and blank lines."""
+"""Reduces a source file to what matters to a machine: it drops comments, docstrings and blank lines."""
 import ast
 import io
 import re
@@ -9,7 +9,7 @@ from pathlib import Path
 
 @cache
 def essence(path: Path) -> bytes:
-    """A file without what says nothing to a machine."""
+    """The content of a file without comments, docstrings and blank lines."""
     if path.suffix == ".py":
         return bare_python(path.read_text()).encode()
     if path.suffix in (".c", ".h", ".cpp", ".v"):
@@ -41,7 +41,7 @@ def _docstrings(tree):
 
 
 def _characters(lines, row, offset):
-    """Of bytes, which ast counts."""
+    """Column in characters; ast counts bytes."""
     return len(lines[row - 1].encode()[:offset].decode())
 
 

@@ -1,4 +1,4 @@
-"""How many tokens per second the integer decoder itself does here: ``python -m bench.golden``.
+"""Measures how many tokens per second the integer decoder itself does on this machine: ``python -m bench.golden``.
 
 Random weights in the shapes of stories260K and stories15M: one position after another, as a generation goes, and
 positions of a known text, which go through the layers in blocks.

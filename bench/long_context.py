@@ -31,7 +31,7 @@ LAST      = 8
 
 
 def earlier(golden, tokens, progress):
-    """Have golden decode ``tokens``; seconds it took."""
+    """Have golden decode ``tokens``; returns the seconds that it took."""
     start_s = time.monotonic()
     with progress.bar("golden", len(tokens), "positions") as bar:
         for at in range(0, len(tokens), BLOCK):
@@ -41,7 +41,8 @@ def earlier(golden, tokens, progress):
 
 
 def with_rows(path, golden, count):
-    """Path of the DRAM's content: the image at ``path`` and golden's rows of the first ``count`` positions."""
+    """Write the DRAM's content, the image at ``path`` and golden's rows of the first ``count`` positions, and return
+    its path."""
     config, data = golden.config, path.read_bytes()
     rest   = bytes((config.seq_len - count)*row_layout(config)[1]*BEAT)
     filled = path.with_suffix(".golden")
@@ -109,7 +110,7 @@ def measure(kv, positions=POSITIONS, progress=Progress.silent):
 
 
 def good(row):
-    """Whether everything was equal, and nothing else amiss."""
+    """Returns whether everything was equal and no error occurred."""
     return row["tokens_equal"] and row["logits_equal"] and not (row["rows_differ"] or row["errors"]
                                                                 or row["dram_violations"])
 

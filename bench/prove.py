@@ -16,8 +16,7 @@ RECORD = Path(__file__).parent/"results"/"proofs.json"
 
 
 def mutants_of(proof: Proof) -> dict[str, list[str]]:
-    """The unit's mutants by what became of them: refuted, equivalent (as listed), stillborn (no hardware),
-    surviving."""
+    """The unit's mutants by their fate: refuted, equivalent (as listed), stillborn (no hardware), surviving."""
     fates = {"refuted": [], "equivalent": [], "stillborn": [], "surviving": []}
     for mutant, unit in mutated_classes(proof.unit, **proof.constants):
         try:

@@ -1,5 +1,5 @@
-"""The records in bench/results: each is written with a digest of the sources that it measured, and later compared with
-today's: ``python -m bench.records`` lists those that are of earlier sources.
+"""Writes the records in bench/results, each with a digest of the sources that it measured, and compares the digests
+with today's: ``python -m bench.records`` lists the records of earlier sources.
 
 A digest leaves out comments, docstrings and blank lines: rewording makes no figure old. What each kind of record
 depends on stands in :data:`KINDS`; docs/decisions/records.md says why.
@@ -20,9 +20,9 @@ from tests import imports
 ROOT    = Path(__file__).resolve().parent.parent
 RESULTS = ROOT/"bench"/"results"
 MADE    = "made"         #: the key of a record under which the digest stands
-STARTED = time.time()    #: of the process that measures
+STARTED = time.time()    #: when the measuring process began
 
-#: Modules that only tell people things: nothing that is measured changes with them.
+#: Modules that only show things to people: no figure depends on them.
 TELLING  = {"llama2_host.progress", "llama2_host.screen", "llama2_host.terminal"}
 HARDWARE = ("amaranth", "litex", "litedram", "migen", "pythondata-")
 TOOLS    = HARDWARE + ("pyosys", "yowasp-nextpnr")
@@ -107,7 +107,7 @@ def _pins(beginnings):
 
 @cache
 def digest(kind: Kind) -> str:
-    """16 hexadecimal digits of what records of this kind depend on, as it is in the working tree."""
+    """16 hexadecimal digits of the sources that records of this kind depend on, as they are in the working tree."""
     hashed = hashlib.sha256("\n".join(_pins(kind.pins)).encode())
     for path in sources(kind):
         content = essence(path)
@@ -118,7 +118,7 @@ def digest(kind: Kind) -> str:
 
 
 def _git(*arguments) -> str:
-    """What git says, or nothing where there is no history."""
+    """Git's answer, or nothing if there is no history."""
     try:
         return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True).stdout.strip()
     except OSError:
@@ -157,7 +157,7 @@ class Stale:
 
     @property
     def note(self):
-        """As a table says it beside the figures."""
+        """The words that a table puts beside the figures."""
         what = "an earlier core" if "targets.sim" in kind_of(self.name).modules else "earlier sources"
         return f"of {what}{f', {self.commit}' if self.commit else ''}"
 
@@ -166,7 +166,7 @@ class Stale:
 
 
 def stale(name: str, record: dict, part: str = "") -> Stale | None:
-    """Whether the record is of earlier sources; None if it is of today's.
+    """Describes a record of earlier sources; None if the record is of today's.
 
     ``part`` is the key of a record that holds several, each with its own mark.
     """

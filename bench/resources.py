@@ -1,9 +1,10 @@
-"""What each board's SoC costs in its FPGA, unit by unit, as Yosys maps it: ``make resources``.
+"""Measures what each board's SoC costs in its FPGA, unit by unit, as Yosys maps it: ``make resources``.
 
-Writes bench/results/resources.json and the table in docs/boards.md. No placement: a vendor's tool packs look-up tables
-more tightly (two small ones into one site), so ``lut`` is on the safe side. A Xilinx device's block RAM is counted as
-Vivado takes it, not as Yosys does: :mod:`bench.memories`. On the smallest board each unit has a budget of look-up
-tables, the attribute ``budget_lut`` beside its ``latency``; a unit above it is told, and the command ends with 1.
+Writes bench/results/resources.json and the table in docs/boards.md. It places nothing: a vendor's tool packs look-up
+tables more tightly (two small ones into one site), so ``lut`` is on the safe side. Block RAM of a Xilinx device is
+counted by Vivado's rule, not by Yosys': :mod:`bench.memories`. On the smallest board each unit has a budget of look-up
+tables, the attribute ``budget_lut`` beside its ``latency``; the command names each unit above its budget, and then ends
+with 1.
 """
 import argparse
 import json
@@ -75,7 +76,7 @@ def budgets() -> dict:
     from amaranth.hdl import UnusedElaboratable
     from accel.stations import make_stations
     from soc.configuration import create_core
-    warnings.simplefilter("ignore", UnusedElaboratable)     # they are only asked
+    warnings.simplefilter("ignore", UnusedElaboratable)     # only their attributes are read
     core = create_core()
     units = {BETWEEN: core, **{name: unit for name, unit in vars(make_stations(core)).items() if name not in JOINTS}}
     return {name: unit.budget_lut for name, unit in units.items() if hasattr(unit, "budget_lut")}

@@ -1,6 +1,7 @@
-"""Load on the server: many clients, a third of whom leave midway; every answer is compared with the integer model's.
+"""Puts load on the server: of many clients a third leaves midway, and every answer is compared with the integer
+model's.
 
-``python -m bench.server_load`` starts ``llama2-host serve --golden`` with a tiny made-up model and prints what it saw
+``python -m bench.server_load`` starts ``llama2-host serve --golden`` with a tiny made-up model and prints its findings
 as JSON; its exit status is 1 if an answer was wrong or missing, memory grew, or a generation outlived its client by
 more than a token.
 """
@@ -134,7 +135,7 @@ def metric(text: str, name: str) -> float:
 
 
 def measure(image: Path, *, clients: int, requests: int, copies: int, queue: int, seed: int) -> dict:
-    """Run the load; what was seen, and ``failures``, which is empty if all is well."""
+    """Run the load; returns what happened, and ``failures``, which is empty if all is well."""
     with connect(golden=True, model=image) as backend:
         answers = {(f"prompt {index}", 1 + index % 7): expected(backend, f"prompt {index}", 1 + index % 7)
                    for index in range(PROMPTS)}

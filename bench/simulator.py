@@ -32,7 +32,8 @@ def processor():
 
 
 def khz(simulator, workload):
-    """Simulated kHz of wall-clock time and of processor time (other work on the machine does not count) meanwhile."""
+    """Simulated kHz of wall-clock time, and of processor time (which leaves other work on the machine out), while
+    ``workload`` runs."""
     def sample():
         return simulator.time_ps()*sim.SYS_CLK_FREQ/1e12, time.monotonic(), simulator.cpu_s()
     before = sample()

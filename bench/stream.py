@@ -1,5 +1,5 @@
-"""How fast DRAM streams: ``python -m bench.stream`` measures sequential reads in the simulated SoC, in % of 16 bytes a
-cycle.
+"""Measures how fast DRAM streams: ``python -m bench.stream`` times sequential reads in the simulated SoC, in % of 16
+bytes a cycle.
 
 The whole core first: a CRC over the weights as the firmware checks them (no arithmetic to speak of, the CPU polls),
 then the classifier's matrix in decoded tokens (compute behind the stream). Then the core's reader alone, under other

@@ -83,7 +83,7 @@ def route(netlist: Path, out: Path, seed: int) -> dict:
 
 
 def routed_delays(report: dict, netlist: Netlist) -> list:
-    """Endpoints of nextpnr's report with the routed delays, as of :meth:`Netlist.estimate`."""
+    """Endpoints of nextpnr's report with their routed delays, in the form of :meth:`Netlist.estimate`."""
     found = []
     for net in report["detailed_net_timings"]:
         for end in net["endpoints"]:
@@ -92,7 +92,7 @@ def routed_delays(report: dict, netlist: Netlist) -> list:
             if cell and cell["type"] == "TRELLIS_FF" and pin in ("M", "DI"):
                 pin = "DI"
             bits = cell["connections"].get(pin) if cell else None
-            if bits and end["event"] == net["event"]:    # not what comes from pins
+            if bits and end["event"] == net["event"]:    # without paths from pins
                 found.append((end["delay"][1], end["cell"], pin, bits[0]))
     return sorted(found, key=lambda item: -item[0])
 

@@ -1,9 +1,9 @@
-"""The serial line and the flash of the board, in simulated time: ``python -m bench.uart`` writes
+"""Measures the board's serial line and flash in simulated time: ``python -m bench.uart`` writes
 bench/results/uart.json.
 
 LiteX's UART and SPI master and the firmware in the simulated SoC, the shipped client at the other end of a USB bridge
-that is simulated bit by bit. The stub core computes nothing; it has no part in what is measured. The model
-and the simulator are those of tests/soc/test_uart.py. About two minutes.
+that is simulated bit by bit. A stub that computes nothing replaces the core, which has no part in these figures. The
+model and the simulator are those of tests/soc/test_uart.py. About two minutes.
 """
 import argparse
 import json

@@ -1,7 +1,7 @@
 """Compares ids, texts, templates and ends with those of the models' own tools: ``python -m bench.conformance``.
 
-Writes bench/results/conformance.json, and the references' answers for the tests. The references are installed on the
-way.
+Writes bench/results/conformance.json, and the references' answers for the tests. It installs the references if they are
+missing.
 """
 import argparse
 import collections

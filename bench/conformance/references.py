@@ -105,7 +105,7 @@ def main():
         job = json.loads(line)
         try:
             answer = REFERENCES[job["reference"]](job)
-        except Exception as error:      # what a reference refuses is an answer, too
+        except Exception as error:      # a refusal of the reference is an answer, too
             answer = {"refused": f"{type(error).__name__}: {error}"[:300]}
         print(json.dumps(answer), flush=True)
 

@@ -1,4 +1,4 @@
-"""What part of a simulation goes into a waveform: from one moment to another, each a cycle or a token."""
+"""Describes the part of a simulation that goes into a waveform: from one moment to another, each a cycle or a token."""
 import argparse
 import re
 from dataclasses import dataclass

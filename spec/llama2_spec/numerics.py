@@ -1,4 +1,4 @@
-"""Number formats and the roundings that golden and hardware share, one name each.
+"""The number formats and roundings that golden and hardware share, each under one name.
 
 All values are integers. A real value is ``mantissa * 2**exponent``; the exponent of a fixed format is minus its
 number of fraction bits.

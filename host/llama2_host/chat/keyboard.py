@@ -22,7 +22,8 @@ def history_file() -> Path | None:
 
 
 def reader(commands: Sequence[str], progress: Progress = Progress.silent) -> Callable[[str], str]:
-    """What reads a turn from a person: Enter sends, Alt-Enter begins a line, and pasted lines are one turn."""
+    """Returns a function that reads a turn from a person: Enter sends, Alt-Enter begins a line, and pasted lines are
+    one turn."""
     try:
         from prompt_toolkit import PromptSession
     except ImportError:
@@ -36,7 +37,7 @@ def reader(commands: Sequence[str], progress: Progress = Progress.silent) -> Cal
 
 
 def _history(progress: Progress):
-    """The file's, or memory where there can be none: a turn that begins with a space is not remembered."""
+    """A history in the file, or in memory if there can be no file; it forgets turns that begin with a space."""
     from prompt_toolkit.history import FileHistory, InMemoryHistory
     path = history_file()
     if path is None:

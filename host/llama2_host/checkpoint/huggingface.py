@@ -22,7 +22,7 @@ ARCHITECTURES = ("llamaforcausallm", "mistralforcausallm", "llamamodel", "mistra
 MISTRAL_WINDOW = 4096           #: of a mistral's config.json that does not say: transformers' default
 OTHER_EPSILONS = ("layer_norm_eps", "layer_norm_epsilon", "layernorm_epsilon", "norm_eps", "norm_epsilon")
 RECOMPUTED = ("rotary_emb.inv_freq",)
-#: what in a model's type makes it another computation than LLaMA's
+#: parts of a model's type that make it another computation than LLaMA's
 KNOWN = {"qwen2": "biases of q, k and v", "qwen3": "QK-norm", "gemma": "scaled embeddings and the GELU activation",
          "gemma2": "soft-capped logits", "gemma3_text": "QK-norm", "phi3": "fused q, k and v",
          "gpt2": "learned positions",
@@ -66,7 +66,7 @@ def _refuse_adapter(directory: Path, file: Path | None) -> None:
 
 
 def refuse_other_architectures(fields: Fields) -> None:
-    """One line that names what of the model is not LLaMA's."""
+    """Raise one line that names the parts of the model that are not LLaMA's."""
     kind = fields.text("model_type", "llama")
     model = f" (model_type {kind[:40]!r})"
     if kind not in ("llama", "mistral"):
@@ -88,7 +88,7 @@ def refuse_other_architectures(fields: Fields) -> None:
 
 
 def _as_read(fields: Fields) -> dict:
-    """The file's values without those that say again what the keys which are read say."""
+    """The file's values without those that repeat keys which are read."""
     told, head_dim = dict(fields.values), fields.get("head_dim")
     if not head_dim and isinstance(fields.get("hidden_size"),
                                    int) and isinstance(fields.get("num_attention_heads"), int):
@@ -112,7 +112,7 @@ def window(fields: Fields) -> int | None:
 
 
 def _ignored(fields: Fields, found: dict) -> tuple[str, ...]:
-    """What the folder says that changes nothing here."""
+    """Facts in the folder that change nothing here."""
     read = _as_read(fields)
     told = [f"{name} = {str(value)[:30]}" for name, value in fields.values.items() if name not in read]
     recomputed = sum(name.endswith(RECOMPUTED) for name in found)

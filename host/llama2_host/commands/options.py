@@ -1,4 +1,4 @@
-"""Options that several commands share, and what they make of them."""
+"""Options that several commands share, and their evaluation."""
 import argparse
 import secrets
 import sys
@@ -202,7 +202,7 @@ def find_port(args: argparse.Namespace) -> None:
 
 
 def _answers(device: str, baud: int) -> bool:
-    """Is this project's firmware there?"""
+    """Returns whether this project's firmware answers."""
     try:
         link = Link(Transport.open(device, baud=baud))
     except HostError:
@@ -210,7 +210,7 @@ def _answers(device: str, baud: int) -> bool:
     try:
         return rate.find(link, DISCOVERY_S) is not None
     except VersionError:
-        return True             # who opens it is told what to update
+        return True             # the error on opening it says what to update
     except HostError:
         return False
     finally:
@@ -249,7 +249,7 @@ def recipe(args: argparse.Namespace) -> Recipe:
 
 
 def is_file(named: str) -> bool:
-    """Does this name a file? A template's text may be too long for a name."""
+    """Returns whether this names a file; a template's text may be too long for a name."""
     try:
         return len(named) < 4096 and Path(named).is_file()
     except (OSError, ValueError):
