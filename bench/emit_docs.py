@@ -231,6 +231,13 @@ def simulator_table():
     return table(("Simulator" + age, f"on {r['processor']}, {r['cores']} cores, {tools}"), rows)
 
 
+def golden_table():
+    result, age = one("golden")
+    rows = [(r["shape"], r["format"], f"{r['tokens_per_second_step']:.0f}", f"{r['tokens_per_second_text']:.0f}")
+            for r in result["rows"]]
+    return table(("Shape" + age, "Format", "Tokens/s, one position after another", "Along a known text"), rows)
+
+
 def stream_table():
     result, age = one("stream")
     rows = [(r["what"], f"{r['beats']:,}", f"{r['cycles']:,}", f"{r['percent']:.2f} %") for r in result["rows"]]
@@ -286,7 +293,7 @@ TABLES = {"cycles": cycles_table, "breakdown": breakdown_table, "baseline": base
           "stories260K": stories260k_table, "machines": machines_table, "accuracy": accuracy_table,
           "long-context": long_context_table,
           "stalls": stalls_table, "causes": causes_table, "prefill": prefill_table, "speculation": speculation_table,
-          "sampling": sampling_table, "simulator": simulator_table, "stream": stream_table}
+          "sampling": sampling_table, "golden": golden_table, "simulator": simulator_table, "stream": stream_table}
 
 
 def marked(page):
@@ -310,7 +317,8 @@ def render(page):
 def quoted():
     """Records that the two pages speak of: those of their tables, and those that their prose links to."""
     text = "".join(page.read_text() for page in (PAGE, MODELS))
-    of_tables = {"accuracy", "long-context", "simulator", "stream", "conformance", "uart", *read("cycles-*.json")}
+    of_tables = {"accuracy", "long-context", "golden", "simulator", "stream", "conformance", "uart",
+                 *read("cycles-*.json")}
     return sorted(of_tables | set(re.findall(r"bench/results/([\w-]+)\.json", text)))
 
 

@@ -2,6 +2,7 @@
 import inspect
 import re
 import struct
+from functools import partial
 from pathlib import Path
 
 from llama2_spec import frame, image, model, program, protocol, registers
@@ -153,7 +154,13 @@ def image_page() -> str:
     ])
 
 
-PAGES = {"registers.md": registers_page, "protocol.md": protocol_page, "image.md": image_page}
+def of_its_own(name: str, page) -> str:
+    """The page; where a docstring refers to the page's file, it says "this page"."""
+    return page().replace(f"in docs/{name}", "on this page")
+
+
+PAGES = {name: partial(of_its_own, name, page) for name, page in (
+    ("registers.md", registers_page), ("protocol.md", protocol_page), ("image.md", image_page))}
 
 if __name__ == "__main__":
     for name, page in PAGES.items():
