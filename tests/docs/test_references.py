@@ -1,4 +1,4 @@
-"""The pages that people read: their words, their references and the files that they name."""
+"""No page refers to itself or names a file that is not there; the glossary is in order, and each of its words is used."""
 import re
 from pathlib import Path
 
@@ -6,25 +6,17 @@ import pytest
 
 from llama2_spec.emit_docs import plain
 
-ROOT  = Path(__file__).parent.parent
+ROOT  = Path(__file__).resolve().parents[2]
 PAGES = sorted(path for folder in (ROOT, ROOT/"docs", ROOT/"docs"/"decisions", ROOT/"models")
                for path in folder.glob("*.md"))
 NAMES = [path.relative_to(ROOT).as_posix() for path in PAGES]
 ROOMS = "accel|soc|spec|host|firmware|targets|bench|tests|docs|models"
-#: A reference as Sphinx writes it, which Markdown shows as it stands.
-ROLE  = re.compile(r":(?:py:)?[a-z]+:`")
 #: Rows of the glossary, and the spellings in which its words occur elsewhere.
 WORDS = re.findall(r"^\| ([^|]+) \| ", (ROOT/"docs"/"glossary.md").read_text(), re.MULTILINE)[1:]
 
 
-@pytest.mark.parametrize("page", NAMES)
-def test_no_reference_of_sphinx_reaches_a_page(page):
-    assert ROLE.findall((ROOT/page).read_text()) == []
-
-
 def test_generated_pages_show_the_name_that_a_reference_is_to():
     assert plain("see :class:`llama2_spec.image.Image`, :func:`~a.b` and ``c``") == "see `Image`, `b` and `c`"
-    assert ROLE.search(":class:`x`") and ROLE.search(":py:func:`x`") and not ROLE.search("note: `x`")
 
 
 @pytest.mark.parametrize("page", NAMES)
