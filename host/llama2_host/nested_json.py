@@ -1,4 +1,4 @@
-"""JSON from strangers: text nested deeper than anything meant is refused before the parser, which recurses, sees it."""
+"""Reads JSON from strangers: refuses text that is nested too deeply before the recursive parser sees it."""
 import json
 import re
 

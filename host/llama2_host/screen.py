@@ -1,4 +1,4 @@
-"""How much is said, and in which dress: ``-q`` and ``-v``, colours and tables where a person looks, plain text
+"""Decides how much the client prints, and how: ``-q`` and ``-v``, colours and tables on a terminal, plain text
 everywhere else.
 
 Colours are left out where NO_COLOR is set (https://no-color.org) or the terminal is a dumb one.
@@ -34,7 +34,7 @@ def verbosity() -> Verbosity:
 
 
 def dressed(stream: TextIO | None) -> bool:
-    """May this stream have colours and lines that move?"""
+    """Returns whether this stream may have colours and moving lines."""
     return is_terminal(stream) and os.environ.get("TERM") != "dumb"
 
 

@@ -1,4 +1,4 @@
-"""No page refers to itself or names a file that is not there; the glossary is in order, and each of its words is used."""
+"""No page refers to itself or names a file that is not there; the glossary is in order, its words are used."""
 import re
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The steps of an examination, each a function from what it looks at to what it found."""
+"""The steps of an examination: each is a function from its object to a finding."""
 from llama2_host.device.device import Device
 from llama2_host.device.link import DeviceError
 from llama2_host.doctor import dram, known, line, ports
@@ -37,7 +37,7 @@ def access(port: str) -> Step:
 
 
 def greeting(device: Device) -> Step:
-    """Which rate it answered at, and what it says that it is."""
+    """The rate at which the device answered, and its own description."""
     info, link = device.info, device.link
     tried = list(link.tried)
     at = f" at {link.transport.baud} baud" if link.transport.has_rate else ""
@@ -195,7 +195,7 @@ def flash(device: Device, board: Board) -> Step:
 
 
 def guarded(name: str, step, *arguments) -> Step:
-    """A step whose refusal is what it found."""
+    """Run a step; if the device refuses, the refusal is the finding."""
     try:
         return step(*arguments)
     except DeviceError as error:

@@ -20,7 +20,7 @@ def kv_bytes(config: ModelConfig, positions: int | None = None) -> int:
 
 
 def arithmetic(config: ModelConfig, image_bytes: int) -> str:
-    """What of a device's DRAM a model takes."""
+    """The part of a device's DRAM that a model takes, as text."""
     return (f"it takes {quantity(_end(image_bytes) + kv_bytes(config))} of DRAM: image {quantity(image_bytes)} + K/V "
             f"cache {quantity(kv_bytes(config))} ({cache_arithmetic(config)})")
 

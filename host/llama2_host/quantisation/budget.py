@@ -1,4 +1,4 @@
-"""What a model may cost, as bytes of its weight stream: ``4MB``, ``4MiB``, ``6bits`` a weight, or ``500tok/s``."""
+"""The budget of a model, as bytes of its weight stream: ``4MB``, ``4MiB``, ``6bits`` a weight, or ``500tok/s``."""
 import re
 from dataclasses import dataclass
 

@@ -196,7 +196,8 @@ def expect_ids(described: dict, name) -> None:
 
 
 def guarded(function, name, what: str = "damaged tokenizer.json"):
-    """What the package gives. Its errors are plain exceptions, and panics, which are none."""
+    """The package's result, with its errors as TokenizerError: they are plain exceptions, or panics, which derive from
+    BaseException alone."""
     try:
         return function()
     except (KeyboardInterrupt, SystemExit, MemoryError, TokenizerError):
