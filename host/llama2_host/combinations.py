@@ -158,5 +158,5 @@ def described(image: Image) -> dict[str, set]:
 
 
 def flag(option: str) -> str:
-    """As the command line spells it."""
+    """The option's spelling on the command line."""
     return "--" + option.replace("_", "-")

@@ -14,7 +14,7 @@ BAR_WIDTH = 30
 
 
 class Progress:
-    """Where progress and notes go. ``Progress.silent`` goes nowhere."""
+    """The sink of progress and notes. ``Progress.silent`` prints nothing."""
 
     silent: "Progress"
 

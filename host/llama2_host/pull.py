@@ -127,7 +127,7 @@ class Hub:
 
 
 def _bar_class(bar):
-    """What huggingface_hub shows its progress on."""
+    """A bar class for huggingface_hub's progress."""
     from huggingface_hub.utils import tqdm
 
     class Silent(tqdm):
@@ -155,7 +155,7 @@ def matches(path: Path, file: File) -> bool:
 
 
 def weights(files: Sequence[File], named: str | None, repository: str) -> list[File]:
-    """Which files hold the weights: the one that is named, one or several safetensors, or the only GGUF file."""
+    """The files with the weights: the one that is named, one or several safetensors, or the only GGUF file."""
     by_name = {file.name: file for file in files}
     if named is not None:
         if named not in by_name or "/" in named:

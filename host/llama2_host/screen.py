@@ -14,7 +14,7 @@ from llama2_host.terminal import is_terminal, line
 
 
 class Verbosity(IntEnum):
-    """What goes to stderr beside errors."""
+    """The amount of text that goes to stderr beside errors."""
     QUIET = 0       #: nothing
     NORMAL = 1      #: progress and notes
     VERBOSE = 2     #: details, too
@@ -24,7 +24,7 @@ _verbosity = Verbosity.NORMAL
 
 
 def set_verbosity(value: Verbosity) -> None:
-    """For the whole process: the command line sets it once."""
+    """Set the verbosity of the whole process; the command line does it once."""
     global _verbosity
     _verbosity = value
 

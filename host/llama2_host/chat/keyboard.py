@@ -14,7 +14,7 @@ MAX_HISTORY_BYTES = 4 << 20
 
 
 def history_file() -> Path | None:
-    """Where lines are remembered; None where LLAMA2_HOST_HISTORY is empty."""
+    """The file that remembers lines; None if LLAMA2_HOST_HISTORY is empty."""
     if VARIABLE in os.environ:
         return Path(os.environ[VARIABLE]) if os.environ[VARIABLE] else None
     base = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
@@ -60,7 +60,7 @@ def _history(progress: Progress):
 
 
 def _keys():
-    """In a text of several lines Enter sends as in one of one line; Alt-Enter and Ctrl-J begin a new one."""
+    """Key bindings: Enter sends a text of any number of lines; Alt-Enter and Ctrl-J begin a new line."""
     from prompt_toolkit.key_binding import KeyBindings
     keys = KeyBindings()
 

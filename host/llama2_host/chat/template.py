@@ -14,7 +14,7 @@ class TemplateError(HostError):
 
 @dataclass(frozen=True)
 class Template:
-    """How a turn is written: a pattern in which ``{user}`` and ``{system}`` stand for texts, or Jinja over all
+    """The form of a turn: a pattern in which ``{user}`` and ``{system}`` stand for texts, or Jinja over all
     messages."""
     name: str = "plain"
     user: str = "{user}"                #: a turn
@@ -167,7 +167,7 @@ def _typed(name: str, value):
 
 
 def special_texts(tokenizer) -> dict[str, str]:
-    """How a tokenizer's special tokens are written, by the names that templates know them by."""
+    """The texts of a tokenizer's special tokens, by the names that templates use."""
     if tokenizer.special_texts is not None:
         return tokenizer.special_texts
     texts = {id: text for text, id in tokenizer.specials.items()}

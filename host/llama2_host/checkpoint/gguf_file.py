@@ -17,7 +17,7 @@ MAX_ITEMS = 1 << 22         #: items of an array; a vocabulary of a million with
 
 @dataclass(frozen=True)
 class Stored:
-    """Where a tensor lies."""
+    """The place and type of a tensor in its file."""
     type: str                   #: as the format names it: F32, Q8_0, Q4_K...
     shape: tuple[int, ...]      #: [out][in], reversed from the file's order
     offset_bytes: int

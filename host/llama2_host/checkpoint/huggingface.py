@@ -159,7 +159,7 @@ def _named(fields: Fields, found: dict, directory: Path):
 
 
 def _rope(fields: Fields) -> Fields:
-    """What the file says of RoPE: rope_parameters of transformers 5, or rope_scaling of 4 beside its rope_theta."""
+    """The file's RoPE settings: rope_parameters of transformers 5, or rope_theta and rope_scaling of transformers 4."""
     found = [fields.object(name) for name in ("rope_parameters", "rope_scaling")]
     for name in ("rope_parameters", "rope_scaling"):
         if fields.get(name) is not None and not isinstance(fields.get(name), dict):
@@ -182,8 +182,8 @@ def _rope(fields: Fields) -> Fields:
 
 
 def _is_tied(fields: Fields, found: dict, directory: Path) -> bool:
-    """Is the classifier the embedding: as config.json says, as the metadata's aliases say, or because they are
-    equal?"""
+    """Returns whether the classifier is the embedding: by config.json, by the metadata's aliases, or because the two
+    are equal."""
     embedding, classifier = found.get(EMBEDDING), found.get(CLASSIFIER)
     told = fields.get("tie_word_embeddings") is True
     if embedding is None or classifier is None:

@@ -78,7 +78,7 @@ def show(writing: Writing, *, ids: bool, quiet: bool, raw: bool = False) -> None
 
 
 def result(writing: Writing, backend) -> dict:
-    """What --json prints."""
+    """The object that --json prints."""
     tokenizer = backend.model.tokenizer
     return {
         "backend": backend.name,

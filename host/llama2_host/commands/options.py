@@ -122,7 +122,7 @@ def print_lines(lines: list[str]) -> None:
 
 
 def add_text(parser: argparse.ArgumentParser) -> None:
-    """What an evaluation reads, and how it is told."""
+    """Add the options of an evaluation: its text, the target of the predicted speed, and --json."""
     parser.add_argument("--text", type=Path, required=True, metavar="FILE",
                         help="a text, or several with <|endoftext|> between them")
     parser.add_argument("--target", choices=TARGETS, default=next(iter(TARGETS)),
@@ -190,8 +190,8 @@ DISCOVERY_S = 0.5       #: for a board's first answer
 
 
 def find_port(args: argparse.Namespace) -> None:
-    """Where nothing says where the model runs: LLAMA2_HOST_PORT, or the one board that answers. Leaves args as they are
-    where there is no port that could be a board's."""
+    """If no option says where the model runs, take LLAMA2_HOST_PORT or the one board that answers. Leaves args as they
+    are if no port could be a board's."""
     if any(getattr(args, name, None) for name in combinations.PLACES):
         return
     args.port = ports.chosen(None)

@@ -132,7 +132,7 @@ def wrong_lanes(bits: int, lanes: int) -> list[int]:
 
 
 def row_of(offset: int, board: Board) -> str:
-    """Where a byte lies in the chip: bank and row."""
+    """Bank and row of a byte in the chip."""
     row = offset // (board.row_bytes or 1)
     return f"bank {row % (board.banks or 1)}, row {row // (board.banks or 1)}"
 

@@ -4,7 +4,7 @@ from enum import Enum
 
 
 class Verdict(Enum):
-    """How a step ended."""
+    """The result of a step."""
     OK = "ok"
     WARNING = "warning"     #: it works, and something is not as it should be
     FAILED = "failed"

@@ -49,7 +49,7 @@ def greeting(device: Device) -> Step:
 
 
 def geometry(device: Device, board: Board) -> Step:
-    """What it was built with."""
+    """The parameters of the device's build."""
     info = device.info
     names = ("core_version", "columns", "lanes", "candidates", "max_dim", "max_hidden_dim", "max_head_dim",
              "max_kv_dim", "max_heads", "max_vocab_size", "max_seq_len", "max_layers", "clock_hz", "dram_bytes")
@@ -79,7 +79,7 @@ def training(device: Device, board: Board) -> Step:
 
 
 def start(board: Board) -> Step:
-    """What the test of DRAM at start said."""
+    """The result of the DRAM test at start."""
     if board.dram_status:
         return ok("DRAM at start", "initialised, trained and tested")
     lanes = dram.wrong_lanes(board.failed_bits, board.lanes)

@@ -35,7 +35,7 @@ PARTIAL = re.compile(r"\.(\d+)-[0-9a-f]{8}\.part")
 
 
 def cache_directory() -> Path:
-    """Where conversions and devices' metadata are kept."""
+    """The folder of conversions and devices' metadata."""
     if os.environ.get("LLAMA2_HOST_CACHE"):
         return Path(os.environ["LLAMA2_HOST_CACHE"])
     # Without a home, a folder that cannot be made: nothing is kept.
@@ -54,8 +54,7 @@ def limit_bytes() -> int:
 
 
 def read_files(path: Path, tokenizer: str | Path | None) -> list[Path]:
-    """What a checkpoint's vocabulary, template and ends may be read from, in the folders of the model and of the
-    tokenizer."""
+    """Files in the folders of the model and of the tokenizer that may provide vocabulary, template and ends."""
     folders = {place if place.is_dir() else place.parent for place in (path, *([Path(tokenizer)] if tokenizer else []))}
     found = {file for folder in folders for pattern in TOLD_BESIDE for file in folder.glob(pattern)}
     return sorted(file for file in found | ({Path(tokenizer)} if tokenizer else set()) if file.is_file())
@@ -106,7 +105,7 @@ class Entry:
 
 
 def entries(directory: Path | None = None) -> list[Entry]:
-    """What the cache holds, the least recently used first."""
+    """The cache's entries, the least recently used first."""
     found = []
     for path in _listed(directory or cache_directory()):
         try:

@@ -78,7 +78,7 @@ def rope(config: ModelConfig) -> str:
 
 
 def vocabulary(path: Path, tokenizer: Path | None, vocab_size: int) -> list[Line]:
-    """Where text comes from: vocabulary, BOS, every end token, chat template."""
+    """Lines about the text side of a model: vocabulary, BOS, every end token, chat template."""
     lines, found = [], tokenizer or find_tokenizer(path, vocab_size)
     loaded = None
     if found is None:

@@ -19,7 +19,7 @@ def find_tokenizer(checkpoint_path: Path, vocab_size: int) -> Path | None:
 
 
 def search_tokenizer(checkpoint_path: Path, vocab_size: int) -> tuple[Path | None, list[str]]:
-    """As :func:`find_tokenizer`, and why those that were found before it, in the same place, cannot be used.
+    """Like :func:`find_tokenizer`; also returns why earlier candidates in the same place cannot be used.
 
     Beside a checkpoint a tokenizer has its name, or one of llama2.c's or Hugging Face's.
     """

@@ -38,7 +38,7 @@ def longest(config: ModelConfig, image_bytes: int, dram_bytes: int) -> dict[KvFo
 
 
 def _end(image_bytes: int) -> int:
-    """Where the cache begins."""
+    """Offset at which the cache begins."""
     return -(-image_bytes // KV_ALIGNMENT_BYTES) * KV_ALIGNMENT_BYTES
 
 

@@ -28,7 +28,7 @@ class LostError(HostError, ValueError):
 
 @dataclass
 class Tensor:
-    """What is known of one tensor: arrays with an entry per row."""
+    """The losses of one tensor: arrays with an entry per row."""
     largest: list = field(default_factory=list)         #: magnitude
     share: list = field(default_factory=list)           #: of weights that became zero
     error: list = field(default_factory=list)           #: relative, of rows that lost more than usual; 0 of others

@@ -29,7 +29,7 @@ MAX_SEQUENCE = 512              #: positions
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a checkpoint becomes codes.
+    """The user's choices for turning a checkpoint into codes.
 
     format : q8; q4, where embedding and classifier keep ``embedding``; or mixed, q4 with as much q8 as ``budget``
     allows.
@@ -75,8 +75,7 @@ class Recipe:
         return max(least, self.limit_bytes(config))
 
     def limit_bytes(self, config: ModelConfig) -> int:
-        """How long the weight stream of mixed may be: the budget, or 6 bits a weight and more where the embedding asks
-        for it."""
+        """The longest weight stream of mixed: the budget, or 6 bits a weight, and more if the embedding needs it."""
         if self.budget is not None:
             return Budget.parse(self.budget).stream_bytes(config)
         tables = [(place, chosen) for place, chosen in self.formats(config).items()

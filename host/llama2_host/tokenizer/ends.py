@@ -35,7 +35,7 @@ def of_folder(folder: Path) -> list[int]:
 
 
 def by_default(folder: Path) -> list[int]:
-    """What transformers' configuration of a LLaMA or Mistral ends at where a model's files do not name it."""
+    """The ids at which transformers ends a LLaMA or Mistral whose files name none."""
     silent = (not (folder / GENERATION).is_file() and (folder / CONFIG).is_file()
               and "eos_token_id" not in beside(folder, CONFIG))
     return [2] if silent else []
