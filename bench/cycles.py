@@ -8,8 +8,9 @@ import argparse
 from dataclasses import asdict
 from pathlib import Path
 
-from bench import baseline, records, shapes
+from bench import baseline, shapes
 from bench.prefill import measure_prefill
+from bench.records import write as write_record
 from bench.session import session
 from bench.speculation import measure_speculation
 from llama2_host import connect
@@ -131,7 +132,7 @@ def extrapolate(few, more, few_layers, more_layers, layers):
 
 
 def measure(args):
-    """Measure as the arguments of the command line say; returns the record."""
+    """The result for the arguments of the command line, as it goes into a file."""
     vsim = sim.build(columns=args.columns)
     first, last = args.positions
     path = prepare(args, args.layers)
@@ -251,7 +252,7 @@ def main():
     result = measure(args)
     report(result)
     if args.json:
-        records.write(args.json, "cycles", result)
+        write_record(args.json, "cycles", result)
     return 0 if sound(result) else 1
 
 

@@ -155,11 +155,11 @@ def build(output_dir=None, columns=COLUMNS, *, core=None, firmware=FIRMWARE, com
           with_board_pins=False, trace=False, soc_options=MappingProxyType({}), builder_options=MappingProxyType({})):
     """Build the simulator if anything changed, and return the path of Vsim.
 
-    ``core`` (an instance with the signature of accel.core.Core) replaces the decoder core, ``firmware`` the directory
-    of the firmware's sources: tests of the SoC use them. ``with_board_pins`` gives the SoC a board's UART instead of
-    the byte-wide one, and a board's flash; behind the pins are a USB bridge and a chip that are simulated bit by bit
-    (soc/sim/uart_bits.c, spi_flash.c). With ``trace`` it can write waveforms, and is slower. A simulator with the core
-    and the shipped firmware is compiled for a profile of decoding (soc/sim/training.py).
+    ``core`` (an instance with the signature of accel.core.Core) replaces the decoder core, ``firmware`` the
+    directory of the firmware's sources: tests of the SoC use them. ``with_board_pins`` gives the SoC a board's UART
+    instead of the byte-wide one, and a board's flash; behind the pins are a USB bridge and a chip that are simulated
+    bit by bit (soc/sim/uart_bits.c, spi_flash.c). With ``trace`` it can write waveforms, and is slower. What decodes
+    with the shipped firmware is compiled for a profile of that (soc/sim/training.py).
     """
     output_dir = Path(output_dir or default_output_dir(columns, trace)).resolve()
     gateware   = gateware_dir(output_dir, builder_options)
@@ -177,7 +177,7 @@ def build(output_dir=None, columns=COLUMNS, *, core=None, firmware=FIRMWARE, com
               flush=True)
         note = ""
         with BuildProgress(vsim.parent), sim_compile.output_to(output_dir/"build.log"):
-            # Other firmware can only train by liblitedram, whose training overwrites an image's first bytes.
+            # liblitedram's training, all that other firmware knows, writes over an image's first bytes.
             soc     = BaseSoC(core or create_core(columns), with_board_pins, lanes=firmware == FIRMWARE, **soc_options)
             builder = Llama2Builder(soc, firmware, **{"csr_json": str(output_dir/"soc.json"), **builder_options,
                                                       "output_dir": str(output_dir)})
