@@ -24,6 +24,8 @@ STARTED = time.time()    #: when the measuring process began
 
 #: Modules that only show things to people: no figure depends on them.
 TELLING  = {"llama2_host.progress", "llama2_host.screen", "llama2_host.terminal"}
+#: The core's and the wire's interface: no figure that comes from Python alone depends on it.
+INTERFACE = {"llama2_spec.program", "llama2_spec.registers", "llama2_spec.protocol"}
 HARDWARE = ("amaranth", "litex", "litedram", "migen", "pythondata-")
 TOOLS    = HARDWARE + ("pyosys", "yowasp-nextpnr")
 FIRMWARE = ("firmware/*.[ch]", "firmware/*.ld", "firmware/Makefile")
@@ -94,8 +96,9 @@ def kind_of(name: str) -> Kind:
 
 def sources(kind: Kind) -> list[Path]:
     """Files that a record of this kind depends on, in order."""
-    edges = {name: () if name in TELLING else others for name, others in imports.graph().items()}
-    reached = imports.reached(*kind.modules, edges=edges) - TELLING
+    beside = TELLING if "targets.sim" in kind.modules or kind.pins else TELLING | INTERFACE
+    edges = {name: () if name in beside else others for name, others in imports.graph().items()}
+    reached = imports.reached(*kind.modules, edges=edges) - beside
     files = {path for pattern in kind.files for path in ROOT.glob(pattern)}
     return sorted(files | {imports.modules()[name] for name in reached})
 
