@@ -97,7 +97,7 @@ def test_all_benches_write_their_records_with_a_mark():
     benches = {name for name, text in texts.items() if '"results"' in text or '"--json"' in text}
     assert len(benches) > 15
     marks = re.compile(r"records\.(write|marked)|import .*(\brecord\b|write_record)")
-    assert {name for name in benches if not marks.search(texts[name])} == {"emit_docs.py", "records.py"}      # they read
+    assert {name for name in benches if not marks.search(texts[name])} == {"emit_docs.py", "records.py"}    # they read
     assert {name for name, text in texts.items() if "write_text(json.dumps" in text} == {"records.py", "resources.py"}
 
 
