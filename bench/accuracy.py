@@ -1,4 +1,5 @@
-"""What quantisation and integers cost: golden against float32, per model and format; ``python -m bench.accuracy``.
+"""Measures the cost of quantisation and integers: golden against float32, per model and format; ``python -m
+bench.accuracy``.
 
 Two comparisons, on the evaluation stories, BOS per story, teacher-forced: golden against float32 on the *same quantised
 weights* (KL divergence: what the integer datapath costs) and golden against float32 on the checkpoint's own weights
@@ -93,7 +94,7 @@ def measure(path: Path, tokenizer_path: Path, name: str, limit: int | None,
 
 
 def greedy_agreement(golden: Golden, record) -> dict:
-    """How far golden's own greedy text equals float32's."""
+    """The number of tokens for which golden's own greedy text equals float32's."""
     ids = list(record["prompt_ids"])
     for position in range(len(record["ids"]) - 1):
         logits = golden.step(ids[position], position)

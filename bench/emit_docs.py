@@ -39,7 +39,7 @@ def one(name):
 
 
 def note(result):
-    """What a table says of a record's age: nothing, or the commit that it is of."""
+    """The text on a record's age beside a table's figures: empty, or the commit of the record."""
     old = records.stale(result["record"], result)
     return f" *({old.note})*" if old else ""
 
@@ -50,7 +50,7 @@ def without_notes(text):
 
 
 def label(run):
-    """What a run of bench.cycles decoded."""
+    """The model, format and columns of a run of bench.cycles."""
     name = Path(run["model"]).stem
     columns = run["columns"]
     shape = " shape" if run.get("random_weights") else ""

@@ -96,7 +96,7 @@ class Netlist:
         return self._arrival[bit]
 
     def path(self, bit) -> tuple:
-        """Where the slowest path to net ``bit`` starts, and the cells on it, as text."""
+        """The start of the slowest path to net ``bit``, and the cells on it, as text."""
         kinds = []
         while True:
             name, _ = self.driver.get(bit, (None, None))

@@ -47,7 +47,7 @@ def generate(target, options, out: Path) -> list:
 
 
 def unit_of(memory, units) -> str:
-    """Which of ``units`` a memory of the flat design belongs to."""
+    """The one of ``units`` to which a memory of the flat design belongs."""
     path = memory.name.replace("$flatten", "").replace("\\", "").split(".")
     if path[0] != CORE:
         return "soc"

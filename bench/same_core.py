@@ -1,6 +1,7 @@
-"""Is the core still the same hardware as at another commit? ``python -m bench.same_core COMMIT``.
+"""Proves that the core is the same hardware as at another commit, or shows how it differs: ``python -m bench.same_core
+COMMIT``.
 
-The answer is a proof, for a change that moves or renames. Both cores become netlists of one-bit gates and registers
+It is for changes that move or rename. Both cores become netlists of one-bit gates and registers
 (Yosys: `flatten`, `simplemap`). Nets fall into classes: two nets are of one class if cells of one kind drive them from
 nets of the same classes. Refined until no class falls apart, this is a bisimulation: if the outputs' classes are the
 same, the two cores do the same in every cycle, and if the classes have as many cells each, they consist of the same

@@ -35,7 +35,7 @@ RESULTS = Path(__file__).parent / "results" / "server-load.json"
 
 @dataclass
 class Seen:
-    """What became of the requests."""
+    """The counts and faults of a run."""
     right: int = 0
     left: int = 0
     refused: int = 0                #: 429, asked again

@@ -1,4 +1,4 @@
-"""What the product says to a case: ids, texts, ends, and a chat of three turns."""
+"""Gets the product's answer to a case: ids, texts, ends, and a chat of three turns."""
 from pathlib import Path
 from types import SimpleNamespace
 

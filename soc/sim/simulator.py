@@ -118,7 +118,7 @@ class Simulator:
         return {**os.environ, "SIM_UART_PORT": str(self.port), **flash}
 
     def clk_freq(self):
-        """Of the simulated system clock, in Hz, as sim_config.js has it."""
+        """Frequency of the simulated system clock in Hz, from sim_config.js."""
         config = json.loads((self.vsim.parent.parent/"sim_config.js").read_text())
         return next(module["args"]["freq_hz"] for module in config if module.get("module") == "clocker")
 

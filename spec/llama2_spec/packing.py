@@ -112,7 +112,8 @@ class Native(NamedTuple):
     format: str = "q8"
 
     def rowwise(self) -> "Native | None":
-        """In groups of 64 or 32 within a row, with the same codes and scales; None where a group ends amid 32 columns.
+        """The tensor in groups of 64 or 32 within a row, with the same codes and scales; None if a group ends amid 32
+        columns.
 
         Groups that straddle rows or are longer than 64 become shorter ones, which repeat the scale.
         """
