@@ -94,6 +94,7 @@ def kind_of(name: str) -> Kind:
     raise ValueError(f"bench/results/{name}.json is of no kind that bench/records.py knows: add it to KINDS")
 
 
+@cache
 def sources(kind: Kind) -> list[Path]:
     """Files that a record of this kind depends on, in order."""
     beside = TELLING if "targets.sim" in kind.modules or kind.pins else TELLING | INTERFACE

@@ -1,7 +1,6 @@
 """A record knows of which sources it is, and `make docs` refuses those of earlier ones."""
 import json
 import re
-import time
 
 import pytest
 
@@ -12,18 +11,16 @@ from tests import imports
 CODE = 'def f(a):\n    return a + "# no comment"\n'
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def digests_anew():
-    records.digest.cache_clear()
-    yield
+    """Call it where sources changed; the digests of other tests stay as they are."""
+    yield records.digest.cache_clear
     records.digest.cache_clear()
 
 
 @pytest.fixture
 def pages(tmp_path, monkeypatch):
     """The pages and the records of a folder of its own, every record of today's sources; returns the folder."""
-    monkeypatch.setattr(records, "STARTED", time.time() + 60)
-    monkeypatch.setattr(records, "_git", lambda *arguments: "")      # which takes its time
     for name in ("PAGE", "MODELS", "PLOT"):
         original = getattr(emit_docs, name)
         (tmp_path/original.name).write_text(original.read_text())
@@ -36,7 +33,7 @@ def pages(tmp_path, monkeypatch):
         record.pop(records.MADE, None)
         parts = record if name == "resources" else {"": record}
         for part in parts.values():
-            part[records.MADE] = records.made(name)
+            part[records.MADE] = {"digest": records.digest(records.kind_of(name)), "commit": "abcdef0"}
         (results/f"{name}.json").write_text(json.dumps(record))
     return tmp_path
 
@@ -108,20 +105,20 @@ def test_all_benches_write_their_records_with_a_mark():
     ("spec/llama2_spec/golden.py", {"golden", "accuracy", "long-context"}), ("host/llama2_host/screen.py", set()),
     ("spec/llama2_spec/registers.py", {"cycles-stories-q8", "uart", "long-context", "resources"}),
     ("targets/arty.py", {"resources"})])
-def test_a_changed_source_makes_old_what_depends_on_it_and_nothing_else(pages, monkeypatch, changed, old):
+def test_a_changed_source_makes_old_what_depends_on_it_and_nothing_else(pages, monkeypatch, digests_anew, changed, old):
     names = ["cycles-stories-q8", "uart", "resources", "accuracy", "conformance", "golden", "long-context"]
     assert records.check(names, pages/"results") == []
     essence = records.essence
     monkeypatch.setattr(records, "essence",
                         lambda path: essence(path) + (b"x" if path == records.ROOT/changed else b""))
-    records.digest.cache_clear()
+    digests_anew()
     assert {found.name for found in records.check(names, pages/"results")} == old
 
 
-def test_a_new_pin_of_the_hardware_makes_cycles_old(monkeypatch):
+def test_a_new_pin_of_the_hardware_makes_cycles_old(monkeypatch, digests_anew):
     before = [records.digest(records.kind_of(name)) for name in ("cycles", "golden")]
     monkeypatch.setattr(records, "_pins", lambda beginnings: [f"{name}==99" for name in beginnings])
-    records.digest.cache_clear()
+    digests_anew()
     assert [a == b for a, b in zip(before, (records.digest(records.kind_of(name)) for name in ("cycles", "golden")))
             ] == [False, True]
 
