@@ -56,9 +56,10 @@ def bit_length(x) -> np.ndarray:
 
 
 def quantise(values, bits=MANTISSA_BITS):
-    """Quantise groups to mantissas of ``bits`` that share the smallest exponent >= 0 that holds them.
+    """Quantise vectors (chunks of activations, heads) to mantissas of ``bits``. The elements of a vector share the
+    smallest exponent >= 0 that holds all of them.
 
-    values: int64 (..., group), 48 bits signed. Returns mantissas int64 of the same shape and exponents (...,).
+    values: int64 (..., elements), 48 bits signed. Returns mantissas int64 of the same shape and exponents (...,).
     A value that rounds up to 2**(bits - 1) saturates.
     """
     values = np.asarray(values, np.int64)
