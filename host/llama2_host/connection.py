@@ -20,7 +20,7 @@ from llama2_host.device.simulator import Simulator
 from llama2_host.device.transport import DEFAULT_BAUD
 from llama2_spec.protocol import MAX_BAUD
 
-SIMULATOR_HELLO_TRIES = 60  #: 1 + 2 + 4 + 4 + ... s: it boots at a few hundred kHz, or at less on a busy machine
+SIMULATOR_HELLO_TRIES = 60  #: 1 + 2 + 4 + 4 + ... s: it boots at a few hundred kHz, on a busy machine at fewer
 RECONNECT_S = 30.0         #: how long a chat waits for a device that was restarted
 
 
@@ -87,7 +87,7 @@ def connect(*, port: str | None = None, sim: bool = False, golden: bool = False,
 
 
 def check_options(options: dict, model: str | Path | None, tokenizer: str | Path | None, trace: TextIO | None) -> None:
-    """Refuse options of a wrong type, and options that cannot take effect, before anything is opened."""
+    """Refuse what is of a wrong type, and what cannot take effect, before anything is opened."""
     check_types(options | {"model": model, "tokenizer": tokenizer}, known=known_options())
     where = [name for name in PLACES if options[name] not in (None, False)]
     if not where:
@@ -116,8 +116,7 @@ def simulate(model: Model, *, upload: bool = False, trace: TextIO | None = None,
 
 def put(device: Device, model: Model | None, *, tokenizer=None, progress: Progress = Progress.silent,
         template: str | None = None, **_) -> Model:
-    """Make ``model`` the device's model, and upload only the parts that it does not have; without ``model``, use the
-    device's own."""
+    """Make ``model`` the device's, uploading only what it does not have; without one, use what it has."""
     if model is None:
         device.require_model()
         return model_on(device, tokenizer=tokenizer, template=template, progress=progress)
