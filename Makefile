@@ -142,9 +142,10 @@ bitstream: setup  ## the whole SoC to an ECP5 bitstream by open tools (15 min)
 
 # Documents ----------------------------------------------------------------------------------------
 
-docs: setup  ## write the generated pages, tables and plots anew (10 s)
+# ALLOW_STALE=1 writes figures of earlier sources too, and marks them; without it they are refused.
+docs: setup  ## write the generated pages, tables and plots anew (10 s); ALLOW_STALE=1 marks old figures
 	$(PYTHON) -m llama2_spec.emit_docs
-	$(PYTHON) -m bench.emit_docs
+	$(PYTHON) -m bench.emit_docs $(if $(ALLOW_STALE),--allow-stale)
 
 # Its packages come when they are first wanted: nothing else needs them.
 site: setup  ## these pages as a site in build/site; fails at a broken link (10 s)

@@ -7,7 +7,7 @@ from accel.dram.ports import NativeRead, NativeWrite
 from accel.interfaces import Csr, Wishbone
 from accel.lib.reset import Resets
 from accel.stations import add_stations, connect_all, make_stations
-from llama2_spec.numerics import MAX_DIM, MAX_ROW
+from llama2_spec.maxima import check_build
 
 
 class Core(wiring.Component):
@@ -46,9 +46,7 @@ class Core(wiring.Component):
 
     def __init__(self, *, columns=1, max_dim=2048, max_hidden_dim=5632, max_kv_dim=1024, max_heads=64, addr_width=24,
                  multiplier_bits=25):
-        if max_dim > MAX_DIM or max_hidden_dim > MAX_ROW:
-            raise ValueError(f"max_dim {max_dim} and max_hidden_dim {max_hidden_dim}: "
-                             f"indices of 13 bits end at {MAX_DIM}, row sums of 48 bits at {MAX_ROW} columns")
+        check_build(max_dim=max_dim, max_hidden_dim=max_hidden_dim, max_kv_dim=max_kv_dim, max_heads=max_heads)
         self.columns, self.max_dim, self.max_hidden_dim = columns, max_dim, max_hidden_dim
         self.max_kv_dim, self.max_heads, self.addr_width = max_kv_dim, max_heads, addr_width
         self.multiplier_bits = multiplier_bits

@@ -1,4 +1,5 @@
-"""What quantisation and integers cost: golden against float32, per model and format; ``python -m bench.accuracy``.
+"""Measures the cost of quantisation and integers: golden against float32, per model and format; ``python -m
+bench.accuracy``.
 
 Two comparisons, on the evaluation stories, BOS per story, teacher-forced: golden against float32 on the *same quantised
 weights* (KL divergence: what the integer datapath costs) and golden against float32 on the checkpoint's own weights
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench import reference_data
+from bench import records, reference_data
 from llama2_host import checkpoint, corpus
 from llama2_host.evaluation import Score, dequantised, golden_logits, log_softmax, row
 from llama2_host.progress import Progress
@@ -31,18 +32,18 @@ ROOT = Path(__file__).parent.parent
 CALIBRATION = reference_data.path("corpus", "calib_stories.txt")
 MODELS = [(reference_data.path("models", "stories260K.bin"), reference_data.path("models", "tok512.bin")),
           (ROOT / "models" / "stories.bin", ROOT / "models" / "stories.tokenizer.bin")]
-#: What --format and its companions say, by name of the row.
+#: The options --format and its companions, by name of the row.
 RECIPES = {"q8": Recipe("q8"), "q4, rounded to nearest, embedding too": Recipe("q4", embedding="q4"),
            "q4, rounded to nearest": Recipe("q4"), "q4, calibrated": Recipe("q4", calibrate=CALIBRATION),
            "mixed, calibrated, 5.5 bits": Recipe("mixed", calibrate=CALIBRATION, budget="5.5bits"),
            "mixed, calibrated, 6 bits": Recipe("mixed", calibrate=CALIBRATION),
            "q8, K/V k16v8": Recipe("q8"), "q8, K/V k8v8": Recipe("q8")}
-#: What --kv says, where it is not the default.
+#: The option --kv of rows that do not take its default.
 KV = {"q8, K/V k16v8": KvFormat.K16V8, "q8, K/V k8v8": KvFormat.K8V8}
 
 
 def text_path() -> Path:
-    """The evaluation stories, or ours where they are missing."""
+    """Path of the evaluation stories, or of our own if they are missing."""
     path = reference_data.path("corpus", "eval_stories.txt")
     return path if path.exists() else ROOT / "bench" / "stories.txt"
 
@@ -55,7 +56,7 @@ def stories(limit: int | None) -> list[str]:
 def measure(path: Path, tokenizer_path: Path, name: str, limit: int | None,
             progress: Progress = Progress.silent) -> dict:
     """One model in the format of a row: perplexities, divergences, greedy agreement and size; `llama2-host compare`
-    foretells speed too."""
+    predicts speed too."""
     recipe, source, kv = RECIPES[name], checkpoint.load(path), KV.get(name, KvFormat.K16V16)
     source.config = replace(source.config, kv=kv)
     tokenizer = load_tokenizer(tokenizer_path, source.config.vocab_size)
@@ -93,7 +94,7 @@ def measure(path: Path, tokenizer_path: Path, name: str, limit: int | None,
 
 
 def greedy_agreement(golden: Golden, record) -> dict:
-    """How far golden's own greedy text equals float32's."""
+    """The number of tokens for which golden's own greedy text equals float32's."""
     ids = list(record["prompt_ids"])
     for position in range(len(record["ids"]) - 1):
         logits = golden.step(ids[position], position)
@@ -110,11 +111,11 @@ def main():
     parser.add_argument("--only", choices=RECIPES, nargs="+", metavar="FORMAT",
                         help="these rows anew, the file's others as they are")
     args = parser.parse_args()
-    rows, kept = [], json.loads(args.json.read_text())["rows"] if args.only and args.json.exists() else []
+    rows, before = [], json.loads(args.json.read_text()) if args.only and args.json.exists() else {"rows": []}
     for path, tokenizer in MODELS:
         for name, recipe in RECIPES.items():
             if args.only and name not in args.only:
-                rows += [row for row in kept if (row["model"], row["format"]) == (path.name, name)]
+                rows += [row for row in before["rows"] if (row["model"], row["format"]) == (path.name, name)]
                 continue
             if missing := [needed for needed in (path, tokenizer, recipe.calibrate) if needed and not needed.exists()]:
                 print(f"{path.name} {name}: left out, {missing[0]} is not there")
@@ -127,7 +128,9 @@ def main():
             for g in r.get("expected_greedy", ()):
                 print(f"    greedy {g['prompt'][:32]!r}: {g['equal_tokens']} of {g['of']} tokens equal float32's")
     command = "python -m bench.accuracy" + (f" --stories {args.stories}" if args.stories else "")
-    args.json.write_text(json.dumps({"command": command, "rows": rows}, indent=1) + "\n")
+    # A record that keeps rows from before is as old as these rows.
+    mark = {records.MADE: before.get(records.MADE, {})} if before["rows"] else {}
+    records.write(args.json, "accuracy", {"command": command, "rows": rows, **mark})
 
 
 if __name__ == "__main__":

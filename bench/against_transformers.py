@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bench import records
 from llama2_host.checkpoint import load
 from llama2_host.checkpoint.padding import padded
 from llama2_host.chat.conversation import Conversation
@@ -34,8 +35,8 @@ TOLERANCE = 5e-5
 
 def logits(folder: Path, *, dim: int = 64, heads: int = 4, head_dim: int = 16, tied: bool = False,
            rope: dict | None = None, shard: str = "5GB"):
-    """Of transformers' model with random weights, saved to ``folder``; and of the reference with what is read from
-    there."""
+    """Logits of a transformers model with random weights, which is saved to ``folder``, and of the reference that is
+    read from there."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
     torch.manual_seed(1)
@@ -47,7 +48,7 @@ def logits(folder: Path, *, dim: int = 64, heads: int = 4, head_dim: int = 16, t
     model.save_pretrained(folder, max_shard_size=shard)
     with torch.no_grad():
         theirs = model(torch.tensor(IDS)[None]).logits[0].numpy()
-    checkpoint = padded(load(folder))           # as it is converted
+    checkpoint = padded(load(folder))           # as a conversion does
     return theirs, Reference(checkpoint.config, checkpoint.tensors).logits(IDS)
 
 
@@ -91,7 +92,7 @@ def main():
     result = {"command": "python -m bench.against_transformers", "transformers": transformers.__version__,
               "logits": rows,
               "chat_ids": len(theirs), "chat_equal": theirs == ours}
-    args.json.write_text(json.dumps(result, indent=1) + "\n")
+    records.write(args.json, "against_transformers", result)
     return 0 if theirs == ours and all(row["largest_difference"] < TOLERANCE for row in rows) else 1
 
 

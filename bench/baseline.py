@@ -1,8 +1,8 @@
 """The software baseline: the decoder in C, by the same VexRiscv in the same simulated SoC; ``bench.cycles`` measures
 it.
 
--O2, both caches on and an L2, weights and K/V cache in DRAM, working vectors and the stack in SRAM, of which there is
-more than a board has. The decoder core is there and idle.
+It is compiled with -O2 and runs with both caches on and an L2. Weights and K/V cache lie in DRAM, working vectors and
+the stack in SRAM, which is larger than a board's. The decoder core is present and idle.
 """
 import struct
 
@@ -24,7 +24,8 @@ class BaselineError(Exception):
 
 
 def build():
-    """The simulator with the baseline as its firmware, and memory for it; all else is the product's gateware."""
+    """Build a simulator with the baseline as its firmware and enough memory for it; all other gateware is the
+    product's."""
     return sim.build(sim.ROOT/"build"/"sim-baseline", firmware=FIRMWARE, soc_options=SIZES)
 
 

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+from bench import records
 from targets.ecpix5 import SEED
 
 ROOT   = Path(__file__).resolve().parent.parent
@@ -50,7 +51,7 @@ def main(argv=None):
         "bitstream_sha256": hashlib.sha256(bitstream.read_bytes()).hexdigest() if status == 0 else None,
         "seconds": round(time.monotonic() - started),
     }
-    RESULT.write_text(json.dumps(result, indent=1) + "\n")
+    records.write(RESULT, RESULT.stem, result)
     for name, clock in result["clocks"].items():
         print(f"{name}: {clock['mhz']} MHz, wanted {clock['wanted_mhz']}")
     print(bitstream if status == 0 else f"timing not met, no bitstream: see {OUT/'build.log'}")

@@ -1,7 +1,7 @@
 """Measures conversion: time and largest memory for known models' shapes with random weights; ``python -m
 bench.conversion``.
 
-Calibration reads a text of random words, so long that the converter takes as many tokens as it ever takes for the
+Calibration reads a text of random words that is long enough for the most tokens that the converter ever takes for the
 shape.
 """
 import argparse
@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bench import records
 from llama2_spec import image
 from tests.host import smollm2
 
@@ -31,7 +32,7 @@ SHAPES = {
 }
 
 
-#: The most memory that a process had resident, of its own: the kernel's figure for a child begins with its parent's.
+#: The most memory that the process itself had resident: the kernel's figure for a child would begin with its parent's.
 CHILD = """
 import re, sys, time
 from llama2_host.cli import main
@@ -41,7 +42,7 @@ sys.exit(status)
 """
 
 
-#: What is measured of a shape: --format and, behind a plus, --calibrate.
+#: The conversions that are measured for a shape: --format and, behind a plus, --calibrate.
 FORMATS = {"SmolLM2-135M": ("q8", "q4", "q4+calibrate"), "SmolLM2-360M": ("q4+calibrate",),
            "TinyLlama-1.1B": ("q8", "q4")}
 TEXT_WORDS = 40_000
@@ -84,8 +85,8 @@ def main():
                 rows.append({"shape": name, "weights": image.weights(config), "format": format,
                              **convert(folder, Path(temporary) / "model.llm", format)})
                 print(json.dumps(rows[-1]), flush=True)
-    args.json.write_text(json.dumps({"command": "python -m bench.conversion", "cores": os.cpu_count(), "rows": rows},
-                                    indent=1) + "\n")
+    records.write(args.json, "conversion", {"command": "python -m bench.conversion", "cores": os.cpu_count(),
+                                            "rows": rows})
 
 
 if __name__ == "__main__":

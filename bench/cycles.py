@@ -5,12 +5,12 @@ of the core's free-running counter between consecutive token events; useful byte
 Stalls are counted in the simulated SoC, outside the core, for the same cycles: with the beats they sum to them exactly.
 """
 import argparse
-import json
 from dataclasses import asdict
 from pathlib import Path
 
 from bench import baseline, shapes
 from bench.prefill import measure_prefill
+from bench.records import write as write_record
 from bench.session import session
 from bench.speculation import measure_speculation
 from llama2_host import connect
@@ -41,7 +41,7 @@ def prepare(args, layers=None):
 
 
 def moved_beats(image, stats, passes):
-    """Beats that went through DRAM: counted ones, and the embedding rows, which no counter sees."""
+    """Beats that went through DRAM: those that were counted, and the embedding rows, which no counter sees."""
     table = image.embedding
     embedding = row_beats(table.words, table.format.name.lower(), table.group)
     taken = sum(stats.counters[phase*len(Counter) + Counter.BEATS] for phase in Phase)
@@ -58,7 +58,7 @@ def breakdown(stats, passes):
 def stalls(watch, first, last, cycles):
     """Cycles from result ``first`` to result ``last`` by cause (soc.sim.simulator.WATCH_CAUSES), beats among them.
 
-    They sum to ``cycles``, which the core counted from token to token; anything else is an error.
+    They add up to ``cycles``, which the core counted from token to token; anything else is an error.
     """
     parts = {cause: watch[last][cause] - watch[first][cause] for cause in ("cycles", *WATCH_CAUSES)}
     if watch[last]["strays"] != watch[0]["strays"] or sum(parts.values()) != 2*cycles or parts["cycles"] != cycles:
@@ -71,8 +71,8 @@ def stalls(watch, first, last, cycles):
 def decode(vsim, path, first, last, temperature=0.0):
     """Cycles of the passes at positions ``first`` .. ``last - 1``, and what else a run says.
 
-    From position 0 on, starting with BOS; or, if ``first`` is 255 or more, from ``first - 1`` on over a cache of random
-    rows, which is put into the DRAM beside the image.
+    Decoding starts at position 0 with BOS. If ``first`` is 255 or more, it starts at ``first - 1`` over a cache of
+    random rows, which lies in DRAM beside the image.
     """
     image = Image.parse(path.read_bytes())
     preloaded = first >= 255
@@ -116,7 +116,8 @@ def per_token(run):
 
 
 def extrapolate(few, more, few_layers, more_layers, layers):
-    """A run of ``more_layers`` made to one of ``layers``: every further layer costs what the last ones did.
+    """A run of ``more_layers`` extrapolated to ``layers``: every further layer is taken to cost as much as the last
+    ones did.
 
     The breakdown and the stalls stay those of the simulated ``more_layers``.
     """
@@ -173,7 +174,7 @@ def positions(text):
 
 
 def command(args):
-    """The command as it can be typed again."""
+    """The command line that repeats this run."""
     options = [("model", args.model and Path(args.model).name), ("shape", args.shape), ("format", args.format),
                ("group", args.group), ("layers", args.layers), ("seq-len", args.seq_len),
                ("positions", ":".join(map(str, args.positions))), ("columns", args.columns), ("prefill", args.prefill),
@@ -251,7 +252,7 @@ def main():
     result = measure(args)
     report(result)
     if args.json:
-        args.json.write_text(json.dumps(result, indent=1) + "\n")
+        write_record(args.json, "cycles", result)
     return 0 if sound(result) else 1
 
 

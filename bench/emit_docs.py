@@ -1,14 +1,16 @@
 """The tables of docs/performance.md with its plot and of docs/checkpoints.md, from bench/results: ``python -m
 bench.emit_docs`` writes them.
 
-The page's prose is written by hand; what stands between a table's two marks is replaced.
+The page's prose is written by hand; what stands between a table's two marks is replaced. A record of earlier sources is
+refused; with ``--allow-stale`` the tables are written and say which of their figures are old.
 """
+import argparse
 import json
 import re
 import sys
 from pathlib import Path
 
-from bench import published
+from bench import published, records
 from bench.cycles import TOP_P
 from bench.fitting import fits_table
 from bench.long_context import good
@@ -26,17 +28,39 @@ MARKS   = "<!-- {0}: begin, written by bench/emit_docs.py -->\n", "<!-- {0}: end
 
 
 def read(pattern):
-    """Results by name of file, in order."""
-    return {path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob(pattern))}
+    """Results by name of file, in order; each has that name as its ``record``."""
+    return {path.stem: {**json.loads(path.read_text()), "record": path.stem} for path in sorted(RESULTS.glob(pattern))}
+
+
+def one(name):
+    """A result, and what its table says beside its first column's name: nothing, if it is of today's sources."""
+    result = json.loads((RESULTS/f"{name}.json").read_text())
+    return result, note({**result, "record": name})
+
+
+def note(result):
+    """The text on a record's age beside a table's figures: empty, or the commit of the record."""
+    old = records.stale(result["record"], result)
+    return f" *({old.note})*" if old else ""
+
+
+def without_notes(text):
+    """A page or the plot as it would be if every record were of today's sources."""
+    return re.sub(r" \*\(of (?:an earlier core|earlier sources)(?:, \w+\+?)?\)\*", "", text)
 
 
 def label(run):
-    """What a run of bench.cycles decoded."""
+    """The model, format and columns of a run of bench.cycles."""
     name = Path(run["model"]).stem
     columns = run["columns"]
     shape = " shape" if run.get("random_weights") else ""
     return (f"{name}{shape}, {run['format']}, {columns} column{'s' if columns > 1 else ''}" +
             (", sampled" if run.get("temperature") else ""))
+
+
+def titled(run):
+    """The first column of a run's rows: what it decoded, and how old it is."""
+    return label(run) + note(run)
 
 
 def positions(run):
@@ -55,7 +79,7 @@ def runs():
 
 
 def trained_260k():
-    """Runs of the checkpoint that others have figures of, of the default build over 64 positions."""
+    """Runs of stories260K, of which others publish figures: the default build over 64 positions."""
     return [run for run in runs() if run["model"] == "stories260K.bin" and run["columns"] == 2
             and run["positions"] == [1, 64]]
 
@@ -70,7 +94,7 @@ def cycles_table():
         notes += [f"sampled, temperature {run['temperature']:g}, top-p {TOP_P}"] if run.get("temperature") else []
         notes += [f"K/V preloaded: {run['preloaded']}"] if run.get("preloaded") else []
         notes += [f"{run['dram_violations']} DRAM timing violations"] if run["dram_violations"] else []
-        rows.append((label(run), positions(run), f"{run['cycles_per_token']:,.0f}", f"{run['tokens_per_second']:,.1f}",
+        rows.append((titled(run), positions(run), f"{run['cycles_per_token']:,.0f}", f"{run['tokens_per_second']:,.1f}",
                      f"{run['bytes_per_token']:,.0f}", f"{run['roofline_percent']:.1f} %", "; ".join(notes),
                      f"`{run['command']}`"))
     return table(("Model", "Positions", "Cycles/token", "Tokens/s at 100 MHz", "Useful bytes/token", "Of the roofline",
@@ -84,18 +108,17 @@ def breakdown_table():
     rows = []
     for run in runs():
         sums = {name: sum(counters[name] for counters in run["breakdown"].values()) for name in names}
-        rows.append((label(run), positions(run), *(f"{sums[name]:,.0f}" for name in names)))
+        rows.append((titled(run), positions(run), *(f"{sums[name]:,.0f}" for name in names)))
     return table(("Model", "Positions", "Cycles of commands", "Beats", "Starved", "Fenced", "Stalled"), rows)
 
 
 def stalls_table():
-    """Per run, all cycles of the stream by cause, in parts per hundred; runs from before they were counted have
-    none."""
+    """Per run, all cycles of the stream by cause, in percent; runs from before causes were counted are left out."""
     rows = []
     for run in (run for run in runs() if all(cause in run.get("stalls", {}) for cause in WATCH_CAUSES)):
         tokens = run["positions"][1] - run["positions"][0]
         total = run["stalls"]["cycles"]
-        rows.append((label(run), positions(run), f"{total/tokens:,.0f}",
+        rows.append((titled(run), positions(run), f"{total/tokens:,.0f}",
                      *(f"{100*run['stalls'][cause]/total:.2f}" for cause in WATCH_CAUSES)))
     return table(("Model", "Positions", "Cycles/token", *(f"{cause}, %" for cause in WATCH_CAUSES)), rows)
 
@@ -108,7 +131,7 @@ def prefill_table():
     rows = []
     for run in (run for run in runs() if "prefill" in run):
         p = run["prefill"]
-        rows.append((label(run), p["tokens"], f"{p['one_by_one_cycles_per_token']:,.0f}",
+        rows.append((titled(run), p["tokens"], f"{p['one_by_one_cycles_per_token']:,.0f}",
                      f"{p['cycles_per_token']:,.0f}", f"{p['speedup']:.2f}",
                      "yes" if p["identical"] else "NO", f"`{run['command']}`"))
     return table(("Model", "Prompt tokens", "Cycles/token, one by one", "Together", "Times faster", "Identical",
@@ -120,7 +143,7 @@ def speculation_table():
     for run in (run for run in runs() if "speculation" in run):
         spec = run["speculation"]
         for kind, s in ((kind, s) for kind, s in spec.items() if isinstance(s, dict)):
-            rows.append((label(run), kind, spec["guesses"], f"{s['tokens_per_pass']:.2f}",
+            rows.append((titled(run), kind, spec["guesses"], f"{s['tokens_per_pass']:.2f}",
                          f"{s['right']} of {s['guessed']}",
                          f"{s['cycles_per_token_off']:,.0f}", f"{s['cycles_per_token']:,.0f}", f"{s['speedup']:.2f}",
                          "yes" if s["identical"] else "NO", f"`{run['command']}`"))
@@ -137,19 +160,19 @@ def sampling_table():
         greedy = next((r for r in runs() if not r.get("temperature") and all(r[key] == run[key] for key in keys)), None)
         if greedy:
             extra = run["cycles_per_token"] - greedy["cycles_per_token"]
-            rows.append((label(run), f"{greedy['cycles_per_token']:,.0f}", f"{run['cycles_per_token']:,.0f}",
+            rows.append((titled(run), f"{greedy['cycles_per_token']:,.0f}", f"{run['cycles_per_token']:,.0f}",
                          f"{extra:,.0f}", f"{100*extra/greedy['cycles_per_token']:.1f} %"))
     return table(("Model", "Cycles/token, greedy", "Sampled", "More", "Of a greedy token"), rows)
 
 
 def baseline_table():
-    rows = [(label(run), len(run["baseline"]["cycles_per_position"]), f"{run['baseline']['cycles_per_token']:,.0f}",
+    rows = [(titled(run), len(run["baseline"]["cycles_per_position"]), f"{run['baseline']['cycles_per_token']:,.0f}",
              f"{run['baseline']['ratio']:.0f}") for run in runs() if "ratio" in run.get("baseline", {})]
     return table(("Model", "Positions compared, from 0", "Cycles/token in C by the CPU", "Times the core's"), rows)
 
 
 def published_table():
-    ours = [("this core", "Arty's DRAM timings, 100 MHz", label(run), f"{run['tokens_per_second']:,.1f}",
+    ours = [("this core", "Arty's DRAM timings, 100 MHz", titled(run), f"{run['tokens_per_second']:,.1f}",
              f"{run['roofline_percent']:.1f} %", "simulated",
              "above") for run in shown_runs()]
     rows = [(d.name, d.device, d.model, d.tokens_per_s, d.share, "silicon" if d.silicon else "not said", d.source)
@@ -158,42 +181,42 @@ def published_table():
 
 
 def stories260k_table():
-    ours = [(label(run), f"{run['cycles_per_token']:,.0f}", f"positions {positions(run)}, everything included")
+    ours = [(titled(run), f"{run['cycles_per_token']:,.0f}", f"positions {positions(run)}, everything included")
             for run in trained_260k()]
     return table(("stories260K", "Cycles/token", "Counted"),
                  ours + [(name, f"{cycles:,}", how) for name, cycles, how in published.STORIES260K])
 
 
 def machines_table():
-    ours = [(f"This SoC at 100 MHz, {run['format']}", f"{run['tokens_per_second']:,.0f}", "simulated")
+    ours = [(f"This SoC at 100 MHz, {run['format']}{note(run)}", f"{run['tokens_per_second']:,.0f}", "simulated")
             for run in trained_260k()]
     return table(("Machine", "Tokens/s, stories260K", ""), ours + list(published.MACHINES))
 
 
 def accuracy_table():
-    result = json.loads((RESULTS/"accuracy.json").read_text())
+    result, age = one("accuracy")
     rows = [(r["model"], r["format"], f"{r['bits_per_weight']:.2f}", f"{r['perplexity_float32']:.4f}",
              f"{r['perplexity']:.4f}",
              f"{r['delta_percent']:+.2f} %", f"{r['kl']:.1e}", f"{100*r['top1']:.1f} %", f"{r['kl_same_weights']:.1e}")
             for r in result["rows"]]
-    return table(("Model", "Format", "Bits per weight", "Perplexity float32", "Perplexity golden", "Change", "KL",
+    return table(("Model" + age, "Format", "Bits per weight", "Perplexity float32", "Perplexity golden", "Change", "KL",
                   "Top-1 agreement",
                   "KL, same weights"), rows)
 
 
 def long_context_table():
-    result = json.loads((RESULTS/"long-context.json").read_text())
+    result, age = one("long-context")
     rows = [(r["kv"], f"{r['positions'][0]:,}-{r['positions'][1] - 1:,}",
              f"{r['cache_bytes']/(1 << 20):.1f} MiB: {r['cache']}",
              "all equal" if good(r) else "NOT EQUAL", f"{r['cycles_per_token']:,.0f}",
              f"{sim.SYS_CLK_FREQ/r['cycles_per_token']:,.1f}")
             for r in result["rows"]]
-    return table(("K/V", "Positions", "Cache", "Tokens, logits and K/V rows", "Cycles/token", "Tokens/s at 100 MHz"),
-                 rows)
+    return table(("K/V" + age, "Positions", "Cache", "Tokens, logits and K/V rows", "Cycles/token",
+                  "Tokens/s at 100 MHz"), rows)
 
 
 def simulator_table():
-    r = json.loads((RESULTS/"simulator.json").read_text())
+    r, age = one("simulator")
     rows = [("build from nothing, software and Verilator", f"{r['build_s']:.0f} s"),
             ("build when nothing changed", f"{r['unchanged_build_s']:.1f} s"),
             ("start", f"{r['start_s']:.2f} s"),
@@ -205,18 +228,25 @@ def simulator_table():
                   f"({against['new_khz_of_cpu']} against {against['old_khz_of_cpu']} kHz of processor time), same "
                   "tokens, cycles but for a refresh")]
     tools = ", ".join(r[name] for name in ("verilator", "compiler") if name in r)
-    return table(("Simulator", f"on {r['processor']}, {r['cores']} cores, {tools}"), rows)
+    return table(("Simulator" + age, f"on {r['processor']}, {r['cores']} cores, {tools}"), rows)
+
+
+def golden_table():
+    result, age = one("golden")
+    rows = [(r["shape"], r["format"], f"{r['tokens_per_second_step']:.0f}", f"{r['tokens_per_second_text']:.0f}")
+            for r in result["rows"]]
+    return table(("Shape" + age, "Format", "Tokens/s, one position after another", "Along a known text"), rows)
 
 
 def stream_table():
-    result = json.loads((RESULTS/"stream.json").read_text())
+    result, age = one("stream")
     rows = [(r["what"], f"{r['beats']:,}", f"{r['cycles']:,}", f"{r['percent']:.2f} %") for r in result["rows"]]
-    return table(("Sequential reads", "Beats", "Cycles", "Of 16 bytes a cycle"), rows)
+    return table(("Sequential reads" + age, "Beats", "Cycles", "Of 16 bytes a cycle"), rows)
 
 
 def shown_runs():
-    """Those of our runs that differ: one model at the start and far on, the least share among greedy runs, and a
-    sampled one."""
+    """A few of our runs that differ: one model at the first positions and at late ones, the least share among greedy
+    runs, and a sampled one."""
     greedy = [run for run in runs() if not run.get("temperature")]
     chosen = [min(greedy, key=lambda run: run["roofline_percent"])]
     chosen += [run for run in greedy if Path(run["model"]).stem == "stories15M" and run["format"] == "q8"
@@ -228,7 +258,7 @@ def shown_runs():
 
 def conformance_table():
     """Cells of bench.conformance by axis; the references' versions stand in its record."""
-    result = json.loads((RESULTS/"conformance.json").read_text())
+    result, age = one("conformance")
     names = {"settings": "vocabularies of a folder and settings", "beside": "what lies beside a vocabulary",
              "chat": "three turns of a chat",
              "elsewhere": "a vocabulary from elsewhere", "sentencepiece": "`tokenizer.model` alone", "GGUF": "GGUF",
@@ -236,12 +266,13 @@ def conformance_table():
     rows = [(names[axis], f"{counts['cells']:,}", f"{counts['equal']:,}", f"{counts['listed']:,}",
              f"{counts['different']:,}")
             for axis, counts in result["axes"].items()]
-    return table(("Cells", "All", "Equal", "Listed below", "Different"), rows)
+    return table(("Cells" + age, "All", "Equal", "Listed below", "Different"), rows)
 
 
 def differences_table():
-    result = json.loads((RESULTS/"conformance.json").read_text())
-    return table(("Differs, and why", "Cells"), [(reason, f"{count:,}") for reason, count in result["listed"].items()])
+    result, age = one("conformance")
+    return table(("Differs, and why" + age, "Cells"),
+                 [(reason, f"{count:,}") for reason, count in result["listed"].items()])
 
 
 def plot():
@@ -250,18 +281,19 @@ def plot():
             if d.percent is not None]
     rows += [(f"this core, simulated: {label(run)}" + (f", at {run['positions'][0]:,}" if run["positions"][0] > 1
                                                        else ""), run["roofline_percent"], True,
-              f"positions {positions(run)}; {run['command']}") for run in shown_runs()]
+              f"positions {positions(run)}; {run['command']}{note(run)}") for run in shown_runs()]
     return bars("Share of the memory's peak bandwidth that decoding uses", sorted(rows, key=lambda row: -row[1]))
 
 
 #: of docs/checkpoints.md
-CONFORMANCE = {"conformance": conformance_table, "differences": differences_table, "fits": lambda: fits_table(RESULTS)}
+CONFORMANCE = {"conformance": conformance_table, "differences": differences_table,
+               "fits": lambda: fits_table(RESULTS, one("uart")[1])}
 TABLES = {"cycles": cycles_table, "breakdown": breakdown_table, "baseline": baseline_table,
           "published": published_table,
           "stories260K": stories260k_table, "machines": machines_table, "accuracy": accuracy_table,
           "long-context": long_context_table,
           "stalls": stalls_table, "causes": causes_table, "prefill": prefill_table, "speculation": speculation_table,
-          "sampling": sampling_table, "simulator": simulator_table, "stream": stream_table}
+          "sampling": sampling_table, "golden": golden_table, "simulator": simulator_table, "stream": stream_table}
 
 
 def marked(page):
@@ -282,7 +314,30 @@ def render(page):
     return page
 
 
-def main():
+def quoted():
+    """Records that the two pages speak of: those of their tables, and those that their prose links to."""
+    text = "".join(page.read_text() for page in (PAGE, MODELS))
+    of_tables = {"accuracy", "long-context", "golden", "simulator", "stream", "conformance", "uart",
+                 *read("cycles-*.json")}
+    return sorted(of_tables | set(re.findall(r"bench/results/([\w-]+)\.json", text)))
+
+
+def refuse_stale():
+    """Exit with a line for each quoted record that is of earlier sources, if there is one."""
+    old = records.check(quoted(), RESULTS)
+    if old:
+        print(*old, sep="\n", file=sys.stderr)
+        sys.exit(f"bench.emit_docs: {len(old)} record{'s are' if len(old) > 1 else ' is'} of earlier sources: measure "
+                 "again by the commands above, or mark the figures as old with --allow-stale (make docs "
+                 "ALLOW_STALE=1); no table was written")
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(prog="python -m bench.emit_docs", description=__doc__.split("\n\n")[0])
+    parser.add_argument("--allow-stale", action="store_true", help="write the tables with figures of earlier sources, "
+                        "and say so beside them")
+    if not parser.parse_args(argv).allow_stale:
+        refuse_stale()
     try:
         for page in (PAGE, MODELS):
             page.write_text(render(page.read_text()))

@@ -1,4 +1,4 @@
-"""Which known models fit the boards' 256 MiB, how long they take to get there, and how fast they are foretold to be.
+"""Says which known models fit the boards' 256 MiB, how long their upload takes, and their predicted speed.
 
 Ref: huggingface.co, config.json of karpathy/tinyllamas, HuggingFaceTB/SmolLM2, keeeeenw/MicroLlama,
 ahxt/LiteLlama-460M-1T, TinyLlama/TinyLlama-1.1B-Chat-v1.0
@@ -31,7 +31,7 @@ LEAST   = 128    # positions of a context that is worth a row
 
 
 def useful_beats(config, format, position):
-    """As llama2_spec.traffic says it of an image, before one is made."""
+    """The same as llama2_spec.traffic's, for a model without an image."""
     recipe = Recipe(format)
     tables = 0 if config.tied else tensor_bytes(config, Kind.EMBEDDING,
                                                 *recipe.formats(config).get((Kind.EMBEDDING, 0), ("q8", None)))
@@ -70,9 +70,10 @@ def row(name, config, format, upload_bytes_per_s):
             f"{size/upload_bytes_per_s:,.0f} s", f"{target.clock_hz*target.share/beats:,.1f}")
 
 
-def fits_table(results):
-    """The table of docs/checkpoints.md; ``results`` is the folder of what was measured."""
+def fits_table(results, age=""):
+    """The table of docs/checkpoints.md; ``results`` is the folder of the records, ``age`` what is said of that of the
+    upload."""
     rate = json.loads((results/"uart.json").read_text())["upload_bytes_per_s"]
     rows = [row(name, config, format, rate) for name, config in MODELS.items() for format in FORMATS]
-    return table(("Model", "Format", "Weights", "Positions that fit, K/V format", "K/V cache", "Upload at 3 Mbaud",
-                  "Tokens/s at half of the context, Arty"), rows)
+    return table(("Model", "Format", "Weights", "Positions that fit, K/V format", "K/V cache",
+                  "Upload at 3 Mbaud" + age, "Tokens/s at half of the context, Arty"), rows)

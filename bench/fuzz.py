@@ -1,7 +1,7 @@
-"""Feeds every reader damaged and random files by the thousand; ``python -m bench.fuzz`` says what became of them.
+"""Feeds every reader damaged and random files by the thousand; ``python -m bench.fuzz`` reports how each was handled.
 
-Each input must end in a checkpoint, tokenizer or template, or in one line of an error, within a second and within
-bounded memory. Whatever else happens is a finding: it is printed, its input is kept, and the exit status is 1.
+Each input must become a checkpoint, tokenizer or template, or be refused by an error of one line, in bounded time and
+memory. Anything else is a finding: the bench prints it, keeps its input, and exits with 1.
 """
 import argparse
 import base64
@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bench import records
 from llama2_host import checkpoint, combinations
 from llama2_host.tokenizer import vocabulary
 from llama2_host.checkpoint import gguf_file
@@ -53,7 +54,7 @@ WIDE = [0, 1, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 1 << 20, 1 << 31, 1 << 40, 1 <
 
 
 class Target:
-    """A valid input in ``folder`` of which ``file`` is damaged, and what reads it."""
+    """A valid input in ``folder`` with a reader; ``file`` is the file that gets damaged."""
 
     def __init__(self, name: str, folder: Path, file: Path, read, *, hot: int | None = None, codec=None,
                  repair=lambda data: data):
@@ -92,7 +93,7 @@ class Target:
                 size = rng.choice((2, 4, 8))
                 value = rng.choice(WIDE) & ((1 << 8 * size) - 1)
                 data[at:at + size] = value.to_bytes(size, "little")
-            elif kind == 6:                 # a piece again, elsewhere, or gone
+            elif kind == 6:                 # a piece is repeated, moved or removed
                 size = rng.randrange(1, 64)
                 piece = data[at:at + size]
                 to = rng.randrange(self.hot)
@@ -148,7 +149,7 @@ def image_json(data: bytes):
 
 
 def image_bytes(described) -> bytes:
-    """The image of such JSON, as far as its values can be written."""
+    """The image that such JSON describes; values that do not fit their field wrap."""
     header, entries, tail = described if isinstance(described, list) and len(described) == 3 else [{}, [], ""]
     header = header if isinstance(header, dict) else {}
     values = [header.get(name) for name in IMAGE_NAMES]
@@ -176,7 +177,7 @@ def packed_value(code: str, value) -> bytes:
 
 
 def repaired(data: bytes) -> bytes:
-    """The same image with its length and both its CRCs right, so that a reader gets as far as to what it says."""
+    """The same image with the right length and CRCs, so that a reader gets as far as its content."""
     if len(data) < image.HEADER_BYTES:
         return data
     data, at = bytearray(data), struct.calcsize("<4sIIII")
@@ -201,7 +202,7 @@ def header_bytes(header, weights) -> bytes:
 
 
 def read_checkpoint(path: Path) -> None:
-    """Everything in it, as a conversion would."""
+    """Read everything in a checkpoint, as a conversion does."""
     loaded = checkpoint.load(path)
     assert {name: tuple(tensor.shape) for name, tensor in loaded.tensors.items()} == shapes(loaded.config)
     for tensor in loaded.tensors.values():
@@ -312,7 +313,7 @@ def targets(folder: Path):
 
 
 def attempt(target: Target, data: bytes) -> str:
-    """What became of one input: read, refused, or a finding."""
+    """Handle one input; returns whether it was read, refused, or is a finding."""
     target.file.unlink(missing_ok=True)         # an earlier one may still be mapped
     target.file.write_bytes(data)
     for cache in (gguf_file._open, vocabulary._load):
@@ -394,7 +395,7 @@ def main():
     print(f"{result['inputs']} inputs, {len(result['findings'])} findings, {result['wall_s']} s, memory "
           f"+{result['memory_grown_mib']} MiB")
     if args.target is None:
-        args.json.write_text(json.dumps(result, indent=1) + "\n")
+        records.write(args.json, "fuzz", result)
     return 1 if result["findings"] else 0
 
 

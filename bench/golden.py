@@ -1,16 +1,16 @@
-"""How many tokens per second the integer decoder itself does here: ``python -m bench.golden``.
+"""Measures how many tokens per second the integer decoder itself does on this machine: ``python -m bench.golden``.
 
 Random weights in the shapes of stories260K and stories15M: one position after another, as a generation goes, and
 positions of a known text, which go through the layers in blocks.
 """
 import argparse
-import json
 import os
 import time
 from pathlib import Path
 
 import numpy as np
 
+from bench import records
 from llama2_host.checkpoint.layout import shapes
 from llama2_spec.golden import Golden
 from llama2_spec.image import Image, build
@@ -60,8 +60,7 @@ def main():
     for r in rows:
         print(f"{r['shape']} {r['format']}: {r['tokens_per_second_step']:.0f} tokens/s one by one, "
               f"{r['tokens_per_second_text']:.0f} in blocks")
-    args.json.write_text(json.dumps({"command": "python -m bench.golden", "cores": os.cpu_count(), "rows": rows},
-                                    indent=1) + "\n")
+    records.write(args.json, "golden", {"command": "python -m bench.golden", "cores": os.cpu_count(), "rows": rows})
 
 
 if __name__ == "__main__":

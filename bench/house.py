@@ -92,7 +92,7 @@ def members_documented(docstring: str) -> set[str]:
 
 
 def _keys(table: ast.Dict) -> list[str]:
-    """Names in the table, those of tables within it that are unpacked into it too."""
+    """Keys of a dictionary in the source, and of the dictionaries that are unpacked into it."""
     names = []
     for key, value in zip(table.keys, table.values):
         if isinstance(key, ast.Constant):

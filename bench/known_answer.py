@@ -1,5 +1,5 @@
-"""Measures the cycles of the doctor's known answer on the simulated SoC: ``python -m bench.known_answer`` prints what
-known.py holds."""
+"""Measures the cycles of the doctor's known answer on the simulated SoC: ``python -m bench.known_answer`` prints the
+figures that known.py holds."""
 from llama2_host.device.device import Device
 from llama2_host.doctor import known
 from llama2_host.files import temporary_file

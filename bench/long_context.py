@@ -5,13 +5,12 @@ the last positions are decoded on the SoC by the shipped firmware: greedily, so 
 came before. Every logit is compared, and the K/V rows that the SoC wrote.
 """
 import argparse
-import json
 import time
 from pathlib import Path
 
 import numpy as np
 
-from bench import shapes
+from bench import records, shapes
 from bench.session import session
 from llama2_host.image.fit import cache_arithmetic, kv_bytes
 from llama2_host.generation import Options, Sampling
@@ -32,7 +31,7 @@ LAST      = 8
 
 
 def earlier(golden, tokens, progress):
-    """Have golden decode ``tokens``; seconds it took."""
+    """Have golden decode ``tokens``; returns the seconds that it took."""
     start_s = time.monotonic()
     with progress.bar("golden", len(tokens), "positions") as bar:
         for at in range(0, len(tokens), BLOCK):
@@ -42,7 +41,8 @@ def earlier(golden, tokens, progress):
 
 
 def with_rows(path, golden, count):
-    """Path of the DRAM's content: the image at ``path`` and golden's rows of the first ``count`` positions."""
+    """Write the DRAM's content, the image at ``path`` and golden's rows of the first ``count`` positions, and return
+    its path."""
     config, data = golden.config, path.read_bytes()
     rest   = bytes((config.seq_len - count)*row_layout(config)[1]*BEAT)
     filled = path.with_suffix(".golden")
@@ -110,7 +110,7 @@ def measure(kv, positions=POSITIONS, progress=Progress.silent):
 
 
 def good(row):
-    """Whether everything was equal, and nothing else amiss."""
+    """Returns whether everything was equal and no error occurred."""
     return row["tokens_equal"] and row["logits_equal"] and not (row["rows_differ"] or row["errors"]
                                                                 or row["dram_violations"])
 
@@ -135,8 +135,7 @@ def main(argv=None):
               f"{row['cycles_per_token']:,.0f} cycles a token; golden "
               f"{row['golden_tokens_per_second']:.0f} positions/s",
               flush=True)
-        args.json.write_text(json.dumps({"command": "python -m bench.long_context" + options, "rows": rows}, indent=1) +
-                             "\n")
+        records.write(args.json, "long-context", {"command": "python -m bench.long_context" + options, "rows": rows})
     return 0 if all(map(good, rows)) else 1
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ class Memory:
 
     @property
     def styled(self):
-        """Has it a style that Vivado knows?"""
+        """Returns whether it has a style that Vivado knows."""
         return self.style in (RAM_STYLES if self.writes else ROM_STYLES)
 
     @property
@@ -37,8 +37,8 @@ class Memory:
 
 
 def _memory(name, cell, styles):
-    """``styles`` are those of signals, by bit: a table that is written as a case has that of the signal it is read
-    into."""
+    """``styles`` are the styles of signals, by bit: a table that is a case statement in the source has the style of the
+    signal that it drives."""
     def number(key):
         return int(cell["parameters"][key], 2)
     reads  = number("RD_PORTS")

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 SWAPS = {ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd, ast.BitXor: ast.BitOr, ast.Add: ast.Sub, ast.Sub: ast.Add,
          ast.LShift: ast.RShift, ast.RShift: ast.LShift,
          ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt}
-#: Calls whose arguments say what something is called or how wide it is, not what it does.
+#: Calls whose arguments give a name or a width, and no behaviour.
 UNTOUCHED = {"Signal", "super", "Module", "Array", "Memory", "ValueError", "TypeError", "range", "getattr", "enumerate",
              "delay"}
 
 
 @dataclass
 class Mutant:
-    """One change: ``line`` of the source, what was there and what is, and the whole changed source."""
+    """One change: the ``line`` in the source, the text before and after, and the whole changed source."""
     line: int
     before: str
     after: str
@@ -28,7 +28,7 @@ class Mutant:
 
     @property
     def change(self) -> str:
-        """What was there and what is, wherever in the file."""
+        """The text before and after, without the place in the file."""
         return f"{self.before} -> {self.after}"
 
     def __str__(self):

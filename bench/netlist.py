@@ -57,7 +57,7 @@ class Netlist:
         return "REG_INPUTA_CLK" in cell["parameters"], "REG_OUTPUT_CLK" in cell["parameters"]
 
     def _clock_to_out(self, cell):
-        """ns; None for what is not clocked."""
+        """Clock-to-output delay in ns; None for a cell without a clock."""
         if cell["type"] == "MULT18X18D" and any(self._registered(cell)):
             return PRODUCT_OUT if self._registered(cell)[1] else FACTORS_OUT
         return CLOCK_TO_OUT.get(cell["type"])
@@ -96,7 +96,7 @@ class Netlist:
         return self._arrival[bit]
 
     def path(self, bit) -> tuple:
-        """Where the slowest path to net ``bit`` starts, and the cells on it, as text."""
+        """The start of the slowest path to net ``bit``, and the cells on it, as text."""
         kinds = []
         while True:
             name, _ = self.driver.get(bit, (None, None))
@@ -122,7 +122,7 @@ class Netlist:
                         yield name, pin, bit
 
     def register(self, name, pin) -> str:
-        """What the endpoint is called in the sources."""
+        """The endpoint's name in the sources."""
         cell = self.cells[name]
         if cell["type"] == "TRELLIS_FF":
             return readable(self.names[cell["connections"]["Q"][0]]) + ("" if pin in ("DI", "M") else f" ({pin})")

@@ -1,4 +1,4 @@
-"""What a prompt costs when its positions share passes over the weights, against one position at a time."""
+"""Measures the cost of a prompt whose positions share passes over the weights, against one position at a time."""
 import numpy as np
 
 from bench.session import session
@@ -33,9 +33,9 @@ def phases(stats, count):
 def measure_prefill(vsim, path, count):
     """Cycles of ``count`` random prompt tokens in one request, and in ``count`` requests of one each; no classifier.
 
-    Of the request all cycles count; of the single ones only those in which the core was executing, so that what a
-    request itself costs makes nothing look faster. ``identical``: the token that follows, and every K/V row, are the
-    same after both.
+    All cycles of the one request count, but only those cycles of the single requests in which the core was executing,
+    so that the cost of a request makes nothing look faster. ``identical``: the token that follows, and every K/V row,
+    are the same after both.
     """
     with session(vsim, path, path) as (simulator, device):
         rng = np.random.default_rng(3)

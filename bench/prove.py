@@ -4,10 +4,10 @@
 A mutant that the search can't refute is either named in the catalogue as doing the same, or a property is missing: the
 run fails and prints it. The record goes to bench/results/proofs.json.
 """
-import json
 import sys
 from pathlib import Path
 
+from bench import records
 from bench.mutation import mutated_classes
 from tests.proofs.catalogue import PROOFS, Proof
 from tests.proofs.harness import ProofError, Verdict, prove
@@ -16,8 +16,7 @@ RECORD = Path(__file__).parent/"results"/"proofs.json"
 
 
 def mutants_of(proof: Proof) -> dict[str, list[str]]:
-    """The unit's mutants by what became of them: refuted, equivalent (as listed), stillborn (no hardware),
-    surviving."""
+    """The unit's mutants by their fate: refuted, equivalent (as listed), stillborn (no hardware), surviving."""
     fates = {"refuted": [], "equivalent": [], "stillborn": [], "surviving": []}
     for mutant, unit in mutated_classes(proof.unit, **proof.constants):
         try:
@@ -45,7 +44,7 @@ def main() -> int:
         for mutant in fates["surviving"]:
             print(f"  survives: {mutant}")
         failed += outcome.verdict is not Verdict.PROVED or bool(fates["surviving"])
-    RECORD.write_text(json.dumps({"rows": rows}, indent=1) + "\n")
+    records.write(RECORD, "proofs", {"rows": rows})
     return 1 if failed else 0
 
 

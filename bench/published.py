@@ -1,7 +1,7 @@
-"""Figures that others have published for decoding on FPGAs and small machines, with their source: ours stand beside
+"""Figures that others publish for decoding on FPGAs and small machines, with their source; the pages set ours beside
 them.
 
-``silicon``: the figure is known to come from a board: ours are simulated.
+``silicon`` says that a figure is known to come from a board; ours are simulated.
 """
 from dataclasses import dataclass
 

@@ -1,4 +1,5 @@
-"""Finds the reference data that benches and tests use when asked: a real checkpoint with what it says, and stories.
+"""Finds the reference data that benches and tests use on request: a real checkpoint with its recorded texts, and
+stories.
 
 ``REFERENCE_DATA`` names the folder, with ``models/`` and ``corpus/`` in it. Nothing is used because it happens to lie
 beside the repository: without the variable every bench and every test does the same everywhere.
@@ -27,5 +28,5 @@ def folder() -> Path | None:
 
 
 def path(*parts: str) -> Path:
-    """A file of the reference data; without any, one that does not exist."""
+    """Path of a file of the reference data; without reference data, of a file that does not exist."""
     return (folder() or Path("/nonexistent")).joinpath(*parts)

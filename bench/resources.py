@@ -1,9 +1,10 @@
-"""What each board's SoC costs in its FPGA, unit by unit, as Yosys maps it: ``make resources``.
+"""Measures what each board's SoC costs in its FPGA, unit by unit, as Yosys maps it: ``make resources``.
 
-Writes bench/results/resources.json and the table in docs/boards.md. No placement: a vendor's tool packs look-up tables
-more tightly (two small ones into one site), so ``lut`` is on the safe side. A Xilinx device's block RAM is counted as
-Vivado takes it, not as Yosys does: :mod:`bench.memories`. On the smallest board each unit has a budget of look-up
-tables, the attribute ``budget_lut`` beside its ``latency``; a unit above it is told, and the command ends with 1.
+Writes bench/results/resources.json and the table in docs/boards.md. It places nothing: a vendor's tool packs look-up
+tables more tightly (two small ones into one site), so ``lut`` is on the safe side. Block RAM of a Xilinx device is
+counted by Vivado's rule, not by Yosys': :mod:`bench.memories`. On the smallest board each unit has a budget of look-up
+tables, the attribute ``budget_lut`` beside its ``latency``; the command names each unit above its budget, and then ends
+with 1.
 """
 import argparse
 import json
@@ -13,7 +14,7 @@ import sys
 import warnings
 from pathlib import Path
 
-from bench import memories
+from bench import memories, records
 from bench.synthesis import BETWEEN, CORE, JOINTS, LIMITS, cost, synthesise
 
 ROOT    = Path(__file__).resolve().parent.parent
@@ -46,7 +47,7 @@ def generate(target, options, out: Path) -> list:
 
 
 def unit_of(memory, units) -> str:
-    """Which of ``units`` a memory of the flat design belongs to."""
+    """The one of ``units`` to which a memory of the flat design belongs."""
     path = memory.name.replace("$flatten", "").replace("\\", "").split(".")
     if path[0] != CORE:
         return "soc"
@@ -75,7 +76,7 @@ def budgets() -> dict:
     from amaranth.hdl import UnusedElaboratable
     from accel.stations import make_stations
     from soc.configuration import create_core
-    warnings.simplefilter("ignore", UnusedElaboratable)     # they are only asked
+    warnings.simplefilter("ignore", UnusedElaboratable)     # only their attributes are read
     core = create_core()
     units = {BETWEEN: core, **{name: unit for name, unit in vars(make_stations(core)).items() if name not in JOINTS}}
     return {name: unit.budget_lut for name, unit in units.items() if hasattr(unit, "budget_lut")}
@@ -121,7 +122,7 @@ def main(argv=None):
     results = json.loads(RESULT.read_text()) if RESULT.exists() else {}
     try:
         for name in args.targets or TARGETS:
-            results[name] = measure(name)
+            results[name] = records.marked("resources", measure(name))
             results = {name: results[name] for name in TARGETS if name in results}
             RESULT.write_text(json.dumps(results, indent=1) + "\n")
             write_page(results)

@@ -1,10 +1,11 @@
-"""Is the core still the same hardware as at another commit? ``python -m bench.same_core COMMIT``.
+"""Proves that the core is the same hardware as at another commit, or shows how it differs: ``python -m bench.same_core
+COMMIT``.
 
-The answer is a proof, for a change that moves or renames. Both cores become netlists of one-bit gates and registers
-(Yosys: `flatten`, `simplemap`). Nets fall into classes: of one class are those that cells of one kind drive from nets
-of the same classes. Refined until no class falls apart, this is a bisimulation: if the outputs' classes are the same,
-the two cores do the same in every cycle, and if the classes have as many cells each, they consist of the same cells.
-Names and hierarchy do not matter; initial values, memory contents and attributes that mapping obeys do.
+It is for changes that move or rename. Both cores become netlists of one-bit gates and registers
+(Yosys: `flatten`, `simplemap`). Nets fall into classes: two nets are of one class if cells of one kind drive them from
+nets of the same classes. Refined until no class falls apart, this is a bisimulation: if the outputs' classes are the
+same, the two cores do the same in every cycle, and if the classes have as many cells each, they consist of the same
+cells. Names and hierarchy do not matter; initial values, memory contents and attributes that mapping obeys do.
 """
 import argparse
 import json
@@ -107,7 +108,7 @@ def classes(modules) -> list:
 
 
 def differences(old: dict, new: dict) -> list[str]:
-    """What tells one module from the other; empty if they are the same hardware."""
+    """Lines that say how the modules differ; none if they are the same hardware."""
     (old_outputs, old_cells), (new_outputs, new_cells) = classes([old, new])
     lines = [f"output {name} differs" for name in sorted(old_outputs.keys() | new_outputs.keys())
              if old_outputs.get(name) != new_outputs.get(name)]

@@ -1,4 +1,5 @@
-"""Random requests to the server: every answer is a 2xx, or a 4xx with an error object; never a 500, never silence.
+"""Sends random requests to the server: every answer must be a 2xx, or a 4xx with an error object, never a 500 or
+silence.
 
 ``python -m bench.server_fuzz --requests 10000`` prints how many answers of each status came.
 """
@@ -145,7 +146,7 @@ def main() -> int:
         finally:
             process.terminate()
             process.wait()
-    record(args.json, result | {"wrong": result["wrong"][:10], "wrong_count": len(result["wrong"])})
+    record(args.json, result | {"wrong": result["wrong"][:10], "wrong_count": len(result["wrong"])}, RESULTS.stem)
     return 1 if result["wrong"] or not result["alive"] else 0
 
 

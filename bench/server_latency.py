@@ -1,7 +1,8 @@
-"""Time to the first byte of an answer in a cached conversation: the server and ``llama2-host chat``, side by side.
+"""Measures the time to the first byte of an answer in a cached conversation: the server and ``llama2-host chat``, side
+by side.
 
 ``python -m bench.server_latency`` starts both, each on a simulated SoC of its own (``--golden``: on the integer model),
-and has the same conversation with both, a turn here and a turn there. Each turn feeds its new tokens only. The texts
+and has the same conversation with both, turn by turn. Each turn feeds its new tokens only. The texts
 must be equal.
 """
 import argparse
@@ -22,7 +23,7 @@ RESULTS = Path(__file__).parent / "results" / "server-latency.json"
 LINES = ("Once upon a time", "The dog said", "Then a cat came", "They were happy", "The sun was hot", "Mom said no",
          "A bird sang", "It was fun")
 TOKENS = 8          #: of an answer
-MOST = 1.1          #: the server's time by the chat's
+MOST = 1.1          #: largest ratio of the server's time to the chat's
 PATIENCE_S = 300.0
 
 
@@ -119,7 +120,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, default=RESULTS, help="where the figures go (%(default)s)")
     args = parser.parse_args()
     result = measure("--golden" if args.golden else "--sim")
-    record(args.json, result)
+    record(args.json, result, RESULTS.stem)
     return 1 if result["failures"] else 0
 
 

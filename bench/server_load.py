@@ -1,6 +1,7 @@
-"""Load on the server: many clients, a third of whom leave midway; every answer is compared with the integer model's.
+"""Puts load on the server: of many clients a third leaves midway, and every answer is compared with the integer
+model's.
 
-``python -m bench.server_load`` starts ``llama2-host serve --golden`` with a tiny made-up model and prints what it saw
+``python -m bench.server_load`` starts ``llama2-host serve --golden`` with a tiny made-up model and prints its findings
 as JSON; its exit status is 1 if an answer was wrong or missing, memory grew, or a generation outlived its client by
 more than a token.
 """
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import httpx
 
+from bench import records
 from llama2_host import connect
 from llama2_host.backend import Backend
 from llama2_host.checkpoint.write import pack_v0
@@ -33,7 +35,7 @@ RESULTS = Path(__file__).parent / "results" / "server-load.json"
 
 @dataclass
 class Seen:
-    """What became of the requests."""
+    """The counts and faults of a run."""
     right: int = 0
     left: int = 0
     refused: int = 0                #: 429, asked again
@@ -133,7 +135,7 @@ def metric(text: str, name: str) -> float:
 
 
 def measure(image: Path, *, clients: int, requests: int, copies: int, queue: int, seed: int) -> dict:
-    """Run the load; what was seen, and ``failures``, which is empty if all is well."""
+    """Run the load; returns what happened, and ``failures``, which is empty if all is well."""
     with connect(golden=True, model=image) as backend:
         answers = {(f"prompt {index}", 1 + index % 7): expected(backend, f"prompt {index}", 1 + index % 7)
                    for index in range(PROMPTS)}
@@ -168,11 +170,10 @@ def measure(image: Path, *, clients: int, requests: int, copies: int, queue: int
     return result
 
 
-def record(path: Path, result: dict) -> None:
+def record(path: Path, result: dict, name: str) -> None:
     """Write the figures down, and print them."""
-    text = json.dumps(result, indent=2)
-    path.write_text(text + "\n")
-    print(text)
+    records.write(path, name, result, indent=2)
+    print(json.dumps(result, indent=2))
 
 
 def made_up_image(folder: Path) -> Path:
@@ -196,7 +197,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         result = measure(made_up_image(Path(folder)), clients=args.clients, requests=args.requests, copies=args.copies,
                          queue=args.queue, seed=args.seed)
-    record(args.json, result)
+    record(args.json, result, RESULTS.stem)
     return 1 if result["failures"] else 0
 
 

@@ -22,7 +22,7 @@ SHAPES = {
     "stories15M":  ModelConfig(288, 768, 6, 6, 6, 48, 32000, 256, 1e-5, 10000.0, True),
     "stories42M":  ModelConfig(512, 1376, 8, 8, 8, 64, 32000, 1024, 1e-5, 10000.0, True),
     "stories110M": ModelConfig(768, 2048, 12, 12, 12, 64, 32000, 1024, 1e-5, 10000.0, True),
-    # Its context is 8192; of the cache, what a 256 MiB DRAM holds beside the weights.
+    # Its context is 8192; the cache has as many positions as a 256 MiB DRAM holds beside the weights.
     "SmolLM2-135M": ModelConfig(576, 1536, 30, 9, 3, 64, 49152, 2048, 1e-5, 100000.0, True),
 }
 
@@ -46,7 +46,7 @@ def config_of(name, layers=None, seq_len=None, kv=KvFormat.K16V16):
 
 
 def random_image(name, format, group=None, layers=None, seq_len=None, kv=KvFormat.K16V16):
-    """Path of the image of shape ``name``; what was made once is kept in ``build/bench``."""
+    """Path of the image of shape ``name``; images are kept in ``build/bench``."""
     config = config_of(name, layers, seq_len, kv)
     path   = CACHE/f"{name}-{format}-g{group or 0}-l{config.n_layers}-s{config.seq_len}-{kv.name.lower()}.llm"
     if not path.exists():

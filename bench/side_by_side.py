@@ -1,4 +1,5 @@
-"""Two simulators at the same work in one run, taking turns: which is faster, and whether both say the same."""
+"""Compares two simulators that do the same work in turns, in one run: their speed, and whether their tokens are
+equal."""
 import contextlib
 import os
 import signal
@@ -74,8 +75,8 @@ def decode(simulator, device, steps):
 def compare(old, new, image, steps, rounds):
     """Rates of two Vsims that decode ``image``, whether tokens are equal, and how far cycles differ.
 
-    They take turns, and who is first changes from round to round. Cycles may differ by where a refresh of the DRAM
-    falls, for a request comes when the machine brings it.
+    They take turns, and the order changes from round to round. Cycles may differ by a refresh of the DRAM, because the
+    moment at which a request arrives depends on the machine.
     """
     with contextlib.ExitStack() as stack:
         devices = {}
@@ -92,7 +93,7 @@ def compare(old, new, image, steps, rounds):
 
 
 def summary(runs):
-    """Of (tokens, cycles, kHz) of each round of both."""
+    """Summary of the rounds of both simulators, each of which is (tokens, cycles, kHz)."""
     ratios = [new[2]/old[2] for old, new in zip(runs["old"], runs["new"])]
     texts  = {tuple(tokens) for run in runs.values() for tokens, _, _ in run}
     cycles = {name: [taken for _, taken, _ in run] for name, run in runs.items()}
@@ -102,7 +103,8 @@ def summary(runs):
 
 
 def equal(result):
-    """Did both say the same, and take the same cycles but for a refresh here and there? True of nothing."""
+    """Returns whether both gave the same tokens and took the same cycles, but for a refresh here and there; True
+    without a comparison."""
     if not result:
         return True
     taken = [cycles for run in result["cycles"].values() for cycles in run]

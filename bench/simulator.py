@@ -10,7 +10,7 @@ from pathlib import Path
 from unittest import mock
 
 import soc.amaranth
-from bench import side_by_side
+from bench import records, side_by_side
 from soc.sim import tools
 from soc.sim.simulator import Simulator
 from targets import sim
@@ -32,7 +32,8 @@ def processor():
 
 
 def khz(simulator, workload):
-    """Simulated kHz of wall-clock time and of processor time (other work on the machine does not count) meanwhile."""
+    """Simulated kHz of wall-clock time, and of processor time (which leaves other work on the machine out), while
+    ``workload`` runs."""
     def sample():
         return simulator.time_ps()*sim.SYS_CLK_FREQ/1e12, time.monotonic(), simulator.cpu_s()
     before = sample()
@@ -96,10 +97,9 @@ def main():
     args = parser.parse_args()
     model = args.model or (sim.ROOT/"models"/"stories.bin" if args.against else None)
     results = measure(model, args.tokenizer, args.steps, not args.no_build, args.against, args.rounds)
-    text = json.dumps(results, indent=2)
     args.json.parent.mkdir(parents=True, exist_ok=True)
-    args.json.write_text(text + "\n")
-    print(text)
+    records.write(args.json, "simulator", results, indent=2)
+    print(json.dumps(results, indent=2))
     return 0 if side_by_side.equal(results.get("against")) else 1
 
 

@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from bench import records
 from targets import sim
 from tests.host import smollm2
 from tests.soc.test_smollm2 import compare
@@ -31,7 +32,7 @@ def main():
               "soc": tokens,
               "equal": tokens == expected, "cycles_per_token": cycles, "wall_s": round(time.monotonic() - start_s)}
     print(json.dumps(result))
-    args.json.write_text(json.dumps(result, indent=1) + "\n")
+    records.write(args.json, "smollm2", result)
     return 0 if result["equal"] else 1
 
 

@@ -1,4 +1,5 @@
-"""What speculation by prompt lookup yields, against one pass a token: on text that repeats, and on ordinary stories."""
+"""Measures what speculation by prompt lookup gains over one pass a token, on text that repeats and on ordinary
+stories."""
 import numpy as np
 
 from bench.prefill import BOS, rows
@@ -13,7 +14,8 @@ TOKENS    = 120
 
 
 def prompts(device):
-    """Token ids by what they are; a shape of random weights has no tokenizer: then random ones, whose guesses fail."""
+    """Token ids of prompts, by kind of text. A shape of random weights has no tokenizer and gets random ids, for which
+    guesses fail."""
     if device.model.tokenizer is None:
         ids = [int(token) for token in np.random.default_rng(5).integers(3, device.config.vocab_size, 8)]
         return {"random": [[BOS, *ids*3]]}
@@ -40,7 +42,7 @@ def measure_text(device, path, ids, count, most):
 
 
 def summary(texts):
-    """Sums over texts, and what follows from them."""
+    """Sums over texts, and the ratios that follow from them."""
     total = {key: sum(text[key] for text in texts) for key in ("tokens", "passes", "guessed", "cycles", "cycles_off")}
     return {**total, "right": total["tokens"] - total["passes"], "tokens_per_pass": total["tokens"]/total["passes"],
             "cycles_per_token": total["cycles"]/total["tokens"],

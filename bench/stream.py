@@ -1,12 +1,11 @@
-"""How fast DRAM streams: ``python -m bench.stream`` measures sequential reads in the simulated SoC, in % of 16 bytes a
-cycle.
+"""Measures how fast DRAM streams: ``python -m bench.stream`` times sequential reads in the simulated SoC, in % of 16
+bytes a cycle.
 
 The whole core first: a CRC over the weights as the firmware checks them (no arithmetic to speak of, the CPU polls),
 then the classifier's matrix in decoded tokens (compute behind the stream). Then the core's reader alone, under other
 settings of the DRAM controller and of the reader, each in a build of its own (``--variants``).
 """
 import argparse
-import json
 import struct
 import tempfile
 from pathlib import Path
@@ -18,7 +17,7 @@ from litedram.core.controller import ControllerSettings
 from litedram.modules import MT41K128M16
 
 import soc.base
-from bench import shapes
+from bench import records, shapes
 from bench.session import session
 from bench.stream_core import StreamCore
 from llama2_host.generation import Options, Sampling
@@ -112,8 +111,8 @@ def main():
             print(f"{result['name']:18} {result['percent']:6.2f} % of 16 bytes/cycle ({result['beats']:,} beats in "
                   f"{result['cycles']:,} cycles), {result['dram_violations']} violations: {result['what']}", flush=True)
     if args.json:
-        args.json.write_text(json.dumps({"command": "python -m bench.stream --variants " + " ".join(args.variants),
-                                         "rows": rows}, indent=1) + "\n")
+        records.write(args.json, "stream", {"command": "python -m bench.stream --variants " + " ".join(args.variants),
+                                            "rows": rows})
 
 
 if __name__ == "__main__":

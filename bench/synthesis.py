@@ -1,4 +1,4 @@
-"""Yosys over a generated design, unit by unit: what each costs in the cells of the device."""
+"""Runs Yosys over a generated design and counts the cells of the device that each unit costs."""
 import json
 import os
 import re
@@ -38,7 +38,7 @@ SYNTH = {
     "xc7":  [open_tools.ROMS, "synth_xilinx -family xc7 -flatten -nosrl -top {top} -run begin:map_luts", "clean -purge",
              "setattr -mod -set abc9_lut 5 " + " ".join(f"=LUT{n}" for n in range(1, 7)),
              "synth_xilinx -family xc7 -flatten -nosrl -top {top} -run map_luts:edif"],
-    "ecp5": open_tools.synth_ecp5("-abc9 -top {top}"),    # what the target is mapped with
+    "ecp5": open_tools.synth_ecp5("-abc9 -top {top}"),    # as for the target's bitstream
 }
 
 

@@ -12,6 +12,7 @@ from amaranth.hdl import Cat, Module, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from bench import records
 from bench.netlist import Netlist
 from bench.synthesis import run_yosys
 from soc import floorplan, multipliers, open_tools
@@ -82,7 +83,7 @@ def route(netlist: Path, out: Path, seed: int) -> dict:
 
 
 def routed_delays(report: dict, netlist: Netlist) -> list:
-    """Endpoints of nextpnr's report with the routed delays, as of :meth:`Netlist.estimate`."""
+    """Endpoints of nextpnr's report with their routed delays, in the form of :meth:`Netlist.estimate`."""
     found = []
     for net in report["detailed_net_timings"]:
         for end in net["endpoints"]:
@@ -91,7 +92,7 @@ def routed_delays(report: dict, netlist: Netlist) -> list:
             if cell and cell["type"] == "TRELLIS_FF" and pin in ("M", "DI"):
                 pin = "DI"
             bits = cell["connections"].get(pin) if cell else None
-            if bits and end["event"] == net["event"]:    # not what comes from pins
+            if bits and end["event"] == net["event"]:    # without paths from pins
                 found.append((end["delay"][1], end["cell"], pin, bits[0]))
     return sorted(found, key=lambda item: -item[0])
 
@@ -119,7 +120,7 @@ def main(argv=None):
         result = {"command": f"python -m bench.timing --seed {args.seed}", "device": DEVICE["part"],
                   "columns": PARAMETERS["columns"],
                   "fmax_mhz": round(fmax, 2), "target_mhz": TARGET_MHZ, "worst_paths": rows}
-        RESULT.write_text(json.dumps(result, indent=1) + "\n")
+        records.write(RESULT, RESULT.stem, result)
         print(f"{fmax:.1f} MHz (target {TARGET_MHZ}), written to {RESULT}", file=sys.stderr)
     for row in rows:
         print(f"{row['ns']:6.2f} ns  {row['from']} -> {row['to']}  [{row['cells']}]")

@@ -1,21 +1,25 @@
-"""The serial line and the flash of the board, in simulated time: ``python -m bench.uart`` writes
+"""Measures the board's serial line and flash in simulated time: ``python -m bench.uart`` writes
 bench/results/uart.json.
 
 LiteX's UART and SPI master and the firmware in the simulated SoC, the shipped client at the other end of a USB bridge
-that is simulated bit by bit. The stub core computes nothing; it has no part in what is measured. The model
-and the simulator are those of tests/soc/test_uart.py. About two minutes.
+that is simulated bit by bit. A stub that computes nothing replaces the core, which has no part in these figures. The
+model and the simulator are those of tests/soc/test_uart.py. About two minutes.
 """
 import argparse
 import json
 import sys
 import tempfile
+import time
 from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
 
 import serial
 
 import llama2_host.device.rate
 import llama2_host.device.store
 import llama2_host.device.upload
+from bench import records
 from llama2_host.checkpoint.write import pack_v0
 from llama2_host.device.device import Device
 from llama2_host.device.link import Link
@@ -31,6 +35,7 @@ from tests.host.tiny import CONFIG, TOKENIZER
 RESULT      = sim.ROOT/"bench"/"results"/"uart.json"
 FLASH_BYTES = 16 << 20
 PATIENCE_S  = 120.0    # simulated time is some hundred times slower than the client's
+ASK_PS      = 10**9    # between looks at a store, of simulated time: its end is seen this much too late at most
 
 
 def rate(count, start_ps, end_ps):
@@ -44,10 +49,24 @@ def upload(board, model, device):
     return rate(len(model.data), start_ps, board.time_ps())
 
 
+def simulated_sleep(board):
+    """A clock for the client's waiting that goes as the board's does.
+
+    In wall time the last wait lasts as long as the machine is busy, while the board has long been done: what a store
+    took would grow with that.
+    """
+    def sleep(_):
+        until_ps = board.time_ps() + ASK_PS
+        while board.time_ps() < until_ps:
+            time.sleep(0.002)
+    return SimpleNamespace(sleep=sleep, monotonic=time.monotonic)
+
+
 def store(board, model, device):
-    start_ps = board.time_ps()
-    device.store()
-    return rate(len(model.data), start_ps, board.time_ps())
+    with mock.patch.object(llama2_host.device.store, "time", simulated_sleep(board)):
+        start_ps = board.time_ps()
+        device.store()
+        return rate(len(model.data), start_ps, board.time_ps())
 
 
 def measure(folder: Path) -> dict:
@@ -79,12 +98,11 @@ def measure(folder: Path) -> dict:
 def main(argv=None):
     argparse.ArgumentParser(prog="python -m bench.uart", description=__doc__.splitlines()[0]).parse_args(argv)
     serial.protocol_handler_packages.append("tests.soc")
-    llama2_host.device.store.ASK_S = 0.02
     llama2_host.device.rate.PROBE_S = llama2_host.device.upload.TIMEOUT_S = PATIENCE_S
     Link.request.__kwdefaults__.update(timeout_s=PATIENCE_S, tries=2)
     with tempfile.TemporaryDirectory(prefix="llama2-bench-") as folder:
         result = {"command": "python -m bench.uart", **measure(Path(folder))}
-    RESULT.write_text(json.dumps(result, indent=2) + "\n")
+    records.write(RESULT, RESULT.stem, result, indent=2)
     print(json.dumps(result, indent=2))
     return 0
 

@@ -36,7 +36,7 @@ def rows(path, wanted):
 
 
 def code(paths, name):
-    """Of the signal with the shortest path that ends in ``name``."""
+    """Identifier code of the signal with the shortest path that ends in ``name``."""
     found = [path for path in paths if f".{path}".endswith(f".{name}")]
     if not found:
         near = (sorted({path.rpartition(".")[2] for path in paths if name.rpartition(".")[2] in path})

@@ -25,8 +25,8 @@ def sources_digest(files, salt=""):
 
 
 def component_digest(component, name):
-    """Identity of a component's Verilog: its sources, its parameters, the styles of memories and the converter's
-    version."""
+    """Digest of everything that a component's Verilog depends on: sources, parameters, the styles of memories, the
+    converter's version."""
     import amaranth
     files      = [ROOT/"soc"/"memories.py", *(ROOT/"accel").rglob("*.py"), *(ROOT/"spec").rglob("*.py"),
                   inspect.getfile(type(component))]
@@ -35,7 +35,7 @@ def component_digest(component, name):
 
 
 def resets_itself(component):
-    """Has the component a port ``reset`` in place of its clock domain's?"""
+    """Returns whether the component has a port ``reset``, which replaces its clock domain's reset."""
     return "reset" in component.signature.members
 
 
@@ -63,7 +63,7 @@ def verilog_file(component, name):
     from soc.memories import Styles
     path = CACHE/f"{name}-{component_digest(component, name)[:16]}.v"
     if path.exists():
-        warnings.simplefilter("ignore", UnusedElaboratable)    # it is not elaborated
+        warnings.simplefilter("ignore", UnusedElaboratable)    # the cached copy makes elaboration unnecessary
     else:
         # Debian's Yosys is older than Amaranth accepts; the built-in one comes with the requirements.
         os.environ.setdefault("AMARANTH_USE_YOSYS", "builtin")
@@ -83,9 +83,9 @@ def verilog_file(component, name):
 class AmaranthInstance(LiteXModule):
     """Wrap a :class:`amaranth.lib.wiring.Component` so that Migen logic can drive it.
 
-    Every leaf of the component's signature becomes an attribute of the same name, its path joined by two
-    underscores: member ``cmd_valid`` of port ``read0`` is ``read0__cmd_valid``. A port ``reset`` is the SoC's reset,
-    which then is not that of the component's clock domain.
+    Every leaf of the component's signature becomes an attribute of the same name, its path joined by two underscores:
+    member ``cmd_valid`` of port ``read0`` is ``read0__cmd_valid``. If the component has a port ``reset``, the SoC's
+    reset drives that port and not the reset of the clock domain.
     """
     def __init__(self, platform, component, name):
         ports = {"i_clk": ClockSignal("sys"), "i_reset" if resets_itself(component) else "i_rst": ResetSignal("sys")}

@@ -28,14 +28,14 @@ from llama2_spec.registers import WINDOW_SIZE
 
 ROOT          = Path(__file__).resolve().parent.parent
 FIRMWARE      = ROOT/"firmware"
-# Block RAM is what the smallest board has least of: what the firmware needs, and no L2, since the CPU uses DRAM only to
-# load a model.
-# The simulator has the same, so what outgrows a board is refused by the linker wherever it is built.
+# The smallest board has little block RAM. So ROM and SRAM are as small as the firmware allows, and there is no L2,
+# since the CPU uses DRAM only to load a model. The simulator has the same sizes, so the linker refuses firmware that
+# outgrows a board wherever it is built.
 ROM_SIZE      = 0x7800         # bytes; firmware never runs from DRAM, which belongs to the weight stream
 SRAM_SIZE     = 0x5800         # bytes
 L2_SIZE       = 0              # bytes
 UART_RX_FIFO  = 512            # bytes: at 3 Mbaud they last while the firmware checks a frame and copies it
-UART_TX_FIFO  = 16             # bytes: the firmware waits for room
+UART_TX_FIFO  = 16             # bytes: the firmware waits while it is full
 WINDOW_ORIGIN = 0x9000_0000    # of the core's Wishbone slave, outside the cached half of the map
 
 # Libraries that the firmware may link; LiteX's others would only cost build time.
@@ -56,7 +56,7 @@ class Llama2SoC(SoCCore):
         SoCCore.__init__(self, platform, sys_clk_freq, **kwargs)
 
     def add_ram(self, name, origin, size, contents=(), mode="rwx"):
-        """LiteX's, but in parts where ``size`` is no power of two: :mod:`soc.split_ram`."""
+        """Like LiteX's, but splits a RAM whose ``size`` is no power of two: :mod:`soc.split_ram`."""
         if size & (size - 1) == 0 or self.bus.standard != "wishbone" or self.bus.bursting:
             return SoCCore.add_ram(self, name, origin, size, list(contents), mode)
         bus = wishbone.Interface(data_width=self.bus.data_width, address_width=self.bus.address_width)
@@ -66,8 +66,8 @@ class Llama2SoC(SoCCore):
         self.add_module(name, ram)
 
     def build(self, *args, build_dir, **kwargs):
-        """LiteX's, with every memory's style, into a folder that can be moved: it holds all sources, and names none
-        elsewhere."""
+        """Like LiteX's, but gives every memory its style, and makes a folder that can be moved: it holds all sources
+        and names no file outside."""
         directory = Path(build_dir).resolve()
         gather(self.platform, directory)
         with litex_styles(), yosys_roms(), relative_names(self.platform, directory), \
@@ -75,8 +75,8 @@ class Llama2SoC(SoCCore):
             return SoCCore.build(self, *args, build_dir=str(directory), **kwargs)
 
     def add_uart(self, name="uart", uart_name="serial", uart_pads=None, baudrate=115200, **kwargs):
-        """LiteX's, but for a serial line: its rate can be changed (llama2_spec.protocol.Opcode.BAUD), and what it
-        receives waits longer."""
+        """Like LiteX's, but a serial line's rate can change (llama2_spec.protocol.Opcode.BAUD), and its receive FIFO is
+        deeper."""
         if uart_name != "serial":
             return SoCCore.add_uart(self, name, uart_name, uart_pads, baudrate, **kwargs)
         pads = uart_pads or self.platform.request("serial")
@@ -90,7 +90,7 @@ class Llama2SoC(SoCCore):
     def add_dram(self, phy, module, size=None):
         """Add ``phy`` and its controller, with the settings that the weight stream was measured with.
 
-        ``size`` (bytes) limits what is used of the chip.
+        ``size`` (bytes) limits how much of the chip is used.
         """
         self.add_sdram("sdram",
             phy                 = phy,
@@ -106,7 +106,7 @@ class Llama2SoC(SoCCore):
         self.add_constant("DRAM_ROW_BYTES", 2**module.geom_settings.colbits*phy.settings.databits//8)
 
     def add_dram_status(self):
-        """Keep the outcome of the DRAM's training, which the firmware writes, where logic can see it."""
+        """Add registers in which the firmware leaves the outcome of the DRAM's training, so that logic can see it."""
         self.ddrctrl = DramStatus()
 
     def add_status_leds(self, pads):
@@ -122,8 +122,7 @@ class Llama2SoC(SoCCore):
         ]
 
     def add_model_flash(self, pads, offset):
-        """Let the firmware keep a model in the SPI flash from byte ``offset`` on; what lies before is the
-        bitstream's."""
+        """Let the firmware keep a model in the SPI flash from byte ``offset`` on; the bitstream lies before it."""
         if offset % SECTOR or offset <= 0:
             raise ValueError(f"Offset of the model must be a positive multiple of {SECTOR}, not {offset}")
         self.spiflash = SPIFlash(pads, self.sys_clk_freq)

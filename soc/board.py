@@ -1,4 +1,4 @@
-"""What the targets with a board share: options, building without a surprise, loading only what was just described."""
+"""What the targets with a board share: options, builds, and loading of bitstreams that match the present sources."""
 import subprocess
 import sys
 from pathlib import Path
@@ -14,14 +14,14 @@ from soc.base import FIRMWARE, L2_SIZE, ROM_SIZE, SRAM_SIZE, Llama2Builder
 from soc.llama2 import DramWidthError
 
 ROOT  = Path(__file__).resolve().parent.parent
-ROOMS = ("spec", "accel", "soc", "targets", "firmware")    # what a bitstream is made from
+ROOMS = ("spec", "accel", "soc", "targets", "firmware")    # a bitstream's sources
 
 #: The timing report of the routed design, by toolchain.
 REPORTS = {"vivado": "{name}_timing.rpt", "trellis": "report.json", "openxc7": "report.json"}
 
 
 class Refusal(Exception):
-    """What is in the way, and what to do about it, in one line."""
+    """Ends a command; the message says in one line what is in the way, and what to do about it."""
 
 # Options ------------------------------------------------------------------------------------------
 
@@ -44,7 +44,7 @@ def create_parser(prog, platform, toolchains, sys_clk_freq, description, **defau
 # Build --------------------------------------------------------------------------------------------
 
 def design_digest(args):
-    """Identity of the bitstream that ``args`` ask for: sources and options."""
+    """Digest of the sources and options of the bitstream that ``args`` ask for."""
     files   = [path for room in ROOMS for path in (ROOT/room).rglob("*") if path.is_file()
                and "__pycache__" not in path.parts]
     ignored = ("build", "load", "flash", "no_compile", "no_compile_gateware", "allow_timing_violations", "log_filename",
@@ -54,7 +54,7 @@ def design_digest(args):
 
 
 class Build:
-    """One board's build: its files, and what they were made from.
+    """One board's build: its files, and the digest of their sources.
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ class Build:
     def generate(self, run):
         """Write Verilog, constraints, script and firmware; with ``run``, run the script."""
         for path in (self.stamp, self.report, self.bitstream("sram"), self.bitstream("flash")):
-            path.unlink(missing_ok=True)    # from now on, what lies there is of this design
+            path.unlink(missing_ok=True)    # what lies there from now on belongs to this design
         self.gateware.mkdir(parents=True, exist_ok=True)
         self.stamp.write_text(self.digest)
         try:
@@ -101,7 +101,7 @@ class Build:
             raise Refusal(f"{self.script} left no bitstream: see its messages above")
 
     def current(self, mode):
-        """The bitstream, refused unless it is of the present sources and options."""
+        """Path of the bitstream; refuses one of other sources or options."""
         path = self.bitstream(mode)
         if not path.exists():
             raise Refusal(f"there is no {path}: run with --build, or run {self.script} on a machine with the tools and "
@@ -116,7 +116,7 @@ class Build:
         return str(path)
 
     def timing(self):
-        """What the timing report says, or None where there is none of this build; raises UnreadableReport."""
+        """The build's timing, or None if it has no report; raises UnreadableReport."""
         if not self.report.exists() or not self.stamp.exists() \
                 or self.report.stat().st_mtime < self.stamp.stat().st_mtime:
             return None
@@ -131,8 +131,8 @@ class Build:
         return str(found or f"timing unknown: there is no {self.report} of this build")
 
     def check_timing(self, allow):
-        """Refuse a bitstream that misses its timing unless ``allow``; returns what is to be said of one that is taken,
-        or None."""
+        """Refuse a bitstream that misses its timing unless ``allow``. Returns a warning about a bitstream that is
+        taken, or None."""
         try:
             found = self.timing()
         except timing.UnreadableReport:
@@ -156,7 +156,7 @@ def require(tools, install):
 
 
 def build_bitstream(build, tools, install, needs_tools):
-    """Generate the design and run its script; refuses where ``tools`` are missing. Says what timing it reached."""
+    """Generate the design, run its script and print the timing that it reached. Refuses if ``tools`` are missing."""
     run     = build.builder.compile_gateware
     missing = [tool for tool in tools if which(tool) is None]
     if needs_tools:

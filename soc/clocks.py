@@ -1,4 +1,4 @@
-"""Says which clocks a board's clock generator can make, and which are the nearest to one that it cannot."""
+"""Says which system clocks a board's clock generator can make, and the nearest ones to a clock that it cannot make."""
 import contextlib
 import logging
 import math
@@ -15,13 +15,13 @@ def mhz(freq):
 
 
 def option(freq):
-    """``freq`` as one writes it on the command line."""
+    """``freq`` in the form of the command line."""
     return f"{freq/1e6:.6g}e6"
 
 
 @contextlib.contextmanager
 def quiet():
-    """LiteX's generators tell what they are asked, again and again."""
+    """A context in which LiteX's generators do not log every request."""
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:
@@ -32,7 +32,7 @@ def quiet():
 
 @dataclass(frozen=True)
 class Clocks:
-    """What a board makes of its oscillator.
+    """The clocks that a board makes from its oscillator.
 
     ``create_pll()`` yields LiteX's generator, ``multiples`` are those of the system clock that it makes beside the
     frequencies in ``fixed`` (Hz), ``lowest`` and ``highest`` bound the system clock (Hz), and ``bounds`` says why.
@@ -46,7 +46,7 @@ class Clocks:
     bounds: str
 
     def makes(self, freq):
-        """Does LiteX find a setting of the generator for this system clock?"""
+        """Returns whether LiteX finds a setting of the generator for this system clock."""
         try:
             pll = self.create_pll()
             pll.register_clkin(Signal(), self.oscillator)
@@ -58,7 +58,7 @@ class Clocks:
         return True
 
     def _oscillations(self):
-        """What the generator's own oscillator can run at with the fixed clocks (Hz)."""
+        """Frequencies of the generator's own oscillator (Hz) from which it can make the fixed clocks."""
         pll = self.create_pll()
         low, high = pll.vco_freq_range
         found = {self.oscillator*m/d for d in range(1, 57) for m in range(1, 129) if low <= self.oscillator*m/d <= high}
@@ -66,7 +66,7 @@ class Clocks:
                                             for wanted in self.fixed)}
 
     def nearest(self, freq):
-        """The nearest system clocks that work, below and above ``freq`` as far as there are any."""
+        """The nearest system clocks that work: one below ``freq`` and one above, if they exist."""
         top = max(self.multiples)
         candidates = sorted({vco/divide/top for vco in self._oscillations() for divide in range(1, 129)})
         candidates = [f for f in candidates if self.lowest <= f <= self.highest]
@@ -75,7 +75,7 @@ class Clocks:
         return [f for f in (below, above) if f is not None]
 
     def refusal(self, freq):
-        """Why this system clock cannot be, and what can, in one line; None if it can be."""
+        """One line that says why the board cannot make this system clock, and which ones it can; None if it can."""
         with quiet():
             return self._refusal(freq)
 

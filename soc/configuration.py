@@ -1,8 +1,8 @@
-"""The one configuration of the decoder core that boards, figures and documents are about."""
+"""The one configuration of the decoder core that all boards, figures and documents use."""
 
 from llama2_spec.maxima import CORE
 
-#: Arguments of accel.core.Core; what is not named here is as there.
+#: Arguments of accel.core.Core; the others keep their defaults.
 PARAMETERS = {
     "columns":        2,       # positions that share one pass over the weights
     **CORE,                    # the largest shapes
@@ -12,6 +12,6 @@ PARAMETERS = {
 
 
 def create_core(**deviations):
-    """The core in the one configuration, but for ``deviations``."""
+    """The core in the one configuration, with ``deviations`` in place of some arguments."""
     from accel.core import Core    # here, so that --help does not wait for it
     return Core(**{**PARAMETERS, **deviations})

@@ -1,4 +1,4 @@
-"""The outcome of the DRAM's training, written by liblitedram and shown by the LEDs."""
+"""Holds the outcome of the DRAM's training: liblitedram writes it, and the LEDs show it."""
 from litex.gen import *
 
 from litex.soc.interconnect.csr import *

@@ -1,9 +1,9 @@
 """Gives the decoder's multipliers their places on an ECP5-85: ``python -m soc.floorplan NETLIST``.
 
-They take two thirds of the die's, which lie in three rows across it, and nextpnr puts each where one is free: then the
-products of a unit are a die's width apart, and every adder behind them is slow. This writes a site into each MULT18X18D
-of Yosys' JSON netlist, unit by unit, those of a lane side by side; look-up tables and registers follow them by
-themselves.
+They take two thirds of the die's multipliers, which lie in three rows across it. By itself nextpnr puts each of them on
+any free site: then the products of one unit lie a die's width apart, and every adder behind them is slow. This writes a
+site into each MULT18X18D of Yosys' JSON netlist, unit by unit, those of a lane side by side; look-up tables and
+registers follow them by themselves.
 """
 import argparse
 import re
@@ -16,14 +16,14 @@ TOP, MIDDLE, BOTTOM = 10, 34, 58        # the rows of an LFE5U(M)-85F. Ref: the 
 
 
 def blocks(row, *numbers):
-    """The sites of some of a row's blocks, 0 (left) to 12 (right): four multipliers each."""
+    """Sites of some blocks of a row, which are numbered from 0 (left) to 12 (right); a block has four multipliers."""
     return [f"X{9 * block + 2 * (block > 6) + column}/Y{row}/MULT18_{z}"
             for block in numbers for column, z in ((4, 0), (5, 1), (8, 4), (9, 5))]
 
 
-#: Unit: what the names of its cells contain, and its sites. The engine's two columns of lanes lie below each other,
-#: what their sums go through between their halves; attention, which takes K/V rows from the same reader, on their left;
-#: the rest above.
+#: Unit: a pattern for the names of its cells, and its sites. The engine's two columns of lanes lie below each other,
+#: and the multipliers that their sums go through lie between the halves. Attention, which takes K/V rows from the same
+#: reader, lies on their left, and all else above.
 PLAN = {
     "lanes0":    (r"matvec\.lanes0\.",       blocks(MIDDLE, 4, 5, 6, 7, 9, 10, 11, 12)),
     "lanes1":    (r"matvec\.lanes1\.",       blocks(BOTTOM, 4, 5, 6, 7, 9, 10, 11, 12)),
@@ -41,8 +41,8 @@ PLAN = {
 
 
 def _lane(product: str):
-    """Sorts products: by pairs of lanes, whose sum is the first, the low rows' before the high ones'; then those of no
-    lane."""
+    """Sort key of a product: pairs of lanes come first, because they are added first, low rows before high rows;
+    products of no lane follow."""
     found = re.search(r"(low|high)?_?product(\d+)$", product)
     if not found:
         return sys.maxsize, product
@@ -51,10 +51,11 @@ def _lane(product: str):
 
 
 def place(netlist: Path, *, whole: bool = False) -> dict:
-    """Rewrite ``netlist`` (Yosys' JSON, after ``synth_ecp5``); {cell: site}. What lies outside the core stays as it is.
+    """Rewrite ``netlist`` (Yosys' JSON, after ``synth_ecp5``); returns {cell: site}. Cells outside the core stay as
+    they are.
 
-    Raises ValueError where a unit has more multipliers than sites. With ``whole``, for a netlist that holds the whole
-    core, also where the plan misses: a unit of it has no multiplier, or a multiplier of the core belongs to no unit.
+    Raises ValueError if a unit has more multipliers than sites. ``whole`` says that the netlist holds the whole core;
+    then it also raises if a unit of the plan has no multiplier, or a multiplier of the core belongs to no unit.
     """
     return rewrite(netlist, lambda design: _place(design["modules"].values(), whole))
 

@@ -5,7 +5,7 @@ from migen.genlib.cdc import MultiReg
 
 from litex.gen import *
 
-HOLD_S = 0.05    # an event shorter than this is shown this long, so that the eye sees it
+HOLD_S = 0.05    # the least time for which an event is shown, so that the eye sees it
 
 # StatusLeds ---------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ STREAM_PORTS = ("read0", "read1")    # the weight stream's
 DATA_WIDTH = 128    # bits: one beat of the weight stream
 
 class DramWidthError(ValueError):
-    """The DRAM's controller is wider than the core's ports; the message says what to do, in one line."""
+    """Raised where the DRAM's controller is wider than the core's ports; the message says what to do, in one line."""
 
 
 def check_width(controller_bits):
@@ -70,7 +70,8 @@ class Llama2(LiteXModule):
         for name, port in stream_ports.items():
             self.connect_command(name, port)
             self.connect_reads(name, port)
-            # Never written: the write port's data makes the crossbar's multiplexer two inputs wide instead of four.
+            # The read ports never write. Sharing the write port's data makes the crossbar's multiplexer two inputs wide
+            # instead of four.
             self.comb += port.wdata.data.eq(core.write__wdata_data)
         # One DRAM, one data bus: a multiplexer only where a converter gave each port a register of its own.
         self.comb += If(stream_ports["read1"].rdata.valid, core.read0__rdata_data.eq(stream_ports["read1"].rdata.data))
@@ -88,7 +89,7 @@ class Llama2(LiteXModule):
         ]
 
     def connect_reads(self, name, port):
-        """Join the data that a LiteDRAM native port reads to the core's port ``name``."""
+        """Connect the read data of a LiteDRAM native port to the core's port ``name``."""
         self.comb += [
             port.rdata.ready.eq(1),    # requested data cannot be stalled
             getattr(self.core, f"{name}__rdata_valid").eq(port.rdata.valid),
@@ -99,8 +100,8 @@ class Llama2(LiteXModule):
         """Join the command channel of the core's port ``name`` to a LiteDRAM native port.
 
         With ``reads``, ``name`` writes, and the reads of the core's port ``reads`` take turns with its writes, which go
-        first. Registers on the way: the crossbar's ready comes late, out of all banks' state, and its multiplexers
-        start from them.
+        first. Registers lie between: the crossbar's ready arrives late, since it depends on the state of all banks, and
+        the crossbar's multiplexers start from these registers.
         """
         layout = [("addr", len(port.cmd.addr)), ("we", 1)]
         ready, valid = stream.PipeReady(layout), stream.PipeValid(layout)

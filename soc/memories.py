@@ -2,16 +2,15 @@
 it.
 
 Left to itself, Vivado decides by rules of its own, and a memory that was meant for look-up tables may take block RAM,
-of which the smallest board has least. So nothing is left to it: what a unit says of a memory holds, and :func:`style`
-decides the rest.
-Ref: AMD UG901, ram_style and rom_style; UG473, 7 Series Memory Resources; AR 61995, a memory's depth is extended to a
-power of two.
+of which the smallest board has least. So nothing is left to it: a unit may name a memory's style, and :func:`style`
+decides all others. Ref: AMD UG901, ram_style and rom_style; UG473, 7 Series Memory Resources; AR 61995, a memory's
+depth is extended to a power of two.
 """
 import re
 from unittest import mock
 
-#: Attribute of a memory whose style is this module's choice and nobody's wish. The choice is for the smallest board, an
-#: Artix: see :func:`soc.open_tools.synth_ecp5`.
+#: Attribute of a memory whose style this module chose, because its unit names none. The choice is for the smallest
+#: board, an Artix: see :func:`soc.open_tools.synth_ecp5`.
 BY_RULE = "by_rule"
 
 #: Values of ``ram_style`` and ``rom_style`` that Vivado knows and that a 7-series device has.
@@ -43,13 +42,13 @@ def block_rams(width, depth, reads=1):
 
 
 def lookup_tables(width, depth):
-    """Look-up tables of a memory with a write port and a read port in RAM32M and RAM64M, less what selects between
-    them."""
+    """Look-up tables of a memory with a write port and a read port in RAM32M and RAM64M, without the multiplexers
+    between them."""
     return 4 * (-(-width // 6) if depth <= 32 else -(-depth // 64) * -(-width // 3))
 
 
 def style(width, depth, synchronous=True):
-    """Where a memory goes that says nothing of it: ``block`` or ``distributed``."""
+    """The style of a memory that names none: ``block`` or ``distributed``."""
     if not synchronous:
         return "distributed"    # block RAM cannot be read without a clock
     return "distributed" if lookup_tables(width, depth) <= 2 * TABLES_PER_HALF * block_rams(width, depth) else "block"
@@ -57,7 +56,7 @@ def style(width, depth, synchronous=True):
 # Amaranth -----------------------------------------------------------------------------------------
 
 class Styles:
-    """What Amaranth asks of a platform: its memories, each with a style."""
+    """The part of Amaranth's platform interface that makes memories: each gets a style."""
     def get_memory(self, memory):
         from amaranth.hdl import Shape
         attribute   = "ram_style" if memory.write_ports else "rom_style"
@@ -70,7 +69,8 @@ class Styles:
 # LiteX --------------------------------------------------------------------------------------------
 
 def place(module, where):
-    """Put the memories of a Migen ``module`` and of those below it where the rule would not; before it is finalized."""
+    """Override the rule's style for the memories of a Migen ``module`` and of the modules below it; call it before
+    finalisation."""
     for special in module._fragment.specials:
         special.placed = where
     for _, below in module._submodules:

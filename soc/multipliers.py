@@ -20,7 +20,7 @@ DATA = ("DI", "M")    # either data input of a flip-flop; Yosys knows the first 
 
 
 def _plain(cell) -> bool:
-    """Is this a flip-flop that starts as 0 and is only ever loaded, at every rising edge?"""
+    """Returns whether this is a flip-flop that starts at 0 and loads at every rising edge, without reset or enable."""
     parameters, pins = cell["parameters"], cell["connections"]
     return (cell["type"] == "TRELLIS_FF" and parameters.get("REGSET", "RESET") == "RESET"
             and parameters.get("CLKMUX", "CLK") == "CLK" and pins["CLK"][0] not in ("0", "1", "x")
@@ -56,8 +56,8 @@ class Module:
         return cell["type"] == "TRELLIS_FF" or cell["type"] == "MULT18X18D" and "REG_OUTPUT_CLK" in cell["parameters"]
 
     def _factors(self, cell):
-        """{pin: flip-flop} of both factors' bits, constant zeros left out; None if any is not a plain register behind a
-        register."""
+        """{pin: flip-flop} for the bits of both factors, without constant zeros; None unless each bit is a plain
+        register with a register before it."""
         found = {}
         for pin in (f"{factor}{i}" for factor in "AB" for i in range(FACTOR_BITS)):
             bit = cell["connections"].get(pin, ["0"])[0]
@@ -70,8 +70,8 @@ class Module:
         return found
 
     def _product(self, cell, reader):
-        """{pin: flip-flop} of the product's bits that anything reads; None if not all of them go to plain registers
-        alone."""
+        """{pin: flip-flop} for the product's bits that are read; None unless each of them goes to one plain register
+        only."""
         found = {}
         for pin in (f"P{i}" for i in range(PRODUCT_BITS)):
             bit = cell["connections"].get(pin, ["x"])[0]
@@ -83,7 +83,8 @@ class Module:
         return found
 
     def _clock(self, cell, found) -> bool:
-        """Clock the multiplier's registers as those in ``found``, if these, and what it has already, share a clock."""
+        """Give the multiplier's registers the clock of those in ``found``, if they and the multiplier's present ones
+        share one."""
         pins   = cell["connections"]
         clocks = {self.cells[name]["connections"]["CLK"][0] for name in found.values()} | set(pins.get("CLK0", []))
         if len(clocks) != 1:
@@ -95,8 +96,8 @@ class Module:
         return True
 
     def absorb(self) -> Counter:
-        """Move what can be moved; how many multipliers, and how many got the register of the ``product`` or those of
-        the ``factors``."""
+        """Move every register that can be moved. Returns the number of multipliers, and of those that got the register
+        of the ``product`` or those of the ``factors``."""
         reader = {self._data(name): name for name, cell in self.cells.items() if _plain(cell)}
         mine   = {name: cell for name, cell in self.cells.items()
                   if cell["type"] == "MULT18X18D" and not any(key.startswith("REG_") for key in cell["parameters"])}

@@ -9,8 +9,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def rewrite(path: Path, change):
-    """Let ``change`` work on the design in ``path``, then replace the file; returns what ``change`` does. If it raises,
-    the file stays."""
+    """Call ``change`` on the design in ``path``, replace the file and return the result of ``change``. If it raises,
+    the file stays as it is."""
     design  = json.loads(Path(path).read_text())
     result  = change(design)
     partial = Path(f"{path}.{os.getpid()}")

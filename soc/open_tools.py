@@ -13,18 +13,18 @@ from soc.memories import BY_RULE
 ROOT  = Path(__file__).resolve().parent.parent
 SHIMS = ROOT/"build"/"tools"
 
-#: What nextpnr is asked for: to weigh delays four times as much as it does by itself, and to leave room between cells,
-#: without which routing takes hours. Takes multipliers that have their places: see :mod:`soc.floorplan`.
+#: Options for nextpnr: it weighs delays four times as much as by default, and leaves room between cells, without which
+#: routing takes hours. The multipliers must have their places: see :mod:`soc.floorplan`.
 PLACE_AND_ROUTE = ["--placer", "heap", "--placer-heap-beta", "0.7", "--placer-heap-timingweight", "40",
                    "--placer-heap-critexp", "3", "--router", "router1"]
 
-#: Yosys' mapping to look-up tables, for speed: a wire costs four of its own estimates, and no look-up tables are saved
-#: where they make a path longer that is not the longest, as there is room on the die and no telling where the wires
-#: will be long.
+#: Yosys' mapping to look-up tables, for speed. A wire costs four times Yosys' own estimate. No look-up table is saved
+#: at the price of a longer path, even of a path that is not the longest: the die has room, and nobody knows yet which
+#: wires will be long.
 MAP = "abc9 -script +&scorr;&sweep;&dc2;&dch,-f,-r;&ps;&if,-F,0,-A,0,-W,1200,-v;&mfs;&ps,-l"
 
-#: A step before synthesis: a ROM whose style is Vivado's "distributed" is what Yosys calls logic. LiteX has files read
-#: with their elaboration put off, and what is not elaborated has no memories yet: :func:`elaborate` comes first.
+#: A step before synthesis: Vivado's style "distributed" of a ROM is Yosys' style "logic". LiteX's scripts read files
+#: with elaboration deferred, and memories exist only after it, so :func:`elaborate` comes first.
 ROMS = 'setattr -set rom_style "logic" a:rom_style=distributed'
 
 #: Name: package that holds it, and the Python that calls it.
@@ -66,8 +66,8 @@ def synth_ecp5(options: str) -> list:
 
 
 def add_to_path():
-    """Make each of ``PROGRAMS`` that PATH lacks and whose package is installed callable, here and in what this
-    starts."""
+    """Make those of ``PROGRAMS`` callable that PATH lacks and whose package is installed, in this process and its
+    children."""
     missing = [name for name, (package, _) in PROGRAMS.items() if which(name) is None
                and importlib.util.find_spec(package)]
     for name in missing:

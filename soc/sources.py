@@ -1,5 +1,4 @@
-"""Puts everything that a generated design is made from beside it, so that its folder can be moved to another
-machine."""
+"""Copies all sources of a generated design beside it, so that its folder can be moved to another machine."""
 import os
 import re
 from pathlib import Path
@@ -10,8 +9,7 @@ from soc.vexriscv import place_memories
 # Sources ------------------------------------------------------------------------------------------
 
 def copied_name(path):
-    """What the copy of a source is called: a cached file without the digest in its name, so that no older one stays
-    behind."""
+    """Name of a source's copy. A cached file loses the digest in its name, so that a new copy replaces an older one."""
     return re.sub(r"-[0-9a-f]{16}(?=\.v$)", "", Path(path).name)
 
 
@@ -26,7 +24,7 @@ def gather(platform, directory):
     directory.mkdir(parents=True, exist_ok=True)
     names = set()
     for i, (path, *rest) in enumerate(platform.sources):
-        path, name = directory/path, copied_name(path)    # an absolute path stays what it is
+        path, name = directory/path, copied_name(path)    # an absolute path stays absolute
         if name in names:
             raise ValueError(f"Two sources of the design are called {name}")
         names.add(name)

@@ -27,7 +27,7 @@ class SPIFlash(LiteXModule):
             pads.mosi.eq(self.spi.pads.mosi),
             self.spi.pads.miso.eq(pads.miso),
         ]
-        for name in ("wp", "hold"):    # low-active, and not wanted
+        for name in ("wp", "hold"):    # active low, and not used
             if hasattr(pads, name):
                 self.comb += getattr(pads, name).eq(1)
         if hasattr(pads, "clk"):

@@ -12,8 +12,7 @@ def power_of_two_parts(words):
 
 
 class Contents:
-    """What LiteX takes for the memory of a RAM: ``init`` is given to the parts, of which each holds one of ``depths``
-    words."""
+    """Stands for the memory of a RAM towards LiteX: hands ``init`` out to the parts, which hold ``depths`` words."""
     def __init__(self, parts, depths):
         self.parts, self.depths, self.depth = parts, depths, sum(depths)
 

@@ -1,11 +1,11 @@
-"""Reads what a vendor's tool says of the routed design's timing: Vivado's summary report, nextpnr's JSON."""
+"""Reads the routed design's timing from a tool's report: Vivado's summary, or nextpnr's JSON."""
 import json
 import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
-#: Columns of Vivado's tables, and what they tell. Ref: AMD UG906, Report Timing Summary.
+#: Columns of Vivado's tables, and their meaning. Ref: AMD UG906, Report Timing Summary.
 SLACKS = {"WNS(ns)": "setup", "WHS(ns)": "hold", "WPWS(ns)": "pulse width"}
 
 
@@ -114,7 +114,7 @@ def parse_nextpnr(text: str) -> Timing:
 
 
 def read(path: Path) -> Timing:
-    """The timing that the report at ``path`` tells, nextpnr's if it is JSON. Raises :class:`UnreadableReport` and
+    """The timing in the report at ``path``, which is nextpnr's if it is JSON. Raises :class:`UnreadableReport` and
     OSError."""
     text = path.read_text(errors="replace")
     return parse_nextpnr(text) if path.suffix == ".json" else parse_vivado(text)

@@ -1,16 +1,15 @@
-"""A second name for a directory that make can bear: its rules split what they are given at spaces, LiteX's as well as
-ours."""
+"""Gives a directory a second name without spaces: make's rules split names at spaces, LiteX's as well as ours."""
 import hashlib
 import os
 import re
 import tempfile
 from pathlib import Path
 
-PLAIN = re.compile(r"[\w@+,./=~^-]+")    # what neither make nor a shell takes for anything but a letter
+PLAIN = re.compile(r"[\w@+,./=~^-]+")    # characters without a special meaning for make or a shell
 
 
 def unspaced(path) -> Path:
-    """``path`` if make can bear it, or else a link to it in a directory of this user's. Raises OSError."""
+    """``path`` if make can handle it, else a link to it in a directory of this user's. Raises OSError."""
     path = Path(os.path.abspath(path))
     if PLAIN.fullmatch(str(path)):
         return path
@@ -28,8 +27,7 @@ def unspaced(path) -> Path:
 
 
 def unspaced_text(text: str, *directories) -> str:
-    """``text`` with other names for ``directories`` wherever it names them or what is below, as far as make needs
-    that."""
+    """``text`` in which the names of ``directories``, and of what lies below them, are replaced where make needs it."""
     for directory in sorted({os.path.abspath(directory) for directory in directories}, key=len, reverse=True):
         text = text.replace(directory, str(unspaced(directory)))
     return text

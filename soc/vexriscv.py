@@ -1,8 +1,8 @@
 """VexRiscv's Verilog with its memories where a small device has room for them.
 
-The generator asks for block RAM whatever the size: for 32 registers as for a cache. And it keeps a cache's bytes apart,
-which takes half a block RAM for each where one with byte enables holds all four. What the CPU does, and when, stays the
-same.
+The generator asks for block RAM whatever a memory's size, for 32 registers as for a cache. It also keeps a cache's
+bytes in separate memories, each of which takes half a block RAM, where one memory with byte enables holds all four. The
+CPU behaves the same in every cycle.
 """
 import re
 

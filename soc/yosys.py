@@ -1,4 +1,4 @@
-"""As much of Yosys' command line as LiteX's scripts use, on top of pyosys, which has none: ``yosys -l LOG SCRIPT``."""
+"""Gives pyosys, which has no command line, the part of Yosys' that LiteX's scripts use: ``yosys -l LOG SCRIPT``."""
 import argparse
 import sys
 

@@ -27,7 +27,7 @@ from soc.clocks import Clocks
 from soc.configuration import create_core
 
 SYS_CLK_FREQ = int(100e6)
-# Bytes of flash that are the bitstream's, in whole sectors. Ref: Xilinx UG470, bitstream length: 2,192,012 and
+# Bytes of flash that the bitstream takes, in whole sectors. Ref: Xilinx UG470, bitstream length: 2,192,012 and
 # 3,825,788 bytes.
 MODEL_OFFSET = {"a7-35": 0x22_0000, "a7-100": 0x3b_0000}
 BOARDS       = {"a7-35": "arty_a7_35t", "a7-100": "arty_a7_100t"}    # openFPGALoader's names
@@ -45,7 +45,7 @@ IDELAY_CLK_FREQ = 200e6    # reference of the delays at the DRAM's pins
 ETH_CLK_FREQ    = 25e6
 
 def clocks(with_ethernet=False):
-    """What the clock generator can be asked for."""
+    """Describes the clocks that the generator can make."""
     return Clocks(
         create_pll = lambda: S7PLL(speedgrade=-1),
         oscillator = 100e6,

@@ -28,7 +28,7 @@ from soc.clocks import Clocks
 from soc.netlist import command
 
 SYS_CLK_FREQ = int(75e6)
-MODEL_OFFSET = 2 << 20         # bytes of flash that are the bitstream's
+MODEL_OFFSET = 2 << 20         # bytes of flash that the bitstream takes
 DRAM_SIZE    = 256 << 20    # bytes: what the core's 24-bit beat addresses reach, of the chip's 512 MiB
 SEED         = 1            # of the placement
 
@@ -47,7 +47,7 @@ class DRAM(MT41K256M16):
 INIT_CLK_FREQ = 25e6
 
 def clocks():
-    """What the clock generator can be asked for."""
+    """Describes the clocks that the generator can make."""
     return Clocks(
         create_pll = ECP5PLL,
         oscillator = 100e6,

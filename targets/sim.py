@@ -38,7 +38,7 @@ from soc.sim.training import train
 
 CACHE        = ROOT/"build"/"vsim"
 SYS_CLK_FREQ = int(100e6)    # an Arty's; CPU, DRAM timings and simulated clock agree
-MODEL_OFFSET = 0x22_0000       # bytes of flash that are a bitstream's; an Arty A7-35T's
+MODEL_OFFSET = 0x22_0000       # bytes of flash that an Arty A7-35T's bitstream takes
 DEFAULT_TRACE = Path("trace.fst")    # in the build's folder
 COLUMNS      = configuration.PARAMETERS["columns"]
 
@@ -98,7 +98,7 @@ class BaseSoC(Llama2SoC):
     dram_test_rounds = 1    # simulated DRAM has no marginal bits; starting takes half a second less
 
     def __init__(self, core, with_board_pins=False, lanes=True, **kwargs):
-        """``lanes``: the DRAM has byte lanes to train, which the project's own firmware can do without a training."""
+        """``lanes``: the DRAM has byte lanes to train; the project's own firmware can set them without training."""
         platform = Platform(with_board_pins)
 
         # CRG --------------------------------------------------------------------------------------
@@ -260,7 +260,8 @@ def create_parser():
 
 
 def changed_options(parser):
-    """What the command line asks of the SoC and of the Builder beyond their defaults, as two dictionaries."""
+    """The command line's options for the SoC and for the Builder that differ from their defaults, as two
+    dictionaries."""
     defaults = create_parser()
     defaults.parse_args([])
     return tuple({k: v for k, v in getattr(parser, name).items() if v != getattr(defaults, name)[k]}

@@ -1,7 +1,7 @@
 """Compares ids, texts, templates and ends with those of the models' own tools: ``python -m bench.conformance``.
 
-Writes bench/results/conformance.json, and the references' answers for the tests. The references are installed on the
-way.
+Writes bench/results/conformance.json, and the references' answers for the tests. It installs the references if they are
+missing.
 """
 import argparse
 import collections
@@ -9,6 +9,7 @@ import json
 import tempfile
 from pathlib import Path
 
+from bench import records
 from bench.conformance import compare, environment, product, record, run_c
 from bench.conformance.cases import MODEL, Case, all_cases
 
@@ -69,7 +70,7 @@ def main() -> int:
     for reference, told in answers.items():
         record.write(reference, told)
     result = summary(cells, refused, versions())
-    RESULT.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+    records.write(RESULT, RESULT.stem, result, ensure_ascii=False)
     print(json.dumps({key: result[key] for key in ("cells", "equal", "listed", "different")}), *refused, sep="\n")
     return 1 if result["different"] else 0
 

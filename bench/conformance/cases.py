@@ -9,7 +9,7 @@ from llama2_host.tokenizer.sentencepiece_model import CONTROL, NORMAL, UNUSED, U
 TEXTS = ["", "Hello", " Hello", "Once upon a time, there was a dog.", "  two  spaces  ", "a\nb\n\n\tc ",
          "🐕 é e\u0301 日本 ßﬁ", "<s>x</s> y",
          "<|im_start|>user\nHi<|im_end|>\n", " a <unk> b<new>c <new> ", "it's 1234 they'VE \N{NO-BREAK SPACE}x"]
-NO_UTF8 = "\udcff\udcc3x \udce2\udc82"        #: bytes of a command line that are no UTF-8
+NO_UTF8 = "\udcff\udcc3x \udce2\udc82"        #: a command line with bytes that are not UTF-8
 #: ids to turn into text beside those of the texts: bytes that are no UTF-8, spaces, special tokens
 DECODE = [[1, 229, 133, 300], [454, 454, 310], [2, 454, 310, 1, 454, 310], [255, 258, 198, 172, 300], [454]]
 CHATML = ("{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' "
@@ -26,7 +26,7 @@ TAGS = ("{{ bos_token }}{{ pad_token }}{{ unk_token }}{% for m in messages %}{% 
         "{{ m.content }}{{ eos_token }}{% endgeneration %}\n{% else %}<{{ m.role }}>{{ m.content | tojson }}\n{% endif "
         "%}{% endfor %}{% set ns = namespace(n=1) %}{{ dict(a=ns.n).a }}{{ bos_token is defined }}")
 TEMPLATES = {"chatml": CHATML, "mistral": MISTRAL, "plain": PLAIN, "tags": TAGS}
-#: what is typed, what is answered, and after how many tokens the answer is cut; 0: it ends by itself
+#: (what the user types, the answer, tokens after which the answer is cut; 0: it ends by itself)
 TALK = [("Hi there", " Hello, you little dog", 0), ("What is  it?", "Once upon a time", 3), ("Go on\n", "", 0)]
 
 

@@ -1,4 +1,5 @@
-"""The references' environment, which is not the product's: made once from pinned packages, then kept in build/."""
+"""The references' Python environment, apart from the product's: it is made once from pinned packages, then kept in
+build/."""
 import json
 import os
 import subprocess
@@ -9,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "build" / "conformance-venv"
 REQUIREMENTS = ROOT / "bench" / "conformance-requirements.txt"
 LLAMA_CPP = "llama-cpp-python==0.3.36"
-#: only the vocabulary is asked: no instructions of this machine's own, none of the tools
+#: only the vocabulary is needed: neither this machine's own instructions nor the tools
 CMAKE_ARGS = ("-DGGML_NATIVE=OFF -DGGML_OPENMP=OFF -DLLAVA_BUILD=OFF -DLLAMA_BUILD_TOOLS=OFF -DLLAMA_BUILD_COMMON=OFF "
               "-DLLAMA_CURL=OFF -DCMAKE_BUILD_TYPE=None -DCMAKE_CXX_FLAGS=-O1 -DCMAKE_C_FLAGS=-O1")
 

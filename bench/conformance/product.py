@@ -1,4 +1,4 @@
-"""What the product says to a case: ids, texts, ends, and a chat of three turns."""
+"""Gets the product's answer to a case: ids, texts, ends, and a chat of three turns."""
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +13,7 @@ from llama2_spec.protocol import Reason
 
 
 def says(case: Case, path: Path) -> dict:
-    """In the same shape as a reference's answer, with what the reference is then asked about."""
+    """The product's answer in the same form as a reference's, with the questions that the reference is asked next."""
     tokenizer = load_tokenizer(path / MODEL, path) if case.model else vocabulary.load(path)
     ids = [tokenizer.encode(text) for text in case.texts]
     given = ids + [[id for id in each if id < tokenizer.vocab_size] for each in DECODE if case.texts]

@@ -1,5 +1,5 @@
-"""What the references say: run by the environment of bench.conformance, a job per line of JSON in, an answer per line
-out."""
+"""Gets the references' answers. The environment of bench.conformance runs this: it reads one job per line of JSON and
+writes one answer per line."""
 # Runs without this project's packages: only transformers, sentencepiece and llama-cpp-python with what they need.
 import json
 import os
@@ -24,7 +24,8 @@ def transformers_says(job):
 
 
 def transformers_ends(path, tokenizer):
-    """As its generation configuration has it, which is the model's where there is none; and the tokenizer's own."""
+    """The ends in its generation configuration, which is the model's configuration if there is none, and the
+    tokenizer's own end."""
     from transformers import AutoConfig, GenerationConfig
     try:
         config = GenerationConfig.from_pretrained(path)
@@ -105,7 +106,7 @@ def main():
         job = json.loads(line)
         try:
             answer = REFERENCES[job["reference"]](job)
-        except Exception as error:      # what a reference refuses is an answer, too
+        except Exception as error:      # a refusal of the reference is an answer, too
             answer = {"refused": f"{type(error).__name__}: {error}"[:300]}
         print(json.dumps(answer), flush=True)
 

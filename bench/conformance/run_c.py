@@ -1,4 +1,4 @@
-"""What llama2.c's run.c says to a tokenizer.bin: its algorithm as its description has it, in the simplest form."""
+"""Gives the answer of llama2.c's run.c for a tokenizer.bin: its algorithm, by its description, in the simplest form."""
 import struct
 
 

@@ -52,7 +52,8 @@ def _described(vocabulary, pairs, added, **parts) -> dict:
 
 
 def byte_level(digits: bool = False, added=None) -> dict:
-    """As GPT-2's and SmolLM2's: <|endoftext|> and ChatML's tokens at 0 to 2, then bytes, then the entries."""
+    """A vocabulary like GPT-2's and SmolLM2's: <|endoftext|> and ChatML's tokens at 0 to 2, then bytes, then the
+    entries."""
     texts = ["<|endoftext|>", *CHAT, *(BYTE_TO_CHAR[byte] for byte in range(256))]
     for piece in scored().pieces[259:]:
         text = "".join(BYTE_TO_CHAR[byte] for byte in piece)
@@ -68,8 +69,8 @@ def byte_level(digits: bool = False, added=None) -> dict:
 
 
 def llama(scheme: str, *, chat: bool = True, added=None, post=True) -> dict:
-    """As LLaMA-2's: byte fallback, and a space before a text by a normaliser (``prepend``) or Metaspace's
-    ``scheme``."""
+    """A vocabulary like LLaMA-2's: byte fallback, and a space before a text by a normaliser (``prepend``) or by
+    Metaspace's ``scheme``."""
     own = entries()
     texts = [text for text, *_ in own] + (CHAT if chat else [])
     ids = {text: id for id, text in reversed(list(enumerate(texts)))}

@@ -9,7 +9,7 @@ __all__ = ["Device", "connect"]
 
 
 def __getattr__(name: str):
-    # Resolved when asked for, so that `llama2_host.errors` does not pull in numpy and pyserial.
+    # Names are imported on first use, so that `llama2_host.errors` does not pull in numpy and pyserial.
     if name == "connect":
         from llama2_host.connection import connect
         return connect

@@ -1,5 +1,4 @@
-"""One interface to whatever runs the model: a device on a port, the simulated one, or the integer model in this
-process."""
+"""The one interface to a running model: on a device on a port, on the simulated SoC, or as integers in this process."""
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ DEFAULT_STEPS = 256
 
 class Backend(ABC):
     """A model that is ready to generate; a context manager."""
-    name = ""           #: what runs it: "device", "simulator" or "golden"
+    name = ""           #: where it runs: "device", "simulator" or "golden"
     clock_hz = 0        #: of the target; 0 without one
     model: Model
 
@@ -27,10 +26,10 @@ class Backend(ABC):
         """Feed ``ids`` from ``options.position`` on, then generate."""
 
     def settle(self) -> None:    # noqa: B027 - most backends have nothing to end
-        """End whatever may still run, after a request that was interrupted."""
+        """End a generation that may still run after an interrupted request."""
 
     def close(self) -> None:     # noqa: B027 - nor anything to give back
-        """Give back what was opened."""
+        """Close everything that was opened."""
 
     def __enter__(self) -> "Backend":
         return self
@@ -53,7 +52,7 @@ class Backend(ABC):
 
     @property
     def start_id(self) -> int:
-        """What an empty prompt feeds: BOS, or where a vocabulary has none what stands between its texts."""
+        """The id that stands for an empty prompt: BOS, or the id between texts if the vocabulary has no BOS."""
         tokenizer = self.model.tokenizer
         return BOS if tokenizer is None else next(id for id in (tokenizer.bos_id, tokenizer.eos_id, 0)
                                                   if id is not None)
@@ -108,7 +107,7 @@ class Writing:
             yield text
 
     def abort(self) -> None:
-        """End it now; what was under way still counts."""
+        """End it now; tokens that were under way still count."""
         self.events += self.generation.abort()
         self._end_s = time.monotonic()
 

@@ -16,7 +16,8 @@ STRIDE = 7919       #: from one id of a made-up prompt to the next; a prime, so 
 
 @dataclass(frozen=True)
 class Row:
-    """One test. ``None`` is what a backend without a clock does not tell; its rate is then that of this machine."""
+    """One test. Fields that need a clock are ``None`` for a backend without one, and the rate is then this
+    machine's."""
     test: str                           #: pp and its prompt's tokens, tg and its generated ones
     tokens: int
     tokens_per_s: float                 #: at the target's clock; of this machine where ``cycles_per_token`` is None
@@ -31,7 +32,7 @@ class Row:
 
 
 def prompt_ids(backend: Backend, count: int) -> list[int]:
-    """A prompt that says nothing: what it costs does not depend on its words."""
+    """A made-up prompt: the cost of a prompt does not depend on its words."""
     vocab = backend.config.vocab_size
     return [backend.start_id, *((STRIDE * n + 1) % vocab for n in range(1, count))]
 
@@ -64,7 +65,7 @@ def run(backend: Backend, prompts: Sequence[int], texts: Sequence[int], repetiti
 
 @dataclass(frozen=True)
 class _Run:
-    """What one repetition cost: ``tokens`` are those that the cycles and seconds are of."""
+    """The cost of one repetition: the cycles and seconds of ``tokens`` tokens."""
     tokens: int
     wall_s: float
     cycles: int | None

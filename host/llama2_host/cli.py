@@ -15,7 +15,7 @@ MESSAGES: dict[int, str] = {signal.SIGTERM: "terminated",
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that takes a text which begins with a dash for the value of the option before it."""
+    """An argument parser for which a text that begins with a dash can be the value of the option before it."""
 
     def error(self, message: str):
         super().error(line(message))
@@ -81,7 +81,7 @@ def main(arguments: list[str] | None = None) -> int:
         _complain(MESSAGES.get(end.signal, "terminated"), prefix="\n")
         return 128 + end.signal
     except BrokenPipeError:
-        # Whoever read our output has left.
+        # The reader of our output has left.
         _discard(sys.stdout, sys.stderr)
         return 1
     except ModuleNotFoundError as error:
@@ -124,7 +124,7 @@ def _complain(text: str, prefix: str = "llama2-host: ") -> int:
 
 
 def _open_streams() -> None:
-    """Standard streams that are there and take any text, whatever the shell closed and the locale cannot say."""
+    """Open standard streams that the shell closed, and make all take any text whatever the locale."""
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         if getattr(sys, name) is None:
             try:

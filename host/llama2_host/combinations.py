@@ -1,4 +1,4 @@
-"""Which options cannot take effect together with others: one table, for the command line and for Python.
+"""Knows which options cannot take effect together: one table, for the command line and for Python.
 
 An option that does nothing is refused with one line that says why, so that nobody believes in it.
 """
@@ -20,7 +20,7 @@ class ArgumentError(HostError, TypeError):
 
 @dataclass(frozen=True)
 class Given:
-    """What the user gave: options with their values, those left out are missing; and what they mean together."""
+    """The user's options with their values, without those that were left out, and their meaning together."""
     options: Mapping[str, object] = field(default_factory=dict)
     where: str | None = None        #: "port", "sim", "golden"; None: nothing runs, or nobody said where
     model: str | None = None        #: "checkpoint", "image", "device" for a device's own, "default" for the project's;
@@ -51,7 +51,7 @@ class Given:
 
 @dataclass(frozen=True)
 class Rule:
-    """``options`` are refused where ``idle`` holds; ``why`` is what is true of each, and what to do."""
+    """``options`` are refused if ``idle`` holds; ``why`` says why each has no effect, and what to do."""
     options: tuple[str, ...]
     idle: Callable[[Given], bool]
     why: str
@@ -146,8 +146,8 @@ def check_image(image: Image, options: Mapping[str, object], name) -> None:
 
 
 def described(image: Image) -> dict[str, set]:
-    """What an image has of the options that a conversion takes; a format is named if all matrices of the layers are in
-    it."""
+    """The options of a conversion with the values that an image has; a format is named if all matrices of the layers
+    are in it."""
     tables = [entry for entry in image.entries if entry.kind in (Kind.CLASSIFIER, Kind.EMBEDDING)]
     layers = [entry for entry in image.entries if entry.kind != Kind.GAIN and entry not in tables]
     formats = {Format(entry.format).name.lower() for entry in layers}
@@ -158,5 +158,5 @@ def described(image: Image) -> dict[str, set]:
 
 
 def flag(option: str) -> str:
-    """As the command line spells it."""
+    """The option's spelling on the command line."""
     return "--" + option.replace("_", "-")

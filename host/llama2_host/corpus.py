@@ -10,7 +10,7 @@ SEPARATOR = "<|endoftext|>"
 
 
 def stories(path: Path) -> list[str]:
-    """The texts of a file, without what surrounds them."""
+    """The texts of a file, without surrounding white space."""
     try:
         text = Path(path).read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -21,7 +21,8 @@ def stories(path: Path) -> list[str]:
 
 
 def encoded(texts: Iterable[str], tokenizer: Tokenizer, seq_len: int) -> list[list[int]]:
-    """Token ids of every text as the vocabulary has it; what is longer than the context goes on in a further sequence.
+    """Token ids of every text in the vocabulary's form; a text that is longer than the context continues in a further
+    sequence.
 
     That one begins with BOS where the text does. Where a vocabulary adds none, nothing is put in: it begins with the
     last token of the sequence before, so that every token of the text but the first is predicted once.

@@ -4,7 +4,8 @@ INTERRUPTED = 130   #: as shells expect
 
 
 class HostError(Exception):
-    """What happened, what was expected and what to try, in one line, whatever a file's names hold."""
+    """Says in one line what happened, what was expected and what to try; control characters in names cannot break the
+    line."""
 
     def __str__(self) -> str:
         return "".join(char if char.isprintable() else "?" for char in super().__str__())

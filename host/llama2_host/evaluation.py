@@ -1,4 +1,4 @@
-"""What quantisation and integers cost: golden's logits against float32's, teacher-forced on a text."""
+"""Measures the cost of quantisation and integers: golden's logits against float32's, teacher-forced on a text."""
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -16,8 +16,7 @@ NAMES = {Kind.WQ: "wq", Kind.WK: "wk", Kind.WV: "wv", Kind.WO: "wo", Kind.W2: "w
 
 
 def dequantised(image: Image, tensors: Mapping[str, np.ndarray] = {}) -> dict[str, np.ndarray]:
-    """The image's own weights as float32, under the checkpoint's names; gains too. ``tensors`` has what else is
-    wanted."""
+    """The image's own weights and gains as float32, under the checkpoint's names; ``tensors`` has the other tensors."""
     out = dict(tensors)
     gains = []
     for e in image.entries:
@@ -101,7 +100,7 @@ def size(image: Image, target: Target) -> dict:
 
 
 def row(image: Image, score: Score, own: Score | None, target: Target) -> dict:
-    """What both commands tell of an image; ``own`` is float32's score, if there was one to compare with."""
+    """The figures that both commands show of an image; ``own`` is float32's score, if there is one to compare with."""
     against = {"perplexity_float32": None, "delta_percent": None, "kl": None, "top1": None} if own is None else {
         "perplexity_float32": own.perplexity, "delta_percent": 100 * (score.perplexity / own.perplexity - 1),
         "kl": score.kl, "top1": score.top1}
@@ -110,8 +109,8 @@ def row(image: Image, score: Score, own: Score | None, target: Target) -> dict:
 
 def evaluate(images: Mapping[str, Image], texts: Sequence[Sequence[int]], *, exact: Reference | None = None,
              progress: Progress = Progress.silent) -> tuple[dict[str, Score], Score | None]:
-    """Golden's score on the texts for each image, against the float32 model ``exact`` if there is one; and that one's
-    own."""
+    """Golden's score on the texts for each image, compared with the float32 model ``exact`` if there is one, and the
+    score of ``exact``."""
     decoders = {name: Golden(image) for name, image in images.items()}
     scores, own = {name: Score() for name in images}, Score() if exact else None
     with progress.bar("evaluating", len(images) * sum(map(len, texts)), "tokens", patience_s=1.0) as bar:

@@ -22,7 +22,8 @@ class ModelError(HostError):
 
 
 def is_image(path: Path) -> bool:
-    """Does this file begin as an image? What is neither a file nor a folder is refused: a pipe would be waited for."""
+    """Returns whether this file begins as an image. Refuses anything but a file or a folder: reading a pipe would
+    block."""
     try:
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
@@ -36,7 +37,7 @@ def is_image(path: Path) -> bool:
 
 
 def require_file(path: str | Path, option: str) -> None:
-    """Refuse what is no file that can be read twice and has an end."""
+    """Refuse anything but a file that can be read twice and has an end."""
     try:
         mode = Path(path).stat().st_mode
     except (OSError, ValueError) as error:
@@ -58,7 +59,8 @@ def map_file(path: Path, *, private: bool = False) -> bytes:
 
 
 def write_whole(path: Path, write) -> None:
-    """Have ``write(file)`` make a file that appears whole or not at all; whoever has mapped an older one keeps that."""
+    """Have ``write(file)`` make a file that appears whole or not at all; a process that has mapped an older file keeps
+    it."""
     # Its own short name: a long one with more behind it may be too long for the file system.
     partial = path.with_name(partial_name())
     try:
@@ -79,7 +81,7 @@ def temporary_file(data: bytes, suffix: str) -> Path:
 
 
 def partial_name() -> str:
-    """Of a file that is being written: hidden, and with the writer's process id."""
+    """Name of a file while it is written: hidden, with the writer's process id."""
     return f".{os.getpid()}-{secrets.token_hex(4)}.part"
 
 
@@ -150,7 +152,8 @@ class Output:
 
 
 def _inside(paths: Iterable[Path]) -> Iterator[Path]:
-    """The files, and those in the folders that may be read; an image in a folder is not, it may be an older output."""
+    """The given files, and those files in the given folders that may be read. Images in a folder do not count, since
+    one may be an older output."""
     for path in paths:
         yield path
         if path.is_dir():
@@ -159,7 +162,7 @@ def _inside(paths: Iterable[Path]) -> Iterator[Path]:
 
 
 def _same(path: Path, told: os.stat_result) -> bool:
-    """Is it that file, by whatever name?"""
+    """Returns whether both names lead to the same file."""
     try:
         return os.path.samestat(path.stat(), told)
     except OSError:

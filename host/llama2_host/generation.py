@@ -1,4 +1,4 @@
-"""What a generation is asked for and what it yields, the same for a device and for the model in this process."""
+"""A generation's options, events and outcome, which are the same for a device and for the model in this process."""
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -31,7 +31,7 @@ class OptionTypeError(OptionError, TypeError):
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is chosen; the defaults are llama2.c's. ``temperature`` 0 is greedy."""
+    """The options by which the next token is chosen; the defaults are llama2.c's. ``temperature`` 0 is greedy."""
     temperature: float = 1.0
     top_p: float = 0.9                  #: 0 or 1 is off
     top_k: int = 0                      #: 0 is off
@@ -63,8 +63,8 @@ class Sampling:
         }
 
     def following(self, turn: int) -> "Sampling":
-        """For a chat's turn, counted from 0: other random numbers in each, the same ones in every chat of a seed but
-        0."""
+        """The options for a chat's turn, counted from 0: random numbers differ from turn to turn, and repeat in every
+        chat with the same seed other than 0."""
         if not self.seed or not turn:
             return self
         return replace(self, seed=(self.seed + turn * SEED_STEP) % (1 << 64) or 1)
@@ -81,7 +81,7 @@ class TokenEvent:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a generation ended."""
+    """The end of a generation: its reason, and its figures."""
     reason: Reason
     position: int               #: positions now valid in the K/V cache; the last token is not among them
     errors: int = 0             #: sticky error flags of the core

@@ -15,7 +15,7 @@ ERRORS = next(register for register in REGISTERS if register.name == "errors").f
 
 
 class GoldenBackend(Backend):
-    """Golden behind the interface of a device; no clock, so no cycles."""
+    """Golden behind the interface of a device. It has no clock, and so no cycles."""
     name = "golden"
 
     def __init__(self, model: Model):

@@ -1,4 +1,4 @@
-"""JSON from strangers: text nested deeper than anything meant is refused before the parser, which recurses, sees it."""
+"""Reads JSON from strangers: refuses text that is nested too deeply before the recursive parser sees it."""
 import json
 import re
 
@@ -11,7 +11,7 @@ _STEP[list(b"[{")], _STEP[list(b"]}")] = 1, -1
 
 
 def loads(text: str | bytes):
-    """As :func:`json.loads`; ValueError also when brackets are nested deeper than ``MAX_DEPTH``."""
+    """Like :func:`json.loads`, but raises ValueError also if brackets are nested deeper than ``MAX_DEPTH``."""
     data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else bytes(text)
     # What is in no string; then, how deep
     if data.count(b"[") + data.count(b"{") > MAX_DEPTH:

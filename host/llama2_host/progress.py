@@ -14,7 +14,7 @@ BAR_WIDTH = 30
 
 
 class Progress:
-    """Where progress and notes go. ``Progress.silent`` goes nowhere."""
+    """The sink of progress and notes. ``Progress.silent`` prints nothing."""
 
     silent: "Progress"
 
@@ -56,7 +56,8 @@ class Progress:
         self._open_line = False
 
     def bar(self, label: str, total: int, unit: str = "B", *, patience_s: float = 0.0, start: int = 0) -> "Bar":
-        """``patience_s``: what is over before says nothing. ``start`` was done before, at another time's rate."""
+        """Work that ends within ``patience_s`` shows no bar. ``start`` counts work that was done earlier, which says
+        nothing about the rate."""
         return Bar(self, label, total, unit, patience_s, start)
 
     def chunks(self, data: bytes, size: int, label: str, unit: str = "B") -> Iterator[tuple[int, bytes]]:

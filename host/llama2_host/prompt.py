@@ -1,4 +1,4 @@
-"""The prompt as a user gives it: an argument, a file, or what comes on stdin."""
+"""Gets the prompt from where the user put it: an argument, a file, or stdin."""
 import codecs
 import os
 import select
@@ -15,7 +15,7 @@ STDIN = "-"
 
 
 def prompt_text(argument: str | None, file: str | None, progress: Progress = Progress.silent) -> str:
-    """The text to continue: the argument, else the file's, else what comes on stdin unless a person sits there.
+    """The text to continue: the argument, else the file's text, else the text on stdin unless that is a terminal.
 
     One line end behind a file's or a pipe's last line is not part of it. Raises one line for what is no text.
     """
@@ -62,8 +62,7 @@ def _text(data: bytes, name: str) -> str:
 
 
 def _has_input(progress: Progress) -> bool:
-    """Does anything come on stdin, and not from a person? A pipe that stays open and silent is not waited for without
-    end."""
+    """Returns whether text comes on stdin, and not from a terminal. The wait for a silent open pipe is limited."""
     try:
         mode = os.fstat(sys.stdin.fileno()).st_mode
         if sys.stdin.isatty() or stat.S_ISCHR(mode):

@@ -1,8 +1,8 @@
 """Fetches a model from a Hugging Face hub: the files that a conversion reads and no others, each checked against the
 hub's hash.
 
-huggingface_hub does the transfer: HF_ENDPOINT, HF_TOKEN and the proxies' variables are its own. What was cut off goes
-on within its last 10 MB.
+huggingface_hub does the transfer: HF_ENDPOINT, HF_TOKEN and the proxies' variables are its own. An interrupted transfer
+resumes within its last 10 MB.
 """
 import hashlib
 import os
@@ -40,7 +40,7 @@ class File:
 
 @dataclass(frozen=True)
 class Pulled:
-    """Where it is, what of it names the model, which commit it is, and its files."""
+    """A fetched model: its folder, the path that names the model, its commit, and its files."""
     folder: Path
     model: Path
     commit: str
@@ -97,7 +97,7 @@ class Hub:
         _make(path.parent)
         # Named by its hash: what another commit left half fetched is none of it.
         partial = path.with_name(f".{(file.sha256 or file.git_sha1 or 'new')[:32]}.part")
-        for _ in range(2):                      # once more from the beginning, where what came is something else
+        for _ in range(2):                      # a second try from the beginning, if the first one got other content
             self._transfer(file, partial, progress)
             if matches(partial, file):
                 partial.replace(path)
@@ -127,7 +127,7 @@ class Hub:
 
 
 def _bar_class(bar):
-    """What huggingface_hub shows its progress on."""
+    """A bar class for huggingface_hub's progress."""
     from huggingface_hub.utils import tqdm
 
     class Silent(tqdm):
@@ -142,7 +142,7 @@ def _bar_class(bar):
 
 
 def matches(path: Path, file: File) -> bool:
-    """Has a file the size and hash that the hub names?"""
+    """Returns whether a file has the size and hash that the hub names."""
     if path.stat().st_size != file.size:
         return False
     if not file.sha256 and not file.git_sha1:
@@ -155,7 +155,7 @@ def matches(path: Path, file: File) -> bool:
 
 
 def weights(files: Sequence[File], named: str | None, repository: str) -> list[File]:
-    """Which files hold the weights: the one that is named, one or several safetensors, or the only GGUF file."""
+    """The files with the weights: the one that is named, one or several safetensors, or the only GGUF file."""
     by_name = {file.name: file for file in files}
     if named is not None:
         if named not in by_name or "/" in named:

@@ -1,4 +1,4 @@
-"""How much is said, and in which dress: ``-q`` and ``-v``, colours and tables where a person looks, plain text
+"""Decides how much the client prints, and how: ``-q`` and ``-v``, colours and tables on a terminal, plain text
 everywhere else.
 
 Colours are left out where NO_COLOR is set (https://no-color.org) or the terminal is a dumb one.
@@ -14,7 +14,7 @@ from llama2_host.terminal import is_terminal, line
 
 
 class Verbosity(IntEnum):
-    """What goes to stderr beside errors."""
+    """The amount of text that goes to stderr beside errors."""
     QUIET = 0       #: nothing
     NORMAL = 1      #: progress and notes
     VERBOSE = 2     #: details, too
@@ -24,7 +24,7 @@ _verbosity = Verbosity.NORMAL
 
 
 def set_verbosity(value: Verbosity) -> None:
-    """For the whole process: the command line sets it once."""
+    """Set the verbosity of the whole process; the command line does it once."""
     global _verbosity
     _verbosity = value
 
@@ -34,7 +34,7 @@ def verbosity() -> Verbosity:
 
 
 def dressed(stream: TextIO | None) -> bool:
-    """May this stream have colours and lines that move?"""
+    """Returns whether this stream may have colours and moving lines."""
     return is_terminal(stream) and os.environ.get("TERM") != "dumb"
 
 

@@ -1,4 +1,5 @@
-"""What a generation cost: cycles per token, tokens/s at the target's clock, and % of what its DRAM could do."""
+"""Computes the cost of a generation: cycles per token, tokens/s at the target's clock, and the share of its DRAM's
+roofline."""
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any

@@ -1,4 +1,5 @@
-"""Text for a terminal without what would steer it: a model, a file's name or a device may hold any characters.
+"""Removes everything from a text that would steer a terminal: a model, a file's name or a device may hold any
+characters.
 
 Ref: ECMA-48, Control Functions for Coded Character Sets (control characters, escape and control sequences, control
 strings); Unicode Standard Annex #9 (characters that turn the direction of what follows).
@@ -32,7 +33,7 @@ class Filter:
         self._length = 0
 
     def feed(self, text: str) -> str:
-        """What may be shown of the next piece."""
+        """The part of the next piece that may be shown."""
         return "".join([char for char in text if self._shown(char)])
 
     def _shown(self, char: str) -> bool:
@@ -105,7 +106,7 @@ def filter_for(stream: TextIO, raw: bool = False):
 
 
 def is_terminal(stream: TextIO | None) -> bool:
-    """Does a person look at it? A closed one is none."""
+    """Returns whether a stream is an open terminal."""
     try:
         return stream is not None and stream.isatty()
     except ValueError:

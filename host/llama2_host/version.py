@@ -8,7 +8,7 @@ PYPROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
 
 
 def version() -> str:
-    """Of the clone that this runs in, else of the installed package."""
+    """The version of the clone that this runs in, else of the installed package."""
     if PYPROJECT.is_file():
         text = PYPROJECT.read_text()
         match = re.search(r'^version = "([^"]+)"', text, re.MULTILINE)

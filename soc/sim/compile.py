@@ -53,9 +53,8 @@ def output_to(path):
 
 
 def digest(gateware_dir, sources, options=()):
-    """SHA-256 of what Vsim is made of: sources, flags, tools and their versions.
-
-    Comments (they carry dates, and lines of Amaranth's sources) and memory contents do not count.
+    """SHA-256 of everything that Vsim depends on: sources, flags, tools and their versions. Comments (which carry
+    dates, and lines of Amaranth's sources) and memory contents do not count.
     """
     ours   = [gateware_dir/"sim_init.cpp", *(path for end in ("c", "h", "cpp", "mk")
                                              for path in sorted(HERE.glob(f"*.{end}")))]
@@ -92,7 +91,7 @@ def compile(gateware_dir, sources, modules, cache, *, train=None, trace=False):
 
 
 def build(gateware_dir, sources, modules, train, trace):
-    """Compile with all that was asked for; returns why there is no profile, or nothing."""
+    """Compile as asked. Returns the reason why there is no profile, or nothing."""
     if not train:
         make(gateware_dir, sources, modules, trace=trace)
         return ""
@@ -113,7 +112,7 @@ def build(gateware_dir, sources, modules, train, trace):
 
 
 def counted(objects):
-    """What was compiled to count: all but what rarely runs and what every model shares."""
+    """Object files that count what runs: all but those that rarely run and those that every model shares."""
     return [objects/VSIM.name, *objects.glob("*.fast.gch"), objects/"harness.o", objects/"sim_init.o",
             *(path for path in objects.glob("Vsim*.o") if "Slow" not in path.name)]
 
@@ -130,7 +129,7 @@ def make(gateware_dir, sources, modules, *, counts="", link_counts="", trace=Fal
 
 
 def copy(source, target):
-    """Copy what runs, Vsim and its modules."""
+    """Copy Vsim and its modules."""
     shutil.copytree(source/MODULES, target/MODULES)
     (target/VSIM).parent.mkdir()
     shutil.copy2(source/VSIM, target/VSIM)
@@ -143,7 +142,7 @@ def keep(gateware_dir, kept):
     copy(gateware_dir, partial)
     try:
         partial.rename(kept)
-    except OSError:    # another process has just kept the same
+    except OSError:    # another process has just stored the same result
         shutil.rmtree(partial)
     for old in sorted(kept.parent.iterdir(), key=os.path.getmtime)[:-KEPT]:
         shutil.rmtree(old, ignore_errors=True)

@@ -58,7 +58,7 @@ class Bank(Module):
 # Timing checker -----------------------------------------------------------------------------------
 
 class TimingChecker(model.DFITimingsChecker):
-    """The rules of litedram.phy.model.DFITimingsChecker, checked by dram_timing.v.
+    """Checks the rules of litedram.phy.model.DFITimingsChecker, by dram_timing.v.
 
     It is stricter than LiteDRAM's: a rule counts from the last such command on the bank, whatever came between;
     refreshes keep their distance from each other; and the refreshes owed are never more than nine.

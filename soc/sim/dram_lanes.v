@@ -1,5 +1,5 @@
-// What the controller sees of a read through two byte lanes, each right at the delays of its window only (simulation only; see
-// lanes.py). Byte k of a lane in a 16-byte word is byte 2*k + lane.
+// A read as the controller sees it through two byte lanes, each of which is right only at the delays of its window (simulation
+// only; see lanes.py). Byte k of a lane in a 16-byte word is byte 2*k + lane.
 module dram_lanes #(
 	parameter TAPS  = 8,     // delays of one bit time
 	parameter WIDTH = 5      // delays that read well

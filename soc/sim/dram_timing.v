@@ -1,5 +1,5 @@
 // Watches the DFI between LiteDRAM and its PHY model, and prints one line for each DRAM timing that is violated.
-// It works only in cycles that carry a command: LiteDRAM's own checker reckons every rule in every cycle, which costs
+// It works only in cycles that carry a command: LiteDRAM's own checker computes every rule in every cycle, which costs
 // two fifths of the simulator's speed.
 module dram_timing #(
 	parameter BANK_BITS = 3,

@@ -1,7 +1,8 @@
 // A serial NOR flash, byte by byte: for the simulation, and for the firmware's tests on a PC.
 //
-// It knows the commands that firmware/flash.c uses. Erasing sets bits, writing clears them; both take some looks at the
-// status, have done half of their work before the first and the rest after the last, and ignore all else meanwhile.
+// It knows the commands that firmware/flash.c uses. Erasing sets bits, writing clears them; both last
+// for some looks at the status. Half of the work is done before the first look and the rest after the last; other
+// commands are ignored meanwhile.
 // Ref: data sheets of S25FL128S and N25Q128A.
 #pragma once
 
@@ -32,7 +33,7 @@ struct flash_chip {
 	uint32_t target;        // of what it is busy with
 };
 
-// Do one half of what it is busy with.
+// Do one half of the erasure or write that is under way.
 static inline void flash_chip_work(struct flash_chip *c, unsigned half)
 {
 	unsigned size = (c->erasing ? CHIP_SECTOR : CHIP_PAGE) / 2;
@@ -75,7 +76,7 @@ static inline void flash_chip_select(struct flash_chip *c, bool selected)
 	c->opcode = 0;
 }
 
-// What it sends during the byte that comes now.
+// The byte that the chip sends while the next byte arrives.
 static inline uint8_t flash_chip_out(const struct flash_chip *c)
 {
 	if (c->count == 0)
@@ -89,7 +90,7 @@ static inline uint8_t flash_chip_out(const struct flash_chip *c)
 	return 0xff;
 }
 
-// The byte that came.
+// Handle a byte that arrived.
 static inline void flash_chip_in(struct flash_chip *c, uint8_t byte)
 {
 	if (c->count == 0) {

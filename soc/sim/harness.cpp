@@ -1,5 +1,5 @@
-// What LiteX's simulation core asks of a Verilated model; tells the simulated time on SIGUSR1, ends in order on
-// SIGTERM.
+// The functions that LiteX's simulation core calls for a Verilated model. Prints the simulated time on SIGUSR1 and
+// ends in good order on SIGTERM.
 #include <cinttypes>
 #include <csignal>
 #include <cstdint>
@@ -45,7 +45,7 @@ int litex_sim_got_finish()
 	return ended || Verilated::gotFinish();
 }
 
-// The model has just been made.
+// Called when the model has been made.
 void litex_sim_init_tracer(void *model, long, long)
 {
 #if VM_TRACE_FST

@@ -2,9 +2,9 @@
 planted.
 
 The registers are those of LiteDRAM's PHYs for boards, so that liblitedram's read leveling trains it as it trains them.
-It is a model of what training sees, not of any chip: a lane has one window of delays in which it reads what DRAM sent;
-elsewhere each bit is its neighbour's of one bit time before. Writes need no training here. The simulator's command line
-chooses:
+It models what training sees, not any one chip: a lane has one window of delays in which it reads right; outside the
+window each bit reads as its neighbour's of one bit time before. Writes need no training here. The simulator's command
+line chooses:
 
 - nothing: register ``trained`` says what training would choose, and the firmware takes its word;
 - ``+dram_train``: it says nothing, and liblitedram trains;
@@ -72,7 +72,7 @@ class LanePHY(LiteXModule):
         for outer_phase, inner_phase in zip(self.dfi.phases, inner.phases):
             self.comb += [
                 outer_phase.connect(inner_phase, omit={"rddata", "rddata_valid"}),
-                # The model says it for phase 0 only, and liblitedram reads what each phase's own register has caught.
+                # The model flags valid data for phase 0 only, but liblitedram reads every phase's register.
                 outer_phase.rddata_valid.eq(inner.phases[0].rddata_valid),
             ]
         self.specials += Instance("dram_lanes",

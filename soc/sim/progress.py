@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 class BuildProgress:
-    """A context in which a thread looks at what lies in ``objects``, the folder of Verilator's output, once a second.
+    """A context in which a thread looks into ``objects``, the folder of Verilator's output, once a second.
 
     On a terminal the line is rewritten; elsewhere there is one line per step. It keeps a copy of stderr, so it may be
     entered before the process's output is sent elsewhere.
@@ -29,7 +29,7 @@ class BuildProgress:
         os.close(self._fd)
 
     def step(self) -> tuple[str, str]:
-        """What is being done, and how much of it is."""
+        """The present step, and how much of it is done."""
         if not self.objects.exists() or self.objects.stat().st_mtime < self._begin_s - 1:
             return "generating gateware, compiling firmware", ""
         sources = sum(1 for path in self.objects.glob("Vsim*.cpp"))

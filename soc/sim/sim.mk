@@ -1,8 +1,8 @@
-# Compiles a generated SoC into Vsim, instead of LiteX's simulation Makefile: the model itself at -O3 for this processor, two jobs, tracing only
-# if asked for. Run in the gateware directory with VERILOG (all sources, relative), MODULES (LiteX simulation modules), VERILATOR
+# Compiles a generated SoC into Vsim, in place of LiteX's simulation Makefile: the model itself at -O3 for this processor, in two jobs, and with
+# tracing only on request. Run in the gateware directory with VERILOG (all sources, relative), MODULES (LiteX simulation modules), VERILATOR
 # (its command), VARIABLES (for its makefile), and three paths without spaces: DIR, to this directory, SRC_DIR, to LiteX's
-# simulator, and HERE, to ours. TRACE=1 makes one that can write waveforms; COUNTS are
-# flags for a profile, LINK_COUNTS those of them that the linker wants.
+# simulator, and HERE, to ours. TRACE=1 makes a Vsim that can write waveforms; COUNTS are
+# flags for a profile, LINK_COUNTS those of them that the linker needs.
 
 OBJ    := obj_sim
 CORE   := sim pads parse modules libdylib

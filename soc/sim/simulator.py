@@ -39,7 +39,7 @@ class SimulatorError(Exception):
 
 
 def traces(vsim):
-    """Was this Vsim built to write waveforms?"""
+    """Returns whether this Vsim can write waveforms."""
     return b"trace_from_ps=" in vsim.read_bytes()
 
 
@@ -118,7 +118,7 @@ class Simulator:
         return {**os.environ, "SIM_UART_PORT": str(self.port), **flash}
 
     def clk_freq(self):
-        """Of the simulated system clock, in Hz, as sim_config.js has it."""
+        """Frequency of the simulated system clock in Hz, from sim_config.js."""
         config = json.loads((self.vsim.parent.parent/"sim_config.js").read_text())
         return next(module["args"]["freq_hz"] for module in config if module.get("module") == "clocker")
 
@@ -143,7 +143,7 @@ class Simulator:
         """First group of the first match of ``pattern`` in the log, from character ``after`` on."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
-            ended = self.process.poll() is not None    # looked at first: the log is complete then
+            ended = self.process.poll() is not None    # asked before the log is read, which is then complete
             if match := re.search(pattern, self.output()[after:]):
                 return match[1]
             if ended:
@@ -160,7 +160,7 @@ class Simulator:
                                               self.output()))
 
     def watch(self):
-        """Cycles by cause of WATCH_CAUSES since reset, and their sum ``cycles``, at each result of the core so far."""
+        """For each result of the core so far: cycles since reset by cause (WATCH_CAUSES), and their sum ``cycles``."""
         lines = re.findall(r"^\[watch\] (.*)$", self.output(), re.MULTILINE)
         return [dict(zip(words[::2], map(int, words[1::2]))) for words in map(str.split, lines)]
 

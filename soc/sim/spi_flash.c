@@ -1,7 +1,7 @@
 // LiteX simulation module: a serial NOR flash on the SoC's pins, bit by bit (SPI mode 0).
 //
-// Its content is the file that the environment variable SIM_FLASH names, written back as it changes, so that a flash
-// outlives a simulation; without one it is erased at the start. A file's size is the chip's.
+// The environment variable SIM_FLASH names the file with its content. Changes are written back at once, so that a
+// flash outlives a simulation; without a file the flash starts erased. The chip is as large as the file.
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>

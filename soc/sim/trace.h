@@ -67,7 +67,7 @@ class Trace
       private:
 	static std::string text(const char *prefix)
 	{
-		// Gives the whole argument, or nothing: its plus sign and the prefix go.
+		// The argument comes whole or empty; its plus sign and the prefix are cut off.
 		const char *match = Verilated::commandArgsPlusMatch(prefix);
 		return *match ? match + 1 + std::string(prefix).size() : "";
 	}

@@ -1,4 +1,4 @@
-"""What part of a simulation goes into a waveform: from one moment to another, each a cycle or a token."""
+"""Describes the part of a simulation that goes into a waveform: from one moment to another, each a cycle or a token."""
 import argparse
 import re
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class Moment:
 
     @classmethod
     def parse(cls, text: str) -> "Moment":
-        """From ``"12000"`` or ``"token:3"``, for argparse."""
+        """The moment in a text such as ``"12000"`` or ``"token:3"``, for argparse."""
         match = re.fullmatch(r"(token:)?(\d+)", text)
         if not match or (match[1] and int(match[2]) == 0):
             raise argparse.ArgumentTypeError(f"{text!r}: expected a cycle, as in 12000, or a token from 1 on, as in "

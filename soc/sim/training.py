@@ -1,5 +1,5 @@
-"""What a simulator runs while its own code is being profiled: the shipped firmware, a model of random weights, some
-tokens.
+"""The workload for which a simulator's code is profiled: the shipped firmware decodes some tokens of a model with
+random weights.
 
 The model has the shape of stories260K, whose cycles do not depend on weights. Requests are sent as spec/ writes them;
 the client has no part in a build.
@@ -25,7 +25,7 @@ SILENCE_S = 120     # longest without a byte, on a machine with other work
 
 
 class TrainingError(Exception):
-    """The simulated SoC did not do what it was to be watched at."""
+    """The simulated SoC failed while it was profiled."""
 
 
 class Tensors:
@@ -45,7 +45,7 @@ class Tensors:
 
 
 class Line:
-    """Requests to the firmware, and what it sends."""
+    """Sends requests to the firmware and receives its frames."""
     def __init__(self, url):
         host, _, port = url.removeprefix("socket://").rpartition(":")
         self.socket   = socket.create_connection((host, int(port)), timeout=SILENCE_S)

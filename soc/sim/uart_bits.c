@@ -1,9 +1,9 @@
 // LiteX simulation module: a USB bridge on the SoC's serial pins, bit by bit in simulated time.
 //
-// Its rate is its own, whatever the SoC's is: if they differ, bytes arrive wrong or not at all, as on a wire. It is set
+// It has a rate of its own: if the SoC's differs, bytes arrive wrong or not at all, as on a wire. It is set
 // on a second port: the line "RATE\n" is answered by the same line once all that the client wrote before has left at
-// the old rate. A client that goes takes the cable with it: what it wrote and was not sent is lost, in the middle of a
-// bit. A line "listening on bits://127.0.0.1:PORT?control=PORT" tells both ports.
+// the old rate. A client that goes takes the cable with it: bytes that it wrote and that were not sent yet are lost, in the
+// middle of a bit. A line "listening on bits://127.0.0.1:PORT?control=PORT" tells both ports.
 #include "port.h"
 
 #define FIRST_RATE 115200

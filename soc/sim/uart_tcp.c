@@ -1,7 +1,7 @@
 // LiteX simulation module: the SoC's byte-wide "sim" UART on a TCP port, see port.h.
 //
-// SIM_UART_PORT names the port, 0 or none takes a free one; either way a line "listening on socket://127.0.0.1:PORT"
-// tells.
+// SIM_UART_PORT names the port; 0 or none takes a free one. A line "listening on socket://127.0.0.1:PORT" tells which
+// one it is.
 #include "port.h"
 
 struct session {
@@ -22,7 +22,7 @@ static int uart_tick(void *session, uint64_t time_ps)
 		return RC_OK;
 	port_poll(&s->port);
 
-	// Called after the edge: the pads show what the SoC will act on at the next one, and so does what is set here.
+	// Called after the edge: the pads show the values that the SoC acts on at the next edge, and it also acts on values set here.
 	*s->source_ready = !*s->source_valid || port_room(&s->port);
 	if (*s->source_valid && *s->source_ready)
 		ring_push(&s->port.out, *s->source_data);

@@ -13,7 +13,7 @@ from llama2_spec.numerics import HEADROOM, ROW_FRACTION, floor_shift, round_shif
 from llama2_spec.tables import EXP2, reciprocals, weight
 
 MAX_SCORES = 1 << 16        #: scores held at once: 512 KiB an array
-MASKED = -(1 << 40)         #: a score's integer part that raises nothing
+MASKED = -(1 << 40)         #: integer part of a score that no maximum follows
 
 
 class Cache:
@@ -99,8 +99,7 @@ class Scores:
 
 
 class Sums:
-    """Running sums of queries: maximum and largest V exponent, mass and weighted sums, (kv, m) and (kv, m,
-    head_dim)."""
+    """Running sums of queries: maximum, largest V exponent and mass (kv, m), weighted sums (kv, m, head_dim)."""
 
     def __init__(self, first, top, head_dim: int):
         """``first``: the scores of the first row, ``top``: its V's exponents."""
@@ -108,7 +107,8 @@ class Sums:
         self.mass, self.sums = np.zeros(top.shape, np.int64), np.zeros((*top.shape, head_dim), np.int64)
 
     def add(self, score, v, ve) -> bool:
-        """Add rows that every query sees; False, and nothing is done, if a maximum rises or an exponent lifts."""
+        """Add rows that every query sees. Returns False, and adds none, if they raise a maximum or V's largest
+        exponent."""
         lowered = self.top[:, :1] - ve                  # every query has seen the same rows so far
         if (score.max(axis=2) >= 65536.0 * (self.maximum + HEADROOM)).any() or (lowered < 0).any():
             return False
@@ -128,7 +128,7 @@ class Sums:
         return True
 
     def add_with_events(self, score, v, ve, future) -> None:
-        """Add rows, but for those that are ``future`` (m, rows) to a query, which lift and raise nothing."""
+        """Add rows. Those that are ``future`` (m, rows) to a query change none of its sums and maxima."""
         score = score.astype(np.int64)
         maximum = running_maximum(np.where(future, MASKED, score >> 16), self.maximum)
         top = np.maximum(np.maximum.accumulate(np.where(future, 0, ve[:, None, :]), axis=2), self.top[:, :, None])

@@ -1,4 +1,4 @@
-"""The C header of everything firmware must know: ``python -m llama2_spec.emit_c > llama2_spec.h``."""
+"""The C header with everything that firmware must know of spec/: ``python -m llama2_spec.emit_c > llama2_spec.h``."""
 import re
 import struct
 import sys
@@ -57,7 +57,7 @@ def array(name: str, values) -> str:
 
 
 def crc32_table() -> list[int]:
-    """What four bits add to the CRC-32 of IEEE 802.3, reflected."""
+    """Table of the CRC-32 of IEEE 802.3, reflected: what each value of four bits contributes."""
     table = []
     for nibble in range(16):
         for _ in range(4):
@@ -114,7 +114,7 @@ def registers_section() -> str:
 
 
 def program_section() -> str:
-    """The commands of a layer: the initialiser of firmware's table, and what it takes from it."""
+    """Firmware's table of the commands of a layer, and the constants that go with it."""
     rows = []
     for item in program.LAYER:
         values = {"kind": f"IMAGE_KIND_{item.tensor.name}" if item.tensor is not None else "0",

@@ -16,7 +16,7 @@ class FrameError(ValueError):
 
 @structure
 class Header(Structure):
-    """In front of every payload."""
+    """The header in front of every payload."""
     opcode: int = wire("B", "Opcode; a reply carries its request's, an event has its own")
     status: int = wire("B", "Status; 0 in requests")
     sequence: int = wire("H", "lower half of a number chosen by the host, counting up; a reply carries its request's, "

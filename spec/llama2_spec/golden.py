@@ -1,10 +1,11 @@
 """The golden decoder: LLaMA-2 in integers, normative for the hardware, which equals it with ``==``.
 
-Positions of a known text go through it many at a time; that is speed alone, each position's integers are its own.
+It decodes many positions of a known text at a time. This only saves time: each position's integers are those that it
+has alone.
 
 Ref: Touvron et al. 2023 (the model), Zhang & Sennrich 2019 (RMSNorm), Su et al. 2021 (RoPE), Shazeer 2020 (SwiGLU),
-Milakov & Gimelshein 2018 (online softmax). Every function is one unit of the core; arrays are int64, with positions in
-front.
+Milakov & Gimelshein 2018 (online softmax). Every function is one unit of the core. Arrays are int64; their first axis
+is the position.
 """
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -36,7 +37,7 @@ class Vector:
 
 
 def quantise_vector(values, unit: int) -> Vector:
-    """48-bit values (..., n) to chunks of 32 with an exponent each; a short last chunk is padded with zeros."""
+    """48-bit values (..., n) to chunks of 32 with an exponent each; zeros fill a short last chunk."""
     n = values.shape[-1]
     padded = np.zeros((*values.shape[:-1], -(-n // CHUNK) * CHUNK), np.int64)
     padded[..., :n] = values
@@ -45,7 +46,7 @@ def quantise_vector(values, unit: int) -> Vector:
 
 
 class Matrix:
-    """A tensor ready for products: codes minus zero points, times scale mantissas, as float64, chunk by chunk."""
+    """A tensor that is ready for products: (codes - zero points) * scale mantissas as float64, chunk by chunk."""
 
     def __init__(self, tensor):
         columns = tensor.words * WORD
@@ -146,7 +147,7 @@ def attend(q, q_exponents, rows, n_rep, score_scale):
 
 @dataclass
 class Logits:
-    """What the logit unit yields for one position."""
+    """The logit unit's result for one position."""
     values: np.ndarray       #: int64 (vocab,), Q14.18
     argmax: int
 
@@ -194,7 +195,8 @@ class Golden:
         self.cache = [Cache(self.config.n_kv_heads, self.config.head_dim) for _ in range(self.config.n_layers)]
 
     def step(self, token: int, position: int, *, classify: bool = True) -> Logits | None:
-        """Decode one token at ``position``; earlier positions must be in the cache, later ones are dropped."""
+        """Decode one token at ``position``; earlier positions must be in the cache, and later ones are dropped from
+        it."""
         self.decode([token], position)
         return self._logits(slice(None))[0] if classify else None
 
@@ -217,7 +219,7 @@ class Golden:
         for token in tokens:
             if not 0 <= token < c.vocab_size:
                 raise ValueError(f"token {token} is outside the vocabulary of {c.vocab_size}")
-        # The last layer's rows: a step that was interrupted has written the first layers' only.
+        # The last layer counts: an interrupted step has written rows of the first layers only.
         cached = len(self.cache[-1])
         if not 0 <= position <= c.seq_len - n or position > cached:
             raise ValueError(f"position {position}: {cached} rows are cached, the context is {c.seq_len}")

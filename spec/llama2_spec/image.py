@@ -1,7 +1,8 @@
-"""The model image: one file that is also the DRAM's content; header, directory, tables, text, then the weight stream.
+"""The model image is one file that is also the DRAM's content: header, directory, tables, texts, then the weight
+stream.
 
-Tensors lie in the order in which the core consumes them. Offsets are in bytes from the start of the file unless they
-say beats.
+Tensors lie in the order in which the core consumes them. Offsets count bytes from the start of the file, or beats where
+they say so.
 """
 import io
 import struct
@@ -23,7 +24,7 @@ from llama2_spec.numerics import split_scale
 from llama2_spec.packing import BEAT, Quantised
 from llama2_spec.program import Kind
 
-# The layout's names, too: whoever reads or writes images finds them here.
+# Re-exports the layout's names, so that readers and writers of images import this module alone.
 __all__ = ["CHECKED_FROM", "ENTRY", "ENTRY_FIELDS", "GROUP", "HEADER", "HEADER_BYTES", "HEADER_FIELDS", "MAGIC",
            "PAYLOAD_ALIGN", "VERSION",
            "Entry", "Format", "Image", "ImageError", "Kind", "build", "check", "columns", "crcs", "matrix_rows",
@@ -32,7 +33,7 @@ __all__ = ["CHECKED_FROM", "ENTRY", "ENTRY_FIELDS", "GROUP", "HEADER", "HEADER_B
 
 
 def _gain(values, dim: int) -> tuple[bytes, int]:
-    """Gains times sqrt(dim), of the elements that the norm's mean is over, as int16 with one exponent."""
+    """Gains times sqrt(dim) as int16 with one exponent; dim counts the elements that the norm averages over."""
     values = np.asarray(values, np.float64) * np.sqrt(dim)
     largest = float(np.abs(values).max())
     exponent = max(int(np.floor(np.log2(largest))) - 14, packing.MIN_EXPONENT) if largest else 0
@@ -41,8 +42,8 @@ def _gain(values, dim: int) -> tuple[bytes, int]:
 
 
 def _planned(choice, tensors, names, groups):
-    """The pieces of a tensor that is quantised already, or in the format and group size chosen for it, with their
-    weights."""
+    """The pieces of a tensor with their weights: as they are if it is quantised already, else in the chosen format and
+    group size."""
     if isinstance(choice, Quantised):
         return _ready(choice, [tensors[name] for name in names])
     format, group = choice
@@ -68,9 +69,10 @@ def quantised(tensors, names, format: str, group: int, groups=None) -> Quantised
 
 
 def _pieces(tensors, names, format: str, group: int, groups):
-    """A tensor as Quantised pieces of consecutive rows, few enough at a time for any size of tensor to fit in memory.
+    """Yields a tensor as Quantised pieces of consecutive rows, each with its weights as float32.
 
-    Where a tensor is made of several, their rows alternate. With each piece come its weights as float32.
+    A piece is small, so a tensor of any size fits in memory. Rows alternate where several tensors of a checkpoint make
+    one.
     """
     step = _rows_at_a_time(tensors[names[0]].shape)
     rows = range(0, tensors[names[0]].shape[0], step)
@@ -98,7 +100,7 @@ def _rows_at_a_time(shape) -> int:
 
 
 def native(names, format: str, groups) -> list[packing.Native] | None:
-    """The parts of a tensor where the file holds them all in groups of one size and in this format."""
+    """The parts of a tensor, if the file holds all of them in this format and in groups of one size."""
     stored = [groups.get(name) if groups else None for name in names]
     parts = [part.rowwise() if part and part.format == format else None for part in stored]
     held = [part for part in parts if part is not None]
@@ -110,7 +112,7 @@ def _interleave(parts):
 
 
 def build(config: ModelConfig, tensors, **options) -> bytes:
-    """The image in memory; everything is :func:`write`'s."""
+    """Like :func:`write`, but returns the image in memory."""
     file = io.BytesIO()
     write(file, config, tensors, **options)
     return file.getvalue()
@@ -176,7 +178,7 @@ def write(file, config: ModelConfig, tensors, *, format: str = "q8", group: int 
 
 
 class _Stream:
-    """The weight stream on its way into a file: where it is, and the CRC of the tensor and of everything."""
+    """Writes the weight stream to a file, and keeps the offset, the tensor's CRC and the whole stream's."""
 
     def __init__(self, file, at: int):
         self.file, self.at, self.payload_crc = file, at, 0
@@ -203,9 +205,9 @@ def _rope(config: ModelConfig) -> np.ndarray:
 
 
 def _true_sizes(header) -> dict[str, Any]:
-    """Sizes before zeros were added, from the constants that are reckoned from them; 0 where nothing was added.
+    """The sizes before zeros were added, recovered from the constants that depend on them; 0 if no zeros were added.
 
-    An epsilon of fewer than 12 bits does not tell the size, and dim counts as the true one.
+    An epsilon of fewer than 12 bits does not reveal the size; dim then counts as the true one.
     """
     mantissa, exponent = header["score_scale"] & 0xffff, header["score_scale"] >> 16 & 0xff
     score_scale = mantissa * 2.0 ** (exponent - 256 * (exponent >> 7))
@@ -272,7 +274,8 @@ class Image:
         return image
 
     def header_with(self, *, seq_len: int, kv: KvFormat) -> bytes:
-        """The first HEADER_BYTES of an image of the same weights with another context: nothing else depends on it."""
+        """The first HEADER_BYTES of the image with the same weights and another context; only the header depends on the
+        context."""
         values = self.header | {"seq_len": seq_len, "kv_format": int(kv)}
         header = bytearray(HEADER.pack(*values.values()).ljust(HEADER_BYTES, b"\0"))
         checked = bytes(header[CHECKED_FROM:]) + bytes(self.data[HEADER_BYTES:self.header["payload_offset"]])
@@ -280,7 +283,7 @@ class Image:
         return bytes(header)
 
     def replaced(self, data, seq_len: int, kv: KvFormat) -> "Image":
-        """This image in ``data``, which begins with what :meth:`header_with` gave for the same context."""
+        """This image with the bytes ``data``, whose header comes from :meth:`header_with` for the same context."""
         header = dict(zip(self.header, HEADER.unpack_from(data)))
         return Image(data, replace(self.config, seq_len=seq_len, kv=kv), header, self.entries)
 
@@ -330,8 +333,8 @@ def row_layout(config: ModelConfig) -> tuple[int, int]:
 def row_elements(mantissas: np.ndarray, bits: int) -> bytes:
     """K's or V's elements (kv_dim,) in their beats of a row: 8 of 16 bits, or 16 of 8 bits.
 
-    Of 8 bits, elements i and 8 + i lie side by side, so that either eight is unpacked by one choice per byte. Half a
-    beat that is left over is zero here, and anything in DRAM.
+    Elements i and 8 + i of 8 bits lie side by side, so the core unpacks either eight with one selector per byte. If
+    half of the last beat is unused, it holds zeros in this array and anything in DRAM.
     """
     if bits == 16:
         return mantissas.astype("<i2").tobytes()

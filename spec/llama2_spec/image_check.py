@@ -1,7 +1,7 @@
 """Checks of a model image whose CRCs are right: every offset, length and number that a reader goes by is within its
 bounds.
 
-Who reads images written by others can be handed one that was made up, CRCs included.
+An image from elsewhere may be forged, its CRCs included.
 """
 import math
 
@@ -36,7 +36,7 @@ def check_header(h: dict, config: ModelConfig) -> None:
     if h["payload_bytes"] != h["file_bytes"] - h["payload_offset"]:
         raise ImageError(f"the image has {h['file_bytes'] - h['payload_offset']} bytes of weights, its header says "
                          f"{h['payload_bytes']}: {AGAIN}")
-    # Compared as products: the number of layers is as made up as that of entries may be.
+    # The check compares products, because the number of layers may be as wrong as the number of entries.
     expected = PER_LAYER * config.n_layers + (2 if config.tied else 3)
     if h["entries_count"] != expected:
         raise ImageError(f"the image has {h['entries_count']} tensors, {config.n_layers} layers need {expected}: "
@@ -52,8 +52,7 @@ def check_header(h: dict, config: ModelConfig) -> None:
 
 
 def check_entries(image, *, weights: bool) -> None:
-    """Refuse texts that are none, and tensors that are not what the shapes need, or lie elsewhere than the stream has
-    them.
+    """Refuse texts that are not UTF-8, and tensors whose size or place is not what the shapes ask for.
 
     ``image`` is a :class:`llama2_spec.image.Image`.
     """
@@ -73,7 +72,7 @@ def check_entries(image, *, weights: bool) -> None:
 
 
 def _fits(config: ModelConfig, entry: Entry) -> bool:
-    """Rows, words and length are those of this kind of tensor."""
+    """Returns whether rows, words and length are right for this kind of tensor."""
     if entry.kind == Kind.GAIN:
         beats = -(-2 * config.dim // BEAT)
         return (entry.format, entry.group, entry.rows, entry.words,

@@ -1,7 +1,7 @@
-"""The layout of a model image: header, directory, which tensors lie in it and how long they are. No tensor is touched
-here.
+"""The layout of a model image: header, directory, which tensors it holds and how long they are. This module reads and
+writes no tensor.
 
-:mod:`llama2_spec.image` writes and reads images, :mod:`llama2_spec.image_check` checks those that others wrote.
+:mod:`llama2_spec.image` writes and reads images, :mod:`llama2_spec.image_check` checks images from elsewhere.
 """
 import struct
 from dataclasses import dataclass
@@ -86,7 +86,7 @@ class Entry:
 
 
 def crcs(header: bytes) -> tuple[int, int]:
-    """CRC of the header and of the weight stream, as an image's first bytes tell them."""
+    """The CRCs of the header and of the weight stream, from the image's first bytes."""
     values = dict(zip((name for name, _, _ in HEADER_FIELDS), HEADER.unpack_from(header)))
     return values["header_crc"], values["payload_crc"]
 

@@ -1,6 +1,6 @@
 """Prompt lookup: what followed the last tokens when they occurred before, as a guess of what follows now.
 
-Normative for firmware/lookup.c: which tokens are guessed decides how many a pass yields, never which ones.
+Normative for firmware/lookup.c. The guesses decide how many tokens a pass yields, never which ones.
 
 Among the newest LOOKUP_STEPS earlier places of tokens with the last token's head, the one is chosen where most of the
 last tokens occurred before, up to LOOKUP_SUFFIX; of equals the newest. What followed there is guessed; past the end of
@@ -14,7 +14,7 @@ HEADS = 256
 
 
 def head(token: int) -> int:
-    """Places of tokens with the same head are gone through together."""
+    """Tokens with the same head share one list of places."""
     return (token ^ token >> 8) % HEADS
 
 
@@ -32,7 +32,7 @@ class Lookup:
         self.end += 1
 
     def rewind(self, position: int) -> None:
-        """Forget the tokens from ``position`` on; all of them, if those before are not known either."""
+        """Forget the tokens from ``position`` on, or all of them if those before it are unknown too."""
         known = position <= self.end
         self.tokens = {at: token for at, token in self.tokens.items() if at < position and known}
         self.end = position

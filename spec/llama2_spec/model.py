@@ -1,4 +1,4 @@
-"""The shape of a LLaMA-2 model: what every room means by dim, kv_dim and n_rep."""
+"""The shape of a LLaMA-2 model: defines dim, kv_dim, n_rep and their kin for every room."""
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -40,12 +40,12 @@ class ModelConfig:
 
     @property
     def norm_dim(self) -> int:
-        """Elements that RMSNorm's mean is over: added zeros do not count."""
+        """Elements that RMSNorm averages over; added zeros do not count."""
         return self.true_dim or self.dim
 
     @property
     def score_dim(self) -> int:
-        """Elements of a head that RoPE's frequencies and the scores' scale are reckoned from."""
+        """Elements of a head that count for RoPE's frequencies and the scores' scale."""
         return self.true_head_dim or self.head_dim
 
     @property

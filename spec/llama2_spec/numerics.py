@@ -1,4 +1,4 @@
-"""Number formats and the roundings that golden and hardware share, one name each.
+"""The number formats and roundings that golden and hardware share, each under one name.
 
 All values are integers. A real value is ``mantissa * 2**exponent``; the exponent of a fixed format is minus its
 number of fraction bits.
@@ -56,9 +56,10 @@ def bit_length(x) -> np.ndarray:
 
 
 def quantise(values, bits=MANTISSA_BITS):
-    """Quantise groups to mantissas of ``bits`` that share the smallest exponent >= 0 that holds them.
+    """Quantise vectors (chunks of activations, heads) to mantissas of ``bits``. The elements of a vector share the
+    smallest exponent >= 0 that holds all of them.
 
-    values: int64 (..., group), 48 bits signed. Returns mantissas int64 of the same shape and exponents (...,).
+    values: int64 (..., elements), 48 bits signed. Returns mantissas int64 of the same shape and exponents (...,).
     A value that rounds up to 2**(bits - 1) saturates.
     """
     values = np.asarray(values, np.int64)

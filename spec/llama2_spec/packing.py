@@ -1,4 +1,4 @@
-"""Quantised tensors and how their codes and scales are laid out in beats of the weight stream.
+"""Quantised tensors, and the layout of their codes and scales in beats of the weight stream.
 
 A tensor is superblocks of 8 rows: G scale beats (G = weight groups per row; beat g holds the scale words of group g of
 the 8 rows), then the data beats of its 4 row pairs. Of a pair, activation word k (16 columns) is two q8 beats (row 2i,
@@ -105,16 +105,17 @@ def largest_scale(weights, *, format: str, group: int) -> float:
 
 
 class Native(NamedTuple):
-    """A tensor that its file holds in groups already."""
+    """A tensor that a checkpoint's file holds quantised, in groups."""
     codes: HasRows          #: int8 (rows, columns): -128..127 in q8, -8..8 in q4, without both -8 and 8 in a group
     scales: HasRows         #: float (rows, groups), or flat where the groups run over the flattened tensor
     group: int              #: columns that share a scale
     format: str = "q8"
 
     def rowwise(self) -> "Native | None":
-        """In groups of 64 or 32 within a row, with the same codes and scales; None where a group ends amid 32 columns.
+        """The tensor in groups of 64 or 32 within a row, with the same codes and scales; None if a group ends amid 32
+        columns.
 
-        Groups that straddle rows, or are longer than 64, are told in shorter ones that repeat their scales.
+        Groups that straddle rows or are longer than 64 become shorter ones, which repeat the scale.
         """
         rows, columns = self.codes.shape
         if len(self.scales.shape) == 2 and self.group in GROUPS:
@@ -130,11 +131,11 @@ class Native(NamedTuple):
 
 
 def carried_over(codes, scales, group: int, exponent: int | None = None, format: str = "q8") -> Quantised:
-    """A :class:`Native`'s codes as they are, with a float scale per group along the row rounded to its mantissa."""
+    """A tensor with the codes of a :class:`Native`, and each group's float scale rounded to a mantissa."""
     scales = np.asarray(scales, np.float64)
     mantissas, exponent = scale_mantissas(scales, exponent)
     codes, zeros = np.asarray(codes, np.int16), np.zeros(mantissas.shape, np.int16)
-    coarse = mantissas < FEW_STEPS          # such a scale is not the file's: neither are the codes then
+    coarse = mantissas < FEW_STEPS          # such a scale differs from the file's, so the codes must, too
     if coarse.any():
         change = np.where(coarse, scales / (np.maximum(mantissas, 1) * 2.0 ** exponent), 1)
         codes = np.round(codes * np.repeat(change, group, axis=1)[:, :codes.shape[1]]).astype(np.int16)
@@ -152,7 +153,7 @@ def scale_mantissas(scales, exponent: int | None = None) -> tuple[np.ndarray, in
     if exponent is None:
         exponent = scale_exponent(float(scales.max(initial=0)))
     exact = scales / 2.0 ** exponent
-    # A group far below the tensor's largest keeps a mantissa that its weights fit under, and uses fewer codes.
+    # A group far below the tensor's largest gets a mantissa that covers its weights, and uses fewer codes.
     return np.where(exact < FEW_STEPS, np.ceil(exact), np.round(exact)).astype(np.int64), exponent
 
 

@@ -1,6 +1,6 @@
 """Gives the float32 decoder that the integer one is measured against: llama2.c's arithmetic in numpy.
 
-Independent by intent: it imports numpy and the model's shape, and nothing that golden is made of.
+It is independent on purpose: it imports numpy and the model's shape, and nothing that golden uses.
 
 # Ref: Touvron et al. 2023, Llama 2; Su et al. 2021, RoFormer; Zhang & Sennrich 2019, RMSNorm
 """
@@ -15,7 +15,7 @@ from llama2_spec.tensors import Tensor
 def rmsnorm(x: np.ndarray, weight: np.ndarray, epsilon: float, size: int | None = None) -> np.ndarray:
     """Scale each row of ``x`` to a root mean square of one, then by ``weight``.
 
-    ``size``: elements of a row that count, where the others are zeros that were added.
+    ``size`` counts the elements of a row without added zeros.
     """
     mean_square = np.mean(x * x, axis=-1, keepdims=True)
     if size not in (None, x.shape[-1]):
@@ -60,7 +60,7 @@ class Reference:
         self.classifier = self.tensors["embedding" if config.tied else "classifier"]
         pairs = np.arange(0, config.head_dim, 2, dtype=np.float64)
         frequencies = config.rope_theta ** -(pairs / config.score_dim)
-        used = config.score_dim // 2            # added pairs are zeros, whatever turns them
+        used = config.score_dim // 2            # added pairs are zeros: a rotation leaves them zero
         frequencies[:used] /= np.asarray(config.rope_factors or 1.0)
         angles = np.outer(np.arange(config.seq_len), frequencies)
         self._cos = np.cos(angles).astype(np.float32)[:, None, :]
@@ -102,10 +102,9 @@ class Reference:
         return x
 
     def stages(self, layer: int, x: np.ndarray, start: int = 0) -> Iterator[tuple[str, np.ndarray | None, np.ndarray]]:
-        """A layer step by step: (matrix, what it is going to multiply, residual stream).
-
-        Of wq (wk and wv too), wo, w1 (w3 too) and w2; in the end an empty name, None and the stream after the layer. A
-        matrix that is replaced in ``tensors`` before the next step counts at once.
+        """Yields a layer's steps: (matrix, its input, residual stream). The steps are wq (which stands for wk and wv
+        too), wo, w1 (for w3 too) and w2; the last one is an empty name, None and the stream after the layer. A matrix
+        that is replaced in ``tensors`` before the next step counts at once.
         """
         weights, constants = lambda name: self.tensors[f"layers.{layer}.{name}"], (self.config.norm_epsilon,
                                                                                    self.config.norm_dim)

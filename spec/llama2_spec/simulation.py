@@ -1,4 +1,4 @@
-"""What the simulated SoC and its client have in common, beside what boards have."""
+"""Facts that the simulated SoC and its client share, and that boards do not have."""
 
-#: Faults that can be planted in the simulated DRAM, see soc/sim/lanes.py.
+#: Faults that the simulator can plant in its DRAM, see soc/sim/lanes.py.
 DRAM_FAULTS = ("stuck", "shifted", "row")

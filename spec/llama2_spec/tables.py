@@ -65,7 +65,7 @@ SINE = _table("sine", lambda i: 65536 * np.sin(np.pi / 2 * i), np.arange(513) / 
 
 
 def _sag(z):
-    """What SiLU lies below ReLU: z * sigmoid(-z), in 2**-18."""
+    """How far SiLU lies below ReLU: z * sigmoid(-z), in 2**-18."""
     return 2.0 ** 18 * z / (1 + np.exp(z))
 
 

@@ -1,12 +1,12 @@
-"""What a tensor is to those who only look at its shape and slice its rows: an array, or what stays in its file until
-then."""
+"""Types of a tensor for code that only looks at its shape and slices its rows: an array, or one that stays in its
+file."""
 from typing import Protocol
 
 import numpy as np
 
 
 class HasRows(Protocol):
-    """An array, or what stays in its file: a slice of its rows is an array."""
+    """An array, or a tensor in a file; a slice of its rows is an array."""
     @property
     def shape(self) -> tuple[int, ...]: ...
 
@@ -14,7 +14,7 @@ class HasRows(Protocol):
 
 
 class Tensor(HasRows, Protocol):
-    """An array of float32, or what becomes one by :func:`numpy.asarray`."""
+    """An array of float32, or an object that :func:`numpy.asarray` makes one of."""
     @property
     def ndim(self) -> int: ...
 

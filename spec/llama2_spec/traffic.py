@@ -1,4 +1,4 @@
-"""The beats that a token has to move through DRAM: what the roofline is reckoned from."""
+"""Counts the beats that a token has to move through DRAM. The roofline follows from them."""
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,9 +17,9 @@ def kv_beats(config: ModelConfig, positions: int | None = None) -> int:
 def useful_beats(config: ModelConfig, entries: Sequence[Entry], position: int) -> int:
     """Beats that a decoded token at ``position`` cannot do without.
 
-    Every tensor of the directory once (gains, scales and weights, as packed), the K/V rows of all earlier positions
-    read and its own written, and one embedding row. ``entries`` end with the embedding, or the classifier that is tied
-    to it.
+    A token reads every tensor of the directory once (gains, scales and weights, as packed), the K/V rows of all earlier
+    positions and one embedding row, and writes its own K/V rows. ``entries`` end with the embedding, or the classifier
+    that is tied to it.
     """
     table = entries[-1]
     weights = sum(entry.beats for entry in entries) - (0 if config.tied else table.beats)
@@ -29,7 +29,7 @@ def useful_beats(config: ModelConfig, entries: Sequence[Entry], position: int) -
 
 @dataclass(frozen=True)
 class Target:
-    """A build whose speed is foretold: its clock, and the share of its beats per second that decoding gets."""
+    """A build whose speed is predicted: its clock, and the share of DRAM's beats that decoding gets."""
     clock_hz: int
     share: float        #: measured: bench/results/cycles-*.json
 
@@ -39,5 +39,5 @@ TARGETS = {"arty": Target(100_000_000, 0.96)}
 
 
 def tokens_per_second(config: ModelConfig, entries: Sequence[Entry], position: int, target: Target) -> float:
-    """Foretold rate of decoding at ``position``: the beats it needs, at the rate at which they come."""
+    """Predicted rate of decoding at ``position``: the rate at which beats come, over the beats that a token needs."""
     return target.clock_hz * target.share / useful_beats(config, entries, position)

@@ -34,7 +34,7 @@ def tail(code: str, doc: str) -> Any:
 
 
 class Structure:
-    """What :func:`structure` makes of a class: its table, and its bytes both ways."""
+    """The members that :func:`structure` adds to a class: its table, ``pack`` and ``unpack``."""
     FIELDS: ClassVar[tuple[tuple[str, str, str], ...]]      #: name, code and doc of every field of fixed size
     TAIL: ClassVar[tuple[str, str, str] | None]             #: likewise of the tail, if there is one
     FORMAT: ClassVar[struct.Struct]                         #: of the fields, without the tail

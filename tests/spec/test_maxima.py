@@ -8,7 +8,7 @@ from accel.core import Core
 from soc.configuration import PARAMETERS
 from llama2_spec.golden import Matrix, Vector
 from llama2_spec.image import ImageError, check
-from llama2_spec.maxima import BUILD, CORE
+from llama2_spec.maxima import BUILD, CORE, ENDS
 from llama2_spec.model import ModelConfig
 from llama2_spec.numerics import CHUNK, INDEX_BITS, MAX_DIM, MAX_ROW, WIDE, WORD
 from llama2_spec.packing import Quantised
@@ -51,14 +51,20 @@ def test_conversions_end_there(fields, message):
             check(config)
 
 
-@pytest.mark.parametrize("maxima, fits", [({"max_dim": 8191}, True), ({"max_dim": 8192}, False),
-                                          ({"max_hidden_dim": 8192}, True), ({"max_hidden_dim": 8193}, False)])
-def test_builds_end_there(maxima, fits):
-    if fits:
-        assert Core(**maxima)
-    else:
-        with pytest.raises(ValueError, match="indices of 13 bits end at 8191, row sums of 48 bits at 8192 columns"):
-            Core(**maxima)
+@pytest.mark.parametrize("name, last", [("max_dim", 8191), ("max_hidden_dim", 8192), ("max_kv_dim", 8191),
+                                        ("max_heads", 64)])
+def test_builds_end_there(name, last):
+    assert getattr(Core(**{name: last}), name) == last
+    for beyond in (last + 1, 0, -1):
+        with pytest.raises(ValueError, match=f"^{name} {beyond}: indices of 13 bits end at 8191, row sums of 48 bits "
+                                             "at 8192 columns, heads at 64: build"):
+            Core(**{name: beyond})
+
+
+def test_every_maximum_that_is_wrong_is_named():
+    with pytest.raises(ValueError, match="^max_dim 9000 and max_heads 65: "):
+        Core(max_dim=9000, max_hidden_dim=8192, max_heads=65)
+    assert set(ENDS) == set(CORE)
 
 
 def test_the_default_build_is_what_info_reckons_with():

@@ -55,8 +55,8 @@ class Chat:
                 self.handle(line)
 
     def handle(self, line: str) -> None:
-        """One line of input: a command or a turn. A path is no command, and neither is a sentence that begins with
-        one."""
+        """Handle one line of input: a command or a turn. A path is no command, and neither is a sentence that begins
+        with one."""
         command = line.rstrip()
         if command == "/reset":
             self.conversation.reset()
@@ -73,7 +73,7 @@ class Chat:
             self.turn(line[1:] if line.startswith("//") else line)
 
     def keep(self, what: str, name: str | None) -> None:
-        """/save and /load: nothing of the conversation changes where they fail."""
+        """Run /save or /load; the conversation stays as it is if they fail."""
         if name is None:
             self.progress.warn(f"(/{what} needs a file's name: /{what} story.json)")
             return
@@ -89,9 +89,9 @@ class Chat:
             self.progress.warn(f"({error})")
 
     def turn(self, line: str) -> None:
-        """An answer, once more from the beginning if the connection was lost on the way."""
+        """Answer a line; start once more from the beginning if the connection is lost on the way."""
         try:
-            if self.lost is not None:           # since an earlier line: is it back?
+            if self.lost is not None:           # lost since an earlier line: is the device back?
                 self.recover(self.lost)
             try:
                 self.answer(line)
@@ -141,7 +141,7 @@ class Chat:
         self._tell_end(turn)
 
     def _tell_end(self, turn: Turn) -> None:
-        """Why an answer ended, where the model did not end it."""
+        """Say why an answer ended, unless the model ended it."""
         outcome = told(turn.generation.outcome, turn.events, self.conversation.backend.config.seq_len)
         reason = outcome.reason if outcome else None
         if reason == Reason.CONTEXT:
@@ -164,7 +164,7 @@ class Chat:
                 "used]")
 
     def recover(self, error: HostError) -> None:
-        """The device went away: connect again; the next turn sends the conversation from its beginning."""
+        """Connect again after the device went away; the next turn sends the conversation from its beginning."""
         self.progress.warn(f"({error})")
         if self.reconnect is None:
             raise error

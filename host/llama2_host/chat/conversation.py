@@ -1,4 +1,4 @@
-"""The bookkeeping of a chat: what the model has seen, what its K/V cache holds, and so which tokens a turn must
+"""Keeps the books of a chat: the ids that the model has seen, those in its K/V cache, and so the ids that a turn must
 send."""
 import time
 
@@ -15,7 +15,7 @@ class Conversation:
     def __init__(self, backend: Backend, template: Template, *, system: str | None = None):
         self.backend, self.system = backend, system
         self.template = template.resolved(backend.tokenizer)
-        self.template.check(system)         # complains now, not in the first turn
+        self.template.check(system)         # raises now and not in the first turn
         self.cached = 0
         self.forgotten = 0                  #: times the context was full and the conversation began anew
         self.reset()
@@ -38,7 +38,7 @@ class Conversation:
         self.history, self.messages, self._said, self._answer = list(history), list(messages), list(said), list(answer)
 
     def state(self) -> dict:
-        """All that it takes to go on with it, as JSON can say it."""
+        """Everything that is needed to go on with it, as JSON values."""
         return {"model": self._model(), "template": self.template.name, "system": self.system, "history": self.history,
                 "messages": self.messages, "said": self._said, "answer": self._answer}
 
@@ -63,13 +63,14 @@ class Conversation:
         self._keep()
 
     def _model(self) -> dict:
-        """What its ids mean depends on: an image's weights and header but for its context."""
+        """Identity of the model on which the meaning of the ids depends: its weights, and its header without the
+        context."""
         image = self.backend.model.image
         return {"name": image.provenance or "unknown", "vocab_size": image.config.vocab_size,
                 "layers": image.config.n_layers, "dim": image.config.dim}
 
     def lost_cache(self) -> None:
-        """The device was reset or replaced in the last turn: undo it; the next one sends the whole conversation."""
+        """Undo the last turn, in which the device was reset or replaced; the next turn sends the whole conversation."""
         self._restore()
         self.cached = 0
 
@@ -95,7 +96,7 @@ class Conversation:
             self.cached = cached
             raise
         self.forgotten += forgotten
-        # What the cache holds may be the whole history, or differ from it where a template writes an answer otherwise.
+        # The cache may hold the whole history, or differ from it if a template rewrites an answer.
         self.cached = min(self.cached, _common(ids, self.history), len(ids) - 1)
         self.history, self._answer = ids, []
         count = min(max_new, seq_len - len(ids) + 1)
@@ -104,7 +105,7 @@ class Conversation:
         return Turn(self, generation, sent=len(ids) - self.cached)
 
     def _encode(self, text: str) -> list[int]:
-        """The ids of the whole conversation with a new turn, which is the tail of one text, not the beginning of
+        """The ids of the whole conversation with a new turn: the turn is the tail of one text, not the beginning of
         another."""
         tokenizer, first = self.backend.tokenizer, not self.history
         if self.template.jinja:
@@ -113,7 +114,7 @@ class Conversation:
             ids = self.history + tokenizer.encode(self.template.render(text, self.system if first else None))
         else:
             ids = self._encode_said(text)
-        # Where nothing was said and no text begins with BOS, the model still needs a token to go on from.
+        # The model needs a token to go on from even if nothing was said and no text begins with BOS.
         return ids or [next(id for id in (tokenizer.bos_id, tokenizer.eos_id, 0) if id is not None)]
 
     def _rendered(self, text: str) -> str:
@@ -125,7 +126,7 @@ class Conversation:
         return self.template.render_messages(self.messages)
 
     def _encode_said(self, text: str) -> list[int]:
-        """Of a pattern's turns: all that was said, as one text between the stop tokens that have no text."""
+        """Ids of all turns of a pattern, which are encoded as one text between stop tokens without a text."""
         tokenizer = self.backend.tokenizer
         if not self._said:
             self._said = [self.template.render(text, self.system)]
@@ -175,7 +176,7 @@ class Turn:
         return event
 
     def abort(self) -> None:
-        """Stop the answer; what was generated stays in the history."""
+        """Stop the answer; its tokens so far stay in the history."""
         for event in self.generation.abort():
             self._book(event)
         self._close()

@@ -18,11 +18,11 @@ OUT_OF_TIME = {124, -getattr(signal, "SIGXCPU", 0)} - {0}
 
 
 class JinjaError(HostError):
-    """A template that cannot be used, in one line."""
+    """A template cannot be used; the message says why in one line."""
 
 
 def check(source: str) -> None:
-    """Refuse what is no template."""
+    """Refuse a text that is no template."""
     _ask(source, None)
 
 
@@ -36,7 +36,7 @@ def render(source: str, messages: list[dict[str, str]], specials: dict[str, str]
 
 
 def _ask(source: str, context: dict | None) -> str:
-    """What the worker says; a new one is started after any that did not answer."""
+    """The worker's answer; a worker that did not answer is replaced by a new one."""
     if len(source) > MAX_SOURCE:
         raise JinjaError(f"a chat template of {len(source)} characters, expected at most {MAX_SOURCE}: choose another "
                          "--template")
@@ -48,7 +48,7 @@ def _ask(source: str, context: dict | None) -> str:
         line = worker.stdout.readline()
     except BrokenPipeError:
         pass
-    except BaseException:       # interrupted: its answer would be taken for the next one
+    except BaseException:       # interrupted: the late answer would be taken for that of the next request
         _worker.cache_clear()
         worker.kill()
         raise

@@ -1,4 +1,4 @@
-"""Renders chat templates in a process of its own: what they break is only this process.
+"""Renders chat templates in a process of its own, so that a template can break nothing else.
 
 Reads a request per line (JSON: ``source``, and ``context`` or null to only compile) and answers each with a line:
 ``text``, or ``error`` with the kind of what went wrong.
@@ -105,7 +105,7 @@ def _refuse(message="") -> None:
 
 
 def _limit_memory() -> None:
-    """As far as the system tells what the process takes, which Linux does."""
+    """Limit the memory of this process, on systems that tell how much it takes, as Linux does."""
     if resource is None:
         return
     try:

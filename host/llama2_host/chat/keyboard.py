@@ -14,7 +14,7 @@ MAX_HISTORY_BYTES = 4 << 20
 
 
 def history_file() -> Path | None:
-    """Where lines are remembered; None where LLAMA2_HOST_HISTORY is empty."""
+    """The file that remembers lines; None if LLAMA2_HOST_HISTORY is empty."""
     if VARIABLE in os.environ:
         return Path(os.environ[VARIABLE]) if os.environ[VARIABLE] else None
     base = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
@@ -22,7 +22,8 @@ def history_file() -> Path | None:
 
 
 def reader(commands: Sequence[str], progress: Progress = Progress.silent) -> Callable[[str], str]:
-    """What reads a turn from a person: Enter sends, Alt-Enter begins a line, and pasted lines are one turn."""
+    """Returns a function that reads a turn from a person: Enter sends, Alt-Enter begins a line, and pasted lines are
+    one turn."""
     try:
         from prompt_toolkit import PromptSession
     except ImportError:
@@ -36,7 +37,7 @@ def reader(commands: Sequence[str], progress: Progress = Progress.silent) -> Cal
 
 
 def _history(progress: Progress):
-    """The file's, or memory where there can be none: a turn that begins with a space is not remembered."""
+    """A history in the file, or in memory if there can be no file; it forgets turns that begin with a space."""
     from prompt_toolkit.history import FileHistory, InMemoryHistory
     path = history_file()
     if path is None:
@@ -59,7 +60,7 @@ def _history(progress: Progress):
 
 
 def _keys():
-    """In a text of several lines Enter sends as in one of one line; Alt-Enter and Ctrl-J begin a new one."""
+    """Key bindings: Enter sends a text of any number of lines; Alt-Enter and Ctrl-J begin a new line."""
     from prompt_toolkit.key_binding import KeyBindings
     keys = KeyBindings()
 

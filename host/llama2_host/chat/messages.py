@@ -1,4 +1,4 @@
-"""Token ids of a conversation that comes as messages, as a client of the server sends it: what a chat feeds, turn by
+"""Encodes a conversation that comes as messages, as clients of the server send it, to the ids that a chat feeds turn by
 turn."""
 from llama2_host.chat.template import Template, TemplateError
 from llama2_host.tokenizer.base import Tokenizer
@@ -52,7 +52,7 @@ def _turns(messages: Messages, template: Template, tokenizer: Tokenizer) -> list
 
 
 def _texts(messages: Messages, template: Template, tokenizer: Tokenizer) -> tuple[list[int], list[str]]:
-    """All that is said: the ids that have no text, and the texts before, between and behind them."""
+    """The conversation in pieces: ids that have no text, and the texts before, between and behind them."""
     end, ends, said = end_of(template, tokenizer), list[int](), [""]
     written = next((text for text, id in tokenizer.specials.items() if id == end), None)
     turns = [message["role"] for message in messages if message["role"] != "system"]

@@ -12,7 +12,7 @@ MAX_BYTES = 64 << 20
 
 
 def save(conversation: Conversation, name: str | Path) -> None:
-    """Write it whole, or leave an older file as it is; a file of another kind is never replaced."""
+    """Write the whole conversation, or leave an older file as it is; a file of another kind is never replaced."""
     path = Path(os.path.expanduser(name))
     if path.exists() and not _is_saved(path):
         raise HostError(f"{path} is there, and no saved conversation: choose another name")
@@ -24,7 +24,7 @@ def save(conversation: Conversation, name: str | Path) -> None:
 
 
 def load(conversation: Conversation, name: str | Path) -> None:
-    """Make it this conversation, which stays as it is where that fails."""
+    """Load a file into ``conversation``, which stays as it is if that fails."""
     path = Path(os.path.expanduser(name))
     state = _read(path)
     try:

@@ -14,7 +14,7 @@ class TemplateError(HostError):
 
 @dataclass(frozen=True)
 class Template:
-    """How a turn is written: a pattern in which ``{user}`` and ``{system}`` stand for texts, or Jinja over all
+    """The form of a turn: a pattern in which ``{user}`` and ``{system}`` stand for texts, or Jinja over all
     messages."""
     name: str = "plain"
     user: str = "{user}"                #: a turn
@@ -73,12 +73,13 @@ class Template:
         return replace(self, stops=stops, left_out=left_out, special_texts=special or self.special_texts)
 
     def follow(self, before: str, turn: str) -> str:
-        """A turn as it goes on after what was said: a line that is the whole turn begins a word of its own."""
+        """The text of a turn as it follows the text before it: a line that is the whole turn begins a word of its
+        own."""
         apart = self.user == "{user}" and before and turn and not before[-1].isspace() and not turn[0].isspace()
         return " " + turn if apart else turn
 
     def to_text(self) -> str:
-        """For the image's template section."""
+        """The text for the image's template section."""
         default = asdict(PLAIN)
         fields = {name: value for name, value in asdict(self).items()
                   if name == "name" or value != default[name] and name not in ("left_out", "broken")}
@@ -118,7 +119,7 @@ class Template:
 
     @classmethod
     def brought(cls, source: str) -> "Template":
-        """A template that came with a model: what is wrong with it is said when a chat needs it."""
+        """A template that came with a model; an error in it is reported only when a chat needs it."""
         try:
             return cls.from_jinja(source)
         except HostError as error:
@@ -126,7 +127,8 @@ class Template:
 
     @classmethod
     def stored(cls, text: str) -> "Template":
-        """What :meth:`to_text` gave; Jinja that does not compile is a model's own, see :meth:`brought`."""
+        """The template that :meth:`to_text` wrote; Jinja that does not compile came with a model, see
+        :meth:`brought`."""
         try:
             return cls.from_text(text)
         except HostError as error:
@@ -144,7 +146,7 @@ class Template:
 
 
 def _typed(name: str, value):
-    """A field of a template's JSON, of the type that the class has it in."""
+    """The value of a field in a template's JSON, converted to the field's type in this class."""
     kind = type(getattr(PLAIN, name)) if name in PLAIN.__dataclass_fields__ else None
     if name == "special_texts":
         if isinstance(value, list) and len(value) == 2:         # as images of version 0.1 have it
@@ -165,7 +167,7 @@ def _typed(name: str, value):
 
 
 def special_texts(tokenizer) -> dict[str, str]:
-    """How a tokenizer's special tokens are written, by the names that templates know them by."""
+    """The texts of a tokenizer's special tokens, by the names that templates use."""
     if tokenizer.special_texts is not None:
         return tokenizer.special_texts
     texts = {id: text for text, id in tokenizer.specials.items()}

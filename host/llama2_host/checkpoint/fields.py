@@ -1,4 +1,4 @@
-"""Reads named values of a checkpoint's description, and refuses in one line what is missing or of another type."""
+"""Reads named values of a checkpoint's description, and refuses missing ones and other types in one line."""
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,7 +32,7 @@ def read_json(path: Path) -> dict:
 
 
 class Fields:
-    """Values by name, with where they come from for the messages."""
+    """Values by name, with their source for error messages."""
 
     def __init__(self, values: Mapping, where):
         self.values, self.where = values, where

@@ -13,7 +13,7 @@ LFS = b"version https://git"
 MAX_PIECE_BYTES = 4096          #: of an entry of a tokenizer.bin
 
 
-# What the file is, how it starts, what to do instead.
+# Rows: kind of file, its first bytes, what to do instead.
 KINDS = [
     ("a GGML file",               lambda head: head[:4] in (b"lmgg", b"tjgg", b"fmgg"),  EXPORT),
     ("a PyTorch file",            lambda head: head[:4] == b"PK\3\4",                    EXPORT),
@@ -40,19 +40,19 @@ def read(data: np.ndarray, path):
 
 
 def refusal(path, kind: str, advice: str) -> CheckpointError:
-    """The line for a file that is something else."""
+    """The error for a file that is something else."""
     return CheckpointError(f"{path}: this is {kind}, expected a checkpoint of llama2.c, GGUF or safetensors: {advice}")
 
 
 def refuse_pointer(path: Path, head: bytes) -> None:
-    """A file of a folder that Git left as a pointer to the real one."""
+    """Refuse a file that Git left as a pointer to the real one."""
     if head.startswith(LFS):
         raise CheckpointError(f"{path}: this is a Git LFS pointer, the file itself was not fetched: run git lfs pull "
                               f"in {path.parent}")
 
 
 def refuse_tokenizer(data: np.ndarray, path) -> None:
-    """A llama2.c tokenizer.bin: entries of (score, length, bytes) that end exactly where the file does."""
+    """Refuse a llama2.c tokenizer.bin: entries of (score, length, bytes) that end exactly where the file does."""
     size, entries, at = len(data), 0, 4
     # numpy 1.26 does not say that arrays are buffers.
     view = memoryview(data)                     # type: ignore[arg-type]

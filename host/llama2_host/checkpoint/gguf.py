@@ -31,7 +31,7 @@ def matches(head: bytes) -> bool:
 
 
 def read(data, path: Path):
-    """Config, tensors still in the file, the groups of those in Q8_0 and Q4_0, and what else there is to know."""
+    """Returns the config, tensors still in the file, the groups of those in Q8_0 and Q4_0, and notes for people."""
     file = GgufFile.open(path)
     if file.value("general.type") == "adapter" or file.value("adapter.type") is not None:
         raise CheckpointError(f"{path}: this is a LoRA adapter, expected a whole model: merge it into its base model "
@@ -108,7 +108,7 @@ def _same_in_all_layers(fields: Fields, name: str, default: int) -> int:
 
 
 def _refuse_keys(fields: Fields, head_dim: int) -> None:
-    """What a file may say besides the keys that are read: the attention's scale if it is the usual one."""
+    """Refuse keys that are not read; the attention's scale may be there if it is the usual one."""
     told = dict(fields.values)
     scale = told.get("attention.scale")
     if isinstance(scale, float) and abs(scale * head_dim ** 0.5 - 1) < 1e-5:

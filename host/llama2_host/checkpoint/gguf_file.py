@@ -17,7 +17,7 @@ MAX_ITEMS = 1 << 22         #: items of an array; a vocabulary of a million with
 
 @dataclass(frozen=True)
 class Stored:
-    """Where a tensor lies."""
+    """The place and type of a tensor in its file."""
     type: str                   #: as the format names it: F32, Q8_0, Q4_K...
     shape: tuple[int, ...]      #: [out][in], reversed from the file's order
     offset_bytes: int
@@ -37,13 +37,14 @@ class GgufFile:
         except OSError as error:
             raise CheckpointError(
                 f"{path}: cannot be read: {error.strerror}: check the path and its permissions") from None
-        # Its reader trusts a file: damage shows as whichever exception numpy or Python happens to raise.
+        # The package's reader trusts the file: damage can raise any exception of numpy or Python.
         except Exception as error:
             raise CheckpointError(f"{path}: damaged GGUF file ({_line(error)}): copy or download it again") from None
 
     @staticmethod
     def open(path: Path) -> "GgufFile":
-        """The same object as long as the file is the same: weights, vocabulary and template ask one after the other."""
+        """Returns the same object as long as the file is the same, because weights, vocabulary and template open it in
+        turn."""
         try:
             status = path.stat()
         except OSError as error:
@@ -75,8 +76,8 @@ def _reader(path: Path):
     from gguf import GGUFReader, GGUFValueType       # only these files need it
 
     class Reader(GGUFReader):
-        """Its base takes a slice past the end for an empty value, goes on for as long as a count says, and is slow on
-        lists."""
+        """A stricter, faster reader: the package's takes a slice past the end for an empty value, trusts every count,
+        and is slow on lists."""
 
         def _get(self, offset, dtype, count=1, override_order=None):
             values = super()._get(offset, dtype, count, override_order)

@@ -22,7 +22,7 @@ ARCHITECTURES = ("llamaforcausallm", "mistralforcausallm", "llamamodel", "mistra
 MISTRAL_WINDOW = 4096           #: of a mistral's config.json that does not say: transformers' default
 OTHER_EPSILONS = ("layer_norm_eps", "layer_norm_epsilon", "layernorm_epsilon", "norm_eps", "norm_epsilon")
 RECOMPUTED = ("rotary_emb.inv_freq",)
-#: what in a model's type makes it another computation than LLaMA's
+#: parts of a model's type that make it another computation than LLaMA's
 KNOWN = {"qwen2": "biases of q, k and v", "qwen3": "QK-norm", "gemma": "scaled embeddings and the GELU activation",
          "gemma2": "soft-capped logits", "gemma3_text": "QK-norm", "phi3": "fused q, k and v",
          "gpt2": "learned positions",
@@ -66,7 +66,7 @@ def _refuse_adapter(directory: Path, file: Path | None) -> None:
 
 
 def refuse_other_architectures(fields: Fields) -> None:
-    """One line that names what of the model is not LLaMA's."""
+    """Raise one line that names the parts of the model that are not LLaMA's."""
     kind = fields.text("model_type", "llama")
     model = f" (model_type {kind[:40]!r})"
     if kind not in ("llama", "mistral"):
@@ -88,7 +88,7 @@ def refuse_other_architectures(fields: Fields) -> None:
 
 
 def _as_read(fields: Fields) -> dict:
-    """The file's values without those that say again what the keys which are read say."""
+    """The file's values without those that repeat keys which are read."""
     told, head_dim = dict(fields.values), fields.get("head_dim")
     if not head_dim and isinstance(fields.get("hidden_size"),
                                    int) and isinstance(fields.get("num_attention_heads"), int):
@@ -112,7 +112,7 @@ def window(fields: Fields) -> int | None:
 
 
 def _ignored(fields: Fields, found: dict) -> tuple[str, ...]:
-    """What the folder says that changes nothing here."""
+    """Facts in the folder that change nothing here."""
     read = _as_read(fields)
     told = [f"{name} = {str(value)[:30]}" for name, value in fields.values.items() if name not in read]
     recomputed = sum(name.endswith(RECOMPUTED) for name in found)
@@ -159,7 +159,7 @@ def _named(fields: Fields, found: dict, directory: Path):
 
 
 def _rope(fields: Fields) -> Fields:
-    """What the file says of RoPE: rope_parameters of transformers 5, or rope_scaling of 4 beside its rope_theta."""
+    """The file's RoPE settings: rope_parameters of transformers 5, or rope_theta and rope_scaling of transformers 4."""
     found = [fields.object(name) for name in ("rope_parameters", "rope_scaling")]
     for name in ("rope_parameters", "rope_scaling"):
         if fields.get(name) is not None and not isinstance(fields.get(name), dict):
@@ -182,8 +182,8 @@ def _rope(fields: Fields) -> Fields:
 
 
 def _is_tied(fields: Fields, found: dict, directory: Path) -> bool:
-    """Is the classifier the embedding: as config.json says, as the metadata's aliases say, or because they are
-    equal?"""
+    """Returns whether the classifier is the embedding: by config.json, by the metadata's aliases, or because the two
+    are equal."""
     embedding, classifier = found.get(EMBEDDING), found.get(CLASSIFIER)
     told = fields.get("tie_word_embeddings") is True
     if embedding is None or classifier is None:

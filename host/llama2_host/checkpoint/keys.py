@@ -1,8 +1,8 @@
-"""Knows which keys of a model's description are understood: what may change the arithmetic and is not is refused by
-name.
+"""Knows which keys of a model's description are understood, and refuses by name the others that may change the
+arithmetic.
 
-Lists are of what is allowed. A key that nobody knows passes if its name has nothing to do with the arithmetic, or if
-its value leaves the arithmetic alone: nothing, zero, no, or a factor of one.
+The lists hold the keys that are allowed. A key that nobody knows passes if its name has nothing to do with the
+arithmetic, or if its value leaves the arithmetic alone: nothing, zero, no, or a factor of one.
 """
 # Ref: transformers 4 and 5, LlamaConfig and MistralConfig; llama.cpp, gguf-py/gguf/constants.py and src/llama-model.cpp
 
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from llama2_host.checkpoint.errors import CheckpointError
 
-#: what config.json says that is read, or that is about the file, training or the program that runs the model
+#: keys of config.json that are read, or that are about the file, training or the program that runs the model
 CONFIG_JSON = frozenset("""
     hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads head_dim vocab_size
     max_position_embeddings max_sequence_length original_max_position_embeddings rms_norm_eps rope_theta rope_scaling
@@ -84,7 +84,8 @@ def _matters(name: str) -> bool:
 
 
 def is_neutral(name: str, value, *, zero_is_unset: bool = False) -> bool:
-    """Does this value leave the arithmetic as it is? A factor of zero does in GGUF, where it stands for none."""
+    """Returns whether this value leaves the arithmetic as it is. A factor of zero does in GGUF, where it stands for
+    none."""
     last = name.rpartition(".")[2]
     if last in NEUTRAL and isinstance(value, str):
         neutral = NEUTRAL[last]

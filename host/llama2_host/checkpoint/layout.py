@@ -1,4 +1,4 @@
-"""Gives readers and writers the tensors of a model: their names, their shapes, and which shapes are possible."""
+"""Gives readers and writers the names and shapes of a model's tensors, and checks that the shapes are possible."""
 
 import math
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Gives tensors that stay in their file: their shape is known, rows are read as float32 when somebody slices them."""
+"""Gives tensors that stay in their file: their shape is known, and a slice reads its rows as float32."""
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -114,7 +114,7 @@ class FlatGroups:
 
 
 def equal(a: Rows, b: Rows) -> bool:
-    """Do two tensors hold the same, read a million weights at a time?"""
+    """Returns whether two tensors hold the same; it reads a million weights at a time."""
     step = max((1 << 20) // max(a.size // max(len(a), 1), 1), 1) if a.shape and a.size else 1
     return a.shape == b.shape and bool(a.shape) and all(
         np.array_equal(a[row:row + step], b[row:row + step]) for row in range(0, len(a), step))

@@ -23,7 +23,7 @@ def matches(head: bytes) -> bool:
 
 def read(data: np.ndarray, path):
     """Config, tensors still in the file, and no native groups."""
-    foreign.refuse_tokenizer(data, path)        # which has no magic, either
+    foreign.refuse_tokenizer(data, path)        # a tokenizer.bin has no magic, either
     if len(data) < HEADER.size:
         raise CheckpointError(f"{path}: truncated checkpoint: {len(data)} bytes, a {SOURCE} header alone has "
                               f"{HEADER.size}: copy or export it again")

@@ -1,5 +1,5 @@
-"""Gives a checkpoint the sizes that the core takes, by zeros: dims in sixteens, heads in eights; what it computes stays
-the same.
+"""Adds zeros to a checkpoint until its sizes suit the core (dims in sixteens, heads in eights); its results stay the
+same.
 
 Added columns meet zeros and added rows give zeros. RMSNorm's mean, RoPE's frequencies and the scores' scale are
 constants of the image, reckoned from the true sizes (``true_dim`` and ``true_head_dim`` of
@@ -20,7 +20,8 @@ DIM_MULTIPLE, HEAD_MULTIPLE = 16, 8
 
 
 def padded(source: Checkpoint) -> Checkpoint:
-    """The same model in sizes that an image holds; itself where they fit. Groups of the file do not survive."""
+    """The same model in sizes that an image can hold; the model itself if its sizes fit. Groups of the file do not
+    survive."""
     config = padded_config(source.config)
     if config == source.config:
         return source
@@ -37,7 +38,7 @@ def padded(source: Checkpoint) -> Checkpoint:
 
 def padded_config(config: ModelConfig) -> ModelConfig:
     """Sizes rounded up, with the true ones beside them."""
-    if config.head_dim > MAX_HEAD_DIM:      # no zeros help
+    if config.head_dim > MAX_HEAD_DIM:      # padding cannot help
         return config
     dim, head_dim = _up(config.dim, DIM_MULTIPLE), _up(config.head_dim, HEAD_MULTIPLE)
     if config.n_heads * head_dim % DIM_MULTIPLE:
@@ -50,7 +51,7 @@ def padded_config(config: ModelConfig) -> ModelConfig:
 
 
 def note(config: ModelConfig) -> str:
-    """What was added, for people; empty where nothing was."""
+    """A note about the added zeros, for people; empty if there are none."""
     parts = ([f"dim {config.true_dim} as {config.dim}"] if config.true_dim else []) + \
             ([f"heads of {config.true_head_dim} as {config.head_dim}"] if config.true_head_dim else [])
     return f"{' and '.join(parts)}, filled with zeros" if parts else ""

@@ -14,8 +14,8 @@ def linear(factor: float, head_dim: int) -> tuple[float, ...]:
 
 
 def llama3(head_dim: int, theta: float, *, factor: float, low: float, high: float, context: float) -> tuple[float, ...]:
-    """Wavelengths above context/low are stretched by ``factor``, those below context/high stay, the rest goes over
-    smoothly."""
+    """Wavelengths above context/low are stretched by ``factor``, those below context/high stay, those between change
+    smoothly from one to the other."""
     def divisor(pair):
         wavelength = 2 * math.pi * theta ** (2 * pair / head_dim)
         kept = min(max((context / wavelength - low) / (high - low), 0.0), 1.0)

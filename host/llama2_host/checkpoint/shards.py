@@ -19,7 +19,7 @@ MAX_HEADER_BYTES = 100_000_000      #: as the format's own library has it
 
 
 def is_safetensors(head: bytes) -> bool:
-    """Does a file that starts like this hold safetensors?"""
+    """Returns whether a file with this beginning holds safetensors."""
     if len(head) < 9:
         return False
     length, = struct.unpack_from("<Q", head)
@@ -27,7 +27,7 @@ def is_safetensors(head: bytes) -> bool:
 
 
 def has_model(directory: Path) -> bool:
-    """Is there a whole model in this folder, by the names of its files?"""
+    """Returns whether this folder holds a whole model, by the names of its files."""
     return any((directory / name).is_file() for name in (INDEX, SINGLE))
 
 
@@ -72,7 +72,7 @@ def _read_file(path: Path, metadata: dict):
 
 
 def _header(path: Path):
-    """What the header says, after the format's own library has found the file whole and consistent."""
+    """The header, after the format's own library has found the file whole and consistent."""
     from safetensors import SafetensorError, safe_open
     file = RawFile(path)
     refuse_pointer(path, file.read(0, min(file.size_bytes, 64)).tobytes())

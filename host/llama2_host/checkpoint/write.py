@@ -39,7 +39,7 @@ def pack_v2(config: ModelConfig, tensors: Mapping[str, np.ndarray], group_size: 
 
 
 def write_v0(path: Path, config: ModelConfig, tensors: Mapping[str, np.ndarray]) -> None:
-    """Write a legacy file, whole or not at all: who has mapped an older one keeps reading that."""
+    """Write a legacy file, whole or not at all; a process that has mapped an older file keeps reading that."""
     write_whole(Path(path), lambda file: file.write(pack_v0(config, tensors)))
 
 

@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def describe() -> dict:
-    """Where the cache is, its limit, and its entries, the last used first."""
+    """The cache's folder, its limit and its entries, the last used first."""
     entries = [{"file": entry.path.name, "bytes": entry.bytes, "used": int(entry.used_s), "holds": _holds(entry.path)}
                for entry in reversed(cache.entries())]
     return {"directory": str(cache.cache_directory()), "bytes": sum(entry["bytes"] for entry in entries),
@@ -38,7 +38,7 @@ def describe() -> dict:
 
 
 def _holds(path) -> str:
-    """Where an image comes from; nothing is checked but what is shown."""
+    """The origin and formats of an entry."""
     if path.suffix != ".llm":
         return "a device's tokenizer and template"
     try:
@@ -49,7 +49,7 @@ def _holds(path) -> str:
 
 
 def lines(facts: dict) -> list[str]:
-    """For people."""
+    """The cache's content as lines for people."""
     shown = [f"{time.strftime('%Y-%m-%d %H:%M', time.localtime(entry['used']))}  {quantity(entry['bytes']):>10}  "
              f"{entry['holds']}"
              for entry in facts["entries"]]

@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def banner(backend: Backend) -> str:
-    """Which model speaks, and what to expect of it."""
+    """A line that introduces the model: its name, its place, its context and its kind."""
     model = backend.model
     name = model.image.provenance or "a model of unknown origin"
     device = getattr(backend, "device", None)

@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
     models = {format: Model.load(path, tokenizer=args.tokenizer, progress=progress, **_conversion(args, format))
               for format in formats}
     first = models[formats[0]]
-    assert first.source is not None             # it is no image
+    assert first.source is not None             # a checkpoint, not an image
     texts = corpus.sequences(args.text, options.require_tokenizer(first), first.config.seq_len)
     scores, own = evaluation.evaluate({format: model.image for format, model in models.items()}, texts,
                                       exact=Reference(first.source.config, first.source.tensors), progress=progress)

@@ -60,7 +60,7 @@ STYLES = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.FAILED: "bold 
 
 
 def show(step: Step) -> None:
-    """As it was found, the verdict in its colour."""
+    """Print a step at its end, with its verdict in colour."""
     verdict = step.verdict.value
     made = filter_for(sys.stdout)
     first, *more = (made(one.replace("\n", " ")) for one in step.lines())

@@ -78,7 +78,7 @@ def show(writing: Writing, *, ids: bool, quiet: bool, raw: bool = False) -> None
 
 
 def result(writing: Writing, backend) -> dict:
-    """What --json prints."""
+    """The object that --json prints."""
     tokenizer = backend.model.tokenizer
     return {
         "backend": backend.name,
@@ -106,7 +106,7 @@ def report(writing: Writing, progress: Progress) -> None:
 
 
 def why(writing: Writing) -> list[str]:
-    """Why the text ended where it did, and why sampling is slower than what the memory could do."""
+    """Lines that say why the text ended where it did, and why sampling is slower than the memory allows."""
     outcome, sampling, seq_len = writing.outcome, writing.options.sampling, writing.backend.config.seq_len
     if outcome is None:
         return []

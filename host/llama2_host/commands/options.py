@@ -1,4 +1,4 @@
-"""Options that several commands share, and what they make of them."""
+"""Options that several commands share, and their evaluation."""
 import argparse
 import secrets
 import sys
@@ -122,7 +122,7 @@ def print_lines(lines: list[str]) -> None:
 
 
 def add_text(parser: argparse.ArgumentParser) -> None:
-    """What an evaluation reads, and how it is told."""
+    """Add the options of an evaluation: its text, the target of the predicted speed, and --json."""
     parser.add_argument("--text", type=Path, required=True, metavar="FILE",
                         help="a text, or several with <|endoftext|> between them")
     parser.add_argument("--target", choices=TARGETS, default=next(iter(TARGETS)),
@@ -190,8 +190,8 @@ DISCOVERY_S = 0.5       #: for a board's first answer
 
 
 def find_port(args: argparse.Namespace) -> None:
-    """Where nothing says where the model runs: LLAMA2_HOST_PORT, or the one board that answers. Leaves args as they are
-    where there is no port that could be a board's."""
+    """If no option says where the model runs, take LLAMA2_HOST_PORT or the one board that answers. Leaves args as they
+    are if no port could be a board's."""
     if any(getattr(args, name, None) for name in combinations.PLACES):
         return
     args.port = ports.chosen(None)
@@ -202,7 +202,7 @@ def find_port(args: argparse.Namespace) -> None:
 
 
 def _answers(device: str, baud: int) -> bool:
-    """Is this project's firmware there?"""
+    """Returns whether this project's firmware answers."""
     try:
         link = Link(Transport.open(device, baud=baud))
     except HostError:
@@ -210,7 +210,7 @@ def _answers(device: str, baud: int) -> bool:
     try:
         return rate.find(link, DISCOVERY_S) is not None
     except VersionError:
-        return True             # who opens it is told what to update
+        return True             # the error on opening it says what to update
     except HostError:
         return False
     finally:
@@ -249,7 +249,7 @@ def recipe(args: argparse.Namespace) -> Recipe:
 
 
 def is_file(named: str) -> bool:
-    """Does this name a file? A template's text may be too long for a name."""
+    """Returns whether this names a file; a template's text may be too long for a name."""
     try:
         return len(named) < 4096 and Path(named).is_file()
     except (OSError, ValueError):

@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def lines(result: dict) -> list[str]:
-    """For people."""
+    """The figures as lines for people."""
     exact = [] if result["kl"] is None else [
         f"float32     perplexity {result['perplexity_float32']:.4f}: {result['delta_percent']:+.2f} %, "
         f"KL divergence {result['kl']:.2g} nats a token, {100 * result['top1']:.1f} % of likeliest tokens equal"]

@@ -105,7 +105,7 @@ def with_port(args: argparse.Namespace, port: str | None) -> argparse.Namespace:
 
 
 def name_of(args: argparse.Namespace) -> str:
-    """What clients call the model if it was not said."""
+    """The default name of the model for clients."""
     if args.model is not None:
         return Path(args.model).resolve().stem
     return "device" if args.port else Path(default_model()).stem

@@ -58,7 +58,7 @@ def table(stats) -> list[str]:
 
 
 def lines(info, stats) -> list[str]:
-    """What there is to say beside the table."""
+    """Lines to be shown beside the table."""
     dropped = stats.dropped / 2 ** 32 / stats.draws if stats.draws else 0.0
     return [
         f"{info.firmware}, {info.clock_hz / 1e6:g} MHz, up {info.uptime / info.clock_hz:.1f} s; model: "

@@ -1,4 +1,4 @@
-"""What a DRAM's faults look like: byte lanes that training found no window for, or a poor one, and places that forget.
+"""Recognises faults of a DRAM: byte lanes without a good window for training, and places that forget.
 
 The faults that users of LiteX report (enjoy-digital/litex issues 922, 925 and 1432, litedram 103 and 296) look alike
 from outside, "memtest failed". Here they have names:
@@ -39,7 +39,7 @@ class Window:
 
 @dataclass(frozen=True)
 class LaneFinding:
-    """One byte lane: ``eyes`` by bitslip, its widest window, and what is wrong with it, if anything."""
+    """One byte lane: ``eyes`` by bitslip, its widest window, and its fault, if it has one."""
     lane: int
     bits: int                   #: of the lane, that were read at each delay
     eyes: tuple[Eye, ...]
@@ -89,7 +89,7 @@ def lane_mask(lane: int, lanes: int) -> int:
 
 
 def judge_lane(lane: int, lanes: int, eyes: Sequence[Eye]) -> LaneFinding:
-    """Find a lane's widest window, and what is wrong with it."""
+    """Find a lane's widest window, and its fault."""
     windows = [Window(bitslip, *ends) for bitslip, eye in enumerate(eyes) for ends in _runs(eye.errors)]
     window = max(windows, key=lambda one: one.width, default=None)
     bits = eyes[0].words * lane_mask(lane, lanes).bit_count()
@@ -109,7 +109,7 @@ def _fault(eyes: Sequence[Eye], window: Window | None, bits: int) -> str | None:
 
 
 def _at_the_end(window: Window, eyes: Sequence[Eye]) -> bool:
-    """Does it touch the first or the last of all delays, so that it may go on where none reaches?"""
+    """Returns whether the window touches the first or the last delay, so that it may continue beyond all delays."""
     return ((window.bitslip, window.first) == (0, 0) or (window.bitslip, window.last) ==
             (len(eyes) - 1, len(eyes[-1].errors) - 1))
 
@@ -132,13 +132,13 @@ def wrong_lanes(bits: int, lanes: int) -> list[int]:
 
 
 def row_of(offset: int, board: Board) -> str:
-    """Where a byte lies in the chip: bank and row."""
+    """Bank and row of a byte in the chip."""
     row = offset // (board.row_bytes or 1)
     return f"bank {row % (board.banks or 1)}, row {row // (board.banks or 1)}"
 
 
 def judge_rows(found: Sequence[Tested], board: Board) -> tuple[str | None, str]:
-    """What is wrong with places of which at least one was tested in every row: (fault, text)."""
+    """The fault of tested places, of which there is at least one in every row: (fault, text)."""
     tested, bad = sum(one.tested for one in found), [one for one in found if one.bad]
     if not bad:
         return None, f"{tested:,} places hold what is written"

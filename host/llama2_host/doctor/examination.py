@@ -1,4 +1,4 @@
-"""An examination from the port to the answer: every step that can be done is done, and what keeps the rest is said."""
+"""Examines a board from the port to the answer: does every step that it can, and says what prevents the others."""
 from dataclasses import dataclass
 from typing import TextIO
 
@@ -21,8 +21,8 @@ SIM_ROUNDS = 2
 
 @dataclass(frozen=True)
 class Wishes:
-    """What is to be looked at: ``memory_bytes`` None is what fits the place, ``whole`` every byte of it; ``force``
-    replaces a model."""
+    """What to examine. ``memory_bytes`` None stands for the usual amount of a board or a simulator, ``whole`` tests
+    every byte, ``force`` replaces a model."""
     memory_bytes: int | None = None
     whole: bool = False
     force: bool = False
@@ -31,7 +31,7 @@ class Wishes:
 def examine(port: str, wishes: Wishes = Wishes(), *, baud: int = DEFAULT_BAUD, trace: TextIO | None = None,
             hello_tries: int = BOOT_TRIES, wait_s: float = 0.0, progress: Progress = Progress.silent,
             tell=lambda step: None) -> Report:
-    """Look at what is on ``port``; ``tell(step)`` hears of each step when it is over."""
+    """Examine the device on ``port``; calls ``tell(step)`` at the end of each step."""
     report = Report(f"llama2-host {version()}, protocol {VERSION}, {port}")
 
     def add(step: Step) -> Step:

@@ -1,4 +1,4 @@
-"""A tiny model, made of a formula, whose every answer is known: ids and logits of the integer model, cycles of the
+"""A tiny model, made by a formula, whose answers are known: ids and logits of the integer model, cycles of the
 simulated SoC."""
 import zlib
 from dataclasses import dataclass, replace
@@ -25,7 +25,7 @@ LOGITS_CRC = 0xadf8996e             #: CRC-32 of the first DUMPED positions' log
 
 @dataclass(frozen=True)
 class Cycles:
-    """What one token takes in the mean on a core with these multipliers, where DRAM carries so many bytes a cycle."""
+    """Mean cycles per token of a core with these multipliers, on a DRAM that carries so many bytes a cycle."""
     columns: int
     lanes: int
     pin_bytes: int

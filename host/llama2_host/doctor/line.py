@@ -1,4 +1,4 @@
-"""How many frames a line damages, at each rate that device and port can do."""
+"""Measures how many frames a line damages, at each rate that device and port can do."""
 import time
 from dataclasses import asdict, dataclass
 

@@ -1,4 +1,4 @@
-"""The serial ports of this machine: what is known of them by their USB ids, and what stands between a user and one."""
+"""Lists the serial ports of this machine, describes them by their USB ids, and says what keeps a user from one."""
 import os
 import stat
 import sys
@@ -97,7 +97,7 @@ def candidates(all_ports: list[Port]) -> list[Port]:
 
 
 def obstacle(device: str) -> tuple[str, str, str] | None:
-    """What keeps this user from a port, before it is opened: (fault, what happened, what to try)."""
+    """The obstacle that keeps this user from a port, found before it is opened: (fault, what happened, what to try)."""
     if "://" in device or not device.startswith("/"):
         return None
     try:
@@ -129,7 +129,7 @@ def rules_file() -> Path:
 
 
 def rules_installed() -> bool | None:
-    """Whether they are; None on a system without udev."""
+    """Returns whether the rules are installed; None on a system without udev."""
     if sys.platform != "linux":
         return None
     return any((folder / RULES).exists() for folder in RULES_FOLDERS)

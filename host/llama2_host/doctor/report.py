@@ -1,10 +1,10 @@
-"""What was found, step by step: for people, to be pasted into an issue, and as JSON."""
+"""The findings, step by step: as text that can be pasted into an issue, and as JSON."""
 from dataclasses import dataclass, field
 from enum import Enum
 
 
 class Verdict(Enum):
-    """How a step ended."""
+    """The result of a step."""
     OK = "ok"
     WARNING = "warning"     #: it works, and something is not as it should be
     FAILED = "failed"
@@ -13,8 +13,7 @@ class Verdict(Enum):
 
 @dataclass
 class Step:
-    """One thing that was looked at. ``fault`` names what is wrong in a word, for programs; ``advice`` is what to
-    try."""
+    """One step of the examination. ``fault`` names the fault in a word, for programs; ``advice`` says what to try."""
     name: str
     verdict: Verdict
     text: str

@@ -1,4 +1,4 @@
-"""The steps of an examination, each a function from what it looks at to what it found."""
+"""The steps of an examination: each is a function from its object to a finding."""
 from llama2_host.device.device import Device
 from llama2_host.device.link import DeviceError
 from llama2_host.doctor import dram, known, line, ports
@@ -37,7 +37,7 @@ def access(port: str) -> Step:
 
 
 def greeting(device: Device) -> Step:
-    """Which rate it answered at, and what it says that it is."""
+    """The rate at which the device answered, and its own description."""
     info, link = device.info, device.link
     tried = list(link.tried)
     at = f" at {link.transport.baud} baud" if link.transport.has_rate else ""
@@ -49,7 +49,7 @@ def greeting(device: Device) -> Step:
 
 
 def geometry(device: Device, board: Board) -> Step:
-    """What it was built with."""
+    """The parameters of the device's build."""
     info = device.info
     names = ("core_version", "columns", "lanes", "candidates", "max_dim", "max_hidden_dim", "max_head_dim",
              "max_kv_dim", "max_heads", "max_vocab_size", "max_seq_len", "max_layers", "clock_hz", "dram_bytes")
@@ -79,7 +79,7 @@ def training(device: Device, board: Board) -> Step:
 
 
 def start(board: Board) -> Step:
-    """What the test of DRAM at start said."""
+    """The result of the DRAM test at start."""
     if board.dram_status:
         return ok("DRAM at start", "initialised, trained and tested")
     lanes = dram.wrong_lanes(board.failed_bits, board.lanes)
@@ -195,7 +195,7 @@ def flash(device: Device, board: Board) -> Step:
 
 
 def guarded(name: str, step, *arguments) -> Step:
-    """A step whose refusal is what it found."""
+    """Run a step; if the device refuses, the refusal is the finding."""
     try:
         return step(*arguments)
     except DeviceError as error:

@@ -1,7 +1,7 @@
-"""The cache of conversions and of devices' metadata: what names an entry, whether it is whole, and how much is kept.
+"""The cache of conversions and of devices' metadata: names entries, checks that they are whole, and limits their size.
 
-An entry's name ends with the two CRCs of the image in it. What was damaged, cut off or put in its place does not have
-them, and counts as not there.
+An entry's name ends with the two CRCs of the image in it. An entry that is damaged, cut off or replaced does not match
+them, and counts as missing.
 """
 import hashlib
 import os
@@ -16,14 +16,14 @@ from llama2_host.errors import HostError
 from llama2_host.files import partial_name, write_whole
 from llama2_spec import image as image_module
 
-#: What decides the bytes of a conversion: files and folders of this package and of the numbers' specification.
+#: Sources that decide the bytes of a conversion: files and folders of this package and of llama2_spec.
 SOURCES = ("checkpoint", "chat/jinja_template.py", "chat/jinja_worker.py", "chat/template.py", "corpus.py",
            "generation.py", "image/conversion.py", "image/discovery.py", "image/pending.py", "quantisation", "sizes.py",
            "tokenizer", "image.py", "image_layout.py", "model.py", "numerics.py", "packing.py", "program.py",
            "protocol.py", "reference.py", "tables.py", "traffic.py")
 PACKAGES = Path(__file__).resolve().parents[1], Path(image_module.__file__).resolve().parent
 INPUT_SUFFIXES = (".safetensors", ".json", ".jinja", ".model")     #: of a folder, what a conversion depends on
-#: beside a checkpoint: what tells its vocabulary, its chat template and the ids that end a text
+#: files beside a checkpoint with its vocabulary, its chat template and the ids that end a text
 TOLD_BESIDE = ("tokenizer*", "special_tokens_map*", "added_tokens*", "config.json", "generation_config.json",
                "chat_template*",
                "vocab.json", "merges.txt")
@@ -35,7 +35,7 @@ PARTIAL = re.compile(r"\.(\d+)-[0-9a-f]{8}\.part")
 
 
 def cache_directory() -> Path:
-    """Where conversions and devices' metadata are kept."""
+    """The folder of conversions and devices' metadata."""
     if os.environ.get("LLAMA2_HOST_CACHE"):
         return Path(os.environ["LLAMA2_HOST_CACHE"])
     # Without a home, a folder that cannot be made: nothing is kept.
@@ -54,8 +54,7 @@ def limit_bytes() -> int:
 
 
 def read_files(path: Path, tokenizer: str | Path | None) -> list[Path]:
-    """What a checkpoint's vocabulary, template and ends may be read from, in the folders of the model and of the
-    tokenizer."""
+    """Files in the folders of the model and of the tokenizer that may provide vocabulary, template and ends."""
     folders = {place if place.is_dir() else place.parent for place in (path, *([Path(tokenizer)] if tokenizer else []))}
     found = {file for folder in folders for pattern in TOLD_BESIDE for file in folder.glob(pattern)}
     return sorted(file for file in found | ({Path(tokenizer)} if tokenizer else set()) if file.is_file())
@@ -78,8 +77,8 @@ def _files(name: str) -> list[Path]:
 
 
 def digest(path: Path, files: Sequence[Path], text: Path | None, *options) -> str:
-    """Names a conversion by everything it depends on, what of this program decides the result included
-    (:data:`SOURCES`).
+    """Names a conversion by everything on which it depends, including the sources of this program that decide the
+    result (:data:`SOURCES`).
 
     ``files`` are those that vocabulary, template and ends may be read from, see :func:`read_files`; ``text`` is the one
     that q4 is rounded for.
@@ -106,7 +105,7 @@ class Entry:
 
 
 def entries(directory: Path | None = None) -> list[Entry]:
-    """What the cache holds, the least recently used first."""
+    """The cache's entries, the least recently used first."""
     found = []
     for path in _listed(directory or cache_directory()):
         try:
@@ -144,7 +143,7 @@ def make_room(needed_bytes: int = 0) -> bool:
 
 
 def remove(path: Path) -> bool:
-    """Delete an entry; whoever has mapped it keeps it."""
+    """Delete an entry; a process that has mapped it keeps it."""
     try:
         path.unlink()
         return True
@@ -153,7 +152,7 @@ def remove(path: Path) -> bool:
 
 
 def sweep() -> None:
-    """Remove what clients that were killed left half written."""
+    """Remove half-written files of clients that were killed."""
     for path in _listed(cache_directory()):
         match = PARTIAL.fullmatch(path.name)
         if match and not _runs(int(match[1])):
@@ -221,10 +220,10 @@ def _of(key: str) -> list[Path]:
 
 
 def find(key: str) -> Path | None:
-    """The entry of this name, whatever is in it now."""
+    """The entry of this name, without a check of its content."""
     return next(iter(_of(key)), None)
 
 
 def holds(path: Path, image: image_module.Image) -> bool:
-    """Is this the image that was written there?"""
+    """Returns whether this is the image that was written under that name."""
     return path.stem.split("-")[1:] == [f"{image.header[name]:08x}" for name in ("header_crc", "payload_crc")]

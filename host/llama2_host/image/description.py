@@ -1,5 +1,4 @@
-"""What there is to know of a checkpoint before it is converted, as labelled lines: the one place where it is put in
-words."""
+"""Describes a checkpoint before it is converted, as labelled lines. All commands take their words from here."""
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,7 +16,7 @@ from llama2_spec import image as image_module
 from llama2_spec.maxima import BUILD, DRAM_BYTES
 from llama2_spec.model import ModelConfig
 
-Line = tuple[str, str]          #: a label, empty where the line goes on, and what is told
+Line = tuple[str, str]          #: a label, empty where a line continues, and a text
 
 
 def shape(config: ModelConfig, image_bytes: int, window: int | None = None) -> list[Line]:
@@ -53,7 +52,8 @@ def refusal(config: ModelConfig, image_bytes: int, device) -> str:
 
 
 def of_checkpoint(path: Path, tokenizer: Path | None = None) -> list[Line]:
-    """A checkpoint's weights, shapes, position encoding, vocabulary and template, and what of its files is not used."""
+    """A checkpoint's weights, shapes, position encoding, vocabulary and template, and the parts of its files that are
+    not used."""
     source = checkpoint.load(path)
     files = [path] if path.is_file() else sorted(path.glob("*.safetensors"))
     groups = sorted({f"{part.format} g{part.group}" for part in (source.groups or {}).values()})
@@ -78,7 +78,7 @@ def rope(config: ModelConfig) -> str:
 
 
 def vocabulary(path: Path, tokenizer: Path | None, vocab_size: int) -> list[Line]:
-    """Where text comes from: vocabulary, BOS, every end token, chat template."""
+    """Lines about the text side of a model: vocabulary, BOS, every end token, chat template."""
     lines, found = [], tokenizer or find_tokenizer(path, vocab_size)
     loaded = None
     if found is None:

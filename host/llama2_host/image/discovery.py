@@ -1,5 +1,4 @@
-"""Finds what belongs to a checkpoint: its tokenizer, its chat template, what ends its texts; and the project's own
-model."""
+"""Finds a checkpoint's tokenizer, its chat template and the ids that end its texts, and the project's own model."""
 from pathlib import Path
 
 from llama2_host.tokenizer import ends, vocabulary
@@ -20,7 +19,7 @@ def find_tokenizer(checkpoint_path: Path, vocab_size: int) -> Path | None:
 
 
 def search_tokenizer(checkpoint_path: Path, vocab_size: int) -> tuple[Path | None, list[str]]:
-    """As :func:`find_tokenizer`, and why those that were found before it, in the same place, cannot be used.
+    """Like :func:`find_tokenizer`; also returns why earlier candidates in the same place cannot be used.
 
     Beside a checkpoint a tokenizer has its name, or one of llama2.c's or Hugging Face's.
     """
@@ -53,7 +52,7 @@ def load_tokenizer(checkpoint_path: Path, tokenizer: str | Path, vocab_size: int
 
 
 def ends_of(checkpoint_path: Path, tokenizer: Path) -> list[int]:
-    """Ids that a model's own files end at, where its tokenizer is not among them; empty: they say nothing."""
+    """End ids that a model's own files name, for a model whose tokenizer lies elsewhere; empty if they name none."""
     if (folder := _folder(checkpoint_path)) is not None:
         return ends.of_folder(folder)
     if _is_gguf(checkpoint_path) and tokenizer != checkpoint_path:
@@ -67,7 +66,7 @@ def ends_of(checkpoint_path: Path, tokenizer: Path) -> list[int]:
 
 
 def read_files(checkpoint_path: Path, tokenizer: str | Path | None) -> list[Path]:
-    """Every file that vocabulary, template and ends are read from: what a conversion of this model depends on beside
+    """Every file that provides vocabulary, template and ends: a conversion of this model depends on them beside the
     weights."""
     files = vocabulary.read_for(Path(tokenizer)) if tokenizer else []
     folders = [folder for folder in (_folder(checkpoint_path), _tokenizers_folder(tokenizer)) if folder is not None]
@@ -114,7 +113,7 @@ def _template_in(folder: Path) -> str | None:
 
 
 def _text(path: Path) -> str:
-    """With line ends as a text has them: transformers opens the file as one."""
+    """The file's text with normalised line ends, because transformers opens it as text."""
     try:
         data = path.read_bytes()[:4 * (jinja_template.MAX_SOURCE + 1)]
     except OSError as error:

@@ -1,4 +1,5 @@
-"""What is in a checkpoint or an image, as one dictionary for programs: numbers are numbers, in bytes and positions."""
+"""The content of a checkpoint or an image as one dictionary for programs: numbers are numbers, in bytes and
+positions."""
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from llama2_spec.model import ModelConfig
 
 
 def facts(path: Path) -> dict:
-    """Of a file or folder; what is not known without a conversion is null."""
+    """Facts about a file or folder; null where only a conversion would tell."""
     return of_image(Model.load(path), path) if is_image(path) else of_checkpoint(path)
 
 

@@ -20,7 +20,7 @@ def kv_bytes(config: ModelConfig, positions: int | None = None) -> int:
 
 
 def arithmetic(config: ModelConfig, image_bytes: int) -> str:
-    """What of a device's DRAM a model takes."""
+    """The part of a device's DRAM that a model takes, as text."""
     return (f"it takes {quantity(_end(image_bytes) + kv_bytes(config))} of DRAM: image {quantity(image_bytes)} + K/V "
             f"cache {quantity(kv_bytes(config))} ({cache_arithmetic(config)})")
 
@@ -38,7 +38,7 @@ def longest(config: ModelConfig, image_bytes: int, dram_bytes: int) -> dict[KvFo
 
 
 def _end(image_bytes: int) -> int:
-    """Where the cache begins."""
+    """Offset at which the cache begins."""
     return -(-image_bytes // KV_ALIGNMENT_BYTES) * KV_ALIGNMENT_BYTES
 
 

@@ -1,4 +1,4 @@
-"""What a user names as a model, an image or a checkpoint, as an image in memory with its tokenizer and template."""
+"""Turns a user's model, an image or a checkpoint, into an image in memory with its tokenizer and template."""
 from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
@@ -36,7 +36,7 @@ class Model:
              progress: Progress = Progress.silent, **quantisation) -> "Model":
         """Read an image, or prepare to convert a checkpoint; a conversion is kept in the cache for the next time.
 
-        ``quantisation`` is for :class:`llama2_host.quantisation.Recipe`; what an image has otherwise is refused.
+        ``quantisation`` is for :class:`llama2_host.quantisation.Recipe`; an image with other properties is refused.
         """
         asked = {"format": format, "group": group, "seq_len": seq_len, "kv": kv, **quantisation}
         combinations.check_types(asked | {"template": template}, known=known_options())
@@ -61,7 +61,7 @@ class Model:
 
     @property
     def _to_come(self) -> Pending:
-        """What becomes the bytes, as long as there are none."""
+        """The pending conversion, as long as the image has no bytes."""
         assert self._pending is not None
         return self._pending
 
@@ -82,7 +82,7 @@ class Model:
 
     @property
     def expected_bytes(self) -> int:
-        """Length of the image, or what it will be, but for its texts."""
+        """Length of the image; before the conversion, the expected length without texts."""
         if self._data is not None:
             return len(self._data)
         return self._to_come.recipe.expected_bytes(self.config)

@@ -49,7 +49,7 @@ class Pending:
         return cache.digest(self.path, read, self.recipe.calibrate, *self._options)
 
     def _cached(self) -> tuple[Image, Path] | None:
-        """What was made before, if it is whole and what was written there."""
+        """The cached conversion, if it is whole and the one that was written."""
         path = cache.find(self._key)
         if path is None:
             return None

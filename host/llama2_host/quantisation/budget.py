@@ -1,4 +1,4 @@
-"""What a model may cost, as bytes of its weight stream: ``4MB``, ``4MiB``, ``6bits`` a weight, or ``500tok/s``."""
+"""The budget of a model, as bytes of its weight stream: ``4MB``, ``4MiB``, ``6bits`` a weight, or ``500tok/s``."""
 import re
 from dataclasses import dataclass
 
@@ -27,7 +27,7 @@ class Budget:
         return cls(float(match[1]), match[2])
 
     def stream_bytes(self, config: ModelConfig) -> int:
-        """How long the weight stream may be. A rate is meant at half of the context, on ``TARGET``."""
+        """The longest weight stream that the budget allows. A rate applies to half of the context, on ``TARGET``."""
         if self.unit == "bits":
             return int(self.amount * (image.weights(config) + (2 * config.n_layers + 1) * config.dim) / 8)
         if self.unit != "tok/s":

@@ -1,4 +1,4 @@
-"""Sees row by row what quantising lost, says it in one line, and refuses where a row is gone.
+"""Measures row by row what quantising lost, reports it in one line, and refuses if a row is gone.
 
 The scales of a tensor share one exponent. A row or a weight far above the rest takes their steps away: they keep few
 codes, in the end none.
@@ -23,12 +23,12 @@ FEW_STEPS = 64                  #: of a number format: values that all stay belo
 
 
 class LostError(HostError, ValueError):
-    """What would be lost, and how to convert all the same."""
+    """A conversion would lose rows; the message says which, and how to convert all the same."""
 
 
 @dataclass
 class Tensor:
-    """What is known of one tensor: arrays with an entry per row."""
+    """The losses of one tensor: arrays with an entry per row."""
     largest: list = field(default_factory=list)         #: magnitude
     share: list = field(default_factory=list)           #: of weights that became zero
     error: list = field(default_factory=list)           #: relative, of rows that lost more than usual; 0 of others

@@ -1,4 +1,4 @@
-"""What the user asked for, q8, q4 or mixed, with calibration text and budget, as a plan for the image."""
+"""Turns the user's wish (q8, q4 or mixed, calibration text, budget) into a plan for the image."""
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +29,7 @@ MAX_SEQUENCE = 512              #: positions
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a checkpoint becomes codes.
+    """The user's choices for turning a checkpoint into codes.
 
     format : q8; q4, where embedding and classifier keep ``embedding``; or mixed, q4 with as much q8 as ``budget``
     allows.
@@ -45,7 +45,7 @@ class Recipe:
     allow_loss: bool = False
 
     def check(self) -> None:
-        """Raise one line for what cannot be meant."""
+        """Raise one line for a wish that makes no sense."""
         if self.calibrate is not None and self.format == "q8":
             raise HostError("--calibrate is for --format q4 and mixed: q8 is as good without")
         if self.budget is not None and self.format != "mixed":
@@ -75,8 +75,7 @@ class Recipe:
         return max(least, self.limit_bytes(config))
 
     def limit_bytes(self, config: ModelConfig) -> int:
-        """How long the weight stream of mixed may be: the budget, or 6 bits a weight and more where the embedding asks
-        for it."""
+        """The longest weight stream of mixed: the budget, or 6 bits a weight, and more if the embedding needs it."""
         if self.budget is not None:
             return Budget.parse(self.budget).stream_bytes(config)
         tables = [(place, chosen) for place, chosen in self.formats(config).items()
@@ -89,7 +88,8 @@ class Recipe:
 
 def plan(recipe: Recipe, source: Checkpoint, tokenizer: Tokenizer | None, *,
          progress: Progress = Progress.silent) -> dict[Place, tuple[str, int] | Quantised]:
-    """What :func:`llama2_spec.image.write` is to make of every matrix; calibrated ones are quantised already."""
+    """The plan that tells :func:`llama2_spec.image.write` the format of every matrix; calibrated matrices are quantised
+    already."""
     recipe.check()
     formats = recipe.formats(source.config)
     if recipe.calibrate is None:

@@ -1,4 +1,5 @@
-"""Gives text for token ids and back as llama2.c does, by the merge scores of a vocabulary; what every kind shares."""
+"""Turns text into token ids and back as llama2.c does, by the merge scores of a vocabulary; holds what all kinds
+share."""
 # Ref: karpathy/llama2.c, run.c encode and decode; Sennrich et al. 2016, byte-pair encoding
 
 import codecs
@@ -92,7 +93,7 @@ class Tokenizer:
         return section.pack_scored(self.kind, self.pack_pieces(), options)
 
     def options(self) -> dict:
-        """What beside pieces and scores makes this tokenizer, as its constructor takes it."""
+        """The constructor's arguments beside pieces and scores."""
         return {"specials": self.specials, "unk_id": self.unk_id, "bos_id": self.bos_id, "eos_id": self.eos_id,
                 "stop_ids": self.stop_ids, "adds_bos": self.adds_bos, "space_prefix": self.space_prefix,
                 "adds_eos": self.adds_eos,
@@ -129,11 +130,11 @@ class Tokenizer:
         return [self.bos_id, *ids] if self.chat_bos and self.adds_bos and ids[:1] != [self.bos_id] else ids
 
     def strips_after(self, id: int, strip: bool) -> bool:
-        """Does the next piece lose its leading space, after a silent id?"""
+        """Returns whether the next piece loses its leading space after a silent id."""
         return id == self.bos_id
 
     def strips_on(self, piece: bytes) -> bool:
-        """Does the next piece lose its leading space, too, after the first one has?"""
+        """Returns whether the next piece loses its leading space, too, after the first one did."""
         return False
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -152,14 +153,14 @@ class Tokenizer:
         return [self._first_byte + byte for byte in piece] if self._first_byte is not None else [self.unk_id]
 
     def piece(self, id: int, first: bool) -> bytes:
-        """What an id adds to a text; the space that encode put first is left out of the first one."""
+        """The bytes that an id adds to a text; the first piece leaves out the space that encode put first."""
         if (byte := self.byte(id)) is not None:
             return byte
         piece = self.pieces[id]
         return piece[1:] if first and self.space_prefix and piece[:1] == b" " else piece
 
     def byte(self, id: int) -> bytes | None:
-        """What an entry of byte fallback stands for; None for any other."""
+        """The byte that an entry of byte fallback stands for; None for any other entry."""
         if self._first_byte is None or not 0 <= id - self._first_byte < 256:
             return None
         return bytes([id - self._first_byte])
@@ -222,7 +223,7 @@ class Decoder:
         return self._utf8.decode(piece)
 
     def finish(self) -> str:
-        """What is left of a character that was never completed."""
+        """The rest of a character that was never completed."""
         return self._utf8.decode(b"", final=True)
 
 

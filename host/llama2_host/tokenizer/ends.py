@@ -1,4 +1,4 @@
-"""Which tokens end a text: what a model's files say, and tokens whose names say so."""
+"""Finds the tokens that end a text: those that a model's files name, and those with well-known names."""
 # Ref: https://github.com/ggml-org/llama.cpp/blob/master/src/llama-vocab.cpp, special_eog_ids, for the names;
 # https://huggingface.co/docs/transformers/main_classes/text_generation for generation_config.json
 
@@ -30,12 +30,12 @@ def ids_of(value) -> list[int]:
 
 
 def of_folder(folder: Path) -> list[int]:
-    """What the model in a folder ends at: generation_config.json's ids go before config.json's."""
+    """Ids at which the model in a folder ends: those of generation_config.json, else those of config.json."""
     return ids_of(beside(folder, GENERATION).get("eos_token_id")) or ids_of(beside(folder, CONFIG).get("eos_token_id"))
 
 
 def by_default(folder: Path) -> list[int]:
-    """What transformers' configuration of a LLaMA or Mistral ends at where a model's files do not name it."""
+    """The ids at which transformers ends a LLaMA or Mistral whose files name none."""
     silent = (not (folder / GENERATION).is_file() and (folder / CONFIG).is_file()
               and "eos_token_id" not in beside(folder, CONFIG))
     return [2] if silent else []
@@ -60,7 +60,7 @@ def named(specials: dict[str, int]) -> list[int]:
 
 
 def by_llama_cpp(ids: dict[str, int], told: list[int]) -> list[int]:
-    """All that llama.cpp ends at, by the texts of a whole vocabulary; ``told`` are the ids in the file's keys."""
+    """All ids at which llama.cpp ends, by the texts of a whole vocabulary; ``told`` are the ids in the file's keys."""
     first = (next((name for name in row if name in ids), None) for row in FILL_IN)
     ends = [*told, *sorted([*named(ids), *(ids[name] for name in first if name is not None)])]
     texts = {text for text, id in ids.items() if id in ends}
@@ -72,5 +72,5 @@ def by_llama_cpp(ids: dict[str, int], told: list[int]) -> list[int]:
 
 
 def few(ids, vocab_size: int) -> tuple[int, ...]:
-    """In order, each once, those that the vocabulary has."""
+    """The ids that the vocabulary has, each once, in order."""
     return tuple(dict.fromkeys(id for id in ids if id is not None and id < vocab_size))

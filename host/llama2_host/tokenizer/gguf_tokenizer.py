@@ -43,7 +43,8 @@ class GgufTokenizer(Tokenizer):
         return ids + [self.eos_id] if eos or bos and self.adds_eos else ids
 
     def strips_after(self, id: int, strip: bool) -> bool:
-        """Does the next piece lose its leading space, after a silent id? The first one of a text does, BOS or not."""
+        """Returns whether the next piece loses its leading space after a silent id. The first piece of a text does, BOS
+        or not."""
         return strip and id == self.bos_id
 
     def _merged(self, text: bytes) -> list[int]:
@@ -79,11 +80,11 @@ class GgufTokenizer(Tokenizer):
         return [self._of_byte[byte] for byte in symbol]
 
     def byte(self, id: int) -> bytes | None:
-        """What an entry of byte fallback stands for; None for any other."""
+        """The byte that an entry of byte fallback stands for; None for any other entry."""
         return self._byte.get(id)
 
     def piece(self, id: int, first: bool) -> bytes:
-        """What an id adds to a text; the space that encode put first is left out of the first one."""
+        """The bytes that an id adds to a text; the first piece leaves out the space that encode put first."""
         piece = self.byte(id) or (self.pieces[id] if id in self._raw else self.pieces[id].replace(SPACE, b" "))
         return piece[1:] if first and self.space_prefix and piece[:1] == b" " else piece
 

@@ -28,7 +28,7 @@ FILL_IN = {"prefix_token": "▁<PRE>", "middle_token": "▁<MID>", "suffix_token
 
 
 def lies_in_folder(path: Path) -> bool:
-    """Is this vocabulary a part of a Hugging Face folder?"""
+    """Returns whether this vocabulary is a part of a Hugging Face folder."""
     return (path.parent / SETTINGS).is_file() or (path.parent / CONFIG).is_file()
 
 
@@ -85,7 +85,7 @@ def _read(path: Path, name: str) -> dict:
 
 
 def _class(told: dict, config: dict, content: str) -> str:
-    """Which of transformers' classes reads this folder: one of ours, or the general one that trusts the file."""
+    """Name of transformers' class for this folder: one that we rebuild, or the general one, which trusts the file."""
     named = told.get("tokenizer_class") or config.get("tokenizer_class")
     named = named.removesuffix("Fast") if isinstance(named, str) else ""
     if named not in (LLAMA, CODE_LLAMA, GPT2) or config.get("model_type") in ("mistral", "mixtral", "ministral"):
@@ -103,7 +103,7 @@ class Specials:
 
     @classmethod
     def of(cls, told: dict) -> "Specials":
-        """Of a folder's settings, merged."""
+        """The special tokens in a folder's merged settings."""
         named = {name: told[name] for name in NAMED if _is_token(told.get(name))}
         extra = told.get("extra_special_tokens", told.get("additional_special_tokens"))
         if isinstance(extra, dict):
@@ -190,8 +190,8 @@ def _older(told: dict, path: Path, described: dict) -> dict:
 
 
 def _rebuild(kind: str, content: str, described: dict, told: dict):
-    """As the class makes it: the general one takes the file as it is, the others its entries, merges and
-    post-processor."""
+    """Rebuild the tokenizer as its class does: the general class takes the file as it is, the others take its entries,
+    merges and post-processor."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     whole = Tokenizer.from_str(content)
     if kind == BACKEND:

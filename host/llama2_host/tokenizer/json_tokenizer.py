@@ -143,15 +143,16 @@ class JsonTokenizer:
         return guarded(lambda: self._tokenizer.decode(ids, skip_special_tokens=True), self._name)
 
     def strips_after(self, id: int, strip: bool) -> bool:
-        """Does the next piece lose its leading space, after a silent id? Only the first one that is seen does."""
+        """Returns whether the next piece loses its leading space after a silent id. Only the first visible piece
+        does."""
         return strip
 
     def strips_on(self, piece: bytes) -> bool:
-        """Does the next piece lose its leading space, too, after the first one has?"""
+        """Returns whether the next piece loses its leading space, too, after the first one did."""
         return False
 
     def piece(self, id: int, first: bool) -> bytes:
-        """What an id adds to a text; a space that encode put first is left out of the first one."""
+        """The bytes that an id adds to a text; the first piece leaves out a space that encode put first."""
         piece = self._pieces[id]
         if self._strip_every or first:
             count = self._strip_every if self._strip_every else self._strip_first
@@ -196,7 +197,8 @@ def expect_ids(described: dict, name) -> None:
 
 
 def guarded(function, name, what: str = "damaged tokenizer.json"):
-    """What the package gives. Its errors are plain exceptions, and panics, which are none."""
+    """The package's result, with its errors as TokenizerError: they are plain exceptions, or panics, which derive from
+    BaseException alone."""
     try:
         return function()
     except (KeyboardInterrupt, SystemExit, MemoryError, TokenizerError):
@@ -207,7 +209,8 @@ def guarded(function, name, what: str = "damaged tokenizer.json"):
 
 
 def _decoder(described: dict, name):
-    """How an entry is written, and how many leading spaces the first piece loses, and how many every piece."""
+    """A function that writes an entry, and the number of leading spaces that the first piece loses and that every piece
+    loses."""
     steps = _steps(described.get("decoder"))
     kinds = [step.get("type") for step in steps]
     if "ByteLevel" in kinds:

@@ -38,7 +38,7 @@ def read_ranks(data: bytes, path: Path) -> list[bytes]:
 
 
 def is_llama3(pieces: list[bytes]) -> bool:
-    """Does a vocabulary end with LLaMA-3's special tokens?"""
+    """Returns whether a vocabulary ends with LLaMA-3's special tokens."""
     return len(pieces) > LLAMA3_SPECIALS and pieces[-LLAMA3_SPECIALS] == b"<|begin_of_text|>"
 
 
@@ -64,7 +64,7 @@ def from_ranks(pieces: list[bytes], name) -> JsonTokenizer:
 def _last_merge(piece: bytes, ranks: dict[bytes, int]) -> list[bytes]:
     """The two parts that become ``piece``: what merging by lower ranks leaves of it.
 
-    More than two where nothing makes it: such an entry is found whole only, see ``whole_words``.
+    There are more than two parts if no merge makes it: such an entry is only found whole, see ``whole_words``.
     """
     parts, limit = [piece[i:i + 1] for i in range(len(piece))], ranks[piece]
     while len(parts) > 2:

@@ -19,5 +19,5 @@ def pack(kind: str, content: str, options: dict) -> bytes:
 
 
 def pack_scored(kind: str, binary: bytes, options: dict) -> bytes:
-    """A :class:`llama2_host.tokenizer.base.Tokenizer` that is more than its pieces and scores."""
+    """Pack a :class:`llama2_host.tokenizer.base.Tokenizer` that has more than pieces and scores."""
     return pack(kind, base64.b64encode(binary).decode(), options)

@@ -67,7 +67,7 @@ def _own_tokens(model: Model) -> list:
 
 
 def _merges(model: Model, pieces: list[str]) -> list[tuple[str, str]]:
-    """Of normal pieces only, the best score first."""
+    """Merges of normal pieces only, the best score first."""
     normal = {pieces[id]: (-model.scores[id], id) for id, kind in enumerate(model.kinds) if kind == NORMAL}
     found = [(*rank, piece[:cut], piece[cut:]) for piece, rank in normal.items() for cut in range(1, len(piece))
              if piece[:cut] in normal and piece[cut:] in normal]

@@ -14,7 +14,7 @@ VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 
 @dataclass
 class Model:
-    """What a file says; the defaults are the format's own."""
+    """The content of a file; the defaults are the format's own."""
     pieces: list[str] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
     kinds: list[int] = field(default_factory=list)
@@ -35,7 +35,8 @@ class Model:
 
     @property
     def as_llama2(self) -> bool:
-        """Is this what llama2.c's tokenizer.bin can say: byte-pair encoding of the text as it is, bytes at 3 to 258?"""
+        """Returns whether llama2.c's tokenizer.bin can express this: byte-pair encoding of the text as it is, bytes at
+        3 to 258."""
         return (self.model_type == BPE and self.byte_fallback and not self.charsmap and self.dummy_prefix
                 and self.escape_whitespaces and not self.remove_extra_whitespaces and not self.spaces_behind
                 and (self.unk_id, self.bos_id, self.eos_id) == (0, 1, 2)

@@ -64,7 +64,7 @@ class SentencePieceTokenizer:
         return SentencePieceTokenizer(self._data, name=self._name, **self.options() | {"specials": controls})
 
     def options(self) -> dict:
-        """What beside the file makes this tokenizer."""
+        """The constructor's arguments beside the file."""
         return {"vocab_size": self.vocab_size, "stop_ids": self.stop_ids, "specials": self.specials}
 
     def pack(self) -> bytes:
@@ -88,16 +88,16 @@ class SentencePieceTokenizer:
         return self._package.decode([id for id in ids if checked(self, id) < len(self._model.pieces)])
 
     def strips_after(self, id: int, strip: bool) -> bool:
-        """Does the next piece lose its leading space, after a silent id?"""
+        """Returns whether the next piece loses its leading space after a silent id."""
         return strip
 
     def strips_on(self, piece: bytes) -> bool:
-        """Does the next piece lose its leading space, too, after the first one has? As long as nothing is left of
-        them."""
+        """Returns whether the next piece loses its leading space, too: it does as long as the pieces before are
+        empty."""
         return self._model.remove_extra_whitespaces and not piece
 
     def piece(self, id: int, first: bool) -> bytes:
-        """What an id adds to a text; the space that encode put first is left out of the first one."""
+        """The bytes that an id adds to a text; the first piece leaves out the space that encode put first."""
         kind, piece = self._model.kinds[id], self._model.pieces[id]
         if kind == BYTE:
             return bytes([int(piece[3:5], 16)]) if piece.encode() in BYTE_PIECES else piece.encode()

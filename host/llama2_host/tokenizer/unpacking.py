@@ -13,7 +13,8 @@ MAX_BYTES = 256 << 20               #: uncompressed; LLaMA-3's is 17 MB
 
 
 def unpack(data: bytes, name="tokenizer"):
-    """What a tokenizer's ``pack`` gave, or a llama2.c tokenizer.bin. ``name`` begins the error messages."""
+    """A tokenizer from the bytes of its ``pack``, or from a llama2.c tokenizer.bin. ``name`` begins the error
+    messages."""
     if not section.matches(data):
         return binary.read(data, name)
     try:

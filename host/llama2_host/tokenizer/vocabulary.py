@@ -83,7 +83,7 @@ def _load(path: Path, vocab_size: int | None, stamps):
 
 
 def _from_sentencepiece(data: bytes, path: Path, vocab_size: int | None):
-    """As transformers reads it where it is a part of a folder, as sentencepiece does where it lies alone."""
+    """Read it as transformers does if it is a part of a folder, as sentencepiece does if it lies alone."""
     if not huggingface_tokenizer.lies_in_folder(path):
         return sentencepiece_tokenizer.load(data, vocab_size, path)
     model = sentencepiece_tokenizer.parse_model(data, path)
