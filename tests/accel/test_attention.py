@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from accel.attention.unit import Attention
-from accel.attention.scores import EXP2_LATENCY
+from accel.attention.softmax import EXP2_LATENCY
 from llama2_spec.golden import attend
 from llama2_spec.image import row_elements
 from llama2_spec.model import KvFormat
@@ -54,6 +54,7 @@ class Case:
         ctx.set(query.write, 1)
         for i, value in enumerate(self.q.reshape(-1)):
             ctx.set(query.index, i)
+            ctx.set(query.head, i // self.head_dim)
             ctx.set(query.mantissa, int(value))
             await ctx.tick()
         ctx.set(query.write, 0)
