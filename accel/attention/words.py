@@ -95,7 +95,8 @@ class Words(wiring.Component):
                 m.d.sync += s.place.eq(0)
             with m.If(head_ends):
                 m.d.sync += [s.slot.eq(0), s.group.eq(Mux(s.last_group, 0, s.group + 1))]
-            m.d.sync += out.valid.eq(s.full)
+        with m.If(s.step & s.full):
+            m.d.sync += out.valid.eq(1)
         with m.Elif(out.ready):
             m.d.sync += out.valid.eq(0)
 
@@ -114,4 +115,5 @@ class Words(wiring.Component):
             m.d.sync += [kept.eq(slot) for kept, slot in zip(so_far, slots)]
             with m.If(s.full):
                 slots[half:] = [Mux(self.paired, a, b) for a, b in zip(slots, slots[half:])]
-                m.d.sync += [out.payload.word.eq(Cat(*slots)), out.payload.head.eq(raw.heads[s.second])]
+                m.d.sync += [out.payload.word.eq(Cat(*slots)),
+                             out.payload.head.eq(Mux(s.second, raw.heads[1], raw.heads[0]))]
