@@ -22,6 +22,7 @@ from litex.build.sim.config import SimConfig
 
 from litedram.modules import MT41K128M16
 
+from accel.attention.lanes import check_lanes
 from llama2_spec.simulation import DRAM_FAULTS
 from soc import configuration
 from soc.amaranth import sources_digest
@@ -41,6 +42,7 @@ SYS_CLK_FREQ = int(100e6)    # an Arty's; CPU, DRAM timings and simulated clock 
 MODEL_OFFSET = 0x22_0000       # bytes of flash that are a bitstream's; an Arty A7-35T's
 DEFAULT_TRACE = Path("trace.fst")    # in the build's folder
 COLUMNS      = configuration.PARAMETERS["columns"]
+LANES, PIPES = (configuration.PARAMETERS[name] for name in ("attention_lanes", "softmax_pipes"))
 
 # IOs ----------------------------------------------------------------------------------------------
 
@@ -130,16 +132,18 @@ class BaseSoC(Llama2SoC):
 
 # Build --------------------------------------------------------------------------------------------
 
-def default_output_dir(columns, trace=False):
-    return ROOT/"build"/("sim" + (f"-columns{columns}" if columns != COLUMNS else "") + ("-trace" if trace else ""))
+def default_output_dir(columns, trace=False, lanes=LANES, pipes=PIPES):
+    parts = (("columns", columns, COLUMNS), ("lanes", lanes, LANES), ("pipes", pipes, PIPES))
+    return ROOT/"build"/("sim" + "".join(f"-{name}{value}" for name, value, usual in parts if value != usual)
+                         + ("-trace" if trace else ""))
 
 
 def gateware_dir(output_dir, builder_options):
     return Path(builder_options.get("gateware_dir") or output_dir/"gateware").resolve()
 
 
-def create_core(columns):
-    return configuration.create_core(columns=columns)
+def create_core(columns, lanes=LANES, pipes=PIPES):
+    return configuration.create_core(columns=columns, attention_lanes=lanes, softmax_pipes=pipes)
 
 
 def sources_stamp(core, firmware, options):
@@ -151,9 +155,11 @@ def sources_stamp(core, firmware, options):
                           salt=repr(options))
 
 
-def build(output_dir=None, columns=COLUMNS, *, core=None, firmware=FIRMWARE, compile_gateware=True,
+def build(output_dir=None, columns=COLUMNS, *, lanes=LANES, pipes=PIPES, core=None, firmware=FIRMWARE, compile_gateware=True,
           with_board_pins=False, trace=False, soc_options=MappingProxyType({}), builder_options=MappingProxyType({})):
     """Build the simulator if anything changed, and return the path of Vsim.
+
+    ``columns``, ``lanes`` and ``pipes`` are the core's: the last two its ``attention_lanes`` and ``softmax_pipes``.
 
     ``core`` (an instance with the signature of accel.core.Core) replaces the decoder core, ``firmware`` the
     directory of the firmware's sources: tests of the SoC use them. ``with_board_pins`` gives the SoC a board's UART
@@ -161,11 +167,11 @@ def build(output_dir=None, columns=COLUMNS, *, core=None, firmware=FIRMWARE, com
     bit by bit (soc/sim/uart_bits.c, spi_flash.c). With ``trace`` it can write waveforms, and is slower. What decodes
     with the shipped firmware is compiled for a profile of that (soc/sim/training.py).
     """
-    output_dir = Path(output_dir or default_output_dir(columns, trace)).resolve()
+    output_dir = Path(output_dir or default_output_dir(columns, trace, lanes, pipes)).resolve()
     gateware   = gateware_dir(output_dir, builder_options)
     vsim       = gateware/sim_compile.VSIM
     stamp      = output_dir/"built"
-    options    = (columns, with_board_pins, trace, sorted(soc_options.items()), sorted(builder_options.items()),
+    options    = (columns, lanes, pipes, with_board_pins, trace, sorted(soc_options.items()), sorted(builder_options.items()),
                   tools.versions())
     profiled   = core is None and firmware == FIRMWARE and not (with_board_pins or trace)
     with sim_compile.lock(output_dir):
@@ -178,7 +184,7 @@ def build(output_dir=None, columns=COLUMNS, *, core=None, firmware=FIRMWARE, com
         note = ""
         with BuildProgress(vsim.parent), sim_compile.output_to(output_dir/"build.log"):
             # liblitedram's training, all that other firmware knows, writes over an image's first bytes.
-            soc     = BaseSoC(core or create_core(columns), with_board_pins, lanes=firmware == FIRMWARE, **soc_options)
+            soc     = BaseSoC(core or create_core(columns, lanes, pipes), with_board_pins, lanes=firmware == FIRMWARE, **soc_options)
             builder = Llama2Builder(soc, firmware, **{"csr_json": str(output_dir/"soc.json"), **builder_options,
                                                       "output_dir": str(output_dir)})
             config  = SimConfig()
@@ -240,6 +246,10 @@ def create_parser():
                                help="System clock frequency; the simulation has this one only.")
     parser.add_target_argument("--columns",      default=COLUMNS, type=int, choices=(1, 2, 4),
                                help="Positions that share one pass over the weights.")
+    parser.add_target_argument("--attention-lanes", default=LANES, type=int, choices=(8, 16, 32),
+                               help="Multipliers of each side of attention.")
+    parser.add_target_argument("--softmax-pipes", default=PIPES, type=int, choices=(1, 2),
+                               help="Scores of attention per cycle; 2 needs 16 lanes or more.")
     parser.add_target_argument("--model-image",  default=None, type=Path,
                                help="File that fills the DRAM when the simulation starts.")
     parser.add_target_argument("--uart-port",    default=0, type=int,
@@ -272,6 +282,10 @@ def main():
     args   = parser.parse_args()
     if args.sys_clk_freq != SYS_CLK_FREQ:
         parser.error(f"--sys-clk-freq is {SYS_CLK_FREQ:.0f} Hz in simulation: the DRAM timings are those of that clock")
+    try:
+        check_lanes(args.attention_lanes, args.softmax_pipes)
+    except ValueError as error:
+        parser.error(str(error))
     if not args.build and not args.run:
         parser.print_help()
         return 0
@@ -282,12 +296,14 @@ def main():
     signal.signal(signal.SIGTERM, signal.default_int_handler)    # as Ctrl-C
     signal.signal(signal.SIGINT, signal.default_int_handler)     # shells start background jobs without it
     try:
-        output_dir = Path(args.output_dir or default_output_dir(args.columns, bool(args.trace))).resolve()
+        output_dir = Path(args.output_dir or default_output_dir(args.columns, bool(args.trace), args.attention_lanes,
+                                                                args.softmax_pipes)).resolve()
         soc_options, builder_options = changed_options(parser)
         builder_options.pop("output_dir", None)
         vsim = gateware_dir(output_dir, builder_options)/sim_compile.VSIM
         if args.build:
-            vsim = build(output_dir, args.columns, compile_gateware=builder_options.pop("compile_gateware", True),
+            vsim = build(output_dir, args.columns, lanes=args.attention_lanes, pipes=args.softmax_pipes,
+                         compile_gateware=builder_options.pop("compile_gateware", True),
                          trace=bool(args.trace), soc_options=soc_options, builder_options=builder_options)
         trace = args.trace and Trace(output_dir/DEFAULT_TRACE if args.trace == DEFAULT_TRACE else args.trace,
                                      args.trace_from, args.trace_to)

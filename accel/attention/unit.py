@@ -8,6 +8,7 @@ from amaranth.hdl import Module, Mux, ResetInserter, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from accel.attention.lanes import check_lanes
 from accel.attention.output import AttentionOutput
 from accel.attention.scores import AttentionScores
 from accel.attention.splitter import RowSplitter
@@ -15,15 +16,6 @@ from accel.attention.values import AttentionValues
 from accel.attention.walker import SHAPE
 from accel.interfaces import AttendJob, AttentionElement, Beats, Exp2Read, ModelConstants, Quantised
 from accel.lib.numeric import delay
-
-
-def check_lanes(lanes, pipes):
-    """Raise ValueError, with a line that says what is possible, unless ``lanes`` and ``pipes`` are."""
-    if lanes not in (8, 16, 32):
-        raise ValueError(f"Attention has 8, 16 or 32 lanes, not {lanes}")
-    if pipes not in (1, 2) or pipes > lanes // 8:
-        raise ValueError(f"Attention of {lanes} lanes has {'1 softmax pipe' if lanes == 8 else '1 or 2 softmax pipes'}, "
-                         f"not {pipes}")
 
 
 class Attention(wiring.Component):

@@ -49,6 +49,7 @@ class Case:
         for name, value in (("n_heads", self.heads), ("n_kv_heads", self.kv_heads), ("head_dim", self.head_dim),
                             ("score_mantissa", mantissa), ("score_exponent", exponent), ("narrow", self.kv)):
             ctx.set(getattr(dut.model, name), value)
+        await ctx.tick().repeat(3 * dut.max_heads + 2)      # the unit reckons what the shape means
         query = dut.query
         ctx.set(query.column, self.column)
         ctx.set(query.write, 1)
@@ -64,7 +65,7 @@ class Case:
             ctx.set(query.exponent, int(value))
             await ctx.tick()
         ctx.set(query.exponent_write, 0)
-        await ctx.tick().repeat(3 * dut.max_heads + 2)
+        await ctx.tick().repeat(4)
 
     async def start(self, ctx, dut):
         ctx.set(dut.job.rows, self.count)
