@@ -9,7 +9,6 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from accel.attention.lanes import check_lanes
 from bench import baseline, shapes
 from bench.prefill import measure_prefill
 from bench.session import session
@@ -135,7 +134,7 @@ def extrapolate(few, more, few_layers, more_layers, layers):
 
 def measure(args):
     """The result for the arguments of the command line, as it goes into a file."""
-    vsim = sim.build(columns=args.columns, lanes=args.attention_lanes, pipes=args.softmax_pipes)
+    vsim = sim.build(columns=args.columns, variant={name: getattr(args, name) for name in sim.VARIANTS})
     first, last = args.positions
     path = prepare(args, args.layers)
     run = decode(vsim, path, first, last, args.temperature)
@@ -144,7 +143,7 @@ def measure(args):
         run = extrapolate(few, run, args.layers//2, args.layers, shapes.SHAPES[args.shape].n_layers)
     result = {"command": command(args), "model": args.shape or Path(args.model).name, "format": args.format,
               "random_weights": bool(args.shape), "temperature": args.temperature, "columns": args.columns,
-              "attention_lanes": args.attention_lanes, "softmax_pipes": args.softmax_pipes, **per_token(run)}
+              **{name: getattr(args, name) for name in sim.VARIANTS}, "kv": args.kv, **per_token(run)}
     if args.prefill:
         result["prefill"] = measure_prefill(vsim, path, args.prefill)
     if args.speculate:
@@ -180,8 +179,8 @@ def command(args):
     options = [("model", args.model and Path(args.model).name), ("shape", args.shape), ("format", args.format),
                ("group", args.group), ("layers", args.layers), ("seq-len", args.seq_len),
                ("positions", ":".join(map(str, args.positions))), ("columns", args.columns),
-               ("attention-lanes", args.attention_lanes != sim.LANES and args.attention_lanes),
-               ("softmax-pipes", args.softmax_pipes != sim.PIPES and args.softmax_pipes), ("kv", args.kv != "k16v16" and args.kv),
+               *((name.replace("_", "-"), getattr(args, name)) for name, usual in {**sim.USUAL, "kv": "k16v16"}.items()
+                 if getattr(args, name) != usual),
                ("prefill", args.prefill),
                ("speculate", args.speculate),
                ("temperature", args.temperature), ("baseline", args.baseline)]
@@ -238,10 +237,7 @@ def parse(arguments=None):
     parser.add_argument("--seq-len", type=int, help="another context than the shape's")
     parser.add_argument("--positions", type=positions, default=(0, 64), help="A:B")
     parser.add_argument("--columns", type=int, choices=(1, 2, 4), default=sim.COLUMNS)
-    parser.add_argument("--attention-lanes", type=int, choices=(8, 16, 32), default=sim.LANES,
-                        help="multipliers of each side of attention")
-    parser.add_argument("--softmax-pipes", type=int, choices=(1, 2), default=sim.PIPES,
-                        help="scores of attention per cycle; 2 needs 16 lanes or more")
+    sim.add_variant(parser.add_argument)
     parser.add_argument("--kv", choices=tuple(kv.name.lower() for kv in KvFormat), default="k16v16",
                         help="elements of the K/V cache, with --shape")
     parser.add_argument("--prefill", type=int, metavar="N", help="also measure a prompt of N tokens")
@@ -257,10 +253,7 @@ def parse(arguments=None):
         parser.error("--layers needs --shape, and an even number")
     if args.kv != "k16v16" and not args.shape:
         parser.error("--kv needs --shape: an image has its own")
-    try:
-        check_lanes(args.attention_lanes, args.softmax_pipes)
-    except ValueError as error:
-        parser.error(str(error))
+    sim.variant_of(parser, args)
     return args
 
 
