@@ -21,8 +21,8 @@ class Core(wiring.Component):
         Largest shapes; a model may have any within them.
     addr_width : int
         Bits of a DRAM address, in beats.
-    multiplier_bits : int
-        What the wider operand of the device's multipliers may have, 25 or 18. Changes no result.
+    multiplier_bits, attention_lanes, softmax_pipes : int
+        Of the device's multipliers and of :class:`accel.attention.unit.Attention`, see there. Change no result.
 
     Members
     -------
@@ -45,11 +45,11 @@ class Core(wiring.Component):
     budget_lut = 216
 
     def __init__(self, *, columns=1, max_dim=2048, max_hidden_dim=5632, max_kv_dim=1024, max_heads=64, addr_width=24,
-                 multiplier_bits=25):
+                 multiplier_bits=25, attention_lanes=8, softmax_pipes=1):
         check_build(max_dim=max_dim, max_hidden_dim=max_hidden_dim, max_kv_dim=max_kv_dim, max_heads=max_heads)
         self.columns, self.max_dim, self.max_hidden_dim = columns, max_dim, max_hidden_dim
         self.max_kv_dim, self.max_heads, self.addr_width = max_kv_dim, max_heads, addr_width
-        self.multiplier_bits = multiplier_bits
+        self.multiplier_bits, self.attention_lanes, self.softmax_pipes = multiplier_bits, attention_lanes, softmax_pipes
         read = NativeRead(addr_width, 128)
         super().__init__({"read0": Out(read), "read1": Out(read), "embed": Out(read),
                           "write": Out(NativeWrite(addr_width, 128)),

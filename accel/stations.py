@@ -46,7 +46,8 @@ def make_stations(core):
         rope=Rope(columns=C), swiglu=SwiGlu(columns=C), residual=Residual(columns=C, max_dim=core.max_dim),
         wide=WideIntake(columns=C), to_quantiser=Skid(Wide(C)), quantiser=Quantiser(columns=C),
         router=Router(columns=C),
-        attention=Attention(columns=C, max_heads=core.max_heads, max_dim=core.max_dim, multiplier_bits=bits),
+        attention=Attention(columns=C, max_heads=core.max_heads, max_dim=core.max_dim, lanes=core.attention_lanes,
+                            pipes=core.softmax_pipes, multiplier_bits=bits),
         logits=LogitUnit(columns=C, candidates=MAX_CANDIDATES, multiplier_bits=bits))
 
 

@@ -19,6 +19,7 @@ from llama2_host.statistics import token_cycles
 from soc.sim.simulator import WATCH_CAUSES
 from llama2_spec.golden import Golden
 from llama2_spec.image import Image
+from llama2_spec.model import KvFormat
 from llama2_spec.packing import BEAT, row_beats
 from llama2_spec.protocol import GenerateFlag
 from llama2_spec.registers import Counter, Phase
@@ -33,7 +34,8 @@ TOP_P = 0.9
 def prepare(args, layers=None):
     """Path of the image that the arguments name."""
     if args.shape:
-        return shapes.random_image(args.shape, args.format, args.group, layers, args.seq_len)
+        return shapes.random_image(args.shape, args.format, args.group, layers, args.seq_len,
+                                   KvFormat[args.kv.upper()])
     options = {"group": args.group} if args.group else {}
     options |= {"seq_len": args.seq_len} if args.seq_len else {}
     return connect(golden=True, model=args.model, tokenizer=args.tokenizer, format=args.format, embedding=args.format,
@@ -133,7 +135,7 @@ def extrapolate(few, more, few_layers, more_layers, layers):
 
 def measure(args):
     """The result for the arguments of the command line, as it goes into a file."""
-    vsim = sim.build(columns=args.columns)
+    vsim = sim.build(columns=args.columns, variant={name: getattr(args, name) for name in sim.VARIANTS})
     first, last = args.positions
     path = prepare(args, args.layers)
     run = decode(vsim, path, first, last, args.temperature)
@@ -142,7 +144,7 @@ def measure(args):
         run = extrapolate(few, run, args.layers//2, args.layers, shapes.SHAPES[args.shape].n_layers)
     result = {"command": command(args), "model": args.shape or Path(args.model).name, "format": args.format,
               "random_weights": bool(args.shape), "temperature": args.temperature, "columns": args.columns,
-              **per_token(run)}
+              **{name: getattr(args, name) for name in sim.VARIANTS}, "kv": args.kv, **per_token(run)}
     if args.prefill:
         result["prefill"] = measure_prefill(vsim, path, args.prefill)
     if args.speculate:
@@ -177,7 +179,10 @@ def command(args):
     """The command line that repeats this run."""
     options = [("model", args.model and Path(args.model).name), ("shape", args.shape), ("format", args.format),
                ("group", args.group), ("layers", args.layers), ("seq-len", args.seq_len),
-               ("positions", ":".join(map(str, args.positions))), ("columns", args.columns), ("prefill", args.prefill),
+               ("positions", ":".join(map(str, args.positions))), ("columns", args.columns),
+               *((name.replace("_", "-"), getattr(args, name)) for name, usual in {**sim.USUAL, "kv": "k16v16"}.items()
+                 if getattr(args, name) != usual),
+               ("prefill", args.prefill),
                ("speculate", args.speculate),
                ("temperature", args.temperature), ("baseline", args.baseline)]
     return "python -m bench.cycles " + " ".join(f"--{name} {value}" for name, value in options if value)
@@ -233,6 +238,9 @@ def parse(arguments=None):
     parser.add_argument("--seq-len", type=int, help="another context than the shape's")
     parser.add_argument("--positions", type=positions, default=(0, 64), help="A:B")
     parser.add_argument("--columns", type=int, choices=(1, 2, 4), default=sim.COLUMNS)
+    sim.add_variant(parser.add_argument)
+    parser.add_argument("--kv", choices=tuple(kv.name.lower() for kv in KvFormat), default="k16v16",
+                        help="elements of the K/V cache, with --shape")
     parser.add_argument("--prefill", type=int, metavar="N", help="also measure a prompt of N tokens")
     parser.add_argument("--speculate", type=int, default=0, metavar="N",
                         help="also decode texts with up to N guesses a pass, and without")
@@ -244,6 +252,9 @@ def parse(arguments=None):
     args = parser.parse_args(arguments)
     if args.layers and not (args.shape and args.layers >= 2 and args.layers % 2 == 0):
         parser.error("--layers needs --shape, and an even number")
+    if args.kv != "k16v16" and not args.shape:
+        parser.error("--kv needs --shape: an image has its own")
+    sim.variant_of(parser, args)
     return args
 
 

@@ -1,6 +1,7 @@
 """Images of known models' shapes with random weights, for cycles, which do not depend on values.
 
-Ref: huggingface.co/karpathy/tinyllamas (stories15M, 42M, 110M), huggingface.co/HuggingFaceTB/SmolLM2-135M
+Ref: huggingface.co/karpathy/tinyllamas (stories15M, 42M, 110M), huggingface.co/HuggingFaceTB/SmolLM2-135M,
+huggingface.co/TinyLlama/TinyLlama-1.1B-Chat-v1.0, huggingface.co/meta-llama/Llama-3.2-1B
 """
 import zlib
 from dataclasses import replace
@@ -24,6 +25,9 @@ SHAPES = {
     "stories110M": ModelConfig(768, 2048, 12, 12, 12, 64, 32000, 1024, 1e-5, 10000.0, True),
     # Its context is 8192; the cache has as many positions as a 256 MiB DRAM holds beside the weights.
     "SmolLM2-135M": ModelConfig(576, 1536, 30, 9, 3, 64, 49152, 2048, 1e-5, 100000.0, True),
+    "TinyLlama-1.1B": ModelConfig(2048, 5632, 22, 32, 4, 64, 32000, 2048, 1e-5, 10000.0, False),
+    # The heads of Llama-3.2-1B in layers of TinyLlama's size: its hidden dim of 8192 is more than builds take.
+    "heads-32-8":   ModelConfig(2048, 5632, 16, 32, 8, 64, 32000, 4096, 1e-5, 500000.0, True),
 }
 
 

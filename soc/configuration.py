@@ -8,6 +8,8 @@ PARAMETERS = {
     **CORE,                    # the largest shapes
     "addr_width":     24,      # beats of 16 bytes: 256 MiB
     "multiplier_bits": 25,     # of the device's multipliers: 25 x 18; changes no result
+    "attention_lanes": 8,      # multipliers of each side of attention; changes no result
+    "softmax_pipes":  1,       # scores of attention per cycle; changes no result
 }
 
 

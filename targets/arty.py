@@ -21,10 +21,9 @@ from litex.soc.cores.clock import S7PLL, S7IDELAYCTRL
 from litedram.modules import MT41K128M16
 from litedram.phy import s7ddrphy
 
-from soc import board
+from soc import board, configuration
 from soc.base import Llama2SoC
 from soc.clocks import Clocks
-from soc.configuration import create_core
 
 SYS_CLK_FREQ = int(100e6)
 # Bytes of flash that the bitstream takes, in whole sectors. Ref: Xilinx UG470, bitstream length: 2,192,012 and
@@ -86,6 +85,15 @@ class _CRG(LiteXModule):
 
         # IdelayCtrl.
         self.idelayctrl = S7IDELAYCTRL(self.cd_idelay)
+
+# Core ---------------------------------------------------------------------------------------------
+
+#: What a variant's core has otherwise than soc.configuration.
+CORES = {"a7-100": {"attention_lanes": 16}}    # there is room: attention follows the memory up to four heads a K/V head
+
+
+def create_core(variant="a7-35"):
+    return configuration.create_core(**CORES.get(variant, {}))
 
 # BaseSoC ------------------------------------------------------------------------------------------
 
@@ -152,7 +160,7 @@ def main():
     if args.toolchain == "vivado" and os.getenv("LITEX_ENV_VIVADO"):
         tools = []    # the script sources its settings
     def create_build():
-        soc = BaseSoC(create_core(), args.variant, args.toolchain, args.sys_clk_freq,
+        soc = BaseSoC(create_core(args.variant), args.variant, args.toolchain, args.sys_clk_freq,
             with_etherbone = args.with_etherbone,
             eth_ip         = args.eth_ip,
             with_spi_flash = args.with_spi_flash,

@@ -22,6 +22,7 @@ from litex.build.sim.config import SimConfig
 
 from litedram.modules import MT41K128M16
 
+from accel.attention.lanes import check_lanes
 from llama2_spec.simulation import DRAM_FAULTS
 from soc import configuration
 from soc.amaranth import sources_digest
@@ -41,6 +42,10 @@ SYS_CLK_FREQ = int(100e6)    # an Arty's; CPU, DRAM timings and simulated clock 
 MODEL_OFFSET = 0x22_0000       # bytes of flash that an Arty A7-35T's bitstream takes
 DEFAULT_TRACE = Path("trace.fst")    # in the build's folder
 COLUMNS      = configuration.PARAMETERS["columns"]
+#: What a build may have otherwise than soc.configuration, beside the columns: a parameter of the core each, and its
+#: short name in the build's folder.
+VARIANTS     = {"attention_lanes": "lanes", "softmax_pipes": "pipes", "max_dim": "dim"}
+USUAL        = {name: configuration.PARAMETERS[name] for name in VARIANTS}
 
 # IOs ----------------------------------------------------------------------------------------------
 
@@ -130,16 +135,18 @@ class BaseSoC(Llama2SoC):
 
 # Build --------------------------------------------------------------------------------------------
 
-def default_output_dir(columns, trace=False):
-    return ROOT/"build"/("sim" + (f"-columns{columns}" if columns != COLUMNS else "") + ("-trace" if trace else ""))
+def default_output_dir(columns, trace=False, **variant):
+    parts = [("columns", columns, COLUMNS)] + [(VARIANTS[name], value, USUAL[name]) for name, value in variant.items()]
+    return ROOT/"build"/("sim" + "".join(f"-{name}{value}" for name, value, usual in parts if value != usual)
+                         + ("-trace" if trace else ""))
 
 
 def gateware_dir(output_dir, builder_options):
     return Path(builder_options.get("gateware_dir") or output_dir/"gateware").resolve()
 
 
-def create_core(columns):
-    return configuration.create_core(columns=columns)
+def create_core(columns, **variant):
+    return configuration.create_core(columns=columns, **variant)
 
 
 def sources_stamp(core, firmware, options):
@@ -151,9 +158,11 @@ def sources_stamp(core, firmware, options):
                           salt=repr(options))
 
 
-def build(output_dir=None, columns=COLUMNS, *, core=None, firmware=FIRMWARE, compile_gateware=True,
+def build(output_dir=None, columns=COLUMNS, *, variant=MappingProxyType({}), core=None, firmware=FIRMWARE, compile_gateware=True,
           with_board_pins=False, trace=False, soc_options=MappingProxyType({}), builder_options=MappingProxyType({})):
     """Build the simulator if anything changed, and return the path of Vsim.
+
+    ``columns`` is the core's, ``variant`` the others of ``VARIANTS``.
 
     ``core`` (an instance with the signature of accel.core.Core) replaces the decoder core, ``firmware`` the
     directory of the firmware's sources: tests of the SoC use them. ``with_board_pins`` gives the SoC a board's UART
@@ -161,11 +170,11 @@ def build(output_dir=None, columns=COLUMNS, *, core=None, firmware=FIRMWARE, com
     bit by bit (soc/sim/uart_bits.c, spi_flash.c). With ``trace`` it can write waveforms, and is slower. What decodes
     with the shipped firmware is compiled for a profile of that (soc/sim/training.py).
     """
-    output_dir = Path(output_dir or default_output_dir(columns, trace)).resolve()
+    output_dir = Path(output_dir or default_output_dir(columns, trace, **variant)).resolve()
     gateware   = gateware_dir(output_dir, builder_options)
     vsim       = gateware/sim_compile.VSIM
     stamp      = output_dir/"built"
-    options    = (columns, with_board_pins, trace, sorted(soc_options.items()), sorted(builder_options.items()),
+    options    = (columns, sorted(variant.items()), with_board_pins, trace, sorted(soc_options.items()), sorted(builder_options.items()),
                   tools.versions())
     profiled   = core is None and firmware == FIRMWARE and not (with_board_pins or trace)
     with sim_compile.lock(output_dir):
@@ -178,7 +187,7 @@ def build(output_dir=None, columns=COLUMNS, *, core=None, firmware=FIRMWARE, com
         note = ""
         with BuildProgress(vsim.parent), sim_compile.output_to(output_dir/"build.log"):
             # liblitedram's training, all that other firmware knows, writes over an image's first bytes.
-            soc     = BaseSoC(core or create_core(columns), with_board_pins, lanes=firmware == FIRMWARE, **soc_options)
+            soc     = BaseSoC(core or create_core(columns, **variant), with_board_pins, lanes=firmware == FIRMWARE, **soc_options)
             builder = Llama2Builder(soc, firmware, **{"csr_json": str(output_dir/"soc.json"), **builder_options,
                                                       "output_dir": str(output_dir)})
             config  = SimConfig()
@@ -228,6 +237,25 @@ def report(trace, cycles):
     return True
 
 
+def add_variant(add_argument):
+    """Add the options of ``VARIANTS`` to a command line, by its ``add_argument``."""
+    add_argument("--attention-lanes", default=USUAL["attention_lanes"], type=int, choices=(8, 16, 32),
+                 help="Multipliers of each side of attention.")
+    add_argument("--softmax-pipes",   default=USUAL["softmax_pipes"],   type=int, choices=(1, 2),
+                 help="Scores of attention per cycle; 2 needs 16 lanes or more.")
+    add_argument("--max-dim",         default=USUAL["max_dim"],         type=int, choices=(1024, 2048, 4096),
+                 help="Largest dim, and largest number of elements of all query heads.")
+
+
+def variant_of(parser, args):
+    """The core's parameters that ``args`` ask for; ``parser`` refuses what there is not."""
+    try:
+        check_lanes(args.attention_lanes, args.softmax_pipes)
+    except ValueError as error:
+        parser.error(str(error))
+    return {name: getattr(args, name) for name in VARIANTS}
+
+
 def create_parser():
     parser = LiteXArgumentParser()
     # LiteX mistakes keywords for prog
@@ -240,6 +268,7 @@ def create_parser():
                                help="System clock frequency; the simulation has this one only.")
     parser.add_target_argument("--columns",      default=COLUMNS, type=int, choices=(1, 2, 4),
                                help="Positions that share one pass over the weights.")
+    add_variant(parser.add_target_argument)
     parser.add_target_argument("--model-image",  default=None, type=Path,
                                help="File that fills the DRAM when the simulation starts.")
     parser.add_target_argument("--uart-port",    default=0, type=int,
@@ -273,6 +302,7 @@ def main():
     args   = parser.parse_args()
     if args.sys_clk_freq != SYS_CLK_FREQ:
         parser.error(f"--sys-clk-freq is {SYS_CLK_FREQ:.0f} Hz in simulation: the DRAM timings are those of that clock")
+    variant = variant_of(parser, args)
     if not args.build and not args.run:
         parser.print_help()
         return 0
@@ -283,12 +313,13 @@ def main():
     signal.signal(signal.SIGTERM, signal.default_int_handler)    # as Ctrl-C
     signal.signal(signal.SIGINT, signal.default_int_handler)     # shells start background jobs without it
     try:
-        output_dir = Path(args.output_dir or default_output_dir(args.columns, bool(args.trace))).resolve()
+        output_dir = Path(args.output_dir or default_output_dir(args.columns, bool(args.trace), **variant)).resolve()
         soc_options, builder_options = changed_options(parser)
         builder_options.pop("output_dir", None)
         vsim = gateware_dir(output_dir, builder_options)/sim_compile.VSIM
         if args.build:
-            vsim = build(output_dir, args.columns, compile_gateware=builder_options.pop("compile_gateware", True),
+            vsim = build(output_dir, args.columns, variant=variant,
+                         compile_gateware=builder_options.pop("compile_gateware", True),
                          trace=bool(args.trace), soc_options=soc_options, builder_options=builder_options)
         trace = args.trace and Trace(output_dir/DEFAULT_TRACE if args.trace == DEFAULT_TRACE else args.trace,
                                      args.trace_from, args.trace_to)

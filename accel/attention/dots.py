@@ -5,20 +5,19 @@ from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from accel.attention.walker import SHAPE, Walker, word_depth
 from accel.lib.numeric import UNCHECKED, delay
 
-#: What the model's shape means to attention, minus one each: the last value of a counter. A slot is eight elements.
-SHAPE = data.StructLayout({"last_head": 6, "last_kv_head": 6, "last_rep": 6, "last_slot": 4, "last_header": 3,
-                           "last_beat": 10})
+DOT = 39            #: bits of a dot product: 128 products of 32 bits
 
-#: What is known of a (beat, query head), later of a dot product.
-TAG = data.StructLayout({"head": 6, "rep": 6, "last_rep": 1, "first_row": 1, "first_slot": 1, "last_slot": 1,
+#: What is known of a (word, query head), later of a dot product.
+TAG = data.StructLayout({"head": 6, "rep": 6, "last_rep": 1, "first_row": 1, "first_word": 1, "last_word": 1,
                          "k_exponent": 6, "v_exponent": 6})
 
 
-def key_layout():
-    """A K beat and the exponents of its K/V head."""
-    return data.StructLayout({"beat": 128, "k_exponent": 6, "v_exponent": 6})
+def key_layout(lanes=8):
+    """A word of K and the exponents of its K/V head."""
+    return data.StructLayout({"word": 16 * lanes, "k_exponent": 6, "v_exponent": 6})
 
 
 def ring_depth(max_heads):
@@ -27,162 +26,205 @@ def ring_depth(max_heads):
 
 
 def query_members(columns, max_heads, max_dim):
-    """The members that fill a column's query: element ``head * head_dim + i``, and the exponent of a head; and choose
-    one."""
+    """The members that fill a column's query: element ``head * head_dim + i`` of ``head``, and the exponent of a head;
+    and choose one."""
     column = range(max(columns, 2))
     return {
-        "q_write": In(data.StructLayout({"en": 1, "column": column, "address": range(max_dim), "data": signed(16)})),
+        "q_write": In(data.StructLayout({"en": 1, "column": column, "head": range(max_heads),
+                                         "address": range(max_dim), "data": signed(16)})),
         "q_exponent_write": In(data.StructLayout({"en": 1, "column": column, "head": range(max_heads), "data": 6})),
         "column": In(column),
     }
 
 
 class AttentionDots(wiring.Component):
-    """The dot products of :func:`llama2_spec.golden.attend`. One (beat, query head) per cycle; a key is taken only
+    """The dot products of :func:`llama2_spec.golden.attend`. One (word, query head) per cycle; a key is taken only
     while the weights it leads to have places, so nothing behind the issue stalls.
+
+    Lanes are slots of one head rather than heads of one slot: so one dot product ends per cycle at most, and the
+    softmax pipe behind needs no queue. Where a head has so few slots that half the lanes would have nothing to do, two
+    heads take a half each (``paired``), and two dot products end in a cycle.
+
+    Parameters
+    ----------
+    lanes : int
+        Multipliers: 8, 16, 32, eight for each slot of a word.
+    pipes : int
+        Dot products that may end in a cycle.
 
     Members
     -------
     keys : In(stream of key_layout)
         Held for as many cycles as query heads share it.
     release : In(1)
-        A K/V head's weights were used: n_rep more may be produced.
+        A K/V head's weights were used: as many more may be produced.
     column : In(column)
         Whose query it is; held while keys are.
-    dot, tag, exponent, valid : Out(signed(39)), Out(TAG), Out(6), Out(1)
-        Of the last beat of a row's K/V head: the dot product, the exponent of its query.
+    paired : In(1)
+        Heads come in pairs, which the shape counts as one head: the first half of the lanes has the even one, the
+        second the odd one. Only with two ``pipes``; constant.
+    dots, tag, exponents, valid : Out(array of signed(39)), Out(TAG), Out(array of 6), Out(1)
+        Of the last word of a row's K/V head, for each pipe: the dot product, the exponent of its query. All but the
+        first are valid only while ``paired``.
     shape : In(SHAPE)
         What the model's shape means to attention; constant while rows come.
     start : In(1)
         A new set of rows begins; no key is on its way.
-    q_write : In(struct of en 1, column, address, data signed 16)
+    q_write : In(struct of en 1, column, head, address, data signed 16)
         An element of a column's query, ``address`` = head * head_dim + i; written while ``en``.
     q_exponent_write : In(struct of en 1, column, head, data 6)
         The exponent of a head of a column's query; written while ``en``.
     """
-    latency = 7         #: from a row's last beat of a K/V head to the dot product
+    #: from a row's last word of a K/V head to the dot product, with 8 lanes; a cycle more each time they double
+    latency = 7
 
-    def __init__(self, *, columns, max_heads, max_dim):
-        self.columns, self.max_heads, self.max_dim = columns, max_heads, max_dim
+    def __init__(self, *, columns, max_heads, max_dim, lanes=8, pipes=1):
+        self.columns, self.max_heads, self.max_dim, self.lanes, self.pipes = columns, max_heads, max_dim, lanes, pipes
+        self.slots = lanes // 8
+        self.latency = type(self).latency + (self.slots - 1).bit_length()
         super().__init__({
-            "shape": In(SHAPE), **query_members(columns, max_heads, max_dim),
-            "start": In(1), "keys": In(stream.Signature(key_layout())), "release": In(1),
-            "dot": Out(signed(39)), "tag": Out(TAG), "exponent": Out(6), "valid": Out(1),
+            "shape": In(SHAPE), "paired": In(1), **query_members(columns, max_heads, max_dim),
+            "start": In(1), "keys": In(stream.Signature(key_layout(lanes))), "release": In(1),
+            "dots": Out(data.ArrayLayout(signed(DOT), pipes)), "tag": Out(TAG),
+            "exponents": Out(data.ArrayLayout(6, pipes)), "valid": Out(1),
         })
 
     def elaborate(self, platform):
         m = Module()
         s = SimpleNamespace()               # signals that several steps share
         self._query(m, s)
-        self._issue_registers(m, s)
+        self._exponents(m, s)
+        self._room(m, s)
         self._issue(m, s)
         self._products(m, s)
+        self._sums(m, s)
         self._partials(m, s)
+        self._leave(m, s)
         return m
 
     def _query(self, m, s):
-        """The queries."""
-        s.shape, s.key = self.shape, self.keys.payload
-        slot_bits, s.head_bits = (self.max_dim // 8 - 1).bit_length(), (self.max_heads - 1).bit_length()
-        m.submodules.query = query = memory.Memory(shape=data.ArrayLayout(signed(16), 8),
-                                                   depth=self.columns << slot_bits, init=[], attrs=UNCHECKED)
-        m.submodules.query_exponents = exponents = memory.Memory(shape=6, depth=self.columns << s.head_bits, init=[],
-                                                                      attrs=UNCHECKED)
-        q_in, s.q_out = query.write_port(granularity=1), query.read_port()
-        e_in, s.e_out = exponents.write_port(), exponents.read_port()
-        q_write = delay(m, self.q_write, 1, "q_write")
-        q_exponent_write = delay(m, self.q_exponent_write, 1, "q_exponent_write")
-        m.d.comb += [
-            q_in.addr.eq(Cat((q_write.address >> 3)[:slot_bits], q_write.column)),
-            q_in.en.eq(q_write.en << q_write.address[:3]), *(q_in.data[i].eq(q_write.data) for i in range(8)),
-            e_in.addr.eq(Cat(q_exponent_write.head, q_exponent_write.column)), e_in.en.eq(q_exponent_write.en),
-            e_in.data.eq(q_exponent_write.data),
-        ]
+        """The queries: slot i of a word in bank i."""
+        s.depth, bank_bits = word_depth(self.lanes, self.max_heads, self.max_dim), (self.slots - 1).bit_length()
+        word_bits = (s.depth - 1).bit_length()
+        write, pad = self.q_write, self.shape.pad
+        # Where a head does not fill its last word, those behind it begin later
+        place = Signal(word_bits + bank_bits)
+        m.d.comb += place.eq((write.address >> 3) + sum(Mux(pad[i], write.head << i, 0) for i in range(bank_bits)))
+        into, at = delay(m, write, 1, "q_write"), delay(m, place, 1, "q_place")
+        s.words = []
+        for i in range(self.slots):
+            query = memory.Memory(shape=data.ArrayLayout(signed(16), 8), depth=self.columns << word_bits, init=[],
+                                  attrs=UNCHECKED)
+            m.submodules[f"query{i}" if i else "query"] = query
+            port, read = query.write_port(granularity=1), query.read_port()
+            mine = into.en & (at[:bank_bits] == i)
+            m.d.comb += [port.addr.eq(Cat(at[bank_bits:], into.column)), port.en.eq(mine << into.address[:3]),
+                         *(port.data[j].eq(into.data) for j in range(8))]
+            s.words.append(read)
 
-    def _issue_registers(self, m, s):
-        """Where the walk is."""
-        # Issue: query heads fastest, then slots, then K/V heads; what a comparison says is known a cycle ahead
+    def _exponents(self, m, s):
+        """The queries' exponents; of a pair of heads one for each pipe."""
+        head_bits = (self.max_heads - 1).bit_length()
+        write, s.exponents = delay(m, self.q_exponent_write, 1, "q_exponent_write"), []
+        for i in range(self.pipes):
+            exponents = memory.Memory(shape=6, depth=self.columns << head_bits, init=[], attrs=UNCHECKED)
+            m.submodules[f"query_exponents{i}" if i else "query_exponents"] = exponents
+            port, read = exponents.write_port(), exponents.read_port()
+            head, mine = write.head, write.en
+            if self.pipes > 1:
+                head = Mux(self.paired, write.head >> 1, write.head)
+                mine = write.en & Mux(self.paired, write.head[0] == i, i == 0)
+            m.d.comb += [port.addr.eq(Cat(head[:head_bits], write.column)), port.en.eq(mine), port.data.eq(write.data)]
+            s.exponents.append(read)
+        s.head_bits = head_bits
+
+    def _room(self, m, s):
+        """Whether weights have places."""
         ring = ring_depth(self.max_heads)
-        s.tag0 = Signal(TAG)
-        s.room = Signal(range(ring), init=ring - 1)         # a full ring would look empty
-        s.slot, s.rep, s.head, s.group, s.group_head = Signal(4), Signal(6), Signal(6), Signal(6), Signal(6)
-        s.address, s.slot_address = Signal(range(self.max_dim // 8)), Signal(range(self.max_dim // 8), init=1)
-        s.first_row, s.issue, s.pause, s.has_room, s.spent = Signal(), Signal(), Signal(), Signal(init=1), Signal()
-        s.first_slot, s.last_slot, s.last_rep, s.last_group = Signal(), Signal(), Signal(), Signal()
-        s.one_slot, s.one_rep, s.one_group, s.alone = Signal(), Signal(), Signal(), Signal()
-        s.heads, s.given, s.stride = Signal(7), Signal(7), Signal(5)
-        m.d.sync += [s.one_slot.eq(s.shape.last_slot == 0), s.one_rep.eq(s.shape.last_rep == 0),
-                     s.one_group.eq(s.shape.last_kv_head == 0),
-                     s.alone.eq(s.shape.last_head == 0), s.heads.eq(s.shape.last_rep + 1),
-                     s.stride.eq(s.shape.last_slot + 1)]
-        m.d.comb += [
-            # A head's mass is updated in two cycles; with several heads its turns are further apart.
-            s.issue.eq(self.keys.valid & ~s.pause & ~(s.last_slot & ~s.has_room)),
-            self.keys.ready.eq(s.issue & s.last_rep), s.q_out.addr.eq(Cat(s.address, self.column)),
-            s.tag0.head.eq(s.head), s.tag0.rep.eq(s.rep), s.tag0.last_rep.eq(s.last_rep),
-            s.tag0.first_row.eq(s.first_row),
-            s.tag0.first_slot.eq(s.first_slot), s.tag0.last_slot.eq(s.last_slot),
-            s.tag0.k_exponent.eq(s.key.k_exponent), s.tag0.v_exponent.eq(s.key.v_exponent),
-        ]
+        room, s.has_room, s.spent = Signal(range(ring), init=ring - 1), Signal(init=1), Signal()    # full looks empty
+        heads, given = Signal(7), Signal(7)
+        # Three may follow before it is known that there is no more room
+        m.d.sync += [heads.eq(self.shape.last_rep + 1), given.eq(Mux(self.release, heads, 0)),
+                     room.eq(room - s.spent + given), s.has_room.eq(room[2:] != 0)]
 
     def _issue(self, m, s):
-        """The next (beat, query head)."""
-        # Three may follow before it is known that there is no more room
-        m.d.sync += [s.pause.eq(s.issue & s.alone), s.spent.eq(s.issue & s.last_slot),
-                     s.given.eq(Mux(self.release, s.heads, 0)),
-                     s.room.eq(s.room - s.spent + s.given), s.has_room.eq(s.room[2:] != 0)]
-        with m.If(s.issue):
-            m.d.sync += [s.last_rep.eq(Mux(s.last_rep, s.one_rep, s.rep + 1 == s.shape.last_rep)), s.rep.eq(s.rep + 1),
-                         s.head.eq(s.head + 1), s.address.eq(s.address + s.stride)]
-            with m.If(s.last_rep):
-                m.d.sync += [s.rep.eq(0), s.head.eq(s.group_head), s.slot.eq(s.slot + 1), s.first_slot.eq(0),
-                             s.address.eq(s.slot_address), s.slot_address.eq(s.slot_address + 1),
-                             s.last_slot.eq(Mux(s.last_slot, s.one_slot, s.slot + 1 == s.shape.last_slot))]
-                with m.If(s.last_slot):
-                    m.d.sync += [s.slot.eq(0), s.first_slot.eq(1), s.head.eq(s.head + 1), s.group_head.eq(s.head + 1),
-                                 s.address.eq(s.address + 1), s.slot_address.eq(s.address + 2), s.group.eq(s.group + 1),
-                                 s.last_group.eq(Mux(s.last_group, s.one_group, s.group + 1 == s.shape.last_kv_head))]
-                    with m.If(s.last_group):
-                        m.d.sync += [s.group.eq(0), s.head.eq(0), s.group_head.eq(0), s.address.eq(0),
-                                     s.slot_address.eq(1), s.first_row.eq(0)]
-        with m.If(self.start):
-            m.d.sync += [s.first_row.eq(1), s.first_slot.eq(1), s.last_rep.eq(s.one_rep), s.last_slot.eq(s.one_slot),
-                         s.last_group.eq(s.one_group)]
+        """The next (word, query head)."""
+        key, s.issue, s.tag0 = self.keys.payload, Signal(), Signal(TAG)
+        m.submodules.walker = walk = Walker(depth=s.depth, turns=self.max_heads)
+        alone, pause = Signal(), Signal()
+        # A head's mass is updated in two cycles; with several heads its turns are further apart.
+        m.d.sync += [alone.eq(self.shape.last_head == 0), pause.eq(s.issue & alone),
+                     s.spent.eq(s.issue & walk.last_word)]
+        m.d.comb += [
+            walk.shape.eq(self.shape), walk.start.eq(self.start), walk.step.eq(s.issue),
+            s.issue.eq(self.keys.valid & ~pause & ~(walk.last_word & ~s.has_room)),
+            self.keys.ready.eq(s.issue & walk.last_rep),
+            *(read.addr.eq(Cat(walk.address, self.column)) for read in s.words),
+            s.tag0.head.eq(walk.turn),
+            *(s.tag0[name].eq(getattr(walk, name)) for name in ("rep", "last_rep", "first_row", "first_word",
+                                                                "last_word")),
+            s.tag0.k_exponent.eq(key.k_exponent), s.tag0.v_exponent.eq(key.v_exponent),
+        ]
 
     def _products(self, m, s):
-        """Products and their sums."""
-        # 1: query; 2, 3: again, beside its multipliers; 4: products; 5: sums of two; 6: of eight; 7: dot so far
-        beat3 = delay(m, s.key.beat, 3, "beat")
-        query3 = delay(m, s.q_out.data.as_value(), 2, "query")
-        products, twos = [], []
-        for i in range(8):
-            product = Signal(signed(32), name=f"product{i}", reset_less=True)
-            m.d.sync += product.eq(query3[16 * i:16 * i + 16].as_signed() * beat3[16 * i:16 * i + 16].as_signed())
-            products.append(product)
-        for i in range(0, 8, 2):    # in a DSP slice
-            two = Signal(signed(33), name=f"two{i}", reset_less=True)
-            m.d.sync += two.eq(products[i + 1] + products[i])
-            twos.append(two)
-        s.eight = Signal(signed(35), reset_less=True)
-        m.d.sync += s.eight.eq((twos[0] + twos[1]) + (twos[2] + twos[3]))
+        """Products, and their sums of a slot each."""
+        # 1: query; 2, 3: again, beside its multipliers; 4: products; 5: sums of two; 6: of eight
+        word3, s.eights = delay(m, self.keys.payload.word, 3, "word"), []
+        for g, read in enumerate(s.words):
+            query3, products, twos = delay(m, read.data.as_value(), 2, f"query{g}"), [], []
+            for i in range(8):
+                product = Signal(signed(32), name=f"product{8 * g + i}", reset_less=True)
+                element = word3[128 * g + 16 * i:128 * g + 16 * i + 16]
+                m.d.sync += product.eq(query3[16 * i:16 * i + 16].as_signed() * element.as_signed())
+                products.append(product)
+            for i in range(0, 8, 2):    # in a DSP slice
+                two = Signal(signed(33), name=f"two{8 * g + i}", reset_less=True)
+                m.d.sync += two.eq(products[i + 1] + products[i])
+                twos.append(two)
+            eight = Signal(signed(35), name=f"eight{g}", reset_less=True)
+            m.d.sync += eight.eq((twos[0] + twos[1]) + (twos[2] + twos[3]))
+            s.eights.append(eight)
+
+    def _sums(self, m, s):
+        """Of a word; while paired of each half, and the first pipe has the first half's."""
+        # 7 and later: a register for each level of adders
+        parts = s.eights
+        while len(parts) > 1:
+            final = len(parts) == 2 and self.pipes > 1
+            sums = [Signal(signed(len(a) + 1), name=f"sum{len(parts)}_{i}", reset_less=True)
+                    for i, a in enumerate(parts[::2])]
+            m.d.sync += [total.eq(a + (Mux(self.paired, 0, b) if final else b))
+                         for total, a, b in zip(sums, parts[::2], parts[1::2])]
+            if final:
+                s.second = delay(m, parts[1], 1, "second")
+            parts = sums
+        s.sum, = parts
 
     def _partials(self, m, s):
         """Dots so far."""
-        tag4, valid5 = delay(m, s.tag0, 4, "tag4"), delay(m, s.issue, 5, "valid5", valid=True)
-        tag5 = delay(m, tag4, 1, "tag5")
-        tag6, valid6 = delay(m, tag5, 1, "tag6"), delay(m, valid5, 1, "valid6", valid=True)
-        m.submodules.partials = partials = memory.Memory(shape=signed(39), depth=self.max_heads, init=[])
+        # ``before`` is the stage before the sum's, in which the dot so far is read
+        before = self.latency - 2
+        tag = delay(m, s.tag0, before - 1, "tag_early")
+        tag5, valid5 = delay(m, tag, 1, "tag5"), delay(m, s.issue, before, "valid5", valid=True)
+        s.tag6, s.valid6 = delay(m, tag5, 1, "tag6"), delay(m, valid5, 1, "valid6", valid=True)
+        m.submodules.partials = partials = memory.Memory(shape=signed(DOT), depth=self.max_heads, init=[])
         partial_in, partial_out = partials.write_port(), partials.read_port(domain="comb")
-        dot, partial6 = Signal(signed(39)), Signal(signed(39), reset_less=True)
+        s.dot, partial6 = Signal(signed(DOT)), Signal(signed(DOT), reset_less=True)
         # With one head after the other, what is read is just being written
-        again5 = delay(m, valid5 & (tag4.rep == tag5.rep), 1, "again5")
-        m.d.sync += partial6.eq(Mux(tag5.first_slot, 0, Mux(again5, dot, partial_out.data)))
+        again5 = delay(m, valid5 & (tag.rep == tag5.rep), 1, "again5")
+        m.d.sync += partial6.eq(Mux(tag5.first_word, 0, Mux(again5, s.dot, partial_out.data)))
         m.d.comb += [
-            partial_out.addr.eq(tag5.rep), dot.eq(s.eight + partial6),
-            partial_in.addr.eq(tag6.rep), partial_in.data.eq(dot), partial_in.en.eq(valid6),
+            partial_out.addr.eq(tag5.rep), s.dot.eq(s.sum + partial6),
+            partial_in.addr.eq(s.tag6.rep), partial_in.data.eq(s.dot), partial_in.en.eq(s.valid6),
         ]
+
+    def _leave(self, m, s):
+        """Dots of whole heads."""
         m.d.comb += [
-            self.dot.eq(delay(m, dot, 1, "dot7")), self.tag.eq(delay(m, tag6, 1, "tag7")),
-            self.valid.eq(delay(m, valid6 & tag6.last_slot, 1, "valid7", valid=True)),
-            s.e_out.addr.eq(Cat(tag6.head[:s.head_bits], self.column)), self.exponent.eq(s.e_out.data),
+            self.dots[0].eq(delay(m, s.dot, 1, "dot7")), self.tag.eq(delay(m, s.tag6, 1, "tag7")),
+            self.valid.eq(delay(m, s.valid6 & s.tag6.last_word, 1, "valid7", valid=True)),
         ]
+        if self.pipes > 1:
+            m.d.comb += self.dots[1].eq(delay(m, s.second, 1, "second_dot7"))
+        for read, exponent in zip(s.exponents, self.exponents):
+            m.d.comb += [read.addr.eq(Cat(s.tag6.head[:s.head_bits], self.column)), exponent.eq(read.data)]

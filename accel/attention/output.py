@@ -5,8 +5,8 @@ from amaranth.hdl import Cat, Const, Module, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from accel.attention.dots import SHAPE
-from accel.attention.scores import MASS
+from accel.attention.softmax import MASS
+from accel.attention.walker import SHAPE, word_depth
 from accel.interfaces import AttentionElement
 from accel.lib.numeric import bit_length, delay, product_of, shift_right
 from accel.lib.pipeline import Pipeline
@@ -17,7 +17,7 @@ from llama2_spec.tables import RECIPROCAL
 
 DEPTH = 32          # elements on their way, for some 18 cycles, or waiting
 LEAST = 14          # bits of the smallest mass: the weight that set the maximum is at least 2**13
-FETCH = 3           # cycles from ``slot`` and ``lane`` to ``sum``
+FETCH = 3           # cycles from ``word`` and ``lane`` to ``sum``
 AVERAGE = 34        # bits of a sum in units of its mass's leading bit: about 2**31 at most
 
 
@@ -31,8 +31,10 @@ class AttentionOutput(wiring.Component):
         Mass and top of head 0 are there from the next cycle on; sums may be read as long as ``summed``.
     head : Out(6)
         Head whose ``mass`` and ``top`` are needed, from the next cycle on.
-    slot, lane : Out(range(max_dim // 8)), Out(3)
-        Element whose ``sum`` is needed, three cycles later.
+    word, lane : Out(range(words)), Out(range(lanes))
+        Element whose ``sum`` is needed, three cycles later: lane of a word, as the values have them.
+    heads : In(6)
+        Heads minus one; constant while rows come.
     shape : In(SHAPE)
         What the model's shape means to attention; constant while rows come.
     mass : In(MASS)
@@ -40,18 +42,19 @@ class AttentionOutput(wiring.Component):
     top : In(6)
         Largest V exponent of ``head``; valid a cycle after it.
     sum : In(signed(WIDE))
-        Of ``slot`` and ``lane``; valid three cycles after them.
+        Of ``word`` and ``lane``; valid three cycles after them.
     elements : Out(stream of element)
         The output, elements of a head after those of the head before; held until taken.
     """
     latency = 13        #: from an element's turn to its place in the queue
 
-    def __init__(self, *, max_heads, max_dim):
-        self.max_heads, self.max_dim = max_heads, max_dim
+    def __init__(self, *, max_heads, max_dim, lanes=8):
+        self.max_heads, self.max_dim, self.lanes = max_heads, max_dim, lanes
         self.element = AttentionElement()
         super().__init__({
             "shape": In(SHAPE), "start": In(1), "summed": In(1), "head": Out(6), "mass": In(MASS), "top": In(6),
-            "slot": Out(range(max_dim // 8)), "lane": Out(3), "sum": In(signed(WIDE)),
+            "heads": In(6), "word": Out(range(word_depth(lanes, max_heads, max_dim))), "lane": Out(range(lanes)),
+            "sum": In(signed(WIDE)),
             "elements": Out(stream.Signature(self.element)),
         })
 
@@ -90,7 +93,7 @@ class AttentionOutput(wiring.Component):
                     m.next = "MASS"
             with m.State("MASS"):
                 m.d.sync += [self.head.eq(self.head + 1), s.mass.eq(self.mass),
-                             s.found.top.eq(self.top), s.found.last.eq(self.head == s.shape.last_head)]
+                             s.found.top.eq(self.top), s.found.last.eq(self.head == self.heads)]
                 m.next = "LENGTH"
             with m.State("LENGTH"):
                 for i, eight in enumerate(s.eights):
@@ -124,6 +127,9 @@ class AttentionOutput(wiring.Component):
         # the last two are a cycle ahead
         active, s.issue, has_room, s.last_element = Signal(), Signal(), Signal(), Signal()
         s.lane, slot = Signal(3), Signal(4)
+        # Slots in their order; a head that does not fill its last word leaves some out
+        bits = (self.lanes // 8 - 1).bit_length()
+        s.place = Signal(len(self.word) + bits)
         m.d.comb += [s.issue.eq(active & has_room),
                      s.take.eq(s.ready & self.summed & (~active | s.issue & s.last_element))]
         left = delay(m, s.results.output.ready & s.results.output.valid, 1, "left", valid=True)
@@ -131,18 +137,19 @@ class AttentionOutput(wiring.Component):
         with m.If(s.issue):
             m.d.sync += [s.lane.eq(s.lane + 1), s.last_element.eq((s.lane == 6) & (slot == s.shape.last_slot))]
             with m.If(s.lane == 7):
-                m.d.sync += [slot.eq(slot + 1), self.slot.eq(self.slot + 1)]
+                m.d.sync += [slot.eq(slot + 1), s.place.eq(s.place + 1)]
             with m.If(s.last_element):
-                m.d.sync += [slot.eq(0), active.eq(0)]
+                m.d.sync += [slot.eq(0), active.eq(0), s.place.eq(s.place + 1 + s.shape.pad[:bits])]
         with m.If(s.take):
             m.d.sync += [active.eq(1), s.current.eq(Cat(s.found, s.table.value))]
         with m.If(self.start):
-            m.d.sync += self.slot.eq(0)
+            m.d.sync += s.place.eq(0)
+        m.d.comb += [self.word.eq(s.place[bits:]), self.lane.eq(Cat(s.lane, s.place[:bits]))]
 
     def _average(self, m, s):
         """Sums in units of the mass. An element enters with its turn."""
         pipe, tag0 = Pipeline(m), Signal(s.scale)
-        m.d.comb += [tag0.eq(s.current), tag0.last.eq(s.current.last & s.last_element), self.lane.eq(s.lane)]
+        m.d.comb += [tag0.eq(s.current), tag0.last.eq(s.current.last & s.last_element)]
         s.pipe, s.tag = pipe, pipe.carry("tag", pipe.enter(tag0))
         sum_ = pipe.later("sum", pipe.enter(self.sum, FETCH))
 

@@ -1,30 +1,17 @@
-"""The score side of attention: K beats to softmax weights, with each head's maximum, V exponent and mass."""
-from types import SimpleNamespace
-
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
-from amaranth.lib import data, memory, stream, wiring
+"""The score side of attention: K words to softmax weights, with each head's maximum, V exponent and mass."""
+from amaranth.hdl import Module, Mux, signed
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from accel.attention.dots import SHAPE, AttentionDots, key_layout, query_members
+from accel.attention.dots import AttentionDots, key_layout, query_members
+from accel.attention.softmax import MASS, SoftmaxPipe, weight_layout
+from accel.attention.walker import SHAPE
 from accel.interfaces import Exp2Read
-from accel.lib.numeric import coarse_shift, delay, product_of, round_saturate, shift_right
-from accel.lib.pipeline import Pipeline
-from accel.lib.table import InterpolatedTable
-from llama2_spec.numerics import HEADROOM, ROW_FRACTION, SCORE_FRACTION
-from llama2_spec.tables import EXP2
-
-MASS = 34           #: bits of a mass: 2**17 weights of 17 bits
-WEIGHT = 17
-EXP2_LATENCY = 6    #: cycles until ``guest.value`` answers
-
-
-def weight_layout():
-    """What a row's V head is multiplied by for one query head, and by how much the sums shift down before."""
-    return data.StructLayout({"weight": WEIGHT, "shift": 6})
+from accel.lib.numeric import delay
 
 
 class AttentionScores(wiring.Component):
-    """The scores, weights and masses of :func:`llama2_spec.golden.attend`. One (beat, query head) per cycle; a key is
+    """Dot products, and a softmax pipe for each that may end in a cycle. One (word, query head) per cycle; a key is
     taken only while the weights it leads to have places, so nothing behind the issue stalls.
 
     Members
@@ -32,11 +19,13 @@ class AttentionScores(wiring.Component):
     keys : In(stream of key_layout)
         Held for as many cycles as query heads share it.
     weight_write, weight_last : Out(1)
-        ``weight`` of the next head, in order of rows and heads; the last one of its K/V head.
+        ``weights`` of the next head, in order of rows and heads; the last one of its K/V head.
     release : In(1)
-        A K/V head's weights were used: n_rep more may be produced.
+        A K/V head's weights were used: as many more may be produced.
     column : In(column)
         Whose query it is; held while keys are.
+    paired : In(1)
+        See :class:`~accel.attention.dots.AttentionDots`.
     reading, read_head : In(1), In(6)
         When no keys are on their way: head whose ``mass`` and ``top`` (the largest V exponent) are shown, a cycle
         later.
@@ -51,171 +40,56 @@ class AttentionScores(wiring.Component):
         Of the score scale; constant while keys come.
     start : In(1)
         A new set of rows begins; no key is on its way.
-    weight : Out(weight_layout)
-        Valid with ``weight_write``.
+    weights : Out(array of weight_layout by pipe)
+        Valid with ``weight_write``; all but the first only while ``paired``.
     mass : Out(MASS)
         Of ``read_head``, a cycle later, while ``reading``.
     top : Out(6)
         Of ``read_head``, a cycle later, while ``reading``.
-    q_write : In(struct of en 1, column, address, data signed 16)
+    q_write : In(struct of en 1, column, head, address, data signed 16)
         See :class:`~accel.attention.dots.AttentionDots`.
     q_exponent_write : In(struct of en 1, column, head, data 6)
         See :class:`~accel.attention.dots.AttentionDots`.
     """
-    latency = 23        #: from a row's last beat of a K/V head to its weight
 
-    def __init__(self, *, columns, max_heads, max_dim, multiplier_bits=25):
+    def __init__(self, *, columns, max_heads, max_dim, multiplier_bits=25, lanes=8, pipes=1):
         self.columns, self.max_heads, self.max_dim, self.multiplier_bits = columns, max_heads, max_dim, multiplier_bits
+        self.lanes, self.pipes = lanes, pipes
+        self.dots = AttentionDots(columns=columns, max_heads=max_heads, max_dim=max_dim, lanes=lanes, pipes=pipes)
         super().__init__({
-            "shape": In(SHAPE), "score_mantissa": In(16), "score_exponent": In(signed(8)),
+            "shape": In(SHAPE), "score_mantissa": In(16), "score_exponent": In(signed(8)), "paired": In(1),
             **query_members(columns, max_heads, max_dim),
-            "start": In(1), "keys": In(stream.Signature(key_layout())), "release": In(1),
-            "weight_write": Out(1), "weight_last": Out(1), "weight": Out(weight_layout()),
+            "start": In(1), "keys": In(stream.Signature(key_layout(lanes))), "release": In(1),
+            "weight_write": Out(1), "weight_last": Out(1), "weights": Out(data.ArrayLayout(weight_layout(), pipes)),
             "reading": In(1), "read_head": In(6), "mass": Out(MASS), "top": Out(6), "guest": In(Exp2Read()),
         })
 
+    @property
+    def latency(self):
+        """Cycles from a row's last word of a K/V head to its weight."""
+        return self.dots.latency + SoftmaxPipe.latency
+
     def elaborate(self, platform):
         m = Module()
-        s = SimpleNamespace()               # signals that several steps share
-        self._dots(m, s)
-        self._scale(m, s)
-        self._state(m, s)
-        self._rise(m, s)
-        self._table(m, s)
-        self._weights(m, s)
-        self._mass(m, s)
+        m.submodules.dots = dots = self.dots
+        wiring.connect(m, wiring.flipped(self.keys), dots.keys)
+        m.d.comb += [getattr(dots, name).eq(getattr(self, name))
+                     for name in ("shape", "paired", "q_write", "q_exponent_write", "column", "start", "release")]
+        pipes = [SoftmaxPipe(max_heads=self.max_heads, multiplier_bits=self.multiplier_bits)
+                 for _ in range(self.pipes)]
+        for i, pipe in enumerate(pipes):
+            m.submodules[f"pipe{i}"] = pipe
+            m.d.comb += [
+                *(getattr(pipe, name).eq(getattr(self, name)) for name in ("score_mantissa", "score_exponent",
+                                                                           "reading")),
+                pipe.dot.eq(dots.dots[i]), pipe.tag.eq(dots.tag), pipe.exponent.eq(dots.exponents[i]),
+                pipe.valid.eq(dots.valid), self.weights[i].eq(pipe.weight),
+                pipe.read_head.eq(Mux(self.paired, self.read_head >> 1, self.read_head)
+                                  if self.pipes > 1 else self.read_head),
+            ]
+        first, last = pipes[0], pipes[-1]
+        odd = delay(m, self.paired & self.read_head[0], 1, "odd") if self.pipes > 1 else 0
+        wiring.connect(m, wiring.flipped(self.guest), first.guest)
+        m.d.comb += [self.weight_write.eq(first.weight_write), self.weight_last.eq(first.weight_last),
+                     self.mass.eq(Mux(odd, last.mass, first.mass)), self.top.eq(Mux(odd, last.top, first.top))]
         return m
-
-    def _dots(self, m, s):
-        """Dot products."""
-        m.submodules.dots = s.dots = AttentionDots(columns=self.columns, max_heads=self.max_heads, max_dim=self.max_dim)
-        wiring.connect(m, wiring.flipped(self.keys), s.dots.keys)
-        m.d.comb += [getattr(s.dots, name).eq(getattr(self, name))
-                     for name in ("shape", "q_write", "q_exponent_write", "column", "start", "release")]
-
-    def _scale(self, m, s):
-        """Scores. What is staged here enters with the dot products, at stage ``AttentionDots.latency``."""
-        pipe = s.pipe = Pipeline(m)
-        enter = pipe.enter(s.dots.tag, AttentionDots.latency)
-        s.tag, at = pipe.carry("tag", enter), enter.stage
-        s.valid = pipe.carry("valid", pipe.enter(s.dots.valid, at), valid=True)
-        mantissa, base = delay(m, self.score_mantissa, 1, "mantissa"), Signal(signed(10))
-        m.d.sync += base.eq(2 * ROW_FRACTION - SCORE_FRACTION - self.score_exponent)
-        scale = Cat(mantissa, Const(0, 1)).as_signed() if self.multiplier_bits == 25 else mantissa
-        dot = pipe.register("dot", pipe.enter(s.dots.dot, at))
-        product = pipe.combine(lambda x: product_of(m, x, scale, "scaled"), dot, latency=2)
-        known = pipe.register("known", pipe.combine(lambda exponent: base - exponent, enter.k_exponent), signed(10))
-        exponent = pipe.carry("exponent", pipe.enter(s.dots.exponent, at)).beside(known)
-        whole = pipe.register("shift", known - exponent, signed(10))
-        shift = pipe.register("clamped", pipe.combine(lambda x: Mux(x < 0, 0, Mux(x > 63, 63, x)), whole), 6)
-        coarse = pipe.later("coarse", pipe.combine(lambda x, by: coarse_shift(m, x, by, 32), product, shift))
-        fine = pipe.later("fine", pipe.combine(lambda x, by: shift_right(m, x, by, name="fine"),
-                                               coarse, pipe.carry("ones", shift[:4]).beside(coarse)))
-        rounded, _ = pipe.combine(lambda x, sign: round_saturate(m, x, sign, 32, name="score"),
-                                  fine, pipe.carry("sign", coarse[-1]).beside(fine))
-        s.score = pipe.later("score", rounded)
-
-    def _state(self, m, s):
-        """Maximum and top of the head."""
-        # With the score the maximum and top of its head; a stage later the new ones
-        pipe, at = s.pipe, s.score.stage
-        state = data.StructLayout({"maximum": signed(17), "top": 6})
-        m.submodules.states = states = memory.Memory(shape=state, depth=self.max_heads, init=[])
-        state_in, s.state_out = states.write_port(), states.read_port(domain="comb")
-        head = pipe.later("head",
-                          pipe.combine(lambda tag: Mux(self.reading, self.read_head, tag.head), s.tag.at(at - 1)))
-        m.d.comb += s.state_out.addr.eq(head.plain)
-        old, whole = pipe.later("state", pipe.enter(s.state_out.data, at)), s.score[SCORE_FRACTION:]
-        integer = pipe.later("integer", whole)
-        # Beforehand, so that a maximum is compared and replaced in one cycle
-        reference = pipe.register("reference", pipe.combine(lambda x: x.as_signed() + 1, whole), signed(17))
-        raise_at = pipe.register("raise_at", pipe.combine(lambda x: x.as_signed() - HEADROOM, whole), signed(18))
-        tag = s.tag.beside(old).plain
-        difference, above, rising, higher = Signal(signed(18)), Signal(), Signal(), Signal()
-        s.difference, s.above, s.rising, s.higher = (pipe.enter(x, old.stage)
-                                                     for x in (difference, above, rising, higher))
-        s.first_row, s.lift, s.lower = tag.first_row, tag.v_exponent - old.plain.top, old.plain.top - tag.v_exponent
-        maximum = pipe.combine(lambda rising, new, old: Mux(rising, new, old.maximum), s.rising, reference, old)
-        m.d.comb += [
-            difference.eq(pipe.combine(lambda x, old: x.as_signed() - old.maximum, integer, old).plain),
-            above.eq(pipe.combine(lambda x, old: x >= old.maximum, raise_at, old).plain),
-            rising.eq(above | tag.first_row), higher.eq((tag.v_exponent > old.plain.top) | tag.first_row),
-            state_in.addr.eq(tag.head), state_in.en.eq(s.valid.beside(old).plain),
-            state_in.data.maximum.eq(maximum.plain),
-            state_in.data.top.eq(Mux(higher, tag.v_exponent, old.plain.top)),
-        ]
-
-    def _rise(self, m, s):
-        """How far the reference rises."""
-        # In the first row nothing is shifted: only time would be lost.
-        pipe, higher, first = s.pipe, s.higher.plain, s.first_row
-        difference, rising = pipe.later("difference", s.difference), pipe.later("rising", s.rising)
-        raised = pipe.later("raised", pipe.combine(lambda above: above & ~first, s.above))
-        lift = pipe.register("lift", pipe.enter(Mux(first | ~higher, 0, s.lift), s.higher.stage), 6)
-        s.lowered = pipe.register("lowered", pipe.enter(Mux(higher, 0, s.lower), s.higher.stage), 6)
-        s.rise = pipe.register("rise", pipe.combine(
-            lambda raised, by: Mux(~raised, 0, Mux(by > 62, 63, by[:6] + 1)), raised, difference), 6)
-        together = Signal(7)
-        m.d.comb += together.eq((s.rise + pipe.carry("lift", lift).beside(s.rise)).plain)
-        s.together = pipe.register("together", pipe.enter(Mux(together > 63, 63, together), s.rise.stage), 6)
-        s.down = pipe.register("down", pipe.combine(
-            lambda rising, by: Mux(rising, 2, Mux(by < -30, 31, (1 - by)[:5])), rising, difference), 5)
-
-    def _table(self, m, s):
-        """2**x, of the score or for a guest."""
-        m.submodules.table = table = InterpolatedTable(EXP2, latency=EXP2_LATENCY - 1, distributed=True)
-        score = s.score.plain
-        m.d.comb += self.guest.value.eq(table.value)
-        m.d.sync += [table.index.eq(Mux(self.guest.busy, self.guest.index, score[8:16])),
-                     table.t.eq(Mux(self.guest.busy, self.guest.t, score[:8]))]
-        s.power = s.pipe.enter(table.value, s.score.stage + EXP2_LATENCY)
-
-    def _weights(self, m, s):
-        """Weights: shifted down and rounded, which is p, then shifted to units of the largest V exponent."""
-        pipe = s.pipe
-
-        def shifted(value, shift, name):
-            """``value / 2**shift`` to nearest, two stages later; ``shift`` is carried."""
-            by = shift.beside(value)
-            doubled = pipe.combine(lambda x: Cat(Const(0, 1), x, Const(0, 1)), value)
-            coarse = pipe.later(name + "_fours", pipe.combine(
-                lambda x, by: shift_right(m, x, Cat(Const(0, 2), by[2:]), name=name + "_coarse"), doubled, by))
-            wide = pipe.combine(lambda x, by: shift_right(m, x, by, name=name),
-                                coarse, pipe.carry(name + "_ones", by[:2]).beside(coarse))
-            return pipe.register(name + "_rounded", (wide >> 1) + wide[0], WEIGHT)
-        s.p = shifted(s.power, pipe.carry("down", s.down), "p")
-        s.weighted = shifted(s.p, pipe.carry("lowered", s.lowered), "weight")
-        assert s.weighted.stage == self.latency
-        m.d.comb += self.weight.weight.eq(s.weighted.plain)
-
-    def _mass(self, m, s):
-        """A head's mass: shifted by eights, then by the rest, and added to."""
-        pipe, p = s.pipe, s.p
-        tag = s.tag.beside(s.higher)
-        heads, firsts, lasts = (pipe.carry(f"mass_{name}", getattr(tag, name))
-                                for name in ("head", "first_row", "last_rep"))
-        rise = pipe.carry("rise", s.rise)
-        head = pipe.later("mass_at", pipe.combine(lambda head: Mux(self.reading, self.read_head, head),
-                                                    heads.at(p.stage - 2)))
-        m.submodules.masses = masses = memory.Memory(shape=MASS, depth=self.max_heads, init=[])
-        mass_in, mass_out = masses.write_port(), masses.read_port(domain="comb")
-        m.d.comb += mass_out.addr.eq(head.plain)
-        shifted, by = Signal(MASS, name="mass", reset_less=True), rise.beside(head).plain
-        first = firsts.beside(head).plain
-        with m.If(first | by[5] & by[3:5].any()):       # 40 and more leave nothing
-            m.d.sync += shifted.eq(0)
-        with m.Else():
-            with m.Switch(by[3:6]):
-                for i in range(5):
-                    with m.Case(i):
-                        m.d.sync += shifted.eq(mass_out.data >> 8 * i)
-        mass = pipe.combine(lambda p, x, by: p + (x >> by[:3]), p, pipe.enter(shifted, head.stage + 1), rise.beside(p))
-        written = pipe.combine(lambda at, _: at, pipe.later("written_at", head), p)
-        m.d.comb += [mass_in.addr.eq(written.plain), mass_in.en.eq(s.valid.beside(p).plain),
-                     mass_in.data.eq(mass.plain)]
-        last = s.weighted
-        m.d.comb += [
-            self.weight_write.eq(s.valid.beside(last).plain), self.weight_last.eq(lasts.beside(last).plain),
-            self.weight.shift.eq(pipe.carry("together", s.together).beside(last).plain),
-            self.mass.eq(mass_out.data), self.top.eq(s.state_out.data.top),
-        ]

@@ -5,10 +5,11 @@ from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from accel.attention.dots import SHAPE, key_layout
+from accel.attention.dots import key_layout
+from accel.attention.walker import SHAPE
+from accel.attention.words import Words, raw_layout, slot_of
 from accel.lib.numeric import UNCHECKED, delay
 
-KEY_BUFFER = 24     # beats: keeps the scores busy while a V row with n_rep >= 2 passes
 ON_THEIR_WAY = 8    # slots at most that come after :attr:`Waiting.room` has fallen
 
 
@@ -66,15 +67,27 @@ class Waiting(wiring.Component):
 
 
 class RowSplitter(wiring.Component):
-    """K/V rows to slots of K, each with its head's exponents, and slots of V, each in a queue of its own.
+    """K/V rows to words of K, each with its head's exponents, and words of V, each in a queue of its own.
 
-    A slot is eight elements of 16 bits: a beat as it is, or one half after the other of a beat of 8-bit elements. There
-    is one a cycle, so an 8-bit row takes as many cycles as its 16-bit one, less the header, and half of the memory.
+    A slot is eight elements of 16 bits: a beat as it is, or one half after the other of a beat of 8-bit elements. With
+    8 lanes a word is a slot, and one a cycle enters the queues: an 8-bit row takes as many cycles as its 16-bit one,
+    less the header, and half of the memory. With more lanes beats wait as they come, one a cycle, and
+    :class:`~accel.attention.words.Words` behind each queue make words of them, so K and V are taken apart at the same
+    time.
+
+    Parameters
+    ----------
+    k_buffer, v_buffer : int
+        K beats and V beats that may wait, with 8 more a power of two.
+    lanes : int
+        Elements of a word: 8, 16, 32.
 
     Members
     -------
     narrow : In(2)
         Elements of 8 bits, of V (bit 0) and of K (bit 1).
+    paired : In(1)
+        See :class:`~accel.attention.words.Words`.
     beats, newest, local : In(stream of 128), In(stream of 128), In(1)
         Rows from DRAM, of which there are none while ``local``; rows held on chip, of which there are only then.
     start, rows : In(1), In(17)
@@ -84,39 +97,43 @@ class RowSplitter(wiring.Component):
     shape : In(SHAPE)
         What the model's shape means to attention; constant while rows come.
     keys : Out(stream of key_layout)
-        Slots of K with their head's exponents; held until taken.
-    values : Out(stream of 128)
-        Slots of V; held until taken.
+        Words of K with their head's exponents; held until taken.
+    values : Out(stream of 16 * lanes)
+        Words of V; held until taken.
     """
     latency = None      #: varies
 
-
-    def __init__(self, *, max_heads, v_buffer):
-        self.max_heads, self.v_buffer = max_heads, v_buffer
+    def __init__(self, *, max_heads, k_buffer, v_buffer, lanes=8):
+        self.max_heads, self.k_buffer, self.v_buffer, self.lanes = max_heads, k_buffer, v_buffer, lanes
+        self.raw = lanes > 8                # queues hold beats, otherwise slots
         super().__init__({
-            "shape": In(SHAPE), "start": In(1), "rows": In(17), "narrow": In(2), "abort": In(1),
+            "shape": In(SHAPE), "start": In(1), "rows": In(17), "narrow": In(2), "paired": In(1), "abort": In(1),
             "beats": In(stream.Signature(128)), "newest": In(stream.Signature(128)), "local": In(1),
-            "keys": Out(stream.Signature(key_layout())), "values": Out(stream.Signature(128)),
+            "keys": Out(stream.Signature(key_layout(lanes))), "values": Out(stream.Signature(16 * lanes)),
         })
 
     def elaborate(self, platform):
         m = Module()
         s = SimpleNamespace()               # signals that several steps share
-        self._queues(m, s)
+        self._lengths(m, s)
+        if self.raw:
+            self._raw_queues(m, s)
+        else:
+            self._queues(m, s)
         self._take(m, s)
         self._beat(m, s)
-        self._exponents(m, s)
-        self._slots(m, s)
+        self._header(m, s)
+        if self.raw:
+            self._heads(m, s)
+            self._beats(m, s)
+        else:
+            self._head(m, s)
+            self._slots(m, s)
         return m
 
-    def _queues(self, m, s):
-        """Queues behind the splitter, what the shape means."""
+    def _lengths(self, m, s):
+        """What the shape means."""
         s.shape = self.shape
-        m.submodules.keys = s.keys = Waiting(key_layout(), limit=KEY_BUFFER, attrs={"ram_style": "distributed"})
-        m.submodules.values = s.values = Waiting(128, limit=self.v_buffer)
-        wiring.connect(m, s.keys.output, wiring.flipped(self.keys))
-        wiring.connect(m, s.values.output, wiring.flipped(self.values))
-
         # What comes next, so that whether it is taken is known a cycle ahead
         s.of_header, s.of_keys, s.of_values = Signal(), Signal(), Signal()        # at most one
         s.narrow, last_beats = Signal(2), [Signal(10, name=f"last_{name}_beat") for name in ("v", "k")]
@@ -124,6 +141,30 @@ class RowSplitter(wiring.Component):
         m.d.sync += [each.eq(Mux(s.narrow[i], s.shape.last_beat >> 1, s.shape.last_beat))
                      for i, each in enumerate(last_beats)]
         s.last_v, s.last_k = last_beats
+
+    def _queues(self, m, s):
+        """Queues of slots."""
+        m.submodules.keys = s.keys = Waiting(key_layout(), limit=self.k_buffer, attrs={"ram_style": "distributed"})
+        m.submodules.values = s.values = Waiting(128, limit=self.v_buffer)
+        wiring.connect(m, s.keys.output, wiring.flipped(self.keys))
+        wiring.connect(m, s.values.output, wiring.flipped(self.values))
+
+    def _raw_queues(self, m, s):
+        """Queues of beats, and what makes words of them."""
+        for name, sink, limit, exponents, i in (("keys", self.keys, self.k_buffer, 12, 1),
+                                                ("values", self.values, self.v_buffer, 0, 0)):
+            queue = Waiting(raw_layout(exponents), limit=limit)
+            words = Words(lanes=self.lanes, exponents=exponents)
+            m.submodules[name], m.submodules[f"{name}_words"] = queue, words
+            setattr(s, name, queue)
+            wiring.connect(m, queue.output, words.beats)
+            m.d.comb += [words.shape.eq(self.shape), words.narrow.eq(s.narrow[i]), words.paired.eq(self.paired),
+                         sink.valid.eq(words.words.valid), words.words.ready.eq(sink.ready)]
+            if exponents:
+                m.d.comb += [sink.payload.word.eq(words.words.payload.word),
+                             Cat(sink.payload.k_exponent, sink.payload.v_exponent).eq(words.words.payload.head)]
+            else:
+                m.d.comb += sink.payload.eq(words.words.payload.word)
 
     def _take(self, m, s):
         """What comes next, so that whether it is taken is known a cycle ahead."""
@@ -134,7 +175,8 @@ class RowSplitter(wiring.Component):
             self.beats.ready.eq(s.ready), self.newest.ready.eq(s.ready),
             s.taken.eq(s.ready & (self.beats.valid | self.newest.valid)),
             # Half a beat may be left over
-            s.two.eq((s.narrow[0] & s.of_values | s.narrow[1] & s.of_keys) & (~last | s.shape.last_beat[0])),
+            s.two.eq((s.narrow[0] & s.of_values | s.narrow[1] & s.of_keys) & (~last | s.shape.last_beat[0])
+                     if not self.raw else 0),
             room.eq(Mux(s.of_values, s.values.room, s.keys.room & (s.of_header | s.of_keys))),
             room_then.eq(Mux(s.of_keys, s.values.room, s.keys.room & ~(s.of_values & final_row))),
         ]
@@ -177,7 +219,7 @@ class RowSplitter(wiring.Component):
         m.d.sync += [s.header1.eq(header0), s.key1.eq(key0 | more1 & s.key1), s.value1.eq(value0 | more1 & s.value1),
                      more1.eq(more0), s.second1.eq(more1)]
 
-    def _exponents(self, m, s):
+    def _header(self, m, s):
         """The header of the row."""
         # Exponents have six bits; the row being split is the only one whose header is kept.
         m.submodules.header = s.header = memory.Memory(shape=data.ArrayLayout(6, 16),
@@ -185,24 +227,54 @@ class RowSplitter(wiring.Component):
         write, header_at = s.header.write_port(), Signal(3)
         m.d.comb += [write.addr.eq(header_at), write.en.eq(s.header1),
                      *(write.data[i].eq(s.raw[8 * i:8 * i + 6]) for i in range(16))]
+        with m.If(s.header1):
+            m.d.sync += header_at.eq(header_at + 1)
+        with m.If(s.key1):
+            m.d.sync += header_at.eq(0)
+
+    def _exponent(self, m, s, at):
+        """Exponent number ``at`` of the header."""
+        read = s.header.read_port(domain="comb")
+        m.d.comb += read.addr.eq(at >> 4)
+        return read.data[at[:4]]
+
+    def _head(self, m, s):
+        """Which K/V head a slot belongs to."""
         s.bytes_at, slot = [Signal(7, name=f"{name}_byte") for name in "kv"], Signal(4)
         with m.If(s.header1):
-            m.d.sync += [header_at.eq(header_at + 1), s.bytes_at[0].eq(0), s.bytes_at[1].eq(s.shape.last_kv_head + 1),
-                         slot.eq(0)]
+            m.d.sync += [s.bytes_at[0].eq(0), s.bytes_at[1].eq(s.shape.last_kv_head + 1), slot.eq(0)]
         with m.If(s.key1):
-            m.d.sync += [header_at.eq(0), slot.eq(slot + 1)]
+            m.d.sync += slot.eq(slot + 1)
             with m.If(slot == s.shape.last_slot):
                 m.d.sync += [slot.eq(0), *(at.eq(at + 1) for at in s.bytes_at)]
 
+    def _heads(self, m, s):
+        """Which K/V heads the slots of a beat belong to."""
+        # An 8-bit beat may be the end of a head, of two heads, or the end of one and the beginning of the next.
+        head, slot, v_byte, one = Signal(7), Signal(4), Signal(7), Signal()
+        ends = [Signal(name=f"ends{i}") for i in range(2)]
+        second = [head + ends[0], Mux(ends[0], 0, slot + 1)]
+        m.d.sync += [v_byte.eq(s.shape.last_kv_head + 1), one.eq(s.shape.last_slot == 0)]
+        m.d.comb += [ends[0].eq(slot == s.shape.last_slot), ends[1].eq(Mux(ends[0], one, slot + 1 == s.shape.last_slot))]
+        with m.If(s.header1):
+            m.d.sync += [head.eq(0), slot.eq(0)]
+        with m.If(s.key1):
+            m.d.sync += [head.eq(second[0]), slot.eq(second[1])]
+            with m.If(s.narrow[1]):
+                m.d.sync += [head.eq(second[0] + ends[1]), slot.eq(Mux(ends[1], 0, second[1] + 1))]
+        for i, at in enumerate((head, second[0][:7])):
+            v_at = (at + v_byte)[:7]
+            m.d.comb += s.keys.data.heads[i].eq(Cat(self._exponent(m, s, at), self._exponent(m, s, v_at)))
+
     def _slots(self, m, s):
         """Slots into their queues."""
-        # One choice per byte, see llama2_spec.image.row_elements
-        slot_of = s.keys.data.beat
-        for i in range(0, 128, 16):
-            low = Signal(8, name=f"low{i}")
-            m.d.comb += [low.eq(Mux(s.second1, s.raw[i + 8:i + 16], s.raw[i:i + 8])),
-                         slot_of[i:i + 16].eq(Cat(low, Mux(s.narrow1, low[7].replicate(8), s.raw[i + 8:i + 16])))]
-        for at, exponent in zip(s.bytes_at, (s.keys.data.k_exponent, s.keys.data.v_exponent)):
-            read = s.header.read_port(domain="comb")
-            m.d.comb += [read.addr.eq(at >> 4), exponent.eq(read.data[at[:4]])]
-        m.d.comb += [s.keys.write.eq(s.key1), s.values.write.eq(s.value1), s.values.data.eq(slot_of)]
+        slot = Signal(128)
+        m.d.comb += [slot.eq(slot_of(s.raw, s.second1, s.narrow1)), s.keys.data.word.eq(slot), s.values.data.eq(slot),
+                     s.keys.write.eq(s.key1), s.values.write.eq(s.value1),
+                     s.keys.data.k_exponent.eq(self._exponent(m, s, s.bytes_at[0])),
+                     s.keys.data.v_exponent.eq(self._exponent(m, s, s.bytes_at[1]))]
+
+    def _beats(self, m, s):
+        """Beats into their queues."""
+        m.d.comb += [s.keys.data.beat.eq(s.raw), s.values.data.beat.eq(s.raw),
+                     s.keys.write.eq(s.key1), s.values.write.eq(s.value1)]

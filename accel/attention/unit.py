@@ -4,29 +4,39 @@ Ref: Milakov & Gimelshein 2018 (online softmax).
 """
 from types import SimpleNamespace
 
-from amaranth.hdl import Module, ResetInserter, Signal
+from amaranth.hdl import Module, Mux, ResetInserter, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from accel.attention.lanes import check_lanes
 from accel.attention.output import AttentionOutput
-from accel.attention.dots import SHAPE
 from accel.attention.scores import AttentionScores
+from accel.attention.splitter import RowSplitter
 from accel.attention.values import AttentionValues
+from accel.attention.walker import SHAPE
 from accel.interfaces import AttendJob, AttentionElement, Beats, Exp2Read, ModelConstants, Quantised
 from accel.lib.numeric import delay
-from accel.attention.splitter import RowSplitter
 
 
 class Attention(wiring.Component):
-    """Scores of row t + 1 overlap the values of row t: each side does one (beat, query head) per cycle. Rows are taken
+    """Scores of row t + 1 overlap the values of row t: each side does one (word, query head) per cycle. Rows are taken
     only while the queues have room; the output is held until taken.
+
+    A word is eight elements of a K/V head for each eight lanes. So n_rep query heads follow the memory, which brings a
+    K or V beat a cycle, half of them K's, with 4 * n_rep lanes and 16-bit elements, twice as many and 8-bit ones.
 
     Parameters
     ----------
     columns, max_heads, max_dim : int
         Queries kept; largest n_heads, and n_heads * head_dim.
-    v_buffer : int
-        V beats that may wait for their weights, with 8 more a power of two. Affects the speed only.
+    lanes : int
+        Multipliers of each side: 8, 16, 32. Changes no result.
+    pipes : int
+        Scores per cycle: 1, 2. Two only with 16 lanes or more, and where heads are so short that they fill half of the
+        lanes at most, and have an even number for each K/V head. Changes no result.
+    k_buffer, v_buffer : int
+        K beats and V beats that may wait, with 8 more a power of two. Affect the speed only; by default, half a row's K
+        beats with 8 lanes and heads of 24 beats, with more lanes 56, and 56 V beats, with more lanes 120.
     multiplier_bits : int
         What the wider operand of the device's multipliers may have, 25 or 18.
 
@@ -57,10 +67,14 @@ class Attention(wiring.Component):
     latency = None      #: varies
     budget_lut = 3061
 
-    def __init__(self, *, columns=1, max_heads=64, max_dim=2048, v_buffer=56, multiplier_bits=25):
+    def __init__(self, *, columns=1, max_heads=64, max_dim=2048, lanes=8, pipes=1, k_buffer=None, v_buffer=None,
+                 multiplier_bits=25):
         if max_heads > 64 or max_dim % 8:
             raise ValueError(f"At most 64 heads and a multiple of 8 elements, not {max_heads} and {max_dim}")
-        self.columns, self.max_heads, self.max_dim, self.v_buffer = columns, max_heads, max_dim, v_buffer
+        check_lanes(lanes, pipes)
+        self.columns, self.max_heads, self.max_dim, self.lanes, self.pipes = columns, max_heads, max_dim, lanes, pipes
+        self.k_buffer = k_buffer or (24 if lanes == 8 else 56)
+        self.v_buffer = v_buffer or (56 if lanes == 8 else 120)
         self.multiplier_bits = multiplier_bits
         super().__init__({
             "model": In(ModelConstants()), "slots": Out(10), "query": In(Quantised(columns, routed=True)),
@@ -81,30 +95,46 @@ class Attention(wiring.Component):
     def _shape(self, m, s):
         """What the shape means."""
         s.shape, s.model, s.job, s.query = Signal(SHAPE), self.model, self.job, self.query
-        # n_rep and n_kv_heads * head_dim / 8 by repeated addition, over and over: constants of the model
+        # n_rep - 1 and n_kv_heads * head_dim / 8 by repeated addition, over and over: constants of the model
         n_heads, n_kv_heads, head_dim = (delay(m, value, 1, name) for value, name in (
             (s.model.n_heads, "n_heads"), (s.model.n_kv_heads, "n_kv_heads"), (s.model.head_dim, "head_dim")))
-        sum_, count = Signal(8), Signal(7)
+        sum_, count, reps = Signal(8), Signal(7), Signal(6)
         m.d.sync += [sum_.eq(sum_ + n_kv_heads), count.eq(count + 1)]
         with m.If(sum_ + n_kv_heads >= n_heads):
-            m.d.sync += [sum_.eq(0), count.eq(0), s.shape.last_rep.eq(count)]
+            m.d.sync += [sum_.eq(0), count.eq(0), reps.eq(count)]
         beats, kv_heads = Signal(10), Signal(7)
         m.d.sync += [beats.eq(beats + head_dim[3:]), kv_heads.eq(kv_heads + 1)]
         with m.If(kv_heads >= s.shape.last_kv_head):
             m.d.sync += [beats.eq(0), kv_heads.eq(0), self.slots.eq(beats + head_dim[3:])]
+        self._words(m, s, n_heads, reps)
         m.d.sync += [
-            s.shape.last_head.eq(n_heads - 1), s.shape.last_kv_head.eq(n_kv_heads - 1),
+            s.shape.last_kv_head.eq(n_kv_heads - 1),
             s.shape.last_slot.eq((head_dim >> 3) - 1), s.shape.last_header.eq(((2 * n_kv_heads + 15) >> 4) - 1),
             s.shape.last_beat.eq(self.slots - 1),
         ]
 
+    def _words(self, m, s, n_heads, reps):
+        """How many slots of how many heads are a word; ``reps`` is n_rep - 1."""
+        bits, last_slot = (self.lanes // 8 - 1).bit_length(), s.shape.last_slot
+        s.paired, s.last_head = Signal(), Signal(6)
+        if self.pipes > 1:
+            m.d.sync += s.paired.eq(reps[0] & (last_slot < self.lanes // 16))
+        m.d.sync += [
+            s.last_head.eq(n_heads - 1),
+            s.shape.last_head.eq(Mux(s.paired, s.last_head >> 1, s.last_head)),
+            s.shape.last_rep.eq(Mux(s.paired, reps >> 1, reps)), s.shape.last_word.eq(last_slot >> bits),
+            s.shape.pad.eq(Mux(s.paired, ~last_slot[:max(bits - 1, 0)], ~last_slot[:bits]) if bits else 0),
+        ]
+
     def _parts(self, m, s):
         """Splitter, scores, values, output."""
-        s.splitter = RowSplitter(max_heads=self.max_heads, v_buffer=self.v_buffer)
-        s.scores = AttentionScores(columns=self.columns, max_heads=self.max_heads, max_dim=self.max_dim,
-                                 multiplier_bits=self.multiplier_bits)
-        s.values = AttentionValues(max_heads=self.max_heads, max_dim=self.max_dim)
-        s.output = AttentionOutput(max_heads=self.max_heads, max_dim=self.max_dim)
+        sizes = dict(max_heads=self.max_heads, max_dim=self.max_dim, lanes=self.lanes)
+        s.splitter = RowSplitter(max_heads=self.max_heads, k_buffer=self.k_buffer, v_buffer=self.v_buffer,
+                                 lanes=self.lanes)
+        s.scores = AttentionScores(columns=self.columns, multiplier_bits=self.multiplier_bits, pipes=self.pipes,
+                                   **sizes)
+        s.values = AttentionValues(pipes=self.pipes, **sizes)
+        s.output = AttentionOutput(**sizes)
         for name, unit in (("splitter", s.splitter), ("scores", s.scores), ("values", s.values), ("output", s.output)):
             # A register each, so that it lies near what it resets
             s.aborting = Signal(name=f"abort_{name}", attrs={"keep": "true"})
@@ -131,14 +161,15 @@ class Attention(wiring.Component):
             s.scores.score_mantissa.eq(delay(m, s.model.score_mantissa, 1, "score_mantissa")),
             s.scores.score_exponent.eq(delay(m, s.model.score_exponent, 1, "score_exponent")),
             s.scores.q_write.en.eq(s.query.write), s.scores.q_write.column.eq(s.query.column),
-            s.scores.q_write.address.eq(s.query.index),
+            s.scores.q_write.head.eq(s.query.head), s.scores.q_write.address.eq(s.query.index),
             s.scores.q_write.data.eq(s.query.mantissa), s.scores.q_exponent_write.en.eq(s.query.exponent_write),
             s.scores.q_exponent_write.column.eq(s.query.column), s.scores.q_exponent_write.head.eq(s.query.head),
             s.scores.q_exponent_write.data.eq(s.query.exponent),
             s.values.weight_write.eq(s.scores.weight_write), s.values.weight_last.eq(s.scores.weight_last),
-            s.values.weight.eq(s.scores.weight), s.scores.release.eq(s.values.release),
+            s.values.weights.eq(s.scores.weights), s.scores.release.eq(s.values.release),
             s.scores.read_head.eq(s.output.head), s.output.mass.eq(s.scores.mass), s.output.top.eq(s.scores.top),
-            s.values.read_slot.eq(s.output.slot), s.values.read_lane.eq(s.output.lane), s.output.sum.eq(s.values.sum),
+            *(unit.paired.eq(s.paired) for unit in (s.splitter, s.scores, s.values)), s.output.heads.eq(s.last_head),
+            s.values.read_word.eq(s.output.word), s.values.read_lane.eq(s.output.lane), s.output.sum.eq(s.values.sum),
             self.output.valid.eq(s.output.elements.valid & ~s.aborting),
             self.output.payload.eq(s.output.elements.payload), s.output.elements.ready.eq(self.output.ready),
         ]

@@ -5,34 +5,53 @@ from amaranth.hdl import Array, Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from accel.attention.softmax import WEIGHT, weight_layout
+from accel.attention.walker import SHAPE, Walker, word_depth
+from accel.attention.dots import ring_depth
 from accel.lib.numeric import UNCHECKED, delay
-from accel.attention.dots import SHAPE, ring_depth
-from accel.attention.scores import WEIGHT, weight_layout
 from llama2_spec.numerics import WIDE
 
-#: A pass shifts by one of these; a larger shift takes several passes over its slot. With three of them and zero, a bit
-#: of a sum is one look-up table of six inputs with its carry.
+#: With 8 lanes a pass shifts by one of these; a larger shift takes several passes over its word. With three of them and
+#: zero, a bit of a sum is one look-up table of six inputs with its carry.
 STEPS = (0, 1, 4)
+#: With more lanes one pass shifts by the sum of one step of each stage, the first where a sum is added to: any shift up
+#: to 47, which leaves the sign alone. A look-up table of six inputs for each bit and stage.
+STAGES = ((0, 1, 2), (0, 3, 6, 9), (0, 12, 24, 36))
+
+
+def digits(shift):
+    """Which step of each of ``STAGES`` the 6-bit ``shift`` is: three times two bits."""
+    codes = [min(n, 47) % 3 | (min(n, 47) // 3 % 4) << 2 | (min(n, 47) // 12) << 4 for n in range(64)]
+    return Array(codes)[shift]
 
 
 class AttentionValues(wiring.Component):
-    """The weighted sums of :func:`llama2_spec.golden.attend`. One (beat, query head) per cycle, loaded only when all
+    """The weighted sums of :func:`llama2_spec.golden.attend`. One (word, query head) per cycle, loaded only when all
     weights of its K/V head are there; nothing behind the load stalls.
 
-    A slot rests for two cycles while its sums are on their way back to memory: between the passes of a large shift, and
-    always where a row has no more than two slots of all heads.
+    A word rests while its sums are on their way back to memory, for two cycles or, with more than 8 lanes, three:
+    between the passes of a large shift, and always where a row has no more words than that of all heads.
+
+    Parameters
+    ----------
+    lanes : int
+        Multipliers: 8, 16, 32, eight for each slot of a word. With more than 8, any shift takes one pass.
+    pipes : int
+        Weights that come in a cycle.
 
     Members
     -------
-    weight_write, weight_last, weight : In(1), In(1), In(weight_layout)
+    weight_write, weight_last, weights : In(1), In(1), In(array of weight_layout)
         In order of rows and heads, the last one of its K/V head, which begin together; ``release`` tells that they were
         used.
-    values : In(stream of 128)
-        V beats; each is held for as many cycles as query heads share it.
+    values : In(stream of 16 * lanes)
+        V words; each is held for as many cycles as query heads share it.
+    paired : In(1)
+        The second half of the lanes has the second weight, see :class:`~accel.attention.dots.AttentionDots`.
     ending : Out(1)
         All weights were there: the scores have nothing on its way any more. Comes before ``busy`` falls.
-    reading, read_slot, read_lane : In(1), In(range(max_dim // 8)), In(3)
-        While not ``busy``: ``sum`` of that lane of that slot, three cycles later.
+    reading, read_word, read_lane : In(1), In(range(words)), In(range(lanes))
+        While not ``busy``: ``sum`` of that lane of that word, three cycles later.
     shape : In(SHAPE)
         What the model's shape means to attention; constant while rows come.
     start : In(1)
@@ -44,159 +63,184 @@ class AttentionValues(wiring.Component):
     release : Out(1)
         Pulses when a K/V head's weights were used: as many may follow.
     sum : Out(signed(WIDE))
-        Three cycles after ``read_slot`` and ``read_lane``, while ``reading``.
+        Three cycles after ``read_word`` and ``read_lane``, while ``reading``.
     """
-    latency = 4         #: from a load to the sums' way back to memory
+    latency = 4         #: from a load to the sums' way back to memory with 8 lanes; otherwise a cycle more
 
-    def __init__(self, *, max_heads, max_dim):
-        self.max_heads, self.max_dim = max_heads, max_dim
+    def __init__(self, *, max_heads, max_dim, lanes=8, pipes=1):
+        self.max_heads, self.max_dim, self.lanes, self.pipes = max_heads, max_dim, lanes, pipes
+        self.whole = lanes > 8                              # a shift takes one pass
+        self.latency = type(self).latency + self.whole
+        self.depth = word_depth(lanes, max_heads, max_dim)
         super().__init__({
-            "shape": In(SHAPE), "start": In(1), "rows": In(17), "busy": Out(1), "ending": Out(1),
-            "values": In(stream.Signature(128)),
-            "weight_write": In(1), "weight_last": In(1), "weight": In(weight_layout()), "release": Out(1),
-            "reading": In(1), "read_slot": In(range(max_dim // 8)), "read_lane": In(3), "sum": Out(signed(WIDE)),
+            "shape": In(SHAPE), "paired": In(1), "start": In(1), "rows": In(17), "busy": Out(1), "ending": Out(1),
+            "values": In(stream.Signature(16 * lanes)),
+            "weight_write": In(1), "weight_last": In(1), "weights": In(data.ArrayLayout(weight_layout(), pipes)),
+            "release": Out(1),
+            "reading": In(1), "read_word": In(range(self.depth)), "read_lane": In(range(lanes)),
+            "sum": Out(signed(WIDE)),
         })
 
     def elaborate(self, platform):
         m = Module()
         s = SimpleNamespace()               # signals that several steps share
-        self._memories(m, s)
-        self._walk_registers(m, s)
+        self._weights(m, s)
+        self._there(m, s)
         self._walk(m, s)
-        self._pass(m, s)
+        self._hold(m, s)
+        if self.whole:
+            self._one_pass(m, s)
+        else:
+            self._passes(m, s)
         self._operands(m, s)
         self._lanes(m, s)
         self._end(m, s)
         return m
 
-    def _memories(self, m, s):
-        """Weights and sums."""
-        s.shape, s.values = self.shape, self.values
+    def _weights(self, m, s):
+        """Weights wait in a ring."""
         s.ring = ring_depth(self.max_heads)
-        entry = data.StructLayout({**weight_layout().members, "several": 1})
+        entry = data.StructLayout({"weight": data.ArrayLayout(WEIGHT, self.pipes),
+                                   "shift": data.ArrayLayout(6, self.pipes), "several": 1})
         m.submodules.weights = weights = memory.Memory(shape=entry, depth=s.ring, init=[])
-        s.w_in, s.w_out = weights.write_port(), weights.read_port(domain="comb")
-        # What is read while it is written belongs to a slot that is not passed over
-        m.submodules.sums = sums = memory.Memory(shape=data.ArrayLayout(signed(WIDE), 8), depth=self.max_dim // 8,
-                                                 init=[], attrs=UNCHECKED)
-        s.s_in, s.s_out = sums.write_port(), sums.read_port()
+        write, read = weights.write_port(), weights.read_port(domain="comb")
+        pointer, s.w_out = Signal(range(s.ring)), read.data
+        s.walk = Walker(depth=self.depth, turns=s.ring, endless=True)
+        m.submodules.walker = s.walk
+        m.d.sync += pointer.eq(pointer + self.weight_write)
+        m.d.comb += [write.addr.eq(pointer), write.en.eq(self.weight_write), read.addr.eq(s.walk.turn)]
+        for i, weight in enumerate(self.weights):
+            m.d.comb += [write.data.weight[i].eq(weight.weight),
+                         write.data.shift[i].eq(digits(weight.shift) if self.whole else weight.shift)]
+        if not self.whole:
+            m.d.comb += write.data.several.eq(~Cat(self.weights[0].shift == n for n in STEPS).any())
 
-    def _walk_registers(self, m, s):
-        """Where the walk is."""
-        # Next (beat, query head): heads fastest, then slots, then K/V heads, as in the scores; what a comparison says
-        # is known a cycle ahead, and so is whether all weights of a K/V head are there, and whether a slot may be
-        # loaded
-        s.pointer, s.base, s.at = (Signal(range(s.ring), name=name) for name in ("pointer", "base", "at"))
-        s.slot, s.rep, s.group = Signal(4), Signal(6), Signal(6)
-        s.address, s.slot_address = Signal(range(self.max_dim // 8)), Signal(range(self.max_dim // 8), init=1)
-        s.left, s.more, s.final_row, s.first_row = Signal(17), Signal(), Signal(), Signal()
-        s.last_slot, s.last_rep, s.last_group, s.load, s.used = Signal(), Signal(), Signal(), Signal(), Signal()
-        s.one_slot, s.one_rep, s.one_group, s.small, s.stride = Signal(), Signal(), Signal(), Signal(), Signal(5)
-        s.next_rep, s.next_slot, s.both = Signal(), Signal(), Signal()        # ``both``: last_rep and last_slot
-        s.groups, s.there, s.free, s.open_ = Signal(range(s.ring)), Signal(), Signal(init=1), Signal()
-        s.next_there, s.next_free = Signal(), Signal()      # ``open_`` is both ``there`` and ``free``
-        m.d.sync += [s.one_slot.eq(s.shape.last_slot == 0), s.one_rep.eq(s.shape.last_rep == 0),
-                     s.one_group.eq(s.shape.last_kv_head == 0), s.stride.eq(s.shape.last_slot + 1),
-                     s.small.eq((s.shape.last_head == 0) & (s.shape.last_slot <= 1) | (s.shape.last_head == 1)
-                                & (s.shape.last_slot == 0))]
-        m.d.comb += [
-            s.w_in.addr.eq(s.pointer), s.w_in.data.weight.eq(self.weight.weight),
-            s.w_in.data.shift.eq(self.weight.shift), s.w_in.en.eq(self.weight_write),
-            s.w_in.data.several.eq(~Cat(self.weight.shift == n for n in STEPS).any()), s.w_out.addr.eq(s.at),
-            s.load.eq(s.values.valid & s.open_), s.values.ready.eq(s.load & s.last_rep), s.used.eq(s.load & s.both),
-            s.next_rep.eq(Mux(s.last_rep, s.one_rep, s.rep + 1 == s.shape.last_rep)),
-            s.next_slot.eq(Mux(s.last_rep, Mux(s.last_slot, s.one_slot, s.slot + 1 == s.shape.last_slot), s.last_slot)),
-        ]
+    def _there(self, m, s):
+        """Whether all weights of the next K/V head are there, and whether its word may be loaded; a cycle ahead."""
+        groups, there, s.next_there = Signal(range(s.ring)), Signal(), Signal()
+        s.free, s.next_free, s.open_ = Signal(init=1), Signal(), Signal()      # ``open_`` is both ``there`` and ``free``
+        s.load, used = Signal(), Signal()
+        complete = self.weight_write & self.weight_last
+        m.d.comb += [s.load.eq(self.values.valid & s.open_), self.values.ready.eq(s.load & s.walk.last_rep),
+                     used.eq(s.load & s.walk.ends),
+                     s.next_there.eq(complete | Mux(used, groups > 1, groups != 0))]
+        m.d.sync += [self.release.eq(used), groups.eq(groups + complete - used), there.eq(s.next_there),
+                     s.free.eq(s.next_free), s.open_.eq(s.next_there & s.next_free)]
 
     def _walk(self, m, s):
-        """The next (beat, query head)."""
-        complete = self.weight_write & self.weight_last
-        m.d.sync += [self.release.eq(s.used), s.pointer.eq(s.pointer + self.weight_write),
-                     s.groups.eq(s.groups + complete - s.used),
-                     s.there.eq(s.next_there), s.free.eq(s.next_free), s.open_.eq(s.next_there & s.next_free)]
-        m.d.comb += s.next_there.eq(complete | Mux(s.used, s.groups > 1, s.groups != 0))
-        with m.If(s.load):
-            m.d.sync += [s.last_rep.eq(s.next_rep), s.last_slot.eq(s.next_slot), s.both.eq(s.next_rep & s.next_slot),
-                         s.rep.eq(s.rep + 1), s.at.eq(s.at + 1), s.address.eq(s.address + s.stride)]
-            with m.If(s.last_rep):
-                m.d.sync += [s.rep.eq(0), s.at.eq(s.base), s.slot.eq(s.slot + 1), s.address.eq(s.slot_address),
-                             s.slot_address.eq(s.slot_address + 1)]
-                with m.If(s.both):
-                    m.d.sync += [s.slot.eq(0), s.group.eq(s.group + 1), s.address.eq(s.address + 1),
-                                 s.slot_address.eq(s.address + 2), s.base.eq(s.at + 1), s.at.eq(s.at + 1),
-                                 s.last_group.eq(Mux(s.last_group, s.one_group, s.group + 1 == s.shape.last_kv_head))]
-                    with m.If(s.last_group):
-                        m.d.sync += [s.group.eq(0), s.address.eq(0), s.slot_address.eq(1), s.first_row.eq(0),
-                                     s.left.eq(s.left - 1), s.more.eq(~s.final_row), s.final_row.eq(s.left == 2)]
+        """The next (word, query head), and how many rows are left."""
+        left, s.more, s.final_row = Signal(17), Signal(), Signal()
+        m.d.comb += [s.walk.shape.eq(self.shape), s.walk.start.eq(self.start), s.walk.step.eq(s.load)]
+        with m.If(s.load & s.walk.ends & s.walk.last_group):
+            m.d.sync += [left.eq(left - 1), s.more.eq(~s.final_row), s.final_row.eq(left == 2)]
         with m.If(self.start):
-            m.d.sync += [s.first_row.eq(1), s.left.eq(self.rows), s.more.eq(1), s.final_row.eq(self.rows == 1),
-                         s.last_rep.eq(s.one_rep), s.last_slot.eq(s.one_slot), s.both.eq(s.one_rep & s.one_slot),
-                         s.last_group.eq(s.one_group)]
+            m.d.sync += [left.eq(self.rows), s.more.eq(1), s.final_row.eq(self.rows == 1)]
 
-    def _pass(self, m, s):
-        """A pass over the slot."""
-        # 0: a pass over the slot it belongs to
-        s.place, s.beat = Signal.like(s.address), Signal(128, reset_less=True)
-        s.weight, shift, s.fresh = Signal(WEIGHT, reset_less=True), Signal(6, reset_less=True), Signal(reset_less=True)
-        s.held, s.again1, s.again2, blocking, rested = Signal(), Signal(), Signal(), Signal(), Signal()
-        s.step, s.last_pass, done = Signal(2), Signal(), Signal()
-        with m.If(shift >= 4):
-            m.d.comb += s.step.eq(2)
-        with m.Elif(shift >= 1):
-            m.d.comb += s.step.eq(1)
-        m.d.comb += [s.last_pass.eq(Cat(shift == n for n in STEPS).any()), done.eq(s.held & s.last_pass & blocking)]
-        m.d.sync += [
-            s.again1.eq(s.held & ~s.last_pass), s.again2.eq(s.again1), s.held.eq(s.load | s.again2),
-            rested.eq(done & s.small),
-        ]
-        m.d.comb += s.next_free.eq(Mux(s.load, ~(s.w_out.data.several | s.small), s.free | (done & ~s.small) | rested))
+    def _hold(self, m, s):
+        """What was loaded; whether the next may be loaded."""
+        # Words of all heads that make up a row so small that the first comes again before its sums are back
+        rest, shape = self.latency - 2, self.shape
+        s.small, s.done, s.held, blocking = Signal(), Signal(), Signal(), Signal()
+        m.d.sync += s.small.eq(Cat((shape.last_head == h) & (shape.last_word <= rest // (h + 1) - 1)
+                                   for h in range(rest)).any())
+        s.place, s.word = Signal.like(s.walk.address), Signal(16 * self.lanes, reset_less=True)
+        s.weight, s.fresh = Signal(data.ArrayLayout(WEIGHT, self.pipes), reset_less=True), Signal(reset_less=True)
+        s.last_pass, several = Signal(), s.w_out.several
+        rested = delay(m, s.done & blocking & s.small, rest - 1, "rested", valid=True)
+        m.d.comb += s.next_free.eq(Mux(s.load, ~(several | s.small),
+                                       s.free | (s.done & blocking & ~s.small) | rested))
         with m.If(s.load):
-            m.d.sync += [s.place.eq(s.address), s.beat.eq(s.values.payload), s.weight.eq(s.w_out.data.weight),
-                         shift.eq(s.w_out.data.shift), s.fresh.eq(s.first_row),
-                         blocking.eq(s.w_out.data.several | s.small)]
+            m.d.sync += [s.place.eq(s.walk.address), s.word.eq(self.values.payload), s.weight.eq(s.w_out.weight),
+                         s.fresh.eq(s.walk.first_row), blocking.eq(several | s.small)]
+
+    def _passes(self, m, s):
+        """Passes over the word, until its sums are shifted."""
+        # 0: a pass over the word it belongs to
+        shift, again1, again2 = Signal(6, reset_less=True), Signal(), Signal()
+        step, chosen = Signal(2), Signal(2)
+        with m.If(shift >= 4):
+            m.d.comb += step.eq(2)
+        with m.Elif(shift >= 1):
+            m.d.comb += step.eq(1)
+        m.d.comb += [s.last_pass.eq(Cat(shift == n for n in STEPS).any()), s.done.eq(s.held & s.last_pass)]
+        m.d.sync += [again1.eq(s.held & ~s.last_pass), again2.eq(again1), s.held.eq(s.load | again2), chosen.eq(step)]
+        with m.If(s.load):
+            m.d.sync += shift.eq(s.w_out.shift[0])
         with m.Elif(s.held):
-            m.d.sync += shift.eq(shift - Array(STEPS)[s.step])
+            m.d.sync += shift.eq(shift - Array(STEPS)[step])
+        s.steps, s.chosen, s.working = STEPS, [chosen], again1 | again2
+
+    def _one_pass(self, m, s):
+        """The only pass over the word: which step each stage takes."""
+        m.d.comb += [s.last_pass.eq(1), s.done.eq(s.held)]
+        m.d.sync += s.held.eq(s.load)
+        codes = Signal(data.ArrayLayout(6, self.pipes), reset_less=True)
+        # Nothing shifts what is read at the end
+        m.d.sync += [code.eq(Mux(s.load, loaded, 0)) for code, loaded in zip(codes, s.w_out.shift)]
+        s.steps, s.working = STAGES[0], 0
+        s.chosen = [delay(m, code, 1, f"code{i}") for i, code in enumerate(codes)]
 
     def _operands(self, m, s):
         """What the lanes share."""
-        # 1: operands, each beside its multiplier; 2: sums read, products; 3: again; then shifted, added and
-        # written back
-        read_place1, step1 = Signal.like(s.place, reset_less=True), Signal(2, reset_less=True)
-        fresh1 = Signal(reset_less=True)
-        s.choice2 = Signal(2, reset_less=True)        # 0: nothing was there; otherwise a step, plus one
+        # 1: operands, each beside its multiplier; 2: sums read, products; 3: again; with stages, 4: shifted again; then
+        # shifted, added and written back
+        read_place1, fresh1 = Signal.like(s.place, reset_less=True), Signal(reset_less=True)
+        s.choices = [Signal(2, name=f"choice{i}") for i in range(len(s.chosen))]    # 0: nothing was; or a step, plus one
+        back = self.latency - 1
         s.valid1 = delay(m, s.held, 1, "valid1", valid=True)
-        m.d.sync += [read_place1.eq(Mux(self.reading, self.read_slot, s.place)), step1.eq(s.step), fresh1.eq(s.fresh),
-                     s.choice2.eq(Mux(fresh1, 0, step1 + 1))]
-        m.d.comb += [s.s_out.addr.eq(read_place1), s.s_in.addr.eq(delay(m, s.place, 3, "place")),
-                     s.s_in.en.eq(delay(m, s.valid1, 2, "valid3", valid=True))]
+        m.d.sync += [read_place1.eq(Mux(self.reading, self.read_word, s.place)), fresh1.eq(s.fresh),
+                     *(choice.eq(Mux(fresh1, 0, chosen[:2] + 1)) for choice, chosen in zip(s.choices, s.chosen))]
+        s.place1, s.write = read_place1, delay(m, s.valid1, back - 1, "valid_back", valid=True)
+        s.written = delay(m, s.place, back, "place")
+        s.add2 = delay(m, s.last_pass, 2, "add")
+        s.read_lane1 = delay(m, self.read_lane, 1, "read_lane")
 
     def _lanes(self, m, s):
-        """Products, shifted sums, their way back."""
-        add2 = delay(m, s.last_pass, 2, "add")
-        read_lane1, olds = delay(m, self.read_lane, 1, "read_lane"), []
-        for i in range(8):
-            # a copy for this lane: a pass drives eight lanes across the die
-            own = dict(reset_less=True, attrs={"keep": 1})
-            product2 = Signal(signed(WEIGHT + 16), name=f"product{i}", reset_less=True)
-            product3 = Signal(signed(WEIGHT + 16), name=f"addend{i}", reset_less=True)
-            old3 = Signal(signed(WIDE), name=f"old{i}", reset_less=True)
-            v1, weight1 = Signal(signed(16), name=f"v{i}", reset_less=True), Signal(WEIGHT, name=f"weight{i}", **own)
-            choice3, mute2 = Signal(2, name=f"choice{i}", **own), Signal(name=f"mute{i}", reset_less=True)
-            m.d.sync += [
-                v1.eq(s.beat[16 * i:16 * i + 16]), weight1.eq(s.weight), choice3.eq(s.choice2),
-                product2.eq(v1 * Cat(weight1, 0).as_signed()),
-                product3.eq(Mux(add2, product2, 0)),
-                mute2.eq(self.reading & (read_lane1 != i)),
-                old3.eq(Mux(mute2, 0, s.s_out.data[i])),      # of registers that are reset, one is chosen
-            ]
-            olds.append(old3)
-            m.d.comb += s.s_in.data[i].eq(product3 + Array([0, *(old3 >> n for n in STEPS)])[choice3])
+        """Sums of each slot of a word, and the one that is read."""
+        # What is read while it is written belongs to a word that is not passed over
+        olds = []
+        for g in range(self.lanes // 8):
+            sums = memory.Memory(shape=data.ArrayLayout(signed(WIDE), 8), depth=self.depth, init=[], attrs=UNCHECKED)
+            m.submodules[f"sums{g}" if g else "sums"] = sums
+            write, read = sums.write_port(), sums.read_port()
+            m.d.comb += [read.addr.eq(s.place1), write.addr.eq(s.written), write.en.eq(s.write)]
+            for i in range(8):
+                new, old = self._lane(m, s, 8 * g + i, read.data[i])
+                m.d.comb += write.data[i].eq(new)
+                olds.append(old)
         while len(olds) > 1:
             olds = [a | b for a, b in zip(olds[::2], olds[1::2])]
         m.d.comb += self.sum.eq(olds[0])
 
+    def _lane(self, m, s, i, stored):
+        """Product and shifted sum of lane ``i``: what goes back to memory, and ``stored`` if it is to be read, else
+        0."""
+        # a copy for this lane: a pass drives all lanes across the die
+        own = dict(reset_less=True, attrs={"keep": 1})
+        second = (Mux(self.paired, len(s.chosen) - 1, 0) if i >= self.lanes // 2 else 0) if self.pipes > 1 else 0
+        weight, choice2 = (Array(each)[second] for each in (s.weight, s.choices))
+        product2 = Signal(signed(WEIGHT + 16), name=f"product{i}", reset_less=True)
+        product3 = Signal(signed(WEIGHT + 16), name=f"addend{i}", reset_less=True)
+        old3 = Signal(signed(WIDE), name=f"old{i}", reset_less=True)
+        v1, weight1 = Signal(signed(16), name=f"v{i}", reset_less=True), Signal(WEIGHT, name=f"weight{i}", **own)
+        choice3, mute2 = Signal(2, name=f"choice{i}", **own), Signal(name=f"mute{i}", reset_less=True)
+        m.d.sync += [
+            v1.eq(s.word[16 * i:16 * i + 16]), weight1.eq(weight), choice3.eq(choice2),
+            product2.eq(v1 * Cat(weight1, 0).as_signed()),
+            product3.eq(Mux(s.add2, product2, 0)),
+            mute2.eq(self.reading & (s.read_lane1 != i)),
+        ]
+        addend, last, choice = product3, old3, choice3
+        if self.whole:
+            code2 = Array([delay(m, code, 1, f"code{i}_{n}_2") for n, code in enumerate(s.chosen)])[second]
+            stored, middle3 = Array([stored >> n for n in STAGES[2]])[code2[4:6]], delay(m, code2[2:4], 1, f"middle{i}")
+            last = delay(m, Array([old3 >> n for n in STAGES[1]])[middle3], 1, f"shifted{i}")
+            addend, choice = delay(m, product3, 1, f"late{i}"), delay(m, choice3, 1, f"late_choice{i}")
+        m.d.sync += old3.eq(Mux(mute2, 0, stored))      # of registers that are reset, one is chosen
+        return addend + Array([0, *(last >> n for n in s.steps)])[choice], old3
+
     def _end(self, m, s):
         """When all is done."""
         # A reader comes later than the write of the last sums
-        m.d.sync += [self.ending.eq(s.load & s.final_row & s.last_group),
-                     self.busy.eq(self.start | s.more | s.held | s.again1 | s.again2 | s.valid1)]
+        m.d.sync += [self.ending.eq(s.load & s.final_row & s.walk.last_group),
+                     self.busy.eq(self.start | s.more | s.held | s.working | s.valid1)]

@@ -7,7 +7,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from accel.attention.scores import EXP2_LATENCY
+from accel.attention.softmax import EXP2_LATENCY
 from accel.interfaces import Exp2Read
 from accel.lib.numeric import credits, delay, saturate
 from accel.lib.pipeline import Pipeline

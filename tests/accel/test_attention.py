@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from accel.attention.unit import Attention
-from accel.attention.scores import EXP2_LATENCY
+from accel.attention.softmax import EXP2_LATENCY
 from llama2_spec.golden import attend
 from llama2_spec.image import row_elements
 from llama2_spec.model import KvFormat
@@ -49,11 +49,13 @@ class Case:
         for name, value in (("n_heads", self.heads), ("n_kv_heads", self.kv_heads), ("head_dim", self.head_dim),
                             ("score_mantissa", mantissa), ("score_exponent", exponent), ("narrow", self.kv)):
             ctx.set(getattr(dut.model, name), value)
+        await ctx.tick().repeat(3 * dut.max_heads + 2)      # the unit reckons what the shape means
         query = dut.query
         ctx.set(query.column, self.column)
         ctx.set(query.write, 1)
         for i, value in enumerate(self.q.reshape(-1)):
             ctx.set(query.index, i)
+            ctx.set(query.head, i // self.head_dim)
             ctx.set(query.mantissa, int(value))
             await ctx.tick()
         ctx.set(query.write, 0)
@@ -63,7 +65,7 @@ class Case:
             ctx.set(query.exponent, int(value))
             await ctx.tick()
         ctx.set(query.exponent_write, 0)
-        await ctx.tick().repeat(3 * dut.max_heads + 2)
+        await ctx.tick().repeat(4)
 
     async def start(self, ctx, dut):
         ctx.set(dut.job.rows, self.count)
@@ -109,6 +111,18 @@ def run(cases, *, stall_in=0.0, stall_out=0.0, dut=None, prepare=None):
     return times
 
 
+def loaded(cases):
+    """A process that loads all queries of ``cases``, which then load nothing any more."""
+    async def load_all(ctx, dut):
+        for case in cases:
+            await case.load(ctx, dut)
+            case.load = nothing
+
+    async def nothing(ctx, dut):
+        pass
+    return load_all
+
+
 SHAPES = [(1, 1, 8), (2, 1, 8), (4, 4, 8), (8, 4, 8), (8, 1, 16), (6, 2, 24), (8, 4, 64), (2, 2, 128), (1, 1, 16)]
 
 
@@ -128,6 +142,57 @@ def test_elements_of_eight_bits(kv):
     run(cases[2:5], stall_in=0.5, stall_out=0.5)
 
 
+#: Lanes and softmax pipes beside the 8 and 1 of the other tests.
+SIZES = [(16, 1), (16, 2), (32, 1), (32, 2)]
+
+
+def wide(lanes, pipes, **options):
+    return Attention(columns=2, max_heads=16, max_dim=512, lanes=lanes, pipes=pipes, **options)
+
+
+@pytest.mark.parametrize("lanes, pipes", SIZES)
+def test_lanes(lanes, pipes):
+    """Heads that fill words, that leave slots empty, that come in pairs; each size has other formats for them; starved
+    and stalled; sums that fall by any shift."""
+    shapes = [(1, 1, 8), (4, 2, 8), (6, 2, 8), (8, 1, 16), (9, 3, 32), (6, 2, 40), (2, 2, 24), (3, 3, 48)]
+    cases = [Case(*shape, 2 + i % 4, seed=i, column=i & 1, kv=kv, growth=i % 3, scale=(0xffff, -18 - i),
+                  v_exponents=(0, 15))
+             for i, shape in enumerate(shapes) for kv in [list(KvFormat)[(i + i // 3 + lanes // 16 + pipes) % 3]]]
+    run(cases[::2], dut=wide(lanes, pipes))
+    run(cases[1::2], dut=wide(lanes, pipes, k_buffer=2, v_buffer=2), stall_in=0.5, stall_out=0.3)
+
+
+@pytest.mark.parametrize("lanes, pipes, shape", [(16, 2, (8, 4, 8)), (32, 1, (6, 2, 24))])
+def test_lanes_keep_a_query_for_each_column(lanes, pipes, shape):
+    """Where a head shares a word, and where it does not fill its last."""
+    cases = [Case(*shape, 3, seed=column, column=column) for column in (0, 1)]
+    run([*cases, cases[0]], dut=wide(lanes, pipes), prepare=loaded(cases))
+
+
+@pytest.mark.parametrize("lanes, pipes, shape, kv, beats", [
+    (16, 1, (3, 1, 64), KvFormat.K16V16, 17), (16, 1, (4, 1, 64), KvFormat.K16V16, 17),
+    (16, 1, (2, 2, 48), KvFormat.K8V8, 13), (16, 2, (8, 4, 8), KvFormat.K8V8, 5),
+    (32, 1, (8, 1, 64), KvFormat.K16V16, 17)])
+def test_follows_the_memory(lanes, pipes, shape, kv, beats):
+    """A row takes as many cycles as it has beats: 4 * n_rep lanes do, twice as many with 8 bits."""
+    short, long = run([Case(*shape, 6, kv=kv), Case(*shape, 16, kv=kv)], dut=wide(lanes, pipes))
+    assert long - short <= 10 * beats + 2
+
+
+@pytest.mark.parametrize("lanes", [16, 32])
+def test_a_maximum_that_rises_costs_nothing(lanes):
+    """With more than 8 lanes: rows whose scores climb take the cycles of rows whose scores do not."""
+    flat, steep = (run([Case(4, 1, 64, 12, growth=growth)], dut=wide(lanes, 1))[0] for growth in (0, 1))
+    assert steep == flat
+
+
+@pytest.mark.parametrize("lanes, pipes, expected", [(12, 1, "8, 16 or 32 lanes, not 12"), (8, 2, "1 softmax pipe, not 2"),
+                                                    (32, 3, "1 or 2 softmax pipes, not 3")])
+def test_refuses_other_sizes(lanes, pipes, expected):
+    with pytest.raises(ValueError, match=expected):
+        Attention(lanes=lanes, pipes=pipes)
+
+
 def test_sixty_four_heads():
     run([Case(64, 8, 16, 3), Case(64, 64, 8, 3, seed=1)], dut=Attention())
 
@@ -135,16 +200,7 @@ def test_sixty_four_heads():
 def test_keeps_a_query_for_each_column():
     """All are written first; each is attended with its own, in any order, the last of them twice."""
     cases = [Case(6, 2, 24, 3, seed=column, column=column) for column in (2, 0, 1, 1)]
-    dut = Attention(columns=3, max_heads=6, max_dim=152)
-
-    async def load_all(ctx, dut):
-        for case in cases:
-            await case.load(ctx, dut)
-            case.load = nothing
-
-    async def nothing(ctx, dut):
-        pass
-    run(cases, dut=dut, prepare=load_all)
+    run(cases, dut=Attention(columns=3, max_heads=6, max_dim=152), prepare=loaded(cases))
 
 
 @pytest.mark.parametrize("stalls", [(0.9, 0.0), (0.0, 0.9), (0.5, 0.5)])

@@ -4,7 +4,7 @@ import pytest
 from amaranth.hdl import Module
 from amaranth.lib import wiring
 
-from accel.attention.scores import EXP2_LATENCY
+from accel.attention.softmax import EXP2_LATENCY
 from accel.logits.unit import LogitUnit
 from accel.lib.table import InterpolatedTable
 from llama2_spec.golden import Logits
