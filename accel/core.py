@@ -72,7 +72,8 @@ class Core(wiring.Component):
         models = (unit.model for unit in (u.rope, u.residual, u.quantiser, u.attention, u.kv, logits))
         connect_all(m, (wiring.flipped(self.bus), window.bus), (window.model, *models), (window.ahead, sequencer.ahead),
                     (window.commands, sequencer.commands), (u.rope.frequencies, window.frequencies),
-                    (logits.result, window.results), (logits.dump, window.dump), (window.candidates, logits.candidate))
+                    (logits.result, window.results), (logits.dump, window.dump), (window.candidates, logits.candidate),
+                    (window.tokens, sequencer.tokens))
         m.d.comb += [window.clear.eq(self.csr.control.clear_counters), logits.cycles.eq(self.csr.cycles.value),
                      sequencer.last_token.eq(logits.last_token)]
 

@@ -11,7 +11,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from llama2_spec.numerics import WIDE
-from llama2_spec.registers import ALIASES, COMMAND, REGISTERS
+from llama2_spec.registers import ALIASES, CANDIDATE_WEIGHT, COMMAND, REGISTERS
 from llama2_spec.tables import EXP2
 
 BEAT = 128          #: bits of a beat
@@ -439,12 +439,12 @@ class PassResult(data.StructLayout):
 
     Fields
     ------
-    token, logit, cycles, maximum, mass, kept : 32, signed 32, 32, signed 32, 64, 32
+    token, logit, cycles, maximum, mass, kept, total : 32, signed 32, 32, signed 32, 64, 32, 32
         Valid together.
     """
     def __init__(self):
         super().__init__({"token": 32, "logit": signed(32), "cycles": 32, "maximum": signed(32), "mass": 64,
-                          "kept": 32})
+                          "kept": 32, "total": 32})
 
 
 class LogitDump(wiring.Signature):
@@ -467,12 +467,34 @@ class CandidateRead(wiring.Signature):
     Members
     -------
     index : 6
-        Which, in no particular order.
+        A place; they are in no particular order.
     token, logit : 18, signed 32
-        Valid two cycles after ``index``.
+        Of the candidate there; valid two cycles after ``index``, unless ``busy``.
+    place, weight : 6, CANDIDATE_WEIGHT
+        Place and weight of the largest candidate that was not popped; the weight is 0 when all were. Valid unless
+        ``busy``.
+    pop : 1
+        On to the next largest one.
+    busy : 1
+        Candidates are being moved; for less than 100 cycles between passes.
     """
     def __init__(self):
-        super().__init__({"index": Out(6), "token": In(18), "logit": In(signed(32))})
+        super().__init__({"index": Out(6), "token": In(18), "logit": In(signed(32)), "place": In(6),
+                          "weight": In(CANDIDATE_WEIGHT), "pop": Out(1), "busy": In(1)})
+
+
+class TokenWrite(wiring.Signature):
+    """The token of a column, from firmware, for the EMBED that waits or will wait for it.
+
+    Members
+    -------
+    write : 1
+        Lasts one cycle.
+    column, token : 3, 18
+        Valid with ``write``.
+    """
+    def __init__(self):
+        super().__init__({"write": Out(1), "column": Out(3), "token": Out(18)})
 
 
 class QueueState(wiring.Signature):

@@ -208,7 +208,6 @@ static void plan_prompt(struct program_step *step)
 	bool all = run.request.flags & GENERATE_FLAG_ALL_LOGITS;
 
 	step->columns = all ? 1 : (left < model.columns ? left : model.columns);
-	step->known = true;
 	for (uint32_t i = 0; i < step->columns; i++)
 		step->tokens[i] = run.ids[at + i];
 	step->classify = all;
@@ -226,9 +225,10 @@ static void plan_decode(struct program_step *step)
 	step->columns = 1;
 	step->classify = true;
 	step->argmax = !run.sampling;
-	step->known = step->argmax || report_count() > index;
-	if (!step->argmax && step->known)
+	if (!step->argmax && report_count() > index)
 		step->tokens[0] = report_token_at(index);
+	else
+		step->awaited = !step->argmax;
 	run.classified++;
 }
 
@@ -238,7 +238,7 @@ static void plan_guesses(struct program_step *step)
 	uint32_t positions = model.seq_len - run.next - 1, tokens = run.target - report_count() - 1;
 	uint32_t room = positions < tokens ? positions : tokens;
 
-	step->known = step->classify = true;
+	step->classify = true;
 	step->tokens[0] = report_token_at(run.next - run.first);
 	run.guess_count = lookup_guess(run.guesses, run.speculate < room ? run.speculate : room);
 	for (uint32_t i = 0; i < run.guess_count; i++)
@@ -330,12 +330,9 @@ static bool is_stop(uint32_t token)
 
 static uint32_t choose(const struct llama2_result *result)
 {
-	static struct llama2_candidate candidates[LLAMA2_MAX_CANDIDATES];
-
 	if (!run.sampling || result->kept == 0 || result->kept > LLAMA2_MAX_CANDIDATES)
 		return result->token;
-	llama2_candidates_read(candidates, result->kept);
-	return sampler_choose(result, candidates);
+	return sampler_choose(result);
 }
 
 /* A token has come, and was reported. If it is what was guessed, the next result is one, too; otherwise the rest of
@@ -363,18 +360,16 @@ static void take_token(const struct llama2_result *result)
 	bool stopped = is_stop(token);
 	bool last = stopped || report_count() + 1 == run.target;
 
+	if (run.sampling && !last && run.next > position)
+		llama2_token_write(0, token); /* the step was planned without it */
 	llama2_result_release();
 	report_token(token, result->cycles);
 	if (run.speculate != 0)
 		verify(token);
 	else
 		run.done.passes++;
-	if ((run.sampling || run.speculate != 0) && !last) {
-		/* First feed the core; the sampler's book-keeping is done while it works. */
-		if (run.pushing && run.sampling)
-			program_token(token);
-		feed();
-	}
+	if ((run.sampling || run.speculate != 0) && !last)
+		feed(); /* first; the sampler's book-keeping is done while the core works */
 	sampler_remember(position, token); /* whatever made it: a later generation may look back */
 	if (run.sampling) {
 		sampler_prepare(position + 1);

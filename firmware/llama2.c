@@ -104,6 +104,7 @@ void llama2_result_read(struct llama2_result *result)
 	result->maximum = words[LLAMA2_RESULT_MAXIMUM];
 	result->mass = words[LLAMA2_RESULT_MASS_LO] | (uint64_t)words[LLAMA2_RESULT_MASS_HI] << 32;
 	result->kept = words[LLAMA2_RESULT_KEPT];
+	result->total = words[LLAMA2_RESULT_TOTAL];
 }
 
 void llama2_candidates_read(struct llama2_candidate *candidates, uint32_t count)
@@ -114,6 +115,21 @@ void llama2_candidates_read(struct llama2_candidate *candidates, uint32_t count)
 		candidates->token = words[0];
 		candidates->logit = words[1];
 	}
+}
+
+uint32_t llama2_next(void)
+{
+	return WORD(LLAMA2_WINDOW_NEXT);
+}
+
+uint32_t llama2_candidate_token(uint32_t place)
+{
+	return WORD(LLAMA2_WINDOW_CANDIDATES + 8 * place);
+}
+
+void llama2_token_write(uint32_t column, uint32_t token)
+{
+	WORD(LLAMA2_WINDOW_TOKEN + 4 * column) = token;
 }
 
 void llama2_result_release(void)

@@ -7,7 +7,8 @@ from amaranth.lib.wiring import In, Out
 
 from accel.control.command_queue import CommandQueue
 from accel.interfaces import (
-    Activity, Ahead, CandidateRead, FrequencyRead, LogitDump, ModelConstants, PassResult, QueueState, Wishbone)
+    Activity, Ahead, CandidateRead, FrequencyRead, LogitDump, ModelConstants, PassResult, QueueState, TokenWrite,
+    Wishbone)
 from accel.lib.numeric import delay
 from llama2_spec.registers import RESULT_DEPTH, Counter, Model, Phase, Result
 from llama2_spec.registers import Window as Region
@@ -16,15 +17,15 @@ LOW = 6             # bits of a counter that are counted where they are kept
 
 
 class Window(wiring.Component):
-    """The map is :class:`llama2_spec.registers.Window`. An access takes four cycles, more beside a counter's carry or
-    clear; what it reads may be changing.
+    """The map is :class:`llama2_spec.registers.Window`. What is read may be changing.
 
     Members
     -------
     ahead, commands : Out(stream of Ahead), Out(stream of 128)
         Commands in the order of their fourth word, see :class:`accel.control.command_queue.CommandQueue`.
     bus : In(Wishbone)
-        An access takes four cycles, more beside a counter's carry or clear.
+        An access takes four cycles, more beside a counter's carry or clear; one to the candidates waits while they are
+        busy.
     abort : In(1)
         Drop commands and results.
     queue : Out(QueueState)
@@ -40,7 +41,9 @@ class Window(wiring.Component):
     dump : In(LogitDump)
         The logit that waits for firmware.
     candidates : Out(CandidateRead)
-        Read by firmware's address.
+        Read by firmware's address; popped when the next one was read.
+    tokens : Out(TokenWrite)
+        From firmware.
     activity : In(Activity)
         So many more for the counter of ``phase``.
     clear : In(1)
@@ -56,7 +59,8 @@ class Window(wiring.Component):
             "queue": Out(QueueState()),
             "model": Out(ModelConstants()), "frequencies": In(FrequencyRead()),
             "results": In(stream.Signature(PassResult())), "result_valid": Out(1),
-            "dump": In(LogitDump()), "candidates": Out(CandidateRead()), "activity": In(Activity()), "clear": In(1),
+            "dump": In(LogitDump()), "candidates": Out(CandidateRead()),
+            "tokens": Out(TokenWrite()), "activity": In(Activity()), "clear": In(1),
         })
 
     def elaborate(self, platform):
@@ -85,11 +89,17 @@ class Window(wiring.Component):
         access = s.bus.cyc & s.bus.stb & ~s.bus.ack
         # What a counter has carried is added before anything is read; after a clear every access waits for its end.
         calm, was_calm = Signal(), Signal()
-        m.d.comb += calm.eq(~s.over.any() & ~s.counting & ~s.counting1 & ~s.adding & ~s.added & ~s.clearing)
+        of_candidates = Signal()
+        m.d.sync += of_candidates.eq(s.address[10:] == Region.CANDIDATES >> 10)
+        m.d.comb += calm.eq(~s.over.any() & ~s.counting & ~s.counting1 & ~s.adding & ~s.added & ~s.clearing
+                            & ~(of_candidates & self.candidates.busy))
         m.d.sync += was_calm.eq(calm)            # and so is what was read a cycle ago
         last_step = access & (step == 3) & calm & was_calm
         m.d.sync += [s.bus.ack.eq(last_step), step.eq(Mux(last_step | ~access, 0, Mux(step == 3, 3, step + 1)))]
-        m.d.sync += write.eq(last_step & we)     # with the acknowledgement: address and word are still there
+        m.d.sync += [
+            write.eq(last_step & we),     # with the acknowledgement: address and word are still there
+            self.candidates.pop.eq(last_step & ~we & of_candidates & s.address[9]),
+        ]
 
         def written_to(region, bits=0, name=None):
             """A word goes to ``region``, of ``2**bits`` bytes: compared ahead, for the address has been there for three
@@ -100,8 +110,9 @@ class Window(wiring.Component):
         s.written_to = written_to
 
     def _commands(self, m, s):
-        """Words of commands to the queue."""
-        # Commands
+        """Words of commands to the queue, tokens for some."""
+        m.d.comb += [self.tokens.write.eq(s.written_to(Region.TOKEN, 5)), self.tokens.column.eq(s.address[2:5]),
+                     self.tokens.token.eq(s.written)]
         queue = CommandQueue()
         m.submodules.queue = ResetInserter(self.abort)(queue)
         m.d.comb += [
@@ -145,8 +156,8 @@ class Window(wiring.Component):
         s.word, stored, removed, dump_take = Signal(3), Signal(), Signal(), Signal(reset_less=True)
         result = self.results.payload
         words_of_result = Array([result.token, result.logit, result.cycles, result.maximum, result.mass[:32],
-                                 result.mass[32:], result.kept, 0])
-        assert len(Result) == 7
+                                 result.mass[32:], result.kept, result.total])
+        assert len(Result) == 8
         m.d.comb += [
             result_write.addr.eq(Cat(s.word, newest)), result_write.data.eq(words_of_result[s.word]),
             result_write.en.eq(self.results.valid & (kept != RESULT_DEPTH)),
@@ -227,7 +238,7 @@ class Window(wiring.Component):
     def _reads(self, m, s):
         """What a read yields."""
         # Reads
-        read = Signal(32)
+        read, of = Signal(32), self.candidates
         of_result = delay(m, s.result_read.data, 1, "of_result")
         m.d.sync += s.of_counters.eq(Cat(s.lows[s.address[2:5]], s.high_read.data))
         with m.Switch(s.address[10:]):
@@ -236,5 +247,6 @@ class Window(wiring.Component):
             with m.Case(Region.COUNTERS >> 10):
                 m.d.comb += read.eq(s.of_counters)
             with m.Case(Region.CANDIDATES >> 10):
-                m.d.comb += read.eq(Mux(s.address[2], self.candidates.logit, self.candidates.token))
+                m.d.comb += read.eq(Mux(s.address[9], Cat(of.weight, Const(0, 1), of.place),
+                                        Mux(s.address[2], of.logit, of.token)))
         m.d.sync += s.bus.dat_r.eq(read)

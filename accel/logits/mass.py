@@ -13,6 +13,7 @@ from accel.lib.numeric import credits, delay, saturate
 from accel.lib.pipeline import Pipeline
 from accel.lib.stream import Queue
 from llama2_spec.numerics import ROW_FRACTION, SCORE_FRACTION
+from llama2_spec.registers import CANDIDATE_TOTAL, CANDIDATE_WEIGHT
 
 #: Bits of the score's shift that the scale's mantissa takes over: what is left of a multiplier's operand.
 FINE = {25: 3, 18: 1}
@@ -41,6 +42,13 @@ class Mass(wiring.Component):
         Of a logit the weight is yet to be added.
     maximum, mass : Out(signed(17)), Out(48)
         The reference; the sum, of which 2**14 is 1.
+    ranking : In(1)
+        The pass is over, and what is written now are logits of it once more: their weights go out and to ``total``, not
+        to ``mass``. Changes only while not ``busy``.
+    weight_write, weight : Out(1), Out(CANDIDATE_WEIGHT)
+        While ``ranking``, the weights in the order of their logits. None raises the reference, so none waits.
+    total : Out(CANDIDATE_TOTAL)
+        Sum of the weights since ``ranking`` began.
     exp2 : Out(Exp2Read)
         Attention's table; ``busy`` while this unit is.
     """
@@ -54,6 +62,7 @@ class Mass(wiring.Component):
             "scale_mantissa": In(16), "scale_exponent": In(signed(8)), "start": In(1), "prepared": Out(1),
             "room": Out(1), "write": In(1), "logit": In(signed(32)), "busy": Out(1),
             "maximum": Out(signed(17)), "mass": Out(48),
+            "ranking": In(1), "weight_write": Out(1), "weight": Out(CANDIDATE_WEIGHT), "total": Out(CANDIDATE_TOTAL),
             "exp2": Out(Exp2Read()),
         })
 
@@ -108,7 +117,10 @@ class Mass(wiring.Component):
         with m.Else():
             m.d.comb += lowered.eq(self.mass)
             m.d.sync += lowering.eq(raise_now)
-        m.d.sync += self.mass.eq(weight + lowered)
+        # A weight that is 1 or less, as below the reference all are, has 15 bits
+        m.d.comb += [self.weight.eq(weight), self.weight_write.eq(weighing[-1] & self.ranking)]
+        m.d.sync += [self.mass.eq(Mux(self.ranking, 0, weight) + lowered),
+                     self.total.eq(Mux(self.ranking, self.total + weight, 0))]
         m.d.comb += [self.busy.eq(~settled | (room != SCORES) | valid5 | lowering), self.exp2.busy.eq(self.busy)]
         with m.If(self.start):
             m.d.sync += [first.eq(1), self.mass.eq(0), self.maximum.eq(0)]

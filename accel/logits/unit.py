@@ -12,7 +12,7 @@ from amaranth.lib.wiring import In, Out
 from accel.interfaces import CandidateRead, Exp2Read, Logit, LogitDump, LogitsJob, ModelConstants, PassResult
 from accel.lib.numeric import delay
 from accel.lib.stream import Skid
-from accel.logits.candidates import GROUP, Candidates, ordered
+from accel.logits.candidates import PLACES, Candidates, ordered
 from accel.logits.mass import Mass
 
 
@@ -54,8 +54,8 @@ class LogitUnit(wiring.Component):
     budget_lut = 707
 
     def __init__(self, *, columns=1, candidates=64, multiplier_bits=25):
-        if candidates != GROUP ** 2:
-            raise ValueError(f"Candidates are {GROUP} groups of {GROUP}, not {candidates}")
+        if candidates != PLACES:
+            raise ValueError(f"Candidates have {PLACES} places, not {candidates}")
         self.columns, self.candidates, self.multiplier_bits = columns, candidates, multiplier_bits
         super().__init__({
             "model": In(ModelConstants()), "job": In(LogitsJob(columns)), "busy": Out(1), "cycles": In(32),
@@ -67,6 +67,7 @@ class LogitUnit(wiring.Component):
         m = Module()
         s = SimpleNamespace()               # signals that several steps share
         self._intake(m, s)
+        self._ranked(m, s)
         self._argmax(m, s)
         self._pass(m, s)
         return m
@@ -81,7 +82,8 @@ class LogitUnit(wiring.Component):
         wiring.connect(m, wiring.flipped(self.logits), intake.input)
         s.item, there = intake.output.payload, intake.output.valid
         s.final_column, s.shown = Signal.like(s.item.column), Signal.like(s.item.column)
-        s.keep, s.dump, s.running, s.ended = Signal(), Signal(), Signal(), Signal()
+        s.keep, s.dump, s.running, s.ended, s.ranking = (Signal(name=name) for name in (
+            "keep", "dump", "running", "ended", "ranking"))
         s.counting = Signal()         # running, prepared and not ended
         open_, s.take, s.is_last = Signal(), Signal(), Signal()
         s.begun = delay(m, s.job.start, 1, "begun", valid=True)
@@ -94,16 +96,25 @@ class LogitUnit(wiring.Component):
             s.candidates.clear.eq(s.begun), s.candidates.keep.eq(s.keep), s.candidates.there.eq(there),
             s.candidates.take.eq(s.take),
             s.candidates.offer.token.eq(s.item.row), s.candidates.offer.logit.eq(s.item.value),
-            s.candidates.index.eq(self.candidate.index),
-            self.candidate.token.eq(s.candidates.candidate.token),
-            self.candidate.logit.eq(s.candidates.candidate.logit),
 
             s.mass.scale_mantissa.eq(self.model.logit_mantissa), s.mass.scale_exponent.eq(self.model.logit_exponent),
-            s.mass.start.eq(s.begun), s.mass.write.eq(s.take & s.keep), s.mass.logit.eq(s.item.value),
+            s.mass.start.eq(s.begun), s.mass.ranking.eq(s.ranking),
+            s.mass.write.eq(Mux(s.ranking, s.candidates.weigh, s.take & s.keep)),
+            s.mass.logit.eq(Mux(s.ranking, s.candidates.candidate.logit, s.item.value)),
             self.exp2.index.eq(s.mass.exp2.index), self.exp2.t.eq(s.mass.exp2.t), s.mass.exp2.value.eq(self.exp2.value),
             self.exp2.busy.eq(self.busy),
         ]
         m.d.sync += self.dump.valid.eq(s.dump & open_ & ~s.take)
+
+    def _ranked(self, m, s):
+        """After the pass: the candidates' weights, and what firmware reads of them."""
+        ranked, read = s.candidates, self.candidate
+        m.d.comb += [
+            ranked.weight_write.eq(s.mass.weight_write), ranked.weight.eq(s.mass.weight),
+            ranked.index.eq(read.index), read.token.eq(ranked.candidate.token), read.logit.eq(ranked.candidate.logit),
+            read.place.eq(ranked.place), read.weight.eq(ranked.place_weight), read.busy.eq(ranked.busy),
+            ranked.pop.eq(read.pop),
+        ]
 
     def _argmax(self, m, s):
         """The argmax of every column."""
@@ -131,19 +142,26 @@ class LogitUnit(wiring.Component):
         """A pass, and its results when all has settled."""
         # A pass, and its results when all has settled
         out = self.result.payload
-        cycles, finished = Signal(32), Signal()
+        cycles, settled, finished = Signal(32), Signal(), Signal()
         with m.If(s.mass.prepared):
             m.d.sync += s.counting.eq(1)
         with m.If(s.take):
             m.d.sync += [s.ended.eq(s.is_last), s.counting.eq(~s.is_last), cycles.eq(self.cycles)]
+        m.d.comb += [
+            settled.eq(s.running & s.ended & ~s.taken & ~s.candidates.busy & ~s.mass.busy & ~s.begun),
+            s.candidates.rank.eq(settled & s.keep & ~s.ranking),
+        ]
+        with m.If(s.candidates.rank):
+            m.d.sync += s.ranking.eq(1)
         m.d.sync += [
-            finished.eq(s.running & s.ended & ~s.taken & ~s.candidates.busy & ~s.mass.busy & ~s.begun),
+            finished.eq(settled & (s.ranking | ~s.keep)),
             # What is read of a column is there a cycle after ``shown``
             self.result.valid.eq(finished & s.running & ~(self.result.valid & self.result.ready)),
         ]
         m.d.comb += [
             out.token.eq(s.shown1.token), out.logit.eq(s.shown1.logit), out.cycles.eq(cycles),
             out.maximum.eq(s.mass.maximum), out.mass.eq(s.mass.mass), out.kept.eq(s.candidates.kept),
+            out.total.eq(s.mass.total),
             self.busy.eq(s.begun | s.running),
         ]
         last_token = Signal(18, reset_less=True)    # survives an abort
@@ -153,5 +171,5 @@ class LogitUnit(wiring.Component):
             with m.If(s.shown == s.final_column):
                 m.d.sync += [s.running.eq(0), s.ended.eq(0), s.counting.eq(0)]
         with m.If(s.begun):
-            m.d.sync += [s.running.eq(1), s.ended.eq(0), s.keep.eq(s.job.keep), s.dump.eq(s.job.dump),
+            m.d.sync += [s.running.eq(1), s.ended.eq(0), s.ranking.eq(0), s.keep.eq(s.job.keep), s.dump.eq(s.job.dump),
                          s.shown.eq(s.job.first), s.final_column.eq(s.job.last)]

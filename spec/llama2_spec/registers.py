@@ -64,7 +64,7 @@ REGISTERS = (
     Register("max_vocab_size", "ro", (Field("value", 32, "Largest vocabulary."),)),
     Register("max_seq_len", "ro", (Field("value", 32, "Longest context the accumulators can hold, in positions."),)),
 )
-VERSION = 1
+VERSION = 2
 
 # Wishbone window ----------------------------------------------------------------------------------
 
@@ -74,10 +74,14 @@ class Window(IntEnum):
     COMMAND    = 0x000  #: write words 0..3 of a command; word 3 pushes it
     MODEL      = 0x100  #: write the model's constants, see :class:`Model`
     ROPE       = 0x200  #: write the RoPE frequencies: head_dim/2 words, turns per position as a fraction of 2**32
+    TOKEN      = 0x300  #: write word i: the token of column i, for one EMBED with ``awaited``; an abort drops it
     RESULT     = 0x400  #: read the oldest result, see :class:`Result`; writing word 0 removes it
     LOGIT      = 0x440  #: read the logit that waits (dump mode); writing removes it
     COUNTERS   = 0x800  #: read phase counters: word 8 * phase + counter
-    CANDIDATES = 0xc00  #: read candidate i: words 2i (token id) and 2i+1 (logit, signed Q14.18)
+    CANDIDATES = 0xc00  #: read the candidate at place i, in no order: words 2i (token id) and 2i+1 (logit, signed
+                        #: Q14.18)
+    NEXT       = 0xe00  #: read the largest candidate that was not read here before: its place in bits 21:16, its
+                        #: weight in 15:0 (2**14 is 1.0), 0 behind the last one; a read may wait for 100 cycles
 WINDOW_SIZE = 0x1000
 
 
@@ -104,6 +108,7 @@ class Result(IntEnum):
     MASS_LO  = 4   #: sum of 2**(logit * LOGIT_SCALE - MAXIMUM), 2**14 is 1.0
     MASS_HI  = 5   #: its upper 32 bits
     KEPT     = 6   #: candidates kept
+    TOTAL    = 7   #: sum of their weights
 
 
 class Counter(IntEnum):
@@ -196,6 +201,8 @@ class Alias:
 
 ALIASES = (
     Alias("last_token", Opcode.EMBED,  "argmax", "the token is the last argmax, not ``token``"),
+    Alias("awaited",    Opcode.EMBED,  "keep",   "the token is the one written to the window's ``TOKEN`` for this "
+                                                 "column; wait for it"),
     Alias("token",      Opcode.EMBED,  "rows",   "the token id"),
     Alias("position",   Opcode.EMBED,  "beats",  "the position of column 0"),
     Alias("positions",  Opcode.ATTEND, "rows",   "positions that come from the stream"),
@@ -204,6 +211,8 @@ ALIASES = (
 QUEUE_DEPTH = 96    #: commands
 RESULT_DEPTH = 8    #: results that wait for firmware
 MAX_CANDIDATES = 64
+CANDIDATE_WEIGHT = 15   #: bits of a candidate's weight, of which 2**14 is 1.0 and the most
+CANDIDATE_TOTAL = 21    #: bits of the sum of all
 
 
 def encode(opcode: Opcode, **fields: int) -> tuple[int, int, int, int]:

@@ -8,7 +8,7 @@ from accel.attention.scores import EXP2_LATENCY
 from accel.logits.unit import LogitUnit
 from accel.lib.table import InterpolatedTable
 from llama2_spec.golden import Logits
-from llama2_spec.numerics import logit_scale
+from llama2_spec.numerics import exp2_weight, logit_scale, logit_to_log2
 from llama2_spec.tables import EXP2
 from tests.accel.streams import simulate
 
@@ -26,6 +26,28 @@ class Bench(wiring.Component):
         m.submodules.table = table = InterpolatedTable(EXP2, latency=EXP2_LATENCY)
         m.d.comb += [table.index.eq(dut.exp2.index), table.t.eq(dut.exp2.t), dut.exp2.value.eq(table.value)]
         return m
+
+
+async def at_place(ctx, dut, place):
+    ctx.set(dut.candidate.index, place)
+    await ctx.tick().repeat(2)
+    return ctx.get(dut.candidate.token), ctx.get(dut.candidate.logit)
+
+
+async def popped(ctx, dut):
+    """Token, logit and weight of the largest candidate, which is popped."""
+    weight, place = ctx.get(dut.candidate.weight), ctx.get(dut.candidate.place)
+    token, logit = await at_place(ctx, dut, place)
+    ctx.set(dut.candidate.pop, 1)
+    await ctx.tick()
+    ctx.set(dut.candidate.pop, 0)
+    assert ctx.get(dut.candidate.busy)
+    waited = 1
+    while ctx.get(dut.candidate.busy):
+        await ctx.tick()
+        waited += 1
+    assert waited <= 13 + 1
+    return token, logit, weight
 
 
 @pytest.mark.parametrize("source_stall, result_stall, multiplier_bits", [(0.0, 0, 18), (0.7, 50, 25)])
@@ -67,12 +89,15 @@ def test_equals_golden(vocab, temperature, source_stall, result_stall, multiplie
             if keep:
                 candidates, mass, maximum = expected.kept(scale)
                 assert (result.mass, result.maximum, result.kept) == (mass, maximum, len(candidates))
-                got = []
-                for i in range(len(candidates)):
-                    ctx.set(dut.candidate.index, i)
-                    await ctx.tick().repeat(2)
-                    got.append((ctx.get(dut.candidate.token), ctx.get(dut.candidate.logit)))
+                weights = exp2_weight(logit_to_log2([logit for _, logit in candidates], scale), maximum).tolist()
+                assert result.total == sum(weights)
+                got = [await at_place(ctx, dut, i) for i in range(len(candidates))]
                 assert sorted(got) == sorted(candidates)
+                # All of them in order, or some: what is left is forgotten with the next pass.
+                for candidate, weight in zip(candidates[:None if n != 2 else 5], weights):
+                    assert await popped(ctx, dut) == (*candidate, weight)
+                assert n == 2 or ctx.get(dut.candidate.weight) == 0
+                assert [await at_place(ctx, dut, i) for i in range(len(candidates))] == got
             ctx.set(dut.result.ready, 1)
             await ctx.tick()
             ctx.set(dut.result.ready, 0)

@@ -86,7 +86,8 @@ def test_constants_results_and_dump():
             await ctx.tick()
             assert ctx.get(dut.frequencies.value) == (i * 0x3456789) & 0xffffffff
         for n in range(3):
-            payload = dict(token=n + 10, logit=-n - 1, cycles=n + 500, maximum=-n, mass=(n << 40) + 3, kept=n)
+            payload = dict(token=n + 10, logit=-n - 1, cycles=n + 500, maximum=-n, mass=(n << 40) + 3, kept=n,
+                           total=n + 90)
             ctx.set(dut.results.payload, payload)
             ctx.set(dut.results.valid, 1)
             await ctx.tick().until(dut.results.ready)
@@ -94,7 +95,7 @@ def test_constants_results_and_dump():
         for n in range(3):
             assert ctx.get(dut.result_valid)
             words = [await access(ctx, dut, Region.RESULT + 4 * w) for w in Result]
-            assert words == [n + 10, 0xffffffff - n, n + 500, -n & 0xffffffff, 3, n << 8, n]
+            assert words == [n + 10, 0xffffffff - n, n + 500, -n & 0xffffffff, 3, n << 8, n, n + 90]
             await access(ctx, dut, Region.RESULT, 0)
         assert not ctx.get(dut.result_valid)
         ctx.set(dut.dump.data, 0xabcdef01)
@@ -104,6 +105,52 @@ def test_constants_results_and_dump():
         assert await access(ctx, dut, Region.CANDIDATES + 8 * 9) == 77
         assert await access(ctx, dut, Region.CANDIDATES + 8 * 9 + 4) == 0xfffffffb
     simulate(dut, drive)
+
+
+def test_next_candidate_is_read_and_popped_once():
+    """Each read pops; one waits while the candidates are busy; writes, and reads beside it, pop nothing."""
+    dut, popped, beside = Window(), [], []
+
+    async def drive(ctx):
+        for n in range(3):
+            assert await access(ctx, dut, Region.NEXT) == (n << 16) + 1000 - n
+        assert await access(ctx, dut, Region.CANDIDATES) == 0
+        await access(ctx, dut, Region.NEXT, 0)
+        await access(ctx, dut, Region.RESULT)
+        beside.append(len(popped))
+
+    async def candidates(ctx):
+        """Five cycles for a pop, in which nothing is valid."""
+        n = busy = 0
+        async for _, _, pop in ctx.tick().sample(dut.candidates.pop):
+            popped.extend([n] * pop)
+            busy, n = (5, n + 1) if pop else (max(busy - 1, 0), n)
+            ctx.set(dut.candidates.busy, busy != 0)
+            ctx.set(dut.candidates.place, n if not busy else 63)
+            ctx.set(dut.candidates.weight, 1000 - n if not busy else 0x7fff)
+
+    async def run(ctx):
+        ctx.set(dut.candidates.weight, 1000)
+        await drive(ctx)
+    simulate(dut, run, background=[candidates])
+    assert popped == [0, 1, 2] and beside == [3]
+
+
+def test_token_of_a_column_goes_out_once():
+    dut, seen = Window(), []
+
+    async def drive(ctx):
+        for column in (0, 5, 7):
+            await access(ctx, dut, Region.TOKEN + 4 * column, 0x3ff00 + column)
+        await access(ctx, dut, Region.TOKEN)
+        await access(ctx, dut, Region.TOKEN + 0x20, 1)
+
+    async def watch(ctx):
+        async for _, _, write, column, token in ctx.tick().sample(dut.tokens.write, dut.tokens.column, dut.tokens.token):
+            if write:
+                seen.append((column, token))
+    simulate(dut, drive, background=[watch])
+    assert seen == [(column, 0x3ff00 + column) for column in (0, 5, 7)]
 
 
 def test_results_wait_in_order():
