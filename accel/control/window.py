@@ -7,8 +7,8 @@ from amaranth.lib.wiring import In, Out
 
 from accel.control.command_queue import CommandQueue
 from accel.interfaces import (
-    Activity, Ahead, CandidateRead, FrequencyRead, LogitDump, ModelConstants, PassResult, QueueState, TokenWrite,
-    Wishbone)
+    Activity, Ahead, CandidateRead, FrequencyRead, LogitDump, LogitScales, ModelConstants, PassResult, QueueState,
+    TokenWrite, Wishbone)
 from accel.lib.numeric import delay
 from llama2_spec.registers import RESULT_DEPTH, Counter, Model, Phase, Result
 from llama2_spec.registers import Window as Region
@@ -18,6 +18,11 @@ LOW = 6             # bits of a counter that are counted where they are kept
 
 class Window(wiring.Component):
     """The map is :class:`llama2_spec.registers.Window`. What is read may be changing.
+
+    Parameters
+    ----------
+    candidate_sets : int
+        As of the core.
 
     Members
     -------
@@ -32,6 +37,8 @@ class Window(wiring.Component):
         How full the command queue is.
     model : Out(ModelConstants)
         From the words of :class:`llama2_spec.registers.Model`.
+    scales : Out(LogitScales)
+        From those words, too.
     frequencies : In(FrequencyRead)
         Answers RoPE's look-ups.
     results : In(stream of PassResult)
@@ -52,14 +59,15 @@ class Window(wiring.Component):
     latency = None      #: varies
     budget_lut = 556
 
-    def __init__(self):
+    def __init__(self, *, candidate_sets=1):
+        self.candidate_sets = candidate_sets
         super().__init__({
             "bus": In(Wishbone()), "abort": In(1),
             "ahead": Out(stream.Signature(Ahead())), "commands": Out(stream.Signature(128)),
             "queue": Out(QueueState()),
-            "model": Out(ModelConstants()), "frequencies": In(FrequencyRead()),
+            "model": Out(ModelConstants()), "scales": Out(LogitScales(candidate_sets)), "frequencies": In(FrequencyRead()),
             "results": In(stream.Signature(PassResult())), "result_valid": Out(1),
-            "dump": In(LogitDump()), "candidates": Out(CandidateRead()),
+            "dump": In(LogitDump()), "candidates": Out(CandidateRead(candidate_sets)),
             "tokens": Out(TokenWrite()), "activity": In(Activity()), "clear": In(1),
         })
 
@@ -125,10 +133,15 @@ class Window(wiring.Component):
     def _constants(self, m, s):
         """The model's constants and frequencies."""
         # Constants of the model
-        words = {word: Signal(32, name=f"model_{word.name.lower()}") for word in Model}
+        names = {word: word.name.lower() for word in Model if word != Model.LOGIT_SCALE}
+        names |= {Model.LOGIT_SCALE + i: f"logit_scale{i}" for i in range(self.candidate_sets)}
+        words = {word: Signal(32, name=f"model_{name}") for word, name in names.items()}
         for word, value in words.items():
-            with m.If(s.written_to(Region.MODEL + 4 * word, name=f"model_{word.name.lower()}")):
+            with m.If(s.written_to(Region.MODEL + 4 * word, name=f"model_{names[word]}")):
                 m.d.sync += value.eq(s.written)
+        for i in range(self.candidate_sets):
+            scale = words[Model.LOGIT_SCALE + i]
+            m.d.comb += [self.scales.mantissas[i].eq(scale[:16]), self.scales.exponents[i].eq(scale[16:24])]
         model = self.model
         m.d.comb += [
             model.dim.eq(words[Model.DIM]), model.epsilon.eq(words[Model.EPSILON]),
@@ -137,8 +150,6 @@ class Window(wiring.Component):
             model.narrow.eq(words[Model.KV_FORMAT]),
             model.score_mantissa.eq(words[Model.SCORE_SCALE][:16]),
             model.score_exponent.eq(words[Model.SCORE_SCALE][16:24]),
-            model.logit_mantissa.eq(words[Model.LOGIT_SCALE][:16]),
-            model.logit_exponent.eq(words[Model.LOGIT_SCALE][16:24]),
         ]
         m.submodules.rope = rope = memory.Memory(shape=32, depth=64, init=[], attrs={"ram_style": "distributed"})
         rope_write, rope_read = rope.write_port(), rope.read_port()
@@ -167,6 +178,9 @@ class Window(wiring.Component):
             self.dump.take.eq(dump_take), self.candidates.index.eq(s.address[3:9]),
         ]
         m.d.sync += dump_take.eq(s.written_to(Region.LOGIT))
+        if self.candidate_sets != 1:
+            with m.If(s.written_to(Region.CANDIDATES)):
+                m.d.sync += self.candidates.which.eq(s.written)
         with m.If(result_write.en):
             m.d.sync += s.word.eq(Mux(stored, 0, s.word + 1))
         m.d.sync += [newest.eq(newest + stored), oldest.eq(oldest + removed), kept.eq(kept + stored - removed)]

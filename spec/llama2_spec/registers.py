@@ -55,6 +55,7 @@ REGISTERS = (
         Field("columns", 4, "Positions that share one pass over the weights."),
         Field("lanes", 8, "Multipliers per column."),
         Field("candidates", 8, "Logits kept for sampling."),
+        Field("candidate_sets", 4, "1: of one column in a pass; as many as columns: of every column."),
     ), "What the core was built with."),
     Register("max_dim", "ro", (Field("value", 32, "Largest dim and n_heads * head_dim."),)),
     Register("max_hidden_dim", "ro", (Field("value", 32, "Largest hidden_dim."),)),
@@ -79,7 +80,8 @@ class Window(IntEnum):
     LOGIT      = 0x440  #: read the logit that waits (dump mode); writing removes it
     COUNTERS   = 0x800  #: read phase counters: word 8 * phase + counter
     CANDIDATES = 0xc00  #: read the candidate at place i, in no order: words 2i (token id) and 2i+1 (logit, signed
-                        #: Q14.18)
+                        #: Q14.18); write word 0: the column whose candidates are read from then on, here and at
+                        #: ``NEXT``, in a core that has them of every column
     NEXT       = 0xe00  #: read the largest candidate that was not read here before: its place in bits 21:16, its
                         #: weight in 15:0 (2**14 is 1.0), 0 behind the last one; a read may wait for 100 cycles
 WINDOW_SIZE = 0x1000
@@ -93,9 +95,10 @@ class Model(IntEnum):
     N_KV_HEADS      = 3   #: key/value heads
     EPSILON         = 4   #: round(dim * norm_epsilon * 2**32)
     SCORE_SCALE     = 5   #: log2(e)/sqrt(head_dim): mantissa in bits 15:0, signed exponent in 23:16
-    LOGIT_SCALE     = 6   #: log2(e)/temperature, same encoding
     POSITIONS       = 7   #: longest context, in positions
     KV_FORMAT       = 8   #: KvFormat: bit 0, V's elements have 8 bits; bit 1, K's too
+    LOGIT_SCALE     = 16  #: log2(e)/temperature, same encoding; word 16 + i is column i's in a core that has candidates
+                          #: of every column
 
 
 class Result(IntEnum):
@@ -178,7 +181,8 @@ COMMAND = (
     Bits("columns",  0,  8,  3, "active columns minus one; LOGITS without ``every`` uses only the last of them"),
     Bits("column",   0, 11,  3, "EMBED, ATTEND: the column it is for"),
     Bits("dest",     0, 14,  3, "MATVEC: Dest"),
-    Bits("keep",     0, 17,  1, "LOGITS: keep candidates and the mass, of one column"),
+    Bits("keep",     0, 17,  1, "LOGITS: keep candidates and the mass, of every column that yields a result; of one "
+                                "only, where the core has one set of candidates"),
     Bits("dump",     0, 18,  1, "LOGITS: hand every logit to firmware (slow)"),
     Bits("phase",    0, 19,  4, "Phase, for the counters"),
     Bits("kv",       0, 23,  1, "the segment is K/V rows: read it only after every STORE pushed before"),

@@ -16,8 +16,8 @@ from tests.accel.streams import simulate
 class Bench(wiring.Component):
     """The unit with its table."""
 
-    def __init__(self, multiplier_bits):
-        self.dut = LogitUnit(multiplier_bits=multiplier_bits)
+    def __init__(self, multiplier_bits, columns=1):
+        self.dut = LogitUnit(multiplier_bits=multiplier_bits, columns=columns, candidate_sets=columns)
         super().__init__({})
 
     def elaborate(self, platform):
@@ -26,6 +26,11 @@ class Bench(wiring.Component):
         m.submodules.table = table = InterpolatedTable(EXP2, latency=EXP2_LATENCY)
         m.d.comb += [table.index.eq(dut.exp2.index), table.t.eq(dut.exp2.t), dut.exp2.value.eq(table.value)]
         return m
+
+
+def set_scale(ctx, dut, which, scale):
+    ctx.set(dut.scales.mantissas[which], scale & 0xffff)
+    ctx.set(dut.scales.exponents[which], (scale >> 16) - (scale >> 16 & 0x80) * 2)
 
 
 async def at_place(ctx, dut, place):
@@ -62,8 +67,7 @@ def test_equals_golden(vocab, temperature, source_stall, result_stall, multiplie
               np.arange(vocab) * (1 << 31) // vocab - (1 << 30)]      # each raises the reference
 
     async def drive(ctx):
-        ctx.set(dut.model.logit_mantissa, scale & 0xffff)
-        ctx.set(dut.model.logit_exponent, (scale >> 16) - (scale >> 16 & 0x80) * 2)
+        set_scale(ctx, dut, 0, scale)
         for n, values in enumerate(passes):
             values = np.asarray(values).astype(np.int64)
             keep = n != 1 or vocab < 100
@@ -146,3 +150,52 @@ def test_every_column_has_its_argmax(columns, first, last, result_stall):
                 ctx.set(dut.result.ready, 0)
             assert not ctx.get(dut.busy)
     simulate(dut, drive)
+
+
+@pytest.mark.parametrize("columns, first, last, multiplier_bits", [(2, 0, 1, 25), (4, 0, 2, 18), (4, 3, 3, 25)])
+def test_every_column_has_its_candidates(columns, first, last, multiplier_bits):
+    """Each with its own temperature, ties among them; a pass of one column uses that column's set."""
+    rng = np.random.default_rng(last)
+    bench = Bench(multiplier_bits, columns)
+    dut, active, vocab = bench.dut, range(first, last + 1), 91
+    scales = [logit_scale(int(temperature * 65536)) for temperature in (1, .3, 5, 1.7)]
+
+    async def drive(ctx):
+        for column in range(columns):
+            set_scale(ctx, dut, column, scales[column])
+        ctx.set(dut.job.first, first)
+        ctx.set(dut.job.last, last)
+        ctx.set(dut.job.keep, 1)
+        for spread in (2 ** 20, 3):
+            logits = np.rint(rng.normal(size=(columns, vocab)) * spread).astype(np.int64)
+            ctx.set(dut.job.start, 1)
+            await ctx.tick()
+            ctx.set(dut.job.start, 0)
+            for even in range(0, vocab, 2):
+                for column in active:
+                    for row in range(even, min(even + 2, vocab)):
+                        ctx.set(dut.logits.payload.value, int(logits[column, row]))
+                        ctx.set(dut.logits.payload.column, column)
+                        ctx.set(dut.logits.payload.row, row)
+                        ctx.set(dut.logits.payload.last, row == vocab - 1)
+                        ctx.set(dut.logits.valid, 1)
+                        await ctx.tick().until(dut.logits.ready)
+                        ctx.set(dut.logits.valid, 0)
+            expected = [Logits(values, int(values.argmax())) for values in logits]
+            kept = [one.kept(scale) for one, scale in zip(expected, scales)]
+            totals = [sum(exp2_weight(logit_to_log2([logit for _, logit in candidates], scale), maximum).tolist())
+                      for (candidates, _, maximum), scale in zip(kept, scales)]
+            for column in active:
+                while not ctx.get(dut.result.valid):
+                    await ctx.tick()
+                result, (candidates, mass, maximum) = ctx.get(dut.result.payload), kept[column]
+                assert (result.token, result.mass, result.maximum, result.kept, result.total) == (
+                    expected[column].argmax, mass, maximum, len(candidates), totals[column])
+                ctx.set(dut.result.ready, 1)
+                await ctx.tick()
+                ctx.set(dut.result.ready, 0)
+            for column in reversed(active):
+                ctx.set(dut.candidate.which, column)
+                await ctx.tick().repeat(2)
+                assert [(await popped(ctx, dut))[:2] for _ in range(8)] == kept[column][0][:8]
+    simulate(bench, drive)

@@ -66,7 +66,7 @@ def test_commands_in_order_and_overflow():
 
 
 def test_constants_results_and_dump():
-    dut = Window()
+    dut = Window(candidate_sets=3)
 
     async def drive(ctx):
         for word in Model:
@@ -75,10 +75,13 @@ def test_constants_results_and_dump():
                            ("n_kv_heads", Model.N_KV_HEADS), ("epsilon", Model.EPSILON), ("narrow", Model.KV_FORMAT)):
             port = getattr(dut.model, name)
             assert ctx.get(port) == (1000 + word) % (1 << len(port)), name
-        for name, word in (("score", Model.SCORE_SCALE), ("logit", Model.LOGIT_SCALE)):
+        for word, mantissa, exponent in (
+                (Model.SCORE_SCALE, dut.model.score_mantissa, dut.model.score_exponent),
+                (Model.LOGIT_SCALE, dut.scales.mantissas[0], dut.scales.exponents[0]),
+                (Model.LOGIT_SCALE + 2, dut.scales.mantissas[2], dut.scales.exponents[2])):
             await access(ctx, dut, Region.MODEL + 4 * word, 0x12f08255 + word)
-            assert ctx.get(getattr(dut.model, f"{name}_mantissa")) == 0x8255 + word
-            assert ctx.get(getattr(dut.model, f"{name}_exponent")) == -16
+            assert (ctx.get(mantissa), ctx.get(exponent)) == (0x8255 + word, -16)
+        assert ctx.get(dut.scales.mantissas[0]) == 0x8255 + Model.LOGIT_SCALE
         for i in range(64):
             await access(ctx, dut, Region.ROPE + 4 * i, (i * 0x3456789) & 0xffffffff)
         for i in (0, 5, 63):
@@ -104,6 +107,9 @@ def test_constants_results_and_dump():
         ctx.set(dut.candidates.logit, -5)
         assert await access(ctx, dut, Region.CANDIDATES + 8 * 9) == 77
         assert await access(ctx, dut, Region.CANDIDATES + 8 * 9 + 4) == 0xfffffffb
+        assert ctx.get(dut.candidates.which) == 0
+        await access(ctx, dut, Region.CANDIDATES, 2)
+        assert ctx.get(dut.candidates.which) == 2
     simulate(dut, drive)
 
 
