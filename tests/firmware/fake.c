@@ -34,7 +34,7 @@ static struct {
 	uint32_t columns;
 	struct llama2_command log[FAKE_LOG];
 	uint32_t pushed, executed, aborted; /* commands, counted in the log */
-	uint32_t model[16], rope[256];
+	uint32_t model[32], rope[256];
 	uint32_t tokens[8], position, last_argmax;
 	struct llama2_result results[LLAMA2_RESULT_DEPTH];
 	struct llama2_candidate candidates[LLAMA2_RESULT_DEPTH][LLAMA2_MAX_CANDIDATES];
