@@ -15,12 +15,10 @@ class Core(wiring.Component):
 
     Parameters
     ----------
-    columns : int
-        Positions that share one pass over the weights.
+    columns, candidate_sets : int
+        Positions that share one pass over the weights; how many of them may be sampled in it, 1 or all.
     max_dim, max_hidden_dim, max_kv_dim, max_heads : int
         Largest shapes; a model may have any within them.
-    candidate_sets : int
-        1, or ``columns``: of how many columns candidates are gathered in one pass.
     addr_width : int
         Bits of a DRAM address, in beats.
     multiplier_bits : int
@@ -51,9 +49,9 @@ class Core(wiring.Component):
         if max_dim > MAX_DIM or max_hidden_dim > MAX_ROW:
             raise ValueError(f"max_dim {max_dim} and max_hidden_dim {max_hidden_dim}: "
                              f"indices of 13 bits end at {MAX_DIM}, row sums of 48 bits at {MAX_ROW} columns")
-        self.columns, self.max_dim, self.max_hidden_dim = columns, max_dim, max_hidden_dim
-        self.max_kv_dim, self.max_heads, self.addr_width = max_kv_dim, max_heads, addr_width
-        self.multiplier_bits, self.candidate_sets = multiplier_bits, candidate_sets
+        self.columns, self.candidate_sets, self.max_dim = columns, candidate_sets, max_dim
+        self.max_hidden_dim, self.max_kv_dim, self.max_heads = max_hidden_dim, max_kv_dim, max_heads
+        self.addr_width, self.multiplier_bits = addr_width, multiplier_bits
         read = NativeRead(addr_width, 128)
         super().__init__({"read0": Out(read), "read1": Out(read), "embed": Out(read),
                           "write": Out(NativeWrite(addr_width, 128)),
@@ -73,9 +71,9 @@ class Core(wiring.Component):
         window, sequencer, logits = u.window, u.sequencer, u.logits
         models = (unit.model for unit in (u.rope, u.residual, u.quantiser, u.attention, u.kv))
         connect_all(m, (wiring.flipped(self.bus), window.bus), (window.model, *models), (window.ahead, sequencer.ahead),
-                    (window.commands, sequencer.commands), (u.rope.frequencies, window.frequencies),
-                    (logits.result, window.results), (logits.dump, window.dump), (window.candidates, logits.candidate),
-                    (window.tokens, sequencer.tokens), (window.scales, logits.scales))
+                    (window.commands, sequencer.commands), (window.tokens, sequencer.tokens),
+                    (u.rope.frequencies, window.frequencies), (window.scales, logits.scales),
+                    (window.candidates, logits.candidate), (logits.result, window.results), (logits.dump, window.dump))
         m.d.comb += [window.clear.eq(self.csr.control.clear_counters), logits.cycles.eq(self.csr.cycles.value),
                      sequencer.last_token.eq(logits.last_token)]
 

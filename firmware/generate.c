@@ -1,11 +1,15 @@
 /* A generation: prompt, then tokens, fed to the core ahead of execution; the KV cache is kept for the next one. */
 #include "generate.h"
 
+#include "hot.h"
 #include "llama2.h"
 #include "lookup.h"
 #include "program.h"
 #include "report.h"
 #include "sampler.h"
+
+/* A byte of the fastest line takes 160 cycles, and the receiver holds 16. */
+#define RESULT_LOOKS 64u
 
 static struct {
 	uint32_t vocab_size;
@@ -281,7 +285,7 @@ static bool plan(void)
 	return true;
 }
 
-static void feed(void)
+COLD static void feed(void)
 {
 	while (run.pushing || plan()) {
 		if (!program_push())
@@ -290,7 +294,7 @@ static void feed(void)
 	}
 }
 
-static void end(enum reason reason)
+COLD static void end(enum reason reason)
 {
 	uint32_t count = report_count();
 
@@ -313,7 +317,7 @@ static void end(enum reason reason)
 	report_done(&run.done);
 }
 
-static void stop(enum reason reason)
+COLD static void stop(enum reason reason)
 {
 	llama2_abort();
 	run.pushing = false;
@@ -337,7 +341,7 @@ static uint32_t choose(const struct llama2_result *result)
 
 /* A token has come, and was reported. If it is what was guessed, the next result is one, too; otherwise the rest of
  * the step's are not: the rows that they came from are written anew by the steps that follow. */
-static void verify(uint32_t token)
+COLD static void verify(uint32_t token)
 {
 	lookup_add(token);
 	if (run.guess_right == 0)
@@ -381,7 +385,7 @@ static void take_token(const struct llama2_result *result)
 		end(position == model.seq_len ? REASON_CONTEXT : REASON_LENGTH);
 }
 
-static void take_logits(void)
+COLD static void take_logits(void)
 {
 	int32_t logit;
 
@@ -423,10 +427,13 @@ static bool filled(void)
 	return run.target == 0 && run.skip == 0 && run.next == run.first && !run.pushing && !llama2_busy();
 }
 
-void generate_poll(void)
+HOT void generate_poll(void)
 {
 	if (run.running) {
 		feed();
+		/* The core waits for the token that this result yields: no other poll comes between. */
+		if (run.sampling)
+			llama2_result_await(RESULT_LOOKS);
 		take_results();
 		if (run.running && filled())
 			end(REASON_LENGTH);

@@ -95,6 +95,17 @@ bool llama2_result_waits(void)
 	return wake;
 }
 
+void llama2_result_await(uint32_t looks)
+{
+	if (wake)
+		return;
+	llama2_control_write(0);
+	while (!wake && looks-- != 0)
+		wake = FIELD(llama2_status_read(), LLAMA2_STATUS_RESULT_VALID);
+	if (!wake)
+		llama2_control_write(IRQ_ENABLE);
+}
+
 void llama2_result_read(struct llama2_result *result)
 {
 	volatile uint32_t *words = &WORD(LLAMA2_WINDOW_RESULT);

@@ -57,6 +57,8 @@ void llama2_abort(void);
 
 /* The interrupt came: a result waits until llama2_result_release. */
 bool llama2_result_waits(void);
+/* Look for a result so many times, about 15 cycles each, which is sooner than its interrupt is. */
+void llama2_result_await(uint32_t looks);
 void llama2_result_read(struct llama2_result *result);
 /* Its candidates, count of them, in no particular order. */
 void llama2_candidates_read(struct llama2_candidate *candidates, uint32_t count);

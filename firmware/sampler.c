@@ -4,6 +4,7 @@
 #include "sampler.h"
 
 #include "exp2.h"
+#include "hot.h"
 
 #define NO_TOKEN UINT32_MAX
 #define RECENT_WORDS 32u /* bits of the filter in front of the history's search */
@@ -352,7 +353,7 @@ static uint64_t mass_of_draw(void)
 }
 
 /* Choose among candidates whose order or weights are not the core's. */
-static uint32_t choose_here(void)
+COLD static uint32_t choose_here(void)
 {
 	llama2_candidates_read(s.candidates, s.count);
 	penalise(s.candidates);
@@ -364,7 +365,7 @@ static uint32_t choose_here(void)
 			      draw_all(s.candidates, mass_of_draw(), coin());
 }
 
-uint32_t sampler_choose(const struct llama2_result *result)
+HOT uint32_t sampler_choose(const struct llama2_result *result)
 {
 	s.count = result->kept < LLAMA2_MAX_CANDIDATES ? result->kept : LLAMA2_MAX_CANDIDATES;
 	s.maximum = s.reference = result->maximum;

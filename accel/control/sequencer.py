@@ -142,11 +142,13 @@ class Sequencer(wiring.Component):
         m.submodules.written = written = memory.Memory(shape=18, depth=depth, init=[])
         write, read = written.write_port(), written.read_port(domain="comb")
         there, column, embeds = Signal(depth), Signal(range(depth)), Signal()
-        m.d.comb += [write.addr.eq(self.tokens.column), write.data.eq(self.tokens.token), write.en.eq(self.tokens.write),
-                     column.eq(s.command.column), read.addr.eq(column)]
         s.token, s.awaits = Mux(s.command.awaited, read.data, s.command.token), Signal()
-        m.d.comb += embeds.eq((s.command.opcode == Opcode.EMBED) & s.command.awaited)
-        m.d.comb += s.awaits.eq(embeds & ~there.bit_select(column, 1))
+        m.d.comb += [
+            write.addr.eq(self.tokens.column), write.data.eq(self.tokens.token), write.en.eq(self.tokens.write),
+            column.eq(s.command.column), read.addr.eq(column),
+            embeds.eq((s.command.opcode == Opcode.EMBED) & s.command.awaited),
+            s.awaits.eq(embeds & ~there.bit_select(column, 1)),
+        ]
         with m.If(self.embed.start & s.command.awaited):
             m.d.sync += there.bit_select(column, 1).eq(0)
         with m.If(self.tokens.write):

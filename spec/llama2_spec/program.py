@@ -89,8 +89,8 @@ def commands(image, tokens, position: int, *, kv_base: int, row_beats: int, last
     """The commands of one step, four words each, as firmware pushes them.
 
     ``image`` is a :class:`llama2_spec.image.Image`; ``tokens`` are those of consecutive positions from ``position`` on,
-    one a column, or with ``last_token`` or ``awaited`` so many whose values do not matter; the K/V cache begins at beat ``kv_base`` and a
-    position takes ``row_beats``.
+    one a column, or with ``last_token`` or ``awaited`` so many whose values do not matter; the K/V cache begins at beat
+    ``kv_base`` and a position takes ``row_beats``.
     """
     columns, entries = len(tokens), iter(image.entries)
 

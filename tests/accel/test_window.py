@@ -152,7 +152,8 @@ def test_token_of_a_column_goes_out_once():
         await access(ctx, dut, Region.TOKEN + 0x20, 1)
 
     async def watch(ctx):
-        async for _, _, write, column, token in ctx.tick().sample(dut.tokens.write, dut.tokens.column, dut.tokens.token):
+        tokens = dut.tokens
+        async for _, _, write, column, token in ctx.tick().sample(tokens.write, tokens.column, tokens.token):
             if write:
                 seen.append((column, token))
     simulate(dut, drive, background=[watch])

@@ -41,8 +41,7 @@ class ScriptedCore(wiring.Component):
         write, drawn, at = Signal(), Signal(), Signal(6)
 
         m.d.sync += [bus.ack.eq(bus.cyc & bus.stb & ~bus.ack), csr.cycles.value.eq(csr.cycles.value + 1)]
-        m.d.comb += write.eq(bus.ack & bus.cyc & bus.stb & bus.we)
-        m.d.comb += queue.w_data.eq(word0)
+        m.d.comb += [write.eq(bus.ack & bus.cyc & bus.stb & bus.we), queue.w_data.eq(word0)]
         with m.If(write & (bus.adr == Window.COMMAND // 4)):
             m.d.sync += word0.eq(bus.dat_w)
         with m.If(write & (bus.adr == Window.COMMAND // 4 + 3)):
@@ -57,9 +56,8 @@ class ScriptedCore(wiring.Component):
         is_logits = (field(queue.r_data, "opcode") == Opcode.MATVEC) & (field(queue.r_data, "dest") == Dest.LOGITS)
         awaits = (field(queue.r_data, "opcode") == Opcode.EMBED) & field(queue.r_data, "keep")
         with m.If(aborting):
-            m.d.sync += drawn.eq(0)
             m.d.comb += queue.r_en.eq(1)
-            m.d.sync += timer.eq(0)
+            m.d.sync += [timer.eq(0), drawn.eq(0)]
             with m.If(~queue.r_rdy):
                 m.d.sync += aborting.eq(0)
         with m.Elif(timer != 0):

@@ -9,7 +9,6 @@ import pytest
 
 from llama2_host.generation import Sampling
 from llama2_spec.protocol import Generate
-from llama2_spec.registers import MAX_CANDIDATES
 from llama2_spec.sampling import ONE
 from tests.firmware import library
 from tests.spec.test_sampling import Q18, firmware, in_c, in_python, unit  # noqa: F401 (a fixture)
