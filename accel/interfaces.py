@@ -450,12 +450,12 @@ class PassResult(data.StructLayout):
 
     Fields
     ------
-    token, logit, cycles, maximum, mass, kept, total : 32, signed 32, 32, signed 32, 64, 32, 32
+    token, logit, cycles, maximum, mass, kept, column, total : 32, signed 32, 32, signed 32, 64, 8, 3, 32
         Valid together.
     """
     def __init__(self):
         super().__init__({"token": 32, "logit": signed(32), "cycles": 32, "maximum": signed(32), "mass": 64,
-                          "kept": 32, "total": 32})
+                          "kept": 8, "column": 3, "total": 32})
 
 
 class LogitDump(wiring.Signature):

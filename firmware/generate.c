@@ -139,7 +139,8 @@ static void begin_sampler(void)
 	run.sampling = sampler_wanted();
 	run.draws_before = sampler_draws();
 	run.dropped_before = sampler_dropped();
-	llama2_model_write(LLAMA2_MODEL_LOGIT_SCALE, sampler_logit_scale());
+	for (uint32_t i = 0; i < model.columns; i++) /* a core with one set of candidates has the first only */
+		llama2_model_write(LLAMA2_MODEL_LOGIT_SCALE + i, sampler_logit_scale());
 	for (uint32_t i = 0; i < run.prompt_count; i++)
 		sampler_remember(run.request.position + i, run.ids[i]);
 	sampler_prepare(run.first);
@@ -432,7 +433,7 @@ HOT void generate_poll(void)
 	if (run.running) {
 		feed();
 		/* The core waits for the token that this result yields: no other poll comes between. */
-		if (run.sampling)
+		if (run.sampling && !(run.request.flags & GENERATE_FLAG_DUMP_LOGITS))
 			llama2_result_await(RESULT_LOOKS);
 		take_results();
 		if (run.running && filled())

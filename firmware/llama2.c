@@ -114,8 +114,14 @@ void llama2_result_read(struct llama2_result *result)
 	result->cycles = words[LLAMA2_RESULT_CYCLES];
 	result->maximum = words[LLAMA2_RESULT_MAXIMUM];
 	result->mass = words[LLAMA2_RESULT_MASS_LO] | (uint64_t)words[LLAMA2_RESULT_MASS_HI] << 32;
-	result->kept = words[LLAMA2_RESULT_KEPT];
+	result->kept = words[LLAMA2_RESULT_KEPT] & 0xff;
+	result->column = words[LLAMA2_RESULT_KEPT] >> 8;
 	result->total = words[LLAMA2_RESULT_TOTAL];
+}
+
+void llama2_candidates_select(uint32_t column)
+{
+	WORD(LLAMA2_WINDOW_CANDIDATES) = column;
 }
 
 void llama2_candidates_read(struct llama2_candidate *candidates, uint32_t count)

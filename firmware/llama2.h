@@ -28,6 +28,7 @@ struct llama2_result {
 	int32_t maximum;  /* reference of the mass */
 	uint64_t mass;    /* of the whole vocabulary */
 	uint32_t kept;    /* candidates */
+	uint32_t column;  /* whose it is */
 	uint32_t total;   /* sum of their weights */
 };
 
@@ -60,6 +61,8 @@ bool llama2_result_waits(void);
 /* Look for a result so many times, about 15 cycles each, which is sooner than its interrupt is. */
 void llama2_result_await(uint32_t looks);
 void llama2_result_read(struct llama2_result *result);
+/* The functions that read candidates read those of this column from here on. */
+void llama2_candidates_select(uint32_t column);
 /* Its candidates, count of them, in no particular order. */
 void llama2_candidates_read(struct llama2_candidate *candidates, uint32_t count);
 /* The largest candidate that was not asked for here before: its weight below 2**LLAMA2_NEXT_PLACE, its place from there

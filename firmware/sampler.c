@@ -374,6 +374,7 @@ HOT uint32_t sampler_choose(const struct llama2_result *result)
 	s.mass = result->mass;
 	s.total = result->total;
 	s.drawn = s.temperature != 0;
+	llama2_candidates_select(result->column);
 	if (s.near || s.penalising)
 		return choose_here();
 	if (truncating())

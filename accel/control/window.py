@@ -168,7 +168,7 @@ class Window(wiring.Component):
         s.word, stored, removed, dump_take = Signal(3), Signal(), Signal(), Signal(reset_less=True)
         result = self.results.payload
         words_of_result = Array([result.token, result.logit, result.cycles, result.maximum, result.mass[:32],
-                                 result.mass[32:], result.kept, result.total])
+                                 result.mass[32:], Cat(result.kept, result.column), result.total])
         assert len(Result) == 8
         m.d.comb += [
             result_write.addr.eq(Cat(s.word, newest)), result_write.data.eq(words_of_result[s.word]),

@@ -189,6 +189,7 @@ class LogitUnit(wiring.Component):
             out.token.eq(s.shown1.token), out.logit.eq(s.shown1.logit), out.cycles.eq(cycles),
             out.maximum.eq(chosen(s.mass.maximum, s.shown)), out.mass.eq(chosen(s.mass.mass, s.shown)),
             out.kept.eq(chosen([one.kept for one in s.sets], s.shown)), out.total.eq(chosen(s.mass.total, s.shown)),
+            out.column.eq(s.shown),
             self.busy.eq(s.begun | s.running),
         ]
         last_token = Signal(18, reset_less=True)    # survives an abort

@@ -110,7 +110,7 @@ class Result(IntEnum):
     MAXIMUM  = 3   #: reference exponent of the mass (signed)
     MASS_LO  = 4   #: sum of 2**(logit * LOGIT_SCALE - MAXIMUM), 2**14 is 1.0
     MASS_HI  = 5   #: its upper 32 bits
-    KEPT     = 6   #: candidates kept
+    KEPT     = 6   #: candidates kept, in bits 7:0; the column, in bits 10:8
     TOTAL    = 7   #: sum of their weights
 
 

@@ -189,8 +189,8 @@ def test_every_column_has_its_candidates(columns, first, last, multiplier_bits):
                 while not ctx.get(dut.result.valid):
                     await ctx.tick()
                 result, (candidates, mass, maximum) = ctx.get(dut.result.payload), kept[column]
-                assert (result.token, result.mass, result.maximum, result.kept, result.total) == (
-                    expected[column].argmax, mass, maximum, len(candidates), totals[column])
+                assert (result.column, result.token, result.mass, result.maximum, result.kept, result.total) == (
+                    column, expected[column].argmax, mass, maximum, len(candidates), totals[column])
                 ctx.set(dut.result.ready, 1)
                 await ctx.tick()
                 ctx.set(dut.result.ready, 0)

@@ -90,7 +90,7 @@ def test_constants_results_and_dump():
             assert ctx.get(dut.frequencies.value) == (i * 0x3456789) & 0xffffffff
         for n in range(3):
             payload = dict(token=n + 10, logit=-n - 1, cycles=n + 500, maximum=-n, mass=(n << 40) + 3, kept=n,
-                           total=n + 90)
+                           column=7 - n, total=n + 90)
             ctx.set(dut.results.payload, payload)
             ctx.set(dut.results.valid, 1)
             await ctx.tick().until(dut.results.ready)
@@ -98,7 +98,7 @@ def test_constants_results_and_dump():
         for n in range(3):
             assert ctx.get(dut.result_valid)
             words = [await access(ctx, dut, Region.RESULT + 4 * w) for w in Result]
-            assert words == [n + 10, 0xffffffff - n, n + 500, -n & 0xffffffff, 3, n << 8, n, n + 90]
+            assert words == [n + 10, 0xffffffff - n, n + 500, -n & 0xffffffff, 3, n << 8, n + (7 - n << 8), n + 90]
             await access(ctx, dut, Region.RESULT, 0)
         assert not ctx.get(dut.result_valid)
         ctx.set(dut.dump.data, 0xabcdef01)

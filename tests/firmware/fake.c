@@ -240,6 +240,7 @@ static void classify(const struct llama2_command *command, uint32_t column)
 		if (FIELD(command, KEEP))
 			keep(core.candidates[slot], &result->kept, (struct llama2_candidate){id, logit});
 	}
+	result->column = column;
 	result->maximum = exp2_logit(best, core.model[LLAMA2_MODEL_LOGIT_SCALE]) >> 16;
 	for (uint32_t id = 0; id < vocab && FIELD(command, KEEP); id++)
 		result->mass += exp2_weight(exp2_logit(fake_logit(core.tokens[column], position, id),
@@ -352,6 +353,11 @@ void llama2_result_read(struct llama2_result *result)
 {
 	assert(llama2_result_waits());
 	*result = core.results[core.results_tail % LLAMA2_RESULT_DEPTH];
+}
+
+void llama2_candidates_select(uint32_t column)
+{
+	assert(column == fake_result()->column);
 }
 
 void llama2_candidates_read(struct llama2_candidate *candidates, uint32_t count)
