@@ -64,7 +64,8 @@ def test_equals_golden(vocab, temperature, source_stall, result_stall, multiplie
     scale = logit_scale(int(temperature * 65536))
     passes = [rng.normal(size=vocab) * 2 ** 20, np.arange(vocab) * 3000 - 2 ** 21, rng.integers(0, 4, vocab),
               np.where(rng.random(vocab) < .5, -1 << 31, (1 << 31) - 1),
-              np.arange(vocab) * (1 << 31) // vocab - (1 << 30)]      # each raises the reference
+              np.arange(vocab) * (1 << 31) // vocab - (1 << 30),      # each raises the reference
+              np.arange(5) - 3]                                       # fewer than the places that were filled before
 
     async def drive(ctx):
         set_scale(ctx, dut, 0, scale)
@@ -80,7 +81,7 @@ def test_equals_golden(vocab, temperature, source_stall, result_stall, multiplie
                     await ctx.tick()
                 ctx.set(dut.logits.payload.value, int(v))
                 ctx.set(dut.logits.payload.row, i)
-                ctx.set(dut.logits.payload.last, i == vocab - 1)
+                ctx.set(dut.logits.payload.last, i == len(values) - 1)
                 ctx.set(dut.logits.valid, 1)
                 await ctx.tick().until(dut.logits.ready)
                 ctx.set(dut.logits.valid, 0)
