@@ -67,7 +67,7 @@ class Sequencer(wiring.Component):
         What it does in this cycle.
     """
     latency = None      #: varies
-    budget_lut = 215
+    budget_lut = 228
 
     def __init__(self, *, columns, addr_width=24):
         self.columns, self.addr_width = columns, addr_width

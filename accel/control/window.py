@@ -57,7 +57,7 @@ class Window(wiring.Component):
         Set all counters to zero; takes 64 cycles, in which an access waits.
     """
     latency = None      #: varies
-    budget_lut = 556
+    budget_lut = 604
 
     def __init__(self, *, candidate_sets=1):
         self.candidate_sets = candidate_sets

@@ -53,7 +53,7 @@ class LogitUnit(wiring.Component):
         Attention's table; ``busy`` from a cycle after ``job.start`` until the last result was taken.
     """
     latency = None      #: varies
-    budget_lut = 707
+    budget_lut = 864
 
     def __init__(self, *, columns=1, candidates=64, candidate_sets=1, multiplier_bits=25):
         if candidates != PLACES:
