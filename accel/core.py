@@ -15,8 +15,8 @@ class Core(wiring.Component):
 
     Parameters
     ----------
-    columns : int
-        Positions that share one pass over the weights.
+    columns, candidate_sets : int
+        Positions that share one pass over the weights; how many of them may be sampled in it, 1 or all.
     max_dim, max_hidden_dim, max_kv_dim, max_heads : int
         Largest shapes; a model may have any within them.
     addr_width : int
@@ -45,11 +45,12 @@ class Core(wiring.Component):
     budget_lut = 216
 
     def __init__(self, *, columns=1, max_dim=2048, max_hidden_dim=5632, max_kv_dim=1024, max_heads=64, addr_width=24,
-                 multiplier_bits=25, attention_lanes=8, softmax_pipes=1):
+                 multiplier_bits=25, attention_lanes=8, softmax_pipes=1, candidate_sets=1):
         check_build(max_dim=max_dim, max_hidden_dim=max_hidden_dim, max_kv_dim=max_kv_dim, max_heads=max_heads)
-        self.columns, self.max_dim, self.max_hidden_dim = columns, max_dim, max_hidden_dim
-        self.max_kv_dim, self.max_heads, self.addr_width = max_kv_dim, max_heads, addr_width
-        self.multiplier_bits, self.attention_lanes, self.softmax_pipes = multiplier_bits, attention_lanes, softmax_pipes
+        self.columns, self.candidate_sets, self.max_dim = columns, candidate_sets, max_dim
+        self.max_hidden_dim, self.max_kv_dim, self.max_heads = max_hidden_dim, max_kv_dim, max_heads
+        self.addr_width, self.multiplier_bits = addr_width, multiplier_bits
+        self.attention_lanes, self.softmax_pipes = attention_lanes, softmax_pipes
         read = NativeRead(addr_width, 128)
         super().__init__({"read0": Out(read), "read1": Out(read), "embed": Out(read),
                           "write": Out(NativeWrite(addr_width, 128)),
@@ -67,10 +68,11 @@ class Core(wiring.Component):
 
     def _control(self, m, u):
         window, sequencer, logits = u.window, u.sequencer, u.logits
-        models = (unit.model for unit in (u.rope, u.residual, u.quantiser, u.attention, u.kv, logits))
+        models = (unit.model for unit in (u.rope, u.residual, u.quantiser, u.attention, u.kv))
         connect_all(m, (wiring.flipped(self.bus), window.bus), (window.model, *models), (window.ahead, sequencer.ahead),
-                    (window.commands, sequencer.commands), (u.rope.frequencies, window.frequencies),
-                    (logits.result, window.results), (logits.dump, window.dump), (window.candidates, logits.candidate))
+                    (window.commands, sequencer.commands), (window.tokens, sequencer.tokens),
+                    (u.rope.frequencies, window.frequencies), (window.scales, logits.scales),
+                    (window.candidates, logits.candidate), (logits.result, window.results), (logits.dump, window.dump))
         m.d.comb += [window.clear.eq(self.csr.control.clear_counters), logits.cycles.eq(self.csr.cycles.value),
                      sequencer.last_token.eq(logits.last_token)]
 
@@ -87,12 +89,11 @@ class Core(wiring.Component):
             status.beat_stored.eq(u.kv.beat_stored), status.embed_busy.eq(u.embed_fetch.busy),
             status.reader_busy.eq(reader.busy), status.read_aborting.eq(reader.aborting),
             status.beat_valid.eq(reader.beats.valid), status.beat_ready.eq(reader.beats.ready),
-            status.both.eq(reader.beats.both),
-            status.logit_valid.eq(u.logits.dump.valid), status.starved.eq(u.matvec.starved),
-            status.stalled.eq(u.matvec.stalled), errors.residual_saturated.eq(u.residual.saturated),
-            errors.row_saturated.eq(u.row_scale.saturated), errors.hidden_saturated.eq(u.swiglu.saturated),
-            errors.shift_clamped.eq(sequencer.shift_clamped), errors.bad_command.eq(sequencer.bad_command),
-            errors.queue_overflow.eq(u.window.queue.overflow), self.irq.eq(status.irq),
+            status.both.eq(reader.beats.both), status.logit_valid.eq(u.logits.dump.valid),
+            status.starved.eq(u.matvec.starved), status.stalled.eq(u.matvec.stalled), self.irq.eq(status.irq),
+            errors.residual_saturated.eq(u.residual.saturated), errors.hidden_saturated.eq(u.swiglu.saturated),
+            errors.row_saturated.eq(u.row_scale.saturated), errors.shift_clamped.eq(sequencer.shift_clamped),
+            errors.bad_command.eq(sequencer.bad_command), errors.queue_overflow.eq(u.window.queue.overflow),
             self.watch.eq(Cat(sequencer.execution.phase, sequencer.execution.executing, sequencer.execution.fenced,
                               reader.reading)),
         ]

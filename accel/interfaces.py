@@ -11,7 +11,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from llama2_spec.numerics import WIDE
-from llama2_spec.registers import ALIASES, COMMAND, REGISTERS
+from llama2_spec.registers import ALIASES, CANDIDATE_WEIGHT, COMMAND, REGISTERS
 from llama2_spec.tables import EXP2
 
 BEAT = 128          #: bits of a beat
@@ -39,17 +39,28 @@ class ModelConstants(wiring.Signature):
         Query heads; K/V heads.
     score_mantissa, score_exponent : 16, signed 8
         log2(e) / sqrt(head_dim).
-    logit_mantissa, logit_exponent : 16, signed 8
-        log2(e) / temperature; changes between two classifier passes, a cycle before the start of one at the latest.
     narrow : 2
         Elements of 8 bits in the K/V cache: V's (bit 0), K's (bit 1).
     """
     def __init__(self):
         super().__init__({
             "dim": Out(13), "epsilon": Out(32), "head_dim": Out(8), "n_heads": Out(7), "n_kv_heads": Out(7),
-            "score_mantissa": Out(16), "score_exponent": Out(signed(8)),
-            "logit_mantissa": Out(16), "logit_exponent": Out(signed(8)), "narrow": Out(2),
+            "score_mantissa": Out(16), "score_exponent": Out(signed(8)), "narrow": Out(2),
         })
+
+
+class LogitScales(wiring.Signature):
+    """log2(e) / temperature of each set of candidates. Changes between two classifier passes, a cycle before the start
+    of one at the latest.
+
+    Members
+    -------
+    mantissas, exponents : array of 16 by set, array of signed 8 by set
+        The factor is ``mantissa * 2**exponent``.
+    """
+    def __init__(self, sets):
+        super().__init__({"mantissas": Out(data.ArrayLayout(16, sets)),
+                          "exponents": Out(data.ArrayLayout(signed(8), sets))})
 
 
 class FrequencyRead(wiring.Signature):
@@ -267,7 +278,7 @@ class LogitsJob(wiring.Signature):
     first, last : column
         The columns whose logits come: every row has one of each, in order.
     keep : 1
-        Gather candidates and mass, of one column only.
+        Gather candidates and mass: of each column, or, where the core has one set of candidates, of one column only.
     dump : 1
         Offer each logit to firmware and wait until it is taken.
     """
@@ -439,12 +450,12 @@ class PassResult(data.StructLayout):
 
     Fields
     ------
-    token, logit, cycles, maximum, mass, kept : 32, signed 32, 32, signed 32, 64, 32
+    token, logit, cycles, maximum, mass, kept, column, total : 32, signed 32, 32, signed 32, 64, 8, 3, 32
         Valid together.
     """
     def __init__(self):
         super().__init__({"token": 32, "logit": signed(32), "cycles": 32, "maximum": signed(32), "mass": 64,
-                          "kept": 32})
+                          "kept": 8, "column": 3, "total": 32})
 
 
 class LogitDump(wiring.Signature):
@@ -466,13 +477,37 @@ class CandidateRead(wiring.Signature):
 
     Members
     -------
+    which : set
+        Whose. The other members are of this set, from the second cycle after a change on.
     index : 6
-        Which, in no particular order.
+        A place; they are in no particular order.
     token, logit : 18, signed 32
-        Valid two cycles after ``index``.
+        Of the candidate there; valid two cycles after ``index``, unless ``busy``.
+    place, weight : 6, CANDIDATE_WEIGHT
+        Place and weight of the largest candidate that was not popped; the weight is 0 when all were. Valid unless
+        ``busy``.
+    pop : 1
+        On to the next largest one.
+    busy : 1
+        Candidates are being moved; for less than 100 cycles between passes.
+    """
+    def __init__(self, sets):
+        super().__init__({"which": Out(range(sets)), "index": Out(6), "token": In(18), "logit": In(signed(32)),
+                          "place": In(6), "weight": In(CANDIDATE_WEIGHT), "pop": Out(1), "busy": In(1)})
+
+
+class TokenWrite(wiring.Signature):
+    """The token of a column, from firmware, for the EMBED that waits or will wait for it.
+
+    Members
+    -------
+    write : 1
+        Lasts one cycle.
+    column, token : 3, 18
+        Valid with ``write``.
     """
     def __init__(self):
-        super().__init__({"index": Out(6), "token": In(18), "logit": In(signed(32))})
+        super().__init__({"write": Out(1), "column": Out(3), "token": Out(18)})
 
 
 class QueueState(wiring.Signature):

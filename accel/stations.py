@@ -35,8 +35,8 @@ def make_stations(core):
     C, aw, bits = core.columns, core.addr_width, core.multiplier_bits
     maxima = {name: getattr(core, name) for name in ("max_dim", "max_hidden_dim", "max_kv_dim", "max_heads")}
     return SimpleNamespace(
-        window=Window(), sequencer=Sequencer(columns=C, addr_width=aw),
-        status=Status(columns=C, units=20, maxima=maxima),
+        window=Window(candidate_sets=core.candidate_sets), sequencer=Sequencer(columns=C, addr_width=aw),
+        status=Status(columns=C, candidate_sets=core.candidate_sets, units=20, maxima=maxima),
         reader=SegmentReader(addr_width=aw), beats=BeatSplit(), crc=Crc32(),
         embed_fetch=EmbedFetch(columns=C, addr_width=aw, max_words=core.max_dim // WORD),
         kv=KvRows(columns=C, max_kv_dim=core.max_kv_dim, max_heads=core.max_heads, addr_width=aw),
@@ -48,7 +48,8 @@ def make_stations(core):
         router=Router(columns=C),
         attention=Attention(columns=C, max_heads=core.max_heads, max_dim=core.max_dim, lanes=core.attention_lanes,
                             pipes=core.softmax_pipes, multiplier_bits=bits),
-        logits=LogitUnit(columns=C, candidates=MAX_CANDIDATES, multiplier_bits=bits))
+        logits=LogitUnit(columns=C, candidates=MAX_CANDIDATES, candidate_sets=core.candidate_sets,
+                         multiplier_bits=bits))
 
 
 def add_stations(m, stations, resets):

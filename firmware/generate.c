@@ -1,11 +1,15 @@
 /* A generation: prompt, then tokens, fed to the core ahead of execution; the KV cache is kept for the next one. */
 #include "generate.h"
 
+#include "hot.h"
 #include "llama2.h"
 #include "lookup.h"
 #include "program.h"
 #include "report.h"
 #include "sampler.h"
+
+/* A byte of the fastest line takes 160 cycles, and the receiver holds 16. */
+#define RESULT_LOOKS 64u
 
 static struct {
 	uint32_t vocab_size;
@@ -135,7 +139,8 @@ static void begin_sampler(void)
 	run.sampling = sampler_wanted();
 	run.draws_before = sampler_draws();
 	run.dropped_before = sampler_dropped();
-	llama2_model_write(LLAMA2_MODEL_LOGIT_SCALE, sampler_logit_scale());
+	for (uint32_t i = 0; i < model.columns; i++) /* a core with one set of candidates has the first only */
+		llama2_model_write(LLAMA2_MODEL_LOGIT_SCALE + i, sampler_logit_scale());
 	for (uint32_t i = 0; i < run.prompt_count; i++)
 		sampler_remember(run.request.position + i, run.ids[i]);
 	sampler_prepare(run.first);
@@ -208,7 +213,6 @@ static void plan_prompt(struct program_step *step)
 	bool all = run.request.flags & GENERATE_FLAG_ALL_LOGITS;
 
 	step->columns = all ? 1 : (left < model.columns ? left : model.columns);
-	step->known = true;
 	for (uint32_t i = 0; i < step->columns; i++)
 		step->tokens[i] = run.ids[at + i];
 	step->classify = all;
@@ -226,9 +230,10 @@ static void plan_decode(struct program_step *step)
 	step->columns = 1;
 	step->classify = true;
 	step->argmax = !run.sampling;
-	step->known = step->argmax || report_count() > index;
-	if (!step->argmax && step->known)
+	if (!step->argmax && report_count() > index)
 		step->tokens[0] = report_token_at(index);
+	else
+		step->awaited = !step->argmax;
 	run.classified++;
 }
 
@@ -238,7 +243,7 @@ static void plan_guesses(struct program_step *step)
 	uint32_t positions = model.seq_len - run.next - 1, tokens = run.target - report_count() - 1;
 	uint32_t room = positions < tokens ? positions : tokens;
 
-	step->known = step->classify = true;
+	step->classify = true;
 	step->tokens[0] = report_token_at(run.next - run.first);
 	run.guess_count = lookup_guess(run.guesses, run.speculate < room ? run.speculate : room);
 	for (uint32_t i = 0; i < run.guess_count; i++)
@@ -281,7 +286,7 @@ static bool plan(void)
 	return true;
 }
 
-static void feed(void)
+COLD static void feed(void)
 {
 	while (run.pushing || plan()) {
 		if (!program_push())
@@ -290,7 +295,7 @@ static void feed(void)
 	}
 }
 
-static void end(enum reason reason)
+COLD static void end(enum reason reason)
 {
 	uint32_t count = report_count();
 
@@ -313,7 +318,7 @@ static void end(enum reason reason)
 	report_done(&run.done);
 }
 
-static void stop(enum reason reason)
+COLD static void stop(enum reason reason)
 {
 	llama2_abort();
 	run.pushing = false;
@@ -330,17 +335,14 @@ static bool is_stop(uint32_t token)
 
 static uint32_t choose(const struct llama2_result *result)
 {
-	static struct llama2_candidate candidates[LLAMA2_MAX_CANDIDATES];
-
 	if (!run.sampling || result->kept == 0 || result->kept > LLAMA2_MAX_CANDIDATES)
 		return result->token;
-	llama2_candidates_read(candidates, result->kept);
-	return sampler_choose(result, candidates);
+	return sampler_choose(result);
 }
 
 /* A token has come, and was reported. If it is what was guessed, the next result is one, too; otherwise the rest of
  * the step's are not: the rows that they came from are written anew by the steps that follow. */
-static void verify(uint32_t token)
+COLD static void verify(uint32_t token)
 {
 	lookup_add(token);
 	if (run.guess_right == 0)
@@ -363,18 +365,16 @@ static void take_token(const struct llama2_result *result)
 	bool stopped = is_stop(token);
 	bool last = stopped || report_count() + 1 == run.target;
 
+	if (run.sampling && !last && run.next > position)
+		llama2_token_write(0, token); /* the step was planned without it */
 	llama2_result_release();
 	report_token(token, result->cycles);
 	if (run.speculate != 0)
 		verify(token);
 	else
 		run.done.passes++;
-	if ((run.sampling || run.speculate != 0) && !last) {
-		/* First feed the core; the sampler's book-keeping is done while it works. */
-		if (run.pushing && run.sampling)
-			program_token(token);
-		feed();
-	}
+	if ((run.sampling || run.speculate != 0) && !last)
+		feed(); /* first; the sampler's book-keeping is done while the core works */
 	sampler_remember(position, token); /* whatever made it: a later generation may look back */
 	if (run.sampling) {
 		sampler_prepare(position + 1);
@@ -386,7 +386,7 @@ static void take_token(const struct llama2_result *result)
 		end(position == model.seq_len ? REASON_CONTEXT : REASON_LENGTH);
 }
 
-static void take_logits(void)
+COLD static void take_logits(void)
 {
 	int32_t logit;
 
@@ -428,10 +428,13 @@ static bool filled(void)
 	return run.target == 0 && run.skip == 0 && run.next == run.first && !run.pushing && !llama2_busy();
 }
 
-void generate_poll(void)
+HOT void generate_poll(void)
 {
 	if (run.running) {
 		feed();
+		/* The core waits for the token that this result yields: no other poll comes between. */
+		if (run.sampling && !(run.request.flags & GENERATE_FLAG_DUMP_LOGITS))
+			llama2_result_await(RESULT_LOOKS);
 		take_results();
 		if (run.running && filled())
 			end(REASON_LENGTH);

@@ -95,6 +95,17 @@ bool llama2_result_waits(void)
 	return wake;
 }
 
+void llama2_result_await(uint32_t looks)
+{
+	if (wake)
+		return;
+	llama2_control_write(0);
+	while (!wake && looks-- != 0)
+		wake = FIELD(llama2_status_read(), LLAMA2_STATUS_RESULT_VALID);
+	if (!wake)
+		llama2_control_write(IRQ_ENABLE);
+}
+
 void llama2_result_read(struct llama2_result *result)
 {
 	volatile uint32_t *words = &WORD(LLAMA2_WINDOW_RESULT);
@@ -103,7 +114,14 @@ void llama2_result_read(struct llama2_result *result)
 	result->cycles = words[LLAMA2_RESULT_CYCLES];
 	result->maximum = words[LLAMA2_RESULT_MAXIMUM];
 	result->mass = words[LLAMA2_RESULT_MASS_LO] | (uint64_t)words[LLAMA2_RESULT_MASS_HI] << 32;
-	result->kept = words[LLAMA2_RESULT_KEPT];
+	result->kept = words[LLAMA2_RESULT_KEPT] & 0xff;
+	result->column = words[LLAMA2_RESULT_KEPT] >> 8;
+	result->total = words[LLAMA2_RESULT_TOTAL];
+}
+
+void llama2_candidates_select(uint32_t column)
+{
+	WORD(LLAMA2_WINDOW_CANDIDATES) = column;
 }
 
 void llama2_candidates_read(struct llama2_candidate *candidates, uint32_t count)
@@ -114,6 +132,21 @@ void llama2_candidates_read(struct llama2_candidate *candidates, uint32_t count)
 		candidates->token = words[0];
 		candidates->logit = words[1];
 	}
+}
+
+uint32_t llama2_next(void)
+{
+	return WORD(LLAMA2_WINDOW_NEXT);
+}
+
+uint32_t llama2_candidate_token(uint32_t place)
+{
+	return WORD(LLAMA2_WINDOW_CANDIDATES + 8 * place);
+}
+
+void llama2_token_write(uint32_t column, uint32_t token)
+{
+	WORD(LLAMA2_WINDOW_TOKEN + 4 * column) = token;
 }
 
 void llama2_result_release(void)

@@ -28,6 +28,8 @@ struct llama2_result {
 	int32_t maximum;  /* reference of the mass */
 	uint64_t mass;    /* of the whole vocabulary */
 	uint32_t kept;    /* candidates */
+	uint32_t column;  /* whose it is */
+	uint32_t total;   /* sum of their weights */
 };
 
 struct llama2_candidate {
@@ -47,6 +49,8 @@ void llama2_limits(struct llama2_limits *limits);
 uint32_t llama2_queue_free(void);
 /* Push one, as its four words; only after llama2_queue_free said that there is room. */
 void llama2_push(uint32_t word0, uint32_t word1, uint32_t word2, uint32_t word3);
+/* The token of a column, for the EMBED that awaits one; an abort drops it. */
+void llama2_token_write(uint32_t column, uint32_t token);
 /* A command is queued or executing. */
 bool llama2_busy(void);
 /* Drop all commands and results; waits until outstanding reads have drained. */
@@ -54,9 +58,19 @@ void llama2_abort(void);
 
 /* The interrupt came: a result waits until llama2_result_release. */
 bool llama2_result_waits(void);
+/* Look for a result so many times, about 15 cycles each, which is sooner than its interrupt is. */
+void llama2_result_await(uint32_t looks);
 void llama2_result_read(struct llama2_result *result);
+/* The functions that read candidates read those of this column from here on. */
+void llama2_candidates_select(uint32_t column);
 /* Its candidates, count of them, in no particular order. */
 void llama2_candidates_read(struct llama2_candidate *candidates, uint32_t count);
+/* The largest candidate that was not asked for here before: its weight below 2**LLAMA2_NEXT_PLACE, its place from there
+ * on. Past the last one the weight is 0. */
+uint32_t llama2_next(void);
+#define LLAMA2_NEXT_PLACE 16
+/* The token of the candidate at a place. */
+uint32_t llama2_candidate_token(uint32_t place);
 void llama2_result_release(void);
 /* Take the logit that waits, if one does. */
 bool llama2_logit_take(int32_t *logit);

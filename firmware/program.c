@@ -126,12 +126,6 @@ void program_start(const struct program_step *step)
 	program.segment = program.shape.kv_base;
 }
 
-void program_token(uint32_t token)
-{
-	program.step.tokens[0] = token;
-	program.step.known = true;
-}
-
 /* True after the last column of a command that is pushed once per column. */
 static bool columns_done(void)
 {
@@ -147,8 +141,9 @@ static bool push_embed(uint32_t columns)
 	const uint32_t *words = program.embed.words;
 	uint32_t column = program.column;
 
-	llama2_push(words[0] | columns | BITS(COLUMN, column) | BITS(LAST_TOKEN, step->argmax) | BITS(FENCE, column == 0),
-		    words[1] | (step->argmax ? 0 : BITS(TOKEN, step->tokens[column])), words[2],
+	llama2_push(words[0] | columns | BITS(COLUMN, column) | BITS(LAST_TOKEN, step->argmax) |
+			BITS(AWAITED, step->awaited) | BITS(FENCE, column == 0),
+		    words[1] | BITS(TOKEN, step->tokens[column]), words[2],
 		    BITS(POSITION, step->position));
 	return columns_done();
 }
@@ -200,8 +195,6 @@ bool program_push(void)
 			words = program.gain.words;
 			llama2_push(words[0] | columns, words[1], words[2], words[3]);
 		} else if (program.at == AT_EMBED) {
-			if (!step->known)
-				return false;
 			if (!push_embed(columns))
 				continue;
 		} else if (program.at != program.count - 1) {

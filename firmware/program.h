@@ -22,8 +22,8 @@ struct program_step {
 	uint32_t position;
 	uint32_t columns;  /* consecutive positions, at most the core's */
 	uint32_t tokens[PROGRAM_MAX_COLUMNS];
-	bool known;        /* the tokens are known; until then only what comes before EMBED is pushed */
 	bool argmax;       /* the token is the last argmax instead; one column */
+	bool awaited;      /* the tokens come later, by llama2_token_write */
 	bool classify;     /* end with the classifier, on the last column */
 	bool every;        /* a result of every column instead; neither keep nor dump */
 	bool keep;         /* keep candidates and mass */
@@ -39,7 +39,5 @@ bool program_complete(bool tied);
 
 /* Begin to push a step; the last one must have been pushed. */
 void program_start(const struct program_step *step);
-/* Say the token of a step that was started without. */
-void program_token(uint32_t token);
 /* Push as much as the queue takes; true when all of the step has been pushed. */
 bool program_push(void);

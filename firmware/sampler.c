@@ -1,8 +1,10 @@
 /* The integer sampler of spec/llama2_spec/sampling.py, bit for bit.
- * Candidates are ordered by a heap, as far as needed only: mostly a few tokens decide. */
+ * The core hands out candidates in order, with their weights, as far as needed: mostly a few tokens decide. Where a
+ * penalty changes the order, or weights are relative to the largest logit, all are read and ordered by a heap here. */
 #include "sampler.h"
 
 #include "exp2.h"
+#include "hot.h"
 
 #define NO_TOKEN UINT32_MAX
 #define RECENT_WORDS 32u /* bits of the filter in front of the history's search */
@@ -22,14 +24,16 @@ static struct {
 	uint32_t recent[RECENT_WORDS];
 	int32_t maximum;        /* of the result being sampled */
 	uint64_t mass;
+	uint32_t total;         /* weight of its candidates, before the penalty */
 	int64_t lost;           /* weight that the penalty took from the candidates */
 	uint32_t near_scale;    /* of differences from the largest logit */
 	int32_t base;           /* is subtracted from logits: the largest one where weights are relative to it */
 	bool near;              /* they are */
 	int32_t reference;      /* of the weights: the maximum, unless the penalty moved the first place */
 	uint32_t count;
-	const struct llama2_candidate *candidates; /* as ordered by the last choice */
-	uint32_t weights[LLAMA2_MAX_CANDIDATES]; /* of the ordered ones, from the end down */
+	struct llama2_candidate candidates[LLAMA2_MAX_CANDIDATES]; /* a heap; those that were taken lie behind it, the
+								    * first one last */
+	uint32_t weights[LLAMA2_MAX_CANDIDATES]; /* of those; or, of candidates that came in order, llama2_next */
 	bool drawn;
 	uint32_t draws;
 	uint64_t dropped;
@@ -212,14 +216,42 @@ static uint32_t walk(struct llama2_candidate *heap, uint32_t taken, uint64_t tar
 	return heap[s.count - 1].token;
 }
 
+/* What the options keep is the shortest beginning of the order: so many at most, up to this weight in all. */
+static uint32_t most_kept(void)
+{
+	uint32_t top_k = s.options->top_k;
+
+	return top_k != 0 && top_k < s.count ? top_k : s.count;
+}
+
+static uint32_t most_weight(uint64_t mass)
+{
+	uint64_t cut = s.options->top_p * mass >> 16;
+
+	/* All candidates together weigh less than 2**23. */
+	return s.options->top_p % SAMPLING_ONE == 0 || cut > UINT32_MAX ? UINT32_MAX : (uint32_t)cut;
+}
+
+static bool truncating(void)
+{
+	return s.options->top_k != 0 || s.options->top_p % SAMPLING_ONE != 0 || s.options->min_p != 0;
+}
+
+/* Where a draw among all lands. Beyond the candidates: that range is mapped onto all of them, which keeps their
+ * proportions. */
+static uint32_t onto_candidates(uint64_t target, uint64_t mass, uint32_t total)
+{
+	if (target >= total && total != 0)
+		target = (target - total) * total / (mass - total);
+	return target < UINT32_MAX ? (uint32_t)target : UINT32_MAX;
+}
+
 /* Choose among the shortest beginning of the order that the options keep. */
 static uint32_t draw_truncated(struct llama2_candidate *heap, uint64_t mass, uint32_t random)
 {
-	const struct wire_generate *options = s.options;
-	uint32_t most = options->top_k != 0 && options->top_k < s.count ? options->top_k : s.count;
-	uint64_t cut = options->top_p % SAMPLING_ONE != 0 ? options->top_p * mass >> 16 : UINT64_MAX;
-	uint64_t total = extract(heap, s.count);
-	uint32_t floor = (uint64_t)options->min_p * (uint32_t)total >> 16;
+	uint32_t most = most_kept(), cut = most_weight(mass);
+	uint32_t total = extract(heap, s.count);
+	uint32_t floor = (uint64_t)s.options->min_p * total >> 16;
 	uint32_t taken = 1;
 
 	while (taken < most && total < cut) {
@@ -230,33 +262,72 @@ static uint32_t draw_truncated(struct llama2_candidate *heap, uint64_t mass, uin
 		total += w;
 		taken++;
 	}
-	return walk(heap, taken, random * total >> SAMPLING_COIN_BITS);
+	return walk(heap, taken, (uint64_t)random * total >> SAMPLING_COIN_BITS);
 }
 
 /* Choose among all candidates, in order only until the target is reached. */
 static uint32_t draw_all(struct llama2_candidate *heap, uint64_t mass, uint32_t random)
 {
 	uint64_t target = random * mass >> SAMPLING_COIN_BITS;
-	uint64_t total = 0;
+	uint32_t total = 0;
 
 	for (uint32_t left = s.count; left != 0; left--) {
 		total += extract(heap, left);
 		if (target < total)
 			return heap[left - 1].token;
 	}
-	/* Beyond the candidates: that range is mapped onto all of them, which keeps their proportions. */
-	if (total != 0)
-		target = (target - total) * total / (mass - total);
-	return walk(heap, s.count, target);
+	return walk(heap, s.count, onto_candidates(target, mass, total));
 }
 
-static uint64_t kept_weight(int32_t reference)
+static inline uint32_t next_weight(uint32_t next)
 {
-	uint64_t kept = 0;
+	return next & ((1u << LLAMA2_NEXT_PLACE) - 1u);
+}
 
-	for (uint32_t i = 0; i < s.count; i++)
-		kept += weight_against(s.candidates[i].logit, reference);
-	return kept;
+static inline uint32_t next_token(uint32_t next)
+{
+	return llama2_candidate_token(next >> LLAMA2_NEXT_PLACE);
+}
+
+/* The token at target in the core's order. */
+static uint32_t walk_next(uint32_t target)
+{
+	uint32_t first = llama2_next(), next = first;
+
+	for (uint32_t left = s.count; target >= next_weight(next); next = llama2_next()) {
+		target -= next_weight(next);
+		if (--left == 0)
+			return next_token(first);
+	}
+	return next_token(next);
+}
+
+/* Choose as draw_truncated does, in the core's order. */
+static uint32_t next_truncated(uint64_t mass, uint32_t random)
+{
+	uint32_t most = most_kept(), cut = most_weight(mass), min_p = s.options->min_p;
+	uint32_t total = 0, taken = 0, target, floor = 0;
+
+	/* All are kept: their weight is known without a look at each. */
+	if (most == s.count && min_p == 0 && s.total <= cut)
+		return walk_next((uint64_t)random * s.total >> SAMPLING_COIN_BITS);
+	do {
+		uint32_t next = llama2_next();
+
+		if (taken == 0)
+			floor = (uint64_t)min_p * next_weight(next) >> 16;
+		if (next_weight(next) < floor)
+			break;
+		s.weights[taken++] = next;
+		total += next_weight(next);
+	} while (taken < most && total < cut);
+	target = (uint64_t)random * total >> SAMPLING_COIN_BITS;
+	for (uint32_t i = 0; i < taken; i++) {
+		if (target < next_weight(s.weights[i]))
+			return next_token(s.weights[i]);
+		target -= next_weight(s.weights[i]);
+	}
+	return next_token(s.weights[0]);
 }
 
 /* The mass that a draw is a share of; the candidates are a heap already. */
@@ -264,58 +335,61 @@ static uint64_t mass_of_draw(void)
 {
 	int32_t top = s.candidates[0].logit;
 	int32_t fallen = s.maximum - (exp2_logit(top, s.scale) >> 16) - 1;
-	uint64_t kept, outside, mass = 0;
+	uint64_t outside, mass = 0;
 
-	if (s.near) {
+	if (s.near)
 		s.base = top;
-		for (uint32_t i = 0; i < s.count; i++)
-			mass += weight(s.candidates[i].logit);
-		return mass;
-	}
-	if (!s.penalising || fallen <= 0)
+	else if (!s.penalising || fallen <= 0)
 		return (int64_t)s.mass > s.lost ? s.mass - s.lost : 0;
-	kept = kept_weight(s.maximum) + s.lost;
-	outside = s.mass > kept ? s.mass - kept : 0;
+	else
+		s.reference = s.maximum - fallen;
+	for (uint32_t i = 0; i < s.count; i++)
+		mass += weight(s.candidates[i].logit);
+	if (s.near)
+		return mass;
+	outside = s.mass > s.total ? s.mass - s.total : 0;
 	outside <<= fallen < (int32_t)SAMPLING_OUTSIDE_SHIFT ? (uint32_t)fallen : SAMPLING_OUTSIDE_SHIFT;
-	s.reference = s.maximum - fallen;
-	return (outside < SAMPLING_OUTSIDE_LIMIT ? outside : SAMPLING_OUTSIDE_LIMIT) + kept_weight(s.reference);
+	return (outside < SAMPLING_OUTSIDE_LIMIT ? outside : SAMPLING_OUTSIDE_LIMIT) + mass;
 }
 
-uint32_t sampler_choose(const struct llama2_result *result, struct llama2_candidate *candidates)
+/* Choose among candidates whose order or weights are not the core's. */
+COLD static uint32_t choose_here(void)
 {
-	const struct wire_generate *options = s.options;
-	uint64_t mass;
+	llama2_candidates_read(s.candidates, s.count);
+	penalise(s.candidates);
+	for (uint32_t i = s.count / 2; i-- != 0;)
+		sift(s.candidates, i, s.count);
+	if (!s.drawn)
+		return s.candidates[0].token;
+	return truncating() ? draw_truncated(s.candidates, mass_of_draw(), coin()) :
+			      draw_all(s.candidates, mass_of_draw(), coin());
+}
 
+HOT uint32_t sampler_choose(const struct llama2_result *result)
+{
 	s.count = result->kept < LLAMA2_MAX_CANDIDATES ? result->kept : LLAMA2_MAX_CANDIDATES;
 	s.maximum = s.reference = result->maximum;
-	s.near = options->temperature == 0 || s.maximum <= SAMPLING_REFERENCE_LOW || s.maximum >= SAMPLING_REFERENCE_HIGH;
+	s.near = s.options->temperature == 0 || s.maximum <= SAMPLING_REFERENCE_LOW ||
+		 s.maximum >= SAMPLING_REFERENCE_HIGH;
 	s.mass = result->mass;
-	s.candidates = candidates;
-	penalise(candidates);
-	for (uint32_t i = s.count / 2; i-- != 0;)
-		sift(candidates, i, s.count);
+	s.total = result->total;
 	s.drawn = s.temperature != 0;
-	if (!s.drawn)
-		return candidates[0].token;
-	mass = mass_of_draw();
-	if (options->top_k != 0 || options->top_p % SAMPLING_ONE != 0 || options->min_p != 0)
-		return draw_truncated(candidates, mass, coin());
-	return draw_all(candidates, mass, coin());
+	llama2_candidates_select(result->column);
+	if (s.near || s.penalising)
+		return choose_here();
+	if (truncating())
+		return next_truncated(s.mass, coin());
+	return walk_next(onto_candidates(coin() * s.mass >> SAMPLING_COIN_BITS, s.mass, s.total));
 }
 
 void sampler_account(void)
 {
-	uint64_t kept = s.lost;
-
 	if (!s.drawn)
 		return;
 	s.drawn = false;
 	s.draws++;
-	if (s.near)
-		return;
-	kept += kept_weight(s.maximum);
-	if (s.mass > kept)
-		s.dropped += (((s.mass - kept) << SAMPLING_DROPPED_BITS) / s.mass) << (32 - SAMPLING_DROPPED_BITS);
+	if (!s.near && s.mass > s.total)
+		s.dropped += (((s.mass - s.total) << SAMPLING_DROPPED_BITS) / s.mass) << (32 - SAMPLING_DROPPED_BITS);
 }
 
 uint32_t sampler_draws(void)

@@ -23,8 +23,8 @@ uint32_t sampler_logit_scale(void);
 void sampler_remember(uint32_t position, uint32_t token);
 /* Get ready to choose the token at a position; all before it are remembered. */
 void sampler_prepare(uint32_t position);
-/* Choose among the result's candidates, at least one; reorders them, and keeps them until sampler_account. */
-uint32_t sampler_choose(const struct llama2_result *result, struct llama2_candidate *candidates);
+/* Choose among the result's candidates, at least one, which it reads from the core. */
+uint32_t sampler_choose(const struct llama2_result *result);
 /* Add what the candidate limit dropped in the last choice to the statistics; may wait until the core is fed again. */
 void sampler_account(void);
 

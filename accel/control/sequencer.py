@@ -2,12 +2,12 @@
 from types import SimpleNamespace
 
 from amaranth.hdl import Cat, Module, Mux, Signal, signed
-from amaranth.lib import data, stream, wiring
+from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from accel.interfaces import (
     ActivationControl, Ahead, AttendJob, BeatTurns, Command, EmbedJob, Execution, LogitsJob, MatrixJob, NewestJob,
-    Norms, Segment, StoreJob)
+    Norms, Segment, StoreJob, TokenWrite)
 from accel.lib.numeric import delay
 from llama2_spec.numerics import HIDDEN_FRACTION, OUTPUT_FRACTION, RESIDUAL_FRACTION, ROW_FRACTION
 from llama2_spec.registers import Dest, Opcode
@@ -39,6 +39,8 @@ class Sequencer(wiring.Component):
         The fetch is at work; EMBED waits.
     last_token : In(18)
         The last argmax, which EMBED takes with ``last_token``.
+    tokens : In(TokenWrite)
+        Tokens that EMBED takes with ``awaited``, each once.
     position : Out(17)
         Position of column 0, from EMBED on.
     matrix : Out(MatrixJob)
@@ -65,7 +67,7 @@ class Sequencer(wiring.Component):
         What it does in this cycle.
     """
     latency = None      #: varies
-    budget_lut = 215
+    budget_lut = 228
 
     def __init__(self, *, columns, addr_width=24):
         self.columns, self.addr_width = columns, addr_width
@@ -73,7 +75,8 @@ class Sequencer(wiring.Component):
             "ahead": In(stream.Signature(Ahead())), "commands": In(stream.Signature(128)),
             "segments": Out(stream.Signature(Segment(addr_width))), "stores_done": Out(8), "turns": Out(BeatTurns()),
             "idle": In(1), "bad_command": Out(1), "shift_clamped": Out(1),
-            "embed": Out(EmbedJob(columns, addr_width)), "embed_busy": In(1), "last_token": In(18), "position": Out(17),
+            "embed": Out(EmbedJob(columns, addr_width)), "embed_busy": In(1), "last_token": In(18),
+            "tokens": In(TokenWrite()), "position": Out(17),
             "matrix": Out(MatrixJob(columns)), "activations": Out(ActivationControl(columns)),
             "norms": In(Norms(columns)),
             "attend": Out(AttendJob(columns)), "newest": Out(NewestJob(columns)),
@@ -87,6 +90,7 @@ class Sequencer(wiring.Component):
         s = SimpleNamespace()               # signals that several steps share
         self._ahead(m, s)
         self._shifts(m, s)
+        self._tokens(m, s)
         self._beats(m, s)
         self._execute(m, s)
         return m
@@ -132,6 +136,24 @@ class Sequencer(wiring.Component):
         m.d.comb += [self.matrix.shifts.eq(shifts), self.activations.read_buffer.eq(s.reading_buffer)]
         m.d.sync += [s.to_hidden.eq(s.command.dest == Dest.SWIGLU), s.to_logits.eq(s.command.dest == Dest.LOGITS)]
 
+    def _tokens(self, m, s):
+        """Tokens that EMBED waits for. What is written for a column stays until its EMBED is executed."""
+        depth = max(s.C, 2)
+        m.submodules.written = written = memory.Memory(shape=18, depth=depth, init=[])
+        write, read = written.write_port(), written.read_port(domain="comb")
+        there, column, embeds = Signal(depth), Signal(range(depth)), Signal()
+        s.token, s.awaits = Mux(s.command.awaited, read.data, s.command.token), Signal()
+        m.d.comb += [
+            write.addr.eq(self.tokens.column), write.data.eq(self.tokens.token), write.en.eq(self.tokens.write),
+            column.eq(s.command.column), read.addr.eq(column),
+            embeds.eq((s.command.opcode == Opcode.EMBED) & s.command.awaited),
+            s.awaits.eq(embeds & ~there.bit_select(column, 1)),
+        ]
+        with m.If(self.embed.start & s.command.awaited):
+            m.d.sync += there.bit_select(column, 1).eq(0)
+        with m.If(self.tokens.write):
+            m.d.sync += there.bit_select(self.tokens.column[:len(column)], 1).eq(1)
+
     def _beats(self, m, s):
         """Beats that are left, opcodes decoded."""
         # Execution
@@ -142,7 +164,7 @@ class Sequencer(wiring.Component):
         s.beat = self.turns.valid & self.turns.taken_ready
         s.columns = Signal(range(s.C + 1))
         m.d.comb += s.columns.eq(s.command.columns + 1)
-        s.start_attend, s.start_store, s.local, s.embed_busy = self._jobs(m, s.command, s.columns)
+        s.start_attend, s.start_store, s.local, s.embed_busy = self._jobs(m, s.command, s.token, s.columns)
         with m.If(s.beat):
             m.d.sync += [s.left.eq(s.left - 1), s.final.eq(s.left == 2)]
 
@@ -191,7 +213,7 @@ class Sequencer(wiring.Component):
         # Only what needs the K/V rows waits for their way to DRAM
         of_rows = (s.command.opcode == Opcode.ATTEND) | (s.command.opcode == Opcode.STORE) | (
             (s.command.opcode == Opcode.MATVEC) & ((s.command.dest == Dest.K) | (s.command.dest == Dest.V)))
-        hold = ((s.command.fence & ~self.idle) | ((s.command.opcode == Opcode.EMBED) & s.embed_busy)
+        hold = ((s.command.fence & ~self.idle) | s.awaits | ((s.command.opcode == Opcode.EMBED) & s.embed_busy)
                 | (of_rows & self.store.storing))
         m.d.comb += self.execution.fenced.eq(hold)
         with m.If(~hold):
@@ -247,7 +269,7 @@ class Sequencer(wiring.Component):
         with m.If(self.attend.done):
             m.next = "IDLE"
 
-    def _jobs(self, m, command, columns):
+    def _jobs(self, m, command, token, columns):
         """What the command says to each station; (start of ATTEND, of STORE, rows come from the chip, the embedding's
         fetch is busy).
 
@@ -262,7 +284,7 @@ class Sequencer(wiring.Component):
         m.d.sync += [local.eq(rows_local), was_local.eq(local), embed_busy.eq(self.embed_busy)]
         m.d.comb += [
             self.execution.phase.eq(command.phase),
-            embed.token.eq(Mux(command.last_token, self.last_token, command.token)), embed.base.eq(command.base),
+            embed.token.eq(Mux(command.last_token, self.last_token, token)), embed.base.eq(command.base),
             embed.words.eq(command.words),
             embed.q4.eq(command.q4), embed.group64.eq(command.group64), embed.column.eq(command.column),
             embed.shift.eq(matrix.shifts[0]),

@@ -15,7 +15,7 @@ class Status(wiring.Component):
 
     Parameters
     ----------
-    columns : int
+    columns, candidate_sets : int
         As of the core.
     units : int
         Bits of ``units``.
@@ -64,8 +64,8 @@ class Status(wiring.Component):
     """
     latency = 1
 
-    def __init__(self, *, columns, units, maxima):
-        self.columns, self.maxima = columns, maxima
+    def __init__(self, *, columns, units, maxima, candidate_sets=1):
+        self.columns, self.candidate_sets, self.maxima = columns, candidate_sets, maxima
         super().__init__({
             "csr": Out(Csr()), "irq": Out(1), "reset": In(1), "abort": In(1), "aborting": Out(1), "units": In(units),
             "idle": Out(1),
@@ -137,7 +137,8 @@ class Status(wiring.Component):
         geometry = self.csr.geometry
         m.d.comb += [
             geometry.version.eq(VERSION), geometry.columns.eq(self.columns), geometry.lanes.eq(LANES),
-            geometry.candidates.eq(MAX_CANDIDATES), self.csr.max_head_dim.value.eq(MAX_HEAD_DIM),
+            geometry.candidates.eq(MAX_CANDIDATES), geometry.candidate_sets.eq(self.candidate_sets),
+            self.csr.max_head_dim.value.eq(MAX_HEAD_DIM),
             self.csr.max_vocab_size.value.eq(MAX_VOCAB_SIZE), self.csr.max_seq_len.value.eq(MAX_SEQ_LEN),
             *(getattr(self.csr, name).value.eq(value) for name, value in self.maxima.items()),
         ]

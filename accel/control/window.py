@@ -7,7 +7,8 @@ from amaranth.lib.wiring import In, Out
 
 from accel.control.command_queue import CommandQueue
 from accel.interfaces import (
-    Activity, Ahead, CandidateRead, FrequencyRead, LogitDump, ModelConstants, PassResult, QueueState, Wishbone)
+    Activity, Ahead, CandidateRead, FrequencyRead, LogitDump, LogitScales, ModelConstants, PassResult, QueueState,
+    TokenWrite, Wishbone)
 from accel.lib.numeric import delay
 from llama2_spec.registers import RESULT_DEPTH, Counter, Model, Phase, Result
 from llama2_spec.registers import Window as Region
@@ -16,21 +17,28 @@ LOW = 6             # bits of a counter that are counted where they are kept
 
 
 class Window(wiring.Component):
-    """The map is :class:`llama2_spec.registers.Window`. An access takes four cycles, more beside a counter's carry or
-    clear; what it reads may be changing.
+    """The map is :class:`llama2_spec.registers.Window`. What is read may be changing.
+
+    Parameters
+    ----------
+    candidate_sets : int
+        As of the core.
 
     Members
     -------
     ahead, commands : Out(stream of Ahead), Out(stream of 128)
         Commands in the order of their fourth word, see :class:`accel.control.command_queue.CommandQueue`.
     bus : In(Wishbone)
-        An access takes four cycles, more beside a counter's carry or clear.
+        An access takes four cycles, more beside a counter's carry or clear; one to the candidates waits while they are
+        busy.
     abort : In(1)
         Drop commands and results.
     queue : Out(QueueState)
         How full the command queue is.
     model : Out(ModelConstants)
         From the words of :class:`llama2_spec.registers.Model`.
+    scales : Out(LogitScales)
+        From those words, too.
     frequencies : In(FrequencyRead)
         Answers RoPE's look-ups.
     results : In(stream of PassResult)
@@ -40,23 +48,28 @@ class Window(wiring.Component):
     dump : In(LogitDump)
         The logit that waits for firmware.
     candidates : Out(CandidateRead)
-        Read by firmware's address.
+        Read by firmware's address; popped when the next one was read.
+    tokens : Out(TokenWrite)
+        From firmware.
     activity : In(Activity)
         So many more for the counter of ``phase``.
     clear : In(1)
         Set all counters to zero; takes 64 cycles, in which an access waits.
     """
     latency = None      #: varies
-    budget_lut = 556
+    budget_lut = 604
 
-    def __init__(self):
+    def __init__(self, *, candidate_sets=1):
+        self.candidate_sets = candidate_sets
         super().__init__({
             "bus": In(Wishbone()), "abort": In(1),
             "ahead": Out(stream.Signature(Ahead())), "commands": Out(stream.Signature(128)),
             "queue": Out(QueueState()),
-            "model": Out(ModelConstants()), "frequencies": In(FrequencyRead()),
+            "model": Out(ModelConstants()), "scales": Out(LogitScales(candidate_sets)),
+            "frequencies": In(FrequencyRead()),
             "results": In(stream.Signature(PassResult())), "result_valid": Out(1),
-            "dump": In(LogitDump()), "candidates": Out(CandidateRead()), "activity": In(Activity()), "clear": In(1),
+            "dump": In(LogitDump()), "candidates": Out(CandidateRead(candidate_sets)),
+            "tokens": Out(TokenWrite()), "activity": In(Activity()), "clear": In(1),
         })
 
     def elaborate(self, platform):
@@ -85,11 +98,17 @@ class Window(wiring.Component):
         access = s.bus.cyc & s.bus.stb & ~s.bus.ack
         # What a counter has carried is added before anything is read; after a clear every access waits for its end.
         calm, was_calm = Signal(), Signal()
-        m.d.comb += calm.eq(~s.over.any() & ~s.counting & ~s.counting1 & ~s.adding & ~s.added & ~s.clearing)
+        of_candidates = Signal()
+        m.d.sync += of_candidates.eq(s.address[10:] == Region.CANDIDATES >> 10)
+        m.d.comb += calm.eq(~s.over.any() & ~s.counting & ~s.counting1 & ~s.adding & ~s.added & ~s.clearing
+                            & ~(of_candidates & self.candidates.busy))
         m.d.sync += was_calm.eq(calm)            # and so is what was read a cycle ago
         last_step = access & (step == 3) & calm & was_calm
         m.d.sync += [s.bus.ack.eq(last_step), step.eq(Mux(last_step | ~access, 0, Mux(step == 3, 3, step + 1)))]
-        m.d.sync += write.eq(last_step & we)     # with the acknowledgement: address and word are still there
+        m.d.sync += [
+            write.eq(last_step & we),     # with the acknowledgement: address and word are still there
+            self.candidates.pop.eq(last_step & ~we & of_candidates & s.address[9]),
+        ]
 
         def written_to(region, bits=0, name=None):
             """A word goes to ``region``, of ``2**bits`` bytes: compared ahead, for the address has been there for three
@@ -100,8 +119,9 @@ class Window(wiring.Component):
         s.written_to = written_to
 
     def _commands(self, m, s):
-        """Words of commands to the queue."""
-        # Commands
+        """Words of commands to the queue, tokens for some."""
+        m.d.comb += [self.tokens.write.eq(s.written_to(Region.TOKEN, 5)), self.tokens.column.eq(s.address[2:5]),
+                     self.tokens.token.eq(s.written)]
         queue = CommandQueue()
         m.submodules.queue = ResetInserter(self.abort)(queue)
         m.d.comb += [
@@ -114,10 +134,15 @@ class Window(wiring.Component):
     def _constants(self, m, s):
         """The model's constants and frequencies."""
         # Constants of the model
-        words = {word: Signal(32, name=f"model_{word.name.lower()}") for word in Model}
+        names = {word: word.name.lower() for word in Model if word != Model.LOGIT_SCALE}
+        names |= {Model.LOGIT_SCALE + i: f"logit_scale{i}" for i in range(self.candidate_sets)}
+        words = {word: Signal(32, name=f"model_{name}") for word, name in names.items()}
         for word, value in words.items():
-            with m.If(s.written_to(Region.MODEL + 4 * word, name=f"model_{word.name.lower()}")):
+            with m.If(s.written_to(Region.MODEL + 4 * word, name=f"model_{names[word]}")):
                 m.d.sync += value.eq(s.written)
+        for i in range(self.candidate_sets):
+            scale = words[Model.LOGIT_SCALE + i]
+            m.d.comb += [self.scales.mantissas[i].eq(scale[:16]), self.scales.exponents[i].eq(scale[16:24])]
         model = self.model
         m.d.comb += [
             model.dim.eq(words[Model.DIM]), model.epsilon.eq(words[Model.EPSILON]),
@@ -126,8 +151,6 @@ class Window(wiring.Component):
             model.narrow.eq(words[Model.KV_FORMAT]),
             model.score_mantissa.eq(words[Model.SCORE_SCALE][:16]),
             model.score_exponent.eq(words[Model.SCORE_SCALE][16:24]),
-            model.logit_mantissa.eq(words[Model.LOGIT_SCALE][:16]),
-            model.logit_exponent.eq(words[Model.LOGIT_SCALE][16:24]),
         ]
         m.submodules.rope = rope = memory.Memory(shape=32, depth=64, init=[], attrs={"ram_style": "distributed"})
         rope_write, rope_read = rope.write_port(), rope.read_port()
@@ -145,8 +168,8 @@ class Window(wiring.Component):
         s.word, stored, removed, dump_take = Signal(3), Signal(), Signal(), Signal(reset_less=True)
         result = self.results.payload
         words_of_result = Array([result.token, result.logit, result.cycles, result.maximum, result.mass[:32],
-                                 result.mass[32:], result.kept, 0])
-        assert len(Result) == 7
+                                 result.mass[32:], Cat(result.kept, result.column), result.total])
+        assert len(Result) == 8
         m.d.comb += [
             result_write.addr.eq(Cat(s.word, newest)), result_write.data.eq(words_of_result[s.word]),
             result_write.en.eq(self.results.valid & (kept != RESULT_DEPTH)),
@@ -156,6 +179,9 @@ class Window(wiring.Component):
             self.dump.take.eq(dump_take), self.candidates.index.eq(s.address[3:9]),
         ]
         m.d.sync += dump_take.eq(s.written_to(Region.LOGIT))
+        if self.candidate_sets != 1:
+            with m.If(s.written_to(Region.CANDIDATES)):
+                m.d.sync += self.candidates.which.eq(s.written)
         with m.If(result_write.en):
             m.d.sync += s.word.eq(Mux(stored, 0, s.word + 1))
         m.d.sync += [newest.eq(newest + stored), oldest.eq(oldest + removed), kept.eq(kept + stored - removed)]
@@ -227,7 +253,7 @@ class Window(wiring.Component):
     def _reads(self, m, s):
         """What a read yields."""
         # Reads
-        read = Signal(32)
+        read, of = Signal(32), self.candidates
         of_result = delay(m, s.result_read.data, 1, "of_result")
         m.d.sync += s.of_counters.eq(Cat(s.lows[s.address[2:5]], s.high_read.data))
         with m.Switch(s.address[10:]):
@@ -236,5 +262,6 @@ class Window(wiring.Component):
             with m.Case(Region.COUNTERS >> 10):
                 m.d.comb += read.eq(s.of_counters)
             with m.Case(Region.CANDIDATES >> 10):
-                m.d.comb += read.eq(Mux(s.address[2], self.candidates.logit, self.candidates.token))
+                m.d.comb += read.eq(Mux(s.address[9], Cat(of.weight, Const(0, 1), of.place),
+                                        Mux(s.address[2], of.logit, of.token)))
         m.d.sync += s.bus.dat_r.eq(read)

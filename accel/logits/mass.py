@@ -3,16 +3,19 @@ way.
 
 Computes :func:`llama2_spec.golden.running_mass`.
 """
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
-from amaranth.lib import wiring
+from types import SimpleNamespace
+
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, signed
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from accel.attention.softmax import EXP2_LATENCY
-from accel.interfaces import Exp2Read
+from accel.interfaces import Exp2Read, LogitScales
 from accel.lib.numeric import credits, delay, saturate
 from accel.lib.pipeline import Pipeline
 from accel.lib.stream import Queue
 from llama2_spec.numerics import ROW_FRACTION, SCORE_FRACTION
+from llama2_spec.registers import CANDIDATE_TOTAL, CANDIDATE_WEIGHT
 
 #: Bits of the score's shift that the scale's mantissa takes over: what is left of a multiplier's operand.
 FINE = {25: 3, 18: 1}
@@ -20,126 +23,185 @@ SCORES = 16         # scores on their way, five cycles long, or waiting while th
 ANSWER = EXP2_LATENCY + 2       # a register each on the paths mass -> attention's table -> mass
 
 
+def chosen(values, index):
+    """``values[index]``; of a single value that one, whatever the index."""
+    values = [values[i] for i in range(len(values))]
+    return values[0] if len(values) == 1 else Array(values)[index]
+
+
 class Mass(wiring.Component):
-    """Computes :func:`llama2_spec.golden.running_mass`. One logit per cycle while there is ``room``. Where the
-    reference rises, logits wait for about as long as the table takes to answer.
+    """Computes :func:`llama2_spec.golden.running_mass` of each set. One logit per cycle while there is ``room``. Where
+    the reference of a set rises, logits wait for about as long as the table takes to answer.
 
     Parameters
     ----------
+    sets : int
+        Sets of logits, each with a scale, a reference and a mass of its own; their logits may come in any order.
     multiplier_bits : int
         What the wider operand of the device's multipliers may have, 25 or 18.
 
     Members
     -------
-    scale_mantissa, scale_exponent : In(16), In(signed(8))
+    scales : In(LogitScales)
         From logit to score; of the next pass a cycle before its ``start``.
     start, prepared : In(1), Out(1)
         Forget the last pass; logits may come from the cycle after ``prepared`` on.
-    room, write, logit : Out(1), In(1), In(signed(32))
-        While there is room, a logit.
+    room, write, logit, which : Out(1), In(1), In(signed(32)), In(set)
+        While there is room, a logit of a set.
     busy : Out(1)
         Of a logit the weight is yet to be added.
-    maximum, mass : Out(signed(17)), Out(48)
+    maximum, mass : Out(array of signed(17) by set), Out(array of 48 by set)
         The reference; the sum, of which 2**14 is 1.
+    ranking : In(1)
+        The pass is over, and what is written now are logits of it once more: their weights go out and to ``total``, not
+        to ``mass``. Changes only while not ``busy``.
+    weight_write, weight : Out(1), Out(CANDIDATE_WEIGHT)
+        While ``ranking``, the weights in the order of their logits. None raises the reference, so none waits.
+    total : Out(array of CANDIDATE_TOTAL by set)
+        Sum of those weights since ``start``.
     exp2 : Out(Exp2Read)
         Attention's table; ``busy`` while this unit is.
     """
     latency = None      #: varies
 
-    def __init__(self, *, multiplier_bits=25):
+    def __init__(self, *, sets=1, multiplier_bits=25):
         if multiplier_bits not in FINE:
             raise ValueError(f"Multipliers take 18 or 25 bits, not {multiplier_bits}")
-        self.multiplier_bits = multiplier_bits
+        self.sets, self.multiplier_bits = sets, multiplier_bits
         super().__init__({
-            "scale_mantissa": In(16), "scale_exponent": In(signed(8)), "start": In(1), "prepared": Out(1),
-            "room": Out(1), "write": In(1), "logit": In(signed(32)), "busy": Out(1),
-            "maximum": Out(signed(17)), "mass": Out(48),
+            "scales": In(LogitScales(sets)), "start": In(1), "prepared": Out(1),
+            "room": Out(1), "write": In(1), "logit": In(signed(32)), "which": In(range(sets)), "busy": Out(1),
+            "maximum": Out(data.ArrayLayout(signed(17), sets)), "mass": Out(data.ArrayLayout(48, sets)),
+            "ranking": In(1), "weight_write": Out(1), "weight": Out(CANDIDATE_WEIGHT),
+            "total": Out(data.ArrayLayout(CANDIDATE_TOTAL, sets)),
             "exp2": Out(Exp2Read()),
         })
 
     def elaborate(self, platform):
         m = Module()
+        s = SimpleNamespace()               # signals that several steps share
+        self._scores(m, s)
+        self._reference(m, s)
+        self._weights(m, s)
+        for i in range(self.sets):
+            self._sum(m, s, i)
+        with m.If(s.rise >= 4):
+            m.d.sync += s.rise.eq(s.rise - 4)
+        with m.Elif(s.rise != 0):
+            m.d.sync += s.rise.eq(s.rise - 1)
+        with m.Else():
+            m.d.sync += s.lowering.eq(s.raise_now)
+        m.d.comb += [self.busy.eq(~s.settled | (s.room != SCORES) | s.valid5 | s.lowering),
+                     self.exp2.busy.eq(self.busy)]
+        return m
+
+    def _scores(self, m, s):
+        """Scores, until they are taken."""
         pipe, scaled = self._score(m)
-        m.submodules.scores = scores = Queue(signed(32), depth=SCORES)
-        score, moving, popped = scores.output.payload, Signal(), Signal()
-        room, some_room = credits(m, SCORES, self.write, delay(m, popped, 1, "left", valid=True))
+        entry = data.StructLayout({"score": signed(32), "which": range(self.sets)})
+        m.submodules.scores = scores = Queue(entry, depth=SCORES)
+        s.moving, s.coming, popped = Signal(), scores.output.valid, Signal()
+        s.score, s.which = scores.output.payload.score, scores.output.payload.which
+        s.room, some_room = credits(m, SCORES, self.write, delay(m, popped, 1, "left", valid=True))
         m.d.comb += [
             self.room.eq(some_room),
             scores.write.eq(pipe.carry("valid", pipe.enter(self.write), valid=True).beside(scaled).plain),
-            scores.data.eq(scaled.plain), scores.output.ready.eq(moving), popped.eq(scores.output.valid & moving),
+            scores.data.score.eq(scaled.plain),
+            scores.data.which.eq(pipe.carry("which", pipe.enter(self.which)).beside(scaled).plain),
+            scores.output.ready.eq(s.moving), popped.eq(s.coming & s.moving),
         ]
 
-        # 5: a score that reaches the reference waits until its weight is below 2: all before are weighed and added up,
-        # the reference raised to one above the score's integer part, and the mass shifted down by as much
-        integer5, fraction5 = Signal(signed(16), reset_less=True), Signal(SCORE_FRACTION, reset_less=True)
-        first, rise, lowering = Signal(init=1), Signal(6), Signal()
-        above5, down, valid5 = Signal(signed(18)), Signal(5, reset_less=True), Signal()
-        raising, settled = Signal(), Signal()
-        m.d.comb += [raising.eq(valid5 & (first | ~above5[-1])), moving.eq(~(raising | lowering))]
-        m.d.sync += [self.exp2.index.eq(fraction5[8:]), self.exp2.t.eq(fraction5[:8])]
+    def _reference(self, m, s):
+        """5: a score that reaches its set's reference waits until its weight is below 2: all before are weighed and
+        added up, the reference raised to one above the score's integer part, and the mass shifted down by as much."""
+        s.integer5, s.fraction5 = Signal(signed(16), reset_less=True), Signal(SCORE_FRACTION, reset_less=True)
+        s.first, s.rise, s.lowering, s.which5 = Signal(self.sets, init=-1), Signal(6), Signal(), Signal.like(s.which)
+        s.above5, s.valid5 = Signal(signed(18)), Signal()
+        raising, first, s.settled = Signal(), chosen(s.first, s.which5), Signal()
+        m.d.comb += [raising.eq(s.valid5 & (first | ~s.above5[-1])), s.moving.eq(~(raising | s.lowering))]
+        with m.If(s.moving):
+            m.d.sync += [
+                s.integer5.eq(s.score[SCORE_FRACTION:]), s.fraction5.eq(s.score[:SCORE_FRACTION]),
+                s.above5.eq(s.score[SCORE_FRACTION:].as_signed() - chosen(self.maximum, s.which)),
+                s.valid5.eq(s.coming), s.which5.eq(s.which),
+            ]
+        s.raise_now = raising & s.settled & ~s.lowering
+        with m.If(s.raise_now):
+            m.d.sync += [s.above5.eq(-1), s.lowering.eq(1),
+                         s.rise.eq(Mux(first, 0, Mux(s.above5 >= 63, 63, s.above5 + 1)))]
+
+    def _weights(self, m, s):
+        """The weight: 2**fraction, shifted down."""
+        m.d.sync += [self.exp2.index.eq(s.fraction5[8:]), self.exp2.t.eq(s.fraction5[:8])]
         answer = delay(m, self.exp2.value, 1, "answer")
-        with m.If(moving):
-            m.d.sync += [integer5.eq(score[SCORE_FRACTION:]), fraction5.eq(score[:SCORE_FRACTION]),
-                         above5.eq(score[SCORE_FRACTION:].as_signed() - self.maximum), valid5.eq(scores.output.valid)]
-        weighing = [valid5 & moving]
+        weighing = [s.valid5 & s.moving]
         for i in range(ANSWER + 2):
             weighing.append(delay(m, weighing[-1], 1, f"weighing{i}", valid=True))
         still = Signal()                    # of weighing[2:]
         m.d.sync += still.eq(Cat(*weighing[1:-1]).any())
-        m.d.comb += settled.eq(~still & ~weighing[1])
-        raise_now = raising & settled & ~lowering
-        with m.If(raise_now):
-            m.d.sync += [first.eq(0), self.maximum.eq(integer5 + 1), above5.eq(-1), lowering.eq(1),
-                         rise.eq(Mux(first, 0, Mux(above5 >= 63, 63, above5 + 1)))]
-
-        # The weight: 2**fraction, shifted down
-        m.d.sync += down.eq(Mux(above5 < -30, 31, (1 - above5)[:5]))
+        m.d.comb += s.settled.eq(~still & ~weighing[1])
+        down = Signal(5, reset_less=True)
+        m.d.sync += down.eq(Mux(s.above5 < -30, 31, (1 - s.above5)[:5]))
         down_late = delay(m, down, ANSWER - 1, "down")
-        doubled, weight = Signal(18, reset_less=True), Signal(17)
+        doubled, s.weight = Signal(18, reset_less=True), Signal(17)
         m.d.sync += [doubled.eq((answer << 1) >> down_late),
-                     weight.eq(Mux(weighing[-2], (doubled >> 1) + doubled[0], 0))]
-        lowered = Signal(48)
-        with m.If(rise >= 4):
-            m.d.comb += lowered.eq(self.mass >> 4)
-            m.d.sync += rise.eq(rise - 4)
-        with m.Elif(rise != 0):
-            m.d.comb += lowered.eq(self.mass >> 1)
-            m.d.sync += rise.eq(rise - 1)
-        with m.Else():
-            m.d.comb += lowered.eq(self.mass)
-            m.d.sync += lowering.eq(raise_now)
-        m.d.sync += self.mass.eq(weight + lowered)
-        m.d.comb += [self.busy.eq(~settled | (room != SCORES) | valid5 | lowering), self.exp2.busy.eq(self.busy)]
+                     s.weight.eq(Mux(weighing[-2], (doubled >> 1) + doubled[0], 0))]
+        s.weighed = delay(m, s.which5, ANSWER + 2, "weighed")
+        # A weight that is 1 or less, as below the reference all are, has 15 bits
+        m.d.comb += [self.weight.eq(s.weight), self.weight_write.eq(weighing[-1] & self.ranking)]
+
+    def _sum(self, m, s, i):
+        """Reference, mass and total of set ``i``."""
+        mass, lowered = self.mass[i], Signal(48, name=f"lowered{i}")
+        added, risen = s.weighed == i, s.which5 == i    # a set whose reference rises is that of stage 5 until it has
+        m.d.comb += lowered.eq(Mux(risen & (s.rise >= 4), mass >> 4, Mux(risen & (s.rise != 0), mass >> 1, mass)))
+        m.d.sync += [mass.eq(Mux(added & ~self.ranking, s.weight, 0) + lowered),
+                     self.total[i].eq(self.total[i] + Mux(added & self.ranking, s.weight, 0))]
+        with m.If(s.raise_now & risen):
+            m.d.sync += [s.first[i].eq(0), self.maximum[i].eq(s.integer5 + 1)]
         with m.If(self.start):
-            m.d.sync += [first.eq(1), self.mass.eq(0), self.maximum.eq(0)]
-        return m
+            m.d.sync += [s.first[i].eq(1), mass.eq(0), self.maximum[i].eq(0), self.total[i].eq(0)]
+
+    def _prepared(self, m):
+        """(mantissa, shift) of each set. The last bits of the shift to the right are one of the mantissa to the left,
+        once a pass."""
+        bits, scales, left = FINE[self.multiplier_bits], [], []
+        for i in range(self.sets):
+            wanted, shift = Signal(signed(9), name=f"wanted{i}"), Signal(6, name=f"shift{i}")
+            scale, fine = Signal(signed(17 + (1 << bits) - 1), name=f"scale{i}"), Signal(bits, name=f"fine{i}")
+            m.d.comb += wanted.eq(ROW_FRACTION - SCORE_FRACTION - self.scales.exponents[i])
+            m.d.sync += shift.eq(Mux(wanted < 0, 0, Mux(wanted > 63, 63, wanted)))
+            with m.If(self.start):
+                m.d.sync += [scale.eq(self.scales.mantissas[i]), fine.eq(~shift[:bits])]
+            with m.Elif(fine != 0):
+                m.d.sync += [scale.eq(scale << 1), fine.eq(fine - 1)]
+            scales.append((scale, shift[bits:]))
+            left.append(fine)
+        preparing = Signal()
+        m.d.comb += self.prepared.eq(preparing & ~Cat(*left).any())
+        m.d.sync += preparing.eq(self.start | preparing & ~self.prepared)
+        return scales
 
     def _score(self, m):
         """(the pipeline, ``saturate(round_shift(logit * scale))`` in it, five cycles after the logit)."""
-        # The last bits of the shift to the right as one of the mantissa to the left, once a pass
-        bits = FINE[self.multiplier_bits]
-        wanted, shift = Signal(signed(9)), Signal(6)
-        scale, fine, preparing = Signal(signed(17 + (1 << bits) - 1)), Signal(bits), Signal()
-        m.d.comb += [wanted.eq(ROW_FRACTION - SCORE_FRACTION - self.scale_exponent),
-                     self.prepared.eq(preparing & (fine == 0))]
-        m.d.sync += shift.eq(Mux(wanted < 0, 0, Mux(wanted > 63, 63, wanted)))
-        with m.If(self.start):
-            m.d.sync += [scale.eq(self.scale_mantissa), fine.eq(~shift[:bits]), preparing.eq(1)]
-        with m.Elif(preparing & (fine != 0)):
-            m.d.sync += [scale.eq(scale << 1), fine.eq(fine - 1)]
-        with m.Else():
-            m.d.sync += preparing.eq(0)
-
-        pipe = Pipeline(m)
+        pipe, bits, scales = Pipeline(m), FINE[self.multiplier_bits], self._prepared(m)
+        scale, shift = scales[0]        # constant in a pass, unless logits of several sets follow each other
+        if self.sets != 1:
+            which = pipe.enter(self.which)
+            scale = pipe.register("scale", pipe.combine(lambda i: chosen([one for one, _ in scales], i), which))
+            shift = pipe.register("shift", pipe.combine(lambda i: chosen([one for _, one in scales], i), which))
         logit = pipe.later("value", pipe.enter(self.logit))     # beside the multipliers
-        low = pipe.register("low", pipe.combine(lambda x: Cat(x[:17], Const(0, 1)).as_signed() * scale, logit),
-                            signed(18 + len(scale)))
-        high = pipe.register("high", pipe.combine(lambda x: x[17:].as_signed() * scale, logit), signed(15 + len(scale)))
+        low = pipe.register("low", pipe.combine(lambda x, scale: Cat(x[:17], Const(0, 1)).as_signed() * scale,
+                                                logit, scale), signed(18 + len(scales[0][0])))
+        high = pipe.register("high", pipe.combine(lambda x, scale: x[17:].as_signed() * scale, logit, scale),
+                             signed(15 + len(scales[0][0])))
         # The high part of their sum, without the low product's last 17 bits, fits a DSP slice
-        upper = pipe.register("upper", high + (low >> 17), signed(15 + len(scale)))
+        upper = pipe.register("upper", high + (low >> 17), high.plain.shape())
         lower = pipe.register("lower", low[:17], 17)
         twice = pipe.combine(lambda lower, upper: Cat(Const(0, 1), lower, upper), lower, upper)
-        return pipe, self._round(m, pipe, twice, shift[bits:], bits)
+        if self.sets != 1:
+            shift = pipe.carry("shift", shift).beside(twice).plain
+        return pipe, self._round(m, pipe, twice, shift, bits)
 
     def _round(self, m, pipe, twice, shift, bits):
         """``twice`` shifted by multiples of ``2**bits``, less one, rounded and clamped, two stages later."""

@@ -84,13 +84,13 @@ def tensors(n_layers: int, tied: bool):
         yield Kind.EMBEDDING, 0, ("embedding",)
 
 
-def commands(image, tokens, position: int, *, kv_base: int, row_beats: int, last_token=False, classify=True,
-             every=False, keep=False, dump=False):
+def commands(image, tokens, position: int, *, kv_base: int, row_beats: int, last_token=False, awaited=False,
+             classify=True, every=False, keep=False, dump=False):
     """The commands of one step, four words each, as firmware pushes them.
 
     ``image`` is a :class:`llama2_spec.image.Image`; ``tokens`` are those of consecutive positions from ``position`` on,
-    one a column, or with ``last_token`` one whose value does not matter; the K/V cache begins at beat ``kv_base`` and a
-    position takes ``row_beats``.
+    one a column, or with ``last_token`` or ``awaited`` so many whose values do not matter; the K/V cache begins at beat
+    ``kv_base`` and a position takes ``row_beats``.
     """
     columns, entries = len(tokens), iter(image.entries)
 
@@ -108,8 +108,8 @@ def commands(image, tokens, position: int, *, kv_base: int, row_beats: int, last
             entry = next(entries)
             given.update(fields(entry), rows=entry.rows, beats=entry.beats)
         if item.opcode == Opcode.EMBED:
-            given.update(fields(image.embedding), last_token=last_token, token=0 if last_token else tokens[column],
-                         position=position)
+            given.update(fields(image.embedding), last_token=last_token, awaited=awaited,
+                         token=0 if last_token or awaited else tokens[column], position=position)
         if item.opcode == Opcode.ATTEND:
             given.update(kv=1, positions=position, base=segment, beats=position * row_beats)
         if item.opcode == Opcode.STORE:

@@ -55,6 +55,7 @@ REGISTERS = (
         Field("columns", 4, "Positions that share one pass over the weights."),
         Field("lanes", 8, "Multipliers per column."),
         Field("candidates", 8, "Logits kept for sampling."),
+        Field("candidate_sets", 4, "1: of one column in a pass; as many as columns: of every column."),
     ), "What the core was built with."),
     Register("max_dim", "ro", (Field("value", 32, "Largest dim and n_heads * head_dim."),)),
     Register("max_hidden_dim", "ro", (Field("value", 32, "Largest hidden_dim."),)),
@@ -64,7 +65,7 @@ REGISTERS = (
     Register("max_vocab_size", "ro", (Field("value", 32, "Largest vocabulary."),)),
     Register("max_seq_len", "ro", (Field("value", 32, "Longest context the accumulators can hold, in positions."),)),
 )
-VERSION = 1
+VERSION = 2
 
 # Wishbone window ----------------------------------------------------------------------------------
 
@@ -74,10 +75,15 @@ class Window(IntEnum):
     COMMAND    = 0x000  #: write words 0..3 of a command; word 3 pushes it
     MODEL      = 0x100  #: write the model's constants, see :class:`Model`
     ROPE       = 0x200  #: write the RoPE frequencies: head_dim/2 words, turns per position as a fraction of 2**32
+    TOKEN      = 0x300  #: write word i: the token of column i, for one EMBED with ``awaited``; an abort drops it
     RESULT     = 0x400  #: read the oldest result, see :class:`Result`; writing word 0 removes it
     LOGIT      = 0x440  #: read the logit that waits (dump mode); writing removes it
     COUNTERS   = 0x800  #: read phase counters: word 8 * phase + counter
-    CANDIDATES = 0xc00  #: read candidate i: words 2i (token id) and 2i+1 (logit, signed Q14.18)
+    CANDIDATES = 0xc00  #: read the candidate at place i, in no order: words 2i (token id) and 2i+1 (logit, signed
+                        #: Q14.18); write word 0: the column whose candidates are read from then on, here and at
+                        #: ``NEXT``, in a core that has them of every column
+    NEXT       = 0xe00  #: read the largest candidate that was not read here before: its place in bits 21:16, its
+                        #: weight in 15:0 (2**14 is 1.0), 0 behind the last one; a read may wait for 100 cycles
 WINDOW_SIZE = 0x1000
 
 
@@ -89,9 +95,10 @@ class Model(IntEnum):
     N_KV_HEADS      = 3   #: key/value heads
     EPSILON         = 4   #: round(dim * norm_epsilon * 2**32)
     SCORE_SCALE     = 5   #: log2(e)/sqrt(head_dim): mantissa in bits 15:0, signed exponent in 23:16
-    LOGIT_SCALE     = 6   #: log2(e)/temperature, same encoding
     POSITIONS       = 7   #: longest context, in positions
     KV_FORMAT       = 8   #: KvFormat: bit 0, V's elements have 8 bits; bit 1, K's too
+    LOGIT_SCALE     = 16  #: log2(e)/temperature, same encoding; word 16 + i is column i's in a core that has candidates
+                          #: of every column
 
 
 class Result(IntEnum):
@@ -103,7 +110,8 @@ class Result(IntEnum):
     MAXIMUM  = 3   #: reference exponent of the mass (signed)
     MASS_LO  = 4   #: sum of 2**(logit * LOGIT_SCALE - MAXIMUM), 2**14 is 1.0
     MASS_HI  = 5   #: its upper 32 bits
-    KEPT     = 6   #: candidates kept
+    KEPT     = 6   #: candidates kept, in bits 7:0; the column, in bits 10:8
+    TOTAL    = 7   #: sum of their weights
 
 
 class Counter(IntEnum):
@@ -173,7 +181,8 @@ COMMAND = (
     Bits("columns",  0,  8,  3, "active columns minus one; LOGITS without ``every`` uses only the last of them"),
     Bits("column",   0, 11,  3, "EMBED, ATTEND: the column it is for"),
     Bits("dest",     0, 14,  3, "MATVEC: Dest"),
-    Bits("keep",     0, 17,  1, "LOGITS: keep candidates and the mass, of one column"),
+    Bits("keep",     0, 17,  1, "LOGITS: keep candidates and the mass, of every column that yields a result; of one "
+                                "only, where the core has one set of candidates"),
     Bits("dump",     0, 18,  1, "LOGITS: hand every logit to firmware (slow)"),
     Bits("phase",    0, 19,  4, "Phase, for the counters"),
     Bits("kv",       0, 23,  1, "the segment is K/V rows: read it only after every STORE pushed before"),
@@ -196,6 +205,8 @@ class Alias:
 
 ALIASES = (
     Alias("last_token", Opcode.EMBED,  "argmax", "the token is the last argmax, not ``token``"),
+    Alias("awaited",    Opcode.EMBED,  "keep",   "the token is the one written to the window's ``TOKEN`` for this "
+                                                 "column; wait for it"),
     Alias("token",      Opcode.EMBED,  "rows",   "the token id"),
     Alias("position",   Opcode.EMBED,  "beats",  "the position of column 0"),
     Alias("positions",  Opcode.ATTEND, "rows",   "positions that come from the stream"),
@@ -204,6 +215,8 @@ ALIASES = (
 QUEUE_DEPTH = 96    #: commands
 RESULT_DEPTH = 8    #: results that wait for firmware
 MAX_CANDIDATES = 64
+CANDIDATE_WEIGHT = 15   #: bits of a candidate's weight, of which 2**14 is 1.0 and the most
+CANDIDATE_TOTAL = 21    #: bits of the sum of all
 
 
 def encode(opcode: Opcode, **fields: int) -> tuple[int, int, int, int]:

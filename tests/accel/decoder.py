@@ -156,6 +156,11 @@ class Driver:
         await self.write(Window.RESULT, 0)
         return dict(zip((r.name.lower() for r in Result), values))
 
+    async def drawn(self):
+        """The token of the largest candidate, which is popped."""
+        place = await self.read(Window.NEXT) >> 16
+        return await self.read(Window.CANDIDATES + 8 * place)
+
 
 def run(dut, image, body, *, deadline=2_000_000, **dram):
     """``await body(driver, memory)`` against a core with ``image`` in its DRAM; returns the memory."""

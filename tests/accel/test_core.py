@@ -7,7 +7,8 @@ from accel.core import Core
 from llama2_spec.golden import Golden
 from llama2_spec.image import Format, Kind, order, row_layout
 from llama2_spec.model import KvFormat, ModelConfig
-from llama2_spec.registers import Counter, Opcode, Phase, Window
+from llama2_spec.numerics import logit_scale
+from llama2_spec.registers import Counter, Model, Opcode, Phase, Window
 from tests.accel.decoder import KV_BASE, program, random_image, run
 
 SMALL = dict(max_dim=128, max_hidden_dim=128, max_kv_dim=128, max_heads=8)
@@ -105,6 +106,38 @@ def test_every_column_yields_its_argmax(columns, active, vocab):
             for command in program(image, tokens, position, every=len(tokens) > 1):
                 await driver.push(command)
             assert [(await driver.result())["token"] for _ in tokens] == expected
+    run(dut, image, body)
+
+
+def test_a_step_waits_for_the_tokens_that_firmware_draws():
+    """Steps are pushed whole before their tokens are known, each column's on its own; an abort drops what was
+    written."""
+    image = random_image(config(n_layers=1), 6)
+    golden, dut = Golden(image), Core(columns=2, **SMALL)
+    scale = logit_scale(1 << 16)
+
+    async def body(driver, memory):
+        ctx = driver.ctx
+        await driver.write(Window.MODEL + 4 * Model.LOGIT_SCALE, scale)
+        await driver.write(Window.TOKEN, 23)
+        ctx.set(dut.csr.control.abort, 1)
+        await ctx.tick()
+        ctx.set(dut.csr.control.abort, 0)
+        for position in (0, 2):
+            for command in program(image, [0, 0], position, awaited=True, keep=True):
+                await driver.push(command)
+        for position, tokens in ((0, [3, 7]), (2, [1, 5])):
+            expected = golden.prefill(tokens, position)
+            candidates, mass, maximum = expected.kept(scale)
+            await driver.write(Window.TOKEN + 4, tokens[1])
+            await ctx.tick().repeat(300)
+            assert not ctx.get(dut.csr.status.result_valid) and ctx.get(dut.csr.status.busy)
+            await driver.write(Window.TOKEN, tokens[0])
+            result = await driver.result()
+            assert (result["token"], result["mass_lo"], result["kept"]) == (
+                expected.argmax, mass, len(candidates) + (1 << 8))
+            assert [await driver.drawn() for _ in candidates] == [token for token, _ in candidates]
+            assert await driver.read(Window.NEXT) & 0xffff == 0
     run(dut, image, body)
 
 

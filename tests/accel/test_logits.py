@@ -8,7 +8,7 @@ from accel.attention.softmax import EXP2_LATENCY
 from accel.logits.unit import LogitUnit
 from accel.lib.table import InterpolatedTable
 from llama2_spec.golden import Logits
-from llama2_spec.numerics import logit_scale
+from llama2_spec.numerics import exp2_weight, logit_scale, logit_to_log2
 from llama2_spec.tables import EXP2
 from tests.accel.streams import simulate
 
@@ -16,8 +16,8 @@ from tests.accel.streams import simulate
 class Bench(wiring.Component):
     """The unit with its table."""
 
-    def __init__(self, multiplier_bits):
-        self.dut = LogitUnit(multiplier_bits=multiplier_bits)
+    def __init__(self, multiplier_bits, columns=1):
+        self.dut = LogitUnit(multiplier_bits=multiplier_bits, columns=columns, candidate_sets=columns)
         super().__init__({})
 
     def elaborate(self, platform):
@@ -26,6 +26,33 @@ class Bench(wiring.Component):
         m.submodules.table = table = InterpolatedTable(EXP2, latency=EXP2_LATENCY)
         m.d.comb += [table.index.eq(dut.exp2.index), table.t.eq(dut.exp2.t), dut.exp2.value.eq(table.value)]
         return m
+
+
+def set_scale(ctx, dut, which, scale):
+    ctx.set(dut.scales.mantissas[which], scale & 0xffff)
+    ctx.set(dut.scales.exponents[which], (scale >> 16) - (scale >> 16 & 0x80) * 2)
+
+
+async def at_place(ctx, dut, place):
+    ctx.set(dut.candidate.index, place)
+    await ctx.tick().repeat(2)
+    return ctx.get(dut.candidate.token), ctx.get(dut.candidate.logit)
+
+
+async def popped(ctx, dut):
+    """Token, logit and weight of the largest candidate, which is popped."""
+    weight, place = ctx.get(dut.candidate.weight), ctx.get(dut.candidate.place)
+    token, logit = await at_place(ctx, dut, place)
+    ctx.set(dut.candidate.pop, 1)
+    await ctx.tick()
+    ctx.set(dut.candidate.pop, 0)
+    assert ctx.get(dut.candidate.busy)
+    waited = 1
+    while ctx.get(dut.candidate.busy):
+        await ctx.tick()
+        waited += 1
+    assert waited <= 13 + 1
+    return token, logit, weight
 
 
 @pytest.mark.parametrize("source_stall, result_stall, multiplier_bits", [(0.0, 0, 18), (0.7, 50, 25)])
@@ -37,11 +64,11 @@ def test_equals_golden(vocab, temperature, source_stall, result_stall, multiplie
     scale = logit_scale(int(temperature * 65536))
     passes = [rng.normal(size=vocab) * 2 ** 20, np.arange(vocab) * 3000 - 2 ** 21, rng.integers(0, 4, vocab),
               np.where(rng.random(vocab) < .5, -1 << 31, (1 << 31) - 1),
-              np.arange(vocab) * (1 << 31) // vocab - (1 << 30)]      # each raises the reference
+              np.arange(vocab) * (1 << 31) // vocab - (1 << 30),      # each raises the reference
+              np.arange(5) - 3]                                       # fewer than the places that were filled before
 
     async def drive(ctx):
-        ctx.set(dut.model.logit_mantissa, scale & 0xffff)
-        ctx.set(dut.model.logit_exponent, (scale >> 16) - (scale >> 16 & 0x80) * 2)
+        set_scale(ctx, dut, 0, scale)
         for n, values in enumerate(passes):
             values = np.asarray(values).astype(np.int64)
             keep = n != 1 or vocab < 100
@@ -54,7 +81,7 @@ def test_equals_golden(vocab, temperature, source_stall, result_stall, multiplie
                     await ctx.tick()
                 ctx.set(dut.logits.payload.value, int(v))
                 ctx.set(dut.logits.payload.row, i)
-                ctx.set(dut.logits.payload.last, i == vocab - 1)
+                ctx.set(dut.logits.payload.last, i == len(values) - 1)
                 ctx.set(dut.logits.valid, 1)
                 await ctx.tick().until(dut.logits.ready)
                 ctx.set(dut.logits.valid, 0)
@@ -67,12 +94,15 @@ def test_equals_golden(vocab, temperature, source_stall, result_stall, multiplie
             if keep:
                 candidates, mass, maximum = expected.kept(scale)
                 assert (result.mass, result.maximum, result.kept) == (mass, maximum, len(candidates))
-                got = []
-                for i in range(len(candidates)):
-                    ctx.set(dut.candidate.index, i)
-                    await ctx.tick().repeat(2)
-                    got.append((ctx.get(dut.candidate.token), ctx.get(dut.candidate.logit)))
+                weights = exp2_weight(logit_to_log2([logit for _, logit in candidates], scale), maximum).tolist()
+                assert result.total == sum(weights)
+                got = [await at_place(ctx, dut, i) for i in range(len(candidates))]
                 assert sorted(got) == sorted(candidates)
+                # All of them in order, or some: what is left is forgotten with the next pass.
+                for candidate, weight in zip(candidates[:None if n != 2 else 5], weights):
+                    assert await popped(ctx, dut) == (*candidate, weight)
+                assert n == 2 or ctx.get(dut.candidate.weight) == 0
+                assert [await at_place(ctx, dut, i) for i in range(len(candidates))] == got
             ctx.set(dut.result.ready, 1)
             await ctx.tick()
             ctx.set(dut.result.ready, 0)
@@ -121,3 +151,52 @@ def test_every_column_has_its_argmax(columns, first, last, result_stall):
                 ctx.set(dut.result.ready, 0)
             assert not ctx.get(dut.busy)
     simulate(dut, drive)
+
+
+@pytest.mark.parametrize("columns, first, last, multiplier_bits", [(2, 0, 1, 25), (4, 0, 2, 18), (4, 3, 3, 25)])
+def test_every_column_has_its_candidates(columns, first, last, multiplier_bits):
+    """Each with its own temperature, ties among them; a pass of one column uses that column's set."""
+    rng = np.random.default_rng(last)
+    bench = Bench(multiplier_bits, columns)
+    dut, active, vocab = bench.dut, range(first, last + 1), 91
+    scales = [logit_scale(int(temperature * 65536)) for temperature in (1, .3, 5, 1.7)]
+
+    async def drive(ctx):
+        for column in range(columns):
+            set_scale(ctx, dut, column, scales[column])
+        ctx.set(dut.job.first, first)
+        ctx.set(dut.job.last, last)
+        ctx.set(dut.job.keep, 1)
+        for spread in (2 ** 20, 3):
+            logits = np.rint(rng.normal(size=(columns, vocab)) * spread).astype(np.int64)
+            ctx.set(dut.job.start, 1)
+            await ctx.tick()
+            ctx.set(dut.job.start, 0)
+            for even in range(0, vocab, 2):
+                for column in active:
+                    for row in range(even, min(even + 2, vocab)):
+                        ctx.set(dut.logits.payload.value, int(logits[column, row]))
+                        ctx.set(dut.logits.payload.column, column)
+                        ctx.set(dut.logits.payload.row, row)
+                        ctx.set(dut.logits.payload.last, row == vocab - 1)
+                        ctx.set(dut.logits.valid, 1)
+                        await ctx.tick().until(dut.logits.ready)
+                        ctx.set(dut.logits.valid, 0)
+            expected = [Logits(values, int(values.argmax())) for values in logits]
+            kept = [one.kept(scale) for one, scale in zip(expected, scales)]
+            totals = [sum(exp2_weight(logit_to_log2([logit for _, logit in candidates], scale), maximum).tolist())
+                      for (candidates, _, maximum), scale in zip(kept, scales)]
+            for column in active:
+                while not ctx.get(dut.result.valid):
+                    await ctx.tick()
+                result, (candidates, mass, maximum) = ctx.get(dut.result.payload), kept[column]
+                assert (result.column, result.token, result.mass, result.maximum, result.kept, result.total) == (
+                    column, expected[column].argmax, mass, maximum, len(candidates), totals[column])
+                ctx.set(dut.result.ready, 1)
+                await ctx.tick()
+                ctx.set(dut.result.ready, 0)
+            for column in reversed(active):
+                ctx.set(dut.candidate.which, column)
+                await ctx.tick().repeat(2)
+                assert [(await popped(ctx, dut))[:2] for _ in range(8)] == kept[column][0][:8]
+    simulate(bench, drive)

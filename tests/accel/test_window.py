@@ -66,7 +66,7 @@ def test_commands_in_order_and_overflow():
 
 
 def test_constants_results_and_dump():
-    dut = Window()
+    dut = Window(candidate_sets=3)
 
     async def drive(ctx):
         for word in Model:
@@ -75,10 +75,13 @@ def test_constants_results_and_dump():
                            ("n_kv_heads", Model.N_KV_HEADS), ("epsilon", Model.EPSILON), ("narrow", Model.KV_FORMAT)):
             port = getattr(dut.model, name)
             assert ctx.get(port) == (1000 + word) % (1 << len(port)), name
-        for name, word in (("score", Model.SCORE_SCALE), ("logit", Model.LOGIT_SCALE)):
+        for word, mantissa, exponent in (
+                (Model.SCORE_SCALE, dut.model.score_mantissa, dut.model.score_exponent),
+                (Model.LOGIT_SCALE, dut.scales.mantissas[0], dut.scales.exponents[0]),
+                (Model.LOGIT_SCALE + 2, dut.scales.mantissas[2], dut.scales.exponents[2])):
             await access(ctx, dut, Region.MODEL + 4 * word, 0x12f08255 + word)
-            assert ctx.get(getattr(dut.model, f"{name}_mantissa")) == 0x8255 + word
-            assert ctx.get(getattr(dut.model, f"{name}_exponent")) == -16
+            assert (ctx.get(mantissa), ctx.get(exponent)) == (0x8255 + word, -16)
+        assert ctx.get(dut.scales.mantissas[0]) == 0x8255 + Model.LOGIT_SCALE
         for i in range(64):
             await access(ctx, dut, Region.ROPE + 4 * i, (i * 0x3456789) & 0xffffffff)
         for i in (0, 5, 63):
@@ -86,7 +89,8 @@ def test_constants_results_and_dump():
             await ctx.tick()
             assert ctx.get(dut.frequencies.value) == (i * 0x3456789) & 0xffffffff
         for n in range(3):
-            payload = dict(token=n + 10, logit=-n - 1, cycles=n + 500, maximum=-n, mass=(n << 40) + 3, kept=n)
+            payload = dict(token=n + 10, logit=-n - 1, cycles=n + 500, maximum=-n, mass=(n << 40) + 3, kept=n,
+                           column=7 - n, total=n + 90)
             ctx.set(dut.results.payload, payload)
             ctx.set(dut.results.valid, 1)
             await ctx.tick().until(dut.results.ready)
@@ -94,7 +98,7 @@ def test_constants_results_and_dump():
         for n in range(3):
             assert ctx.get(dut.result_valid)
             words = [await access(ctx, dut, Region.RESULT + 4 * w) for w in Result]
-            assert words == [n + 10, 0xffffffff - n, n + 500, -n & 0xffffffff, 3, n << 8, n]
+            assert words == [n + 10, 0xffffffff - n, n + 500, -n & 0xffffffff, 3, n << 8, n + (7 - n << 8), n + 90]
             await access(ctx, dut, Region.RESULT, 0)
         assert not ctx.get(dut.result_valid)
         ctx.set(dut.dump.data, 0xabcdef01)
@@ -103,7 +107,57 @@ def test_constants_results_and_dump():
         ctx.set(dut.candidates.logit, -5)
         assert await access(ctx, dut, Region.CANDIDATES + 8 * 9) == 77
         assert await access(ctx, dut, Region.CANDIDATES + 8 * 9 + 4) == 0xfffffffb
+        assert ctx.get(dut.candidates.which) == 0
+        await access(ctx, dut, Region.CANDIDATES, 2)
+        assert ctx.get(dut.candidates.which) == 2
     simulate(dut, drive)
+
+
+def test_next_candidate_is_read_and_popped_once():
+    """Each read pops; one waits while the candidates are busy; writes, and reads beside it, pop nothing."""
+    dut, popped, beside = Window(), [], []
+
+    async def drive(ctx):
+        for n in range(3):
+            assert await access(ctx, dut, Region.NEXT) == (n << 16) + 1000 - n
+        assert await access(ctx, dut, Region.CANDIDATES) == 0
+        await access(ctx, dut, Region.NEXT, 0)
+        await access(ctx, dut, Region.RESULT)
+        beside.append(len(popped))
+
+    async def candidates(ctx):
+        """Five cycles for a pop, in which nothing is valid."""
+        n = busy = 0
+        async for _, _, pop in ctx.tick().sample(dut.candidates.pop):
+            popped.extend([n] * pop)
+            busy, n = (5, n + 1) if pop else (max(busy - 1, 0), n)
+            ctx.set(dut.candidates.busy, busy != 0)
+            ctx.set(dut.candidates.place, n if not busy else 63)
+            ctx.set(dut.candidates.weight, 1000 - n if not busy else 0x7fff)
+
+    async def run(ctx):
+        ctx.set(dut.candidates.weight, 1000)
+        await drive(ctx)
+    simulate(dut, run, background=[candidates])
+    assert popped == [0, 1, 2] and beside == [3]
+
+
+def test_token_of_a_column_goes_out_once():
+    dut, seen = Window(), []
+
+    async def drive(ctx):
+        for column in (0, 5, 7):
+            await access(ctx, dut, Region.TOKEN + 4 * column, 0x3ff00 + column)
+        await access(ctx, dut, Region.TOKEN)
+        await access(ctx, dut, Region.TOKEN + 0x20, 1)
+
+    async def watch(ctx):
+        tokens = dut.tokens
+        async for _, _, write, column, token in ctx.tick().sample(tokens.write, tokens.column, tokens.token):
+            if write:
+                seen.append((column, token))
+    simulate(dut, drive, background=[watch])
+    assert seen == [(column, 0x3ff00 + column) for column in (0, 5, 7)]
 
 
 def test_results_wait_in_order():

@@ -7,6 +7,7 @@
 #include "board.h"
 #include "crc32.h"
 #include "exp2.h"
+#include "sampler.h"
 #include "../../soc/sim/flash_chip.h"
 
 #define LINE 8192u
@@ -33,11 +34,13 @@ static struct {
 	uint32_t columns;
 	struct llama2_command log[FAKE_LOG];
 	uint32_t pushed, executed, aborted; /* commands, counted in the log */
-	uint32_t model[16], rope[256];
+	uint32_t model[32], rope[256];
 	uint32_t tokens[8], position, last_argmax;
 	struct llama2_result results[LLAMA2_RESULT_DEPTH];
 	struct llama2_candidate candidates[LLAMA2_RESULT_DEPTH][LLAMA2_MAX_CANDIDATES];
 	uint32_t results_head, results_tail;
+	uint64_t popped; /* of the oldest result's candidates */
+	uint32_t awaited[8], awaited_there;
 	uint32_t script[FAKE_SCRIPT], script_count; /* what the model says by heart, by position */
 	uint32_t rows[FAKE_SCRIPT];                 /* tokens whose rows the cache holds */
 	uint32_t dump_at, dump_size, dump_token, dump_position;
@@ -181,6 +184,44 @@ static void keep(struct llama2_candidate *candidates, uint32_t *kept, struct lla
 		candidates[least] = new;
 }
 
+static const struct llama2_result *fake_result(void)
+{
+	return &core.results[core.results_tail % LLAMA2_RESULT_DEPTH];
+}
+
+static const struct llama2_candidate *fake_candidates(void)
+{
+	return core.candidates[core.results_tail % LLAMA2_RESULT_DEPTH];
+}
+
+static uint32_t fake_weight(const struct llama2_candidate *candidate, const struct llama2_result *result)
+{
+	return exp2_weight(exp2_logit(candidate->logit, core.model[LLAMA2_MODEL_LOGIT_SCALE]), result->maximum);
+}
+
+static void weigh(struct llama2_result *result, const struct llama2_candidate *candidates)
+{
+	for (uint32_t i = 0; i < result->kept; i++)
+		result->total += fake_weight(&candidates[i], result);
+}
+
+void fake_present(uint32_t scale, int32_t maximum, uint64_t mass, const struct llama2_candidate *candidates,
+		  uint32_t count)
+{
+	uint32_t slot = core.results_tail % LLAMA2_RESULT_DEPTH;
+
+	core.model[LLAMA2_MODEL_LOGIT_SCALE] = scale;
+	core.results[slot] = (struct llama2_result){.maximum = maximum, .mass = mass, .kept = count};
+	memcpy(core.candidates[slot], candidates, count * sizeof *candidates);
+	weigh(&core.results[slot], core.candidates[slot]);
+	core.popped = 0;
+}
+
+uint32_t fake_choose(void)
+{
+	return sampler_choose(fake_result());
+}
+
 static void classify(const struct llama2_command *command, uint32_t column)
 {
 	uint32_t slot = core.results_head % LLAMA2_RESULT_DEPTH;
@@ -199,11 +240,13 @@ static void classify(const struct llama2_command *command, uint32_t column)
 		if (FIELD(command, KEEP))
 			keep(core.candidates[slot], &result->kept, (struct llama2_candidate){id, logit});
 	}
+	result->column = column;
 	result->maximum = exp2_logit(best, core.model[LLAMA2_MODEL_LOGIT_SCALE]) >> 16;
 	for (uint32_t id = 0; id < vocab && FIELD(command, KEEP); id++)
 		result->mass += exp2_weight(exp2_logit(fake_logit(core.tokens[column], position, id),
 						       core.model[LLAMA2_MODEL_LOGIT_SCALE]),
 					    result->maximum);
+	weigh(result, core.candidates[slot]);
 	if (scripted(position) != UINT32_MAX)
 		result->token = scripted(position);
 	result->cycles = core.cycles;
@@ -230,10 +273,18 @@ void fake_execute(uint32_t count)
 			return;
 		if (op == LLAMA2_OP_CRC && core.crc_looks != 0)
 			return;
+		if (op == LLAMA2_OP_EMBED && FIELD(command, KEEP) && !(core.awaited_there >> FIELD(command, COLUMN) & 1))
+			return;
 		core.executed++;
 		core.cycles += 100;
 		if (op == LLAMA2_OP_EMBED) {
-			core.tokens[FIELD(command, COLUMN)] = FIELD(command, ARGMAX) ? core.last_argmax : FIELD(command, ROWS);
+			uint32_t column = FIELD(command, COLUMN);
+
+			core.tokens[column] = FIELD(command, ARGMAX) ? core.last_argmax :
+					      FIELD(command, KEEP)   ? core.awaited[column] :
+								       FIELD(command, ROWS);
+			if (FIELD(command, KEEP))
+				core.awaited_there &= ~(1u << column);
 			core.position = FIELD(command, BEATS);
 			if (core.position + FIELD(command, COLUMN) < FAKE_SCRIPT)
 				core.rows[core.position + FIELD(command, COLUMN)] = core.tokens[FIELD(command, COLUMN)];
@@ -281,6 +332,8 @@ bool llama2_busy(void)
 void llama2_abort(void)
 {
 	core.executed = core.pushed;
+	core.awaited_there = 0;
+	core.popped = 0;
 	core.results_tail = core.results_head;
 	core.dump_at = core.dump_size = 0;
 }
@@ -291,20 +344,58 @@ bool llama2_result_waits(void)
 	return core.results_tail != core.results_head;
 }
 
+void llama2_result_await(uint32_t looks)
+{
+	(void)looks;
+}
+
 void llama2_result_read(struct llama2_result *result)
 {
 	assert(llama2_result_waits());
 	*result = core.results[core.results_tail % LLAMA2_RESULT_DEPTH];
 }
 
+void llama2_candidates_select(uint32_t column)
+{
+	assert(column == fake_result()->column);
+}
+
 void llama2_candidates_read(struct llama2_candidate *candidates, uint32_t count)
 {
-	memcpy(candidates, core.candidates[core.results_tail % LLAMA2_RESULT_DEPTH], count * sizeof *candidates);
+	memcpy(candidates, fake_candidates(), count * sizeof *candidates);
+}
+
+uint32_t llama2_candidate_token(uint32_t place)
+{
+	return fake_candidates()[place].token;
+}
+
+uint32_t llama2_next(void)
+{
+	const struct llama2_candidate *all = fake_candidates();
+	uint32_t best = LLAMA2_MAX_CANDIDATES;
+
+	for (uint32_t i = 0; i < fake_result()->kept; i++)
+		if (!(core.popped >> i & 1) &&
+		    (best == LLAMA2_MAX_CANDIDATES || all[i].logit > all[best].logit ||
+		     (all[i].logit == all[best].logit && all[i].token < all[best].token)))
+			best = i;
+	if (best == LLAMA2_MAX_CANDIDATES)
+		return 0;
+	core.popped |= 1ull << best;
+	return best << LLAMA2_NEXT_PLACE | fake_weight(&all[best], fake_result());
+}
+
+void llama2_token_write(uint32_t column, uint32_t token)
+{
+	core.awaited[column] = token;
+	core.awaited_there |= 1u << column;
 }
 
 void llama2_result_release(void)
 {
 	core.results_tail++;
+	core.popped = 0;
 }
 
 bool llama2_logit_take(int32_t *logit)

@@ -22,9 +22,11 @@ class Candidate(ctypes.Structure):
     _fields_ = [("token", ctypes.c_uint32), ("logit", ctypes.c_int32)]
 
 
-class Result(ctypes.Structure):
-    _fields_ = [("token", ctypes.c_uint32), ("cycles", ctypes.c_uint32), ("maximum", ctypes.c_int32),
-                ("mass", ctypes.c_uint64), ("kept", ctypes.c_uint32)]
+def choose(library, candidates, mass: int, maximum: int) -> int:
+    """The token that the sampler chooses from a result with these (token, logit), in any order."""
+    array = (Candidate * max(len(candidates), 1))(*candidates)
+    library.fake_present(library.sampler_logit_scale(), maximum, ctypes.c_uint64(mass), array, len(candidates))
+    return library.fake_choose()
 
 
 def build(folder: Path) -> Path:
@@ -46,7 +48,7 @@ def load(built: Path, copy: Path) -> ctypes.CDLL:
     library.fake_flash_bytes.restype = ctypes.POINTER(ctypes.c_uint8)
     library.fake_log.restype = ctypes.POINTER(Command)
     library.fake_logit.restype = ctypes.c_int32
-    for name in ("fake_model_word", "fake_rope_word", "fake_log_count", "sampler_choose", "sampler_logit_scale",
+    for name in ("fake_model_word", "fake_rope_word", "fake_log_count", "fake_choose", "sampler_logit_scale",
                  "lookup_guess", "sampler_draws", "exp2_weight", "exp2_logit_scale", "link_damaged"):
         getattr(library, name).restype = ctypes.c_uint32
     library.sampler_dropped.restype = ctypes.c_uint64

@@ -5,7 +5,7 @@ from amaranth.lib import wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 
-from llama2_spec.registers import COMMAND, MAX_CANDIDATES, QUEUE_DEPTH, Dest, Opcode, Result, Window
+from llama2_spec.registers import COMMAND, MAX_CANDIDATES, QUEUE_DEPTH, VERSION, Dest, Opcode, Result, Window
 from tests.soc.stub_core import BUS, CSR, READ, WRITE
 
 LIMITS = dict(max_dim=1024, max_hidden_dim=4096, max_head_dim=128, max_kv_dim=1024, max_heads=32, max_vocab_size=65536,
@@ -19,7 +19,11 @@ def field(word, name):
 
 
 class ScriptedCore(wiring.Component):
-    """``crcs`` answer the CRC commands in turn; the n-th result's token is n; candidate i has logit -i/4."""
+    """``crcs`` answer the CRC commands in turn; the n-th result's token is n; candidate i has logit -i/4.
+
+    The i-th candidate since the last result was taken weighs 2**14 less 2**8 i; an EMBED that awaits a token waits for
+    it.
+    """
 
     def __init__(self, *, crcs, command_cycles, columns=1):
         self.crcs, self.command_cycles, self.columns = crcs, command_cycles, columns
@@ -34,27 +38,33 @@ class ScriptedCore(wiring.Component):
         word0, timer, aborting = Signal(32), Signal(16), Signal()
         result, token, taken = Signal(), Signal(32), Signal(32)
         answer = Signal(range(len(self.crcs)))
-        write = Signal()
+        write, drawn, at = Signal(), Signal(), Signal(6)
 
         m.d.sync += [bus.ack.eq(bus.cyc & bus.stb & ~bus.ack), csr.cycles.value.eq(csr.cycles.value + 1)]
-        m.d.comb += write.eq(bus.ack & bus.cyc & bus.stb & bus.we)
-        m.d.comb += queue.w_data.eq(word0)
+        m.d.comb += [write.eq(bus.ack & bus.cyc & bus.stb & bus.we), queue.w_data.eq(word0)]
         with m.If(write & (bus.adr == Window.COMMAND // 4)):
             m.d.sync += word0.eq(bus.dat_w)
         with m.If(write & (bus.adr == Window.COMMAND // 4 + 3)):
             m.d.comb += queue.w_en.eq(1)
         with m.If(write & (bus.adr == Window.RESULT // 4)):
-            m.d.sync += result.eq(0)
+            m.d.sync += [result.eq(0), at.eq(0)]
+        with m.If(write & (bus.adr == Window.TOKEN // 4)):
+            m.d.sync += drawn.eq(1)
+        with m.If(bus.ack & bus.cyc & bus.stb & ~bus.we & (bus.adr == Window.NEXT // 4)):
+            m.d.sync += at.eq(at + 1)
 
         is_logits = (field(queue.r_data, "opcode") == Opcode.MATVEC) & (field(queue.r_data, "dest") == Dest.LOGITS)
+        awaits = (field(queue.r_data, "opcode") == Opcode.EMBED) & field(queue.r_data, "keep")
         with m.If(aborting):
             m.d.comb += queue.r_en.eq(1)
-            m.d.sync += timer.eq(0)
+            m.d.sync += [timer.eq(0), drawn.eq(0)]
             with m.If(~queue.r_rdy):
                 m.d.sync += aborting.eq(0)
         with m.Elif(timer != 0):
             m.d.sync += timer.eq(timer - 1)
-        with m.Elif(queue.r_rdy & ~(is_logits & result)):
+        with m.Elif(queue.r_rdy & ~(is_logits & result) & ~(awaits & ~drawn)):
+            with m.If(awaits):
+                m.d.sync += drawn.eq(0)
             m.d.comb += queue.r_en.eq(1)
             m.d.sync += timer.eq(self.command_cycles)
             with m.If(is_logits):
@@ -66,10 +76,12 @@ class ScriptedCore(wiring.Component):
 
         with m.Switch(bus.adr):
             for index, value in ((Result.TOKEN, token), (Result.CYCLES, taken), (Result.MASS_LO, 1 << 18),
-                                 (Result.KEPT, MAX_CANDIDATES)):
+                                 (Result.KEPT, MAX_CANDIDATES), (Result.TOTAL, MAX_CANDIDATES << 13)):
                 with m.Case(Window.RESULT // 4 + index):
                     m.d.sync += bus.dat_r.eq(value)
-            with m.Case("11--------"):    # candidates
+            with m.Case(Window.NEXT // 4):
+                m.d.sync += bus.dat_r.eq((at << 16) + (1 << 14) - (at << 8))
+            with m.Case("110-------"):    # candidates
                 m.d.sync += bus.dat_r.eq(Mux(bus.adr[0], -(bus.adr[1:7] << 16), bus.adr[1:7]))
             with m.Default():
                 m.d.sync += bus.dat_r.eq(0)
@@ -78,7 +90,7 @@ class ScriptedCore(wiring.Component):
             csr.status.busy.eq(queue.r_rdy | (timer != 0) | (queue.level != 0)),
             csr.status.result_valid.eq(result), csr.status.aborting.eq(aborting),
             csr.status.queue_free.eq(QUEUE_DEPTH - queue.level),
-            csr.geometry.version.eq(1), csr.geometry.columns.eq(self.columns), csr.geometry.lanes.eq(16),
+            csr.geometry.version.eq(VERSION), csr.geometry.columns.eq(self.columns), csr.geometry.lanes.eq(16),
             csr.geometry.candidates.eq(MAX_CANDIDATES),
             *[getattr(csr, name).value.eq(value) for name, value in LIMITS.items()],
         ]

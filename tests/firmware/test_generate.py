@@ -269,18 +269,23 @@ def test_sampled_tokens_are_the_specification_s(device, options):
     assert (done.draws, done.dropped) == (sampler.draws, sampler.dropped)
 
 
-def test_sampled_decoding_pushes_what_needs_no_token(device):
-    device.send(Opcode.GENERATE, Generate(ids=(1,), max_new=2, temperature=ONE, seed=5))
-    device.poll(400)
-    events = [Tokens.unpack(frame.payload) for frame in device.frames() if frame.opcode == Opcode.TOKENS]
-    token = events[0].entries[0]
-    assert device.commands() == expected_commands(0, [1], keep=True) + expected_commands(1, [token], keep=True)
-
-
-def test_sampled_decoding_waits_only_for_the_token(device):
+def test_sampled_decoding_pushes_the_next_step_before_its_token_is_drawn(device):
     device.send(Opcode.GENERATE, Generate(ids=(1,), max_new=2, temperature=ONE, seed=5))
     device.poll(20, execute=0)
-    assert device.commands() == expected_commands(0, [1], keep=True) + expected_commands(1, [0])[:1]
+    planned = expected_commands(0, [1], keep=True) + expected_commands(1, [0], keep=True, awaited=True)
+    assert device.commands() == planned
+    device.poll(400)
+    events = [Tokens.unpack(frame.payload) for frame in device.frames() if frame.opcode == Opcode.TOKENS]
+    assert device.commands() == planned and sum(len(event.entries) // 2 for event in events) == 2
+
+
+def test_no_token_is_written_for_a_step_that_was_not_planned(device):
+    """After a stop id nothing waits; the next generation's first EMBED takes its own token."""
+    request = dict(ids=(1, 5), temperature=ONE, seed=5)
+    tokens, _ = device.generate(max_new=6, **request)
+    stopped, done = device.generate(max_new=6, stops=(tokens[2],), stop_count=1, **request)
+    assert stopped == tokens[:tokens.index(tokens[2]) + 1] and done.reason == Reason.STOP
+    assert device.generate(max_new=6, **request)[0] == tokens
 
 
 @pytest.mark.parametrize("options, error", [

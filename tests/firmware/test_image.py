@@ -65,8 +65,8 @@ def test_preloaded_image_is_installed(firmware, format, tied, kv):
         len(data), parsed.header["payload_crc"], parsed.header["header_crc"])
     assert (info.vocab_size, info.seq_len, info.name, info.kv_positions) == (VOCAB, SEQ_LEN, "a small model", 0)
     assert (info.kv_base, info.kv_beats) == (kv_base, config.n_layers * SEQ_LEN * row_beats)
-    words = [firmware.fake_model_word(index) for index in range(len(Model))]
-    assert words[:Model.LOGIT_SCALE] == [config.dim, config.head_dim, config.n_heads, config.n_kv_heads,
+    words = [firmware.fake_model_word(index) for index in range(max(Model) + 1)]
+    assert words[:Model.SCORE_SCALE + 1] == [config.dim, config.head_dim, config.n_heads, config.n_kv_heads,
                                          parsed.header["epsilon"], parsed.header["score_scale"]]
     assert (words[Model.POSITIONS], words[Model.KV_FORMAT]) == (SEQ_LEN, kv)
     assert [firmware.fake_rope_word(i) for i in range(config.head_dim // 2)] == list(parsed.rope)

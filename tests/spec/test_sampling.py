@@ -40,9 +40,7 @@ def in_c(firmware, options, history, steps):
         firmware.sampler_remember(position, token)
     for position, candidates, mass, maximum in steps:
         firmware.sampler_prepare(position)
-        array = (library.Candidate * MAX_CANDIDATES)(*candidates)
-        result = library.Result(0, 0, maximum, mass, len(candidates))
-        tokens.append(firmware.sampler_choose(ctypes.byref(result), array))
+        tokens.append(library.choose(firmware, candidates, mass, maximum))
         firmware.sampler_account()
         firmware.sampler_remember(position, tokens[-1])
     return tokens, firmware.sampler_draws(), firmware.sampler_dropped()

@@ -9,7 +9,6 @@ import pytest
 
 from llama2_host.generation import Sampling
 from llama2_spec.protocol import Generate
-from llama2_spec.registers import MAX_CANDIDATES
 from llama2_spec.sampling import ONE
 from tests.firmware import library
 from tests.spec.test_sampling import Q18, firmware, in_c, in_python, unit  # noqa: F401 (a fixture)
@@ -98,9 +97,7 @@ def test_penalty_at_a_low_temperature_leaves_the_others_their_shares(firmware): 
             firmware.sampler_remember(position, 0)
         firmware.sampler_prepare(5)
         for _, candidates, mass, maximum in steps:
-            array = (library.Candidate * MAX_CANDIDATES)(*candidates)
-            tokens.append(firmware.sampler_choose(ctypes.byref(library.Result(0, 0, maximum, mass, len(candidates))),
-                                                  array))
+            tokens.append(library.choose(firmware, candidates, mass, maximum))
             firmware.sampler_account()
         share = tokens.count(1) / len(tokens)
         assert set(tokens) == {1, 2} and abs(share - 1 / (1 + math.exp(-1))) < .03

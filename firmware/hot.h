@@ -1,0 +1,11 @@
+/* Where code lies that runs between a result and the next token. */
+#pragma once
+
+/* The instruction cache maps an address to one line. What is marked lies side by side, so that it does not evict
+ * itself; what it calls elsewhere is marked COLD, so that it does not lie between. */
+#ifdef __riscv
+#define HOT __attribute__((noinline, section(".text.hot")))
+#else
+#define HOT
+#endif
+#define COLD __attribute__((noinline))
