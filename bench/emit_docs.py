@@ -10,11 +10,12 @@ import re
 import sys
 from pathlib import Path
 
-from bench import published, records
+from bench import published
 from bench.cycles import TOP_P
 from bench.fitting import fits_table
 from bench.long_context import good
 from bench.plot import bars
+from bench import records
 from soc.sim.simulator import WATCH_CAUSES
 from llama2_spec.emit_docs import table
 from targets import sim
@@ -291,9 +292,9 @@ CONFORMANCE = {"conformance": conformance_table, "differences": differences_tabl
 TABLES = {"cycles": cycles_table, "breakdown": breakdown_table, "baseline": baseline_table,
           "published": published_table,
           "stories260K": stories260k_table, "machines": machines_table, "accuracy": accuracy_table,
-          "long-context": long_context_table,
+          "long-context": long_context_table, "golden": golden_table,
           "stalls": stalls_table, "causes": causes_table, "prefill": prefill_table, "speculation": speculation_table,
-          "sampling": sampling_table, "golden": golden_table, "simulator": simulator_table, "stream": stream_table}
+          "sampling": sampling_table, "simulator": simulator_table, "stream": stream_table}
 
 
 def marked(page):

@@ -14,6 +14,8 @@ def essence(path: Path) -> bytes:
         return bare_python(path.read_text()).encode()
     if path.suffix in (".c", ".h", ".cpp", ".v"):
         return bare_c(path.read_text()).encode()
+    if path.suffix == ".mk" or path.name == "Makefile":
+        return bare_make(path.read_text()).encode()
     return path.read_bytes()
 
 
@@ -49,6 +51,11 @@ def bare_c(text: str) -> str:
     """C or Verilog without comments and blank lines; what looks like a comment within quotes stays."""
     pieces = re.compile(r'"(?:\\.|[^"\\\n])*"|/\*.*?\*/|//[^\n]*', re.DOTALL)
     return _without_blanks(pieces.sub(lambda found: found[0] if found[0][0] == '"' else " ", text))
+
+
+def bare_make(text: str) -> str:
+    """A makefile without lines that are comments, and without blank lines."""
+    return _without_blanks("".join(line for line in text.splitlines(keepends=True) if not line.startswith("#")))
 
 
 def _without_blanks(text):

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from bench import emit_docs, records
-from bench.essence import bare_c, bare_python
+from bench.essence import bare_c, bare_make, bare_python
 from tests import imports
 
 CODE = 'def f(a):\n    return a + "# no comment"\n'
@@ -61,6 +61,10 @@ def test_docstrings_say_nothing_and_other_texts_do():
 def test_what_a_c_file_says(other, same):
     assert (bare_c(other) == bare_c("int a;\n")) == same
     assert bare_c('char *a = "/* x */ // y";\n') == 'char *a = "/* x */ // y";\n'
+
+
+def test_what_a_makefile_says():
+    assert bare_make("# Told\nA := 1\n\nb:  ## told\n\techo '#'\n") == "A := 1\nb:  ## told\n\techo '#'\n"
 
 
 def test_every_record_is_of_a_kind_that_says_what_it_depends_on():
