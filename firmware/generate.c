@@ -200,19 +200,27 @@ uint32_t generate_first(void)
 	return run.first;
 }
 
+/* A column at the next position that is not planned yet. */
+static void add_column(struct program_step *step, uint32_t token)
+{
+	step->columns[step->count++] = (struct program_column){.token = token, .position = run.next++};
+}
+
 /* The next step of the prompt: as many columns as the core has. */
 static void plan_prompt(struct program_step *step)
 {
 	uint32_t at = run.next - run.request.position;
 	uint32_t left = run.prompt_count - at;
+	uint32_t count;
 	bool all = run.request.flags & GENERATE_FLAG_ALL_LOGITS;
 
-	step->columns = all ? 1 : (left < model.columns ? left : model.columns);
+	count = all ? 1 : (left < model.columns ? left : model.columns);
 	step->known = true;
-	for (uint32_t i = 0; i < step->columns; i++)
-		step->tokens[i] = run.ids[at + i];
+	for (uint32_t i = 0; i < count; i++)
+		add_column(step, run.ids[at + i]);
+	step->first = count - 1;
 	step->classify = all;
-	if (step->columns == left && run.target != 0) {
+	if (count == left && run.target != 0) {
 		step->classify = true;
 		run.classified++;
 	}
@@ -223,12 +231,10 @@ static void plan_decode(struct program_step *step)
 {
 	uint32_t index = run.next - run.first;
 
-	step->columns = 1;
 	step->classify = true;
 	step->argmax = !run.sampling;
 	step->known = step->argmax || report_count() > index;
-	if (!step->argmax && step->known)
-		step->tokens[0] = report_token_at(index);
+	add_column(step, !step->argmax && step->known ? report_token_at(index) : 0);
 	run.classified++;
 }
 
@@ -239,12 +245,10 @@ static void plan_guesses(struct program_step *step)
 	uint32_t room = positions < tokens ? positions : tokens;
 
 	step->known = step->classify = true;
-	step->tokens[0] = report_token_at(run.next - run.first);
+	add_column(step, report_token_at(run.next - run.first));
 	run.guess_count = lookup_guess(run.guesses, run.speculate < room ? run.speculate : room);
 	for (uint32_t i = 0; i < run.guess_count; i++)
-		step->tokens[1 + i] = run.guesses[i];
-	step->columns = 1 + run.guess_count;
-	step->every = run.guess_count != 0;
+		add_column(step, run.guesses[i]);
 	run.guess_right = 0;
 	run.guessing = true;
 	run.done.guessed += run.guess_count;
@@ -266,7 +270,6 @@ static bool plan(void)
 		return false;
 	if (run.next >= run.first && run.speculate != 0 && !may_guess())
 		return false;
-	step.position = run.next;
 	step.keep = run.sampling;
 	step.dump = run.request.flags & GENERATE_FLAG_DUMP_LOGITS;
 	if (run.next < run.first)
@@ -275,7 +278,6 @@ static bool plan(void)
 		plan_guesses(&step);
 	else
 		plan_decode(&step);
-	run.next += step.columns;
 	program_start(&step);
 	run.pushing = true;
 	return true;

@@ -40,8 +40,12 @@ static struct {
 	uint32_t slot;       /* and which of its commands it is, */
 	uint32_t tensor;     /* and which of its tensors comes next */
 	uint32_t column;     /* next column of a command that is per column */
-	uint32_t row;        /* first beat of the step's row in a layer's segment */
-	uint32_t segment;    /* first beat of the layer's segment */
+	uint32_t offset;     /* from a slot's first beat to that of the layer's rows */
+	struct run {
+		uint32_t first; /* column */
+		uint32_t base;  /* first beat of its slot */
+		uint32_t beats; /* of the rows before the run's own */
+	} runs[PROGRAM_MAX_COLUMNS]; /* by column, neighbours of one slot having the same */
 } program;
 
 static struct llama2_command command(uint32_t word0, const struct image_entry *entry)
@@ -118,24 +122,37 @@ bool program_complete(bool tied)
 	return program.tensors == 1 + program.shape.n_layers * LAYER_TENSORS + (tied ? 1 : 2);
 }
 
+/* Which columns follow each other in the cache. */
+static void find_runs(const struct program_step *step)
+{
+	for (uint32_t i = 0; i < step->count; i++) {
+		const struct program_column *column = &step->columns[i];
+
+		if (i != 0 && column->segment == column[-1].segment)
+			program.runs[i] = program.runs[i - 1];
+		else
+			program.runs[i] = (struct run){i, program.shape.kv_base + column->segment,
+						       column->position * program.shape.row_beats};
+	}
+}
+
 void program_start(const struct program_step *step)
 {
 	program.step = *step;
-	program.at = program.layer = program.slot = program.tensor = program.column = 0;
-	program.row = step->position * program.shape.row_beats;
-	program.segment = program.shape.kv_base;
+	program.at = program.layer = program.slot = program.tensor = program.column = program.offset = 0;
+	find_runs(step);
 }
 
 void program_token(uint32_t token)
 {
-	program.step.tokens[0] = token;
+	program.step.columns[0].token = token;
 	program.step.known = true;
 }
 
 /* True after the last column of a command that is pushed once per column. */
 static bool columns_done(void)
 {
-	if (++program.column != program.step.columns)
+	if (++program.column != program.step.count)
 		return false;
 	program.column = 0;
 	return true;
@@ -148,8 +165,8 @@ static bool push_embed(uint32_t columns)
 	uint32_t column = program.column;
 
 	llama2_push(words[0] | columns | BITS(COLUMN, column) | BITS(LAST_TOKEN, step->argmax) | BITS(FENCE, column == 0),
-		    words[1] | (step->argmax ? 0 : BITS(TOKEN, step->tokens[column])), words[2],
-		    BITS(POSITION, step->position));
+		    words[1] | (step->argmax ? 0 : BITS(TOKEN, step->columns[column].token)), words[2],
+		    BITS(POSITION, step->columns[0].position));
 	return columns_done();
 }
 
@@ -159,14 +176,16 @@ static bool push_layer(uint32_t columns)
 	uint32_t slot = program.slot;
 	uint32_t word0 = BITS(OPCODE, layer_commands[slot].op) | BITS(PHASE, layer_commands[slot].phase) | columns;
 
+	const struct run *run = &program.runs[program.column];
+
 	if (layer_commands[slot].op == LLAMA2_OP_ATTEND) {
 		llama2_push(word0 | BITS(KV, 1) | BITS(COLUMN, program.column) |
 				BITS(FENCE, layer_commands[slot].fence && program.column == 0),
-			    BITS(POSITIONS, program.step.position), program.segment, program.row);
+			    BITS(POSITIONS, program.step.columns[run->first].position), run->base + program.offset, run->beats);
 		return columns_done();
 	}
 	if (layer_commands[slot].op == LLAMA2_OP_STORE) {
-		llama2_push(word0, 0, program.segment + program.row, 0);
+		llama2_push(word0, 0, run->base + program.offset + run->beats, 0);
 	} else {
 		uint32_t i = program.tensor++;
 		const struct tensor *tensor = &program.layers[program.layer][i];
@@ -184,14 +203,14 @@ static void next_layer_command(void)
 		return;
 	program.slot = program.tensor = 0;
 	program.layer++;
-	program.segment += program.shape.seq_len * program.shape.row_beats;
+	program.offset += program.shape.seq_len * program.shape.row_beats;
 }
 
 bool program_push(void)
 {
 	const struct program_step *step = &program.step;
 	uint32_t count = step->classify ? program.count : program.count - 1;
-	uint32_t columns = BITS(COLUMNS, step->columns - 1);
+	uint32_t columns = BITS(COLUMNS, step->count - 1);
 
 	for (uint32_t room = llama2_queue_free(); room != 0 && program.at != count; room--) {
 		const uint32_t *words;
@@ -210,7 +229,7 @@ bool program_push(void)
 			next_layer_command();
 		} else {
 			words = program.classify.words;
-			llama2_push(words[0] | columns | BITS(EVERY, step->every) | BITS(KEEP, step->keep) | BITS(DUMP, step->dump),
+			llama2_push(words[0] | columns | BITS(EVERY, step->count != 1 && step->first == 0) | BITS(KEEP, step->keep) | BITS(DUMP, step->dump),
 				    words[1], words[2], words[3]);
 		}
 		program.at++;
