@@ -136,6 +136,11 @@ static void find_runs(const struct program_step *step)
 	}
 }
 
+void program_slots(uint32_t seq_len)
+{
+	program.shape.seq_len = seq_len;
+}
+
 void program_start(const struct program_step *step)
 {
 	program.step = *step;
@@ -206,7 +211,7 @@ static void next_layer_command(void)
 	program.offset += program.shape.seq_len * program.shape.row_beats;
 }
 
-bool program_push(void)
+bool program_push(bool classifier)
 {
 	const struct program_step *step = &program.step;
 	uint32_t count = step->classify ? program.count : program.count - 1;
@@ -227,6 +232,8 @@ bool program_push(void)
 			if (!push_layer(columns))
 				continue;
 			next_layer_command();
+		} else if (!classifier) {
+			return false;
 		} else {
 			words = program.classify.words;
 			llama2_push(words[0] | columns | BITS(EVERY, step->count != 1 && step->first == 0) | BITS(KEEP, step->keep) | BITS(DUMP, step->dump),

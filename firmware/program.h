@@ -47,5 +47,8 @@ bool program_complete(bool tied);
 void program_start(const struct program_step *step);
 /* Say the token of a step of one column that was started without. */
 void program_token(uint32_t token);
-/* Push as much as the queue takes; true when all of the step has been pushed. */
-bool program_push(void);
+/* Push as much as the queue takes, its classifier only where that may begin; true when all of the step has been pushed.
+ */
+bool program_push(bool classifier);
+/* Slots have so many rows a layer from now on. */
+void program_slots(uint32_t seq_len);

@@ -7,12 +7,13 @@ from llama2_spec import frame, image, model, numerics, packing, program, protoco
 from llama2_spec.wire import C_TYPES
 
 STRUCTURES = (protocol.Error, protocol.Hello, protocol.Device, protocol.LoadBegin, protocol.Load, protocol.Loaded,
-              protocol.Verify, protocol.Verified, protocol.Generate, protocol.Accepted, protocol.Resend,
+              protocol.Verify, protocol.Verified, protocol.Generate, protocol.Accepted, protocol.Abort,
+              protocol.Resend,
               protocol.Tokens,
               protocol.Logits, protocol.Done, protocol.Stats, protocol.Reset, protocol.Read,
               protocol.Baud, protocol.Line, protocol.Store, protocol.Stored, protocol.Board, protocol.Lane,
               protocol.Eye,
-              protocol.Memory, protocol.Tested, protocol.Stream, protocol.Streamed)
+              protocol.Memory, protocol.Tested, protocol.Stream, protocol.Streamed, protocol.Slots, protocol.Slotted)
 
 
 def snake(name: str) -> str:
@@ -68,7 +69,7 @@ def crc32_table() -> list[int]:
 
 def protocol_section() -> str:
     names = ("VERSION", "LOAD_CHUNK", "LOAD_WINDOW", "MAX_STOPS", "MAX_PROMPT", "MAX_HISTORY", "TOKEN_RING",
-             "MAX_SPECULATE", "LOOKUP_HISTORY", "LOOKUP_SUFFIX", "LOOKUP_STEPS", "MAX_LAYERS", "MAX_BAUD", "MIN_BAUD",
+             "MAX_SPECULATE", "MAX_SLOTS", "SLOT_SHIFT", "LOOKUP_HISTORY", "LOOKUP_SUFFIX", "LOOKUP_STEPS", "MAX_LAYERS", "MAX_BAUD", "MIN_BAUD",
              "MAX_CONFIRM",
              "PLACE_BYTES", "MAX_PLACES", "MAX_STREAM")
     parts = [define(f"PROTOCOL_{name}", getattr(protocol, name)) for name in names]
