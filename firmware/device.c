@@ -357,30 +357,27 @@ static void resend(const struct wire_resend *what)
 /* How the cache is divided, after a change if one is asked for. */
 static void slots(const struct wire_slots *what)
 {
-	const struct slot_division *division = &image_model()->slots;
 	uint32_t length = what->length != 0 ? what->length : image_model()->seq_len;
 	struct wire_slotted slotted = {.boot = boot_id};
-	struct wire_error error = {0};
-	enum status status = STATUS_OK;
+	struct wire_error error;
 
-	if (model.state != MODEL_STATE_READY)
-		status = STATUS_NO_MODEL;
-	else if (what->count > PROTOCOL_MAX_SLOTS || length > image_model()->seq_len)
-		status = STATUS_BAD_VALUE;
-	else if (what->count != 0 && (what->count != division->count || length != division->length))
-		status = image_divide(what->count, length, &error);
-	if (status == STATUS_BAD_VALUE)
-		error = (struct wire_error){SUBJECT_SLOT, what->count, PROTOCOL_MAX_SLOTS};
-	if (status != STATUS_OK) {
-		refuse_with(status, &error);
+	if (model.state != MODEL_STATE_READY) {
+		refuse(STATUS_NO_MODEL, SUBJECT_NONE, 0, 0);
 		return;
 	}
-	if (slot_count() != division->count || slot_length() != division->length)
+	if (what->count > PROTOCOL_MAX_SLOTS || length > image_model()->seq_len) {
+		refuse(STATUS_BAD_VALUE, SUBJECT_SLOT, what->count, PROTOCOL_MAX_SLOTS);
+		return;
+	}
+	if (what->count != 0 && (what->count != slot_count() || length != slot_length())) {
+		if (image_divide(what->count, length, &error) != STATUS_OK) {
+			refuse_with(STATUS_NO_MEMORY, &error);
+			return;
+		}
 		begin_slots();
+	}
 	slotted.count = slot_count();
 	slotted.length = slot_length();
-	for (uint32_t i = 0; i < slot_count(); i++)
-		slotted.positions[i] = slot_at(i)->kv_positions;
 	reply(&slotted, sizeof slotted);
 }
 

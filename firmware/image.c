@@ -98,25 +98,27 @@ static uint32_t row_beats(const struct image_header *h)
 	       divide_up(kv_dim * v_bytes, BEAT_BYTES);
 }
 
-static uint64_t align(uint64_t bytes, uint32_t unit)
+static uint32_t align(uint32_t bytes, uint32_t unit)
 {
-	return (bytes + unit - 1) / unit * unit;
+	return (bytes + unit - 1) & -unit;
 }
 
 enum status image_divide(uint32_t count, uint32_t length, struct wire_error *error)
 {
-	uint64_t beats = (uint64_t)model.n_layers * length * model.row_beats;
-	uint64_t end = (model.kv_base + count * beats) * BEAT_BYTES;
-	uint64_t history = align(end, SAMPLING_HISTORY_ALIGN);
-	uint64_t more = align(history + count * 4 * ((uint64_t)length + 1), sizeof(uint64_t));
 	uint32_t present = board_dram_bytes();
+	uint64_t beats = (uint64_t)(model.n_layers * model.row_beats) * (count * length);
+	uint64_t cache_end = (model.kv_base + beats) * BEAT_BYTES;
+	uint32_t end = cache_end <= UINT32_MAX ? (uint32_t)cache_end : UINT32_MAX;
+	uint32_t history = align(end, SAMPLING_HISTORY_ALIGN);
+	uint32_t more = align(history + 4 * count * (length + 1), sizeof(uint64_t));
 
-	/* A single slot does without a history. */
-	if (count != 1)
+	/* A single slot does without a history. Nothing wraps: DRAM is a quarter of the address space at most. */
+	if (count != 1 && end <= present)
 		end = more + (count - 1) * sizeof(struct slot);
-	CHECK(end <= present, STATUS_NO_MEMORY, SUBJECT_NONE, end <= UINT32_MAX ? (uint32_t)end : UINT32_MAX, present);
-	model.kv_beats = count * beats;
-	model.slots = (struct slot_division){count, length, beats, more <= present ? (uint32_t *)(board_dram() + history) : 0,
+	CHECK(end <= present, STATUS_NO_MEMORY, SUBJECT_NONE, end, present);
+	model.kv_beats = beats;
+	model.slots = (struct slot_division){count, length, beats / count,
+					     more <= present ? (uint32_t *)(board_dram() + history) : 0,
 					     (struct slot *)(board_dram() + more)};
 	program_slots(length);
 	return STATUS_OK;

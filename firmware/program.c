@@ -3,6 +3,8 @@
 
 #include "llama2.h"
 
+/* Only when a model is installed: small rather than fast. */
+#define COLD __attribute__((cold))
 #define BITS(name, value) ((uint32_t)(value) << LLAMA2_COMMAND_##name##_LOW)
 
 enum {
@@ -48,7 +50,7 @@ static struct {
 	} runs[PROGRAM_MAX_COLUMNS]; /* by column, neighbours of one slot having the same */
 } program;
 
-static struct llama2_command command(uint32_t word0, const struct image_entry *entry)
+COLD static struct llama2_command command(uint32_t word0, const struct image_entry *entry)
 {
 	return (struct llama2_command){{word0 | BITS(Q4, entry->format == IMAGE_FORMAT_Q4) |
 					    BITS(GROUP64, entry->group == 64) |
@@ -57,7 +59,7 @@ static struct llama2_command command(uint32_t word0, const struct image_entry *e
 					BITS(BASE, entry->offset_beats), BITS(BEATS, entry->beats)}};
 }
 
-static void fill_embed(const struct image_entry *entry)
+COLD static void fill_embed(const struct image_entry *entry)
 {
 	program.embed = command(BITS(OPCODE, LLAMA2_OP_EMBED) | BITS(PHASE, LLAMA2_PHASE_EMBED), entry);
 	program.embed.words[1] = BITS(WORDS, entry->words); /* without its token; the position comes with the step */
@@ -71,7 +73,7 @@ void program_begin(const struct program_shape *shape)
 }
 
 /* The kind of a layer's i-th tensor. */
-static uint8_t tensor_kind(uint32_t i)
+COLD static uint8_t tensor_kind(uint32_t i)
 {
 	uint32_t slot = 0;
 
@@ -81,7 +83,7 @@ static uint8_t tensor_kind(uint32_t i)
 }
 
 /* The tensor of a layer, or false. */
-static bool layer_tensor(const struct image_entry *entry, uint32_t index)
+COLD static bool layer_tensor(const struct image_entry *entry, uint32_t index)
 {
 	uint32_t layer = index / LAYER_TENSORS, i = index % LAYER_TENSORS;
 	uint32_t words1 = BITS(ROWS, entry->rows) | BITS(WORDS, entry->words);
@@ -95,7 +97,7 @@ static bool layer_tensor(const struct image_entry *entry, uint32_t index)
 	return true;
 }
 
-bool program_tensor(const struct image_entry *entry)
+COLD bool program_tensor(const struct image_entry *entry)
 {
 	uint32_t index = program.tensors++;
 	uint32_t layers = program.shape.n_layers * LAYER_TENSORS;

@@ -27,7 +27,7 @@ struct schedule {
  * first; then guesses. Where that leaves prompts less than half of a pass, they lead every other one and take what they
  * can use. So while a prompt waits, prompts get half of the columns; and of d who decode with p places, nobody is
  * without a column for more than 2 * ceil(d / p) - 1 passes in a row: one, where a pass has room for all of them.
- * Somebody whose logits stand alone takes the place of all who decode with him.
+ * Somebody whose logits stand alone takes the place of all who decode with him; with such among them, it is 2 * d - 1.
  *
  * led says whether prompts led this one; it is the next call's prompts_led, if the pass is run. */
 uint32_t schedule_fill(const struct schedule *schedule, struct demand *demands, uint32_t count, bool *led);

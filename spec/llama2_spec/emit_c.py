@@ -69,7 +69,8 @@ def crc32_table() -> list[int]:
 
 def protocol_section() -> str:
     names = ("VERSION", "LOAD_CHUNK", "LOAD_WINDOW", "MAX_STOPS", "MAX_PROMPT", "MAX_HISTORY", "TOKEN_RING",
-             "MAX_SPECULATE", "MAX_SLOTS", "SLOT_SHIFT", "LOOKUP_HISTORY", "LOOKUP_SUFFIX", "LOOKUP_STEPS", "MAX_LAYERS", "MAX_BAUD", "MIN_BAUD",
+             "MAX_SPECULATE", "MAX_SLOTS", "SLOT_SHIFT",
+             "LOOKUP_HISTORY", "LOOKUP_SUFFIX", "LOOKUP_STEPS", "MAX_LAYERS", "MAX_BAUD", "MIN_BAUD",
              "MAX_CONFIRM",
              "PLACE_BYTES", "MAX_PLACES", "MAX_STREAM")
     parts = [define(f"PROTOCOL_{name}", getattr(protocol, name)) for name in names]

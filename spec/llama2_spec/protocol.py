@@ -489,7 +489,6 @@ class Slotted(Structure):
     """Reply to SLOTS: how the K/V cache is divided."""
     count: int = wire("I", "slots")
     length: int = wire("I", "positions of each")
-    positions: tuple = wire(f"{MAX_SLOTS}I", "positions that each holds")
     boot: int = wire("I", "boot id")
     reserved: int = wire("I", "0")
 

@@ -36,7 +36,7 @@ static struct {
 	uint32_t model[16], rope[256];
 	uint32_t tokens[8], position, last_argmax;
 	struct llama2_result results[LLAMA2_RESULT_DEPTH];
-	struct llama2_candidate candidates[LLAMA2_RESULT_DEPTH][LLAMA2_MAX_CANDIDATES];
+	struct llama2_candidate candidates[LLAMA2_MAX_CANDIDATES]; /* of the last classifier: one set, as in the core */
 	uint32_t results_head, results_tail;
 	uint32_t script[FAKE_SCRIPT], script_count; /* what the model says by heart, by position */
 	uint32_t rows[FAKE_SCRIPT];                 /* tokens whose rows the cache holds */
@@ -125,6 +125,16 @@ uint32_t fake_log_count(void)
 	return core.pushed;
 }
 
+uint32_t fake_aborted(void)
+{
+	return core.aborted;
+}
+
+uint32_t fake_executed(void)
+{
+	return core.executed;
+}
+
 const struct llama2_command *fake_log(void)
 {
 	return core.log;
@@ -188,6 +198,7 @@ static void classify(const struct llama2_command *command, uint32_t column)
 	uint32_t position = core.position + column, vocab = FIELD(command, ROWS);
 	int32_t best = INT32_MIN;
 
+	memset(core.candidates, 0, sizeof core.candidates);
 	*result = (struct llama2_result){0};
 	for (uint32_t id = 0; id < vocab; id++) {
 		int32_t logit = fake_logit(core.tokens[column], position, id);
@@ -197,7 +208,7 @@ static void classify(const struct llama2_command *command, uint32_t column)
 			result->token = id;
 		}
 		if (FIELD(command, KEEP))
-			keep(core.candidates[slot], &result->kept, (struct llama2_candidate){id, logit});
+			keep(core.candidates, &result->kept, (struct llama2_candidate){id, logit});
 	}
 	result->maximum = exp2_logit(best, core.model[LLAMA2_MODEL_LOGIT_SCALE]) >> 16;
 	for (uint32_t id = 0; id < vocab && FIELD(command, KEEP); id++)
@@ -280,6 +291,7 @@ bool llama2_busy(void)
 
 void llama2_abort(void)
 {
+	core.aborted += core.pushed - core.executed;
 	core.executed = core.pushed;
 	core.results_tail = core.results_head;
 	core.dump_at = core.dump_size = 0;
@@ -299,7 +311,7 @@ void llama2_result_read(struct llama2_result *result)
 
 void llama2_candidates_read(struct llama2_candidate *candidates, uint32_t count)
 {
-	memcpy(candidates, core.candidates[core.results_tail % LLAMA2_RESULT_DEPTH], count * sizeof *candidates);
+	memcpy(candidates, core.candidates, count * sizeof *candidates);
 }
 
 void llama2_result_release(void)
