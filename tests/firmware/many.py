@@ -1,6 +1,6 @@
 """Several generations at once on the firmware of this PC: begun, collected and acknowledged by sequence number."""
-from llama2_spec.protocol import (SLOT_SHIFT, TOKEN_RING, Abort, Accepted, Done, Generate, Opcode, Resend, Slots, Status,
-                                  Tokens)
+from llama2_spec.protocol import (SLOT_SHIFT, TOKEN_RING, Abort, Accepted, Done, Generate, Opcode, Resend, Slots,
+                                  Status, Tokens)
 from tests.firmware import library
 
 

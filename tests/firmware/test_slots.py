@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from llama2_spec.protocol import (MAX_SLOTS, SLOT_SHIFT, Abort, Generate, GenerateFlag, Hello, LoadBegin, Logits, Opcode, Reason,
-                                  Resend, Slots, Status, Subject)
+from llama2_spec.protocol import (MAX_SLOTS, SLOT_SHIFT, Abort, Generate, GenerateFlag, Hello, LoadBegin, Logits,
+                                  Opcode, Reason, Resend, Slots, Status, Subject)
 from llama2_spec.registers import COMMAND
 from llama2_spec.registers import Opcode as Command
 from llama2_spec.sampling import ONE
