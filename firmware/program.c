@@ -16,7 +16,7 @@ enum {
 /* The commands of a layer, see spec/llama2_spec/program.py; those that stream a tensor do so in the order of the
  * directory. */
 static const struct {
-	uint8_t kind, op, dest, phase, fence, streams, per_column;
+	uint8_t kind, op, dest, phase, fence, streams, per;
 } layer_commands[] = PROGRAM_LAYER;
 #define LAYER_COMMANDS PROGRAM_LAYER_COMMANDS
 #define LAYER_TENSORS PROGRAM_LAYER_TENSORS
@@ -41,13 +41,14 @@ static struct {
 	uint32_t layer;      /* the next layer's command's layer, */
 	uint32_t slot;       /* and which of its commands it is, */
 	uint32_t tensor;     /* and which of its tensors comes next */
-	uint32_t column;     /* next column of a command that is per column */
+	uint32_t column;     /* next column of a command that is per column or run */
 	uint32_t offset;     /* from a slot's first beat to that of the layer's rows */
 	struct run {
-		uint32_t first; /* column */
-		uint32_t base;  /* first beat of its slot */
-		uint32_t beats; /* of the rows before the run's own */
-	} runs[PROGRAM_MAX_COLUMNS]; /* by column, neighbours of one slot having the same */
+		uint32_t first, last; /* columns */
+		uint32_t base;        /* first beat of its slot */
+		uint32_t beats;       /* of the rows before the run's own */
+	} runs[PROGRAM_MAX_COLUMNS]; /* by first column */
+	uint8_t run_of[PROGRAM_MAX_COLUMNS]; /* first column of a column's run */
 } program;
 
 COLD static struct llama2_command command(uint32_t word0, const struct image_entry *entry)
@@ -124,17 +125,21 @@ bool program_complete(bool tied)
 	return program.tensors == 1 + program.shape.n_layers * LAYER_TENSORS + (tied ? 1 : 2);
 }
 
-/* Which columns follow each other in the cache. */
+/* Neighbouring columns of one slot are a run. */
 static void find_runs(const struct program_step *step)
 {
 	for (uint32_t i = 0; i < step->count; i++) {
 		const struct program_column *column = &step->columns[i];
 
-		if (i != 0 && column->segment == column[-1].segment)
-			program.runs[i] = program.runs[i - 1];
-		else
-			program.runs[i] = (struct run){i, program.shape.kv_base + column->segment,
-						       column->position * program.shape.row_beats};
+		if (i != 0 && column->segment == column[-1].segment) {
+			program.run_of[i] = program.run_of[i - 1];
+		} else {
+			program.run_of[i] = i;
+			program.runs[i].first = i;
+			program.runs[i].base = program.shape.kv_base + column->segment;
+			program.runs[i].beats = column->position * program.shape.row_beats;
+		}
+		program.runs[program.run_of[i]].last = i;
 	}
 }
 
@@ -156,10 +161,11 @@ void program_token(uint32_t token)
 	program.step.known = true;
 }
 
-/* True after the last column of a command that is pushed once per column. */
-static bool columns_done(void)
+/* True after the last of a command that is pushed several times; otherwise the next one is for this column. */
+static bool columns_done(uint32_t next)
 {
-	if (++program.column != program.step.count)
+	program.column = next;
+	if (next != program.step.count)
 		return false;
 	program.column = 0;
 	return true;
@@ -173,34 +179,47 @@ static bool push_embed(uint32_t columns)
 
 	llama2_push(words[0] | columns | BITS(COLUMN, column) | BITS(LAST_TOKEN, step->argmax) | BITS(FENCE, column == 0),
 		    words[1] | (step->argmax ? 0 : BITS(TOKEN, step->columns[column].token)), words[2],
-		    BITS(POSITION, step->columns[0].position));
-	return columns_done();
+		    BITS(POSITION, step->columns[column].position));
+	return columns_done(column + 1);
 }
 
-/* A layer's command; true unless it needs another one, for the next column. */
+/* A column attends over the rows of its slot: those in DRAM, then those of its run. */
+static bool push_attend(uint32_t word0)
+{
+	uint32_t column = program.column;
+	const struct run *run = &program.runs[program.run_of[column]];
+
+	llama2_push(word0 | BITS(KV, 1) | BITS(COLUMN, column),
+		    BITS(FIRST, run->first) | BITS(ROWS, program.step.columns[column].position + 1),
+		    run->base + program.offset, run->beats);
+	return columns_done(column + 1);
+}
+
+static bool push_store(uint32_t word0)
+{
+	const struct run *run = &program.runs[program.column];
+
+	llama2_push(word0 | BITS(COLUMN, run->last), BITS(FIRST, run->first), run->base + program.offset + run->beats, 0);
+	return columns_done(run->last + 1);
+}
+
+/* A layer's command; true unless it needs another one, for the next columns. */
 static bool push_layer(uint32_t columns)
 {
 	uint32_t slot = program.slot;
-	uint32_t word0 = BITS(OPCODE, layer_commands[slot].op) | BITS(PHASE, layer_commands[slot].phase) | columns;
+	uint32_t word0 = BITS(OPCODE, layer_commands[slot].op) | BITS(PHASE, layer_commands[slot].phase) | columns |
+			 BITS(FENCE, layer_commands[slot].fence && program.column == 0);
+	const struct tensor *tensor;
+	uint32_t i;
 
-	const struct run *run = &program.runs[program.column];
-
-	if (layer_commands[slot].op == LLAMA2_OP_ATTEND) {
-		llama2_push(word0 | BITS(KV, 1) | BITS(COLUMN, program.column) |
-				BITS(FENCE, layer_commands[slot].fence && program.column == 0),
-			    BITS(POSITIONS, program.step.columns[run->first].position), run->base + program.offset, run->beats);
-		return columns_done();
-	}
-	if (layer_commands[slot].op == LLAMA2_OP_STORE) {
-		llama2_push(word0, 0, run->base + program.offset + run->beats, 0);
-	} else {
-		uint32_t i = program.tensor++;
-		const struct tensor *tensor = &program.layers[program.layer][i];
-
-		llama2_push(word0 | BITS(DEST, layer_commands[slot].dest) | BITS(FENCE, layer_commands[slot].fence) |
-				BITS(Q4, tensor->q4) | BITS(GROUP64, tensor->group64) | BITS(EXPONENT, tensor->exponent),
-			    program.words1[i], tensor->base, tensor->beats);
-	}
+	if (layer_commands[slot].per == PROGRAM_PER_COLUMN)
+		return push_attend(word0);
+	if (layer_commands[slot].per == PROGRAM_PER_RUN)
+		return push_store(word0);
+	i = program.tensor++;
+	tensor = &program.layers[program.layer][i];
+	llama2_push(word0 | BITS(DEST, layer_commands[slot].dest) | BITS(Q4, tensor->q4) | BITS(GROUP64, tensor->group64) | BITS(EXPONENT, tensor->exponent),
+		    program.words1[i], tensor->base, tensor->beats);
 	return true;
 }
 
@@ -238,7 +257,7 @@ bool program_push(bool classifier)
 			return false;
 		} else {
 			words = program.classify.words;
-			llama2_push(words[0] | columns | BITS(EVERY, step->count != 1 && step->first == 0) | BITS(KEEP, step->keep) | BITS(DUMP, step->dump),
+			llama2_push(words[0] | columns | BITS(COLUMN, step->first) | BITS(KEEP, step->keep) | BITS(DUMP, step->dump),
 				    words[1], words[2], words[3]);
 		}
 		program.at++;

@@ -34,7 +34,7 @@ static struct {
 	struct llama2_command log[FAKE_LOG];
 	uint32_t pushed, executed, aborted; /* commands, counted in the log */
 	uint32_t model[16], rope[256];
-	uint32_t tokens[8], position, last_argmax;
+	uint32_t tokens[8], positions[8], last_argmax;
 	struct llama2_result results[LLAMA2_RESULT_DEPTH];
 	struct llama2_candidate candidates[LLAMA2_MAX_CANDIDATES]; /* of the last classifier: one set, as in the core */
 	uint32_t results_head, results_tail;
@@ -195,7 +195,7 @@ static void classify(const struct llama2_command *command, uint32_t column)
 {
 	uint32_t slot = core.results_head % LLAMA2_RESULT_DEPTH;
 	struct llama2_result *result = &core.results[slot];
-	uint32_t position = core.position + column, vocab = FIELD(command, ROWS);
+	uint32_t position = core.positions[column], vocab = FIELD(command, ROWS);
 	int32_t best = INT32_MIN;
 
 	memset(core.candidates, 0, sizeof core.candidates);
@@ -237,19 +237,19 @@ void fake_execute(uint32_t count)
 		uint32_t columns = FIELD(command, COLUMNS) + 1;
 
 		if (op == LLAMA2_OP_MATVEC && FIELD(command, DEST) == LLAMA2_DEST_LOGITS &&
-		    core.results_head - core.results_tail + (FIELD(command, ARGMAX) ? columns : 1) > LLAMA2_RESULT_DEPTH)
+		    core.results_head - core.results_tail + columns - FIELD(command, COLUMN) > LLAMA2_RESULT_DEPTH)
 			return;
 		if (op == LLAMA2_OP_CRC && core.crc_looks != 0)
 			return;
 		core.executed++;
 		core.cycles += 100;
 		if (op == LLAMA2_OP_EMBED) {
-			core.tokens[FIELD(command, COLUMN)] = FIELD(command, ARGMAX) ? core.last_argmax : FIELD(command, ROWS);
-			core.position = FIELD(command, BEATS);
-			if (core.position + FIELD(command, COLUMN) < FAKE_SCRIPT)
-				core.rows[core.position + FIELD(command, COLUMN)] = core.tokens[FIELD(command, COLUMN)];
+			core.tokens[FIELD(command, COLUMN)] = FIELD(command, LAST_TOKEN) ? core.last_argmax : FIELD(command, TOKEN);
+			core.positions[FIELD(command, COLUMN)] = FIELD(command, POSITION);
+			if (FIELD(command, POSITION) < FAKE_SCRIPT)
+				core.rows[FIELD(command, POSITION)] = core.tokens[FIELD(command, COLUMN)];
 		} else if (op == LLAMA2_OP_MATVEC && FIELD(command, DEST) == LLAMA2_DEST_LOGITS) {
-			for (uint32_t column = FIELD(command, ARGMAX) ? 0 : columns - 1; column != columns; column++)
+			for (uint32_t column = FIELD(command, COLUMN); column != columns; column++)
 				classify(command, column);
 		} else if (op == LLAMA2_OP_CRC) {
 			core.crc = crc32_update(0, dram + 16 * FIELD(command, BASE), 16 * FIELD(command, BEATS));
