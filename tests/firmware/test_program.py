@@ -31,7 +31,7 @@ def push(device, tokens, columns, **options):
     begin = len(device.commands())
     device.library.program_push.restype = ctypes.c_bool
     device.library.program_start(ctypes.byref(step))
-    while not device.library.program_push():
+    while not device.library.program_push(True):
         device.library.fake_execute(3)
     device.library.fake_execute(1000)
     while device.library.llama2_result_waits() & 1:
