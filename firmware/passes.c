@@ -69,20 +69,22 @@ void passes_errors_clear(void)
 	passes.errors = 0;
 }
 
-/* The slots that could use columns now, in demands and their numbers; returns how many. waits: others could, once their
- * results are there. */
-static uint32_t find_demands(struct demand *demands, uint8_t *numbers, bool *waits)
+#define NOBODY (-1)
+
+/* The slots that could use columns now, in demands and their numbers; returns how many. Others could, once their results
+ * are there: pause is the most passes that one of these was left out of already, or NOBODY. */
+static uint32_t find_demands(struct demand *demands, uint8_t *numbers, int32_t *pause)
 {
 	uint32_t count = 0;
 
-	*waits = false;
+	*pause = NOBODY;
 	for (uint32_t i = 0; i < slot_count(); i++) {
 		struct slot *slot = slot_at(i);
 
 		if (slot_demand(slot, passes.running == 1 && passes.last == slot, &demands[count]))
 			numbers[count++] = i;
-		else
-			*waits |= slot->running && slot->due != 0;
+		else if (slot->running && slot->due != 0 && *pause < (int32_t)(passes.count - slot->since))
+			*pause = passes.count - slot->since;
 	}
 	return count;
 }
@@ -146,15 +148,19 @@ static bool plan(void)
 {
 	struct demand demands[PROTOCOL_MAX_SLOTS];
 	uint8_t numbers[PROTOCOL_MAX_SLOTS];
-	bool waits, led;
-	uint32_t count = find_demands(demands, numbers, &waits);
+	int32_t pause;
+	bool led, prompts = true;
+	uint32_t count = find_demands(demands, numbers, &pause), columns;
 
-	if (count == 0 || passes.head - passes.tail > DUE - PROGRAM_MAX_COLUMNS)
+	if (count == 0 || pause > 0 || passes.head - passes.tail > DUE - PROGRAM_MAX_COLUMNS)
 		return false;
+	columns = schedule_fill(&passes.schedule, demands, count, &led);
 	/* A pass with columns to spare waits for those that could use them. */
-	if (schedule_fill(&passes.schedule, demands, count, &led) < passes.schedule.columns && waits && passes.mixed)
+	if (columns < passes.schedule.columns && pause != NOBODY && passes.mixed)
 		return false;
-	passes.schedule.prompts_led = led;
+	for (uint32_t i = 0; i < count; i++)
+		prompts &= demands[i].prompt || demands[i].granted == 0;
+	passes.schedule.prompts_led = led || (prompts && pause != NOBODY);
 	fill(demands, numbers, count);
 	program_start(&passes.step);
 	passes.pushing = true;
