@@ -20,6 +20,7 @@ class Backend(ABC):
     """A model that is ready to generate; a context manager."""
     name = ""           #: what runs it: "device", "simulator" or "golden"
     clock_hz = 0        #: of the target; 0 without one
+    slots = 1           #: generations that it runs at a time
     model: Model
 
     @abstractmethod
