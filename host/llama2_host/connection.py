@@ -71,8 +71,8 @@ class DeviceBackend(Backend):
 def connect(*, port: str | None = None, sim: bool = False, golden: bool = False, model: str | Path | None = None,
             tokenizer: str | Path | None = None, upload: bool = False, baud: int | None = None,
             max_baud: int | None = None, wait_s: float = 0.0,
-            flash: bool = False, slots: int | None = None, trace: TextIO | None = None, progress: Progress = Progress.silent,
-            **conversion) -> Backend:
+            flash: bool = False, slots: int | None = None, trace: TextIO | None = None,
+            progress: Progress = Progress.silent, **conversion) -> Backend:
     """A backend with ``model`` (an image, or a checkpoint that is converted on the way) ready to generate.
 
     Without ``model`` a device's own is used; the simulator and golden take the project's default model. ``upload``
