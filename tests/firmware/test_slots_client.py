@@ -5,10 +5,12 @@ from dataclasses import replace
 import pytest
 
 import llama2_host.device.device
+from llama2_host.connection import DeviceBackend, with_slots
 from llama2_host.device.device import Device
 from llama2_host.device.link import DeviceError, Link
 from llama2_host.errors import HostError
 from llama2_host.generation import Options, Sampling
+from llama2_host.image.model import Model
 from llama2_spec.protocol import Opcode, Reason, Status
 from tests.firmware import library
 from tests.firmware.images import CONFIG, SEQ_LEN, small_image
@@ -140,6 +142,29 @@ def test_a_division_that_does_not_fit_is_one_line(built, tmp_path):
     with pytest.raises(DeviceError, match="so many slots need .* the device has 4.0 MiB: choose fewer slots"):
         client.divide(8)
     assert client.divide().count == 1
+
+
+def test_slots_that_an_earlier_client_made_shorter_are_made_one(client):
+    model = Model(small_image())
+    client.divide(4, 64)
+    backend = with_slots(DeviceBackend(client, model), None)
+    assert (backend.slots, client.info.seq_len) == (1, SEQ_LEN)
+    assert with_slots(DeviceBackend(client, model), 3).slots == 3
+    list(client.generate([1, 5], Options(0, 5, GREEDY, ()), slot=2))
+    assert with_slots(DeviceBackend(client, model), 3).slots == 3 and client.rows == {2: 6}, "its rows are gone"
+
+
+def test_as_many_slots_as_there_is_room_for(built, tmp_path):
+    """Three of these fit the fake board's 4 MiB."""
+    device = library.Device(library.load(built, tmp_path / "firmware.so"), small_image(replace(CONFIG, seq_len=4096,
+                                                                                               n_layers=4)), boot=False)
+    device.poll(400)
+    client = Device(Link(transport(LinePort(device))), hello_timeout_s=2.0)
+    backend = DeviceBackend(client, Model(small_image(replace(CONFIG, seq_len=4096, n_layers=4))))
+    backend.divide(None, most=4)
+    assert 1 < backend.slots < 4 and client.info.seq_len == 4096
+    with pytest.raises(DeviceError, match="so many slots need"):
+        backend.divide(backend.slots + 1)
 
 
 def test_firmware_of_before_has_one_slot(client, port, monkeypatch):
