@@ -25,7 +25,7 @@ static struct {
 	const struct slot *last;     /* whose result is the last one planned */
 
 	struct program_step step;    /* that is being pushed */
-	const struct slot *awaiting; /* whose token it was begun without */
+	const struct slot *awaiting; /* whose token a step was begun without, until it is told */
 	bool pushing;
 	uint32_t scale;      /* LOGIT_SCALE that the step's candidates want */
 	uint32_t kept;       /* results to come that have candidates: at most one, as there is one set of them */
@@ -71,6 +71,13 @@ void passes_errors_clear(void)
 
 #define NOBODY (-1)
 
+/* Its next token may be left to the core, or told later: its last result is the last one planned, and no other slot's
+ * pass will come between. */
+static bool chained(const struct slot *slot)
+{
+	return passes.running == 1 && passes.last == slot && passes.awaiting == 0;
+}
+
 /* The slots that could use columns now, in demands and their numbers; returns how many. Others could, once their results
  * are there: pause is the most passes that one of these was left out of already, or NOBODY. */
 static uint32_t find_demands(struct demand *demands, uint8_t *numbers, int32_t *pause)
@@ -81,7 +88,7 @@ static uint32_t find_demands(struct demand *demands, uint8_t *numbers, int32_t *
 	for (uint32_t i = 0; i < slot_count(); i++) {
 		struct slot *slot = slot_at(i);
 
-		if (slot_demand(slot, passes.running == 1 && passes.last == slot, &demands[count]))
+		if (slot_demand(slot, chained(slot), &demands[count]))
 			numbers[count++] = i;
 		else if (slot->running && slot->due != 0 && *pause < (int32_t)(passes.count - slot->since))
 			*pause = passes.count - slot->since;
@@ -110,9 +117,8 @@ static void expect(struct slot *slot, const struct program_step *step, uint32_t 
 /* Add a slot's columns to the step. */
 static void add(struct slot *slot, const struct demand *demand, struct program_step *step)
 {
-	bool chained = passes.running == 1 && passes.last == slot;
 	uint32_t before = step->count;
-	uint32_t tokens = slot_fill(slot, demand->granted, chained, step);
+	uint32_t tokens = slot_fill(slot, demand->granted, chained(slot), step);
 
 	if (!step->known)
 		passes.awaiting = slot;
@@ -135,7 +141,6 @@ static void fill(const struct demand *demands, const uint8_t *numbers, uint32_t 
 	struct program_step *step = &passes.step;
 
 	*step = (struct program_step){.known = true};
-	passes.awaiting = 0;
 	passes.count++;
 	for (unsigned logits = 0; logits < 2; logits++)
 		for (uint32_t i = 0; i < count; i++)
@@ -208,14 +213,22 @@ static void drop(void)
 		slot_at(i)->due = slot_at(i)->skip = 0;
 }
 
+/* The token that a step was begun without, if one was. */
+static void tell(const struct slot *slot, uint32_t token)
+{
+	if (passes.awaiting != slot)
+		return;
+	program_token(token);
+	passes.awaiting = 0;
+}
+
 void passes_stop(struct slot *slot, enum reason reason)
 {
 	passes.lasting = passes.lasting && llama2_busy();
 	if (passes.running == 1 && !passes.lasting)
 		drop();
-	else if (passes.pushing && passes.awaiting == slot)
-		program_token(0); /* whatever comes of it is skipped */
-	passes.awaiting = passes.awaiting == slot ? 0 : passes.awaiting;
+	else
+		tell(slot, 0); /* whatever comes of it is skipped */
 	end(slot, reason);
 }
 
@@ -248,8 +261,7 @@ static void take_token(struct slot *slot, const struct llama2_result *result, bo
 	slot_token(slot, token, result->cycles);
 	if (!last && (slot->sampling || slot->speculate != 0 || passes.running != 1)) {
 		/* First feed the core; the sampler's book-keeping is done while it works. */
-		if (passes.pushing && passes.awaiting == slot)
-			program_token(token);
+		tell(slot, token);
 		feed();
 	}
 	sampler_remember(position, token); /* whatever made it: a later generation may look back */
