@@ -125,5 +125,5 @@ class Core(wiring.Component):
             (u.quantiser.quantised, router.quantised), (router.rows, kv.elements), (router.query, attention.query),
             (router.activations, u.activations.elements), (kv.beats, attention.newest),
             (u.logits.exp2, attention.guest))
-        m.d.comb += [u.rope.position.eq(sequencer.position), kv.slots.eq(attention.slots),
+        m.d.comb += [u.rope.positions.eq(sequencer.positions), kv.slots.eq(attention.slots),
                      wide.start.eq(sequencer.attend.start), wide.column.eq(sequencer.attend.column)]

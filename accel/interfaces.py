@@ -11,7 +11,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from llama2_spec.numerics import WIDE
-from llama2_spec.registers import ALIASES, CANDIDATE_WEIGHT, COMMAND, REGISTERS
+from llama2_spec.registers import CANDIDATE_WEIGHT, COMMAND, REGISTERS
 from llama2_spec.tables import EXP2
 
 BEAT = 128          #: bits of a beat
@@ -152,11 +152,11 @@ class BeatTurns(wiring.Signature):
 # Commands and jobs --------------------------------------------------------------------------------
 
 class Command(data.FlexibleLayout):
-    """The 128-bit command, field by field as in :data:`llama2_spec.registers.COMMAND`, and again by the names of
-    :data:`llama2_spec.registers.ALIASES` that some have for one opcode. Widths and meanings are there."""
+    """The 128-bit command: a field has the name, the width and the meaning that it has in
+    :data:`llama2_spec.registers.LAYOUTS` for the command's opcode."""
     def __init__(self):
-        fields = {b.name: data.Field(signed(b.size) if b.signed else b.size, 32 * b.word + b.low) for b in COMMAND}
-        super().__init__(128, fields | {alias.name: fields[alias.field] for alias in ALIASES})
+        super().__init__(128, {b.name: data.Field(signed(b.size) if b.signed else b.size, 32 * b.word + b.low)
+                               for b in COMMAND})
 
 
 class Ahead(data.StructLayout):
@@ -239,33 +239,36 @@ class NewestJob(wiring.Signature):
     Members
     -------
     start : 1
-        Begin with column 0's.
-    rows : range(columns + 1)
-        How many columns' rows; valid with ``start``.
+        Begin.
+    first, last : column, column
+        Columns whose rows are wanted, one after the other; valid with ``start``.
     """
     def __init__(self, columns):
-        super().__init__({"start": Out(1), "rows": Out(range(columns + 1))})
+        super().__init__({"start": Out(1), "first": Out(column_shape(columns)), "last": Out(column_shape(columns))})
 
 
 class StoreJob(wiring.Signature):
-    """Write the active columns' K/V rows to DRAM, beside the commands that follow.
+    """Write the K/V rows of a run of columns to DRAM, beside the commands that follow.
 
     Members
     -------
     next, start : 1
-        ``start``, and the cycle before it.
-    rows : range(columns + 1)
-        How many columns' rows; valid with ``start``.
+        ``start``, and the cycle before it. Only while there is ``room``.
+    first, last : column, column
+        Columns of the run; valid with ``start``.
     base : addr_width
-        First beat of the first row; valid with ``start``.
+        First beat of the first row; the others follow. Valid with ``start``.
+    room : 1
+        One more run may come.
     storing : 1
-        Rows are on their way: nothing may change or read them.
+        Runs wait or are on their way: nothing may change the rows, or read them for attention.
     stored : 1
-        Pulses when the last beat was accepted.
+        Pulses when the last beat of a run was accepted.
     """
     def __init__(self, columns, addr_width):
-        super().__init__({"next": Out(1), "start": Out(1), "rows": Out(range(columns + 1)), "base": Out(addr_width),
-                          "storing": In(1), "stored": In(1)})
+        super().__init__({"next": Out(1), "start": Out(1), "first": Out(column_shape(columns)),
+                          "last": Out(column_shape(columns)), "base": Out(addr_width),
+                          "room": In(1), "storing": In(1), "stored": In(1)})
 
 
 class LogitsJob(wiring.Signature):

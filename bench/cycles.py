@@ -12,6 +12,7 @@ from bench import baseline, shapes
 from bench.prefill import measure_prefill
 from bench.records import write as write_record
 from bench.session import session
+from bench.slots import measure_slots, report_slots
 from bench.speculation import measure_speculation
 from llama2_host import connect
 from llama2_host.generation import Options, Sampling
@@ -21,7 +22,7 @@ from llama2_spec.golden import Golden
 from llama2_spec.image import Image
 from llama2_spec.model import KvFormat
 from llama2_spec.packing import BEAT, row_beats
-from llama2_spec.protocol import GenerateFlag
+from llama2_spec.protocol import MAX_SLOTS, GenerateFlag
 from llama2_spec.registers import Counter, Phase
 from targets import sim
 
@@ -149,6 +150,9 @@ def measure(args):
         result["prefill"] = measure_prefill(vsim, path, args.prefill)
     if args.speculate:
         result["speculation"] = measure_speculation(vsim, path, args.speculate)
+    if args.slots:
+        result["slots"] = measure_slots(vsim, path, Image.parse(path.read_bytes()).config, args.slots, first, last,
+                                        args.temperature)
     if args.baseline:
         against_software(result, path, args.baseline)
     return result
@@ -183,7 +187,7 @@ def command(args):
                *((name.replace("_", "-"), getattr(args, name)) for name, usual in {**sim.USUAL, "kv": "k16v16"}.items()
                  if getattr(args, name) != usual),
                ("prefill", args.prefill),
-               ("speculate", args.speculate),
+               ("speculate", args.speculate), ("slots", args.slots),
                ("temperature", args.temperature), ("baseline", args.baseline)]
     return "python -m bench.cycles " + " ".join(f"--{name} {value}" for name, value in options if value)
 
@@ -219,6 +223,8 @@ def report(result):
                   f"{s['guessed']} guesses right, {s['cycles_per_token']:,.0f} cycles/token, "
                   f"{s['cycles_per_token_off']:,.0f} without: {s['speedup']:.2f} times faster, "
                   f"{'identical' if s['identical'] else 'NOT IDENTICAL'}")
+    if "slots" in result:
+        report_slots(result["slots"])
     if "baseline" in result:
         software = result["baseline"]
         print(f"  the same in C by the CPU: {software['cycles_per_token']:,.0f} cycles/token (positions 0 to "
@@ -244,12 +250,18 @@ def parse(arguments=None):
     parser.add_argument("--prefill", type=int, metavar="N", help="also measure a prompt of N tokens")
     parser.add_argument("--speculate", type=int, default=0, metavar="N",
                         help="also decode texts with up to N guesses a pass, and without")
+    parser.add_argument("--slots", type=int, default=0, metavar="N",
+                        help="also N conversations at a time, against one; of a device whose K/V cache is divided so")
     parser.add_argument("--temperature", type=float, default=0.0,
                         help=f"sample, with top-p {TOP_P}; 0, the default, is greedy")
     parser.add_argument("--baseline", type=int, default=0, metavar="N",
                         help="also decode N positions in C on the CPU: seconds of wall time for each")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args(arguments)
+    if args.slots and args.layers:
+        parser.error("--slots is measured on all layers: leave --layers out")
+    if not 0 <= args.slots <= MAX_SLOTS:
+        parser.error(f"--slots is from 1 to {MAX_SLOTS}")
     if args.layers and not (args.shape and args.layers >= 2 and args.layers % 2 == 0):
         parser.error("--layers needs --shape, and an even number")
     if args.kv != "k16v16" and not args.shape:
@@ -269,7 +281,7 @@ def main():
 
 def sound(result):
     """Everything that was compared is identical, and no DRAM timing was violated."""
-    parts = [result, result.get("prefill", {}), result.get("speculation", {})]
+    parts = [result, result.get("prefill", {}), result.get("slots", {}), result.get("speculation", {})]
     parts += [part for part in parts[-1].values() if isinstance(part, dict)]
     return all(part.get("identical", True) and not part.get("dram_violations") for part in parts)
 

@@ -60,12 +60,13 @@ def random_image(name, format, group=None, layers=None, seq_len=None, kv=KvForma
     return path
 
 
-def with_cache(path, config, seed=1):
-    """Path of the DRAM's content with rows at every position of the K/V cache behind the image at ``path``.
+def with_cache(path, config, seed=1, slots=1):
+    """Path of the DRAM's content with rows at every position of the K/V cache behind the image at ``path``, the same
+    ones in each slot.
 
     Mantissas are random, exponents those of rows with values around one.
     """
-    filled = path.with_suffix(".cached")
+    filled = path.with_suffix(".cached" if slots == 1 else f".cached-{slots}")
     if filled.exists():
         return filled
     head, beats = row_layout(config)
@@ -77,6 +78,7 @@ def with_cache(path, config, seed=1):
     partial = path.with_suffix(".part")
     with open(partial, "wb") as file:
         file.write(data + bytes(-len(data) % image.PAYLOAD_ALIGN))
-        file.write(rows.tobytes())
+        for _ in range(slots):
+            file.write(rows.tobytes())
     partial.replace(filled)
     return filled

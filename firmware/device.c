@@ -11,8 +11,8 @@
 #include "image.h"
 #include "link.h"
 #include "llama2.h"
+#include "passes.h"
 #include "rate.h"
-#include "report.h"
 #include "store.h"
 
 #ifndef FIRMWARE_BUILD
@@ -20,6 +20,7 @@
 #endif
 
 #define MAX_DELAYS 64u /* of a lane; the boards have 8 and 32 */
+#define VERSION_MIXED 2u /* of the core: from it on columns of a pass may belong to several slots */
 
 static struct {
 	enum model_state state;
@@ -82,25 +83,39 @@ static bool install_ready(void)
 	return model.refused != STATUS_OK || !llama2_busy();
 }
 
-static void install_end(void)
+/* No model: nothing can be generated. */
+static void drop(void)
+{
+	static const struct slot_division none = {.count = 1};
+
+	generate_install(&none, 0, 1, false);
+}
+
+/* The model's slots, empty. */
+static void begin_slots(void)
 {
 	struct llama2_limits limits;
 
 	llama2_limits(&limits);
+	generate_install(&image_model()->slots, image_model()->vocab_size, limits.columns,
+			 limits.version >= VERSION_MIXED);
+}
+
+static void install_end(void)
+{
 	if (model.refused == STATUS_OK)
 		model.refused = image_end(&model.error);
 	model.state = model.refused == STATUS_OK ? MODEL_STATE_READY :
 						   (model.refused == STATUS_BAD_MAGIC ? MODEL_STATE_NONE : MODEL_STATE_REFUSED);
 	if (model.state == MODEL_STATE_READY)
-		generate_install(image_model()->vocab_size, image_model()->seq_len, limits.columns,
-				 image_model()->history != 0 ? (uint32_t *)(board_dram() + image_model()->history) : 0);
+		begin_slots();
 	else
-		generate_install(0, 0, 0, 0);
+		drop();
 }
 
 void device_init(void)
 {
-	generate_install(0, 0, 0, 0);
+	drop();
 	if (board_dram_ok()) {
 		model.state = MODEL_STATE_BOOTING;
 		boot = CHECK_DRAM;
@@ -140,7 +155,7 @@ static void check_poll(void)
 	model.refused = image_end(&model.error);
 	if (model.refused != STATUS_OK) {
 		model.state = MODEL_STATE_REFUSED;
-		generate_install(0, 0, 0, 0);
+		drop();
 	}
 }
 
@@ -207,8 +222,8 @@ static void hello(const struct wire_hello *hello)
 		device.payload_crc = image->payload_crc;
 		device.header_crc = image->header_crc;
 		device.vocab_size = image->vocab_size;
-		device.seq_len = image->seq_len;
-		device.kv_positions = generate_kv_positions();
+		device.seq_len = image->slots.length;
+		device.kv_positions = slot_at(0)->kv_positions;
 		device.kv_base = image->kv_base;
 		device.kv_beats = image->kv_beats;
 		memcpy(device.name, image->name, sizeof device.name);
@@ -239,7 +254,7 @@ static void load_begin(const struct wire_load_begin *begin)
 	model.state = MODEL_STATE_LOADING;
 	model.total = begin->total;
 	model.crc = begin->crc;
-	generate_install(0, 0, 0, 0);
+	drop();
 	store_end();
 	reply_loaded();
 }
@@ -310,7 +325,7 @@ static void verify(const struct wire_verify *what)
 		if (model.refused != STATUS_OK) {
 			check.running = false;
 			model.state = MODEL_STATE_REFUSED;
-			generate_install(0, 0, 0, 0);
+			drop();
 		}
 	}
 	reply_verified();
@@ -318,14 +333,12 @@ static void verify(const struct wire_verify *what)
 
 static void generate(const struct wire_generate *options, uint32_t id_bytes)
 {
-	struct wire_accepted accepted;
+	struct wire_accepted accepted = {.boot = boot_id};
 	struct wire_error error = {0};
-	enum status status = STATUS_OK;
+	enum status status = STATUS_BUSY;
 
-	if (!generate_is(link_sequence()))
-		status = check.running ? STATUS_BUSY : generate_begin(link_sequence(), options, id_bytes / 4, &error);
-	accepted.position = generate_first();
-	accepted.boot = boot_id;
+	if (!check.running || generate_is(link_sequence()))
+		status = generate_begin(link_sequence(), options, id_bytes / 4, &accepted.position, &error);
 	if (status == STATUS_OK)
 		reply(&accepted, sizeof accepted);
 	else
@@ -335,10 +348,37 @@ static void generate(const struct wire_generate *options, uint32_t id_bytes)
 static void resend(const struct wire_resend *what)
 {
 	struct wire_error error;
-	enum status status = report_resend(link_sequence(), what, &error);
+	enum status status = generate_resend(link_sequence(), what, &error);
 
 	if (status != STATUS_OK)
 		refuse_with(status, &error);
+}
+
+/* How the cache is divided, after a change if one is asked for. */
+static void slots(const struct wire_slots *what)
+{
+	uint32_t length = what->length != 0 ? what->length : image_model()->seq_len;
+	struct wire_slotted slotted = {.boot = boot_id};
+	struct wire_error error;
+
+	if (model.state != MODEL_STATE_READY) {
+		refuse(STATUS_NO_MODEL, SUBJECT_NONE, 0, 0);
+		return;
+	}
+	if (what->count > PROTOCOL_MAX_SLOTS || length > image_model()->seq_len) {
+		refuse(STATUS_BAD_VALUE, SUBJECT_SLOT, what->count, PROTOCOL_MAX_SLOTS);
+		return;
+	}
+	if (what->count != 0 && (what->count != slot_count() || length != slot_length())) {
+		if (image_divide(what->count, length, &error) != STATUS_OK) {
+			refuse_with(STATUS_NO_MEMORY, &error);
+			return;
+		}
+		begin_slots();
+	}
+	slotted.count = slot_count();
+	slotted.length = slot_length();
+	reply(&slotted, sizeof slotted);
 }
 
 static void stats(void)
@@ -363,7 +403,7 @@ static void reset(const struct wire_reset *what)
 		generate_clear();
 	}
 	if (what->flags & RESET_FLAG_ERRORS)
-		generate_clear_errors();
+		passes_errors_clear();
 	reply(0, 0);
 }
 
@@ -485,7 +525,7 @@ static const struct {
 	{OPCODE_LOAD, sizeof(struct wire_load), 1, 0},
 	{OPCODE_LOAD_END, 0, 0, 0},
 	{OPCODE_GENERATE, sizeof(struct wire_generate), 4, 1},
-	{OPCODE_ABORT, 0, 0, 1},
+	{OPCODE_ABORT, 0, sizeof(struct wire_abort), 1},
 	{OPCODE_RESEND, sizeof(struct wire_resend), 0, 1},
 	{OPCODE_STATS, 0, 0, 1},
 	{OPCODE_RESET, sizeof(struct wire_reset), 0, 0},
@@ -497,6 +537,7 @@ static const struct {
 	{OPCODE_LANE, sizeof(struct wire_lane), 0, 0},
 	{OPCODE_MEMORY, sizeof(struct wire_memory), 0, 0},
 	{OPCODE_STREAM, sizeof(struct wire_stream), 0, 0},
+	{OPCODE_SLOTS, sizeof(struct wire_slots), 0, 0},
 };
 
 /* The core and DRAM are taken: by the check of a model in use, or of what was found or loaded. */
@@ -542,7 +583,7 @@ static void handle(void)
 	case OPCODE_LOAD_END: load_end(); break;
 	case OPCODE_GENERATE: generate(payload, request->length - sizeof(struct wire_generate)); break;
 	case OPCODE_ABORT:
-		generate_abort();
+		generate_abort(request->length != 0 ? ((const struct wire_abort *)payload)->generation : 0);
 		reply(0, 0);
 		break;
 	case OPCODE_RESEND: resend(payload); break;
@@ -556,6 +597,7 @@ static void handle(void)
 	case OPCODE_LANE: lane(payload); break;
 	case OPCODE_MEMORY: memory(payload); break;
 	case OPCODE_STREAM: stream(payload); break;
+	case OPCODE_SLOTS: slots(payload); break;
 	}
 }
 

@@ -1,33 +1,31 @@
-/* A generation: prompt, then tokens, fed to the core ahead of execution; the KV cache is kept for the next one. */
+/* Generations: requests are checked and begun, each in a slot; the K/V cache is kept for the next ones. */
 #pragma once
 
 #include <stdbool.h>
 #include <stdint.h>
 
-#include <generated/llama2_spec.h>
+#include "slot.h"
 
-/* A model was installed, or dropped (all 0): the cache is empty. columns are the core's; the tokens of all positions go
- * to history. */
-void generate_install(uint32_t vocab_size, uint32_t seq_len, uint32_t columns, uint32_t *history);
-/* Check a request and begin; on refusal error says why. */
-enum status generate_begin(uint32_t sequence, const struct wire_generate *request, uint32_t id_count,
-			   struct wire_error *error);
+/* A model was installed, or its cache divided anew, or it was dropped (vocab 0): the slots are empty. columns are the
+ * core's; mixed says whether those of a pass may belong to several slots. */
+void generate_install(const struct slot_division *division, uint32_t vocab, uint32_t columns, bool mixed);
 /* The request with this sequence number was begun already. */
 bool generate_is(uint32_t sequence);
-/* Position of the first token that it generates. */
-uint32_t generate_first(void);
+/* Check a request and begin, unless the request with this sequence number was begun already; first is the position of
+ * the first token that it generates. On refusal error says why. */
+enum status generate_begin(uint32_t sequence, const struct wire_generate *request, uint32_t id_count,
+			   uint32_t *first, struct wire_error *error);
+/* Answer a RESEND; on refusal error says why. */
+enum status generate_resend(uint32_t sequence, const struct wire_resend *what, struct wire_error *error);
 /* Do what can be done now; never waits. */
 void generate_poll(void);
-/* One is running, or the host has not been sent all of it. */
+/* The core works on one, or the host has not been sent all of it. */
 bool generate_running(void);
-/* End with an ABORT, if one is running. */
-void generate_abort(void);
-/* End without a word, and forget its sequence number: a new session begins. */
+/* End the one with this sequence number with an ABORT, if it runs; 0: all. */
+void generate_abort(uint32_t generation);
+/* End all without a word, and forget their sequence numbers: a new session begins. */
 void generate_forget(void);
 
-/* Positions valid in the cache. */
-uint32_t generate_kv_positions(void);
-/* Totals since generate_clear; errors since generate_clear_errors. */
+/* Totals since generate_clear; errors since passes_errors_clear. */
 void generate_stats(struct wire_stats *stats);
 void generate_clear(void);
-void generate_clear_errors(void);

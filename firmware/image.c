@@ -98,24 +98,42 @@ static uint32_t row_beats(const struct image_header *h)
 	       divide_up(kv_dim * v_bytes, BEAT_BYTES);
 }
 
-/* Place the cache behind the image. */
+static uint32_t align(uint32_t bytes, uint32_t unit)
+{
+	return (bytes + unit - 1) & -unit;
+}
+
+enum status image_divide(uint32_t count, uint32_t length, struct wire_error *error)
+{
+	uint32_t present = board_dram_bytes();
+	uint64_t beats = (uint64_t)(model.n_layers * model.row_beats) * (count * length);
+	uint64_t cache_end = (model.kv_base + beats) * BEAT_BYTES;
+	uint32_t end = cache_end <= UINT32_MAX ? (uint32_t)cache_end : UINT32_MAX;
+	uint32_t history = align(end, SAMPLING_HISTORY_ALIGN);
+	uint32_t more = align(history + 4 * count * (length + 1), sizeof(uint64_t));
+
+	/* A single slot does without a history. Nothing wraps: DRAM is a quarter of the address space at most. */
+	if (count != 1 && end <= present)
+		end = more + (count - 1) * sizeof(struct slot);
+	CHECK(end <= present, STATUS_NO_MEMORY, SUBJECT_NONE, end, present);
+	model.kv_beats = beats;
+	model.slots = (struct slot_division){count, length, beats / count,
+					     more <= present ? (uint32_t *)(board_dram() + history) : 0,
+					     (struct slot *)(board_dram() + more)};
+	program_slots(length);
+	return STATUS_OK;
+}
+
+/* Place the cache behind the image, as one slot. */
 static enum status place_cache(const struct image_header *h, struct program_shape *shape, struct wire_error *error)
 {
-	uint64_t base = (uint64_t)divide_up(h->file_bytes, IMAGE_PAYLOAD_ALIGN) * IMAGE_PAYLOAD_ALIGN;
-	uint64_t beats = (uint64_t)h->n_layers * h->seq_len * row_beats(h);
-	uint64_t end = base + beats * BEAT_BYTES;
-	uint64_t history = (end + SAMPLING_HISTORY_ALIGN - 1) / SAMPLING_HISTORY_ALIGN * SAMPLING_HISTORY_ALIGN;
+	uint32_t base = align(h->file_bytes, IMAGE_PAYLOAD_ALIGN) / BEAT_BYTES;
 
-	CHECK(end <= board_dram_bytes(), STATUS_NO_MEMORY, SUBJECT_NONE, end <= UINT32_MAX ? (uint32_t)end : UINT32_MAX,
-	      board_dram_bytes());
-	shape->n_layers = h->n_layers;
+	model.n_layers = shape->n_layers = h->n_layers;
+	model.row_beats = shape->row_beats = row_beats(h);
+	model.kv_base = shape->kv_base = base;
 	shape->seq_len = h->seq_len;
-	shape->row_beats = row_beats(h);
-	shape->kv_base = base / BEAT_BYTES;
-	model.kv_base = shape->kv_base;
-	model.kv_beats = beats;
-	model.history = history + 4 * ((uint64_t)h->seq_len + 1) <= board_dram_bytes() ? history : 0;
-	return STATUS_OK;
+	return image_divide(1, h->seq_len, error);
 }
 
 /* Beats of a packed matrix: scales of every superblock, then its row pairs. */

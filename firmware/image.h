@@ -4,6 +4,7 @@
 #include <stdint.h>
 
 #include "llama2.h"
+#include "slot.h"
 
 /* What the rest wants to know of the model that was installed. */
 struct image_model {
@@ -12,9 +13,11 @@ struct image_model {
 	uint32_t payload_crc;
 	uint32_t vocab_size;
 	uint32_t seq_len;
-	uint32_t kv_base;  /* first beat of the cache */
+	uint32_t n_layers;
+	uint32_t row_beats; /* of a position in the cache of a layer */
+	uint32_t kv_base;   /* first beat of the cache */
 	uint32_t kv_beats;
-	uint32_t history;  /* byte of DRAM from which the tokens of all positions are kept, and of one more; 0: no room */
+	struct slot_division slots;
 	char name[32];     /* how its provenance begins; not ended if it is that long */
 };
 
@@ -26,5 +29,8 @@ enum status image_begin(const struct llama2_limits *limits, uint32_t present, st
 enum status image_end(struct wire_error *error);
 /* Begin to check that the model's weights in DRAM are what they were, and check the rest; image_end has the result. */
 enum status image_verify(struct wire_error *error);
+/* Divide the cache into slots, each as long as length; STATUS_NO_MEMORY with the bytes in error if DRAM is too small,
+ * and then nothing has changed. */
+enum status image_divide(uint32_t count, uint32_t length, struct wire_error *error);
 /* The model that was installed last. */
 const struct image_model *image_model(void);

@@ -4,94 +4,85 @@
 
 #include <generated/llama2_spec.h>
 
-#define HEADS 256u
 #define AT(position) ((position) % PROTOCOL_LOOKUP_HISTORY)
 
-static struct {
-	uint32_t first;  /* position of the first token that was added */
-	uint32_t end;    /* position after the last one */
-	uint32_t tokens[PROTOCOL_LOOKUP_HISTORY]; /* by position, modulo its length; the same for back */
-	uint16_t back[PROTOCOL_LOOKUP_HISTORY];   /* positions back to the one before with the same head; 0: none */
-	uint32_t heads[HEADS]; /* 1 + the newest position of a token that hashes to it; 0: none */
-} lookup;
-
-static uint32_t *head_of(uint32_t token)
+static uint32_t *head_of(struct lookup *lookup, uint32_t token)
 {
-	return &lookup.heads[(token ^ token >> 8) % HEADS];
+	return &lookup->heads[(token ^ token >> 8) % LOOKUP_HEADS];
 }
 
 /* First position whose token is still there. */
-static uint32_t oldest(void)
+static uint32_t oldest(const struct lookup *lookup)
 {
-	uint32_t count = lookup.end - lookup.first;
+	uint32_t count = lookup->end - lookup->first;
 
-	return count < PROTOCOL_LOOKUP_HISTORY ? lookup.first : lookup.end - PROTOCOL_LOOKUP_HISTORY;
+	return count < PROTOCOL_LOOKUP_HISTORY ? lookup->first : lookup->end - PROTOCOL_LOOKUP_HISTORY;
 }
 
-static void forget(uint32_t position)
+static void forget(struct lookup *lookup, uint32_t position)
 {
-	for (uint32_t i = 0; i < HEADS; i++)
-		lookup.heads[i] = 0;
-	lookup.first = lookup.end = position;
+	for (uint32_t i = 0; i < LOOKUP_HEADS; i++)
+		lookup->heads[i] = 0;
+	lookup->first = lookup->end = position;
 }
 
-void lookup_forget(void)
+void lookup_forget(struct lookup *lookup)
 {
-	forget(0);
+	forget(lookup, 0);
 }
 
-void lookup_rewind(uint32_t position)
+void lookup_rewind(struct lookup *lookup, uint32_t position)
 {
-	if (position > lookup.end || position <= oldest()) {
-		forget(position);
+	if (position > lookup->end || position <= oldest(lookup)) {
+		forget(lookup, position);
 		return;
 	}
-	lookup.first = oldest(); /* what was overwritten stays lost */
+	lookup->first = oldest(lookup); /* what was overwritten stays lost */
 	/* Newest first: each is then the head of its chain. */
-	while (lookup.end != position) {
-		uint32_t at = AT(--lookup.end);
-		uint32_t *head = head_of(lookup.tokens[at]);
+	while (lookup->end != position) {
+		uint32_t at = AT(--lookup->end);
+		uint32_t *head = head_of(lookup, lookup->tokens[at]);
 
-		*head = lookup.back[at] != 0 ? *head - lookup.back[at] : 0;
+		*head = lookup->back[at] != 0 ? *head - lookup->back[at] : 0;
 	}
 }
 
-void lookup_add(uint32_t token)
+void lookup_add(struct lookup *lookup, uint32_t token)
 {
-	uint32_t *head = head_of(token);
-	uint32_t distance = *head != 0 ? lookup.end + 1 - *head : 0;
+	uint32_t *head = head_of(lookup, token);
+	uint32_t distance = *head != 0 ? lookup->end + 1 - *head : 0;
 
-	lookup.tokens[AT(lookup.end)] = token;
-	lookup.back[AT(lookup.end)] = distance < PROTOCOL_LOOKUP_HISTORY ? distance : 0;
-	*head = ++lookup.end;
+	lookup->tokens[AT(lookup->end)] = token;
+	lookup->back[AT(lookup->end)] = distance < PROTOCOL_LOOKUP_HISTORY ? distance : 0;
+	*head = ++lookup->end;
 }
 
 /* How many tokens up to position, limit at most, equal the last ones. */
-static uint32_t equal_before(uint32_t position, uint32_t limit)
+static uint32_t equal_before(const struct lookup *lookup, uint32_t position, uint32_t limit)
 {
 	uint32_t n = 0;
 
-	while (n < limit && lookup.tokens[AT(position - n)] == lookup.tokens[AT(lookup.end - 1 - n)])
+	while (n < limit && lookup->tokens[AT(position - n)] == lookup->tokens[AT(lookup->end - 1 - n)])
 		n++;
 	return n;
 }
 
-uint32_t lookup_guess(uint32_t *tokens, uint32_t limit)
+uint32_t lookup_guess(const struct lookup *lookup, uint32_t *tokens, uint32_t limit)
 {
-	uint32_t position = lookup.end - 1, first = oldest();
+	uint32_t position = lookup->end - 1, first = oldest(lookup);
 	uint32_t best = 0, length = 0;
 
-	if (lookup.end == lookup.first)
+	if (lookup->end == lookup->first)
 		return 0;
 	for (uint32_t step = 0; step < PROTOCOL_LOOKUP_STEPS && length < PROTOCOL_LOOKUP_SUFFIX; step++) {
-		uint32_t back = lookup.back[AT(position)];
+		uint32_t back = lookup->back[AT(position)];
 		uint32_t n, known;
 
 		if (back == 0 || position - first < back)
 			break;
 		position -= back;
 		known = position - first + 1;
-		n = equal_before(position, known < PROTOCOL_LOOKUP_SUFFIX ? known : PROTOCOL_LOOKUP_SUFFIX);
+		n = equal_before(lookup, position, known < PROTOCOL_LOOKUP_SUFFIX ? known : PROTOCOL_LOOKUP_SUFFIX);
 		if (n > length) {
 			length = n;
 			best = position;
@@ -103,7 +94,7 @@ uint32_t lookup_guess(uint32_t *tokens, uint32_t limit)
 	for (uint32_t i = 0; i < limit; i++) {
 		uint32_t from = best + 1 + i;
 
-		tokens[i] = from < lookup.end ? lookup.tokens[AT(from)] : tokens[from - lookup.end];
+		tokens[i] = from < lookup->end ? lookup->tokens[AT(from)] : tokens[from - lookup->end];
 	}
 	return limit;
 }

@@ -3,6 +3,8 @@
 
 #include "llama2.h"
 
+/* Only when a model is installed: small rather than fast. */
+#define COLD __attribute__((cold))
 #define BITS(name, value) ((uint32_t)(value) << LLAMA2_COMMAND_##name##_LOW)
 
 enum {
@@ -14,7 +16,7 @@ enum {
 /* The commands of a layer, see spec/llama2_spec/program.py; those that stream a tensor do so in the order of the
  * directory. */
 static const struct {
-	uint8_t kind, op, dest, phase, fence, streams, per_column;
+	uint8_t kind, op, dest, phase, fence, streams, per;
 } layer_commands[] = PROGRAM_LAYER;
 #define LAYER_COMMANDS PROGRAM_LAYER_COMMANDS
 #define LAYER_TENSORS PROGRAM_LAYER_TENSORS
@@ -39,12 +41,17 @@ static struct {
 	uint32_t layer;      /* the next layer's command's layer, */
 	uint32_t slot;       /* and which of its commands it is, */
 	uint32_t tensor;     /* and which of its tensors comes next */
-	uint32_t column;     /* next column of a command that is per column */
-	uint32_t row;        /* first beat of the step's row in a layer's segment */
-	uint32_t segment;    /* first beat of the layer's segment */
+	uint32_t column;     /* next column of a command that is per column or run */
+	uint32_t offset;     /* from a slot's first beat to that of the layer's rows */
+	struct run {
+		uint32_t first, last; /* columns */
+		uint32_t base;        /* first beat of its slot */
+		uint32_t beats;       /* of the rows before the run's own */
+	} runs[PROGRAM_MAX_COLUMNS]; /* by first column */
+	uint8_t run_of[PROGRAM_MAX_COLUMNS]; /* first column of a column's run */
 } program;
 
-static struct llama2_command command(uint32_t word0, const struct image_entry *entry)
+COLD static struct llama2_command command(uint32_t word0, const struct image_entry *entry)
 {
 	return (struct llama2_command){{word0 | BITS(Q4, entry->format == IMAGE_FORMAT_Q4) |
 					    BITS(GROUP64, entry->group == 64) |
@@ -53,7 +60,7 @@ static struct llama2_command command(uint32_t word0, const struct image_entry *e
 					BITS(BASE, entry->offset_beats), BITS(BEATS, entry->beats)}};
 }
 
-static void fill_embed(const struct image_entry *entry)
+COLD static void fill_embed(const struct image_entry *entry)
 {
 	program.embed = command(BITS(OPCODE, LLAMA2_OP_EMBED) | BITS(PHASE, LLAMA2_PHASE_EMBED), entry);
 	program.embed.words[1] = BITS(WORDS, entry->words); /* without its token; the position comes with the step */
@@ -67,7 +74,7 @@ void program_begin(const struct program_shape *shape)
 }
 
 /* The kind of a layer's i-th tensor. */
-static uint8_t tensor_kind(uint32_t i)
+COLD static uint8_t tensor_kind(uint32_t i)
 {
 	uint32_t slot = 0;
 
@@ -77,7 +84,7 @@ static uint8_t tensor_kind(uint32_t i)
 }
 
 /* The tensor of a layer, or false. */
-static bool layer_tensor(const struct image_entry *entry, uint32_t index)
+COLD static bool layer_tensor(const struct image_entry *entry, uint32_t index)
 {
 	uint32_t layer = index / LAYER_TENSORS, i = index % LAYER_TENSORS;
 	uint32_t words1 = BITS(ROWS, entry->rows) | BITS(WORDS, entry->words);
@@ -91,7 +98,7 @@ static bool layer_tensor(const struct image_entry *entry, uint32_t index)
 	return true;
 }
 
-bool program_tensor(const struct image_entry *entry)
+COLD bool program_tensor(const struct image_entry *entry)
 {
 	uint32_t index = program.tensors++;
 	uint32_t layers = program.shape.n_layers * LAYER_TENSORS;
@@ -118,18 +125,41 @@ bool program_complete(bool tied)
 	return program.tensors == 1 + program.shape.n_layers * LAYER_TENSORS + (tied ? 1 : 2);
 }
 
+/* Neighbouring columns of one slot are a run. */
+static void find_runs(const struct program_step *step)
+{
+	for (uint32_t i = 0; i < step->count; i++) {
+		const struct program_column *column = &step->columns[i];
+
+		if (i != 0 && column->segment == column[-1].segment) {
+			program.run_of[i] = program.run_of[i - 1];
+		} else {
+			program.run_of[i] = i;
+			program.runs[i].first = i;
+			program.runs[i].base = program.shape.kv_base + column->segment;
+			program.runs[i].beats = column->position * program.shape.row_beats;
+		}
+		program.runs[program.run_of[i]].last = i;
+	}
+}
+
+void program_slots(uint32_t seq_len)
+{
+	program.shape.seq_len = seq_len;
+}
+
 void program_start(const struct program_step *step)
 {
 	program.step = *step;
-	program.at = program.layer = program.slot = program.tensor = program.column = 0;
-	program.row = step->position * program.shape.row_beats;
-	program.segment = program.shape.kv_base;
+	program.at = program.layer = program.slot = program.tensor = program.column = program.offset = 0;
+	find_runs(step);
 }
 
-/* True after the last column of a command that is pushed once per column. */
-static bool columns_done(void)
+/* True after the last of a command that is pushed several times; otherwise the next one is for this column. */
+static bool columns_done(uint32_t next)
 {
-	if (++program.column != program.step.columns)
+	program.column = next;
+	if (next != program.step.count)
 		return false;
 	program.column = 0;
 	return true;
@@ -143,33 +173,48 @@ static bool push_embed(uint32_t columns)
 
 	llama2_push(words[0] | columns | BITS(COLUMN, column) | BITS(LAST_TOKEN, step->argmax) |
 			BITS(AWAITED, step->awaited) | BITS(FENCE, column == 0),
-		    words[1] | BITS(TOKEN, step->tokens[column]), words[2],
-		    BITS(POSITION, step->position));
-	return columns_done();
+		    words[1] | BITS(TOKEN, step->columns[column].token), words[2],
+		    BITS(POSITION, step->columns[column].position));
+	return columns_done(column + 1);
 }
 
-/* A layer's command; true unless it needs another one, for the next column. */
+/* A column attends over the rows of its slot: those in DRAM, then those of its run. */
+static bool push_attend(uint32_t word0)
+{
+	uint32_t column = program.column;
+	const struct run *run = &program.runs[program.run_of[column]];
+
+	llama2_push(word0 | BITS(KV, 1) | BITS(COLUMN, column),
+		    BITS(FIRST, run->first) | BITS(ROWS, program.step.columns[column].position + 1),
+		    run->base + program.offset, run->beats);
+	return columns_done(column + 1);
+}
+
+static bool push_store(uint32_t word0)
+{
+	const struct run *run = &program.runs[program.column];
+
+	llama2_push(word0 | BITS(COLUMN, run->last), BITS(FIRST, run->first), run->base + program.offset + run->beats, 0);
+	return columns_done(run->last + 1);
+}
+
+/* A layer's command; true unless it needs another one, for the next columns. */
 static bool push_layer(uint32_t columns)
 {
 	uint32_t slot = program.slot;
-	uint32_t word0 = BITS(OPCODE, layer_commands[slot].op) | BITS(PHASE, layer_commands[slot].phase) | columns;
+	uint32_t word0 = BITS(OPCODE, layer_commands[slot].op) | BITS(PHASE, layer_commands[slot].phase) | columns |
+			 BITS(FENCE, layer_commands[slot].fence && program.column == 0);
+	const struct tensor *tensor;
+	uint32_t i;
 
-	if (layer_commands[slot].op == LLAMA2_OP_ATTEND) {
-		llama2_push(word0 | BITS(KV, 1) | BITS(COLUMN, program.column) |
-				BITS(FENCE, layer_commands[slot].fence && program.column == 0),
-			    BITS(POSITIONS, program.step.position), program.segment, program.row);
-		return columns_done();
-	}
-	if (layer_commands[slot].op == LLAMA2_OP_STORE) {
-		llama2_push(word0, 0, program.segment + program.row, 0);
-	} else {
-		uint32_t i = program.tensor++;
-		const struct tensor *tensor = &program.layers[program.layer][i];
-
-		llama2_push(word0 | BITS(DEST, layer_commands[slot].dest) | BITS(FENCE, layer_commands[slot].fence) |
-				BITS(Q4, tensor->q4) | BITS(GROUP64, tensor->group64) | BITS(EXPONENT, tensor->exponent),
-			    program.words1[i], tensor->base, tensor->beats);
-	}
+	if (layer_commands[slot].per == PROGRAM_PER_COLUMN)
+		return push_attend(word0);
+	if (layer_commands[slot].per == PROGRAM_PER_RUN)
+		return push_store(word0);
+	i = program.tensor++;
+	tensor = &program.layers[program.layer][i];
+	llama2_push(word0 | BITS(DEST, layer_commands[slot].dest) | BITS(Q4, tensor->q4) | BITS(GROUP64, tensor->group64) | BITS(EXPONENT, tensor->exponent),
+		    program.words1[i], tensor->base, tensor->beats);
 	return true;
 }
 
@@ -179,14 +224,14 @@ static void next_layer_command(void)
 		return;
 	program.slot = program.tensor = 0;
 	program.layer++;
-	program.segment += program.shape.seq_len * program.shape.row_beats;
+	program.offset += program.shape.seq_len * program.shape.row_beats;
 }
 
-bool program_push(void)
+bool program_push(bool classifier)
 {
 	const struct program_step *step = &program.step;
 	uint32_t count = step->classify ? program.count : program.count - 1;
-	uint32_t columns = BITS(COLUMNS, step->columns - 1);
+	uint32_t columns = BITS(COLUMNS, step->count - 1);
 
 	for (uint32_t room = llama2_queue_free(); room != 0 && program.at != count; room--) {
 		const uint32_t *words;
@@ -201,9 +246,11 @@ bool program_push(void)
 			if (!push_layer(columns))
 				continue;
 			next_layer_command();
+		} else if (!classifier) {
+			return false;
 		} else {
 			words = program.classify.words;
-			llama2_push(words[0] | columns | BITS(EVERY, step->every) | BITS(KEEP, step->keep) | BITS(DUMP, step->dump),
+			llama2_push(words[0] | columns | BITS(COLUMN, step->first) | BITS(KEEP, step->keep) | BITS(DUMP, step->dump),
 				    words[1], words[2], words[3]);
 		}
 		program.at++;

@@ -11,23 +11,29 @@
 /* What every position of a model has in common. */
 struct program_shape {
 	uint32_t n_layers;
-	uint32_t columns;   /* positions that the core takes at a time */
+	uint32_t columns;   /* columns that the core takes at a time */
 	uint32_t kv_base;   /* first beat of the cache */
 	uint32_t row_beats; /* beats of a cache row */
-	uint32_t seq_len;
+	uint32_t seq_len;   /* rows from a layer of a slot to its next layer */
 };
 
-/* One pass over the weights. */
-struct program_step {
+/* One column of a step: a token of a sequence, at its position. */
+struct program_column {
+	uint32_t token;
 	uint32_t position;
-	uint32_t columns;  /* consecutive positions, at most the core's */
-	uint32_t tokens[PROGRAM_MAX_COLUMNS];
-	bool argmax;       /* the token is the last argmax instead; one column */
-	bool awaited;      /* the tokens come later, by llama2_token_write */
-	bool classify;     /* end with the classifier, on the last column */
-	bool every;        /* a result of every column instead; neither keep nor dump */
-	bool keep;         /* keep candidates and mass */
-	bool dump;         /* hand every logit over */
+	uint32_t segment; /* the slot of the sequence: its first beat in the cache, which is that of row 0 of layer 0 */
+};
+
+/* One pass over the weights. Columns of the same segment are neighbours, and their positions follow each other. */
+struct program_step {
+	uint32_t count; /* columns, at least one and at most the core's */
+	struct program_column columns[PROGRAM_MAX_COLUMNS];
+	bool argmax;    /* the token is the last argmax instead; one column */
+	bool awaited;   /* the token comes later, by llama2_token_write; one column */
+	bool classify;  /* end with the classifier: a result of column `first`, and of each behind it */
+	uint32_t first;
+	bool keep;      /* keep candidates and mass; of one result */
+	bool dump;      /* hand every logit over; of one result */
 };
 
 /* Begin a program; then give it the image's tensors in the order of the directory. */
@@ -39,5 +45,8 @@ bool program_complete(bool tied);
 
 /* Begin to push a step; the last one must have been pushed. */
 void program_start(const struct program_step *step);
-/* Push as much as the queue takes; true when all of the step has been pushed. */
-bool program_push(void);
+/* Push as much as the queue takes, its classifier only where that may begin; true when all of the step has been pushed.
+ */
+bool program_push(bool classifier);
+/* Slots have so many rows a layer from now on. */
+void program_slots(uint32_t seq_len);

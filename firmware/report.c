@@ -1,160 +1,142 @@
-/* What a generation tells the host: tokens, logits and its end, kept so that a lost event can be sent again. */
+/* What a slot's generation tells the host: tokens, logits and its end, kept so that a lost event can be sent again. */
 #include "report.h"
 
 #include "link.h"
 
-#define ENTRY_WORDS 2u /* token, cycles */
-#define ENTRY_BYTES (4u * ENTRY_WORDS)
+#define ENTRY_BYTES (4u * REPORT_ENTRY_WORDS)
 #define SEND_ENTRIES ((FRAME_MAX_PAYLOAD - sizeof(struct wire_tokens)) / ENTRY_BYTES)
 #define SEND_LOGITS ((FRAME_MAX_PAYLOAD - sizeof(struct wire_logits)) / 4u)
 
-enum progress { SILENT,
-		RUNNING,
-		ENDED,
-		DONE_SENT };
+static int32_t logits[SEND_LOGITS]; /* of the one pass whose logits are handed over now */
+static uint32_t resent;
 
-static struct {
-	enum progress progress;
-	uint32_t sequence;
-	uint32_t first;      /* position of token 0 */
-	uint32_t count;
-	uint32_t sent;
-	uint32_t acknowledged;
-	uint32_t entries[PROTOCOL_TOKEN_RING][ENTRY_WORDS];
-	struct wire_done done;
-
-	uint32_t vocab_size;
-	uint32_t logit_position;
-	uint32_t logit_first;
-	uint32_t logit_count;
-	int32_t logits[SEND_LOGITS];
-	uint32_t resent;
-} report;
-
-void report_begin(uint32_t sequence, uint32_t first, uint32_t logit_position, uint32_t vocab_size)
+void report_begin(struct report *report, uint32_t sequence, uint32_t first, uint32_t logit_position,
+		  uint32_t vocab_size)
 {
-	report.progress = RUNNING;
-	report.sequence = sequence;
-	report.first = first;
-	report.count = report.sent = report.acknowledged = 0;
-	report.vocab_size = vocab_size;
-	report.logit_position = logit_position;
-	report.logit_first = report.logit_count = 0;
+	report->progress = REPORT_RUNNING;
+	report->sequence = sequence;
+	report->first = first;
+	report->count = report->sent = report->acknowledged = 0;
+	report->vocab_size = vocab_size;
+	report->logit_position = logit_position;
+	report->logit_first = report->logit_count = 0;
 }
 
-void report_forget(void)
+void report_forget(struct report *report)
 {
-	report.progress = SILENT;
-	report.count = report.sent = report.acknowledged = 0;
+	report->progress = REPORT_SILENT;
+	report->count = report->sent = report->acknowledged = 0;
 }
 
-bool report_room(void)
+bool report_room(const struct report *report, uint32_t more)
 {
 	/* What was acknowledged has been sent. */
-	return report.count - report.acknowledged < PROTOCOL_TOKEN_RING;
+	return report->count + more - report->acknowledged < PROTOCOL_TOKEN_RING;
 }
 
-void report_token(uint32_t token, uint32_t cycles)
+void report_token(struct report *report, uint32_t token, uint32_t cycles)
 {
-	uint32_t *entry = report.entries[report.count % PROTOCOL_TOKEN_RING];
+	uint32_t *entry = report->entries[report->count % PROTOCOL_TOKEN_RING];
 
 	entry[0] = token;
 	entry[1] = cycles;
-	report.count++;
+	report->count++;
 }
 
-uint32_t report_token_at(uint32_t index)
+uint32_t report_token_at(const struct report *report, uint32_t index)
 {
-	return report.entries[index % PROTOCOL_TOKEN_RING][0];
+	return report->entries[index % PROTOCOL_TOKEN_RING][0];
 }
 
-uint32_t report_count(void)
+uint32_t report_count(const struct report *report)
 {
-	return report.count;
+	return report->count;
 }
 
-void report_logit(int32_t logit)
+void report_logit(struct report *report, int32_t logit)
 {
-	struct wire_logits head = {report.logit_position, report.logit_first};
-	bool last = report.logit_first + report.logit_count + 1 == report.vocab_size;
+	struct wire_logits head = {report->logit_position, report->logit_first};
+	bool last = report->logit_first + report->logit_count + 1 == report->vocab_size;
 
-	report.logits[report.logit_count++] = logit;
-	if (!last && report.logit_count != SEND_LOGITS)
+	logits[report->logit_count++] = logit;
+	if (!last && report->logit_count != SEND_LOGITS)
 		return;
-	link_send2(OPCODE_LOGITS, STATUS_OK, report.sequence, &head, sizeof head, report.logits, 4 * report.logit_count);
-	report.logit_first = last ? 0 : report.logit_first + report.logit_count;
-	report.logit_position += last;
-	report.logit_count = 0;
+	link_send2(OPCODE_LOGITS, STATUS_OK, report->sequence, &head, sizeof head, logits, 4 * report->logit_count);
+	report->logit_first = last ? 0 : report->logit_first + report->logit_count;
+	report->logit_position += last;
+	report->logit_count = 0;
 }
 
-void report_done(const struct wire_done *done)
+void report_done(struct report *report, const struct wire_done *done)
 {
-	report.done = *done;
-	report.progress = ENDED;
+	report->done = *done;
+	report->progress = REPORT_ENDED;
 }
 
 /* Send tokens from index to end, as an event or a reply; at most one frame of them. */
-static uint32_t send_tokens(uint8_t opcode, uint32_t sequence, uint32_t index, uint32_t end)
+static uint32_t send_tokens(const struct report *report, uint8_t opcode, uint32_t sequence, uint32_t index,
+			    uint32_t end)
 {
-	static uint32_t words[SEND_ENTRIES * ENTRY_WORDS];
-	struct wire_tokens head = {index, report.first + index, report.count, report.progress == RUNNING};
+	static uint32_t words[SEND_ENTRIES * REPORT_ENTRY_WORDS];
+	struct wire_tokens head = {index, report->first + index, report->count, report->progress == REPORT_RUNNING};
 	uint32_t n = 0;
 
 	for (; index != end && n != SEND_ENTRIES; index++, n++)
-		for (uint32_t i = 0; i < ENTRY_WORDS; i++)
-			words[n * ENTRY_WORDS + i] = report.entries[index % PROTOCOL_TOKEN_RING][i];
+		for (uint32_t i = 0; i < REPORT_ENTRY_WORDS; i++)
+			words[n * REPORT_ENTRY_WORDS + i] = report->entries[index % PROTOCOL_TOKEN_RING][i];
 	link_send2(opcode, STATUS_OK, sequence, &head, sizeof head, words, n * ENTRY_BYTES);
 	return n;
 }
 
-static void send_done(void)
+static void send_done(const struct report *report)
 {
-	link_send(OPCODE_DONE, STATUS_OK, report.sequence, &report.done, sizeof report.done);
+	link_send(OPCODE_DONE, STATUS_OK, report->sequence, &report->done, sizeof report->done);
 }
 
-void report_poll(void)
+void report_poll(struct report *report)
 {
-	uint32_t n = report.count - report.sent;
+	uint32_t n = report->count - report->sent;
 
 	if (n > SEND_ENTRIES)
 		n = SEND_ENTRIES;
 	if (n != 0 && link_room(sizeof(struct wire_tokens) + n * ENTRY_BYTES))
-		report.sent += send_tokens(OPCODE_TOKENS, report.sequence, report.sent, report.sent + n);
-	if (report.progress == ENDED && report.sent == report.count && link_room(sizeof report.done)) {
-		send_done();
-		report.progress = DONE_SENT;
+		report->sent += send_tokens(report, OPCODE_TOKENS, report->sequence, report->sent, report->sent + n);
+	if (report->progress == REPORT_ENDED && report->sent == report->count && link_room(sizeof report->done)) {
+		send_done(report);
+		report->progress = REPORT_DONE_SENT;
 	}
 }
 
-bool report_pending(void)
+bool report_pending(const struct report *report)
 {
-	return report.progress == RUNNING || report.progress == ENDED;
+	return report->progress == REPORT_RUNNING || report->progress == REPORT_ENDED;
 }
 
-enum status report_resend(uint32_t sequence, const struct wire_resend *resend, struct wire_error *error)
+enum status report_resend(struct report *report, uint32_t sequence, const struct wire_resend *resend,
+			  struct wire_error *error)
 {
-	uint32_t oldest = report.count > PROTOCOL_TOKEN_RING ? report.count - PROTOCOL_TOKEN_RING : 0;
-	uint32_t index = resend->index, left = report.sent - index;
+	uint32_t oldest = report->count > PROTOCOL_TOKEN_RING ? report->count - PROTOCOL_TOKEN_RING : 0;
+	uint32_t index = resend->index, left = report->sent - index;
 
-	if (resend->generation != 0 && (report.progress == SILENT || resend->generation != report.sequence)) {
+	if (resend->generation != 0 && (report->progress == REPORT_SILENT || resend->generation != report->sequence)) {
 		*error = (struct wire_error){.value = resend->generation};
 		return STATUS_FORGOTTEN;
 	}
-	if (index < oldest || index > report.sent) {
-		*error = (struct wire_error){.value = index, .limit = index < oldest ? oldest : report.sent};
+	if (index < oldest || index > report->sent) {
+		*error = (struct wire_error){.value = index, .limit = index < oldest ? oldest : report->sent};
 		return STATUS_BAD_VALUE;
 	}
-	if (index > report.acknowledged)
-		report.acknowledged = index;
+	if (index > report->acknowledged)
+		report->acknowledged = index;
 	if (resend->most != 0 && left > resend->most)
 		left = resend->most;
-	report.resent += send_tokens(OPCODE_RESEND, sequence, index, index + left);
-	if (report.progress == DONE_SENT)
-		send_done();
+	resent += send_tokens(report, OPCODE_RESEND, sequence, index, index + left);
+	if (report->progress == REPORT_DONE_SENT)
+		send_done(report);
 	return STATUS_OK;
 }
 
 uint32_t report_resent(void)
 {
-	return report.resent;
+	return resent;
 }

@@ -7,26 +7,16 @@
 #include "hot.h"
 
 #define NO_TOKEN UINT32_MAX
-#define RECENT_WORDS 32u /* bits of the filter in front of the history's search */
 
+/* The slot that is served now. */
+static struct sampler *slot;
+
+/* One choice, from sampler_choose to sampler_account, and the statistics of all. */
 static struct {
-	const struct wire_generate *options;
-	uint64_t random;
-	uint32_t scale;
-	int32_t reciprocal;     /* of the penalty, Q16.16 */
-	bool penalising;
-	uint64_t temperature;   /* Q16.48 */
-	uint32_t *kept;         /* the tokens by position */
-	uint32_t end;           /* position after the last one remembered */
-	uint32_t history[PROTOCOL_MAX_HISTORY]; /* the latest ones, by position modulo its length */
-	uint32_t recent_from;   /* the positions that count: recent_from to recent_to - 1 */
-	uint32_t recent_to;
-	uint32_t recent[RECENT_WORDS];
 	int32_t maximum;        /* of the result being sampled */
 	uint64_t mass;
 	uint32_t total;         /* weight of its candidates, before the penalty */
 	int64_t lost;           /* weight that the penalty took from the candidates */
-	uint32_t near_scale;    /* of differences from the largest logit */
 	int32_t base;           /* is subtracted from logits: the largest one where weights are relative to it */
 	bool near;              /* they are */
 	int32_t reference;      /* of the weights: the maximum, unless the penalty moved the first place */
@@ -39,93 +29,101 @@ static struct {
 	uint64_t dropped;
 } s;
 
-void sampler_install(uint32_t *history)
+void sampler_install(struct sampler *sampler, uint32_t *history)
 {
-	s.kept = history;
+	sampler->kept = history;
+	sampler->end = 0;
+}
+
+void sampler_select(struct sampler *sampler)
+{
+	slot = sampler;
 }
 
 /* What the penalty can look back at from here: a rewind brought older tokens back. */
 static void recall(uint32_t position)
 {
 	for (uint32_t at = position > PROTOCOL_MAX_HISTORY ? position - PROTOCOL_MAX_HISTORY : 0; at != position; at++)
-		if (s.kept != 0)
-			s.history[at % PROTOCOL_MAX_HISTORY] = s.kept[at];
-		else if (at + PROTOCOL_MAX_HISTORY < s.end)
-			s.history[at % PROTOCOL_MAX_HISTORY] = NO_TOKEN;
+		if (slot->kept != 0)
+			slot->history[at % PROTOCOL_MAX_HISTORY] = slot->kept[at];
+		else if (at + PROTOCOL_MAX_HISTORY < slot->end)
+			slot->history[at % PROTOCOL_MAX_HISTORY] = NO_TOKEN;
 }
 
 static void scales(void)
 {
 	uint64_t least = (uint64_t)1 << 32;
-	uint64_t core = s.temperature == 0 ? (uint64_t)SAMPLING_ONE << 32 : (s.temperature < least ? least : s.temperature);
+	uint64_t core = slot->temperature == 0 ? (uint64_t)SAMPLING_ONE << 32 : (slot->temperature < least ? least : slot->temperature);
 
-	s.scale = exp2_logit_scale(core);
-	s.near_scale = exp2_logit_scale((s.temperature < SAMPLING_FINEST ? SAMPLING_FINEST : s.temperature)
-					<< SAMPLING_NEAR_SHIFT);
+	slot->scale = exp2_logit_scale(core);
+	slot->near_scale = exp2_logit_scale((slot->temperature < SAMPLING_FINEST ? SAMPLING_FINEST : slot->temperature)
+					    << SAMPLING_NEAR_SHIFT);
 }
 
 void sampler_begin(const struct wire_generate *options)
 {
-	s.options = options;
-	s.temperature = (uint64_t)options->temperature << 32 | options->temperature_low;
-	s.random = options->seed != 0 ? options->seed : 1;
-	s.penalising = options->repetition_penalty > SAMPLING_ONE && options->repetition_window != 0;
-	s.reciprocal = (int32_t)((1ull << 32) / options->repetition_penalty);
+	slot->options = options;
+	slot->temperature = (uint64_t)options->temperature << 32 | options->temperature_low;
+	slot->random = options->seed != 0 ? options->seed : 1;
+	slot->penalising = options->repetition_penalty > SAMPLING_ONE && options->repetition_window != 0;
+	slot->reciprocal = (int32_t)((1ull << 32) / options->repetition_penalty);
 	scales();
-	if (s.penalising || s.kept == 0)
+	if (slot->penalising || slot->kept == 0)
 		recall(options->position);
-	s.end = options->position;
+	slot->end = options->position;
+	slot->draws = 0;
+	slot->dropped = 0;
 	s.drawn = false;
 }
 
 bool sampler_wanted(void)
 {
-	return s.temperature != 0 || s.penalising;
+	return slot->temperature != 0 || slot->penalising;
 }
 
 uint32_t sampler_logit_scale(void)
 {
-	return s.scale;
+	return slot->scale;
 }
 
 void sampler_remember(uint32_t position, uint32_t token)
 {
-	s.history[position % PROTOCOL_MAX_HISTORY] = token;
-	s.end = position + 1;
-	if (s.kept != 0)
-		s.kept[position] = token;
+	slot->history[position % PROTOCOL_MAX_HISTORY] = token;
+	slot->end = position + 1;
+	if (slot->kept != 0)
+		slot->kept[position] = token;
 }
 
 void sampler_prepare(uint32_t position)
 {
-	uint32_t window = s.options->repetition_window;
+	uint32_t window = slot->options->repetition_window;
 
-	if (!s.penalising)
+	if (!slot->penalising)
 		return;
-	s.recent_from = position > window ? position - window : 0;
-	s.recent_to = position;
-	for (uint32_t i = 0; i < RECENT_WORDS; i++)
-		s.recent[i] = 0;
-	for (uint32_t at = s.recent_from; at != s.recent_to; at++) {
-		uint32_t token = s.history[at % PROTOCOL_MAX_HISTORY];
+	slot->recent_from = position > window ? position - window : 0;
+	slot->recent_to = position;
+	for (uint32_t i = 0; i < SAMPLER_RECENT_WORDS; i++)
+		slot->recent[i] = 0;
+	for (uint32_t at = slot->recent_from; at != slot->recent_to; at++) {
+		uint32_t token = slot->history[at % PROTOCOL_MAX_HISTORY];
 
-		s.recent[token / 32 % RECENT_WORDS] |= 1u << token % 32;
+		slot->recent[token / 32 % SAMPLER_RECENT_WORDS] |= 1u << token % 32;
 	}
 }
 
 static bool is_recent(uint32_t token)
 {
-	if ((s.recent[token / 32 % RECENT_WORDS] >> token % 32 & 1) == 0)
+	if ((slot->recent[token / 32 % SAMPLER_RECENT_WORDS] >> token % 32 & 1) == 0)
 		return false;
-	for (uint32_t at = s.recent_from; at != s.recent_to; at++)
-		if (s.history[at % PROTOCOL_MAX_HISTORY] == token)
+	for (uint32_t at = slot->recent_from; at != slot->recent_to; at++)
+		if (slot->history[at % PROTOCOL_MAX_HISTORY] == token)
 			return true;
 	return false;
 }
 
 static uint32_t weight_against(int32_t logit, int32_t reference)
 {
-	return exp2_weight(exp2_logit(logit, s.scale), reference);
+	return exp2_weight(exp2_logit(logit, slot->scale), reference);
 }
 
 static uint32_t weight(int32_t logit)
@@ -136,12 +134,12 @@ static uint32_t weight(int32_t logit)
 		return weight_against(logit, s.reference);
 	if (below < -(1 << SAMPLING_NEAR_BITS))
 		below = -(1 << SAMPLING_NEAR_BITS);
-	return exp2_weight(exp2_logit((int32_t)below * (1 << SAMPLING_NEAR_SHIFT), s.near_scale), 0);
+	return exp2_weight(exp2_logit((int32_t)below * (1 << SAMPLING_NEAR_SHIFT), slot->near_scale), 0);
 }
 
 static int32_t penalised(int32_t logit)
 {
-	int64_t factor = logit > 0 ? s.reciprocal : (int64_t)s.options->repetition_penalty;
+	int64_t factor = logit > 0 ? slot->reciprocal : (int64_t)slot->options->repetition_penalty;
 	int64_t product = (logit * factor) >> 16;
 
 	return product < INT32_MIN ? INT32_MIN : (int32_t)product;
@@ -150,7 +148,7 @@ static int32_t penalised(int32_t logit)
 static void penalise(struct llama2_candidate *candidates)
 {
 	s.lost = 0;
-	for (uint32_t i = 0; s.penalising && i < s.count; i++) {
+	for (uint32_t i = 0; slot->penalising && i < s.count; i++) {
 		int32_t logit = candidates[i].logit;
 
 		if (!is_recent(candidates[i].token))
@@ -199,10 +197,10 @@ static uint32_t extract(struct llama2_candidate *heap, uint32_t size)
 
 static uint32_t coin(void)
 {
-	s.random ^= s.random >> 12;
-	s.random ^= s.random << 25;
-	s.random ^= s.random >> 27;
-	return (uint32_t)(s.random * SAMPLING_MULTIPLIER >> 32) >> (32 - SAMPLING_COIN_BITS);
+	slot->random ^= slot->random >> 12;
+	slot->random ^= slot->random << 25;
+	slot->random ^= slot->random >> 27;
+	return (uint32_t)(slot->random * SAMPLING_MULTIPLIER >> 32) >> (32 - SAMPLING_COIN_BITS);
 }
 
 /* The token at target in the ordered candidates, which end the array; taken of them are ordered already. */
@@ -219,22 +217,22 @@ static uint32_t walk(struct llama2_candidate *heap, uint32_t taken, uint64_t tar
 /* What the options keep is the shortest beginning of the order: so many at most, up to this weight in all. */
 static uint32_t most_kept(void)
 {
-	uint32_t top_k = s.options->top_k;
+	uint32_t top_k = slot->options->top_k;
 
 	return top_k != 0 && top_k < s.count ? top_k : s.count;
 }
 
 static uint32_t most_weight(uint64_t mass)
 {
-	uint64_t cut = s.options->top_p * mass >> 16;
+	uint64_t cut = slot->options->top_p * mass >> 16;
 
 	/* All candidates together weigh less than 2**23. */
-	return s.options->top_p % SAMPLING_ONE == 0 || cut > UINT32_MAX ? UINT32_MAX : (uint32_t)cut;
+	return slot->options->top_p % SAMPLING_ONE == 0 || cut > UINT32_MAX ? UINT32_MAX : (uint32_t)cut;
 }
 
 static bool truncating(void)
 {
-	return s.options->top_k != 0 || s.options->top_p % SAMPLING_ONE != 0 || s.options->min_p != 0;
+	return slot->options->top_k != 0 || slot->options->top_p % SAMPLING_ONE != 0 || slot->options->min_p != 0;
 }
 
 /* Where a draw among all lands. Beyond the candidates: that range is mapped onto all of them, which keeps their
@@ -251,7 +249,7 @@ static uint32_t draw_truncated(struct llama2_candidate *heap, uint64_t mass, uin
 {
 	uint32_t most = most_kept(), cut = most_weight(mass);
 	uint32_t total = extract(heap, s.count);
-	uint32_t floor = (uint64_t)s.options->min_p * total >> 16;
+	uint32_t floor = (uint64_t)slot->options->min_p * total >> 16;
 	uint32_t taken = 1;
 
 	while (taken < most && total < cut) {
@@ -305,7 +303,7 @@ static uint32_t walk_next(uint32_t target)
 /* Choose as draw_truncated does, in the core's order. */
 static uint32_t next_truncated(uint64_t mass, uint32_t random)
 {
-	uint32_t most = most_kept(), cut = most_weight(mass), min_p = s.options->min_p;
+	uint32_t most = most_kept(), cut = most_weight(mass), min_p = slot->options->min_p;
 	uint32_t total = 0, taken = 0, target, floor = 0;
 
 	/* All are kept: their weight is known without a look at each. */
@@ -334,12 +332,12 @@ static uint32_t next_truncated(uint64_t mass, uint32_t random)
 static uint64_t mass_of_draw(void)
 {
 	int32_t top = s.candidates[0].logit;
-	int32_t fallen = s.maximum - (exp2_logit(top, s.scale) >> 16) - 1;
+	int32_t fallen = s.maximum - (exp2_logit(top, slot->scale) >> 16) - 1;
 	uint64_t outside, mass = 0;
 
 	if (s.near)
 		s.base = top;
-	else if (!s.penalising || fallen <= 0)
+	else if (!slot->penalising || fallen <= 0)
 		return (int64_t)s.mass > s.lost ? s.mass - s.lost : 0;
 	else
 		s.reference = s.maximum - fallen;
@@ -369,13 +367,13 @@ HOT uint32_t sampler_choose(const struct llama2_result *result)
 {
 	s.count = result->kept < LLAMA2_MAX_CANDIDATES ? result->kept : LLAMA2_MAX_CANDIDATES;
 	s.maximum = s.reference = result->maximum;
-	s.near = s.options->temperature == 0 || s.maximum <= SAMPLING_REFERENCE_LOW ||
+	s.near = slot->options->temperature == 0 || s.maximum <= SAMPLING_REFERENCE_LOW ||
 		 s.maximum >= SAMPLING_REFERENCE_HIGH;
 	s.mass = result->mass;
 	s.total = result->total;
-	s.drawn = s.temperature != 0;
+	s.drawn = slot->temperature != 0;
 	llama2_candidates_select(result->column);
-	if (s.near || s.penalising)
+	if (s.near || slot->penalising)
 		return choose_here();
 	if (truncating())
 		return next_truncated(s.mass, coin());
@@ -384,12 +382,18 @@ HOT uint32_t sampler_choose(const struct llama2_result *result)
 
 void sampler_account(void)
 {
+	uint64_t dropped;
+
 	if (!s.drawn)
 		return;
 	s.drawn = false;
 	s.draws++;
-	if (!s.near && s.mass > s.total)
-		s.dropped += (((s.mass - s.total) << SAMPLING_DROPPED_BITS) / s.mass) << (32 - SAMPLING_DROPPED_BITS);
+	slot->draws++;
+	if (s.near || s.mass <= s.total)
+		return;
+	dropped = (((s.mass - s.total) << SAMPLING_DROPPED_BITS) / s.mass) << (32 - SAMPLING_DROPPED_BITS);
+	s.dropped += dropped;
+	slot->dropped += dropped;
 }
 
 uint32_t sampler_draws(void)

@@ -7,10 +7,33 @@
 
 #include "llama2.h"
 
-/* Where the tokens of all positions are kept, those at most of the context and one: DRAM that only the CPU touches.
+#define SAMPLER_RECENT_WORDS 32u /* bits of the filter in front of the history's search */
+
+/* What a slot's generations have of their own; its members are sampler.c's. */
+struct sampler {
+	const struct wire_generate *options;
+	uint64_t random;
+	uint64_t temperature;   /* Q16.48 */
+	uint32_t scale;
+	uint32_t near_scale;    /* of differences from the largest logit */
+	int32_t reciprocal;     /* of the penalty, Q16.16 */
+	bool penalising;
+	uint32_t *kept;         /* the tokens by position */
+	uint32_t end;           /* position after the last one remembered */
+	uint32_t history[PROTOCOL_MAX_HISTORY]; /* the latest ones, by position modulo its length */
+	uint32_t recent_from;   /* the positions that count: recent_from to recent_to - 1 */
+	uint32_t recent_to;
+	uint32_t recent[SAMPLER_RECENT_WORDS];
+	uint32_t draws;         /* of this generation, as sampler_draws and sampler_dropped */
+	uint64_t dropped;
+};
+
+/* Where the tokens of all positions are kept, those at most of the slot and one: DRAM that only the CPU touches.
  * 0: there is no room; what a rewind over more than PROTOCOL_MAX_HISTORY positions would bring back is then no token.
  */
-void sampler_install(uint32_t *history);
+void sampler_install(struct sampler *sampler, uint32_t *history);
+/* The functions below are about this slot's. A choice, from sampler_choose to sampler_account, is one slot's. */
+void sampler_select(struct sampler *sampler);
 /* Begin a generation: options as on the wire, seeded anew; tokens before its position are those that were remembered.
  */
 void sampler_begin(const struct wire_generate *options);

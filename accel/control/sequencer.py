@@ -41,8 +41,8 @@ class Sequencer(wiring.Component):
         The last argmax, which EMBED takes with ``last_token``.
     tokens : In(TokenWrite)
         Tokens that EMBED takes with ``awaited``, each once.
-    position : Out(17)
-        Position of column 0, from EMBED on.
+    positions : Out(array of 17 by column)
+        Position of each column, from its EMBED on.
     matrix : Out(MatrixJob)
         To the matrix engine.
     activations : Out(ActivationControl)
@@ -76,7 +76,7 @@ class Sequencer(wiring.Component):
             "segments": Out(stream.Signature(Segment(addr_width))), "stores_done": Out(8), "turns": Out(BeatTurns()),
             "idle": In(1), "bad_command": Out(1), "shift_clamped": Out(1),
             "embed": Out(EmbedJob(columns, addr_width)), "embed_busy": In(1), "last_token": In(18),
-            "tokens": In(TokenWrite()), "position": Out(17),
+            "tokens": In(TokenWrite()), "positions": Out(data.ArrayLayout(17, columns)),
             "matrix": Out(MatrixJob(columns)), "activations": Out(ActivationControl(columns)),
             "norms": In(Norms(columns)),
             "attend": Out(AttendJob(columns)), "newest": Out(NewestJob(columns)),
@@ -145,7 +145,7 @@ class Sequencer(wiring.Component):
         s.token, s.awaits = Mux(s.command.awaited, read.data, s.command.token), Signal()
         m.d.comb += [
             write.addr.eq(self.tokens.column), write.data.eq(self.tokens.token), write.en.eq(self.tokens.write),
-            column.eq(s.command.column), read.addr.eq(column),
+            column.eq(self._column(s.command.column)), read.addr.eq(column),
             embeds.eq((s.command.opcode == Opcode.EMBED) & s.command.awaited),
             s.awaits.eq(embeds & ~there.bit_select(column, 1)),
         ]
@@ -164,6 +164,7 @@ class Sequencer(wiring.Component):
         s.beat = self.turns.valid & self.turns.taken_ready
         s.columns = Signal(range(s.C + 1))
         m.d.comb += s.columns.eq(s.command.columns + 1)
+        s.column = self._column(s.command.column)
         s.start_attend, s.start_store, s.local, s.embed_busy = self._jobs(m, s.command, s.token, s.columns)
         with m.If(s.beat):
             m.d.sync += [s.left.eq(s.left - 1), s.final.eq(s.left == 2)]
@@ -211,10 +212,11 @@ class Sequencer(wiring.Component):
         """Wait for what the command needs."""
         m.d.sync += [s.left.eq(s.command.beats), s.more.eq(s.command.beats != 0), s.final.eq(s.command.beats == 1)]
         # Only what needs the K/V rows waits for their way to DRAM
-        of_rows = (s.command.opcode == Opcode.ATTEND) | (s.command.opcode == Opcode.STORE) | (
+        of_rows = (s.command.opcode == Opcode.ATTEND) | (
             (s.command.opcode == Opcode.MATVEC) & ((s.command.dest == Dest.K) | (s.command.dest == Dest.V)))
+        stores = s.command.opcode == Opcode.STORE
         hold = ((s.command.fence & ~self.idle) | s.awaits | ((s.command.opcode == Opcode.EMBED) & s.embed_busy)
-                | (of_rows & self.store.storing))
+                | (of_rows & self.store.storing) | (stores & ~self.store.room))
         m.d.comb += self.execution.fenced.eq(hold)
         with m.If(~hold):
             m.next = "SHIFTS"
@@ -229,9 +231,9 @@ class Sequencer(wiring.Component):
             m.d.sync += [s.gain_exponent.eq(s.command.exponent), self.turns.gain.eq(s.more)]
             m.next = "TAKE"
         with m.If(s.is_a[Opcode.EMBED]):
-            m.d.comb += [self.activations.clear.eq(1 << s.command.column), self.activations.clear_buffer.eq(0),
+            m.d.comb += [self.activations.clear.eq(1 << s.column), self.activations.clear_buffer.eq(0),
                          self.embed.start.eq(1), self.shift_clamped.eq(s.clamped[0])]
-            m.d.sync += self.position.eq(s.command.position)
+            m.d.sync += self.positions[s.column].eq(s.command.position)
             m.next = "IDLE"
         with m.If(s.is_a[Opcode.MATVEC]):
             m.d.comb += [self.matrix.start.eq(1), self.logits.start.eq(s.to_logits),
@@ -243,7 +245,7 @@ class Sequencer(wiring.Component):
                 m.d.sync += s.attended.eq(0)
             m.next = "MATVEC"
         with m.If(s.is_a[Opcode.ATTEND]):
-            m.d.comb += [self.activations.clear.eq(1 << s.command.column), self.activations.clear_buffer.eq(1),
+            m.d.comb += [self.activations.clear.eq(1 << s.column), self.activations.clear_buffer.eq(1),
                          s.start_attend.eq(1)]
             m.d.sync += [s.attended.eq(1), self.turns.attend.eq(s.more)]
             m.next = "ATTEND"
@@ -269,6 +271,10 @@ class Sequencer(wiring.Component):
         with m.If(self.attend.done):
             m.next = "IDLE"
 
+    def _column(self, number):
+        """A column that the command names: 0 where the core has no other."""
+        return number if self.columns > 1 else 0
+
     def _jobs(self, m, command, token, columns):
         """What the command says to each station; (start of ATTEND, of STORE, rows come from the chip, the embedding's
         fetch is busy).
@@ -277,7 +283,7 @@ class Sequencer(wiring.Component):
         the embedding's fetch.
         """
         embed, matrix, attend, newest, store = self.embed, self.matrix, self.attend, self.newest, self.store
-        logits = self.logits
+        logits, column, first = self.logits, self._column(command.column), self._column(command.first)
         start_attend, start_store, rows_local = Signal(), Signal(), Signal()
         local, was_local, embed_busy = (Signal(name=name, reset_less=True)
                                         for name in ("local", "was_local", "embed_busy"))
@@ -286,18 +292,18 @@ class Sequencer(wiring.Component):
             self.execution.phase.eq(command.phase),
             embed.token.eq(Mux(command.last_token, self.last_token, token)), embed.base.eq(command.base),
             embed.words.eq(command.words),
-            embed.q4.eq(command.q4), embed.group64.eq(command.group64), embed.column.eq(command.column),
+            embed.q4.eq(command.q4), embed.group64.eq(command.group64), embed.column.eq(column),
             embed.shift.eq(matrix.shifts[0]),
             matrix.q4.eq(command.q4), matrix.group64.eq(command.group64), matrix.words.eq(command.words),
             matrix.rows.eq(command.rows),
             matrix.dest.eq(command.dest),
-            matrix.first.eq(Mux((command.dest == Dest.LOGITS) & ~command.every, command.columns, 0)),
+            matrix.first.eq(column),
             matrix.count.eq(columns),
-            attend.start.eq(delay(m, start_attend, 1, "attend_start")), attend.column.eq(command.column),
-            attend.rows.eq(command.positions + command.column + 1), attend.local.eq(local),
-            newest.start.eq(local & ~was_local), newest.rows.eq(command.column + 1),
-            store.next.eq(start_store), store.start.eq(delay(m, start_store, 1, "store_start")), store.rows.eq(columns),
-            store.base.eq(command.base),
+            attend.start.eq(delay(m, start_attend, 1, "attend_start")), attend.column.eq(column),
+            attend.rows.eq(command.rows), attend.local.eq(local),
+            newest.start.eq(local & ~was_local), newest.first.eq(first), newest.last.eq(column),
+            store.next.eq(start_store), store.start.eq(delay(m, start_store, 1, "store_start")),
+            store.first.eq(first), store.last.eq(column), store.base.eq(command.base),
             logits.first.eq(matrix.first), logits.last.eq(command.columns), logits.keep.eq(command.keep),
             logits.dump.eq(command.dump),
         ]

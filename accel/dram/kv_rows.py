@@ -11,6 +11,7 @@ from amaranth.lib.wiring import In, Out
 from accel.interfaces import ModelConstants, NewestJob, Quantised, StoreJob
 from accel.lib.numeric import UNCHECKED, delay
 from accel.dram.ports import NativeWrite
+from accel.lib.stream import Queue
 from llama2_spec.registers import Dest
 
 
@@ -28,11 +29,12 @@ class KvRows(wiring.Component):
     elements : In(Quantised)
         An element of K or V, or the exponent of ``head``. With 8 bits a mantissa of 2**7 is clamped.
     newest : In(NewestJob)
-        Hand out rows 0 .. ``rows`` - 1 at ``beats``.
+        Hand out rows ``first`` .. ``last`` at ``beats``.
     beats : Out(stream of 128)
         Rows as they lie in DRAM; held until taken.
     store : In(StoreJob)
-        Write rows to DRAM; while ``storing`` not ``busy``, and nothing else may touch the rows.
+        Write a run of rows to DRAM. As many runs as there are columns wait here for their turn. While ``storing`` not
+        ``busy``, and nothing else may touch the rows.
     port : Out(NativeWrite)
         To DRAM.
     busy : Out(1)
@@ -60,6 +62,7 @@ class KvRows(wiring.Component):
         self._memories(m, s)
         self._write(m, s)
         self._read(m, s)
+        self._runs(m, s)
         self._walk(m, s)
         self._dram(m, s)
         return m
@@ -117,8 +120,8 @@ class KvRows(wiring.Component):
     def _read(self, m, s):
         """What is read, held and handed on."""
         # Reading: one walker, for attention or for the store; behind it a memory's register and one more
-        s.storing, s.left_rows = s.store.storing, Signal.like(s.newest.rows)
-        s.beat, s.in_header, s.column = Signal(s.bits), Signal(), Signal(range(max(self.columns, 2)))
+        s.storing = Signal()                # the walker is at work for the store
+        s.beat, s.in_header, s.column = Signal(s.bits), Signal(), Signal.like(s.newest.first)
         s.final, s.final_row = Signal(), Signal()       # of the header or of the rest; of all
         s.walking, s.read, s.held, read_header = Signal(), Signal(), Signal(), Signal()
         s.to_port, s.to_beats = Signal(), Signal()      # what is held goes to DRAM, to attention
@@ -141,42 +144,62 @@ class KvRows(wiring.Component):
             m.d.sync += [s.to_port.eq(s.read & s.storing), s.to_beats.eq(s.read & ~s.storing),
                          s.value.eq(Mux(read_header, exponents, s.r.data))]
 
+    def _runs(self, m, s):
+        """Runs to be stored, one after the other."""
+        s.run = data.StructLayout({"first": s.newest.first.shape(), "last": s.newest.last.shape(),
+                                   "base": self.addr_width})
+        s.next_run, s.begin_run, waiting = Signal(s.run), Signal(), Signal()
+        job = Signal(s.run)
+        m.d.comb += [job[name].eq(getattr(s.store, name)) for name in s.run.members]
+        if self.columns == 1:               # one run at a time, so none waits
+            m.d.comb += [s.next_run.eq(job), s.begin_run.eq(s.store.start), s.store.room.eq(~s.store.storing)]
+        else:
+            m.submodules.runs = runs = Queue(s.run, depth=1 << (self.columns - 1).bit_length())
+            m.d.comb += [runs.write.eq(s.store.start), runs.data.eq(job), s.store.room.eq(runs.level != runs.depth),
+                         waiting.eq(runs.output.valid), s.begin_run.eq(waiting & ~s.storing),
+                         s.next_run.eq(runs.output.payload), runs.output.ready.eq(s.begin_run)]
+        with m.If(s.store.start):
+            m.d.sync += s.store.storing.eq(1)
+        with m.Elif(s.store.stored & ~waiting):
+            m.d.sync += s.store.storing.eq(0)
+
     def _walk(self, m, s):
         """The walker over beats and columns."""
-        s.start = s.newest.start | s.store.start
+        first, last = (Mux(s.begin_run, s.next_run[name], getattr(s.newest, name)) for name in ("first", "last"))
+        last_column = Signal.like(s.column)
+        s.start = s.newest.start | s.begin_run
         with m.If(s.start):
-            m.d.sync += [s.storing.eq(s.store.start), s.left_rows.eq(Mux(s.store.start, s.store.rows, s.newest.rows)),
-                         s.beat.eq(0), s.in_header.eq(1), s.column.eq(0), s.walking.eq(1),
-                         s.final.eq(s.last_header == 0),
-                         s.final_row.eq(Mux(s.store.start, s.store.rows, s.newest.rows) == 1)]
+            m.d.sync += [s.storing.eq(s.begin_run), s.beat.eq(0), s.in_header.eq(1), s.column.eq(first),
+                         last_column.eq(last), s.walking.eq(1), s.final.eq(s.last_header == 0),
+                         s.final_row.eq(first == last)]
         with m.Elif(s.issue):
             m.d.sync += [s.beat.eq(s.beat + 1), s.final.eq(s.beat + 1 == Mux(s.in_header, s.last_header, s.last_beat))]
             with m.If(s.final):
                 m.d.sync += [s.beat.eq(0), s.in_header.eq(~s.in_header),
                              s.final.eq(Mux(s.in_header, s.last_beat, s.last_header) == 0)]
                 with m.If(~s.in_header):
-                    m.d.sync += [s.column.eq(s.column + 1), s.left_rows.eq(s.left_rows - 1),
-                                 s.final_row.eq(s.left_rows == 2)]
+                    m.d.sync += [s.column.eq(s.column + 1), s.final_row.eq(s.column + 1 == last_column)]
                     with m.If(s.final_row):
                         m.d.sync += s.walking.eq(0)
 
     def _dram(self, m, s):
         """Rows to DRAM."""
         # DRAM: once the first beat is there, data can follow its command without a pause
-        address, commands, command_rows = Signal(self.addr_width), Signal(s.bits + 1), Signal.like(s.newest.rows)
-        fire = Signal()
+        address, commands, rows_behind = Signal(self.addr_width), Signal(s.bits + 1), Signal.like(s.column)
+        commanding, fire = Signal(), Signal()
         m.d.comb += [
-            s.port.cmd_valid.eq(s.to_port & (command_rows != 0)), s.port.cmd_addr.eq(address),
+            s.port.cmd_valid.eq(s.to_port & commanding), s.port.cmd_addr.eq(address),
             fire.eq(s.port.cmd_valid & s.port.cmd_ready),
             s.port.wdata_valid.eq(s.to_port), s.port.wdata_data.eq(s.value), self.beats.valid.eq(s.to_beats),
             self.beats.payload.eq(s.value),
         ]
-        with m.If(s.store.start):
-            m.d.sync += [address.eq(s.store.base), commands.eq(s.row_beats), command_rows.eq(s.store.rows)]
+        with m.If(s.begin_run):
+            m.d.sync += [address.eq(s.next_run.base), commands.eq(s.row_beats), commanding.eq(1),
+                         rows_behind.eq(s.next_run.last - s.next_run.first)]
         with m.Elif(fire):
             m.d.sync += [address.eq(address + 1), commands.eq(commands - 1)]
             with m.If(commands == 1):
-                m.d.sync += [commands.eq(s.row_beats), command_rows.eq(command_rows - 1)]
+                m.d.sync += [commands.eq(s.row_beats), rows_behind.eq(rows_behind - 1), commanding.eq(rows_behind != 0)]
         working = s.walking | s.read | s.held
         with m.If(s.storing & ~working & ~s.start):
             m.d.comb += s.store.stored.eq(1)

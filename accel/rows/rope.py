@@ -2,7 +2,7 @@
 from types import SimpleNamespace
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
-from amaranth.lib import stream, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from accel.interfaces import FrequencyRead, ModelConstants, Row, Wide
@@ -29,8 +29,8 @@ class Rope(wiring.Component):
     -------
     rows : In(stream of Row)
         Pairs (even, odd) of one column.
-    position : In(17)
-        Position of column 0; elements of a head.
+    positions : In(array of 17 by column)
+        Position of each column; constant while rows of Q or K come.
     busy : Out(1)
         Work is in flight; a fence waits for its end.
     model : In(ModelConstants)
@@ -46,7 +46,7 @@ class Rope(wiring.Component):
     def __init__(self, *, columns):
         self.columns = columns
         super().__init__({
-            "busy": Out(1), "position": In(17), "model": In(ModelConstants()),
+            "busy": Out(1), "positions": In(data.ArrayLayout(17, columns)), "model": In(ModelConstants()),
             "rows": In(stream.Signature(Row(columns))), "values": Out(stream.Signature(Wide(columns))),
             "frequencies": Out(FrequencyRead()),
         })
@@ -83,7 +83,8 @@ class Rope(wiring.Component):
             m.d.sync += [pair.eq(s.row.row[1]),
                          place.eq(Mux(s.starts, 0, Mux(s.row.row[1] == pair, place, Mux(last_in_head, 0, place + 2))))]
         s.row1 = s.pipe.carry("row", s.pipe.enter(s.row)).at(1)
-        s.position = s.pipe.register("position", s.pipe.enter(self.position + s.row.column), 17)
+        position = self.positions[s.row.column] if self.columns > 1 else self.positions[0]
+        s.position = s.pipe.register("position", s.pipe.enter(position), 17)
         m.d.comb += self.frequencies.index.eq(place >> 1)
         tag, row = Signal(s.layout, name="place_tag"), s.row1.plain
         m.d.comb += [tag.column.eq(row.column), tag.index.eq(row.row), tag.end.eq(last_in_head & row.odd),

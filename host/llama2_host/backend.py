@@ -19,6 +19,7 @@ class Backend(ABC):
     """A model that is ready to generate; a context manager."""
     name = ""           #: where it runs: "device", "simulator" or "golden"
     clock_hz = 0        #: of the target; 0 without one
+    slots = 1           #: generations that it runs at a time
     model: Model
 
     @abstractmethod

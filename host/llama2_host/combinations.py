@@ -73,6 +73,8 @@ RULES = (
     Rule(("trace",), lambda g: g.where == "golden", "--golden sends no frames: leave it out"),
     Rule(("copies",), lambda g: g.where not in ("sim", "golden"),
          "it is for --sim and --golden: name several boards by several --port"),
+    Rule(("slots",), lambda g: g.where == "golden",
+         "--golden has no device whose memory could be divided: use --copies, or leave it out"),
     Rule(("dram_fault",), lambda g: g.where != "sim",
          "it is a fault of the simulated DRAM: add --sim, or leave it out"),
     Rule(("force",), lambda g: g.where == "sim", "the simulator that --sim starts holds nobody's model: leave it out"),
@@ -117,7 +119,7 @@ def check(given: Given) -> None:
 
 #: what a caller in Python may give; the command line's parser sees to it there
 TYPES: dict[str, type | tuple[type, ...]] = {"port": str, "sim": bool, "golden": bool, "upload": bool, "flash": bool,
-                                             "baud": int, "max_baud": int, "format": str,
+                                             "baud": int, "max_baud": int, "slots": int, "format": str,
          "group": int, "embedding": str, "budget": str, "seq_len": int, "kv": str, "template": str,
          "calibrate": (str, os.PathLike), "model": (str, os.PathLike), "tokenizer": (str, os.PathLike)}
 

@@ -9,6 +9,7 @@ from llama2_host.device import store
 from llama2_host.backend import Backend
 from llama2_host.combinations import CHOOSE, PLACES, Given, check, check_types
 from llama2_host.device.device import Device, DeviceGeneration
+from llama2_host.device.link import DeviceError
 from llama2_host.errors import HostError
 from llama2_host.generation import Options
 from llama2_host.image.discovery import default_model
@@ -18,9 +19,10 @@ from llama2_host.progress import Progress
 from llama2_host.device.remote import model_on
 from llama2_host.device.simulator import Simulator
 from llama2_host.device.transport import DEFAULT_BAUD
-from llama2_spec.protocol import MAX_BAUD
+from llama2_spec.protocol import MAX_BAUD, Status
 
 SIMULATOR_HELLO_TRIES = 60  #: 1 + 2 + 4 + 4 + ... s: it boots at a few hundred kHz, on a busy machine at fewer
+DEFAULT_SLOTS = 4          #: that a server asks for
 RECONNECT_S = 30.0         #: how long a chat waits for a device that was restarted
 
 
@@ -32,8 +34,27 @@ class DeviceBackend(Backend):
         self.name = "simulator" if simulator else "device"
         self.clock_hz = device.info.clock_hz
 
+    @property
+    def slots(self) -> int:     # type: ignore[override]    # mypy: a class's constant, which is a property here
+        return self.device.slots
+
     def generate(self, ids: Sequence[int], options: Options, **more) -> DeviceGeneration:
+        """``slot`` chooses one of :attr:`slots`; the others go on."""
         return self.device.generate(ids, options, **more)
+
+    def divide(self, count: int | None, *, most: int = DEFAULT_SLOTS) -> None:
+        """Divide the K/V cache into so many slots, each as long as the model's context; None: as many as there is room
+        for, at most ``most``."""
+        if count is not None:
+            self.device.divide(count)
+            return
+        for fewer in range(most, 0, -1):
+            try:
+                self.device.divide(fewer)
+                return
+            except DeviceError as error:
+                if error.status not in (Status.NO_MEMORY, Status.BAD_OPCODE) or fewer == 1:
+                    raise
 
     def settle(self) -> None:
         self.device.hello()
@@ -50,17 +71,18 @@ class DeviceBackend(Backend):
 def connect(*, port: str | None = None, sim: bool = False, golden: bool = False, model: str | Path | None = None,
             tokenizer: str | Path | None = None, upload: bool = False, baud: int | None = None,
             max_baud: int | None = None, wait_s: float = 0.0,
-            flash: bool = False, trace: TextIO | None = None, progress: Progress = Progress.silent,
-            **conversion) -> Backend:
+            flash: bool = False, slots: int | None = None, trace: TextIO | None = None,
+            progress: Progress = Progress.silent, **conversion) -> Backend:
     """A backend with ``model`` (an image, or a checkpoint that is converted on the way) ready to generate.
 
     Without ``model`` a device's own is used; the simulator and golden take the project's default model. ``upload``
     sends the model to the simulator over its UART instead of preloading it. A serial line starts at ``baud`` and goes
-    to the fastest rate up to ``max_baud`` that works. ``flash`` refuses a model that the board's flash has no room for.
+    to the fastest rate up to ``max_baud`` that works. ``slots`` is how many generations a device shall run at a time
+    (:meth:`DeviceBackend.divide`). ``flash`` refuses a model that the board's flash has no room for.
     ``conversion`` is for :meth:`llama2_host.image.model.Model.load`.
     """
     check_options({"port": port, "sim": sim, "golden": golden, "upload": upload, "baud": baud, "max_baud": max_baud,
-                   "flash": flash,
+                   "flash": flash, "slots": slots,
                    **conversion}, model, tokenizer, trace)
     if model is None and port is None:
         model = default_model()
@@ -71,7 +93,7 @@ def connect(*, port: str | None = None, sim: bool = False, golden: bool = False,
         return GoldenBackend(loaded)
     if sim:
         assert loaded is not None
-        return simulate(loaded, upload=upload, trace=trace, progress=progress)
+        return simulate(loaded, upload=upload, slots=slots, trace=trace, progress=progress)
     assert port is not None                 # without one, and none of the others, check_options has complained
     device = Device.open(port, baud=baud or DEFAULT_BAUD, trace=trace, wait_s=wait_s, progress=progress)
     try:
@@ -80,7 +102,8 @@ def connect(*, port: str | None = None, sim: bool = False, golden: bool = False,
         rate = device.hurry(most=max_baud or MAX_BAUD, progress=progress)
         progress.detail(f"{port}: firmware {device.info.firmware}{f', {rate} baud' if rate else ''}, model "
                         f"{device.info.name or 'none'}")
-        return DeviceBackend(device, put(device, loaded, tokenizer=tokenizer, progress=progress, **conversion))
+        held = put(device, loaded, tokenizer=tokenizer, progress=progress, **conversion)
+        return with_slots(DeviceBackend(device, held), slots)
     except BaseException:
         device.close()
         raise
@@ -97,7 +120,14 @@ def check_options(options: dict, model: str | Path | None, tokenizer: str | Path
     check(Given(options | {"trace": trace}, where[0], kind))
 
 
-def simulate(model: Model, *, upload: bool = False, trace: TextIO | None = None,
+def with_slots(backend: DeviceBackend, slots: int | None) -> DeviceBackend:
+    """Divided as was asked for; without a word, slots that an earlier client made shorter are made one."""
+    if slots is not None or backend.device.info.seq_len < backend.config.seq_len:
+        backend.divide(slots or 1)
+    return backend
+
+
+def simulate(model: Model, *, upload: bool = False, slots: int | None = None, trace: TextIO | None = None,
              progress: Progress = Progress.silent) -> DeviceBackend:
     """Start the simulator with ``model`` preloaded, or uploaded."""
     simulator = Simulator(None if upload else model.path, progress=progress)
@@ -108,7 +138,7 @@ def simulate(model: Model, *, upload: bool = False, trace: TextIO | None = None,
         fit.check(model.config, len(model.data), device.info)
         if not upload:
             device.require_model()
-        return DeviceBackend(device, put(device, model, progress=progress), simulator)
+        return with_slots(DeviceBackend(device, put(device, model, progress=progress), simulator), slots)
     except BaseException:
         simulator.stop()
         raise

@@ -7,12 +7,13 @@ from llama2_spec import frame, image, model, numerics, packing, program, protoco
 from llama2_spec.wire import C_TYPES
 
 STRUCTURES = (protocol.Error, protocol.Hello, protocol.Device, protocol.LoadBegin, protocol.Load, protocol.Loaded,
-              protocol.Verify, protocol.Verified, protocol.Generate, protocol.Accepted, protocol.Resend,
+              protocol.Verify, protocol.Verified, protocol.Generate, protocol.Accepted, protocol.Abort,
+              protocol.Resend,
               protocol.Tokens,
               protocol.Logits, protocol.Done, protocol.Stats, protocol.Reset, protocol.Read,
               protocol.Baud, protocol.Line, protocol.Store, protocol.Stored, protocol.Board, protocol.Lane,
               protocol.Eye,
-              protocol.Memory, protocol.Tested, protocol.Stream, protocol.Streamed)
+              protocol.Memory, protocol.Tested, protocol.Stream, protocol.Streamed, protocol.Slots, protocol.Slotted)
 
 
 def snake(name: str) -> str:
@@ -68,7 +69,8 @@ def crc32_table() -> list[int]:
 
 def protocol_section() -> str:
     names = ("VERSION", "LOAD_CHUNK", "LOAD_WINDOW", "MAX_STOPS", "MAX_PROMPT", "MAX_HISTORY", "TOKEN_RING",
-             "MAX_SPECULATE", "LOOKUP_HISTORY", "LOOKUP_SUFFIX", "LOOKUP_STEPS", "MAX_LAYERS", "MAX_BAUD", "MIN_BAUD",
+             "MAX_SPECULATE", "MAX_SLOTS", "SLOT_SHIFT",
+             "LOOKUP_HISTORY", "LOOKUP_SUFFIX", "LOOKUP_STEPS", "MAX_LAYERS", "MAX_BAUD", "MIN_BAUD",
              "MAX_CONFIRM",
              "PLACE_BYTES", "MAX_PLACES", "MAX_STREAM")
     parts = [define(f"PROTOCOL_{name}", getattr(protocol, name)) for name in names]
@@ -99,10 +101,8 @@ def registers_section() -> str:
                       (registers.Counter, "counter"), (registers.Phase, "phase"), (registers.Opcode, "op"),
                       (registers.Dest, "dest")):
         parts.append(enum("", f"LLAMA2_{name.upper()}", cls))
-    fields = {bits.name: bits for bits in registers.COMMAND}
-    named = [*fields.items(), *((alias.name, fields[alias.field]) for alias in registers.ALIASES)]
-    for own_name, bits in named:
-        name = f"LLAMA2_COMMAND_{own_name.upper()}"
+    for bits in registers.COMMAND:
+        name = f"LLAMA2_COMMAND_{bits.name.upper()}"
         parts += [define(f"{name}_WORD", bits.word), define(f"{name}_LOW", bits.low),
                   define(f"{name}_MASK", f"{(1 << bits.size) - 1:#x}u")]
     parts += [define("LLAMA2_VERSION", registers.VERSION), define("LLAMA2_WINDOW_BYTES", registers.WINDOW_SIZE),
@@ -121,9 +121,11 @@ def program_section() -> str:
                   "op": f"LLAMA2_OP_{item.opcode.name}",
                   "dest": f"LLAMA2_DEST_{item.dest.name}" if item.dest is not None else "0",
                   "phase": f"LLAMA2_PHASE_{item.phase.name}",
-                  "fence": int(item.fence), "streams": int(item.tensor is not None), "per_column": int(item.per_column)}
+                  "fence": int(item.fence), "streams": int(item.tensor is not None),
+                  "per": f"PROGRAM_PER_{item.per.name}"}
         rows.append("\t{" + ", ".join(f".{name} = {value}" for name, value in values.items()) + "}")
     return "\n".join([
+        enum("program_per", "PROGRAM_PER", program.Per),
         define("PROGRAM_LAYER_COMMANDS", len(program.LAYER)),
         define("PROGRAM_LAYER_TENSORS", program.LAYER_TENSORS),
         "#define PROGRAM_LAYER { \\\n" + ", \\\n".join(rows) + " \\\n}\n"])

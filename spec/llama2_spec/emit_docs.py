@@ -107,9 +107,26 @@ def register(row) -> str:
     return f"### {row.name} ({row.access})\n\n{row.doc}\n\n" + table(("bits", "field", "meaning"), lines)
 
 
+def command_rows(layout):
+    """Rows of a table of the fields of a command."""
+    return [(b.word, b.low if b.size == 1 else f"{b.low + b.size - 1}:{b.low}", f"`{b.name}`",
+             b.doc + (" (signed)" if b.signed else "")) for b in sorted(layout, key=lambda b: (b.word, b.low))]
+
+
+def commands() -> str:
+    """The fields of every command, then those of each opcode."""
+    head = ("word", "bits", "field", "meaning")
+    return "\n".join([
+        f"A command has 128 bits in four words; the queue holds {registers.QUEUE_DEPTH} of them. Up to "
+        f"{registers.RESULT_DEPTH} results wait for firmware. Every command has these fields, and those of its "
+        "opcode; all other bits are ignored.\n",
+        table(head, command_rows(registers.COMMON)), enum(registers.Opcode),
+        *[f"#### {opcode.name}\n\n" + table(head, command_rows(layout))
+          for opcode, layout in registers.LAYOUTS.items() if layout],
+    ])
+
+
 def registers_page() -> str:
-    command = [(b.word, b.low if b.size == 1 else f"{b.low + b.size - 1}:{b.low}", f"`{b.name}`",
-                b.doc + (" (signed)" if b.signed else "")) for b in registers.COMMAND]
     return "\n".join([
         "# Registers and commands of the core\n", NOTE, docstring(registers),
         f"Interface version {registers.VERSION}.\n",
@@ -117,21 +134,18 @@ def registers_page() -> str:
         "## Window\n", enum(registers.Window, "0x{:03x}"), enum(registers.Model), enum(registers.Result),
         enum(registers.Counter), enum(registers.Phase),
         "## Commands\n",
-        f"A command has 128 bits in four words; the queue holds {registers.QUEUE_DEPTH} of them. Up to "
-        f"{registers.RESULT_DEPTH} results wait for firmware.\n",
-        table(("word", "bits", "field", "meaning"), command),
-        "For one opcode some fields have a name and a meaning of their own:\n",
-        table(("opcode", "name", "the bits of", "meaning"),
-              [(f"`{a.opcode.name}`", f"`{a.name}`", f"`{a.field}`", a.doc) for a in registers.ALIASES]),
-        enum(registers.Opcode), enum(registers.Dest), schedule(),
+        commands(), enum(registers.Dest), schedule(),
     ])
+
+
+PER = {program.Per.STEP: "", program.Per.COLUMN: ", for each column", program.Per.RUN: ", for each run"}
 
 
 def schedule() -> str:
     """The table of a token's commands."""
     def rows(items, when):
         for item in items:
-            yield (when, f"`{item.opcode.name}`" + (", for each column" if item.per_column else ""),
+            yield (when, f"`{item.opcode.name}`" + PER[item.per],
                    f"`{item.tensor.name}`" if item.tensor is not None else "",
                    f"`{item.dest.name}`" if item.dest is not None else "",
                    f"`{item.phase.name}`", "waits" if item.fence else "")

@@ -4,6 +4,7 @@ One table, from which come firmware's (``firmware/program.c``), the drivers of t
 image and the table in docs/registers.md. A step runs ``BEGIN``, then ``LAYER`` for each layer, then, where logits are
 wanted, ``END``.
 """
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -23,12 +24,19 @@ class Kind(IntEnum):
     EMBEDDING  = 8
 
 
+class Per(IntEnum):
+    """How often a step pushes a command."""
+    STEP   = 0
+    COLUMN = 1
+    RUN    = 2  #: neighbouring columns of one slot
+
+
 @dataclass(frozen=True)
 class Item:
     """One line of the schedule.
 
     ``tensor`` is what it streams, if anything; ``names`` are that tensor's parts in a checkpoint, for layer {i}.
-    ``fence``: it waits for the results of all before it; where it is pushed once per column (``per_column``), only the
+    ``fence``: it waits for the results of all before it; where it is pushed several times in a step (``per``), only the
     first one waits.
     """
     opcode: Opcode
@@ -36,22 +44,22 @@ class Item:
     tensor: Kind | None = None
     dest: Dest | None = None
     fence: bool = False
-    per_column: bool = False
+    per: Per = Per.STEP
     names: tuple[str, ...] = ()
 
 
 BEGIN = (
     Item(Opcode.GAIN,   Phase.OTHER, Kind.GAIN, names=("layers.0.attention_norm",)),
-    Item(Opcode.EMBED,  Phase.EMBED, fence=True, per_column=True),      # its tensor is read apart from the stream
+    Item(Opcode.EMBED,  Phase.EMBED, fence=True, per=Per.COLUMN),      # its tensor is read apart from the stream
 )
 LAYER = (
     Item(Opcode.MATVEC, Phase.S1_QKV,     Kind.WQ,   Dest.Q, fence=True, names=("layers.{i}.wq",)),
     Item(Opcode.MATVEC, Phase.S1_QKV,     Kind.WK,   Dest.K, names=("layers.{i}.wk",)),
     Item(Opcode.MATVEC, Phase.S1_QKV,     Kind.WV,   Dest.V, names=("layers.{i}.wv",)),
     # The first column waits for every column's query; then all are there.
-    Item(Opcode.ATTEND, Phase.S2_ATTEND,  fence=True, per_column=True),
+    Item(Opcode.ATTEND, Phase.S2_ATTEND,  fence=True, per=Per.COLUMN),
     # Attention has the rows on chip, so no command waits for their way to DRAM.
-    Item(Opcode.STORE,  Phase.S3_STORE),
+    Item(Opcode.STORE,  Phase.S3_STORE, per=Per.RUN),
     Item(Opcode.GAIN,   Phase.OTHER,      Kind.GAIN, names=("layers.{i}.ffn_norm",)),
     Item(Opcode.MATVEC, Phase.S4_OUTPUT,  Kind.WO,   Dest.RESIDUAL, fence=True, names=("layers.{i}.wo",)),
     Item(Opcode.MATVEC, Phase.S5_GATE_UP, Kind.W13,  Dest.SWIGLU, fence=True, names=("layers.{i}.w1", "layers.{i}.w3")),
@@ -84,46 +92,81 @@ def tensors(n_layers: int, tied: bool):
         yield Kind.EMBEDDING, 0, ("embedding",)
 
 
-def commands(image, tokens, position: int, *, kv_base: int, row_beats: int, last_token=False, awaited=False,
-             classify=True, every=False, keep=False, dump=False):
+def runs(columns: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """First and last column of each run of (slot, position) pairs: neighbours of one slot.
+
+    Raises ValueError unless each slot has one run, whose positions follow each other.
+    """
+    found: list[tuple[int, int]] = []
+    for i, (slot, position) in enumerate(columns):
+        if i and columns[i - 1][0] == slot:
+            if columns[i - 1][1] + 1 != position:
+                raise ValueError(f"slot {slot}: position {position} does not follow {columns[i - 1][1]}")
+            found[-1] = (found[-1][0], i)
+        else:
+            if slot in [columns[first][0] for first, _ in found]:
+                raise ValueError(f"slot {slot}: its columns are no neighbours")
+            found.append((i, i))
+    return found
+
+
+def slot_beats(config, row_beats: int) -> int:
+    """Beats from one slot of the cache to the next: a row for each position of each layer."""
+    return config.n_layers * config.seq_len * row_beats
+
+
+def commands(image, tokens, columns: Sequence[tuple[int, int]], *, kv_base: int, row_beats: int, last_token=False, awaited=False,
+             classify=True, first=None, keep=False, dump=False):
     """The commands of one step, four words each, as firmware pushes them.
 
-    ``image`` is a :class:`llama2_spec.image.Image`; ``tokens`` are those of consecutive positions from ``position`` on,
-    one a column, or with ``last_token`` or ``awaited`` so many whose values do not matter; the K/V cache begins at beat
-    ``kv_base`` and a position takes ``row_beats``.
+    ``image`` is a :class:`llama2_spec.image.Image`; ``columns`` are (slot, position) pairs as :func:`runs` wants them,
+    and ``tokens`` are theirs, or with ``last_token`` or ``awaited`` any. The K/V cache begins at beat ``kv_base``, a
+    position takes ``row_beats``, a slot :func:`slot_beats`. With ``classify`` there is a result of column ``first``, by
+    default the last, and of each behind it.
     """
-    columns, entries = len(tokens), iter(image.entries)
+    entries, count = iter(image.entries), len(columns)
+    run_of = {column: run for run in runs(columns) for column in range(run[0], run[1] + 1)}
+    firsts = sorted({run[0] for run in run_of.values()})
 
     def fields(entry):
         return dict(exponent=entry.exponent, words=entry.words, q4=entry.format.name == "Q4", group64=entry.group == 64,
                     base=entry.offset_beats)
 
-    def one(item, column, segment):
-        given = dict(phase=item.phase, fence=item.fence and column == 0, columns=columns - 1)
-        if item.per_column:
-            given["column"] = column
-        if item.dest is not None:
-            given["dest"] = item.dest
-        if item.tensor is not None:
-            entry = next(entries)
-            given.update(fields(entry), rows=entry.rows, beats=entry.beats)
-        if item.opcode == Opcode.EMBED:
-            given.update(fields(image.embedding), last_token=last_token, awaited=awaited,
-                         token=0 if last_token or awaited else tokens[column], position=position)
-        if item.opcode == Opcode.ATTEND:
-            given.update(kv=1, positions=position, base=segment, beats=position * row_beats)
-        if item.opcode == Opcode.STORE:
-            given.update(base=segment + position * row_beats)
-        if item.dest == Dest.LOGITS:
-            given.update(every=every, keep=keep, dump=dump)
-        return encode(item.opcode, **given)
+    def run_at(column, layer):
+        """First column of the column's run; first beat of its slot's rows of the layer, and of them those before."""
+        start, _ = run_of[column]
+        slot, position = columns[start]
+        return start, kv_base + slot * slot_beats(image.config, row_beats) + layer * image.config.seq_len * row_beats, \
+            position * row_beats
 
-    def run(items, segment=0):
+    def streamed(item):
+        entry = next(entries)
+        if item.opcode == Opcode.GAIN:
+            return dict(exponent=entry.exponent, rows=entry.rows, words=entry.words, base=entry.offset_beats,
+                        beats=entry.beats)
+        results = dict(column=count - 1 if first is None else first, keep=keep, dump=dump)
+        return dict(**fields(entry), rows=entry.rows, beats=entry.beats, dest=item.dest,
+                    **(results if item.dest == Dest.LOGITS else {}))
+
+    def own(item, column, layer):
+        """The fields of the command's own layout."""
+        if item.tensor is not None:
+            return streamed(item)
+        if item.opcode == Opcode.EMBED:
+            return dict(**fields(image.embedding), column=column, last_token=last_token, awaited=awaited,
+                        token=0 if last_token or awaited else tokens[column], position=columns[column][1])
+        start, base, before = run_at(column, layer)
+        if item.opcode == Opcode.ATTEND:
+            return dict(kv=1, column=column, first=start, rows=columns[column][1] + 1, base=base, beats=before)
+        return dict(first=start, column=run_of[column][1], base=base + before)
+
+    def run(items, layer=0):
         for item in items:
-            for column in range(columns if item.per_column else 1):
-                yield one(item, column, segment)
+            for column in {Per.STEP: [0], Per.COLUMN: range(count), Per.RUN: firsts}[item.per]:
+                yield encode(item.opcode, phase=item.phase, fence=item.fence and column == 0, columns=count - 1,
+                             **own(item, column, layer))
     yield from run(BEGIN)
     for layer in range(image.config.n_layers):
-        yield from run(LAYER, kv_base + layer * image.config.seq_len * row_beats)
+        yield from run(LAYER, layer)
     if classify:
         yield from run(END)

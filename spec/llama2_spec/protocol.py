@@ -6,6 +6,9 @@ Events carry the sequence number of their GENERATE; tokens are numbered, and RES
 device holds a generation rather than overwrite a token that was neither asked for again nor acknowledged; LOGITS are
 not kept: each says where it belongs, so that a gap is seen.
 
+A device runs a generation in each of its slots at a time. A slot is a region of the K/V cache with its own history;
+there is one, as long as the model's context, until SLOTS says otherwise. A client that knows no slots has number 0.
+
 A device has a boot id: the first HELLO after its reset gives it one. HELLO's reply, every reply that accepts something
 and every refusal carry it, so that a client learns of a reset by the next answer.
 """
@@ -25,6 +28,8 @@ LOOKUP_HISTORY = 512     #: latest tokens that a guess is looked up in, see spec
 LOOKUP_SUFFIX = 4        #: as many of the last tokens are compared at most
 LOOKUP_STEPS = 16        #: earlier places that are compared at most
 TOKEN_RING = 128         #: tokens that RESEND can repeat, and that a generation may be ahead of its last RESEND
+MAX_SLOTS = 8            #: generations at a time
+SLOT_SHIFT = 8           #: bits above it in Generate.flags are the number of the slot
 MAX_LAYERS = 64          #: layers that the firmware's command program has room for
 MAX_BAUD = 3_000_000     #: fastest serial line: its bytes come no faster than the firmware takes them at 75 MHz
 MIN_BAUD = 9600          #: slowest
@@ -36,13 +41,13 @@ MAX_STREAM = 64 << 20    #: bytes of one STREAM: a tenth of a second
 
 class Opcode(IntEnum):
     """What a frame is about."""
-    HELLO      = 0x01  #: Hello -> Device; begins a session: a generation still running is aborted
+    HELLO      = 0x01  #: Hello -> Device; begins a session: generations still running are aborted
     LOAD_BEGIN = 0x02  #: LoadBegin -> Loaded; drops the model, or goes on with the same upload where it stopped
     LOAD       = 0x03  #: Load -> Loaded; in order of offsets, up to LOAD_WINDOW ahead of the replies
     LOAD_END   = 0x04  #: nothing -> Verified; begins to check the image, which then is the model; asked again until it
                        #: is not running
     GENERATE   = 0x05  #: Generate -> Accepted; then TOKENS and LOGITS events, at last DONE
-    ABORT      = 0x06  #: nothing -> nothing; DONE follows if a generation was running
+    ABORT      = 0x06  #: Abort, or nothing for all of them -> nothing; DONE follows if the generation was running
     RESEND     = 0x07  #: Resend -> Tokens; acknowledges the tokens before its index; DONE is sent again after it if the
                        #: generation has ended
     STATS      = 0x08  #: nothing -> Stats
@@ -58,6 +63,7 @@ class Opcode(IntEnum):
     BASELINE   = 0x10  #: reserved: the software baseline, up to 0x1f
     MEMORY     = 0x20  #: Memory -> Tested; writes and reads places of DRAM, and puts back what was there
     STREAM     = 0x21  #: Stream -> Streamed; the core reads and checks DRAM, a beat every four cycles at best
+    SLOTS      = 0x22  #: Slots -> Slotted; divides the K/V cache anew, or tells how it is divided
     TOKENS     = 0x81  #: event: Tokens
     LOGITS     = 0x82  #: event: Logits
     DONE       = 0x83  #: event: Done
@@ -70,7 +76,7 @@ class Status(IntEnum):
     BAD_LENGTH     = 2   #: payload of value bytes, expected limit
     BAD_VERSION    = 3   #: protocol or image version value, this build speaks limit
     BAD_VALUE      = 4   #: the field named by subject has a value outside its limit
-    BUSY           = 5   #: a generation or an upload is running
+    BUSY           = 5   #: a generation, here in this slot, or an upload is running
     NO_MODEL       = 6   #: load one first
     NO_DRAM        = 7   #: DRAM initialisation failed
     OUT_OF_ORDER   = 8   #: LOAD at offset value, the device waits for offset limit
@@ -88,7 +94,7 @@ class Status(IntEnum):
     OUT_OF_RANGE   = 20  #: READ up to value, DRAM has limit
     NO_FLASH       = 21  #: the board has no flash for a model, or what answers has the unknown JEDEC ID value
     FLASH_SMALL    = 22  #: the image takes value bytes, the flash has room for limit
-    FORGOTTEN      = 23  #: RESEND of generation value, which is not the last one of this session
+    FORGOTTEN      = 23  #: RESEND of generation value, which is not the last one of a slot in this session
 
 
 class Subject(IntEnum):
@@ -118,6 +124,7 @@ class Subject(IntEnum):
     SPECULATE     = 22
     LANE          = 23  #: Lane.lane or Lane.bitslip
     PLACE         = 24  #: a place of MEMORY or STREAM: no multiple of its size, beyond DRAM, or too many
+    SLOT          = 25  #: a slot's number, or how many or how long they are
 
 
 class ModelState(IntEnum):
@@ -203,8 +210,8 @@ class Device(Structure):
     payload_crc: int = wire("I", "READY: CRC-32 of its tensors")
     header_crc: int = wire("I", "READY: CRC-32 of its header and metadata")
     vocab_size: int = wire("I", "READY: the model's vocabulary")
-    seq_len: int = wire("I", "READY: the model's context")
-    kv_positions: int = wire("I", "positions held in the KV cache")
+    seq_len: int = wire("I", "READY: positions of a slot; the model's context, unless SLOTS said less")
+    kv_positions: int = wire("I", "positions held in the KV cache of slot 0")
     kv_base: int = wire("I", "READY: first beat of the KV cache")
     kv_beats: int = wire("I", "READY: beats of the KV cache")
     link_damaged: int = wire("I", "frames received damaged since reset")
@@ -255,7 +262,7 @@ class Verified(Structure):
 class Generate(Structure):
     """A generation. Probabilities and factors are Q16.16: 0x10000 is 1.0. See spec/llama2_spec/sampling.py for what
     they do."""
-    flags: int = wire("I", "GenerateFlag")
+    flags: int = wire("I", "GenerateFlag; from bit SLOT_SHIFT up the slot")
     position: int = wire("I", "position of the first id; at most the positions the cache holds")
     max_new: int = wire("I", "most tokens to generate; 0 only fills the cache")
     temperature: int = wire("I", "Q16.16; 0 is greedy, unless temperature_low is not 0")
@@ -282,10 +289,16 @@ class Accepted(Structure):
 
 
 @structure
+class Abort(Structure):
+    """The generation to be ended; those in other slots go on."""
+    generation: int = wire("I", "sequence number of its GENERATE; 0: all")
+
+
+@structure
 class Resend(Structure):
     """Ask for tokens again. Those before ``index`` have arrived: the device may overwrite them."""
     index: int = wire("I", "first one wanted, counted from 0")
-    generation: int = wire("I", "sequence number of its GENERATE; 0: whichever was the last")
+    generation: int = wire("I", "sequence number of its GENERATE; 0: whichever began last")
     most: int = wire("I", "most tokens in the reply, so that a short one passes a bad line; 0: as many as fit")
 
 
@@ -464,13 +477,29 @@ class Streamed(Structure):
     boot: int = wire("I", "boot id")
 
 
+@structure
+class Slots(Structure):
+    """How to divide the K/V cache, which DRAM must have room for. Divided differently from now, all slots are empty."""
+    count: int = wire("I", "slots, at most MAX_SLOTS; 0 only asks")
+    length: int = wire("I", "positions of each, at most the model's context; 0: that")
+
+
+@structure
+class Slotted(Structure):
+    """Reply to SLOTS: how the K/V cache is divided."""
+    count: int = wire("I", "slots")
+    length: int = wire("I", "positions of each")
+    boot: int = wire("I", "boot id")
+    reserved: int = wire("I", "0")
+
+
 REQUESTS: dict[int, tuple[type[Structure] | None, type[Structure] | None]] = {
     Opcode.HELLO: (Hello, Device), Opcode.LOAD_BEGIN: (LoadBegin, Loaded), Opcode.LOAD: (Load, Loaded),
-    Opcode.LOAD_END: (None, Verified), Opcode.GENERATE: (Generate, Accepted), Opcode.ABORT: (None, None),
+    Opcode.LOAD_END: (None, Verified), Opcode.GENERATE: (Generate, Accepted), Opcode.ABORT: (Abort, None),
     Opcode.RESEND: (Resend, Tokens), Opcode.STATS: (None, Stats), Opcode.RESET: (Reset, None),
     Opcode.READ: (Read, None),
     Opcode.BAUD: (Baud, Line), Opcode.STORE: (Store, Stored), Opcode.VERIFY: (Verify, Verified),
     Opcode.BOARD: (None, Board), Opcode.LANE: (Lane, Eye), Opcode.MEMORY: (Memory, Tested),
-    Opcode.STREAM: (Stream, Streamed),
+    Opcode.STREAM: (Stream, Streamed), Opcode.SLOTS: (Slots, Slotted),
 }  #: request and reply payloads of each opcode
 EVENTS: dict[int, type[Structure]] = {Opcode.TOKENS: Tokens, Opcode.LOGITS: Logits, Opcode.DONE: Done}

@@ -1,5 +1,5 @@
 """The core's registers, its Wishbone window and its commands, in tables that hardware, firmware and docs share."""
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 # CSRs ---------------------------------------------------------------------------------------------
@@ -52,7 +52,7 @@ REGISTERS = (
     Register("stores", "ro", (Field("value", 32, "K/V beats written to DRAM since reset."),)),
     Register("geometry", "ro", (
         Field("version", 8, "Version of this interface."),
-        Field("columns", 4, "Positions that share one pass over the weights."),
+        Field("columns", 4, "Columns of a step: positions, of one sequence or of several, that share one pass."),
         Field("lanes", 8, "Multipliers per column."),
         Field("candidates", 8, "Logits kept for sampling."),
         Field("candidate_sets", 4, "1: of one column in a pass; as many as columns: of every column."),
@@ -139,13 +139,17 @@ class Phase(IntEnum):
 
 
 class Opcode(IntEnum):
-    """What a command does. A command with ``beats`` > 0 takes that many beats at ``base`` from the stream."""
+    """What a command does. GAIN, MATVEC, ATTEND and CRC take ``beats`` beats at ``base`` from the stream.
+
+    A step is up to ``geometry.columns`` columns, each a token at a position of a slot; a slot is a region of the K/V
+    cache. Columns of the same slot are neighbours, and their positions follow each other: they are a run.
+    """
     NOP    = 0
-    GAIN   = 1  #: load RMSNorm gains (rows of 16-bit words, 8 per beat) with their exponent
-    EMBED  = 2  #: x[column] = embedding[token]; ``rows`` is the token id; base is the tensor's first beat
-    MATVEC = 3  #: matrix times vector, rows go to ``dest``
-    ATTEND = 4  #: attention of one column: ``rows`` positions from the stream, then column + 1 rows held on chip
-    STORE  = 5  #: write the K/V rows of all active columns to DRAM from ``base``, beside the commands that follow
+    GAIN   = 1  #: load RMSNorm gains (16-bit words, 8 per beat) with their exponent
+    EMBED  = 2  #: x[column] = embedding[token], at ``position``
+    MATVEC = 3  #: matrix times the vectors of all active columns, rows go to ``dest``
+    ATTEND = 4  #: attention of one column: rows of its slot from the stream, then those of its run, held on chip
+    STORE  = 5  #: write the K/V rows of a run to DRAM from ``base``, beside the commands that follow
     CRC    = 6  #: CRC-32 of ``beats`` beats
 
 
@@ -172,46 +176,57 @@ class Bits:
     signed: bool = False
 
 
-COMMAND = (
-    Bits("opcode",   0,  0,  4, "Opcode"),
-    Bits("fence",    0,  4,  1, "wait until every earlier command's results have landed"),
-    Bits("q4",       0,  5,  1, "4-bit codes; otherwise 8-bit"),
-    Bits("group64",  0,  6,  1, "weight groups of 64; otherwise 32"),
-    Bits("argmax",   0,  7,  1, "see ``last_token`` and ``every``"),
-    Bits("columns",  0,  8,  3, "active columns minus one; LOGITS without ``every`` uses only the last of them"),
-    Bits("column",   0, 11,  3, "EMBED, ATTEND: the column it is for"),
-    Bits("dest",     0, 14,  3, "MATVEC: Dest"),
-    Bits("keep",     0, 17,  1, "LOGITS: keep candidates and the mass, of every column that yields a result; of one "
-                                "only, where the core has one set of candidates"),
-    Bits("dump",     0, 18,  1, "LOGITS: hand every logit to firmware (slow)"),
-    Bits("phase",    0, 19,  4, "Phase, for the counters"),
-    Bits("kv",       0, 23,  1, "the segment is K/V rows: read it only after every STORE pushed before"),
-    Bits("exponent", 0, 24,  8, "power of two of the tensor's scales", signed=True),
-    Bits("rows",     1,  0, 18, "rows; see ``token`` and ``positions``"),
-    Bits("words",    1, 18, 12, "activation words per row: ceil(row length / 16)"),
-    Bits("base",     2,  0, 28, "first beat of the segment or tensor"),
-    Bits("beats",    3,  0, 28, "beats of the segment; see ``position``"),
+# Fields that several commands have
+_BASE = Bits("base", 2, 0, 28, "first beat of the segment")
+_BEATS = Bits("beats", 3, 0, 28, "beats of the segment")
+_COLUMN = Bits("column", 0, 11, 3, "the column it is for")
+_FIRST = Bits("first", 1, 18, 3, "the first column of the run")
+_ROWS = Bits("rows", 1, 0, 18, "rows of the matrix")
+_WORDS = Bits("words", 1, 18, 12, "activation words per row: ceil(row length / 16)")
+_Q4 = Bits("q4", 0, 5, 1, "4-bit codes; otherwise 8-bit")
+_GROUP64 = Bits("group64", 0, 6, 1, "weight groups of 64; otherwise 32")
+_EXPONENT = Bits("exponent", 0, 24, 8, "power of two of the tensor's scales", signed=True)
+
+#: Fields that every command has.
+COMMON = (
+    Bits("opcode",  0,  0, 4, "Opcode"),
+    Bits("fence",   0,  4, 1, "wait until every earlier command's results have landed"),
+    Bits("columns", 0,  8, 3, "active columns of the step minus one"),
+    Bits("phase",   0, 19, 4, "Phase, for the counters"),
 )
-
-
-@dataclass(frozen=True)
-class Alias:
-    """What a field of the command is called, and means, for one opcode."""
-    name: str
-    opcode: Opcode
-    field: str
-    doc: str
-
-
-ALIASES = (
-    Alias("last_token", Opcode.EMBED,  "argmax", "the token is the last argmax, not ``token``"),
-    Alias("awaited",    Opcode.EMBED,  "keep",   "the token is the one written to the window's ``TOKEN`` for this "
-                                                 "column; wait for it"),
-    Alias("token",      Opcode.EMBED,  "rows",   "the token id"),
-    Alias("position",   Opcode.EMBED,  "beats",  "the position of column 0"),
-    Alias("positions",  Opcode.ATTEND, "rows",   "positions that come from the stream"),
-    Alias("every",      Opcode.MATVEC, "argmax", "LOGITS: a result of every active column"),
-)
+#: The other fields of each command. A name has the same bits wherever it appears.
+LAYOUTS = {
+    Opcode.NOP: (),
+    Opcode.GAIN: (_EXPONENT, replace(_ROWS, doc="gains"), replace(_WORDS, doc="gains / 8"), _BASE, _BEATS),
+    Opcode.EMBED: (
+        _Q4, _GROUP64, _COLUMN, _EXPONENT, _WORDS, replace(_BASE, doc="first beat of the tensor"),
+        Bits("last_token", 0, 7, 1, "the token is the last argmax, not ``token``"),
+        Bits("awaited",    0, 17, 1, "the token is the one written to the window's ``TOKEN`` for this column; wait for "
+                                     "it"),
+        Bits("token",      1, 0, 18, "the token id"),
+        Bits("position",   3, 0, 28, "the position of the column"),
+    ),
+    Opcode.MATVEC: (
+        _Q4, _GROUP64, _EXPONENT, _ROWS, _WORDS, _BASE, _BEATS,
+        replace(_COLUMN, doc="LOGITS: the first column whose result comes, then those of all behind it; otherwise 0"),
+        Bits("dest", 0, 14, 3, "Dest"),
+        Bits("keep", 0, 17, 1, "LOGITS: keep candidates and the mass, of every column that yields a result; of one "
+                               "only, where the core has one set of candidates"),
+        Bits("dump", 0, 18, 1, "LOGITS: hand every logit to firmware (slow)"),
+    ),
+    Opcode.ATTEND: (
+        _COLUMN, _FIRST, _BASE, _BEATS,
+        replace(_ROWS, doc="K/V rows: those of the segment, then those of the columns from ``first`` to ``column``"),
+        Bits("kv", 0, 23, 1, "the segment is K/V rows: read it only after every STORE pushed before"),
+    ),
+    Opcode.STORE: (
+        _FIRST, replace(_BASE, doc="where the row of column ``first`` begins; the others follow"),
+        replace(_COLUMN, doc="the last column of the run"),
+    ),
+    Opcode.CRC: (_BASE, _BEATS),
+}
+#: The place of every field, by name.
+COMMAND = tuple({bits.name: bits for layout in (COMMON, *LAYOUTS.values()) for bits in layout}.values())
 QUEUE_DEPTH = 96    #: commands
 RESULT_DEPTH = 8    #: results that wait for firmware
 MAX_CANDIDATES = 64
@@ -220,21 +235,19 @@ CANDIDATE_TOTAL = 21    #: bits of the sum of all
 
 
 def encode(opcode: Opcode, **fields: int) -> tuple[int, int, int, int]:
-    """Pack a command into its four 32-bit words; unnamed fields are zero. Fields go by the names that they have for
-    ``opcode``."""
-    words = [0, 0, 0, 0]
-    own = {alias.name: alias.field for alias in ALIASES if alias.opcode == opcode}
-    twice = [name for name in fields if own.get(name) in fields]
-    if twice:
-        raise ValueError(f"{twice[0]} and {own[twice[0]]} are the same bits of {opcode.name}: give one of them")
-    values = {"opcode": int(opcode), **{own.get(name, name): value for name, value in fields.items()}}
-    for bits in COMMAND:
-        value = int(values.pop(bits.name, 0))
+    """Pack a command into its four 32-bit words; unnamed fields are zero. Raises ValueError for a field that
+    ``opcode`` does not have, and for a value that does not fit."""
+    layout = (*COMMON, *LAYOUTS[opcode])
+    words, values = [0, 0, 0, 0], {"opcode": int(opcode), **fields}
+    strange = sorted(values.keys() - {bits.name for bits in layout})
+    if strange:
+        raise ValueError(f"{opcode.name} has no field {', '.join(strange)}; "
+                         f"it has {', '.join(bits.name for bits in layout)}")
+    for bits in layout:
+        value = int(values.get(bits.name, 0))
         low, high = (-(1 << bits.size - 1), 1 << bits.size - 1) if bits.signed else (0, 1 << bits.size)
         if not low <= value < high:
             raise ValueError(f"{bits.name} = {value} does not fit {bits.size} bits")
         words[bits.word] |= (value & (1 << bits.size) - 1) << bits.low
-    if values:
-        raise ValueError(f"no such command field: {', '.join(values)}")
     a, b, c, d = words
     return a, b, c, d

@@ -6,7 +6,7 @@ import numpy as np
 from llama2_spec import image as image_module
 from llama2_spec.image import Image, row_layout
 from llama2_spec.model import ModelConfig
-from llama2_spec.program import commands
+from llama2_spec.program import commands, slot_beats
 from llama2_spec.registers import Model, Result, Window
 from tests.accel.streams import simulate
 
@@ -34,10 +34,39 @@ def random_image(config: ModelConfig, seed=0, format="q8", group=None, plan=None
     return Image.parse(image_module.build(config, t, format=format, group=group, plan=plan))
 
 
-def program(image: Image, tokens, position, *, argmax=False, **options):
-    """The commands of one step of ``len(tokens)`` columns; see :func:`llama2_spec.program.commands`."""
+def program(image: Image, tokens, position, *, argmax=False, every=False, slot=0, **options):
+    """The commands of one step of ``len(tokens)`` consecutive positions of one slot; ``every``: with a result of each;
+    see :func:`mixed`."""
+    columns = [(slot, position + i) for i in range(len(tokens))]
+    return mixed(image, tokens, columns, last_token=argmax, **({"first": 0} if every else {}), **options)
+
+
+def mixed(image: Image, tokens, columns, **options):
+    """The commands of one step of (slot, position) pairs; see :func:`llama2_spec.program.commands`."""
     _, row = row_layout(image.config)
-    return commands(image, tokens, position, kv_base=KV_BASE, row_beats=row, last_token=argmax, **options)
+    return commands(image, tokens, columns, kv_base=KV_BASE, row_beats=row, **options)
+
+
+def kv_place(config, slot, layer, position) -> range:
+    """Beats of a row of the cache."""
+    _, row = row_layout(config)
+    base = KV_BASE + slot * slot_beats(config, row) + (layer * config.seq_len + position) * row
+    return range(base, base + row)
+
+
+def kv_row(memory, config, slot, layer, position) -> bytes:
+    """A row of the cache as it is in DRAM."""
+    place = kv_place(config, slot, layer, position)
+    return b"".join(memory.beats.get(beat, 0).to_bytes(16, "little") for beat in place)
+
+
+def preload(memory, config, slot, golden, count):
+    """Put the first ``count`` positions of a golden's cache into a slot in DRAM."""
+    for layer in range(config.n_layers):
+        for position in range(count):
+            row = golden.kv_row(layer, position)
+            for i, beat in enumerate(kv_place(config, slot, layer, position)):
+                memory.beats[beat] = int.from_bytes(row[16 * i:16 * i + 16], "little")
 
 
 class Dram:

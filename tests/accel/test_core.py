@@ -78,13 +78,6 @@ def test_shapes_at_run_time(shape):
     check(random_image(config(**shape), 5, "q8", 32), [3, 7, 1])
 
 
-@pytest.mark.parametrize("columns, format, split", [(2, "q8", [2, 1, 1]), (4, "q4", [3, 1]), (2, "q4", [1, 2, 1])])
-def test_columns_are_one_by_one(columns, format, split):
-    """However a prompt is split over columns, logits and K/V rows are those of golden, one by one."""
-    check(random_image(config(n_layers=2, dim=32), 3, format), list(range(sum(split))), columns=columns, split=split,
-          maxima=dict(max_kv_dim=1024))     # a row takes more than 256 beats
-
-
 @pytest.mark.parametrize("kv, shape", [
     (KvFormat.K8V8, dict(n_heads=6, n_kv_heads=3, dim=48, n_layers=1)),     # half a beat of K, and of V, is left over
     (KvFormat.K16V8, dict(n_kv_heads=4, head_dim=16))], ids=["k8v8", "k16v8"])

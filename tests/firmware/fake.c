@@ -35,11 +35,11 @@ static struct {
 	struct llama2_command log[FAKE_LOG];
 	uint32_t pushed, executed, aborted; /* commands, counted in the log */
 	uint32_t model[32], rope[256];
-	uint32_t tokens[8], position, last_argmax;
+	uint32_t tokens[8], positions[8], last_argmax;
 	struct llama2_result results[LLAMA2_RESULT_DEPTH];
-	struct llama2_candidate candidates[LLAMA2_RESULT_DEPTH][LLAMA2_MAX_CANDIDATES];
+	struct llama2_candidate candidates[LLAMA2_MAX_CANDIDATES]; /* of the last classifier: one set, as in the core */
 	uint32_t results_head, results_tail;
-	uint64_t popped; /* of the oldest result's candidates */
+	uint64_t popped; /* of the candidates */
 	uint32_t awaited[8], awaited_there;
 	uint32_t script[FAKE_SCRIPT], script_count; /* what the model says by heart, by position */
 	uint32_t rows[FAKE_SCRIPT];                 /* tokens whose rows the cache holds */
@@ -128,6 +128,16 @@ uint32_t fake_log_count(void)
 	return core.pushed;
 }
 
+uint32_t fake_aborted(void)
+{
+	return core.aborted;
+}
+
+uint32_t fake_executed(void)
+{
+	return core.executed;
+}
+
 const struct llama2_command *fake_log(void)
 {
 	return core.log;
@@ -189,20 +199,17 @@ static const struct llama2_result *fake_result(void)
 	return &core.results[core.results_tail % LLAMA2_RESULT_DEPTH];
 }
 
-static const struct llama2_candidate *fake_candidates(void)
-{
-	return core.candidates[core.results_tail % LLAMA2_RESULT_DEPTH];
-}
-
 static uint32_t fake_weight(const struct llama2_candidate *candidate, const struct llama2_result *result)
 {
 	return exp2_weight(exp2_logit(candidate->logit, core.model[LLAMA2_MODEL_LOGIT_SCALE]), result->maximum);
 }
 
-static void weigh(struct llama2_result *result, const struct llama2_candidate *candidates)
+/* The candidates of a new pass are all there, and weighed. */
+static void weigh(struct llama2_result *result)
 {
 	for (uint32_t i = 0; i < result->kept; i++)
-		result->total += fake_weight(&candidates[i], result);
+		result->total += fake_weight(&core.candidates[i], result);
+	core.popped = 0;
 }
 
 void fake_present(uint32_t scale, int32_t maximum, uint64_t mass, const struct llama2_candidate *candidates,
@@ -212,9 +219,8 @@ void fake_present(uint32_t scale, int32_t maximum, uint64_t mass, const struct l
 
 	core.model[LLAMA2_MODEL_LOGIT_SCALE] = scale;
 	core.results[slot] = (struct llama2_result){.maximum = maximum, .mass = mass, .kept = count};
-	memcpy(core.candidates[slot], candidates, count * sizeof *candidates);
-	weigh(&core.results[slot], core.candidates[slot]);
-	core.popped = 0;
+	memcpy(core.candidates, candidates, count * sizeof *candidates);
+	weigh(&core.results[slot]);
 }
 
 uint32_t fake_choose(void)
@@ -226,9 +232,10 @@ static void classify(const struct llama2_command *command, uint32_t column)
 {
 	uint32_t slot = core.results_head % LLAMA2_RESULT_DEPTH;
 	struct llama2_result *result = &core.results[slot];
-	uint32_t position = core.position + column, vocab = FIELD(command, ROWS);
+	uint32_t position = core.positions[column], vocab = FIELD(command, ROWS);
 	int32_t best = INT32_MIN;
 
+	memset(core.candidates, 0, sizeof core.candidates);
 	*result = (struct llama2_result){0};
 	for (uint32_t id = 0; id < vocab; id++) {
 		int32_t logit = fake_logit(core.tokens[column], position, id);
@@ -238,7 +245,7 @@ static void classify(const struct llama2_command *command, uint32_t column)
 			result->token = id;
 		}
 		if (FIELD(command, KEEP))
-			keep(core.candidates[slot], &result->kept, (struct llama2_candidate){id, logit});
+			keep(core.candidates, &result->kept, (struct llama2_candidate){id, logit});
 	}
 	result->column = column;
 	result->maximum = exp2_logit(best, core.model[LLAMA2_MODEL_LOGIT_SCALE]) >> 16;
@@ -246,7 +253,7 @@ static void classify(const struct llama2_command *command, uint32_t column)
 		result->mass += exp2_weight(exp2_logit(fake_logit(core.tokens[column], position, id),
 						       core.model[LLAMA2_MODEL_LOGIT_SCALE]),
 					    result->maximum);
-	weigh(result, core.candidates[slot]);
+	weigh(result);
 	if (scripted(position) != UINT32_MAX)
 		result->token = scripted(position);
 	result->cycles = core.cycles;
@@ -269,27 +276,27 @@ void fake_execute(uint32_t count)
 		uint32_t columns = FIELD(command, COLUMNS) + 1;
 
 		if (op == LLAMA2_OP_MATVEC && FIELD(command, DEST) == LLAMA2_DEST_LOGITS &&
-		    core.results_head - core.results_tail + (FIELD(command, ARGMAX) ? columns : 1) > LLAMA2_RESULT_DEPTH)
+		    core.results_head - core.results_tail + columns - FIELD(command, COLUMN) > LLAMA2_RESULT_DEPTH)
 			return;
 		if (op == LLAMA2_OP_CRC && core.crc_looks != 0)
 			return;
-		if (op == LLAMA2_OP_EMBED && FIELD(command, KEEP) && !(core.awaited_there >> FIELD(command, COLUMN) & 1))
+		if (op == LLAMA2_OP_EMBED && FIELD(command, AWAITED) && !(core.awaited_there >> FIELD(command, COLUMN) & 1))
 			return;
 		core.executed++;
 		core.cycles += 100;
 		if (op == LLAMA2_OP_EMBED) {
-			uint32_t column = FIELD(command, COLUMN);
+			uint32_t column = FIELD(command, COLUMN), position = FIELD(command, POSITION);
 
-			core.tokens[column] = FIELD(command, ARGMAX) ? core.last_argmax :
-					      FIELD(command, KEEP)   ? core.awaited[column] :
-								       FIELD(command, ROWS);
-			if (FIELD(command, KEEP))
+			core.tokens[column] = FIELD(command, LAST_TOKEN) ? core.last_argmax :
+					      FIELD(command, AWAITED)    ? core.awaited[column] :
+									   FIELD(command, TOKEN);
+			if (FIELD(command, AWAITED))
 				core.awaited_there &= ~(1u << column);
-			core.position = FIELD(command, BEATS);
-			if (core.position + FIELD(command, COLUMN) < FAKE_SCRIPT)
-				core.rows[core.position + FIELD(command, COLUMN)] = core.tokens[FIELD(command, COLUMN)];
+			core.positions[column] = position;
+			if (position < FAKE_SCRIPT)
+				core.rows[position] = core.tokens[column];
 		} else if (op == LLAMA2_OP_MATVEC && FIELD(command, DEST) == LLAMA2_DEST_LOGITS) {
-			for (uint32_t column = FIELD(command, ARGMAX) ? 0 : columns - 1; column != columns; column++)
+			for (uint32_t column = FIELD(command, COLUMN); column != columns; column++)
 				classify(command, column);
 		} else if (op == LLAMA2_OP_CRC) {
 			core.crc = crc32_update(0, dram + 16 * FIELD(command, BASE), 16 * FIELD(command, BEATS));
@@ -331,6 +338,7 @@ bool llama2_busy(void)
 
 void llama2_abort(void)
 {
+	core.aborted += core.pushed - core.executed;
 	core.executed = core.pushed;
 	core.awaited_there = 0;
 	core.popped = 0;
@@ -362,17 +370,17 @@ void llama2_candidates_select(uint32_t column)
 
 void llama2_candidates_read(struct llama2_candidate *candidates, uint32_t count)
 {
-	memcpy(candidates, fake_candidates(), count * sizeof *candidates);
+	memcpy(candidates, core.candidates, count * sizeof *candidates);
 }
 
 uint32_t llama2_candidate_token(uint32_t place)
 {
-	return fake_candidates()[place].token;
+	return core.candidates[place].token;
 }
 
 uint32_t llama2_next(void)
 {
-	const struct llama2_candidate *all = fake_candidates();
+	const struct llama2_candidate *all = core.candidates;
 	uint32_t best = LLAMA2_MAX_CANDIDATES;
 
 	for (uint32_t i = 0; i < fake_result()->kept; i++)
@@ -395,7 +403,6 @@ void llama2_token_write(uint32_t column, uint32_t token)
 void llama2_result_release(void)
 {
 	core.results_tail++;
-	core.popped = 0;
 }
 
 bool llama2_logit_take(int32_t *logit)

@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FLAGS = ("-std=gnu11", "-O2", "-g", "-Wall", "-Wextra", "-Wno-missing-field-initializers", "-Werror", "-fPIC",
          "-fsanitize=undefined", "-fno-sanitize-recover")
 DRAM_BYTES = 4 << 20    # as in fake.h
+SLOT_BYTES = 16384      # more than a slot takes
 ON_BOARD_ONLY = ("board.c", "llama2.c", "main.c")    # replaced by fake.c
 
 
@@ -53,6 +54,13 @@ def load(built: Path, copy: Path) -> ctypes.CDLL:
         getattr(library, name).restype = ctypes.c_uint32
     library.sampler_dropped.restype = ctypes.c_uint64
     return library
+
+
+def select_sampler(library: ctypes.CDLL) -> None:
+    """Give the sampler a slot that has no history, as at a model's installation."""
+    library.sampler = ctypes.create_string_buffer(SLOT_BYTES)   # the firmware keeps a pointer to it
+    library.sampler_install(library.sampler, None)
+    library.sampler_select(library.sampler)
 
 
 class Device:

@@ -32,11 +32,11 @@ def greedy(device, token, position, count):
     return tokens
 
 
-def expected_commands(position, tokens, columns=1, argmax=False, **options):
-    """The schedule's commands of one step, see :func:`llama2_spec.program.commands`."""
+def expected_commands(position, tokens, columns=1, argmax=False, every=False, **options):
+    """The schedule's commands of one step of one sequence, see :func:`llama2_spec.program.commands`."""
     image, kv_base, row_beats, _ = layout(small_image())
-    return list(commands(image, tokens[:columns], position, kv_base=kv_base, row_beats=row_beats, last_token=argmax,
-                         **options))
+    return list(commands(image, tokens[:columns], [(0, position + i) for i in range(columns)], kv_base=kv_base,
+                         row_beats=row_beats, last_token=argmax, first=0 if every else None, **options))
 
 
 def test_greedy_tokens_and_statistics(device):

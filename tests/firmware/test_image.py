@@ -72,8 +72,7 @@ def test_preloaded_image_is_installed(firmware, format, tied, kv):
     assert [firmware.fake_rope_word(i) for i in range(config.head_dim // 2)] == list(parsed.rope)
     device.generate(ids=(1,), max_new=1)
     table = parsed.embedding
-    assert device.commands()[1] == encode(Op.EMBED, fence=1, rows=1, words=table.words, base=table.offset_beats,
-                                          beats=0,
+    assert device.commands()[1] == encode(Op.EMBED, fence=1, token=1, words=table.words, base=table.offset_beats,
                                           q4=format == "q4", group64=table.group == 64, exponent=table.exponent)
     assert device.commands()[-1][2] == parsed.entries[-1 if tied else -2].offset_beats
 

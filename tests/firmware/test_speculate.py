@@ -33,17 +33,18 @@ def expected(planned):
 def test_guesses_are_the_specification_s(firmware, seed):
     rng, reference = random.Random(seed), Lookup()
     buffer = (ctypes.c_uint32 * 7)()
-    firmware.lookup_forget()
+    lookup = ctypes.create_string_buffer(library.SLOT_BYTES)
+    firmware.lookup_forget(lookup)
     for _ in range(2 * LOOKUP_HISTORY + 500):
         token = rng.choice((1, 2, 3, 258, 70000)) if rng.random() < .9 else rng.randrange(1 << 17)
-        firmware.lookup_add(token)
+        firmware.lookup_add(lookup, token)
         reference.add(token)
         limit = rng.randrange(8)
-        count = firmware.lookup_guess(buffer, limit)
+        count = firmware.lookup_guess(lookup, buffer, limit)
         assert list(buffer[:count]) == reference.guess(limit)
         if rng.random() < (0.002 if seed else 0.05):
             back = reference.end + 1 if rng.random() < .1 else reference.end - rng.randrange(min(reference.end, 40))
-            firmware.lookup_rewind(back)
+            firmware.lookup_rewind(lookup, back)
             reference.rewind(back)
 
 

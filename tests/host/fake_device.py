@@ -181,6 +181,10 @@ class FakeDevice:
         resend = protocol.Resend.unpack(frame.payload)
         return Status.OK, self._tokens(resend.index, resend.most or 100)
 
+    def on_slots(self, frame):
+        """As firmware that has one slot only."""
+        return Status.BAD_OPCODE, protocol.Error(0, frame.opcode, 0, boot=self.info.get("boot", 0))
+
     def on_store(self, frame):
         """Takes three looks."""
         size = len(self.memory)

@@ -131,6 +131,7 @@ def test_buffer_of_endless_garbage_stays_small(connect):
         for _ in range(100):
             link._receive(b"\x55" * 1000)
         assert len(link._bytes) < 3000
+        link.listening.add(1)
         link._receive(b"\0" + Frame(Opcode.DONE, 1, protocol.Done(count=7).pack()).encode())
         assert protocol.Done.unpack(link.event(0.1).payload).count == 7
 

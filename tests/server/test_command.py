@@ -39,6 +39,8 @@ def test_a_key_file_has_keys(capsys, image, tmp_path, content):
     (["--cors-origin", "example.org"], "--cors-origin"),
     (["--host", "no.such.host.invalid"], "cannot listen"), (["--temperature", "-1"], "--temperature"),
     (["--port", "x", "--port", "x"], "twice"), (["--port", "x", "--copies", "2"], "--copies"),
+    (["--slots", "0"], "--slots is at least 1"), (["--port", "x", "--slots", "9"], "--slots is at most 8"),
+    (["--slots", "2"], "--slots has no effect here: --golden has no device"),
     (["--sim"], "choose where")])
 def test_what_cannot_be_is_refused_in_a_line(capsys, image, arguments, said):
     assert said in refused(capsys, image, *arguments)
@@ -73,6 +75,14 @@ def test_it_says_where_it_listens_and_ends_when_told(image, tmp_path, how):
     finally:
         process.kill()
         process.communicate()
+
+
+def test_firmware_of_before_is_told_where_slots_were_asked_for(capsys, image):
+    model = Model.load(image)
+    info = {"memory": model.data, "image_bytes": len(model.data), "header_crc": model.header_crc, "seq_len": 256,
+            "payload_crc": model.payload_crc, "vocab_size": 259}
+    with FakeDevice(**info) as device:
+        assert "the firmware does not know SLOTS: build" in refused(capsys, image, "--port", device.url, "--slots", "2")
 
 
 def test_two_devices_are_a_pool_and_must_hold_the_same_model(capsys, image):

@@ -3,11 +3,11 @@ has an end."""
 import pytest
 
 from llama2_spec import program
-from llama2_spec.image import order
+from llama2_spec.image import order, row_layout
 from llama2_spec.model import ModelConfig
 from llama2_spec.program import Kind
-from llama2_spec.registers import ALIASES, COMMAND, Dest, Opcode, encode
-from tests.accel.decoder import program as step, random_image
+from llama2_spec.registers import COMMAND, COMMON, LAYOUTS, Dest, Opcode, encode
+from tests.accel.decoder import KV_BASE, mixed, program as step, random_image
 
 CONFIG = ModelConfig(dim=32, hidden_dim=44, n_layers=2, n_heads=4, n_kv_heads=2, head_dim=8, vocab_size=24, seq_len=32)
 
@@ -39,10 +39,38 @@ def test_what_is_per_column_is_pushed_for_each_and_waits_once(columns):
     assert not any(c["dest"] == Dest.LOGITS for c in commands)
 
 
-def test_fields_go_by_the_names_of_their_opcode():
-    assert encode(Opcode.EMBED, token=7, position=9, last_token=1) == encode(Opcode.EMBED, rows=7, beats=9, argmax=1)
-    for alias in ALIASES:
-        with pytest.raises(ValueError, match="the same bits"):
-            encode(alias.opcode, **{alias.name: 1, alias.field: 1})
-    with pytest.raises(ValueError, match="no such command field: token"):
+def test_a_run_is_stored_at_its_slot_and_attended_from_its_first_column():
+    image = random_image(CONFIG, 1)
+    columns = [(2, 7), (0, 0), (0, 1), (1, 5)]
+    commands = [fields(c) for c in mixed(image, range(4), columns, first=3)]
+    row, layer = row_layout(CONFIG)[1], CONFIG.seq_len * row_layout(CONFIG)[1]
+    base = [KV_BASE + slot * CONFIG.n_layers * layer for slot in range(3)]
+    assert [c["position"] for c in commands if c["opcode"] == Opcode.EMBED] == [7, 0, 1, 5]
+    for i in range(CONFIG.n_layers):
+        stores = [c for c in commands if c["opcode"] == Opcode.STORE][3 * i:3 * i + 3]
+        assert [(c["first"], c["column"], c["base"] - i * layer) for c in stores] == [
+            (0, 0, base[2] + 7 * row), (1, 2, base[0]), (3, 3, base[1] + 5 * row)]
+        attends = [c for c in commands if c["opcode"] == Opcode.ATTEND][4 * i:4 * i + 4]
+        assert [(c["column"], c["first"], c["rows"], c["base"] - i * layer, c["beats"]) for c in attends] == [
+            (0, 0, 8, base[2], 7 * row), (1, 1, 1, base[0], 0), (2, 1, 2, base[0], 0), (3, 3, 6, base[1], 5 * row)]
+    assert (commands[-1]["column"], commands[-1]["columns"]) == (3, 3)
+
+
+@pytest.mark.parametrize("columns, message", [
+    ([(0, 3), (0, 5)], "slot 0: position 5 does not follow 3"), ([(0, 3), (1, 0), (0, 4)], "slot 0: .* no neighbours")])
+def test_columns_that_are_no_runs_are_refused(columns, message):
+    with pytest.raises(ValueError, match=message):
+        list(mixed(random_image(CONFIG, 1), [1, 2, 3], columns))
+
+
+def test_a_command_has_the_fields_of_its_opcode():
+    for opcode, layout in LAYOUTS.items():
+        places = sorted((32 * b.word + b.low, b.size) for b in (*COMMON, *layout))
+        assert all(at + size <= after for (at, size), (after, _) in zip(places, places[1:])), f"{opcode.name} overlaps"
+    for name in {b.name for b in COMMAND}:
+        assert len({(b.word, b.low, b.size, b.signed) for layout in LAYOUTS.values() for b in layout
+                    if b.name == name}) <= 1, f"{name} is not in one place"
+    with pytest.raises(ValueError, match="ATTEND has no field token; it has opcode, "):
         encode(Opcode.ATTEND, token=7)
+    with pytest.raises(ValueError, match="columns = 8 does not fit 3 bits"):
+        encode(Opcode.NOP, columns=8)

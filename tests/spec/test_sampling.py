@@ -33,6 +33,7 @@ def unit(vocabulary, options, below=0):
 def in_c(firmware, options, history, steps):
     """Tokens chosen by firmware for (position, candidates, mass, maximum); with draws and dropped."""
     request = ctypes.create_string_buffer(options.pack())    # the sampler keeps a pointer to it
+    library.select_sampler(firmware)
     firmware.sampler_clear()
     firmware.sampler_begin(request)
     tokens = []

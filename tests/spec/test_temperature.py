@@ -91,6 +91,7 @@ def test_penalty_at_a_low_temperature_leaves_the_others_their_shares(firmware): 
         steps = [(5, *unit(vocabulary, request))] * 4000
         tokens = []
         buffer = ctypes.create_string_buffer(request.pack())
+        library.select_sampler(firmware)
         firmware.sampler_clear()
         firmware.sampler_begin(buffer)
         for position in range(5):

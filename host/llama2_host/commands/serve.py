@@ -5,11 +5,14 @@ import webbrowser
 from functools import partial
 from pathlib import Path
 
+from llama2_host.backend import Backend
 from llama2_host.commands import options
+from llama2_host.connection import DEFAULT_SLOTS, DeviceBackend
 from llama2_host.image.discovery import default_model
 from llama2_host.errors import HostError
 from llama2_host.generation import Sampling
 from llama2_host.progress import Progress
+from llama2_spec.protocol import MAX_SLOTS
 
 DEFAULT_HTTP_PORT = 8080
 DEFAULT_QUEUE = 32
@@ -19,6 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_device(parser, several=True)
     parser.add_argument("--copies", type=int, metavar="N", help="with --sim and --golden: so many of them, as a pool "
                                                                 "(default 1)")
+    parser.add_argument("--slots", type=int, metavar="N", help="generations that each device runs at a time, each with "
+                        f"the model's whole context (default: as many as its memory has room for, at most "
+                        f"{DEFAULT_SLOTS})")
     options.add_model(parser)
     options.add_sampling(parser, requests=True)
     group = parser.add_argument_group("the server")
@@ -58,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
         if not server.is_loopback(bound) and not settings.keys:
             raise HostError(f"--host {args.host} can be reached from other machines: add --api-key-file FILE with a "
                             "key that clients must have")
-        boards = [Board(name, partial(options.open_backend, with_port(args, port), progress))
+        boards = [Board(name, partial(opened, with_port(args, port), progress))
                   for name, port in places(args)]
         open_all(boards, progress)
         words = Words(next(board.backend for board in boards if board.backend))
@@ -68,6 +74,24 @@ def run(args: argparse.Namespace) -> int:
         for board in boards:
             board.close()                   # a simulator ends with its server, whatever ended that
     return 0
+
+
+def opened(args: argparse.Namespace, progress: Progress) -> Backend:
+    """The backend that the options name, with its slots."""
+    backend = options.open_backend(args, progress)
+    try:
+        if isinstance(backend, DeviceBackend):
+            backend.divide(args.slots)
+            progress.detail(f"{args.port or backend.name}: {quantity_of(backend.slots, 'slot')} of "
+                            f"{backend.device.info.seq_len} positions")
+        return backend
+    except BaseException:
+        backend.__exit__(None, None, None)
+        raise
+
+
+def quantity_of(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def show(url: str) -> None:
@@ -82,10 +106,12 @@ def check_options(args: argparse.Namespace) -> None:
     for _, port in places(args):
         # What requests say of these may give the others an effect.
         options.check(with_port(args, port), temperature=None, repetition_window=None)
-    for name, least in (("queue", 0), ("copies", 1)):
+    for name, least in (("queue", 0), ("copies", 1), ("slots", 1)):
         value = getattr(args, name)
         if value is not None and value < least:
             raise HostError(f"--{name} is at least {least}, not {value}")
+    if (args.slots or 1) > MAX_SLOTS:
+        raise HostError(f"--slots is at most {MAX_SLOTS}, not {args.slots}")
     for origin in args.cors_origin:
         if not origin.startswith(("http://", "https://")) or origin.count("/") != 2:
             raise HostError(f"--cors-origin {origin}: expected scheme and host as browsers send them, such as "

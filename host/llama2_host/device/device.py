@@ -1,9 +1,9 @@
 """A decoder on the other end of a link: one method per opcode of spec/llama2_spec/protocol.py."""
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from numbers import Integral
-from typing import TextIO
+from typing import TextIO, TypeVar
 
 from llama2_spec import protocol
 from llama2_spec.frame import MAX_PAYLOAD
@@ -29,19 +29,22 @@ BOOT_QUIET_S = 1.0          #: before the first line that says so
 BOOT_NOTE_S = 10.0          #: between these lines
 
 CHECK_LOOKS = 50_000        #: nearly three hours: a verilated core checks 7 MB per second, on a busy machine fewer
+Reply = TypeVar("Reply")
 BUSY_S = 30.0               #: an aborted generation of a large model may need this long in simulation
 
 
 class Device:
-    """A session with a device. ``info`` is its reply to HELLO."""
+    """A session with a device. ``info`` is its reply to HELLO. Generations in several slots may be taken in turns, or
+    by threads of their own; all else is one thread's."""
 
     def __init__(self, link: Link, *, hello_timeout_s: float = 1.0, hello_tries: int = BOOT_TRIES,
                  progress: Progress = Progress.silent):
         self.link = link
-        self.rows = 0                               # positions of the K/V cache that the device was known to hold last
+        self.slots = 1                              #: that :meth:`divide` has made, or found
+        self.rows: dict[int, int] = {}              # by slot: positions that it was known to hold last
         # of the last upload of this session, what was resumed not counted
         self.uploaded_bytes_per_s: float | None = None
-        self._current: DeviceGeneration | None = None
+        self._current: dict[int, DeviceGeneration] = {}     # by slot
         info = rate.find(link, hello_timeout_s) if link.transport.has_rate else None
         self.info = self._greeted(info) if info else self.hello(timeout_s=hello_timeout_s, tries=hello_tries)
         self._await_boot(progress)
@@ -75,7 +78,6 @@ class Device:
     def hello(self, *, timeout_s: float = 1.0, tries: int = BOOT_TRIES) -> protocol.Device:
         """Begin a session and learn what the device is; a generation that still runs is aborted."""
         self._supersede(abort=False)        # HELLO does
-        self.link.events.clear()
         self.info = self._greeted(self.link.request(Opcode.HELLO, rate.greeting(), timeout_s=timeout_s, tries=tries))
         return self.info
 
@@ -87,7 +89,7 @@ class Device:
                             "project's firmware?")
         if self.link.sequence >> 16 == 0:
             self.link.widen()
-        self.rows = info.kv_positions
+        self.rows[0] = info.kv_positions
         return replace(info, name=_printable(info.name), firmware=_printable(info.firmware))
 
     def _await_boot(self, progress: Progress) -> None:
@@ -178,10 +180,30 @@ class Device:
         if state != ModelState.READY:
             raise HostError(explain(Opcode.GENERATE, Status.NO_MODEL, protocol.Error(0, 0, 0)))
 
-    def generate(self, ids: Sequence[int], options: Options = Options(), *, flags: int = 0,
+    def divide(self, count: int = 0, length: int = 0) -> protocol.Slotted:
+        """Divide the K/V cache into ``count`` slots of ``length`` positions (0: the model's context); they are empty
+        then, unless that is how it was. 0 slots only asks."""
+        self.require_model()
+        if count:
+            self._supersede()
+        try:
+            slotted = self._accepted(self._request_when_free(Opcode.SLOTS, protocol.Slots(count, length)))
+        except DeviceError as error:
+            if error.status == Status.BAD_OPCODE and count in (0, 1) and length in (0, self.info.seq_len):
+                return protocol.Slotted(1, self.info.seq_len, self.info.boot, 0)    # firmware that has no other
+            raise
+        if count and (slotted.count, slotted.length) != (self.slots, self.info.seq_len):
+            self.rows = {}
+        self.slots, self.info = slotted.count, replace(self.info, seq_len=slotted.length)
+        return slotted
+
+    def generate(self, ids: Sequence[int], options: Options = Options(), *, slot: int = 0, flags: int = 0,
                  on_logits: Logits | None = None) -> "DeviceGeneration":
-        """Feed ``ids`` from ``options.position`` on and generate; an iterator of token events."""
+        """Feed ``ids`` from ``options.position`` on and generate, in a slot; an iterator of token events."""
         options.check(ids, flags)
+        if not 0 <= slot < self.slots:
+            raise OptionError(f"slot is from 0 to {self.slots - 1}, not {slot}: divide the cache into more")
+        flags |= slot << protocol.SLOT_SHIFT
         position = options.position
         while len(ids) > protocol.MAX_PROMPT:      # fill the cache piecewise
             piece, ids = ids[:protocol.MAX_PROMPT], ids[protocol.MAX_PROMPT:]
@@ -193,50 +215,67 @@ class Device:
 
     def _generate(self, ids: Sequence[int], options: Options, flags: int,
                   on_logits: Logits | None) -> "DeviceGeneration":
-        self._supersede()
-        self.link.events.clear()
+        slot = flags >> protocol.SLOT_SHIFT
+        self._supersede(slot)
         request = protocol.Generate(
             flags=flags, position=options.position, max_new=options.max_new, stop_count=len(options.stops),
             stops=tuple(options.stops), ids=tuple(ids), **options.sampling.fixed())
-        accepted = self._begin(request)
+        accepted, sequence = self._begin(request)
         if accepted.position != options.position + len(ids):
             raise LinkError(f"the device accepts {len(ids)} tokens at position {options.position} and goes on at "
                             f"{accepted.position}: build client and firmware from the same sources")
-        self._current = DeviceGeneration(self, request, on_logits, silence_s=SILENCE_S)
-        return self._current
+        self._current[slot] = DeviceGeneration(self, request, on_logits, sequence=sequence, silence_s=SILENCE_S)
+        return self._current[slot]
 
-    def _begin(self, request: protocol.Generate) -> protocol.Accepted:
+    def _begin(self, request: protocol.Generate) -> tuple[protocol.Accepted, int]:
+        """Its acceptance, and its sequence number."""
         try:
-            return self._accepted(self._request_when_free(Opcode.GENERATE, request))
+            return self._when_free(lambda: self._numbered(request))
         except DeviceError as error:
             # It had these rows, or a model, when we heard of it last: who took them away?
-            lost = (error.status == Status.BAD_POSITION and request.position <= self.rows
+            held = self.rows.get(request.flags >> protocol.SLOT_SHIFT, 0)
+            lost = (error.status == Status.BAD_POSITION and request.position <= held
                     or error.status == Status.NO_MODEL and self.info.model_state == ModelState.READY)
             if lost:
                 raise RestartedError(self.link.transport.name, str(error)) from error
             raise
 
+    def _numbered(self, request: protocol.Generate) -> tuple[protocol.Accepted, int]:
+        with self.link.lock:                # nobody else's request comes between
+            try:
+                return self._accepted(self._ask(Opcode.GENERATE, request)), self.link.sequence
+            except BaseException:
+                self.link.forget(self.link.sequence)
+                raise
+
     def _request_when_free(self, opcode: Opcode, payload):
+        return self._when_free(lambda: self._ask(opcode, payload))
+
+    def _when_free(self, ask: Callable[[], Reply]) -> Reply:
         """An aborted generation ends at its next token only; until then the device says BUSY."""
         deadline = time.monotonic() + self.link.patience(BUSY_S)
         while True:
             try:
-                return self._ask(opcode, payload)
+                return ask()
             except DeviceError as error:
                 if error.status != Status.BUSY or time.monotonic() > deadline:
                     raise
             time.sleep(0.05)
 
-    def _supersede(self, *, abort: bool = True) -> None:
-        """A generation that was not taken to its end is over: whoever goes on with it is told."""
-        current, self._current = self._current, None
-        if current is not None and current.outcome is None:
+    def _supersede(self, slot: int | None = None, *, abort: bool = True) -> None:
+        """A generation that was not taken to its end is over, that of a slot or all: whoever goes on with it is
+        told."""
+        for number in [number for number in list(self._current) if slot in (None, number)]:
+            current = self._current.pop(number)
+            if current.outcome is not None:
+                continue
             current.superseded = True
+            self.link.forget(current.sequence)
             if abort and not current.ended:
-                self.link.request(Opcode.ABORT)
+                current.end()
 
     def abort(self) -> None:
-        """End a running generation; its DONE event follows."""
+        """End all generations that run; their DONE events follow."""
         self.link.request(Opcode.ABORT)
 
     def board(self) -> protocol.Board:

@@ -24,9 +24,10 @@ class DeviceGeneration:
     """An iterator of token events. What was lost on the wire is asked for again; lost logits are an error."""
 
     def __init__(self, device: Device, request: protocol.Generate, on_logits: Logits | None = None, *,
-                 silence_s: float):
+                 sequence: int, silence_s: float):
         self.device, self.link, self.on_logits = device, device.link, on_logits
-        self.sequence = device.link.sequence
+        self.sequence = sequence
+        self.slot = request.flags >> protocol.SLOT_SHIFT
         self.silence_s = silence_s              #: without an event for this long, ask whether the device still runs
         self.first = request.position + len(request.ids)
         self.max_new = request.max_new
@@ -56,10 +57,10 @@ class DeviceGeneration:
             if self._done is not None:              # it said how many there are, and some are missing
                 self._ask_again()
                 continue
-            frame = self.link.event(self.link.patience(self.silence_s))
+            frame = self.link.event(self.link.patience(self.silence_s), self.sequence)
             if frame is None:
                 self._ask_again()
-            elif frame.sequence == self.sequence:   # else: left over from an earlier generation
+            else:
                 self._take(frame.opcode, frame.payload)
         return self._ready.pop(0)
 
@@ -73,8 +74,12 @@ class DeviceGeneration:
         if self.superseded:
             return []
         if self.outcome is None and self._done is None:
-            self.link.request(Opcode.ABORT)
+            self.end()
         return list(self)
+
+    def end(self) -> None:
+        """Ask the device to end it; firmware that has one slot only may know no other way."""
+        self.link.request(Opcode.ABORT, protocol.Abort(self.sequence) if self.device.slots > 1 else None)
 
     def _take(self, opcode: int, payload: bytes) -> None:
         try:
@@ -121,7 +126,8 @@ class DeviceGeneration:
     def _acknowledge(self) -> None:
         """Let the device overwrite what has come; the reply tells nothing new, so nobody waits for it."""
         self._acknowledged = self._next
-        self.link.send(Opcode.RESEND, self.link.next_sequence(), protocol.Resend(self._next, self.sequence, 1))
+        with self.link.lock:
+            self.link.send(Opcode.RESEND, self.link.next_sequence(), protocol.Resend(self._next, self.sequence, 1))
 
     def _ask_again(self) -> None:
         """RESEND from the first token missing; also how a silent device is told from a dead one."""
@@ -166,7 +172,8 @@ class DeviceGeneration:
     def _finish(self, done: protocol.Done) -> None:
         if self._dumping and self._logits[1]:
             raise LinkError(f"the last logits of position {self._logits[0]} were lost on the line: run it again")
-        self.device.rows = done.position
+        self.device.rows[self.slot] = done.position
+        self.link.forget(self.sequence)
         self.outcome = Outcome(
             Reason(done.reason), done.position, done.errors, done.draws,
             done.dropped / 2 ** 32 / done.draws if done.draws else 0.0, done.start_cycles, done.end_cycles,

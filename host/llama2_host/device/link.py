@@ -2,8 +2,10 @@
 garbage."""
 import os
 import sys
+import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import TextIO
 
 from llama2_spec.frame import DELIMITER, MAX_ENCODED, Frame
@@ -60,7 +62,7 @@ class DeviceError(HostError):
 
 class Link:
     """Frames over ``transport``. One request is open at a time, but for LOAD's window; events queue up in
-    ``events``."""
+    ``events``. Threads may share a link: one of those that wait reads, for all of them."""
 
     def __init__(self, transport: Transport, *, trace: TextIO | None = None):
         self.transport = transport
@@ -73,7 +75,11 @@ class Link:
         self.tried: list[int] = []  #: rates of a serial line that were tried
         self.frames = 0             #: good frames received
         self.pace_s = 0.0           #: what the slowest answer of late took
+        self.lock = threading.RLock()       #: one request, and the sequence number that it had
+        self.listening: set[int] = set()    #: generations whose events are kept
         self._replies: deque[Frame] = deque(maxlen=EVENTS)
+        self._heard = threading.Condition()
+        self._reading = False       # a thread is
         self._bytes = bytearray()
         self._received = 0          # bytes
         self._start_s = time.monotonic()
@@ -86,7 +92,13 @@ class Link:
     def request(self, opcode: Opcode, payload=None, *, timeout_s: float = TIMEOUT_S, tries: int = TRIES):
         """Send a request and return its reply's payload; :class:`DeviceError` if refused, :class:`LinkError` if
         unanswered."""
-        sequence = self.next_sequence()
+        with self.lock:
+            sequence = self.next_sequence()
+            if opcode == Opcode.GENERATE:
+                self.listening.add(sequence)    # its events may come with its reply
+            return self._ask(opcode, sequence, payload, timeout_s, tries)
+
+    def _ask(self, opcode: Opcode, sequence: int, payload, timeout_s: float, tries: int):
         self._replies.clear()
         received = self._received
         for attempt in range(tries):
@@ -182,23 +194,51 @@ class Link:
 
     def reply(self, timeout_s: float) -> Frame | None:
         """The next reply, or None after ``timeout_s``; events that arrive meanwhile are queued."""
-        return self._wait(self._replies, timeout_s)
+        return self._wait(lambda: self._replies.popleft() if self._replies else None, timeout_s)
 
-    def event(self, timeout_s: float) -> Frame | None:
-        """The next event, or None after ``timeout_s``."""
-        return self._wait(self.events, timeout_s)
+    def event(self, timeout_s: float, sequence: int | None = None) -> Frame | None:
+        """The next event, or the next one of a generation, or None after ``timeout_s``."""
+        return self._wait(lambda: self._event(sequence), timeout_s)
 
-    def _wait(self, queue: deque[Frame], timeout_s: float) -> Frame | None:
+    def _event(self, sequence: int | None) -> Frame | None:
+        found = next((frame for frame in self.events if sequence in (None, frame.sequence)), None)
+        if found is not None:
+            self.events.remove(found)
+        return found
+
+    def forget(self, sequence: int) -> None:
+        """Nobody wants this generation's events any more."""
+        with self._heard:
+            self.listening.discard(sequence)
+            for frame in [frame for frame in self.events if frame.sequence == sequence]:
+                self.events.remove(frame)
+
+    def _wait(self, take: Callable[[], Frame | None], timeout_s: float) -> Frame | None:
         deadline, received = time.monotonic() + timeout_s, self._received
-        while not queue:
-            if self._received - received > FLOOD_BYTES:
-                raise LinkError(f"{self.transport.name} sends without end, and nothing that is waited for: reset the "
-                                "board")
-            left_s = deadline - time.monotonic()
-            if left_s <= 0:
-                return None
-            self._receive(self.transport.read(left_s))
-        return queue.popleft()
+        with self._heard:
+            while (frame := take()) is None:
+                if self._received - received > FLOOD_BYTES:
+                    raise LinkError(f"{self.transport.name} sends without end, and nothing that is waited for: reset "
+                                    "the board")
+                left_s = deadline - time.monotonic()
+                if left_s <= 0:
+                    return None
+                if self._reading:
+                    self._heard.wait(left_s)
+                else:
+                    self._receive(self._read(left_s))
+            return frame
+
+    def _read(self, timeout_s: float) -> bytes:
+        """Bytes, while the other threads go on waiting for what this one hears."""
+        self._reading = True
+        self._heard.release()
+        try:
+            return self.transport.read(timeout_s)
+        finally:
+            self._heard.acquire()
+            self._reading = False
+            self._heard.notify_all()
 
     def _receive(self, data: bytes) -> None:
         self._received += len(data)
@@ -218,7 +258,10 @@ class Link:
                 continue
             self._show("<", frame)
             self.frames += 1
-            (self.events if frame.opcode in EVENT_KINDS else self._replies).append(frame)
+            if frame.opcode not in EVENT_KINDS:
+                self._replies.append(frame)
+            elif frame.sequence in self.listening:      # else: left over from an earlier generation
+                self.events.append(frame)
 
     # Trace ------------------------------------------------------------------------------------
 

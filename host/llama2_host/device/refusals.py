@@ -8,7 +8,7 @@ LIMITS = {
     Subject.KV_DIM: "n_kv_heads * head_dim", Subject.HEADS: "n_heads", Subject.KV_HEADS: "n_kv_heads",
     Subject.VOCAB_SIZE: "vocab_size", Subject.SEQ_LEN: "seq_len", Subject.LAYERS: "n_layers",
     Subject.BAUD: "rate", Subject.CONFIRM: "confirm_ms",
-    Subject.KV_FORMAT: "K/V format",
+    Subject.KV_FORMAT: "K/V format", Subject.SLOT: "slot",
 }
 
 TEXTS = {
@@ -60,6 +60,9 @@ def explain(opcode: Opcode, status: int, error: Error) -> str:
         name = LIMITS.get(subject, subject.name.lower())
     except ValueError:
         name = f"field {error.subject}"
+    if (Status(status), opcode) == (Status.NO_MEMORY, Opcode.SLOTS):
+        text = "so many slots need {value_bytes} with the image, the device has {limit_bytes}: choose fewer slots " \
+               "(--slots), or convert with a smaller --seq-len or with --kv k8v8"
     if Status(status) == Status.BAD_VALUE and name == "config":
         return "the model's shapes contradict each other: convert the checkpoint again"
     if Status(status) == Status.BAD_VALUE and name == "K/V format":

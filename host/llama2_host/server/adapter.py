@@ -30,16 +30,24 @@ class BoardFailed(HostError):
 
 
 class Board:
-    """One place where the model runs. Its methods are called by one thread, but for ``held`` and what is constant."""
+    """One place where the model runs, with as many generations at a time as it has slots. ``run`` is called by a thread
+    for each of them, ``open`` and ``close`` while none runs; ``held`` and what is constant by any."""
 
     def __init__(self, name: str, connect: Callable[[], Backend]):
         self.name, self._connect = name, connect
         self.backend: Backend | None = None
-        self.held: tuple[int, ...] = ()         #: ids whose rows are in the K/V cache; replaced, never changed
+        #: by slot, ids whose rows are in the K/V cache; replaced, never changed
+        self.held: dict[int, tuple[int, ...]] = {}
+        self._accounting = threading.Lock()
         self.hardware: Hardware | None = None   #: of the last generation
         self.stats: Stats | None = None
         self.holds: tuple[int, int] | None = None       #: :func:`identity` of the model that it must hold, once that is
                                                         #: known
+
+    @property
+    def slots(self) -> int:
+        """Generations at a time."""
+        return self.backend.slots if self.backend is not None else 1
 
     @property
     def live(self) -> Backend:
@@ -69,46 +77,50 @@ class Board:
         return self.backend
 
     def close(self) -> None:
-        backend, self.backend, self.held = self.backend, None, ()
+        backend, self.backend, self.held = self.backend, None, {}
         if backend is not None:
             try:
                 backend.__exit__(None, None, None)
             except (HostError, OSError):
                 pass                            # it is gone; closing it can only say so again
 
-    def shared(self, ids: Sequence[int]) -> int:
-        """How many of ``ids`` the K/V cache holds; at least one is always fed, for its logits."""
-        held, limit = self.held, len(ids) - 1
+    def shared(self, ids: Sequence[int], slot: int | None = None) -> int:
+        """How many of ``ids`` the K/V cache holds, in a slot or in the best one; at least one is always fed, for its
+        logits."""
+        if slot is None:
+            return max((self.shared(ids, number) for number in range(self.slots)), default=0)
+        held, limit = self.held.get(slot, ()), len(ids) - 1
         return min(next((i for i, (a, b) in enumerate(zip(held, ids)) if a != b), min(len(held), len(ids))), limit)
 
-    def run(self, job: Job) -> None:
+    def run(self, job: Job, slot: int = 0) -> None:
         """Do one job to its end, its abort or its failure."""
         try:
-            self._run(job)
+            self._run(job, slot)
         except (LinkError, TransportError, SimulatorError, OSError) as error:
-            self.held = ()
+            self.held[slot] = ()
             raise BoardLost(f"{self.name}: {error}") from error
         except DeviceError as error:
-            self.held = ()
+            self.held[slot] = ()
             raise (BoardLost if error.status in CHANGED else BoardFailed)(f"{self.name}: {error}") from error
         except BaseException:
-            self.held = ()
+            self.held[slot] = ()
             raise
 
-    def _run(self, job: Job) -> None:
-        position = self.shared(job.ids) if job.cache else 0
+    def _run(self, job: Job, slot: int) -> None:
+        position = self.shared(job.ids, slot) if job.cache else 0
         job.start(position)
-        self.held = tuple(job.ids[:position])   # all that is sure if this fails
+        self.held[slot] = tuple(job.ids[:position])     # all that is sure if this fails
         rest = job.ids[position:]
         while len(rest) > MAX_PROMPT and not job.cancelled:
-            for _ in self.live.generate(rest[:MAX_PROMPT], Options(position, 0, job.sampling, job.stop_ids)):
+            for _ in self.live.generate(rest[:MAX_PROMPT], Options(position, 0, job.sampling, job.stop_ids),
+                                        **in_slot(slot)):
                 pass
             position, rest = position + MAX_PROMPT, rest[MAX_PROMPT:]
-            self.held = tuple(job.ids[:position])
+            self.held[slot] = tuple(job.ids[:position])
         if job.cancelled:
             return
         start_s = time.monotonic()
-        outcome = self._generate(job, rest, position)
+        outcome = self._generate(job, slot, rest, position)
         if outcome.reason in (Reason.ERROR, Reason.ABORT) and not (job.cancelled or job.text.stopped):
             raise BoardFailed(f"{self.name}: the generation ended by itself ({outcome.reason.name.lower()}, error "
                               f"flags {outcome.errors:#x}): does another client use the board?")
@@ -119,10 +131,10 @@ class Board:
         finally:
             job.close(outcome, self.name, statistics)
 
-    def _generate(self, job: Job, ids: list[int], position: int) -> Outcome:
+    def _generate(self, job: Job, slot: int, ids: list[int], position: int) -> Outcome:
         collector = Collector(self.live.config.vocab_size) if job.logprobs is not None else None
         generation = self.live.generate(ids, Options(position, job.max_new, job.sampling, job.stop_ids),
-                                        **self._dump(collector))
+                                        **self._dump(collector), **in_slot(slot))
         tokens = []
         for event in generation:
             tokens.append(event.token)
@@ -140,7 +152,7 @@ class Board:
             raise BoardFailed(f"{self.name}: the generation did not say how it ended: try again")
         # A device may have run ahead of the tokens it sent: never claim more than what is known to be there.
         known = [*job.ids, *tokens]
-        self.held = tuple(known[:min(outcome.position, len(known) - 1)])
+        self.held[slot] = tuple(known[:min(outcome.position, len(known) - 1)])
         return outcome
 
     def _dump(self, collector: Collector | None) -> dict:
@@ -158,10 +170,16 @@ class Board:
         return device.stats() if device is not None else None
 
     def _account(self, outcome: Outcome) -> None:
-        """Where the cycles went."""
-        before, self.stats = self.stats, self._read_stats()
-        if before is not None and self.stats is not None:
-            self.hardware = between(before, self.stats, outcome)
+        """Where the cycles went since the last generation that ended."""
+        with self._accounting:
+            before, self.stats = self.stats, self._read_stats()
+            if before is not None and self.stats is not None:
+                self.hardware = between(before, self.stats, outcome)
+
+
+def in_slot(slot: int) -> dict:
+    """The argument of a backend that has several."""
+    return {"slot": slot} if slot else {}
 
 
 def identity(backend: Backend) -> tuple[int, int]:

@@ -108,7 +108,7 @@ class Routes:
                 "temperature": sampling.temperature, "top_p": sampling.top_p or 1.0, "top_k": sampling.top_k,
                 "min_p": sampling.min_p, "repeat_penalty": sampling.repetition_penalty,
                 "repeat_last_n": sampling.repetition_window}},
-            "total_slots": len(self.pool.seats), "model_alias": self.settings.model,
+            "total_slots": sum(seat.board.slots for seat in self.pool.seats), "model_alias": self.settings.model,
             "chat_template": template.jinja or template.user, "template": template.name,
             "system_prompt": bool(template.jinja or template.system), "modalities": {"vision": False, "audio": False},
             "key_needed": bool(self.settings.keys)})
@@ -126,7 +126,8 @@ class Routes:
         return {"name": board.name, "ready": seat.ready, "kind": backend.name if backend else None,
                 "clock_hz": backend.clock_hz if backend else 0, "running": seat.running is not None,
                 "waiting": len(seat.waiting),
-                "positions": len(board.held), "errors": errors, **shape,
+                "slots": board.slots, "running_slots": len(seat.jobs),
+                "positions": sum(map(len, board.held.values())), "errors": errors, **shape,
                 "last": board.hardware.to_json() if board.hardware else None}
 
     # Tokens -----------------------------------------------------------------------------------

@@ -19,8 +19,8 @@ def _waiting(seat: Seat) -> int:
     return len(seat.waiting)
 
 
-def _runs(seat: Seat) -> bool:
-    return seat.running is not None
+def _running(seat: Seat) -> int:
+    return len(seat.jobs)
 
 
 class Metrics:
@@ -48,12 +48,12 @@ class Metrics:
                                      buckets=FIRST_TOKEN_S, registry=self.registry)
         up, line = gauge("board_up", "1 while the board answers",
                          "board"), gauge("queue_waiting", "requests in line", "board")
-        running = gauge("queue_running", "1 while the board generates", "board")
+        running = gauge("queue_running", "generations that run now", "board")
         for seat in pool.seats:
             name = seat.board.name
             up.labels(name).set_function(partial(getattr, seat, "ready"))
             line.labels(name).set_function(partial(_waiting, seat))
-            running.labels(name).set_function(partial(_runs, seat))
+            running.labels(name).set_function(partial(_running, seat))
         for name, text in (("refused", "requests refused because the line was full"),
                            ("aborted", "requests whose client left"),
                            ("lost", "times a board was lost")):

@@ -14,6 +14,7 @@ from llama2_host.errors import HostError
 from llama2_host.server.adapter import Board, BoardLost
 from llama2_host.server.errors import ApiError
 from llama2_host.server.job import Job
+from llama2_spec.protocol import MAX_SLOTS
 
 MAX_ATTEMPTS = 2            #: a job that has said nothing yet is repeated once
 DEVOTION = 2                #: a board that holds most of a prompt gets it unless so many more wait there than elsewhere
@@ -23,30 +24,51 @@ USUAL_S = 0.8               #: weight of earlier jobs in the mean duration
 
 @dataclass
 class Seat:
-    """A board, its line and its thread."""
+    """A board, its line, and a thread for each of its slots."""
     board: Board
     waiting: deque[Job] = field(default_factory=deque)
-    running: Job | None = None
+    jobs: dict[int, Job] = field(default_factory=dict)              #: those that run, by slot
+    used: dict[int, float] = field(default_factory=dict)            #: when a slot was last given a job or done with it
     ready: bool = True
+    orphans: list[Job] = field(default_factory=list)                #: what ran when the board was lost
+    loss: BoardLost | None = None
     trouble: str = ""               #: why it could not be opened when it was last looked for
     used_s: float = 0.0             #: when it was last given a job
     wake: asyncio.Event = field(default_factory=asyncio.Event)
-    thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
+    threads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(MAX_SLOTS))
 
     @property
-    def load(self) -> int:
-        return len(self.waiting) + (self.running is not None)
+    def running(self) -> Job | None:
+        """A job that runs, if one does."""
+        return next(iter(self.jobs.values()), None)
+
+    @property
+    def full(self) -> bool:
+        return len(self.jobs) >= self.board.slots
+
+    @property
+    def load(self) -> float:
+        """Jobs that wait or run, per slot."""
+        return (len(self.waiting) + len(self.jobs)) / self.board.slots
+
+    def slot_for(self, job: Job) -> int:
+        """The free slot that holds more than half of the prompt; else the one that was unused longest."""
+        free = [slot for slot in range(self.board.slots) if slot not in self.jobs]
+        fond = max(free, key=lambda slot: self.board.shared(job.ids, slot))
+        if job.cache and 2 * self.board.shared(job.ids, fond) > len(job.ids):
+            return fond
+        return min(free, key=lambda slot: self.used.get(slot, 0.0))
 
 
 class Pool:
-    """All boards of a server. Used by the server's thread only; each board runs in a thread of its own.
+    """All boards of a server. Used by the server's thread only; each slot of a board runs in a thread of its own.
 
     Parameters
     ----------
     boards : sequence of Board
         Those that are open take jobs at once; the others are looked for.
     bound : int
-        Jobs that may wait for one board, beside the one that runs.
+        Jobs that may wait for one board, beside those that run.
     note : callable
         Takes a line for the operator.
     """
@@ -59,7 +81,7 @@ class Pool:
         self.finished: Callable[[Board, Job], None] = lambda board, job: None       #: told of every job that a board
                                                                                     #: did
         self._usual_s = 1.0
-        self._tasks: list[asyncio.Task] = []
+        self._tasks: set[asyncio.Task] = set()
 
     @property
     def ready(self) -> list[Seat]:
@@ -70,7 +92,7 @@ class Pool:
         return sum(len(seat.waiting) for seat in self.seats)
 
     def start(self) -> None:
-        self._tasks = [asyncio.create_task(self._serve(seat)) for seat in self.seats]
+        self._tasks = {asyncio.create_task(self._serve(seat)) for seat in self.seats}
 
     def end(self, within_s: float) -> None:
         """Take no more jobs, and none of those that wait; what runs has so long."""
@@ -79,9 +101,9 @@ class Pool:
 
     def _abort(self) -> None:
         for seat in self.seats:
-            if seat.running is not None:
-                seat.running.cancelled = True
-                seat.running.fail(self.shutting_down())
+            for job in seat.jobs.values():
+                job.cancelled = True
+                job.fail(self.shutting_down())
 
     def _refuse(self) -> None:
         self.ending = True
@@ -94,13 +116,14 @@ class Pool:
         """Abort what runs, refuse what waits, close the boards."""
         self._refuse()
         self._abort()
-        for task in self._tasks:
+        tasks = list(self._tasks)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         loop = asyncio.get_running_loop()
-        await asyncio.gather(*(loop.run_in_executor(seat.thread, seat.board.close) for seat in self.seats))
+        await asyncio.gather(*(loop.run_in_executor(seat.threads, seat.board.close) for seat in self.seats))
         for seat in self.seats:
-            seat.thread.shutdown()
+            seat.threads.shutdown()
 
     # Jobs -------------------------------------------------------------------------------------
 
@@ -109,7 +132,7 @@ class Pool:
         if self.ending:
             raise self.shutting_down()
         seat = self._choose(job)
-        if seat.running is not None and len(seat.waiting) >= self.bound:
+        if len(seat.jobs) + len(seat.waiting) >= seat.board.slots + self.bound:
             self.refused += 1
             raise ApiError(429, f"{self.waiting} requests wait already: try again later", code="queue_full",
                            retry_after_s=self._patience_s(seat))
@@ -159,21 +182,36 @@ class Pool:
     async def _serve(self, seat: Seat) -> None:
         """One board's life."""
         while True:
-            if not seat.ready:
-                await self._find(seat)
-            while not seat.waiting:
-                seat.wake.clear()
-                await seat.wake.wait()
-            seat.running = job = seat.waiting.popleft()
-            try:
-                await self._do(seat, job)
-            finally:
-                seat.running = None
+            if not seat.ready and not seat.jobs:
+                await self._bring_back(seat)
+            while seat.ready and seat.waiting and not seat.full:
+                self._start(seat, seat.waiting.popleft())
+            seat.wake.clear()
+            await seat.wake.wait()
 
-    async def _do(self, seat: Seat, job: Job) -> None:
-        loop, start_s = asyncio.get_running_loop(), time.monotonic()
+    def _start(self, seat: Seat, job: Job) -> None:
+        slot = seat.slot_for(job)
+        seat.jobs[slot], seat.used[slot] = job, time.monotonic()
+        task = asyncio.create_task(self._do(seat, slot, job))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _do(self, seat: Seat, slot: int, job: Job) -> None:
+        """A job from its start to its end in a slot."""
+        start_s = time.monotonic()
         job.attempts += 1
-        work = loop.run_in_executor(seat.thread, seat.board.run, job)
+        try:
+            if await self._run(seat, slot, job):
+                self._usual_s = USUAL_S * self._usual_s + (1 - USUAL_S) * (time.monotonic() - start_s)
+                self.finished(seat.board, job)
+        finally:
+            seat.used[slot] = time.monotonic()
+            del seat.jobs[slot]
+            seat.wake.set()
+
+    async def _run(self, seat: Seat, slot: int, job: Job) -> bool:
+        """Whether the board did it, well or not; otherwise it was lost, or the server ends."""
+        work = asyncio.get_running_loop().run_in_executor(seat.threads, seat.board.run, job, slot)
         try:
             await asyncio.shield(work)
         except asyncio.CancelledError:      # the server stops: let the board end its token
@@ -182,28 +220,37 @@ class Pool:
             job.fail(self.shutting_down())
             raise
         except BoardLost as error:
-            await self._lose(seat, job, error)
-            return
+            self._lose(seat, job, error)
+            return False
         except HostError as error:
             self.note(str(error))
             job.fail(ApiError(503, str(error), code="generation_failed"))
         except Exception as error:          # a bug here must not take the board out of service
             traceback.print_exc(file=sys.stderr)
             job.fail(ApiError(500, f"the server failed: {type(error).__name__}", code="internal_error"))
-        self._usual_s = USUAL_S * self._usual_s + (1 - USUAL_S) * (time.monotonic() - start_s)
-        self.finished(seat.board, job)
+        return True
 
-    async def _lose(self, seat: Seat, job: Job, error: BoardLost) -> None:
-        """A board died, or was reset: take it out, and repeat its jobs elsewhere where nothing was said yet."""
-        self.note(f"{error}: taken out")
-        self.lost += 1
-        seat.ready, seat.running = False, None
-        if not self.ready and await self._reopen(seat):     # perhaps it was only reset
-            seat.ready = True
-        orphans = [job, *seat.waiting]
-        seat.waiting.clear()
-        for orphan in orphans:
-            self._rehome(orphan, error)
+    def _lose(self, seat: Seat, job: Job, error: BoardLost) -> None:
+        """A board died, or was reset: take it out. What else runs there will see it by itself."""
+        seat.orphans.append(job)
+        if seat.loss is None:
+            self.note(f"{error}: taken out")
+            self.lost += 1
+            seat.ready, seat.loss = False, error
+
+    async def _bring_back(self, seat: Seat) -> None:
+        """Repeat a lost board's jobs elsewhere where nothing was said yet, and look for it until it is back."""
+        if seat.loss is not None:
+            if not self.ready and await self._reopen(seat):     # perhaps it was only reset
+                seat.ready = True
+            orphans, error = [*seat.orphans, *seat.waiting], seat.loss
+            seat.loss = None
+            seat.orphans.clear()
+            seat.waiting.clear()
+            for orphan in orphans:
+                self._rehome(orphan, error)
+        if not seat.ready:
+            await self._find(seat)
 
     def _rehome(self, job: Job, error: BoardLost) -> None:
         if job.closed or job.cancelled:
@@ -227,7 +274,7 @@ class Pool:
 
     async def _reopen(self, seat: Seat) -> bool:
         try:
-            await asyncio.get_running_loop().run_in_executor(seat.thread, seat.board.open)
+            await asyncio.get_running_loop().run_in_executor(seat.threads, seat.board.open)
             seat.trouble = ""
             return True
         except (HostError, OSError) as error:

@@ -1,0 +1,354 @@
+/* Passes over the weights: planned for all slots that run, pushed ahead of execution, and their results handed out. */
+#include "passes.h"
+
+#include "hot.h"
+#include "llama2.h"
+#include "program.h"
+#include "schedule.h"
+
+/* A byte of the fastest line takes 160 cycles, and the receiver holds 16. */
+#define RESULT_LOOKS 64u
+
+#define DUE 32u /* results that may be under way: a power of two; the queue has fewer passes of the smallest model */
+
+/* A result to come, in the order in which they come. */
+struct due {
+	uint8_t slot;
+	bool token; /* it is one, unless the slot skips it */
+	bool keep;  /* it has candidates, which are there until its release */
+	bool dump;  /* its logits are handed over before it */
+};
+
+static struct {
+	struct schedule schedule;
+	bool mixed;
+	uint32_t running;    /* generations */
+	uint32_t count;      /* passes planned, and generations begun: what `since` is measured by */
+	struct due due[DUE];
+	uint32_t head, tail; /* next result to be planned, and to come; counting on */
+	const struct slot *last;     /* whose result is the last one planned */
+
+	struct program_step step;    /* that is being pushed */
+	const struct slot *awaiting; /* whose token a step was begun without, until it is told */
+	bool pushing;
+	uint32_t scale;      /* LOGIT_SCALE that the step's candidates want */
+	uint32_t kept;       /* results to come that have candidates: at most one, as there is one set of them */
+	bool lasting;        /* a generation ended whose passes may be under way: they must not be dropped */
+	uint32_t errors;
+} passes;
+
+void passes_install(uint32_t columns, bool mixed)
+{
+	passes.schedule = (struct schedule){.columns = columns, .places = mixed ? columns : 1};
+	passes.mixed = mixed;
+	passes.running = passes.head = passes.tail = passes.kept = 0;
+	passes.last = passes.awaiting = 0;
+	passes.pushing = passes.lasting = false;
+}
+
+uint32_t passes_begin(void)
+{
+	(void)passes_errors();
+	passes.running++;
+	return passes.count++;
+}
+
+uint32_t passes_errors(void)
+{
+	uint32_t errors = llama2_errors();
+
+	if (errors == 0)
+		return passes.errors;
+	llama2_errors_clear();
+	passes.errors |= errors;
+	for (uint32_t i = 0; i < slot_count(); i++)
+		if (slot_at(i)->running)
+			slot_at(i)->done.errors |= errors;
+	return passes.errors;
+}
+
+void passes_errors_clear(void)
+{
+	(void)passes_errors();
+	passes.errors = 0;
+}
+
+#define NOBODY (-1)
+
+/* Its next token may be left to the core, or told later: its last result is the last one planned, and no other slot's
+ * pass will come between. */
+static bool chained(const struct slot *slot)
+{
+	return passes.running == 1 && passes.last == slot && passes.awaiting == 0;
+}
+
+/* The slots that could use columns now, in demands and their numbers; returns how many. Others could, once their results
+ * are there: pause is the most passes that one of these was left out of already, or NOBODY. */
+static uint32_t find_demands(struct demand *demands, uint8_t *numbers, int32_t *pause)
+{
+	uint32_t count = 0;
+
+	*pause = NOBODY;
+	for (uint32_t i = 0; i < slot_count(); i++) {
+		struct slot *slot = slot_at(i);
+
+		if (slot_demand(slot, chained(slot), &demands[count]))
+			numbers[count++] = i;
+		else if (slot->running && slot->due != 0 && *pause < (int32_t)(passes.count - slot->since))
+			*pause = passes.count - slot->since;
+	}
+	return count;
+}
+
+/* This demand, of which as much was granted, has logits. */
+static bool has_logits(const struct demand *demand)
+{
+	return demand->classified && (!demand->prompt || demand->granted == demand->columns);
+}
+
+/* Say which results will come of a slot's columns, the step's last ones. */
+static void expect(struct slot *slot, const struct program_step *step, uint32_t columns, uint32_t tokens)
+{
+	uint32_t results = step->count - step->first < columns ? step->count - step->first : columns;
+
+	for (; results != 0; results--) {
+		passes.due[passes.head++ % DUE] = (struct due){slot->number, results <= tokens, step->keep, step->dump};
+		slot->due++;
+	}
+	passes.last = slot;
+}
+
+/* Add a slot's columns to the step. */
+static void add(struct slot *slot, const struct demand *demand, struct program_step *step)
+{
+	uint32_t before = step->count;
+	uint32_t tokens = slot_fill(slot, demand->granted, chained(slot), step);
+
+	if (step->awaited)
+		passes.awaiting = slot;
+	if (has_logits(demand)) {
+		if (!step->classify)
+			step->first = demand->prompt ? step->count - 1 : before;
+		step->classify = true;
+		step->keep = slot->sampling;
+		step->dump = slot->request.flags & GENERATE_FLAG_DUMP_LOGITS;
+		passes.scale = slot->sampler.scale;
+		expect(slot, step, step->count - before, tokens);
+	}
+	if (slot->next >= slot->first)
+		slot->since = passes.count;
+}
+
+/* Fill a step with what was granted: what has no logits before what has. */
+static void fill(const struct demand *demands, const uint8_t *numbers, uint32_t count)
+{
+	struct program_step *step = &passes.step;
+
+	*step = (struct program_step){0};
+	passes.count++;
+	for (unsigned logits = 0; logits < 2; logits++)
+		for (uint32_t i = 0; i < count; i++)
+			if (demands[i].granted != 0 && has_logits(&demands[i]) == logits)
+				add(slot_at(numbers[i]), &demands[i], step);
+}
+
+/* Begin the next pass, if there is one. */
+static bool plan(void)
+{
+	struct demand demands[PROTOCOL_MAX_SLOTS];
+	uint8_t numbers[PROTOCOL_MAX_SLOTS];
+	int32_t pause;
+	bool led, prompts = true;
+	uint32_t count = find_demands(demands, numbers, &pause), columns;
+
+	if (count == 0 || pause > 0 || passes.head - passes.tail > DUE - PROGRAM_MAX_COLUMNS)
+		return false;
+	columns = schedule_fill(&passes.schedule, demands, count, &led);
+	/* A pass with columns to spare waits for those that could use them. */
+	if (columns < passes.schedule.columns && pause != NOBODY && passes.mixed)
+		return false;
+	for (uint32_t i = 0; i < count; i++)
+		prompts &= demands[i].prompt || demands[i].granted == 0;
+	passes.schedule.prompts_led = led || (prompts && pause != NOBODY);
+	fill(demands, numbers, count);
+	program_start(&passes.step);
+	passes.pushing = true;
+	return true;
+}
+
+/* Push the rest of the step, as far as the queue takes it; its classifier not before the last one's candidates were
+ * read, which it would overwrite. */
+static bool push(void)
+{
+	bool free = passes.kept == 0;
+
+	if (free && passes.step.keep)
+		llama2_model_write(LLAMA2_MODEL_LOGIT_SCALE, passes.scale);
+	if (!program_push(free))
+		return false;
+	passes.kept += passes.step.keep;
+	passes.pushing = false;
+	return true;
+}
+
+COLD static void feed(void)
+{
+	while (passes.pushing || plan())
+		if (!push())
+			return;
+}
+
+COLD static void end(struct slot *slot, enum reason reason)
+{
+	(void)passes_errors();
+	slot_end(slot, reason);
+	passes.running--;
+}
+
+/* Drop everything that is under way. */
+COLD static void drop(void)
+{
+	llama2_abort();
+	passes.pushing = false;
+	passes.tail = passes.head;
+	passes.kept = 0;
+	passes.last = passes.awaiting = 0;
+	for (uint32_t i = 0; i < slot_count(); i++)
+		slot_at(i)->due = slot_at(i)->skip = 0;
+}
+
+/* The token that a step was begun without, if one was. */
+static void tell(const struct slot *slot, uint32_t token)
+{
+	if (passes.awaiting != slot)
+		return;
+	llama2_token_write(0, token);
+	passes.awaiting = 0;
+}
+
+COLD void passes_stop(struct slot *slot, enum reason reason)
+{
+	passes.lasting = passes.lasting && llama2_busy();
+	if (passes.running == 1 && !passes.lasting)
+		drop();
+	else
+		tell(slot, 0); /* whatever comes of it is skipped */
+	end(slot, reason);
+}
+
+/* The token of a result, whose candidates the core holds until the next classifier. */
+static uint32_t choose(const struct slot *slot, const struct llama2_result *result, bool keep)
+{
+	if (!keep || !slot->sampling || result->kept == 0 || result->kept > LLAMA2_MAX_CANDIDATES)
+		return result->token;
+	return sampler_choose(result);
+}
+
+static void take_token(struct slot *slot, const struct llama2_result *result, bool keep)
+{
+	uint32_t position = slot->first + report_count(&slot->report), token;
+	bool stopped, last;
+
+	sampler_select(&slot->sampler);
+	token = choose(slot, result, keep);
+	stopped = slot_stops(slot, token);
+	last = stopped || report_count(&slot->report) + 1 == slot->target;
+	if (!last)
+		tell(slot, token);
+	llama2_result_release();
+	passes.kept -= keep;
+	slot_token(slot, token, result->cycles);
+	if (!last && (slot->sampling || slot->speculate != 0 || passes.running != 1))
+		feed(); /* first; the sampler's book-keeping is done while the core works */
+	sampler_remember(position, token); /* whatever made it: a later generation may look back */
+	if (slot->sampling) {
+		sampler_prepare(position + 1);
+		sampler_account();
+	}
+	if (stopped)
+		passes_stop(slot, REASON_STOP);
+	else if (last)
+		end(slot, position == slot_length() ? REASON_CONTEXT : REASON_LENGTH);
+}
+
+/* The logits that wait, of a result to come. */
+COLD static void take_logits(struct slot *slot)
+{
+	int32_t logit;
+
+	while (llama2_logit_take(&logit))
+		if (slot->skip == 0)
+			report_logit(&slot->report, logit);
+}
+
+static void take_result(void)
+{
+	struct due due = passes.due[passes.tail++ % DUE];
+	struct slot *slot = slot_at(due.slot);
+	struct llama2_result result;
+
+	llama2_result_read(&result);
+	slot->due--;
+	if (due.token && slot->skip == 0) {
+		take_token(slot, &result, due.keep);
+		return;
+	}
+	slot->skip -= slot->skip != 0;
+	passes.kept -= due.keep;
+	llama2_result_release();
+}
+
+/* Take every result that waits: those of several columns come together. */
+static void take_results(void)
+{
+	while (passes.head != passes.tail) {
+		const struct due *due = &passes.due[passes.tail % DUE];
+
+		if (due->dump)
+			take_logits(slot_at(due->slot)); /* to this result's last */
+		if (!llama2_result_waits())
+			return;
+		take_result();
+	}
+}
+
+/* Columns of this slot are being pushed. */
+static bool pushes(const struct slot *slot)
+{
+	for (uint32_t i = 0; passes.pushing && i < passes.step.count; i++)
+		if (passes.step.columns[i].segment == slot->segment)
+			return true;
+	return false;
+}
+
+/* End those that only fill the cache. Commands are executed in order: where other slots keep the core busy, it is
+ * enough that all are pushed. */
+COLD static void end_filled(void)
+{
+	for (uint32_t i = 0; i < slot_count(); i++) {
+		struct slot *slot = slot_at(i);
+
+		if (!slot->running || !slot_filled(slot) || pushes(slot) || (passes.running == 1 && llama2_busy()))
+			continue;
+		passes.lasting |= passes.running != 1;
+		end(slot, REASON_LENGTH);
+	}
+}
+
+bool passes_under_way(void)
+{
+	passes.lasting = passes.lasting && llama2_busy();
+	return passes.head != passes.tail || passes.pushing || passes.lasting;
+}
+
+HOT void passes_poll(void)
+{
+	if (passes.running == 0 && passes.head == passes.tail && !passes.pushing)
+		return;
+	feed();
+	/* The core waits for the token that this result yields: no other poll comes between. */
+	if (passes.awaiting != 0 && !passes.due[passes.tail % DUE].dump)
+		llama2_result_await(RESULT_LOOKS);
+	take_results();
+	end_filled();
+}
