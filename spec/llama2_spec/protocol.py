@@ -489,8 +489,8 @@ class Slotted(Structure):
     """Reply to SLOTS: how the K/V cache is divided."""
     count: int = wire("I", "slots")
     length: int = wire("I", "positions of each")
-    boot: int = wire("I", "boot id")
-    reserved: int = wire("I", "0")
+    boot: int = wire("I", "boot id", default=0)
+    reserved: int = wire("I", "0", default=0)
 
 
 REQUESTS: dict[int, tuple[type[Structure] | None, type[Structure] | None]] = {

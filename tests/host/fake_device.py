@@ -37,6 +37,7 @@ class FakeDevice:
         self.flash_bytes = self.flash_room = 0
         self.stored: bytes | None = None
         self.cut_after: int | None = None       # close the connection after so many frames sent
+        self.max_slots = 1
         self.hold = False                       # GENERATE yields nothing until ABORT
         self.done: protocol.Done | None = None
         self._answered: tuple[int, int, bytes] | None = None
@@ -182,8 +183,11 @@ class FakeDevice:
         return Status.OK, self._tokens(resend.index, resend.most or 100)
 
     def on_slots(self, frame):
-        """As firmware that has one slot only."""
-        return Status.BAD_OPCODE, protocol.Error(0, frame.opcode, 0, boot=self.info.get("boot", 0))
+        """As firmware that has one slot only, unless ``max_slots`` says more; each GENERATE is done at once."""
+        boot = self.info.get("boot", 0)
+        if self.max_slots == 1:
+            return Status.BAD_OPCODE, protocol.Error(0, frame.opcode, 0, boot=boot)
+        return Status.OK, protocol.Slotted(protocol.Slots.unpack(frame.payload).count or 1, self.info["seq_len"], boot)
 
     def on_store(self, frame):
         """Takes three looks."""

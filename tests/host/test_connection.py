@@ -23,6 +23,7 @@ def test_documented_examples_run(page, code, holding, files, capsys):
                         ("stories260K.bin", str(files / "tiny.bin")), ("tok512.bin", str(files / "tokenizer.bin")),
                         ("1, 403, 407", "1, 35, 123"), ("steps=200", "steps=30")):
         code = code.replace(shown, real)
+    holding.max_slots = 2
     exec(compile(code, page, "exec"), {})
     assert capsys.readouterr().out
 

@@ -26,11 +26,11 @@ def test_two_slots_at_a_time_equal_golden(vsim, tmp_path):
         image.write_bytes(golden.model.data)
         prompts = [golden.tokenizer.encode(text) for text in ("Once upon a time", "The dog was sad because it")]
         samplings = [Sampling(temperature=0), Sampling(temperature=1.0, top_p=0.9, seed=7)]
-        requests = [(ids, Options(0, 24, sampling, ())) for ids in prompts for sampling in samplings]
+        requests = [(ids, Options(0, 18, sampling, ())) for ids in prompts for sampling in samplings]
         expected = [[event.token for event in golden.generate(*request)] for request in requests]
     with Simulator(vsim, dram_image=image) as simulator:
         with connect(port=simulator.url, wait_s=30, model=image, slots=2) as device:
-            for one, other in ((0, 2), (1, 3), (0, 3)):
+            for one, other in ((0, 2), (1, 3)):
                 events = in_turns([device.generate(*requests[number], slot=slot)
                                    for slot, number in enumerate((one, other))])
                 assert [[event.token for event in taken] for taken in events] == [expected[one], expected[other]]
