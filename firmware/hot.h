@@ -2,10 +2,10 @@
 #pragma once
 
 /* The instruction cache maps an address to one line. What is marked lies side by side, so that it does not evict
- * itself; what it calls elsewhere is marked COLD, so that it does not lie between. */
+ * itself; what it calls elsewhere is marked COLD, so that it does not lie between, and is made small. */
 #ifdef __riscv
 #define HOT __attribute__((noinline, section(".text.hot")))
 #else
 #define HOT
 #endif
-#define COLD __attribute__((noinline))
+#define COLD __attribute__((noinline, cold))

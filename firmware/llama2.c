@@ -1,6 +1,7 @@
 /* The decoder core's registers and window; no other file touches them. */
 #include <generated/csr.h>
 #include <generated/mem.h>
+#include <irq.h>
 
 #include "llama2.h"
 
@@ -97,13 +98,13 @@ bool llama2_result_waits(void)
 
 void llama2_result_await(uint32_t looks)
 {
-	if (wake)
-		return;
-	llama2_control_write(0);
+	irq_setie(0);
 	while (!wake && looks-- != 0)
-		wake = FIELD(llama2_status_read(), LLAMA2_STATUS_RESULT_VALID);
-	if (!wake)
-		llama2_control_write(IRQ_ENABLE);
+		if (FIELD(llama2_status_read(), LLAMA2_STATUS_RESULT_VALID)) {
+			wake = true;
+			llama2_control_write(0);
+		}
+	irq_setie(1);
 }
 
 void llama2_result_read(struct llama2_result *result)

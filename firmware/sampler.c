@@ -60,7 +60,7 @@ static void scales(void)
 					    << SAMPLING_NEAR_SHIFT);
 }
 
-void sampler_begin(const struct wire_generate *options)
+COLD void sampler_begin(const struct wire_generate *options)
 {
 	slot->options = options;
 	slot->temperature = (uint64_t)options->temperature << 32 | options->temperature_low;
