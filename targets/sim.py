@@ -158,8 +158,9 @@ def sources_stamp(core, firmware, options):
                           salt=repr(options))
 
 
-def build(output_dir=None, columns=COLUMNS, *, variant=MappingProxyType({}), core=None, firmware=FIRMWARE, compile_gateware=True,
-          with_board_pins=False, trace=False, soc_options=MappingProxyType({}), builder_options=MappingProxyType({})):
+def build(output_dir=None, columns=COLUMNS, *, variant=MappingProxyType({}), core=None, firmware=FIRMWARE,
+          compile_gateware=True, with_board_pins=False, trace=False, soc_options=MappingProxyType({}),
+          builder_options=MappingProxyType({})):
     """Build the simulator if anything changed, and return the path of Vsim.
 
     ``columns`` is the core's, ``variant`` the others of ``VARIANTS``.
@@ -174,8 +175,8 @@ def build(output_dir=None, columns=COLUMNS, *, variant=MappingProxyType({}), cor
     gateware   = gateware_dir(output_dir, builder_options)
     vsim       = gateware/sim_compile.VSIM
     stamp      = output_dir/"built"
-    options    = (columns, sorted(variant.items()), with_board_pins, trace, sorted(soc_options.items()), sorted(builder_options.items()),
-                  tools.versions())
+    options    = (columns, sorted(variant.items()), with_board_pins, trace, sorted(soc_options.items()),
+                  sorted(builder_options.items()), tools.versions())
     profiled   = core is None and firmware == FIRMWARE and not (with_board_pins or trace)
     with sim_compile.lock(output_dir):
         current = sources_stamp(core, firmware, options)
@@ -187,7 +188,8 @@ def build(output_dir=None, columns=COLUMNS, *, variant=MappingProxyType({}), cor
         note = ""
         with BuildProgress(vsim.parent), sim_compile.output_to(output_dir/"build.log"):
             # liblitedram's training, all that other firmware knows, writes over an image's first bytes.
-            soc     = BaseSoC(core or create_core(columns, **variant), with_board_pins, lanes=firmware == FIRMWARE, **soc_options)
+            soc     = BaseSoC(core or create_core(columns, **variant), with_board_pins, lanes=firmware == FIRMWARE,
+                              **soc_options)
             builder = Llama2Builder(soc, firmware, **{"csr_json": str(output_dir/"soc.json"), **builder_options,
                                                       "output_dir": str(output_dir)})
             config  = SimConfig()

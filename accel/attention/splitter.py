@@ -255,7 +255,8 @@ class RowSplitter(wiring.Component):
         ends = [Signal(name=f"ends{i}") for i in range(2)]
         second = [head + ends[0], Mux(ends[0], 0, slot + 1)]
         m.d.sync += [v_byte.eq(s.shape.last_kv_head + 1), one.eq(s.shape.last_slot == 0)]
-        m.d.comb += [ends[0].eq(slot == s.shape.last_slot), ends[1].eq(Mux(ends[0], one, slot + 1 == s.shape.last_slot))]
+        m.d.comb += [ends[0].eq(slot == s.shape.last_slot),
+                     ends[1].eq(Mux(ends[0], one, slot + 1 == s.shape.last_slot))]
         with m.If(s.header1):
             m.d.sync += [head.eq(0), slot.eq(0)]
         with m.If(s.key1):

@@ -19,10 +19,8 @@ STEPS = (0, 1, 4)
 STAGES = ((0, 1, 2), (0, 3, 6, 9), (0, 12, 24, 36))
 
 
-def digits(shift):
-    """Which step of each of ``STAGES`` the 6-bit ``shift`` is: three times two bits."""
-    codes = [min(n, 47) % 3 | (min(n, 47) // 3 % 4) << 2 | (min(n, 47) // 12) << 4 for n in range(64)]
-    return Array(codes)[shift]
+#: For each 6-bit shift, which step of each stage it is: two bits a stage, the first stage's lowest.
+DIGITS = [n % 3 | n // 3 % 4 << 2 | n // 12 << 4 for n in (min(n, WIDE - 1) for n in range(64))]
 
 
 class AttentionValues(wiring.Component):
@@ -111,14 +109,14 @@ class AttentionValues(wiring.Component):
         m.d.comb += [write.addr.eq(pointer), write.en.eq(self.weight_write), read.addr.eq(s.walk.turn)]
         for i, weight in enumerate(self.weights):
             m.d.comb += [write.data.weight[i].eq(weight.weight),
-                         write.data.shift[i].eq(digits(weight.shift) if self.whole else weight.shift)]
+                         write.data.shift[i].eq(Array(DIGITS)[weight.shift] if self.whole else weight.shift)]
         if not self.whole:
             m.d.comb += write.data.several.eq(~Cat(self.weights[0].shift == n for n in STEPS).any())
 
     def _there(self, m, s):
         """Whether all weights of the next K/V head are there, and whether its word may be loaded; a cycle ahead."""
         groups, there, s.next_there = Signal(range(s.ring)), Signal(), Signal()
-        s.free, s.next_free, s.open_ = Signal(init=1), Signal(), Signal()      # ``open_`` is both ``there`` and ``free``
+        s.free, s.next_free, s.open_ = Signal(init=1), Signal(), Signal()     # ``open_`` is both ``there`` and ``free``
         s.load, used = Signal(), Signal()
         complete = self.weight_write & self.weight_last
         m.d.comb += [s.load.eq(self.values.valid & s.open_), self.values.ready.eq(s.load & s.walk.last_rep),
@@ -185,7 +183,8 @@ class AttentionValues(wiring.Component):
         # 1: operands, each beside its multiplier; 2: sums read, products; 3: again; with stages, 4: shifted again; then
         # shifted, added and written back
         read_place1, fresh1 = Signal.like(s.place, reset_less=True), Signal(reset_less=True)
-        s.choices = [Signal(2, name=f"choice{i}") for i in range(len(s.chosen))]    # 0: nothing was; or a step, plus one
+        # 0: nothing was there; otherwise a step, plus one
+        s.choices = [Signal(2, name=f"choice{i}") for i in range(len(s.chosen))]
         back = self.latency - 1
         s.valid1 = delay(m, s.held, 1, "valid1", valid=True)
         m.d.sync += [read_place1.eq(Mux(self.reading, self.read_word, s.place)), fresh1.eq(s.fresh),

@@ -4,7 +4,8 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 #: What the model's shape means to attention, minus one each: the last value of a counter. A slot is eight elements, a
-#: word as many slots as meet one query head in a cycle; a head's last word may be filled in part, and lacks ``pad`` slots.
+#: word as many slots as meet one query head in a cycle; a head's last word may be filled in part: it lacks ``pad``
+#: slots.
 SHAPE = data.StructLayout({"last_head": 6, "last_kv_head": 6, "last_rep": 6, "last_slot": 4, "last_word": 4,
                            "pad": 2, "last_header": 3, "last_beat": 10})
 

@@ -5,6 +5,7 @@ import pytest
 
 from accel.attention.unit import Attention
 from accel.attention.softmax import EXP2_LATENCY
+from accel.attention.values import DIGITS, STAGES
 from llama2_spec.golden import attend
 from llama2_spec.image import row_elements
 from llama2_spec.model import KvFormat
@@ -186,8 +187,14 @@ def test_a_maximum_that_rises_costs_nothing(lanes):
     assert steep == flat
 
 
-@pytest.mark.parametrize("lanes, pipes, expected", [(12, 1, "8, 16 or 32 lanes, not 12"), (8, 2, "1 softmax pipe, not 2"),
-                                                    (32, 3, "1 or 2 softmax pipes, not 3")])
+def test_one_step_of_each_stage_makes_any_shift():
+    """A sum has 48 bits: a larger shift leaves its sign, as 47 does."""
+    for shift, code in enumerate(DIGITS):
+        assert sum(steps[code >> 2 * i & 3] for i, steps in enumerate(STAGES)) == min(shift, 47)
+
+
+@pytest.mark.parametrize("lanes, pipes, expected", [
+    (12, 1, "8, 16 or 32 lanes, not 12"), (8, 2, "1 softmax pipe, not 2"), (32, 3, "1 or 2 softmax pipes, not 3")])
 def test_refuses_other_sizes(lanes, pipes, expected):
     with pytest.raises(ValueError, match=expected):
         Attention(lanes=lanes, pipes=pipes)
@@ -221,8 +228,8 @@ def test_maximum_rises_and_exponents_lift():
                                             (4, 4, 0, 20), (2, 2, 0, -90), (1, 1, 0, -13)])])
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_steps(seed):
+@pytest.mark.parametrize("seed, lanes", [(0, 8), (1, 8), (0, 16), (1, 32)])
+def test_steps(seed, lanes):
     """A score of exactly the K mantissa: rises just below, at and beyond every limit of a shift, with and without
     lifts."""
     rng = np.random.default_rng(seed)
@@ -241,7 +248,7 @@ def test_steps(seed):
         part.q, part.qe, part.rows, part.count = case.q, case.qe, rows[:end], end
         part.expected = [int(v) for v in attend(part.q, part.qe, part.rows, 2, case.scale).reshape(-1)]
         cases.append(part)
-    run(cases)
+    run(cases, dut=Attention(max_heads=8, max_dim=64, lanes=lanes))
 
 
 def test_extremes():

@@ -56,6 +56,8 @@ def test_bad_positions_are_refused(text, capsys):
 
 @pytest.mark.parametrize("arguments", [["--model", "x.bin", "--layers", "2"],
                                        ["--shape", "stories15M", "--layers", "3"],
+                                       ["--shape", "stories15M", "--softmax-pipes", "2"],
+                                       ["--model", "x.bin", "--kv", "k8v8"],
                                        ["--shape", "nothing"], ["--model", "x.bin", "--shape", "stories15M"], []])
 def test_bad_arguments_are_refused(arguments, capsys):
     with pytest.raises(SystemExit) as refused:
@@ -65,7 +67,8 @@ def test_bad_arguments_are_refused(arguments, capsys):
 
 def test_command_can_be_typed_again():
     arguments = ["--shape", "stories15M", "--format", "q4", "--positions", "3:9", "--columns", "1", "--prefill", "64",
-                 "--speculate", "3"]
+                 "--speculate", "3", "--attention-lanes", "16", "--softmax-pipes", "2", "--max-dim", "2048", "--kv",
+                 "k8v8"]
     again = cycles.command(cycles.parse(arguments)).split()[3:]
     assert vars(cycles.parse(again)) == vars(cycles.parse(arguments))
 

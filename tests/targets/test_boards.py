@@ -52,6 +52,25 @@ def test_deviations_are_real():
         assert reason and getattr(default_core(name), parameter) == value != configuration.PARAMETERS[parameter]
 
 
+def test_a_larger_arty_has_more_lanes():
+    core = importlib.import_module("targets.arty").create_core("a7-100")
+    assert {**configuration.PARAMETERS, "attention_lanes": 16} == {name: getattr(core, name)
+                                                                   for name in configuration.PARAMETERS}
+
+
+def test_simulators_that_differ_lie_in_folders_of_their_own():
+    sim = importlib.import_module("targets.sim")
+    variants = ({}, {"attention_lanes": 16}, {"attention_lanes": 16, "softmax_pipes": 2}, {"max_dim": 2048})
+    folders = {sim.default_output_dir(sim.COLUMNS, **{**sim.USUAL, **variant}).name for variant in variants}
+    assert folders == {"sim", "sim-lanes16", "sim-lanes16-pipes2", "sim-dim2048"}
+
+
+def test_simulator_refuses_pipes_that_have_no_lanes():
+    done = python_target("sim", "--build", "--softmax-pipes", "2")
+    assert done.returncode == 2
+    assert done.stderr.endswith("targets/sim.py: error: Attention of 8 lanes has 1 softmax pipe, not 2\n")
+
+
 def test_configuration_names_all_of_the_cores_parameters():
     core = configuration.create_core()
     public = {k: v for k, v in vars(core).items() if isinstance(v, int) and not k.startswith("_")}
