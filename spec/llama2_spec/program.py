@@ -161,8 +161,9 @@ class Step:
                 **(self.results if item.dest == Dest.LOGITS else {})}
 
     def embed(self, column: int) -> dict[str, int]:
-        return dict(**self.matrix(self.image.embedding), column=column, last_token=self.last_token, awaited=self.awaited,
-                    token=0 if self.last_token or self.awaited else self.tokens[column], position=self.columns[column][1])
+        later = self.last_token or self.awaited
+        return dict(**self.matrix(self.image.embedding), column=column, last_token=self.last_token,
+                    awaited=self.awaited, token=0 if later else self.tokens[column], position=self.columns[column][1])
 
     def attend(self, layer: int, column: int) -> dict[str, int]:
         first, _, base, before = self.rows(layer, column)
@@ -181,8 +182,8 @@ class Step:
         return (self.attend if item.opcode == Opcode.ATTEND else self.store)(layer, column)
 
 
-def commands(image, tokens, columns: Sequence[tuple[int, int]], *, kv_base: int, row_beats: int, last_token=False, awaited=False,
-             classify=True, first=None, keep=False, dump=False):
+def commands(image, tokens, columns: Sequence[tuple[int, int]], *, kv_base: int, row_beats: int, last_token=False,
+             awaited=False, classify=True, first=None, keep=False, dump=False):
     """The commands of one step, four words each, as firmware pushes them.
 
     ``image`` is a :class:`llama2_spec.image.Image`; ``columns`` are (slot, position) pairs as :func:`runs` wants them,
