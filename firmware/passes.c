@@ -177,10 +177,10 @@ static bool plan(void)
 }
 
 /* Push the rest of the step, as far as the queue takes it; its classifier not before the last one's candidates were
- * read, which it would overwrite. */
+ * read, which it would overwrite, unless the step awaits the token that is chosen among them. */
 static bool push(void)
 {
-	bool free = passes.kept == 0;
+	bool free = passes.kept == 0 || passes.step.awaited;
 
 	if (free && passes.step.keep)
 		llama2_model_write(LLAMA2_MODEL_LOGIT_SCALE, passes.scale);

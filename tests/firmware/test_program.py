@@ -17,8 +17,8 @@ class Column(ctypes.Structure):
 
 class Step(ctypes.Structure):
     """struct program_step of firmware/program.h."""
-    _fields_ = [("count", ctypes.c_uint32), ("columns", Column * MAX_COLUMNS), ("known", ctypes.c_bool),
-                ("argmax", ctypes.c_bool), ("classify", ctypes.c_bool), ("first", ctypes.c_uint32),
+    _fields_ = [("count", ctypes.c_uint32), ("columns", Column * MAX_COLUMNS), ("argmax", ctypes.c_bool),
+                ("awaited", ctypes.c_bool), ("classify", ctypes.c_bool), ("first", ctypes.c_uint32),
                 ("keep", ctypes.c_bool), ("dump", ctypes.c_bool)]
 
 
@@ -27,7 +27,7 @@ def push(device, tokens, columns, **options):
     image, _, row_beats, _ = layout(small_image())
     segments = slot_beats(image.config, row_beats)
     pushed = [Column(token, position, slot * segments) for token, (slot, position) in zip(tokens, columns)]
-    step = Step(len(columns), (Column * MAX_COLUMNS)(*pushed), True, **options)
+    step = Step(len(columns), (Column * MAX_COLUMNS)(*pushed), **options)
     begin = len(device.commands())
     device.library.program_push.restype = ctypes.c_bool
     device.library.program_start(ctypes.byref(step))

@@ -8,6 +8,7 @@ import pytest
 from llama2_spec.protocol import (MAX_SLOTS, SLOT_SHIFT, Abort, Generate, GenerateFlag, Hello, LoadBegin, Logits,
                                   Opcode, Reason, Resend, Slots, Status, Subject)
 from llama2_spec.registers import COMMON, LAYOUTS, Dest
+from llama2_spec.registers import Model as ModelWord
 from llama2_spec.registers import Opcode as Command
 from llama2_spec.sampling import ONE
 from tests.firmware import library
@@ -242,7 +243,7 @@ def test_the_candidates_scale_is_that_of_the_slot(firmware):
     scales = set()
     for _ in range(600):
         many.poll(1, execute=4)
-        scales.add(firmware.fake_model_word(6))
+        scales.add(firmware.fake_model_word(ModelWord.LOGIT_SCALE))
     many.finish()
     assert len(scales - {0}) == 2
 
