@@ -11,7 +11,7 @@ from amaranth.lib.wiring import In, Out
 from accel.interfaces import ModelConstants, NewestJob, Quantised, StoreJob
 from accel.lib.numeric import UNCHECKED, delay
 from accel.dram.ports import NativeWrite
-from accel.lib.stream import Queue
+from accel.lib.stream import HalfRate
 from llama2_spec.registers import Dest
 
 
@@ -121,7 +121,7 @@ class KvRows(wiring.Component):
         """What is read, held and handed on."""
         # Reading: one walker, for attention or for the store; behind it a memory's register and one more
         s.storing = Signal()                # the walker is at work for the store
-        s.beat, s.in_header, s.column = Signal(s.bits), Signal(), Signal.like(s.newest.first)
+        s.beat, s.in_header, s.column = Signal(s.bits), Signal(), Signal(range(self.columns))
         s.final, s.final_row = Signal(), Signal()       # of the header or of the rest; of all
         s.walking, s.read, s.held, read_header = Signal(), Signal(), Signal(), Signal()
         s.to_port, s.to_beats = Signal(), Signal()      # what is held goes to DRAM, to attention
@@ -146,18 +146,24 @@ class KvRows(wiring.Component):
 
     def _runs(self, m, s):
         """Runs to be stored, one after the other."""
-        s.run = data.StructLayout({"first": s.newest.first.shape(), "last": s.newest.last.shape(),
-                                   "base": self.addr_width})
+        column = range(self.columns)        # of no bits, where there is one
+        s.run = data.StructLayout({"first": column, "last": column, "base": self.addr_width})
         s.next_run, s.begin_run, waiting = Signal(s.run), Signal(), Signal()
         job = Signal(s.run)
         m.d.comb += [job[name].eq(getattr(s.store, name)) for name in s.run.members]
         if self.columns == 1:               # one run at a time, so none waits
             m.d.comb += [s.next_run.eq(job), s.begin_run.eq(s.store.start), s.store.room.eq(~s.store.storing)]
         else:
-            m.submodules.runs = runs = Queue(s.run, depth=1 << (self.columns - 1).bit_length())
-            m.d.comb += [runs.write.eq(s.store.start), runs.data.eq(job), s.store.room.eq(runs.level != runs.depth),
-                         waiting.eq(runs.output.valid), s.begin_run.eq(waiting & ~s.storing),
-                         s.next_run.eq(runs.output.payload), runs.output.ready.eq(s.begin_run)]
+            # Registers in a row, beside the one that is written: they take no LUTs, as a memory would
+            stages = [HalfRate(s.run) for _ in range(self.columns - 1)]
+            for i, stage in enumerate(stages):
+                m.submodules[f"waiting{i}"] = stage
+            for stage, following in zip(stages, stages[1:]):
+                wiring.connect(m, stage.output, following.input)
+            into, out = stages[0].input, stages[-1].output
+            m.d.comb += [into.valid.eq(s.store.start), into.payload.eq(job), s.store.room.eq(into.ready),
+                         waiting.eq(Cat(stage.busy for stage in stages).any()), out.ready.eq(~s.storing),
+                         s.begin_run.eq(out.valid & ~s.storing), s.next_run.eq(out.payload)]
         with m.If(s.store.start):
             m.d.sync += s.store.storing.eq(1)
         with m.Elif(s.store.stored & ~waiting):
@@ -165,8 +171,9 @@ class KvRows(wiring.Component):
 
     def _walk(self, m, s):
         """The walker over beats and columns."""
-        first, last = (Mux(s.begin_run, s.next_run[name], getattr(s.newest, name)) for name in ("first", "last"))
-        last_column = Signal.like(s.column)
+        first, last, last_column = (Signal.like(s.column, name=name) for name in ("first", "last", "last_column"))
+        m.d.comb += [first.eq(Mux(s.begin_run, s.next_run.first, s.newest.first)),
+                     last.eq(Mux(s.begin_run, s.next_run.last, s.newest.last))]
         s.start = s.newest.start | s.begin_run
         with m.If(s.start):
             m.d.sync += [s.storing.eq(s.begin_run), s.beat.eq(0), s.in_header.eq(1), s.column.eq(first),

@@ -41,7 +41,7 @@ class Rope(wiring.Component):
         Turns per position of the pair being rotated.
     """
     latency = 15        #: from a pair's odd row to its even result's place in the queue
-    budget_lut = 228
+    budget_lut = 244
 
     def __init__(self, *, columns):
         self.columns = columns

@@ -159,10 +159,9 @@ def image_page() -> str:
         "## Header\n", fields(image.HEADER_FIELDS), "## Tensor directory: one entry\n", fields(image.ENTRY_FIELDS),
         "## Values\n", enum(image.Kind), enum(image.Format), enum(model.KvFormat),
         "## A row of the K/V cache\n",
-        "The cache lies behind the image, from a multiple of 2048 bytes on: layer by layer, position by position a row "
-        "of whole beats. A row is a byte per head with the exponent of K's heads, then of V's, padded to a beat; then "
-        "K; then V, each padded "
-        "to a beat.\n", docstring(image.row_elements),
+        "The cache lies behind the image, from a multiple of 2048 bytes on: slot by slot, layer by layer, position by "
+        "position a row of whole beats. A row is a byte per head with the exponent of K's heads, then of V's, padded "
+        "to a beat; then K; then V, each padded to a beat.\n", docstring(image.row_elements),
     ])
 
 

@@ -7,6 +7,7 @@ wanted, ``END``.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any
 
 from llama2_spec.registers import Dest, Opcode, Phase, encode
 
@@ -115,6 +116,70 @@ def slot_beats(config, row_beats: int) -> int:
     return config.n_layers * config.seq_len * row_beats
 
 
+@dataclass(frozen=True)
+class Step:
+    """One pass over the weights: what :func:`commands` is given, and the fields of each command.
+
+    Columns are (slot, position) pairs as :func:`runs` wants them; the other fields are described there.
+    """
+    image: Any
+    tokens: Sequence[int]
+    columns: Sequence[tuple[int, int]]
+    kv_base: int
+    row_beats: int
+    last_token: bool
+    results: dict[str, int]
+
+    def pushes(self, per: Per) -> list[int]:
+        """The columns for which a command is pushed: a run's first stands for the run."""
+        return {Per.STEP: [0], Per.COLUMN: [*range(len(self.columns))],
+                Per.RUN: [first for first, _ in runs(self.columns)]}[per]
+
+    def rows(self, layer: int, column: int) -> tuple[int, int, int, int]:
+        """The column's run, first and last; the first beat of its slot's rows of a layer; beats of those before the
+        run's."""
+        first, last = next(run for run in runs(self.columns) if run[0] <= column <= run[1])
+        slot, position = self.columns[first]
+        config = self.image.config
+        base = slot * slot_beats(config, self.row_beats) + layer * config.seq_len * self.row_beats
+        return first, last, self.kv_base + base, position * self.row_beats
+
+    @staticmethod
+    def matrix(entry) -> dict[str, int]:
+        """Format and place of a packed matrix."""
+        return dict(exponent=entry.exponent, words=entry.words, q4=entry.format.name == "Q4",
+                    group64=entry.group == 64, base=entry.offset_beats)
+
+    def tensor(self, item: Item, entry) -> dict[str, int]:
+        """Fields of a command that streams a tensor."""
+        streamed = dict(rows=entry.rows, words=entry.words, exponent=entry.exponent, base=entry.offset_beats,
+                        beats=entry.beats)
+        if item.dest is None:
+            return streamed
+        return {**streamed, **self.matrix(entry), "dest": item.dest,
+                **(self.results if item.dest == Dest.LOGITS else {})}
+
+    def embed(self, column: int) -> dict[str, int]:
+        return dict(**self.matrix(self.image.embedding), column=column, last_token=self.last_token,
+                    token=0 if self.last_token else self.tokens[column], position=self.columns[column][1])
+
+    def attend(self, layer: int, column: int) -> dict[str, int]:
+        first, _, base, before = self.rows(layer, column)
+        return dict(kv=1, column=column, first=first, rows=self.columns[column][1] + 1, base=base, beats=before)
+
+    def store(self, layer: int, column: int) -> dict[str, int]:
+        first, last, base, before = self.rows(layer, column)
+        return dict(first=first, column=last, base=base + before)
+
+    def own(self, item: Item, entries, layer: int, column: int) -> dict[str, int]:
+        """The fields that are the opcode's own; ``entries`` are the tensors yet to be streamed."""
+        if item.tensor is not None:
+            return self.tensor(item, next(entries))
+        if item.opcode == Opcode.EMBED:
+            return self.embed(column)
+        return (self.attend if item.opcode == Opcode.ATTEND else self.store)(layer, column)
+
+
 def commands(image, tokens, columns: Sequence[tuple[int, int]], *, kv_base: int, row_beats: int, last_token=False,
              classify=True, first=None, keep=False, dump=False):
     """The commands of one step, four words each, as firmware pushes them.
@@ -124,49 +189,13 @@ def commands(image, tokens, columns: Sequence[tuple[int, int]], *, kv_base: int,
     ``row_beats``, a slot :func:`slot_beats`. With ``classify`` there is a result of column ``first``, by default the
     last, and of each behind it.
     """
-    entries, count = iter(image.entries), len(columns)
-    run_of = {column: run for run in runs(columns) for column in range(run[0], run[1] + 1)}
-    firsts = sorted({run[0] for run in run_of.values()})
-
-    def fields(entry):
-        return dict(exponent=entry.exponent, words=entry.words, q4=entry.format.name == "Q4", group64=entry.group == 64,
-                    base=entry.offset_beats)
-
-    def run_at(column, layer):
-        """First column of the column's run; first beat of its slot's rows of the layer, and of them those before."""
-        start, _ = run_of[column]
-        slot, position = columns[start]
-        return start, kv_base + slot * slot_beats(image.config, row_beats) + layer * image.config.seq_len * row_beats, \
-            position * row_beats
-
-    def streamed(item):
-        entry = next(entries)
-        if item.opcode == Opcode.GAIN:
-            return dict(exponent=entry.exponent, rows=entry.rows, words=entry.words, base=entry.offset_beats,
-                        beats=entry.beats)
-        results = dict(column=count - 1 if first is None else first, keep=keep, dump=dump)
-        return dict(**fields(entry), rows=entry.rows, beats=entry.beats, dest=item.dest,
-                    **(results if item.dest == Dest.LOGITS else {}))
-
-    def own(item, column, layer):
-        """The fields of the command's own layout."""
-        if item.tensor is not None:
-            return streamed(item)
-        if item.opcode == Opcode.EMBED:
-            return dict(**fields(image.embedding), column=column, last_token=last_token,
-                        token=0 if last_token else tokens[column], position=columns[column][1])
-        start, base, before = run_at(column, layer)
-        if item.opcode == Opcode.ATTEND:
-            return dict(kv=1, column=column, first=start, rows=columns[column][1] + 1, base=base, beats=before)
-        return dict(first=start, column=run_of[column][1], base=base + before)
-
-    def run(items, layer=0):
-        for item in items:
-            for column in {Per.STEP: [0], Per.COLUMN: range(count), Per.RUN: firsts}[item.per]:
-                yield encode(item.opcode, phase=item.phase, fence=item.fence and column == 0, columns=count - 1,
-                             **own(item, column, layer))
-    yield from run(BEGIN)
-    for layer in range(image.config.n_layers):
-        yield from run(LAYER, layer)
-    if classify:
-        yield from run(END)
+    step = Step(image, tokens, columns, kv_base, row_beats, last_token,
+                dict(column=len(columns) - 1 if first is None else first, keep=keep, dump=dump))
+    layers = image.config.n_layers
+    schedule = [(item, 0) for item in BEGIN] + [(item, layer) for layer in range(layers) for item in LAYER]
+    schedule += [(item, 0) for item in END] if classify else []
+    entries = iter(image.entries)
+    for item, layer in schedule:
+        for column in step.pushes(item.per):
+            yield encode(item.opcode, phase=item.phase, fence=item.fence and column == 0, columns=len(columns) - 1,
+                         **step.own(item, entries, layer, column))

@@ -95,8 +95,8 @@ class Model(IntEnum):
 
 
 class Result(IntEnum):
-    """Words at ``Window.RESULT``: what one classifier pass yields; one result per column, in order, if it is for all of
-    them."""
+    """Words at ``Window.RESULT``: what one classifier pass yields of a column; the results of several columns come in
+    their order."""
     TOKEN    = 0   #: argmax of the logits; the lowest id on a tie
     LOGIT    = 1   #: its logit, signed Q14.18
     CYCLES   = 2   #: cycle counter when the last logit was taken

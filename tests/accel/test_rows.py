@@ -157,10 +157,10 @@ def test_rope(columns, head_dim, heads, source_stall, sink_stall):
     frequencies = rng.integers(0, 1 << 32, head_dim // 2)
     rows = rng.integers(-1 << 31, 1 << 31, (columns, heads * head_dim))
     rows[0, :2] = -1 << 31
-    position = 65530
+    positions = [65530, 0, (1 << 17) - 1, 65530][:columns]          # of different sequences
     items, expected = [], []
     for dest in (Dest.Q, Dest.V, Dest.K):
-        rotated = [golden.rotate(rows[c].reshape(heads, -1), position + c, frequencies).reshape(-1)
+        rotated = [golden.rotate(rows[c].reshape(heads, -1), positions[c], frequencies).reshape(-1)
                    for c in range(columns)]
         for r in range(0, rows.shape[1], 2):
             for c in range(columns):
@@ -170,7 +170,8 @@ def test_rope(columns, head_dim, heads, source_stall, sink_stall):
                                      (r + odd) % head_dim == head_dim - 1, int(dest)))
 
     async def drive(ctx):
-        ctx.set(dut.position, position)
+        for c in range(columns):
+            ctx.set(dut.positions[c], positions[c])
         ctx.set(dut.model.head_dim, head_dim)
         await send(ctx, dut.rows, items, stall=source_stall)
 

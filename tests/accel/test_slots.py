@@ -66,7 +66,7 @@ def decode(image, columns, steps, *, maxima=None, **dram):
             assert results == [logits.argmax for logits in expected[first:]], f"results of {pairs}"
         await driver.ctx.tick().until(~dut.csr.status.busy)
         assert not any(driver.ctx.get(getattr(dut.csr.errors, e)) for e in ("bad_command", "queue_overflow"))
-    memory = run(dut, image, body, **dram)
+    memory = run(dut, image, body, deadline=40_000, **dram)     # some 4,000 a step
     slots.check_cache(memory, [1 + max((p for s, p in places if s == slot), default=-1) for slot in range(slots.count)])
 
 

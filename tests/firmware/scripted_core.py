@@ -5,7 +5,7 @@ from amaranth.lib import wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 
-from llama2_spec.registers import COMMAND, MAX_CANDIDATES, QUEUE_DEPTH, Dest, Opcode, Result, Window
+from llama2_spec.registers import COMMAND, MAX_CANDIDATES, QUEUE_DEPTH, VERSION, Dest, Opcode, Result, Window
 from tests.soc.stub_core import BUS, CSR, READ, WRITE
 
 LIMITS = dict(max_dim=1024, max_hidden_dim=4096, max_head_dim=128, max_kv_dim=1024, max_heads=32, max_vocab_size=65536,
@@ -78,7 +78,7 @@ class ScriptedCore(wiring.Component):
             csr.status.busy.eq(queue.r_rdy | (timer != 0) | (queue.level != 0)),
             csr.status.result_valid.eq(result), csr.status.aborting.eq(aborting),
             csr.status.queue_free.eq(QUEUE_DEPTH - queue.level),
-            csr.geometry.version.eq(1), csr.geometry.columns.eq(self.columns), csr.geometry.lanes.eq(16),
+            csr.geometry.version.eq(VERSION), csr.geometry.columns.eq(self.columns), csr.geometry.lanes.eq(16),
             csr.geometry.candidates.eq(MAX_CANDIDATES),
             *[getattr(csr, name).value.eq(value) for name, value in LIMITS.items()],
         ]
