@@ -1,6 +1,7 @@
 """One board with several slots: clients that stream at the same time, whose rows are found again, and none in another's
 way."""
 import threading
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,6 +12,7 @@ from llama2_host.device.link import Link
 from llama2_host.errors import HostError
 from llama2_host.image.model import Model
 from llama2_host.server import run
+from llama2_host.server.pool import Seat
 from tests.firmware import library
 from tests.firmware.conftest import built, firmware  # noqa: F401 - fixtures
 from tests.firmware.line import transport
@@ -91,6 +93,20 @@ def test_the_longest_unused_slot_is_given_up_first_and_prefixes_are_found_again(
         assert ask("r") <= 2                    # BOS and a blank: p was unused longest
         assert [len(part.requests) for part in backend.parts] == [3, 2]
         assert ask("q") >= 20 and ask("r") >= 20 and ask("p") <= 2
+
+
+def test_a_slot_whose_answer_was_just_sent_is_waited_for():
+    """A client's next turn may come before the board's thread has returned."""
+    held = {0: 9, 1: 2}
+    seat = Seat(SimpleNamespace(slots=2, shared=lambda ids, slot: held[slot]))
+    turn = SimpleNamespace(ids=[0] * 10, cache=True)
+    assert seat.slot_for(turn) == 0
+    seat.jobs[0] = SimpleNamespace(closed=False)
+    assert seat.slot_for(turn) == 1, "another conversation of the same beginning runs there"
+    seat.jobs[0].closed = True
+    assert seat.slot_for(turn) is None
+    del seat.jobs[0]
+    assert seat.slot_for(turn) == 0
 
 
 def test_a_client_that_leaves_does_not_disturb_the_others(slotted, in_background):  # noqa: F811

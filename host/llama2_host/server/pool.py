@@ -51,12 +51,16 @@ class Seat:
         """Jobs that wait or run, per slot."""
         return (len(self.waiting) + len(self.jobs)) / self.board.slots
 
-    def slot_for(self, job: Job) -> int:
-        """The free slot that holds more than half of the prompt; else the one that was unused longest."""
-        free = [slot for slot in range(self.board.slots) if slot not in self.jobs]
-        fond = max(free, key=lambda slot: self.board.shared(job.ids, slot))
+    def slot_for(self, job: Job) -> int | None:
+        """The slot that holds more than half of the prompt, if it is free; else the free one that was unused longest.
+        None: the former is free in a moment, as its answer has been sent."""
+        fond = max(range(self.board.slots), key=lambda slot: self.board.shared(job.ids, slot))
         if job.cache and 2 * self.board.shared(job.ids, fond) > len(job.ids):
-            return fond
+            if fond not in self.jobs:
+                return fond
+            if self.jobs[fond].closed:
+                return None
+        free = [slot for slot in range(self.board.slots) if slot not in self.jobs]
         return min(free, key=lambda slot: self.used.get(slot, 0.0))
 
 
@@ -185,12 +189,14 @@ class Pool:
             if not seat.ready and not seat.jobs:
                 await self._bring_back(seat)
             while seat.ready and seat.waiting and not seat.full:
-                self._start(seat, seat.waiting.popleft())
+                slot = seat.slot_for(seat.waiting[0])
+                if slot is None:
+                    break
+                self._start(seat, slot, seat.waiting.popleft())
             seat.wake.clear()
             await seat.wake.wait()
 
-    def _start(self, seat: Seat, job: Job) -> None:
-        slot = seat.slot_for(job)
+    def _start(self, seat: Seat, slot: int, job: Job) -> None:
         seat.jobs[slot], seat.used[slot] = job, time.monotonic()
         task = asyncio.create_task(self._do(seat, slot, job))
         self._tasks.add(task)
