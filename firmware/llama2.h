@@ -49,6 +49,8 @@ uint32_t llama2_queue_free(void);
 void llama2_push(uint32_t word0, uint32_t word1, uint32_t word2, uint32_t word3);
 /* A command is queued or executing. */
 bool llama2_busy(void);
+/* The core is busy, waits for nothing that firmware has to take, and has moved no beat since the last call. */
+bool llama2_stands(void);
 /* Drop all commands and results; waits until outstanding reads have drained. */
 void llama2_abort(void);
 

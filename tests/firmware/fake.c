@@ -278,6 +278,16 @@ bool llama2_busy(void)
 	return core.pushed != core.executed;
 }
 
+bool llama2_stands(void)
+{
+	static uint32_t last;
+	bool same = core.executed == last;
+
+	last = core.executed;
+	return same && core.pushed != core.executed && core.results_head == core.results_tail &&
+	       core.dump_at == core.dump_size;
+}
+
 void llama2_abort(void)
 {
 	core.executed = core.pushed;
@@ -399,6 +409,43 @@ void fake_bad_row(uint32_t offset, uint32_t bits)
 {
 	bad_row_at = offset;
 	bad_row_bits = bits;
+}
+
+static struct {
+	uint32_t events, resets, alive;
+} watch;
+
+void fake_events(uint32_t events)
+{
+	watch.events = events;
+}
+
+uint32_t fake_resets(void)
+{
+	return watch.resets;
+}
+
+uint32_t fake_alive(void)
+{
+	return watch.alive;
+}
+
+uint32_t board_events(void)
+{
+	uint32_t events = watch.events;
+
+	watch.events = 0;
+	return events;
+}
+
+void board_reset(void)
+{
+	watch.resets++;
+}
+
+void board_alive(void)
+{
+	watch.alive++;
 }
 
 void fake_dram_fails(void)

@@ -2,6 +2,7 @@
 rate."""
 import os
 import time
+from collections import deque
 
 from llama2_spec import protocol
 from llama2_spec.protocol import MAX_BAUD, Device, Hello, Opcode
@@ -17,9 +18,18 @@ PROBES = 2
 RESTORE_S = 0.5
 
 
+_numbers: deque[int] = deque(maxlen=64)
+
+
 def greeting() -> Hello:
     """A HELLO with a new number, which becomes the device's boot id if it had none since its reset."""
-    return Hello(protocol.VERSION, int.from_bytes(os.urandom(4), "little") or 1)
+    _numbers.append(int.from_bytes(os.urandom(4), "little") or 1)
+    return Hello(protocol.VERSION, _numbers[-1])
+
+
+def first_since_reset(info: Device) -> bool:
+    """Nobody has greeted this device since its reset but this process, and not long ago."""
+    return info.boot in _numbers
 
 
 def fastest(link: Link, most: int = MAX_BAUD, progress: Progress = Progress.silent) -> int:
