@@ -62,6 +62,18 @@ uint32_t fake_drain(uint8_t *bytes, uint32_t size)
 	return n;
 }
 
+uint32_t fake_waiting(void)
+{
+	return line.in_head - line.in_tail;
+}
+
+static void (*when_full)(void);
+
+void fake_when_full(void (*pass)(void))
+{
+	when_full = pass;
+}
+
 void fake_transmitter(uint32_t room)
 {
 	line.out_room = room < LINE ? room : LINE;
@@ -110,6 +122,19 @@ uint32_t fake_flash_misuse(void)
 	return flash.misuse;
 }
 
+void fake_flash_cut(uint32_t seed)
+{
+	uint32_t size = flash.erasing ? CHIP_SECTOR : CHIP_PAGE;
+
+	for (uint32_t i = 0; flash.looks != 0 && i < size; i++) {
+		seed = seed * 1664525u + 1013904223u;
+		if (flash.erasing)
+			flash_bytes_[flash.target + i] |= seed >> 24;
+		else if (flash.written[i])
+			flash_bytes_[flash.target + i] &= flash.page[i] | seed >> 24;
+	}
+}
+
 void fake_crc_looks(uint32_t looks)
 {
 	core.crc_looks = looks;
@@ -155,6 +180,28 @@ static uint32_t scripted(uint32_t position)
 	return core.script[position + 1];
 }
 
+static bool attends;
+
+void fake_attend(void)
+{
+	attends = true;
+}
+
+uint32_t fake_row(uint32_t position)
+{
+	return core.rows[position];
+}
+
+/* What the logits at position depend on: the token there, or every row so far. */
+static uint32_t context(uint32_t token, uint32_t position)
+{
+	uint32_t hash = token;
+
+	for (uint32_t i = 0; attends && i <= position; i++)
+		hash = (hash ^ core.rows[i]) * 16777619u;
+	return hash;
+}
+
 int32_t fake_logit(uint32_t token, uint32_t position, uint32_t id)
 {
 	uint32_t x = token * 2654435761u ^ position * 2246822519u ^ id * 3266489917u;
@@ -186,11 +233,12 @@ static void classify(const struct llama2_command *command, uint32_t column)
 	uint32_t slot = core.results_head % LLAMA2_RESULT_DEPTH;
 	struct llama2_result *result = &core.results[slot];
 	uint32_t position = core.position + column, vocab = FIELD(command, ROWS);
+	uint32_t token = context(core.tokens[column], position);
 	int32_t best = INT32_MIN;
 
 	*result = (struct llama2_result){0};
 	for (uint32_t id = 0; id < vocab; id++) {
-		int32_t logit = fake_logit(core.tokens[column], position, id);
+		int32_t logit = fake_logit(token, position, id);
 
 		if (logit > best) {
 			best = logit;
@@ -201,7 +249,7 @@ static void classify(const struct llama2_command *command, uint32_t column)
 	}
 	result->maximum = exp2_logit(best, core.model[LLAMA2_MODEL_LOGIT_SCALE]) >> 16;
 	for (uint32_t id = 0; id < vocab && FIELD(command, KEEP); id++)
-		result->mass += exp2_weight(exp2_logit(fake_logit(core.tokens[column], position, id),
+		result->mass += exp2_weight(exp2_logit(fake_logit(token, position, id),
 						       core.model[LLAMA2_MODEL_LOGIT_SCALE]),
 					    result->maximum);
 	if (scripted(position) != UINT32_MAX)
@@ -212,7 +260,7 @@ static void classify(const struct llama2_command *command, uint32_t column)
 	if (FIELD(command, DUMP)) {
 		core.dump_at = 0;
 		core.dump_size = vocab;
-		core.dump_token = core.tokens[column];
+		core.dump_token = token;
 		core.dump_position = position;
 	}
 }
@@ -525,6 +573,8 @@ unsigned board_write(const uint8_t *bytes, unsigned size)
 {
 	unsigned n = 0;
 
+	if (when_full != NULL && line.out_head - line.out_tail >= line.out_room)
+		when_full();
 	while (n < size && line.out_head - line.out_tail < line.out_room)
 		line.out[line.out_head++ % LINE] = bytes[n++];
 	return n;
