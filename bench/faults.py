@@ -42,19 +42,19 @@ def scenarios():
     return {
         "few faults":         Scenario(rate=1e-4),
         "many faults":        Scenario(rate=1e-3),
-        "a bad line":         Scenario(rate=3e-3, resets=0.05, pulls=0.05, operations=20, loads_whole=True),
-        "a terrible line":    Scenario(rate=1e-2, resets=0.02, pulls=0.02, operations=20, loads_whole=True,
+        "a bad line":         Scenario(rate=3e-3, resets=0.05, pulls=0.05, operations=20, loaded=True),
+        "a terrible line":    Scenario(rate=1e-2, resets=0.02, pulls=0.02, operations=20, loaded=True,
                                        only=("hello", "statistics", "generate", "abort", "generate")),
         "the first rate":     Scenario(rate=1e-3, hurries=False),
-        "a slow core":        Scenario(rate=2e-3, commands=2, operations=8),
-        "one column":         Scenario(rate=2e-3, columns=1, commands=400),
+        "a slow core":        Scenario(rate=2e-3, commands=2, operations=8, loaded=True),
+        "one column":         Scenario(rate=2e-3, columns=1, commands=400, loaded=True),
         "resets":             Scenario(rate=2e-4, resets=0.8, pulls=0.1),
         "a loose cable":      Scenario(rate=2e-4, resets=0.1, pulls=0.8),
         "flash":              Scenario(rate=5e-4, resets=0.5, operations=8, only=("store", "upload", "store")),
         "chats":              Scenario(rate=3e-3, resets=0.3, pulls=0.2, operations=8, only=("chat",),
-                                       loads_whole=True),
+                                       loaded=True),
         "long generations":   Scenario(rate=4e-3, resets=0.05, operations=12, only=("long_generation",),
-                                       loads_whole=True),
+                                       loaded=True),
     }
 
 

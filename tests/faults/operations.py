@@ -1,5 +1,6 @@
 """What a person does in a trial: an operation raises Wrong where its outcome is not what it would be without faults."""
 import io
+from contextlib import contextmanager
 from dataclasses import replace
 
 from llama2_host.chat.chat import Chat
@@ -41,13 +42,18 @@ class Operations:
 
     def put(self, model) -> None:
         """Make it the device's."""
-        spared = self.world.cable.spared
-        try:
-            if self.scenario.loads_whole:
-                spared.add("loading")
+        with self.loading():
             put(self.device, model)
+
+    @contextmanager
+    def loading(self):
+        """While a model is put in place, which a line as bad as some scenarios' would let nobody do."""
+        try:
+            if self.scenario.loaded:
+                self.world.cable.spared.add("loading")
+            yield
         finally:
-            spared.discard("loading")
+            self.world.cable.spared.discard("loading")
 
     def look_at_memory(self) -> None:
         """What a device takes for its model is one that it was given, bit for bit."""
@@ -65,7 +71,8 @@ class Operations:
         self.history = []
         for attempt in range(RETRIES):
             try:
-                self.device.load(bytes(self.images[self.image].data))
+                with self.loading():
+                    self.device.load(bytes(self.images[self.image].data))
                 break
             except LinkError:
                 if attempt == RETRIES - 1:

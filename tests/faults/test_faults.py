@@ -10,6 +10,7 @@ from bench import faults
 from llama2_host.chat.conversation import Conversation
 from llama2_spec import frame
 from llama2_spec.frame import Frame
+from tests.faults import cable
 from tests.faults.models import models
 from tests.faults.oracle import Oracle
 from tests.faults.trial import Scenario, Trial, virtual
@@ -50,14 +51,15 @@ def trusting(encoded):
 
 def test_a_client_that_trusts_damaged_frames_is_caught(bench, monkeypatch):
     monkeypatch.setattr(Frame, "decode", trusting)
-    scenario = Scenario(rate=6e-3, resets=0, pulls=0, operations=20, only=("long_generation",), loads_whole=True)
+    monkeypatch.setattr(cable, "KINDS", {"flip": 1})
+    scenario = Scenario(rate=3e-3, resets=0, pulls=0, operations=20, only=("long_generation",), loaded=True)
     assert any("wrong: tokens" in what for _, _, what in bench(1, scenario).failures)
 
 
 def test_a_chat_that_trusts_a_lost_cache_is_caught(bench, monkeypatch):
     monkeypatch.setattr(Conversation, "lost_cache", lambda self: None)
     scenario = replace(faults.scenarios()["chats"], resets=1.0, operations=4)
-    assert any("chat" in what for _, _, what in bench(1, scenario).failures)
+    assert any("the chat" in what for _, _, what in bench(1, scenario).failures)
 
 
 def test_a_failing_seed_is_one_command_away(tmp_path):

@@ -39,7 +39,7 @@ class Scenario:
     commands: int = 40          #: of the core in 50 us: how fast it generates
     columns: int = 2
     only: tuple[str, ...] = ()  #: these operations; all of them where it is empty
-    loads_whole: bool = False   #: the line is whole while a model is put in place: no LOAD would pass otherwise
+    loaded: bool = False        #: DRAM holds a model at first, and the line is whole while one is put there
 
 
 @dataclass
@@ -89,7 +89,7 @@ class Trial(Operations):
         CLOCK.now = 1000.0
         CLOCK.world = self.world = World(self.firmware, Cable(plan(self.rng, self.scenario.rate)),
                                          columns=self.scenario.columns, commands=self.scenario.commands,
-                                         seed=self.seed)
+                                         memory=self._memory(), seed=self.seed)
         try:
             self.recover()
             for number in range(self.scenario.operations):
@@ -107,6 +107,12 @@ class Trial(Operations):
             self.world.close()
             CLOCK.world = None
         return self.result
+
+    def _memory(self) -> bytes:
+        if not self.scenario.loaded:
+            return b""
+        self.image = "small"
+        return bytes(self.images[self.image].data)
 
     def _plan(self) -> None:
         """A reset or a pulled cable some time from now."""

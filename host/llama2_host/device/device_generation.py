@@ -38,10 +38,10 @@ class DeviceGeneration:
         self._acknowledged = 0
         self._ready: list[TokenEvent] = []
         self._done: protocol.Done | None = None
-        every = request.flags & GenerateFlag.ALL_LOGITS
+        self._every = bool(request.flags & GenerateFlag.ALL_LOGITS)
         self._dumping = bool(request.flags & GenerateFlag.DUMP_LOGITS) and on_logits is not None
         # position and id of the logit that comes next
-        self._logits = (request.position if every else self.first - 1), 0
+        self._logits = (request.position if self._every else self.first - 1), 0
 
     def __iter__(self) -> DeviceGeneration:
         return self
@@ -163,9 +163,16 @@ class DeviceGeneration:
         return LinkError(f"the device {what}, which it was not asked for: build client and firmware from the same "
                          "sources")
 
+    def _logits_end(self, done: protocol.Done) -> int:
+        """The position behind the last one whose logits the device has sent; an aborted one may have sent more."""
+        whole_prompt = self._every and not done.count and done.reason != Reason.ABORT
+        return self.first - 1 + done.count + whole_prompt
+
     def _finish(self, done: protocol.Done) -> None:
-        if self._dumping and self._logits[1]:
-            raise LinkError(f"the last logits of position {self._logits[0]} were lost on the line: run it again")
+        position, id = self._logits
+        if self._dumping and (id or position < self._logits_end(done)):
+            raise LinkError(f"the last logits from id {id} of position {position} on were lost on the line: run it "
+                            "again")
         self.device.rows = done.position
         self.outcome = Outcome(
             Reason(done.reason), done.position, done.errors, done.draws,
