@@ -103,6 +103,10 @@ prove: setup  ## prove the stream units and the command queue for every input, r
 faults: setup  ## 200,000 faults of line, board and power between client and firmware, recorded (10 min)
 	$(PYTHON) -m bench.faults
 
+# No libFuzzer needed; python -m bench.fuzz_firmware --libfuzzer SECONDS uses clang's.
+fuzz-firmware: setup  ## two million frames and damaged images for the firmware under ASan and UBSan, recorded (5 min)
+	$(PYTHON) -m bench.fuzz_firmware
+
 # Needs the package registry, so it is no part of `make test`.
 test-install: setup  ## pip install . with each Python from 3.10 to 3.13 that is there, and a story from it (3 min)
 	$(PYTHON) -m pytest -q -m install

@@ -311,10 +311,21 @@ uint32_t llama2_queue_free(void)
 	return LLAMA2_QUEUE_DEPTH - (core.pushed - core.executed);
 }
 
+static void (*when_pushed)(const struct llama2_command *command);
+
+void fake_when_pushed(void (*look)(const struct llama2_command *command))
+{
+	when_pushed = look;
+}
+
 void llama2_push(uint32_t word0, uint32_t word1, uint32_t word2, uint32_t word3)
 {
+	struct llama2_command command = {{word0, word1, word2, word3}};
+
 	assert(llama2_queue_free() != 0);
-	core.log[core.pushed++ % FAKE_LOG] = (struct llama2_command){{word0, word1, word2, word3}};
+	if (when_pushed != NULL)
+		when_pushed(&command);
+	core.log[core.pushed++ % FAKE_LOG] = command;
 }
 
 bool llama2_busy(void)
