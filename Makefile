@@ -104,7 +104,7 @@ faults: setup  ## 200,000 faults of line, board and power between client and fir
 	$(PYTHON) -m bench.faults
 
 # No libFuzzer needed; python -m bench.fuzz_firmware --libfuzzer SECONDS uses clang's.
-fuzz-firmware: setup  ## two million frames and damaged images for the firmware under ASan and UBSan, recorded (5 min)
+fuzz-firmware: setup  ## a million frames and damaged images for the firmware under ASan and UBSan, recorded (2 min)
 	$(PYTHON) -m bench.fuzz_firmware
 
 # Needs the package registry, so it is no part of `make test`.

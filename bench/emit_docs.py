@@ -1,5 +1,5 @@
-"""The tables of docs/performance.md with its plot and of docs/checkpoints.md, from bench/results: ``python -m
-bench.emit_docs`` writes them.
+"""The tables of docs/performance.md with its plot, of docs/checkpoints.md and of docs/faults.md, from bench/results:
+``python -m bench.emit_docs`` writes them.
 
 The page's prose is written by hand; what stands between a table's two marks is replaced.
 """
@@ -8,7 +8,7 @@ import re
 import sys
 from pathlib import Path
 
-from bench import published
+from bench import fault_tables, published
 from bench.cycles import TOP_P
 from bench.fitting import fits_table
 from bench.long_context import good
@@ -21,6 +21,7 @@ ROOT    = Path(__file__).resolve().parent.parent
 RESULTS = ROOT/"bench"/"results"
 PAGE    = ROOT/"docs"/"performance.md"
 MODELS  = ROOT/"docs"/"checkpoints.md"
+FAULTS  = ROOT/"docs"/"faults.md"
 PLOT    = ROOT/"docs"/"roofline.svg"
 MARKS   = "<!-- {0}: begin, written by bench/emit_docs.py -->\n", "<!-- {0}: end -->"
 
@@ -261,7 +262,7 @@ TABLES = {"cycles": cycles_table, "breakdown": breakdown_table, "baseline": base
           "stories260K": stories260k_table, "machines": machines_table, "accuracy": accuracy_table,
           "long-context": long_context_table,
           "stalls": stalls_table, "causes": causes_table, "prefill": prefill_table, "speculation": speculation_table,
-          "sampling": sampling_table, "simulator": simulator_table, "stream": stream_table}
+          "sampling": sampling_table, "simulator": simulator_table, "stream": stream_table, **fault_tables.TABLES}
 
 
 def marked(page):
@@ -284,7 +285,7 @@ def render(page):
 
 def main():
     try:
-        for page in (PAGE, MODELS):
+        for page in (PAGE, MODELS, FAULTS):
             page.write_text(render(page.read_text()))
         PLOT.write_text(plot())
     except (ValueError, OSError) as error:

@@ -24,7 +24,7 @@ ROOT    = Path(__file__).resolve().parent.parent
 FUZZ    = ROOT/"tests"/"fuzz"
 RESULTS = ROOT/"bench"/"results"/"fuzz-firmware.json"
 BATCH   = 500          # as in main.c
-ENOUGH  = 200_000      # sessions, of more than ten inputs each
+ENOUGH  = 80_000       # sessions, of more than ten inputs each
 SHARE   = 20           # batches that a process takes at once
 CHECKS  = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 COUNTS  = ("sessions", "frames", "replies", "refused", "images", "commands")

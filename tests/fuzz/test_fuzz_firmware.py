@@ -23,7 +23,7 @@ def test_a_batch_has_no_finding(program):
 
 
 @pytest.mark.parametrize("file, before, after", [
-    ("image.c", "entry->beats > end - entry->offset_beats", "entry->beats > end - entry->offset_beats + 8"),
+    ("image.c", "entry->offset_beats < first", "entry->offset_beats + 64 < first"),
     ("link.c", "if (in.length < FRAME_MAX)", "if (in.length < FRAME_MAX + 64)"),
 ])
 def test_a_check_that_lets_too_much_pass_is_found(tmp_path, file, before, after):
