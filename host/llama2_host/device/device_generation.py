@@ -114,8 +114,10 @@ class DeviceGeneration:
         if (event.position, event.first) != self._logits or not event.logits:
             raise LinkError(f"logits from id {self._logits[1]} of position {self._logits[0]} on were lost on the line: "
                             "run it again (at a slower rate, --baud, if it happens again)")
-        tell(event.position, event.first, event.logits)
         end = event.first + len(event.logits)
+        if end > self.device.info.vocab_size or event.position >= self.first + self.max_new:
+            raise self._lie(f"sends logits of ids to {end - 1} of position {event.position}")
+        tell(event.position, event.first, event.logits)
         self._logits = (event.position, end) if end < self.device.info.vocab_size else (event.position + 1, 0)
 
     def _acknowledge(self) -> None:
