@@ -51,7 +51,7 @@ class Llama2SoC(SoCCore):
     def __init__(self, platform, sys_clk_freq, **kwargs):
         kwargs["integrated_rom_size"]  = kwargs.get("integrated_rom_size") or ROM_SIZE
         kwargs["integrated_sram_size"] = kwargs.get("integrated_sram_size") or SRAM_SIZE
-        kwargs["with_ctrl"]            = False    # soc.watchdog takes its place, with a fifth of the look-up tables
+        kwargs["with_ctrl"]            = False    # soc.watchdog takes its place
         kwargs.setdefault("with_timer", False)    # time is the core's cycle counter: see firmware/board.c
         self.l2_size = kwargs.pop("l2_size", L2_SIZE)
         SoCCore.__init__(self, platform, sys_clk_freq, **kwargs)
