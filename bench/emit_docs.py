@@ -262,7 +262,8 @@ TABLES = {"cycles": cycles_table, "breakdown": breakdown_table, "baseline": base
           "stories260K": stories260k_table, "machines": machines_table, "accuracy": accuracy_table,
           "long-context": long_context_table,
           "stalls": stalls_table, "causes": causes_table, "prefill": prefill_table, "speculation": speculation_table,
-          "sampling": sampling_table, "simulator": simulator_table, "stream": stream_table, **fault_tables.TABLES}
+          "sampling": sampling_table, "simulator": simulator_table, "stream": stream_table}
+ALL = TABLES | CONFORMANCE | fault_tables.TABLES
 
 
 def marked(page):
@@ -273,13 +274,13 @@ def marked(page):
 def render(page):
     """``page`` with every marked table as the results say."""
     for name in marked(page):
-        if name not in TABLES | CONFORMANCE:
-            raise ValueError(f"{PAGE.name} marks a table {name}, there are: {', '.join(TABLES | CONFORMANCE)}")
+        if name not in ALL:
+            raise ValueError(f"{PAGE.name} marks a table {name}, there are: {', '.join(ALL)}")
         begin, end = (mark.format(name) for mark in MARKS)
         if page.count(begin) != 1 or page.count(end) != 1 or page.index(begin) > page.index(end):
             raise ValueError(f"{PAGE.name}: the table {name} needs one begin and one end mark, in this order")
         before, rest = page.split(begin)
-        page = before + begin + "\n" + (TABLES | CONFORMANCE)[name]() + "\n" + end + rest.split(end)[1]
+        page = before + begin + "\n" + ALL[name]() + "\n" + end + rest.split(end)[1]
     return page
 
 
