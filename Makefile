@@ -69,7 +69,7 @@ serve: sim  ## a page to chat on, and OpenAI's interface, on the simulated hardw
 
 # Tests --------------------------------------------------------------------------------------------
 
-C_FILES  = $(wildcard $(foreach folder,firmware firmware/baseline soc/sim tests/firmware tests/soc/firmware,$(folder)/*.[ch] $(folder)/*.cpp))
+C_FILES  = $(wildcard $(foreach folder,firmware firmware/baseline soc/sim tests/firmware tests/faults tests/fuzz tests/soc/firmware,$(folder)/*.[ch] $(folder)/*.cpp))
 
 lint: setup  ## style, faults and types of the Python, layout of the C: what a change must pass first (20 s)
 	$(VENV)/bin/ruff check
