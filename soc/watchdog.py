@@ -66,8 +66,9 @@ class Watchdog(LiteXModule):
         self.comb += [
             expired.eq(tick & late & ~fed),
             self.ev.irq.eq(late),
-            self.soc_rst.eq(self._reset.re | expired),
         ]
+        # a register: a glitch of logic would reset the PLL
+        self.sync += self.soc_rst.eq(self._reset.re | expired)
 
         # Events: bit 0 that time was up, bit 1 that an access found nothing; a write forgets both ---
         events = Signal(2, reset_less=True)
