@@ -1,5 +1,5 @@
-"""The tables of docs/performance.md with its plot and of docs/checkpoints.md, from bench/results: ``python -m
-bench.emit_docs`` writes them.
+"""The tables of docs/performance.md with its plot, of docs/checkpoints.md and of docs/faults.md, from bench/results:
+``python -m bench.emit_docs`` writes them.
 
 The page's prose is written by hand; what stands between a table's two marks is replaced. A record of earlier sources is
 refused; with ``--allow-stale`` the tables are written and say which of their figures are old.
@@ -10,7 +10,7 @@ import re
 import sys
 from pathlib import Path
 
-from bench import published
+from bench import fault_tables, published
 from bench.cycles import TOP_P
 from bench.fitting import fits_table
 from bench.long_context import good
@@ -24,6 +24,7 @@ ROOT    = Path(__file__).resolve().parent.parent
 RESULTS = ROOT/"bench"/"results"
 PAGE    = ROOT/"docs"/"performance.md"
 MODELS  = ROOT/"docs"/"checkpoints.md"
+FAULTS  = ROOT/"docs"/"faults.md"
 PLOT    = ROOT/"docs"/"roofline.svg"
 MARKS   = "<!-- {0}: begin, written by bench/emit_docs.py -->\n", "<!-- {0}: end -->"
 
@@ -295,6 +296,7 @@ TABLES = {"cycles": cycles_table, "breakdown": breakdown_table, "baseline": base
           "long-context": long_context_table, "golden": golden_table,
           "stalls": stalls_table, "causes": causes_table, "prefill": prefill_table, "speculation": speculation_table,
           "sampling": sampling_table, "simulator": simulator_table, "stream": stream_table}
+ALL = TABLES | CONFORMANCE | fault_tables.TABLES
 
 
 def marked(page):
@@ -305,13 +307,13 @@ def marked(page):
 def render(page):
     """``page`` with every marked table as the results say."""
     for name in marked(page):
-        if name not in TABLES | CONFORMANCE:
-            raise ValueError(f"{PAGE.name} marks a table {name}, there are: {', '.join(TABLES | CONFORMANCE)}")
+        if name not in ALL:
+            raise ValueError(f"{PAGE.name} marks a table {name}, there are: {', '.join(ALL)}")
         begin, end = (mark.format(name) for mark in MARKS)
         if page.count(begin) != 1 or page.count(end) != 1 or page.index(begin) > page.index(end):
             raise ValueError(f"{PAGE.name}: the table {name} needs one begin and one end mark, in this order")
         before, rest = page.split(begin)
-        page = before + begin + "\n" + (TABLES | CONFORMANCE)[name]() + "\n" + end + rest.split(end)[1]
+        page = before + begin + "\n" + ALL[name]() + "\n" + end + rest.split(end)[1]
     return page
 
 
@@ -340,7 +342,7 @@ def main(argv=None):
     if not parser.parse_args(argv).allow_stale:
         refuse_stale()
     try:
-        for page in (PAGE, MODELS):
+        for page in (PAGE, MODELS, FAULTS):
             page.write_text(render(page.read_text()))
         PLOT.write_text(plot())
     except (ValueError, OSError) as error:

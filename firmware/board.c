@@ -12,6 +12,7 @@
 #include "board.h"
 #include "dram.h"
 #include "llama2.h"
+#include "restart.h"
 
 #define UART_EV_RX 2u
 
@@ -32,8 +33,17 @@ void timer0_reload_write(uint32_t cycles);
 void timer0_update_value_write(uint32_t update);
 #endif
 
+#define TRAP_CAUSES 16u /* of RISC-V; an interrupt has the sign bit as well */
+
+/* A trap is a bug, or a fault of the hardware. The watchdog interrupts who waits for something that does not come. */
 void isr(void)
 {
+	uint32_t cause = csrr(mcause);
+
+	if (cause < TRAP_CAUSES)
+		restart(RESTART_TRAP + cause, csrr(mepc));
+	if (irq_pending() & irq_getmask() & (1u << CTRL_INTERRUPT))
+		restart(llama2_busy() ? RESTART_CORE : RESTART_WATCHDOG, csrr(mepc));
 	if (irq_pending() & irq_getmask() & (1u << LLAMA2_INTERRUPT))
 		llama2_interrupt();
 }
@@ -57,7 +67,28 @@ void board_init(void)
 #ifdef CSR_DDRCTRL_BASE
 	ddrctrl_init_error_write(!dram_ok); /* a LED shows it */
 #endif
-	irq_setmask(1u << LLAMA2_INTERRUPT);
+	irq_setmask(1u << LLAMA2_INTERRUPT | 1u << CTRL_INTERRUPT);
+}
+
+void board_reset(void)
+{
+	ctrl_reset_write(1);
+	for (;;)
+		;
+}
+
+void board_alive(void)
+{
+	ctrl_alive_write(1);
+}
+
+uint32_t board_events(void)
+{
+	uint32_t events = ctrl_events_read();
+
+	if (events != 0)
+		ctrl_events_write(0);
+	return events;
 }
 
 /* The simulated interface may know what training would choose: taking its word spares a simulation two seconds. */

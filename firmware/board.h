@@ -9,6 +9,14 @@
 
 /* Bring up interrupts and DRAM. */
 void board_init(void);
+/* Begin anew, as after power-up, but with what memory holds: does not return on a board. */
+void board_reset(void);
+/* The firmware runs. Two ticks of seconds without this word, once it was given, and the board is reset. */
+void board_alive(void);
+/* What happened since the last call; of what was before a reset, the first call tells. */
+#define BOARD_EVENT_TIME 1u /* the watchdog reset the board */
+#define BOARD_EVENT_BUS 2u  /* an access that nothing answered; a read gave ones */
+uint32_t board_events(void);
 /* Initialise DRAM and train its interface, which may write over DRAM's first IMAGE_CHECKED_FROM bytes; false if that
  * failed. */
 bool board_dram_train(void);

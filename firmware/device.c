@@ -13,6 +13,7 @@
 #include "llama2.h"
 #include "passes.h"
 #include "rate.h"
+#include "restart.h"
 #include "store.h"
 
 #ifndef FIRMWARE_BUILD
@@ -212,6 +213,7 @@ static void hello(const struct wire_hello *hello)
 	device.model_state = model.state;
 	device.link_damaged = link_damaged();
 	device.boot = boot_id;
+	device.restart = restart_why();
 	strncpy(device.firmware, FIRMWARE_BUILD, sizeof device.firmware);
 	if (model.state == MODEL_STATE_REFUSED) {
 		device.model_status = model.refused;

@@ -61,6 +61,21 @@ bool llama2_busy(void)
 	return FIELD(llama2_status_read(), LLAMA2_STATUS_BUSY);
 }
 
+bool llama2_stands(void)
+{
+	static uint32_t last;
+	uint32_t status = llama2_status_read();
+	uint32_t moved = FIELD(status, LLAMA2_STATUS_QUEUE_FREE);
+	bool same;
+
+	for (uint32_t phase = 0; phase < LLAMA2_PHASES; phase++)
+		moved += llama2_counter(phase, LLAMA2_COUNTER_BEATS);
+	same = moved == last;
+	last = moved;
+	return same && FIELD(status, LLAMA2_STATUS_BUSY) &&
+	       !(status & (BIT(LLAMA2_STATUS_RESULT_VALID) | BIT(LLAMA2_STATUS_LOGIT_VALID)));
+}
+
 void llama2_abort(void)
 {
 	uint32_t status;

@@ -53,6 +53,8 @@ void llama2_push(uint32_t word0, uint32_t word1, uint32_t word2, uint32_t word3)
 void llama2_token_write(uint32_t column, uint32_t token);
 /* A command is queued or executing. */
 bool llama2_busy(void);
+/* The core is busy, waits for nothing that firmware has to take, and has moved no beat since the last call. */
+bool llama2_stands(void);
 /* Drop all commands and results; waits until outstanding reads have drained. */
 void llama2_abort(void);
 

@@ -2,12 +2,17 @@
 #include "board.h"
 #include "device.h"
 #include "llama2.h"
+#include "restart.h"
 
 int main(void)
 {
+	restart_begin();
+	board_alive(); /* DRAM's training, too, has to end */
 	board_init();
 	llama2_init();
 	device_init();
-	for (;;)
+	for (;;) {
 		device_poll();
+		restart_poll();
+	}
 }

@@ -24,6 +24,7 @@ from soc.sources import gather, portable_script, relative_names
 from soc.spi_flash import SECTOR, SPIFlash
 from soc.split_ram import SplitRAM
 from soc.unspaced import unspaced_text
+from soc.watchdog import TIME_BIT, Watchdog
 from llama2_spec.registers import WINDOW_SIZE
 
 ROOT          = Path(__file__).resolve().parent.parent
@@ -50,7 +51,7 @@ class Llama2SoC(SoCCore):
     def __init__(self, platform, sys_clk_freq, **kwargs):
         kwargs["integrated_rom_size"]  = kwargs.get("integrated_rom_size") or ROM_SIZE
         kwargs["integrated_sram_size"] = kwargs.get("integrated_sram_size") or SRAM_SIZE
-        kwargs["with_ctrl"]            = False    # the bus error counter and the scratch register, which nobody reads
+        kwargs["with_ctrl"]            = False    # soc.watchdog takes its place
         kwargs.setdefault("with_timer", False)    # time is the core's cycle counter: see firmware/board.c
         self.l2_size = kwargs.pop("l2_size", L2_SIZE)
         SoCCore.__init__(self, platform, sys_clk_freq, **kwargs)
@@ -134,6 +135,8 @@ class Llama2SoC(SoCCore):
         self.bus.add_slave(name, getattr(self, name).bus,
             region=SoCRegion(origin=WINDOW_ORIGIN, size=WINDOW_SIZE, cached=False))
         self.irq.add(name)
+        self.ctrl = Watchdog(getattr(self, name).core.csr__cycles__value[TIME_BIT])
+        self.irq.add("ctrl")
 
 # Builder ------------------------------------------------------------------------------------------
 

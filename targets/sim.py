@@ -107,7 +107,9 @@ class BaseSoC(Llama2SoC):
         platform = Platform(with_board_pins)
 
         # CRG --------------------------------------------------------------------------------------
-        self.crg = CRG(platform.request("sys_clk"))
+        reset    = Signal()
+        self.crg = CRG(platform.request("sys_clk"), reset)
+        self.crg.rst = reset
 
         # SoCCore ----------------------------------------------------------------------------------
         kwargs = {"ident": "LLaMA-2 decoder (simulation)", **kwargs,

@@ -78,7 +78,7 @@ def protocol_section() -> str:
               define("FRAME_MAX_ENCODED", frame.MAX_ENCODED), define("FRAME_DELIMITER", frame.DELIMITER), "",
               array("CRC32_TABLE", crc32_table())]
     for cls in (protocol.Opcode, protocol.Status, protocol.Subject, protocol.ModelState, protocol.StoreState,
-                protocol.Reason,
+                protocol.Reason, protocol.Restart,
                 protocol.GenerateFlag, protocol.ResetFlag):
         name = snake(cls.__name__)
         parts.append(enum(name, name.upper(), cls))

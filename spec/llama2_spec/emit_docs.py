@@ -93,7 +93,7 @@ def protocol_page() -> str:
         enum(protocol.Opcode, "0x{:02x}"), enum(protocol.Status), "## Payloads\n",
         *[structure(cls) for cls in (protocol.Error, *payloads)], "## Values\n",
         *[enum(cls) for cls in (protocol.Subject, protocol.ModelState, protocol.StoreState, protocol.Reason,
-                                protocol.GenerateFlag, protocol.ResetFlag)],
+                                protocol.Restart, protocol.GenerateFlag, protocol.ResetFlag)],
     ])
 
 

@@ -127,6 +127,16 @@ class Subject(IntEnum):
     SLOT          = 25  #: a slot's number, or how many or how long they are
 
 
+class Restart(IntEnum):
+    """Why the device began anew."""
+    POWER    = 0   #: power came, or a bitstream
+    OUTSIDE  = 1   #: a reset that the firmware did not ask for: the board's button
+    WATCHDOG = 2   #: the firmware stood still
+    CORE     = 3   #: the decoder core was busy and moved nothing
+    BUS      = 4   #: an access that nothing answered
+    TRAP     = 16  #: plus the number that RISC-V gives the trap's cause, up to 31
+
+
 class ModelState(IntEnum):
     """What the device holds."""
     NONE    = 0  #: no image at the start of DRAM
@@ -218,7 +228,8 @@ class Device(Structure):
     firmware: str = wire("32s", "firmware build")
     name: str = wire("32s", "READY: the model's name")
     boot: int = wire("I", "boot id, not 0")
-    reserved: int = wire("I", "0")
+    restart: int = wire("I", "why the device began anew: Restart in bits 31:24, below them the place in the firmware "
+                             "(bits 23:0 of its address) where one is known")
 
 
 @structure

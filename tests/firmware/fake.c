@@ -65,6 +65,18 @@ uint32_t fake_drain(uint8_t *bytes, uint32_t size)
 	return n;
 }
 
+uint32_t fake_waiting(void)
+{
+	return line.in_head - line.in_tail;
+}
+
+static void (*when_full)(void);
+
+void fake_when_full(void (*pass)(void))
+{
+	when_full = pass;
+}
+
 void fake_transmitter(uint32_t room)
 {
 	line.out_room = room < LINE ? room : LINE;
@@ -111,6 +123,19 @@ void fake_flash_lock(void)
 uint32_t fake_flash_misuse(void)
 {
 	return flash.misuse;
+}
+
+void fake_flash_cut(uint32_t seed)
+{
+	uint32_t size = flash.erasing ? CHIP_SECTOR : CHIP_PAGE;
+
+	for (uint32_t i = 0; flash.looks != 0 && i < size; i++) {
+		seed = seed * 1664525u + 1013904223u;
+		if (flash.erasing)
+			flash_bytes_[flash.target + i] |= seed >> 24;
+		else if (flash.written[i])
+			flash_bytes_[flash.target + i] &= flash.page[i] | seed >> 24;
+	}
 }
 
 void fake_crc_looks(uint32_t looks)
@@ -166,6 +191,28 @@ static uint32_t scripted(uint32_t position)
 	if (position + 1 >= core.script_count || memcmp(core.rows, core.script, (position + 1) * sizeof *core.rows) != 0)
 		return UINT32_MAX;
 	return core.script[position + 1];
+}
+
+static bool attends;
+
+void fake_attend(void)
+{
+	attends = true;
+}
+
+uint32_t fake_row(uint32_t position)
+{
+	return core.rows[position];
+}
+
+/* What the logits at position depend on: the token there, or every row so far. */
+static uint32_t context(uint32_t token, uint32_t position)
+{
+	uint32_t hash = token;
+
+	for (uint32_t i = 0; attends && i <= position; i++)
+		hash = (hash ^ core.rows[i]) * 16777619u;
+	return hash;
 }
 
 int32_t fake_logit(uint32_t token, uint32_t position, uint32_t id)
@@ -233,12 +280,13 @@ static void classify(const struct llama2_command *command, uint32_t column)
 	uint32_t slot = core.results_head % LLAMA2_RESULT_DEPTH;
 	struct llama2_result *result = &core.results[slot];
 	uint32_t position = core.positions[column], vocab = FIELD(command, ROWS);
+	uint32_t token = context(core.tokens[column], position);
 	int32_t best = INT32_MIN;
 
 	memset(core.candidates, 0, sizeof core.candidates);
 	*result = (struct llama2_result){0};
 	for (uint32_t id = 0; id < vocab; id++) {
-		int32_t logit = fake_logit(core.tokens[column], position, id);
+		int32_t logit = fake_logit(token, position, id);
 
 		if (logit > best) {
 			best = logit;
@@ -250,7 +298,7 @@ static void classify(const struct llama2_command *command, uint32_t column)
 	result->column = column;
 	result->maximum = exp2_logit(best, core.model[LLAMA2_MODEL_LOGIT_SCALE]) >> 16;
 	for (uint32_t id = 0; id < vocab && FIELD(command, KEEP); id++)
-		result->mass += exp2_weight(exp2_logit(fake_logit(core.tokens[column], position, id),
+		result->mass += exp2_weight(exp2_logit(fake_logit(token, position, id),
 						       core.model[LLAMA2_MODEL_LOGIT_SCALE]),
 					    result->maximum);
 	weigh(result);
@@ -262,7 +310,7 @@ static void classify(const struct llama2_command *command, uint32_t column)
 	if (FIELD(command, DUMP)) {
 		core.dump_at = 0;
 		core.dump_size = vocab;
-		core.dump_token = core.tokens[column];
+		core.dump_token = token;
 		core.dump_position = position;
 	}
 }
@@ -321,10 +369,21 @@ uint32_t llama2_queue_free(void)
 	return LLAMA2_QUEUE_DEPTH - (core.pushed - core.executed);
 }
 
+static void (*when_pushed)(const struct llama2_command *command);
+
+void fake_when_pushed(void (*look)(const struct llama2_command *command))
+{
+	when_pushed = look;
+}
+
 void llama2_push(uint32_t word0, uint32_t word1, uint32_t word2, uint32_t word3)
 {
+	struct llama2_command command = {{word0, word1, word2, word3}};
+
 	assert(llama2_queue_free() != 0);
-	core.log[core.pushed++ % FAKE_LOG] = (struct llama2_command){{word0, word1, word2, word3}};
+	if (when_pushed != NULL)
+		when_pushed(&command);
+	core.log[core.pushed++ % FAKE_LOG] = command;
 }
 
 bool llama2_busy(void)
@@ -334,6 +393,16 @@ bool llama2_busy(void)
 	    (core.crc_looks == 0 || --core.crc_looks == 0))
 		fake_execute(1);
 	return core.pushed != core.executed;
+}
+
+bool llama2_stands(void)
+{
+	static uint32_t last;
+	bool same = core.executed == last;
+
+	last = core.executed;
+	return same && core.pushed != core.executed && core.results_head == core.results_tail &&
+	       core.dump_at == core.dump_size;
 }
 
 void llama2_abort(void)
@@ -499,6 +568,43 @@ void fake_bad_row(uint32_t offset, uint32_t bits)
 	bad_row_bits = bits;
 }
 
+static struct {
+	uint32_t events, resets, alive;
+} watch;
+
+void fake_events(uint32_t events)
+{
+	watch.events = events;
+}
+
+uint32_t fake_resets(void)
+{
+	return watch.resets;
+}
+
+uint32_t fake_alive(void)
+{
+	return watch.alive;
+}
+
+uint32_t board_events(void)
+{
+	uint32_t events = watch.events;
+
+	watch.events = 0;
+	return events;
+}
+
+void board_reset(void)
+{
+	watch.resets++;
+}
+
+void board_alive(void)
+{
+	watch.alive++;
+}
+
 void fake_dram_fails(void)
 {
 	dram_failed_at_start = 1;
@@ -576,6 +682,8 @@ unsigned board_write(const uint8_t *bytes, unsigned size)
 {
 	unsigned n = 0;
 
+	if (when_full != NULL && line.out_head - line.out_tail >= line.out_room)
+		when_full();
 	while (n < size && line.out_head - line.out_tail < line.out_room)
 		line.out[line.out_head++ % LINE] = bytes[n++];
 	return n;

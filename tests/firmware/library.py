@@ -30,14 +30,15 @@ def choose(library, candidates, mass: int, maximum: int) -> int:
     return library.fake_choose()
 
 
-def build(folder: Path) -> Path:
-    """Compile firmware and fake core into ``folder``."""
+def build(folder: Path, *, flags: tuple[str, ...] = (), more: tuple[Path, ...] = ()) -> Path:
+    """Compile firmware and fake core into ``folder``, with ``flags`` and ``more`` files beyond the usual ones."""
     (folder / "generated").mkdir()
     (folder / "generated/llama2_spec.h").write_text(emit_c.header())
     sources = [path for path in sorted((ROOT / "firmware").glob("*.c")) if path.name not in ON_BOARD_ONLY]
     sources.append(ROOT / "tests/firmware/fake.c")
-    subprocess.run(["gcc", *FLAGS, "-shared", f"-I{folder}", f"-I{ROOT / 'firmware'}", "-o", folder / "firmware.so",
-                    *sources], check=True)
+    includes = [f"-I{path}" for path in (folder, ROOT / "firmware", ROOT / "tests/firmware")]
+    subprocess.run(["gcc", *FLAGS, *flags, "-shared", *includes, "-o", folder / "firmware.so", *sources, *more],
+                   check=True)
     return folder / "firmware.so"
 
 

@@ -9,6 +9,7 @@ from llama2_host.device.device import Device
 from llama2_host.errors import HostError
 from llama2_host.generation import Options, Sampling
 from llama2_host.device.link import DeviceError, Link, LinkError, RestartedError
+from llama2_spec import protocol
 from llama2_spec.protocol import MAX_BAUD, TOKEN_RING, GenerateFlag, Opcode
 from tests.firmware import library
 from tests.firmware.images import VOCAB, small_image
@@ -193,6 +194,27 @@ def test_lost_logits_are_an_error(board):
     device.link._receive = lose_one
     with pytest.raises(LinkError, match="logits .* were lost on the line"):
         list(device.generate([1, 5, 9], options, flags=flags, on_logits=lambda *row: None))
+
+
+@pytest.mark.parametrize("flags", [GenerateFlag.DUMP_LOGITS, GenerateFlag.DUMP_LOGITS | GenerateFlag.ALL_LOGITS])
+@pytest.mark.parametrize("new", [0, 1, 3])
+def test_whole_positions_that_lost_their_logits_at_the_end_are_an_error(board, flags, new):
+    device, seen = client(board), []
+    list(device.generate([1, 5, 9], Options(0, new, GREEDY, ()), flags=flags, on_logits=lambda *row: seen.append(row)))
+    every = bool(flags & GenerateFlag.ALL_LOGITS)
+    assert [position for position, _, _ in seen] == list(range(0 if every else 2, 2 + new + (every and not new)))
+    if not seen:
+        return
+    receive, last = device.link._receive, seen[-1][0]
+
+    def lose_last(data):
+        receive(data)
+        for frame in list(device.link.events):
+            if frame.opcode == Opcode.LOGITS and protocol.Logits.unpack(frame.payload).position == last:
+                device.link.events.remove(frame)
+    device.link._receive = lose_last
+    with pytest.raises(LinkError, match=f"last logits from id 0 of position {last} on were lost"):
+        list(device.generate([1, 5, 9], Options(0, new, GREEDY, ()), flags=flags, on_logits=lambda *row: None))
 
 
 def test_answers_of_65536_requests_ago_are_not_new(board):

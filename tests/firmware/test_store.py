@@ -303,7 +303,7 @@ def client(device, **options):
 
 
 def test_client_stores_with_progress(board, quick):
-    seen = []
+    seen, notes = [], []
 
     class Bar:
         def __enter__(self):
@@ -320,7 +320,12 @@ def test_client_stores_with_progress(board, quick):
             assert total == len(IMAGE)
             return Bar()
 
+        def note(self, text):
+            notes.append((text, len(seen)))
+
     assert client(board.power_up(IMAGE)).store(progress=Progress()).written == len(IMAGE)
+    [(note, at)] = notes
+    assert "erased before" in note and at == 0      # before anything is
     assert seen == sorted(seen) and len(set(seen)) > SECTORS and seen[-1] == len(IMAGE)
     assert client(board.power_up()).info.image_bytes == len(IMAGE)
 

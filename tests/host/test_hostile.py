@@ -166,6 +166,20 @@ def test_more_than_was_asked_for_is_refused(events, message):
             list(device.generate([1], Options(0, 10, GREEDY, ())))
 
 
+@pytest.mark.parametrize("new, logits", [
+    (10, [protocol.Logits(0, 0, (0,) * 101)]),                              # more ids than the vocabulary has
+    (10, [protocol.Logits(0, 0, (0,) * 60), protocol.Logits(0, 60, (0,) * 41)]),
+    (1, [protocol.Logits(position, 0, (0,) * 100) for position in range(5)])])     # more positions than were asked for
+def test_more_logits_than_were_asked_for_are_refused(new, logits):
+    seen = []
+    events = [lambda frame, one=one: Frame(Opcode.LOGITS, frame.sequence, one.pack()) for one in logits]
+    with Hostile(replies(Opcode.GENERATE, accepted, *events)) as fake, Device.open(fake.url) as device:
+        with pytest.raises(HostError, match="sends logits of ids to .* not asked for"):
+            list(device.generate([1], Options(0, new, GREEDY, ()), flags=protocol.GenerateFlag.DUMP_LOGITS,
+                                 on_logits=lambda *row: seen.append(row)))
+    assert sum(len(values) for _, _, values in seen) <= 100 * (new + 1)
+
+
 def test_tokens_of_another_place_than_asked_for_end():
     resent = lambda frame: Frame(frame.opcode, frame.sequence, protocol.Tokens(0, 1, 1, 1, (1, 1)).pack())
     answers = {Opcode.GENERATE: (accepted, tokens(5, (5, 1))), Opcode.RESEND: (resent,)}

@@ -8,6 +8,7 @@ from llama2_host.commands import options
 from llama2_host.device.device import Device
 from llama2_host.errors import HostError
 from llama2_host.device.link import trace_to_stderr
+from llama2_host.device.restart import explain_restart
 from llama2_host.statistics import phase_counters, saturations
 from llama2_host.device.transport import DEFAULT_BAUD
 from llama2_spec.registers import Counter
@@ -68,5 +69,6 @@ def lines(info, stats) -> list[str]:
         f"passes over the weights for them {stats.passes:,}, guessed for these {stats.guessed:,}",
         f"K/V beats stored {stats.stores:,}, interrupts {stats.interrupts:,}, frames damaged {stats.link_damaged:,}, "
         f"tokens sent again {stats.resent:,}",
+        explain_restart(info.restart) or "began by power or by a reset from outside",
         "errors: " + (", ".join(saturations(stats.errors)) or "none"),
     ]

@@ -17,6 +17,7 @@ from llama2_host.device.link import DeviceError, Link, LinkError, RestartedError
 from llama2_host.device.device_generation import DeviceGeneration, Logits
 from llama2_host.progress import Progress, quantity
 from llama2_host.device.refusals import explain
+from llama2_host.device.restart import explain_restart
 from llama2_host.device.transport import DEFAULT_BAUD, Transport
 from llama2_host.device.upload import upload
 
@@ -47,6 +48,9 @@ class Device:
         self._current: dict[int, DeviceGeneration] = {}     # by slot
         info = rate.find(link, hello_timeout_s) if link.transport.has_rate else None
         self.info = self._greeted(info) if info else self.hello(timeout_s=hello_timeout_s, tries=hello_tries)
+        # Who greets it first after a reset tells; later clients would tell of the same one again.
+        if rate.first_since_reset(self.info) and (line := explain_restart(self.info.restart)):
+            progress.note(f"{link.transport.name}: {line}")
         self._await_boot(progress)
 
     @classmethod

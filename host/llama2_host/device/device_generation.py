@@ -39,10 +39,10 @@ class DeviceGeneration:
         self._acknowledged = 0
         self._ready: list[TokenEvent] = []
         self._done: protocol.Done | None = None
-        every = request.flags & GenerateFlag.ALL_LOGITS
+        self._every = bool(request.flags & GenerateFlag.ALL_LOGITS)
         self._dumping = bool(request.flags & GenerateFlag.DUMP_LOGITS) and on_logits is not None
         # position and id of the logit that comes next
-        self._logits = (request.position if every else self.first - 1), 0
+        self._logits = (request.position if self._every else self.first - 1), 0
 
     def __iter__(self) -> DeviceGeneration:
         return self
@@ -119,8 +119,10 @@ class DeviceGeneration:
         if (event.position, event.first) != self._logits or not event.logits:
             raise LinkError(f"logits from id {self._logits[1]} of position {self._logits[0]} on were lost on the line: "
                             "run it again (at a slower rate, --baud, if it happens again)")
-        tell(event.position, event.first, event.logits)
         end = event.first + len(event.logits)
+        if end > self.device.info.vocab_size or event.position >= self.first + self.max_new:
+            raise self._lie(f"sends logits of ids to {end - 1} of position {event.position}")
+        tell(event.position, event.first, event.logits)
         self._logits = (event.position, end) if end < self.device.info.vocab_size else (event.position + 1, 0)
 
     def _acknowledge(self) -> None:
@@ -169,11 +171,18 @@ class DeviceGeneration:
         return LinkError(f"the device {what}, which it was not asked for: build client and firmware from the same "
                          "sources")
 
+    def _logits_end(self, done: protocol.Done) -> int:
+        """The position behind the last one whose logits the device has sent; an aborted one may have sent more."""
+        whole_prompt = self._every and not done.count and done.reason != Reason.ABORT
+        return self.first - 1 + done.count + whole_prompt
+
     def _finish(self, done: protocol.Done) -> None:
-        if self._dumping and self._logits[1]:
-            raise LinkError(f"the last logits of position {self._logits[0]} were lost on the line: run it again")
+        position, id = self._logits
         self.device.rows[self.slot] = done.position
         self.link.forget(self.sequence)
+        if self._dumping and (id or position < self._logits_end(done)):
+            raise LinkError(f"the last logits from id {id} of position {position} on were lost on the line: run it "
+                            "again")
         self.outcome = Outcome(
             Reason(done.reason), done.position, done.errors, done.draws,
             done.dropped / 2 ** 32 / done.draws if done.draws else 0.0, done.start_cycles, done.end_cycles,

@@ -192,6 +192,12 @@ class Link:
 
     # Receiving --------------------------------------------------------------------------------
 
+    def set_baud(self, baud: int) -> bool:
+        """As the transport's; half a frame that came at the rate before is no beginning of one at this."""
+        able = self.transport.set_baud(baud)
+        self._bytes.clear()
+        return able
+
     def reply(self, timeout_s: float) -> Frame | None:
         """The next reply, or None after ``timeout_s``; events that arrive meanwhile are queued."""
         return self._wait(lambda: self._replies.popleft() if self._replies else None, timeout_s)

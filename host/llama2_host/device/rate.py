@@ -2,6 +2,7 @@
 rate."""
 import os
 import time
+from collections import deque
 
 from llama2_spec import protocol
 from llama2_spec.protocol import MAX_BAUD, Device, Hello, Opcode
@@ -17,9 +18,18 @@ PROBES = 2
 RESTORE_S = 0.5
 
 
+_numbers: deque[int] = deque(maxlen=64)
+
+
 def greeting() -> Hello:
     """A HELLO with a new number, which becomes the device's boot id if it had none since its reset."""
-    return Hello(protocol.VERSION, int.from_bytes(os.urandom(4), "little") or 1)
+    _numbers.append(int.from_bytes(os.urandom(4), "little") or 1)
+    return Hello(protocol.VERSION, _numbers[-1])
+
+
+def first_since_reset(info: Device) -> bool:
+    """Nobody has greeted this device since its reset but this process, and not long ago."""
+    return info.boot in _numbers
 
 
 def fastest(link: Link, most: int = MAX_BAUD, progress: Progress = Progress.silent) -> int:
@@ -53,7 +63,7 @@ def _switch(link: Link, rate: int) -> bool:
     before = link.transport.baud
     link.request(Opcode.BAUD, protocol.Baud(rate, round(1000 * CONFIRM_S)))
     switched_s = time.monotonic()
-    link.transport.set_baud(rate)
+    link.set_baud(rate)
     try:
         # HELLO's reply is longer than one of BAUD: a marginal line fails here, while the device still goes back by
         # itself.
@@ -61,7 +71,7 @@ def _switch(link: Link, rate: int) -> bool:
         link.request(Opcode.BAUD, protocol.Baud(rate, 0), timeout_s=PROBE_S, tries=PROBES)
         return True
     except LinkError:
-        link.transport.set_baud(before)
+        link.set_baud(before)
         time.sleep(max(0.0, switched_s + CONFIRM_S - time.monotonic()))
         _find(link, [before, rate])     # at rate only if nothing but the last answer was lost
         return link.transport.baud == rate
@@ -69,8 +79,8 @@ def _switch(link: Link, rate: int) -> bool:
 
 def _port_can(link: Link, rate: int) -> bool:
     before = link.transport.baud
-    able = link.transport.set_baud(rate)
-    return link.transport.set_baud(before) and able
+    able = link.set_baud(rate)
+    return link.set_baud(before) and able
 
 
 def find(link: Link, timeout_s: float) -> Device | None:
@@ -82,7 +92,7 @@ def find(link: Link, timeout_s: float) -> Device | None:
     try:
         info = _find(link, [first, *(rate for rate in RATES if rate != first)], timeout_s)
     except LinkError:
-        link.transport.set_baud(first)
+        link.set_baud(first)
         if complaint := link.diagnosis():
             raise LinkError(complaint) from None
         return None
@@ -95,7 +105,7 @@ def _find(link: Link, rates: list[int], timeout_s: float = 2.0) -> Device:
     """Set the port to the first of ``rates`` that is answered at; the first of them gets ``timeout_s``, the others
     less."""
     for number, rate in enumerate(rates):
-        if link.transport.set_baud(rate):
+        if link.set_baud(rate):
             link.tried.append(rate)
             try:
                 return link.request(Opcode.HELLO, greeting(), timeout_s=PROBE_S if number else timeout_s, tries=1)
@@ -111,6 +121,6 @@ def restore(link: Link) -> None:
     if first:
         try:
             link.request(Opcode.BAUD, protocol.Baud(first, 0), timeout_s=RESTORE_S, tries=1)
-            link.transport.set_baud(first)
+            link.set_baud(first)
         except (LinkError, DeviceError, TransportError):
             pass        # the next client finds it at the rate it has

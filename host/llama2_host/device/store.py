@@ -35,6 +35,8 @@ def store(link: Link, image_bytes: int, progress: Progress = Progress.silent) ->
     A client that leaves does not end it. An upload or a loss of power does; storing again then goes on.
     """
     check(image_bytes, ask(link))
+    progress.note("flash: another model that it holds is erased before this one is written: if power fails meanwhile, "
+                  "the board starts without a model (the bitstream is safe)")
     stored = link.request(Opcode.STORE, protocol.Store(1))
     moved_s = time.monotonic()
     with progress.bar("writing flash", image_bytes) as bar:

@@ -1,0 +1,71 @@
+"""The simulated SoC restarts after a trap and after an access to nowhere, and the next client is told why.
+
+The firmware's answer to LANE is overwritten in the simulated ROM, so that a request meets what only a bug could.
+"""
+import io
+import shutil
+import subprocess
+
+import pytest
+
+from llama2_host.device.device import Device
+from llama2_host.device import rate
+from llama2_host.errors import HostError
+from llama2_host.progress import Progress
+from llama2_spec.protocol import Lane, Opcode, Restart
+from soc.sim.compile import VSIM
+from soc.sim.simulator import Simulator
+from targets import sim
+
+pytestmark = pytest.mark.soc
+
+ILLEGAL = [0x00000000]
+NOWHERE = [0xa00002b7, 0x0002a303, 0x00008067]    # lui t0, 0xa0000; lw t1, 0(t0); ret
+
+
+@pytest.fixture(scope="module")
+def vsim():
+    return sim.build()
+
+
+def place_of(vsim, function):
+    """Its address in the firmware."""
+    elf   = vsim.parents[2]/"software"/"firmware"/"firmware.elf"
+    lines = subprocess.run(["riscv64-unknown-elf-nm", elf], capture_output=True, text=True, check=True).stdout
+    return next(int(line.split()[0], 16) for line in lines.splitlines() if line.split()[2] == function)
+
+
+def overwritten(vsim, folder, place, words):
+    """A copy of the simulator in whose ROM these words stand at ``place``."""
+    gateware = shutil.copytree(vsim.parents[1], folder/"gateware", ignore=shutil.ignore_patterns("*.v", "*.o", "*.cpp"))
+    part  = 0
+    parts = [path.read_text().split() for path in sorted(gateware.glob("sim_rom*.init"))]
+    sizes = [0x4000, 0x2000, 0x1000, 0x800]    # bytes, as soc.split_ram cuts a ROM of 30 KiB
+    while place >= sizes[part]:
+        place -= sizes[part]
+        part += 1
+    parts[part][place//4:place//4 + len(words)] = [f"{word:08x}" for word in words]
+    (gateware/f"sim_rom{part}.init").write_text("\n".join(parts[part]) + "\n")
+    return gateware/VSIM
+
+
+@pytest.mark.parametrize("words, cause, line", [
+    (ILLEGAL, Restart.TRAP + 2, "its firmware met an illegal instruction at "),
+    (NOWHERE, Restart.BUS, "its firmware accessed an address where nothing answers"),
+], ids=["trap", "bus"])
+def test_the_board_restarts_and_the_next_client_is_told(vsim, tmp_path, words, cause, line):
+    place = place_of(vsim, "lane")
+    with Simulator(overwritten(vsim, tmp_path, place, words)) as simulator:
+        with Device.open(simulator.url, wait_s=20, hello_tries=60) as device:
+            boot = device.info.boot
+            assert device.info.restart >> 24 in (Restart.POWER, Restart.OUTSIDE)
+            with pytest.raises(HostError):
+                device.link.request(Opcode.LANE, Lane(0, 0, 255), timeout_s=5, tries=1)
+        notes = io.StringIO()
+        notes.isatty = lambda: False
+        with Device.open(simulator.url, wait_s=20, hello_tries=60, progress=Progress(notes)) as device:
+            assert device.info.restart >> 24 == cause
+            assert device.info.restart & 0xffffff == (place if cause >= Restart.TRAP else 0)
+            assert device.info.boot != boot and device.info.boot in rate._numbers
+            assert device.hello().restart >> 24 == cause      # it still knows
+        assert f"the board restarted: {line}" in notes.getvalue() and notes.getvalue().count("\n") == 1
