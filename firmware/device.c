@@ -21,7 +21,7 @@
 #endif
 
 #define MAX_DELAYS 64u /* of a lane; the boards have 8 and 32 */
-#define VERSION_MIXED 2u /* of the core: from it on columns of a pass may belong to several slots */
+#define VERSION_MIXED 3u /* of the core: from it on columns of a pass may belong to several slots */
 
 static struct {
 	enum model_state state;

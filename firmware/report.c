@@ -73,18 +73,18 @@ void report_done(struct report *report, const struct wire_done *done)
 	report->progress = REPORT_ENDED;
 }
 
-/* Send tokens from index to end, as an event or a reply; at most one frame of them. */
+/* Send tokens from index to end, as an event or a reply; at most one frame of them, and none beyond the ring's end. */
 static uint32_t send_tokens(const struct report *report, uint8_t opcode, uint32_t sequence, uint32_t index,
 			    uint32_t end)
 {
-	static uint32_t words[SEND_ENTRIES * REPORT_ENTRY_WORDS];
 	struct wire_tokens head = {index, report->first + index, report->count, report->progress == REPORT_RUNNING};
-	uint32_t n = 0;
+	uint32_t place = index % PROTOCOL_TOKEN_RING, n = end - index;
 
-	for (; index != end && n != SEND_ENTRIES; index++, n++)
-		for (uint32_t i = 0; i < REPORT_ENTRY_WORDS; i++)
-			words[n * REPORT_ENTRY_WORDS + i] = report->entries[index % PROTOCOL_TOKEN_RING][i];
-	link_send2(opcode, STATUS_OK, sequence, &head, sizeof head, words, n * ENTRY_BYTES);
+	if (n > SEND_ENTRIES)
+		n = SEND_ENTRIES;
+	if (n > PROTOCOL_TOKEN_RING - place)
+		n = PROTOCOL_TOKEN_RING - place;
+	link_send2(opcode, STATUS_OK, sequence, &head, sizeof head, report->entries[place], n * ENTRY_BYTES);
 	return n;
 }
 

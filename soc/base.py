@@ -32,8 +32,8 @@ FIRMWARE      = ROOT/"firmware"
 # The smallest board has little block RAM. So ROM and SRAM are as small as the firmware allows, and there is no L2,
 # since the CPU uses DRAM only to load a model. The simulator has the same sizes, so the linker refuses firmware that
 # outgrows a board wherever it is built.
-ROM_SIZE      = 0x7800         # bytes; firmware never runs from DRAM, which belongs to the weight stream
-SRAM_SIZE     = 0x5800         # bytes
+ROM_SIZE      = 0x8000         # bytes; firmware never runs from DRAM, which belongs to the weight stream
+SRAM_SIZE     = 0x5000         # bytes
 L2_SIZE       = 0              # bytes
 UART_RX_FIFO  = 512            # bytes: at 3 Mbaud they last while the firmware checks a frame and copies it
 UART_TX_FIFO  = 16             # bytes: the firmware waits while it is full

@@ -65,7 +65,7 @@ REGISTERS = (
     Register("max_vocab_size", "ro", (Field("value", 32, "Largest vocabulary."),)),
     Register("max_seq_len", "ro", (Field("value", 32, "Longest context the accumulators can hold, in positions."),)),
 )
-VERSION = 2
+VERSION = 3
 
 # Wishbone window ----------------------------------------------------------------------------------
 

@@ -13,8 +13,10 @@ from llama2_host.device import rate
 from llama2_host.errors import HostError
 from llama2_host.progress import Progress
 from llama2_spec.protocol import Lane, Opcode, Restart
+from soc.base import ROM_SIZE
 from soc.sim.compile import VSIM
 from soc.sim.simulator import Simulator
+from soc.split_ram import power_of_two_parts
 from targets import sim
 
 pytestmark = pytest.mark.soc
@@ -40,7 +42,7 @@ def overwritten(vsim, folder, place, words):
     gateware = shutil.copytree(vsim.parents[1], folder/"gateware", ignore=shutil.ignore_patterns("*.v", "*.o", "*.cpp"))
     part  = 0
     parts = [path.read_text().split() for path in sorted(gateware.glob("sim_rom*.init"))]
-    sizes = [0x4000, 0x2000, 0x1000, 0x800]    # bytes, as soc.split_ram cuts a ROM of 30 KiB
+    sizes = [4*words for words in power_of_two_parts(ROM_SIZE//4)]    # bytes
     while place >= sizes[part]:
         place -= sizes[part]
         part += 1
