@@ -81,7 +81,8 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         program = build(Path(folder), libfuzzer=args.libfuzzer is not None)
         if args.libfuzzer is not None:
-            options = [f"-max_total_time={args.libfuzzer}", "-max_len=400", "-print_final_stats=1"]
+            options = [f"-max_total_time={args.libfuzzer}", "-max_len=400", "-print_final_stats=1",
+                       f"-artifact_prefix={ROOT}/build/"]
             return subprocess.run([program, *options],
                                   env=os.environ | {"FUZZ_IMAGES": str(program.with_name("images"))}).returncode
         if args.batch is not None:

@@ -8,8 +8,11 @@ static const uint32_t table[16] = CRC32_TABLE;
 uint32_t crc32_update(uint32_t crc, const void *bytes, uint32_t size)
 {
 	const uint8_t *p = bytes;
-	const uint8_t *end = p + size;
+	const uint8_t *end;
 
+	if (size == 0)
+		return crc; /* of nothing, which may be nowhere: no offset may be added to a null pointer */
+	end = p + size;
 	crc = ~crc;
 	while (p != end) {
 		crc ^= *p++;
