@@ -89,7 +89,7 @@ static void drop(void)
 {
 	static const struct slot_division none = {.count = 1};
 
-	generate_install(&none, 0, 1, false);
+	generate_install(&none, 0, 1, 1, false);
 }
 
 /* The model's slots, empty. */
@@ -98,7 +98,7 @@ static void begin_slots(void)
 	struct llama2_limits limits;
 
 	llama2_limits(&limits);
-	generate_install(&image_model()->slots, image_model()->vocab_size, limits.columns,
+	generate_install(&image_model()->slots, image_model()->vocab_size, limits.columns, limits.candidate_sets,
 			 limits.version >= VERSION_MIXED);
 }
 

@@ -30,6 +30,7 @@ void llama2_limits(struct llama2_limits *limits)
 	limits->columns = FIELD(geometry, LLAMA2_GEOMETRY_COLUMNS);
 	limits->lanes = FIELD(geometry, LLAMA2_GEOMETRY_LANES);
 	limits->candidates = FIELD(geometry, LLAMA2_GEOMETRY_CANDIDATES);
+	limits->candidate_sets = FIELD(geometry, LLAMA2_GEOMETRY_CANDIDATE_SETS);
 	limits->dim = llama2_max_dim_read();
 	limits->hidden_dim = llama2_max_hidden_dim_read();
 	limits->head_dim = llama2_max_head_dim_read();

@@ -12,6 +12,7 @@ struct llama2_limits {
 	uint32_t columns;
 	uint32_t lanes;
 	uint32_t candidates;
+	uint32_t candidate_sets;
 	uint32_t dim;
 	uint32_t hidden_dim;
 	uint32_t head_dim;

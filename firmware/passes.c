@@ -15,13 +15,14 @@
 struct due {
 	uint8_t slot;
 	bool token; /* it is one, unless the slot skips it */
-	bool keep;  /* it has candidates, which are there until its release */
+	bool keep;  /* its candidates are wanted, and there until the next classifier */
 	bool dump;  /* its logits are handed over before it */
 };
 
 static struct {
 	struct schedule schedule;
 	bool mixed;
+	bool own_scales;
 	uint32_t running;    /* generations */
 	uint32_t count;      /* passes planned, and generations begun: what `since` is measured by */
 	struct due due[DUE];
@@ -31,16 +32,18 @@ static struct {
 	struct program_step step;    /* that is being pushed */
 	const struct slot *awaiting; /* whose token a step was begun without, until it is told */
 	bool pushing;
-	uint32_t scale;      /* LOGIT_SCALE that the step's candidates want */
-	uint32_t kept;       /* results to come that have candidates: at most one, as there is one set of them */
+	uint32_t scales[PROGRAM_MAX_COLUMNS]; /* LOGIT_SCALE that its columns' candidates want */
+	uint32_t keeping;    /* results of it whose candidates are wanted */
+	uint32_t kept;       /* such results of the steps that were pushed, until they are read */
 	bool lasting;        /* a generation ended whose passes may be under way: they must not be dropped */
 	uint32_t errors;
 } passes;
 
-void passes_install(uint32_t columns, bool mixed)
+void passes_install(uint32_t columns, bool mixed, bool own_scales)
 {
 	passes.schedule = (struct schedule){.columns = columns, .places = mixed ? columns : 1};
 	passes.mixed = mixed;
+	passes.own_scales = own_scales;
 	passes.running = passes.head = passes.tail = passes.kept = 0;
 	passes.last = passes.awaiting = 0;
 	passes.pushing = passes.lasting = false;
@@ -106,13 +109,16 @@ static bool has_logits(const struct demand *demand)
 	return demand->classified && (!demand->prompt || demand->granted == demand->columns);
 }
 
-/* Say which results will come of a slot's columns, the step's last ones. */
+/* Say which results will come of a slot's columns, the step's last ones. Candidates are one column's, or of every
+ * column. */
 static void expect(struct slot *slot, const struct program_step *step, uint32_t columns, uint32_t tokens)
 {
 	uint32_t results = step->count - step->first < columns ? step->count - step->first : columns;
 
 	for (; results != 0; results--) {
-		passes.due[passes.head++ % DUE] = (struct due){slot->number, results <= tokens, step->keep, step->dump};
+		passes.due[passes.head++ % DUE] = (struct due){slot->number, results <= tokens, slot->sampling, step->dump};
+		passes.scales[step->count - results] = slot->sampler.scale;
+		passes.keeping += slot->sampling;
 		slot->due++;
 	}
 	passes.last = slot;
@@ -130,9 +136,8 @@ static void add(struct slot *slot, const struct demand *demand, struct program_s
 		if (!step->classify)
 			step->first = demand->prompt ? step->count - 1 : before;
 		step->classify = true;
-		step->keep = slot->sampling;
+		step->keep |= slot->sampling;
 		step->dump = slot->request.flags & GENERATE_FLAG_DUMP_LOGITS;
-		passes.scale = slot->sampler.scale;
 		expect(slot, step, step->count - before, tokens);
 	}
 	if (slot->next >= slot->first)
@@ -145,6 +150,7 @@ static void fill(const struct demand *demands, const uint8_t *numbers, uint32_t 
 	struct program_step *step = &passes.step;
 
 	*step = (struct program_step){0};
+	passes.keeping = 0;
 	passes.count++;
 	for (unsigned logits = 0; logits < 2; logits++)
 		for (uint32_t i = 0; i < count; i++)
@@ -176,6 +182,13 @@ static bool plan(void)
 	return true;
 }
 
+/* A core with one set of candidates has one scale, whichever column it is for. */
+static void write_scales(void)
+{
+	for (uint32_t i = passes.step.first; i < passes.step.count; i++)
+		llama2_model_write(LLAMA2_MODEL_LOGIT_SCALE + (passes.own_scales ? i : 0), passes.scales[i]);
+}
+
 /* Push the rest of the step, as far as the queue takes it; its classifier not before the last one's candidates were
  * read, which it would overwrite, unless the step awaits the token that is chosen among them. */
 static bool push(void)
@@ -183,10 +196,10 @@ static bool push(void)
 	bool free = passes.kept == 0 || passes.step.awaited;
 
 	if (free && passes.step.keep)
-		llama2_model_write(LLAMA2_MODEL_LOGIT_SCALE, passes.scale);
+		write_scales();
 	if (!program_push(free))
 		return false;
-	passes.kept += passes.step.keep;
+	passes.kept += passes.keeping;
 	passes.pushing = false;
 	return true;
 }

@@ -6,8 +6,9 @@
 
 #include "slot.h"
 
-/* Begin anew, with a core that is idle. mixed: columns of several slots may share a pass. */
-void passes_install(uint32_t columns, bool mixed);
+/* Begin anew, with a core that is idle. mixed: columns of several slots may share a pass; own_scales: each has a
+ * LOGIT_SCALE of its own. */
+void passes_install(uint32_t columns, bool mixed, bool own_scales);
 /* A generation begins: the number that it waits with. */
 uint32_t passes_begin(void);
 /* Do what can be done now; never waits. */

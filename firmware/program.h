@@ -32,7 +32,7 @@ struct program_step {
 	bool awaited;   /* the token comes later, by llama2_token_write; one column */
 	bool classify;  /* end with the classifier: a result of column `first`, and of each behind it */
 	uint32_t first;
-	bool keep;      /* keep candidates and mass; of one result */
+	bool keep;      /* keep candidates and mass: of one result, or of each where the core has sets for all */
 	bool dump;      /* hand every logit over; of one result */
 };
 

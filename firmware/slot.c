@@ -10,6 +10,7 @@ static struct {
 	uint32_t length;
 	uint32_t vocab_size;
 	uint32_t columns;
+	bool own_candidates;
 	struct slot first;
 	struct slot *at[PROTOCOL_MAX_SLOTS];
 } slots;
@@ -18,12 +19,13 @@ static struct {
 	uint32_t prompt_tokens, tokens, passes, guessed;
 } total;
 
-void slot_install(const struct slot_division *division, uint32_t vocab_size, uint32_t columns)
+void slot_install(const struct slot_division *division, uint32_t vocab_size, uint32_t columns, bool own_candidates)
 {
 	slots.count = division->count;
 	slots.length = division->length;
 	slots.vocab_size = vocab_size;
 	slots.columns = columns;
+	slots.own_candidates = own_candidates;
 	for (uint32_t i = 0; i < division->count; i++) {
 		struct slot *slot = i == 0 ? &slots.first : &division->more[i - 1];
 
@@ -149,7 +151,7 @@ bool slot_demand(struct slot *slot, bool chained, struct demand *demand)
 	if (demand->prompt && all)
 		demand->columns = 1;
 	demand->classified = !demand->prompt || all || slot->target != 0;
-	demand->alone = slot->sampling || (slot->request.flags & GENERATE_FLAG_DUMP_LOGITS);
+	demand->alone = (slot->sampling && !slots.own_candidates) || (slot->request.flags & GENERATE_FLAG_DUMP_LOGITS);
 	return true;
 }
 

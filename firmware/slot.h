@@ -56,8 +56,9 @@ struct slot_division {
 void slot_stats(struct wire_stats *stats);
 void slot_clear(void);
 
-/* Begin anew with empty slots of a model, of whose core's columns a pass may have as many. */
-void slot_install(const struct slot_division *division, uint32_t vocab_size, uint32_t columns);
+/* Begin anew with empty slots of a model, of whose core's columns a pass may have as many; own_candidates: each of them
+ * has candidates of its own, so that several may be sampled in it. */
+void slot_install(const struct slot_division *division, uint32_t vocab_size, uint32_t columns, bool own_candidates);
 uint32_t slot_count(void);
 uint32_t slot_length(void);
 struct slot *slot_at(uint32_t number);

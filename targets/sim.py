@@ -44,7 +44,7 @@ DEFAULT_TRACE = Path("trace.fst")    # in the build's folder
 COLUMNS      = configuration.PARAMETERS["columns"]
 #: What a build may have otherwise than soc.configuration, beside the columns: a parameter of the core each, and its
 #: short name in the build's folder.
-VARIANTS     = {"attention_lanes": "lanes", "softmax_pipes": "pipes", "max_dim": "dim"}
+VARIANTS     = {"attention_lanes": "lanes", "softmax_pipes": "pipes", "max_dim": "dim", "candidate_sets": "sets"}
 USUAL        = {name: configuration.PARAMETERS[name] for name in VARIANTS}
 
 # IOs ----------------------------------------------------------------------------------------------
@@ -249,12 +249,16 @@ def add_variant(add_argument):
                  help="Scores of attention per cycle; 2 needs 16 lanes or more.")
     add_argument("--max-dim",         default=USUAL["max_dim"],         type=int, choices=(1024, 2048, 4096),
                  help="Largest dim, and largest number of elements of all query heads.")
+    add_argument("--candidate-sets",  default=USUAL["candidate_sets"],  type=int, choices=(1, 2, 4),
+                 help="How many columns of a pass may be sampled: 1, or all.")
 
 
 def variant_of(parser, args):
     """The core's parameters that ``args`` ask for; ``parser`` refuses what there is not."""
     try:
         check_lanes(args.attention_lanes, args.softmax_pipes)
+        if args.candidate_sets not in (1, args.columns):
+            raise ValueError(f"--candidate-sets is 1 or as many as --columns, {args.columns}, not {args.candidate_sets}")
     except ValueError as error:
         parser.error(str(error))
     return {name: getattr(args, name) for name in VARIANTS}

@@ -31,15 +31,16 @@ static uint8_t carried(uint8_t byte)
 }
 
 static struct {
-	uint32_t columns;
+	uint32_t columns, sets;
 	struct llama2_command log[FAKE_LOG];
 	uint32_t pushed, executed, aborted; /* commands, counted in the log */
 	uint32_t model[32], rope[256];
 	uint32_t tokens[8], positions[8], last_argmax;
 	struct llama2_result results[LLAMA2_RESULT_DEPTH];
-	struct llama2_candidate candidates[LLAMA2_MAX_CANDIDATES]; /* of the last classifier: one set, as in the core */
+	struct llama2_candidate candidates[8][LLAMA2_MAX_CANDIDATES]; /* of the last classifier, by set */
 	uint32_t results_head, results_tail;
-	uint64_t popped; /* of the candidates */
+	uint64_t popped[8]; /* of the candidates, by set */
+	uint32_t selected;  /* set */
 	uint32_t awaited[8], awaited_there;
 	uint32_t script[FAKE_SCRIPT], script_count; /* what the model says by heart, by position */
 	uint32_t rows[FAKE_SCRIPT];                 /* tokens whose rows the cache holds */
@@ -99,6 +100,7 @@ void fake_reset(uint32_t columns)
 	line.out_room = LINE;
 	line.rate = line.host_rate = FAKE_BAUD;
 	core.columns = columns;
+	core.sets = 1;
 }
 
 void fake_flash(uint32_t bytes, uint32_t offset)
@@ -246,17 +248,30 @@ static const struct llama2_result *fake_result(void)
 	return &core.results[core.results_tail % LLAMA2_RESULT_DEPTH];
 }
 
-static uint32_t fake_weight(const struct llama2_candidate *candidate, const struct llama2_result *result)
+/* The set of a column's candidates, and their LOGIT_SCALE. */
+static uint32_t set_of(uint32_t column)
 {
-	return exp2_weight(exp2_logit(candidate->logit, core.model[LLAMA2_MODEL_LOGIT_SCALE]), result->maximum);
+	return core.sets > 1 ? column : 0;
 }
 
-/* The candidates of a new pass are all there, and weighed. */
+static uint32_t scale_of(uint32_t column)
+{
+	return core.model[LLAMA2_MODEL_LOGIT_SCALE + set_of(column)];
+}
+
+static uint32_t fake_weight(const struct llama2_candidate *candidate, const struct llama2_result *result)
+{
+	return exp2_weight(exp2_logit(candidate->logit, scale_of(result->column)), result->maximum);
+}
+
+/* The candidates of a result are all there, and weighed. */
 static void weigh(struct llama2_result *result)
 {
+	uint32_t set = set_of(result->column);
+
 	for (uint32_t i = 0; i < result->kept; i++)
-		result->total += fake_weight(&core.candidates[i], result);
-	core.popped = 0;
+		result->total += fake_weight(&core.candidates[set][i], result);
+	core.popped[set] = 0;
 }
 
 void fake_present(uint32_t scale, int32_t maximum, uint64_t mass, const struct llama2_candidate *candidates,
@@ -266,8 +281,13 @@ void fake_present(uint32_t scale, int32_t maximum, uint64_t mass, const struct l
 
 	core.model[LLAMA2_MODEL_LOGIT_SCALE] = scale;
 	core.results[slot] = (struct llama2_result){.maximum = maximum, .mass = mass, .kept = count};
-	memcpy(core.candidates, candidates, count * sizeof *candidates);
+	memcpy(core.candidates[0], candidates, count * sizeof *candidates);
 	weigh(&core.results[slot]);
+}
+
+void fake_candidate_sets(uint32_t sets)
+{
+	core.sets = sets;
 }
 
 uint32_t fake_choose(void)
@@ -283,8 +303,8 @@ static void classify(const struct llama2_command *command, uint32_t column)
 	uint32_t token = context(core.tokens[column], position);
 	int32_t best = INT32_MIN;
 
-	memset(core.candidates, 0, sizeof core.candidates);
-	*result = (struct llama2_result){0};
+	memset(core.candidates[set_of(column)], 0, sizeof core.candidates[0]);
+	*result = (struct llama2_result){.column = column};
 	for (uint32_t id = 0; id < vocab; id++) {
 		int32_t logit = fake_logit(token, position, id);
 
@@ -293,13 +313,12 @@ static void classify(const struct llama2_command *command, uint32_t column)
 			result->token = id;
 		}
 		if (FIELD(command, KEEP))
-			keep(core.candidates, &result->kept, (struct llama2_candidate){id, logit});
+			keep(core.candidates[set_of(column)], &result->kept, (struct llama2_candidate){id, logit});
 	}
-	result->column = column;
-	result->maximum = exp2_logit(best, core.model[LLAMA2_MODEL_LOGIT_SCALE]) >> 16;
+	result->maximum = exp2_logit(best, scale_of(column)) >> 16;
 	for (uint32_t id = 0; id < vocab && FIELD(command, KEEP); id++)
 		result->mass += exp2_weight(exp2_logit(fake_logit(token, position, id),
-						       core.model[LLAMA2_MODEL_LOGIT_SCALE]),
+						       scale_of(column)),
 					    result->maximum);
 	weigh(result);
 	if (scripted(position) != UINT32_MAX)
@@ -361,7 +380,7 @@ void llama2_init(void)
 void llama2_limits(struct llama2_limits *limits)
 {
 	*limits = (struct llama2_limits){LLAMA2_VERSION, core.columns, 16, LLAMA2_MAX_CANDIDATES,
-					 512, 2048, 128, 512, 16, 32768, 4096};
+					 core.sets, 512, 2048, 128, 512, 16, 32768, 4096};
 }
 
 uint32_t llama2_queue_free(void)
@@ -410,7 +429,7 @@ void llama2_abort(void)
 	core.aborted += core.pushed - core.executed;
 	core.executed = core.pushed;
 	core.awaited_there = 0;
-	core.popped = 0;
+	memset(core.popped, 0, sizeof core.popped);
 	core.results_tail = core.results_head;
 	core.dump_at = core.dump_size = 0;
 }
@@ -434,32 +453,32 @@ void llama2_result_read(struct llama2_result *result)
 
 void llama2_candidates_select(uint32_t column)
 {
-	assert(column == fake_result()->column);
+	core.selected = set_of(column);
 }
 
 void llama2_candidates_read(struct llama2_candidate *candidates, uint32_t count)
 {
-	memcpy(candidates, core.candidates, count * sizeof *candidates);
+	memcpy(candidates, core.candidates[core.selected], count * sizeof *candidates);
 }
 
 uint32_t llama2_candidate_token(uint32_t place)
 {
-	return core.candidates[place].token;
+	return core.candidates[core.selected][place].token;
 }
 
 uint32_t llama2_next(void)
 {
-	const struct llama2_candidate *all = core.candidates;
+	const struct llama2_candidate *all = core.candidates[core.selected];
+	uint64_t *popped = &core.popped[core.selected];
 	uint32_t best = LLAMA2_MAX_CANDIDATES;
 
 	for (uint32_t i = 0; i < fake_result()->kept; i++)
-		if (!(core.popped >> i & 1) &&
-		    (best == LLAMA2_MAX_CANDIDATES || all[i].logit > all[best].logit ||
-		     (all[i].logit == all[best].logit && all[i].token < all[best].token)))
+		if (!(*popped >> i & 1) && (best == LLAMA2_MAX_CANDIDATES || all[i].logit > all[best].logit ||
+					    (all[i].logit == all[best].logit && all[i].token < all[best].token)))
 			best = i;
 	if (best == LLAMA2_MAX_CANDIDATES)
 		return 0;
-	core.popped |= 1ull << best;
+	*popped |= 1ull << best;
 	return best << LLAMA2_NEXT_PLACE | fake_weight(&all[best], fake_result());
 }
 

@@ -67,9 +67,10 @@ def select_sampler(library: ctypes.CDLL) -> None:
 class Device:
     """Firmware that was just reset: what a host sees of it, and what its core was told."""
 
-    def __init__(self, library, image: bytes = b"", columns: int = 1, boot: bool = True):
+    def __init__(self, library, image: bytes = b"", columns: int = 1, boot: bool = True, sets: int = 1):
         self.library, self.sequence, self.received = library, 0, bytearray()
         library.fake_reset(columns)
+        library.fake_candidate_sets(sets)
         size = DRAM_BYTES
         ctypes.memmove(library.fake_dram(), image.ljust(size, b"\0"), size)
         library.device_init()

@@ -248,6 +248,26 @@ def test_the_candidates_scale_is_that_of_the_slot(firmware):
     assert len(scales - {0}) == 2
 
 
+@pytest.mark.parametrize("columns", [2, 4])
+def test_sampled_ones_share_passes_where_every_column_has_candidates(firmware, alone, columns):
+    """Each has its own temperature; a pass for each token of the longest one, and not for each of all."""
+    requests = [dict(ids=(1 + slot,), max_new=20, temperature=(slot + 1) * ONE, seed=slot + 1)
+                for slot in range(columns)]
+    many = Many(Device(firmware, small_image(), columns, sets=columns), columns)
+    sequences = [many.begin(slot, **request) for slot, request in enumerate(requests)]
+    scales = set()
+    for _ in range(200):
+        many.poll(1, execute=4)
+        scales.add(frozenset(firmware.fake_model_word(ModelWord.LOGIT_SCALE + column) for column in range(columns)))
+    many.finish()
+    for sequence, request in zip(sequences, requests):
+        assert many.tokens[sequence] == alone(**request)[0]
+    assert max(map(len, scales)) == columns
+    classified = sum(field(command, "opcode") == Command.MATVEC and field(command, "dest") == Dest.LOGITS
+                     for command in many.device.commands())
+    assert 20 <= classified <= 24
+
+
 @pytest.mark.parametrize("payload, error", [
     (Slots(MAX_SLOTS + 1), (Status.BAD_VALUE, Subject.SLOT, MAX_SLOTS + 1, MAX_SLOTS)),
     (Slots(2, SEQ_LEN + 1), (Status.BAD_VALUE, Subject.SLOT, 2, MAX_SLOTS))])
