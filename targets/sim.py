@@ -258,7 +258,7 @@ def variant_of(parser, args):
     try:
         check_lanes(args.attention_lanes, args.softmax_pipes)
         if args.candidate_sets not in (1, args.columns):
-            raise ValueError(f"--candidate-sets is 1 or as many as --columns, {args.columns}, not {args.candidate_sets}")
+            raise ValueError(f"--candidate-sets is 1, or {args.columns} as --columns is, not {args.candidate_sets}")
     except ValueError as error:
         parser.error(str(error))
     return {name: getattr(args, name) for name in VARIANTS}
