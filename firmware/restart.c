@@ -9,8 +9,9 @@
 #define MARK 0x7265736bu /* what memory holds after power-up is no word with its mark */
 #define LOOK 256u        /* polls between two looks at the core: more than it needs for a beat */
 
-/* Survives a reset, which crt0 answers with zeros in .bss. */
-static uint32_t kept[2] __attribute__((section(".noinit")));
+/* Survives a reset, which crt0 answers with zeros in .bss. Volatile, or the compiler leaves out what is written before
+ * the reset, since nothing reads it there. */
+static volatile uint32_t kept[2] __attribute__((section(".noinit")));
 
 static uint32_t why;
 

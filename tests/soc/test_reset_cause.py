@@ -41,13 +41,14 @@ def overwritten(vsim, folder, place, words):
     """A copy of the simulator in whose ROM these words stand at ``place``."""
     gateware = shutil.copytree(vsim.parents[1], folder/"gateware", ignore=shutil.ignore_patterns("*.v", "*.o", "*.cpp"))
     part  = 0
-    parts = [path.read_text().split() for path in sorted(gateware.glob("sim_rom*.init"))]
+    files = sorted(gateware.glob("sim_rom*.init"))
     sizes = [4*words for words in power_of_two_parts(ROM_SIZE//4)]    # bytes
     while place >= sizes[part]:
         place -= sizes[part]
         part += 1
-    parts[part][place//4:place//4 + len(words)] = [f"{word:08x}" for word in words]
-    (gateware/f"sim_rom{part}.init").write_text("\n".join(parts[part]) + "\n")
+    lines = files[part].read_text().split()
+    lines[place//4:place//4 + len(words)] = [f"{word:08x}" for word in words]
+    files[part].write_text("\n".join(lines) + "\n")
     return gateware/VSIM
 
 
