@@ -367,8 +367,12 @@ static void slots(const struct wire_slots *what)
 		refuse(STATUS_NO_MODEL, SUBJECT_NONE, 0, 0);
 		return;
 	}
-	if (what->count > PROTOCOL_MAX_SLOTS || length > image_model()->seq_len) {
+	if (what->count > PROTOCOL_MAX_SLOTS) {
 		refuse(STATUS_BAD_VALUE, SUBJECT_SLOT, what->count, PROTOCOL_MAX_SLOTS);
+		return;
+	}
+	if (length > image_model()->seq_len) {
+		refuse(STATUS_BAD_VALUE, SUBJECT_SEQ_LEN, length, image_model()->seq_len);
 		return;
 	}
 	if (what->count != 0 && (what->count != slot_count() || length != slot_length())) {

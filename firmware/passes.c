@@ -36,6 +36,7 @@ static struct {
 	uint32_t keeping;    /* results of it whose candidates are wanted */
 	uint32_t kept;       /* such results of the steps that were pushed, until they are read */
 	bool lasting;        /* a generation ended whose passes may be under way: they must not be dropped */
+	bool unseen;         /* so may those of one that was stopped */
 	uint32_t errors;
 } passes;
 
@@ -46,7 +47,7 @@ void passes_install(uint32_t columns, bool mixed, bool own_scales)
 	passes.own_scales = own_scales;
 	passes.running = passes.head = passes.tail = passes.kept = 0;
 	passes.last = passes.awaiting = 0;
-	passes.pushing = passes.lasting = false;
+	passes.pushing = passes.lasting = passes.unseen = false;
 }
 
 uint32_t passes_begin(void)
@@ -222,7 +223,7 @@ COLD static void end(struct slot *slot, enum reason reason)
 COLD static void drop(void)
 {
 	llama2_abort();
-	passes.pushing = false;
+	passes.pushing = passes.unseen = false;
 	passes.tail = passes.head;
 	passes.kept = 0;
 	passes.last = passes.awaiting = 0;
@@ -241,11 +242,13 @@ static void tell(const struct slot *slot, uint32_t token)
 
 COLD void passes_stop(struct slot *slot, enum reason reason)
 {
-	passes.lasting = passes.lasting && llama2_busy();
-	if (passes.running == 1 && !passes.lasting)
+	(void)passes_under_way();
+	if (passes.running == 1 && !passes.lasting) {
 		drop();
-	else
+	} else {
+		passes.unseen = true;
 		tell(slot, 0); /* whatever comes of it is skipped */
+	}
 	end(slot, reason);
 }
 
@@ -289,7 +292,8 @@ COLD static void take_logits(struct slot *slot)
 {
 	int32_t logit;
 
-	while (llama2_logit_take(&logit))
+	/* Sending takes long: what waits behind this result is another pass's. */
+	while (!llama2_result_waits() && llama2_logit_take(&logit))
 		if (slot->skip == 0)
 			report_logit(&slot->report, logit);
 }
@@ -350,8 +354,9 @@ COLD static void end_filled(void)
 
 bool passes_under_way(void)
 {
-	passes.lasting = passes.lasting && llama2_busy();
-	return passes.head != passes.tail || passes.pushing || passes.lasting;
+	if (!llama2_busy())
+		passes.lasting = passes.unseen = false;
+	return passes.head != passes.tail || passes.pushing || passes.lasting || passes.unseen;
 }
 
 HOT void passes_poll(void)

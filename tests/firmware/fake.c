@@ -436,8 +436,10 @@ void llama2_abort(void)
 
 bool llama2_result_waits(void)
 {
-	/* The last logits are given before the result. */
-	return core.results_tail != core.results_head;
+	/* A result comes when the last logit was taken. */
+	bool dumping = core.dump_at != core.dump_size;
+
+	return core.results_head - core.results_tail > dumping;
 }
 
 void llama2_result_await(uint32_t looks)

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from llama2_spec.frame import Frame
 from llama2_spec.protocol import (MAX_SLOTS, SLOT_SHIFT, Abort, Generate, GenerateFlag, Hello, LoadBegin, Logits,
                                   Opcode, Reason, Resend, Slots, Status, Subject)
 from llama2_spec.registers import COMMON, LAYOUTS, Dest
@@ -270,7 +271,7 @@ def test_sampled_ones_share_passes_where_every_column_has_candidates(firmware, a
 
 @pytest.mark.parametrize("payload, error", [
     (Slots(MAX_SLOTS + 1), (Status.BAD_VALUE, Subject.SLOT, MAX_SLOTS + 1, MAX_SLOTS)),
-    (Slots(2, SEQ_LEN + 1), (Status.BAD_VALUE, Subject.SLOT, 2, MAX_SLOTS))])
+    (Slots(2, SEQ_LEN + 1), (Status.BAD_VALUE, Subject.SEQ_LEN, SEQ_LEN + 1, SEQ_LEN))])
 def test_a_division_that_cannot_be_is_refused(firmware, payload, error):
     device = Device(firmware, small_image())
     assert library.error(device.request(Opcode.SLOTS, payload)) == error
@@ -361,6 +362,64 @@ def test_logits_of_two_are_not_mixed(firmware):
             row = [device.library.fake_logit(token, position, i) for i in range(VOCAB)]
             expected, token = expected + row, row.index(max(row))
         assert rows[sequence] == expected
+
+
+def test_logits_of_the_next_pass_are_its_own_on_a_slow_line(firmware):
+    """While logits wait for the line, the core begins the other one's pass: what it offers then is not this one's."""
+    device = Device(firmware, small_image(), 1)
+    many, rows = Many(device, 2), {}
+    take = many._take
+
+    @ctypes.CFUNCTYPE(None)
+    def line():
+        buffer = ctypes.create_string_buffer(64)
+        count = firmware.fake_drain(buffer, len(buffer))
+        device.received += buffer.raw[:count]
+        firmware.fake_execute(200)
+
+    def keep(frame):
+        if frame.opcode == Opcode.LOGITS:
+            rows.setdefault(frame.sequence, []).extend(Logits.unpack(frame.payload).logits)
+        take(frame)
+    many._take = keep
+    firmware.fake_transmitter(64)
+    firmware.fake_when_full(line)
+    begun = [many.begin(slot, ids=(1, 5 + slot), max_new=20, flags=GenerateFlag.DUMP_LOGITS) for slot in range(2)]
+    many.finish()
+    firmware.fake_when_full(None)
+    for slot, sequence in enumerate(begun):
+        token, expected = 5 + slot, []
+        for position in range(1, 21):
+            row = [firmware.fake_logit(token, position, i) for i in range(VOCAB)]
+            expected, token = expected + row, row.index(max(row))
+        assert rows[sequence] == expected
+
+
+def at_once(device, opcode, payload):
+    """A request that is read while the core executes nothing."""
+    frame = Frame(opcode, 1 << 20, payload.pack()).encode()
+    device.library.fake_feed(frame, len(frame))
+    device.poll(2, execute=0)
+
+
+def test_the_cache_is_not_divided_below_what_still_runs(firmware):
+    """What an aborted generation has in the queue writes rows where other slots would be."""
+    device = Device(firmware, small_image(), 2)
+    many, met = Many(device, 2), 0
+    for delay in range(300, 500, 20):
+        other, fed = many.begin(1, ids=(1, 5), max_new=12), many.begin(0, ids=tuple(range(80)), max_new=0)
+        many.poll(delay, execute=1)
+        at_once(device, Opcode.ABORT, Abort(fed))
+        while other not in many.done:
+            many.poll(1, execute=1)
+        if firmware.fake_executed() != firmware.fake_log_count() and fed in many.done:
+            met += 1
+            at_once(device, Opcode.SLOTS, Slots(3))
+            device.poll(2, execute=0)
+            assert [library.error(frame)[0] for frame in device.frames()] == [Status.BUSY]
+        device.poll(200)
+        assert device.ask(Opcode.SLOTS, Slots(2)).count == 2
+    assert met
 
 
 def test_hello_ends_all(firmware):
