@@ -279,14 +279,13 @@ class Sequencer(wiring.Component):
         """What the command says to each station; (start of ATTEND, of STORE, rows come from the chip, the embedding's
         fetch is busy).
 
-        An abort leaves the registers here alone. They end the paths from the sequencer to attention, the K/V rows and
-        the embedding's fetch.
+        The registers here end the paths from the sequencer to attention, the K/V rows and the embedding's fetch. An
+        abort resets those that start a job: it may come in the very cycle that does.
         """
         embed, matrix, attend, newest, store = self.embed, self.matrix, self.attend, self.newest, self.store
         logits, column, first = self.logits, self._column(command.column), self._column(command.first)
         start_attend, start_store, rows_local = Signal(), Signal(), Signal()
-        local, was_local, embed_busy = (Signal(name=name, reset_less=True)
-                                        for name in ("local", "was_local", "embed_busy"))
+        local, was_local, embed_busy = Signal(), Signal(), Signal(reset_less=True)
         m.d.sync += [local.eq(rows_local), was_local.eq(local), embed_busy.eq(self.embed_busy)]
         m.d.comb += [
             self.execution.phase.eq(command.phase),
@@ -299,10 +298,10 @@ class Sequencer(wiring.Component):
             matrix.dest.eq(command.dest),
             matrix.first.eq(column),
             matrix.count.eq(columns),
-            attend.start.eq(delay(m, start_attend, 1, "attend_start")), attend.column.eq(column),
+            attend.start.eq(delay(m, start_attend, 1, "attend_start", valid=True)), attend.column.eq(column),
             attend.rows.eq(command.rows), attend.local.eq(local),
             newest.start.eq(local & ~was_local), newest.first.eq(first), newest.last.eq(column),
-            store.next.eq(start_store), store.start.eq(delay(m, start_store, 1, "store_start")),
+            store.next.eq(start_store), store.start.eq(delay(m, start_store, 1, "store_start", valid=True)),
             store.first.eq(first), store.last.eq(column), store.base.eq(command.base),
             logits.first.eq(matrix.first), logits.last.eq(command.columns), logits.keep.eq(command.keep),
             logits.dump.eq(command.dump),
