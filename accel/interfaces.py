@@ -87,7 +87,7 @@ class Exp2Read(wiring.Signature):
     index, t : EXP2's
         Segment and place in it; any, while ``busy``.
     value : 17
-        2**x, :data:`accel.attention.scores.EXP2_LATENCY` cycles later.
+        2**x, :data:`accel.attention.softmax.EXP2_LATENCY` cycles later.
     """
     def __init__(self):
         super().__init__({"busy": Out(1), "index": Out(EXP2.index_bits), "t": Out(EXP2.t_bits), "value": In(17)})

@@ -264,6 +264,8 @@ def parse(arguments=None):
         parser.error(f"--slots is from 1 to {MAX_SLOTS}")
     if args.layers and not (args.shape and args.layers >= 2 and args.layers % 2 == 0):
         parser.error("--layers needs --shape, and an even number")
+    if args.tokenizer and args.shape:
+        parser.error("--tokenizer needs --model: a shape has no text")
     if args.kv != "k16v16" and not args.shape:
         parser.error("--kv needs --shape: an image has its own")
     sim.variant_of(parser, args)

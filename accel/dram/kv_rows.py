@@ -33,8 +33,8 @@ class KvRows(wiring.Component):
     beats : Out(stream of 128)
         Rows as they lie in DRAM; held until taken.
     store : In(StoreJob)
-        Write a run of rows to DRAM. As many runs as there are columns wait here for their turn. While ``storing`` not
-        ``busy``, and nothing else may touch the rows.
+        Write a run of rows to DRAM. As many runs as there are columns fit: one is written, the others wait for their
+        turn. While ``storing`` not ``busy``, and nothing else may touch the rows.
     port : Out(NativeWrite)
         To DRAM.
     busy : Out(1)

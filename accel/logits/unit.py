@@ -17,7 +17,7 @@ from accel.logits.mass import Mass, chosen
 
 
 class LogitUnit(wiring.Component):
-    """Computes :class:`llama2_spec.golden.Logits`. Takes one logit per cycle, or with ``keep`` one in two, and about 20
+    """Computes :class:`llama2_spec.golden.Logits`. Takes one logit per cycle, or with ``keep`` one in two, and 14
     cycles for one that is inserted among the candidates; logits wait meanwhile.
 
     Parameters

@@ -26,7 +26,7 @@ WATCH_CAUSES = {
     "store":      "asked for, but K/V rows were being written, or the bus turned around after that",
     "row":        "asked for, but on its way: another row was being opened, or the first beat of a run is late",
     "idle":       "not asked for: no command was executing (CPU, link)",
-    "turnaround": "not asked for: the next token's embedding waited for the argmax, or its row",
+    "turnaround": "not asked for: the next step's embedding waited for its token, or its row",
     "attention":  "not asked for: the buffer was full while attention worked",
     "vector":     "not asked for: the buffer was full while a command waited for earlier results (norms, RoPE, SiLU, "
                   "quantiser)",

@@ -1,7 +1,7 @@
 """The logit unit's argmax, candidates and mass equal golden."""
 import numpy as np
 import pytest
-from amaranth.hdl import Module
+from amaranth.hdl import Module, ResetInserter, Signal
 from amaranth.lib import wiring
 
 from accel.attention.softmax import EXP2_LATENCY
@@ -14,15 +14,16 @@ from tests.accel.streams import simulate
 
 
 class Bench(wiring.Component):
-    """The unit with its table."""
+    """The unit with its table, and an abort that resets it as the core's does."""
 
     def __init__(self, multiplier_bits, columns=1):
-        self.dut = LogitUnit(multiplier_bits=multiplier_bits, columns=columns, candidate_sets=columns)
+        self.dut, self.abort = LogitUnit(multiplier_bits=multiplier_bits, columns=columns,
+                                         candidate_sets=columns), Signal()
         super().__init__({})
 
     def elaborate(self, platform):
-        m = Module()
-        m.submodules.dut = dut = self.dut
+        m, dut = Module(), self.dut
+        m.submodules.dut = ResetInserter(self.abort)(dut)
         m.submodules.table = table = InterpolatedTable(EXP2, latency=EXP2_LATENCY)
         m.d.comb += [table.index.eq(dut.exp2.index), table.t.eq(dut.exp2.t), dut.exp2.value.eq(table.value)]
         return m
@@ -31,6 +32,21 @@ class Bench(wiring.Component):
 def set_scale(ctx, dut, which, scale):
     ctx.set(dut.scales.mantissas[which], scale & 0xffff)
     ctx.set(dut.scales.exponents[which], (scale >> 16) - (scale >> 16 & 0x80) * 2)
+
+
+async def send_logits(ctx, dut, logits, active):
+    """The logits (columns, vocab) of the active columns, in the order of the matrix engine's row pairs."""
+    vocab = logits.shape[1]
+    for even in range(0, vocab, 2):
+        for column in active:
+            for row in range(even, min(even + 2, vocab)):
+                ctx.set(dut.logits.payload.value, int(logits[column, row]))
+                ctx.set(dut.logits.payload.column, column)
+                ctx.set(dut.logits.payload.row, row)
+                ctx.set(dut.logits.payload.last, row == vocab - 1)
+                ctx.set(dut.logits.valid, 1)
+                await ctx.tick().until(dut.logits.ready)
+                ctx.set(dut.logits.valid, 0)
 
 
 async def at_place(ctx, dut, place):
@@ -129,16 +145,7 @@ def test_every_column_has_its_argmax(columns, first, last, result_stall):
             ctx.set(dut.job.start, 1)
             await ctx.tick()
             ctx.set(dut.job.start, 0)
-            for even in range(0, vocab, 2):
-                for column in active:
-                    for row in range(even, min(even + 2, vocab)):
-                        ctx.set(dut.logits.payload.value, int(logits[column, row]))
-                        ctx.set(dut.logits.payload.column, column)
-                        ctx.set(dut.logits.payload.row, row)
-                        ctx.set(dut.logits.payload.last, row == vocab - 1)
-                        ctx.set(dut.logits.valid, 1)
-                        await ctx.tick().until(dut.logits.ready)
-                        ctx.set(dut.logits.valid, 0)
+            await send_logits(ctx, dut, logits, active)
             for column in active:
                 while not ctx.get(dut.result.valid):
                     await ctx.tick()
@@ -172,31 +179,79 @@ def test_every_column_has_its_candidates(columns, first, last, multiplier_bits):
             ctx.set(dut.job.start, 1)
             await ctx.tick()
             ctx.set(dut.job.start, 0)
-            for even in range(0, vocab, 2):
-                for column in active:
-                    for row in range(even, min(even + 2, vocab)):
-                        ctx.set(dut.logits.payload.value, int(logits[column, row]))
-                        ctx.set(dut.logits.payload.column, column)
-                        ctx.set(dut.logits.payload.row, row)
-                        ctx.set(dut.logits.payload.last, row == vocab - 1)
-                        ctx.set(dut.logits.valid, 1)
-                        await ctx.tick().until(dut.logits.ready)
-                        ctx.set(dut.logits.valid, 0)
+            await send_logits(ctx, dut, logits, active)
             expected = [Logits(values, int(values.argmax())) for values in logits]
             kept = [one.kept(scale) for one, scale in zip(expected, scales)]
-            totals = [sum(exp2_weight(logit_to_log2([logit for _, logit in candidates], scale), maximum).tolist())
-                      for (candidates, _, maximum), scale in zip(kept, scales)]
+            weights = [exp2_weight(logit_to_log2([logit for _, logit in candidates], scale), maximum).tolist()
+                       for (candidates, _, maximum), scale in zip(kept, scales)]
             for column in active:
                 while not ctx.get(dut.result.valid):
                     await ctx.tick()
                 result, (candidates, mass, maximum) = ctx.get(dut.result.payload), kept[column]
                 assert (result.column, result.token, result.mass, result.maximum, result.kept, result.total) == (
-                    column, expected[column].argmax, mass, maximum, len(candidates), totals[column])
+                    column, expected[column].argmax, mass, maximum, len(candidates), sum(weights[column]))
                 ctx.set(dut.result.ready, 1)
                 await ctx.tick()
                 ctx.set(dut.result.ready, 0)
             for column in reversed(active):
                 ctx.set(dut.candidate.which, column)
                 await ctx.tick().repeat(2)
-                assert [(await popped(ctx, dut))[:2] for _ in range(8)] == kept[column][0][:8]
+                wanted = [(*candidate, weight) for candidate, weight in zip(kept[column][0], weights[column])]
+                assert [await popped(ctx, dut) for _ in range(8)] == wanted[:8]
+    simulate(bench, drive)
+
+
+async def check_pass(ctx, dut, logits, scales):
+    """A pass of all columns whose results, and whose sets' largest, are golden's."""
+    ctx.set(dut.job.start, 1)
+    await ctx.tick()
+    ctx.set(dut.job.start, 0)
+    ctx.set(dut.candidate.pop, 0)
+    await send_logits(ctx, dut, logits, range(len(logits)))
+    largest = []
+    for values, scale in zip(logits, scales):
+        candidates, mass, maximum = Logits(values, int(values.argmax())).kept(scale)
+        largest.append(candidates[0])
+        ctx.set(dut.result.ready, 1)
+        result, = await ctx.tick().sample(dut.result.payload).until(dut.result.valid)
+        ctx.set(dut.result.ready, 0)
+        weights = exp2_weight(logit_to_log2([logit for _, logit in candidates], scale), maximum).tolist()
+        assert (result.token, result.mass, result.maximum, result.kept, result.total) == (
+            values.argmax(), mass, maximum, len(candidates), sum(weights))
+    for column, candidate in enumerate(largest):
+        ctx.set(dut.candidate.which, column)
+        await ctx.tick().repeat(2)
+        assert (await popped(ctx, dut))[:2] == candidate
+
+
+def test_nothing_is_left_of_a_pass():
+    """Neither of one that an abort ended, among its logits or while a set is ranked, nor of a candidate that is popped
+    as the next pass starts."""
+    rng, columns = np.random.default_rng(5), 2
+    bench, scales = Bench(25, columns), [logit_scale(1 << 16), logit_scale(1 << 15)]
+    dut = bench.dut
+
+    def drawn(vocab):
+        return np.rint(rng.normal(size=(columns, vocab)) * 2 ** 20).astype(np.int64)
+
+    async def drive(ctx):
+        for column in range(columns):
+            set_scale(ctx, dut, column, scales[column])
+        for name, value in (("last", columns - 1), ("keep", 1)):
+            ctx.set(getattr(dut.job, name), value)
+        for vocab, later in ((3, 0), (70, 0), (70, 60), (70, 130), (70, 200)):
+            ctx.set(dut.job.start, 1)
+            await ctx.tick()
+            ctx.set(dut.job.start, 0)
+            await send_logits(ctx, dut, drawn(vocab), range(columns))
+            await ctx.tick().repeat(1 + later)
+            assert ctx.get(dut.busy)
+            ctx.set(bench.abort, 1)
+            await ctx.tick()
+            ctx.set(bench.abort, 0)
+            await ctx.tick()
+            assert not ctx.get(dut.busy) and not ctx.get(dut.result.valid)
+            await check_pass(ctx, dut, drawn(20), scales)
+            ctx.set(dut.candidate.pop, 1)       # in the cycle of the next start
+            await check_pass(ctx, dut, drawn(80), scales)
     simulate(bench, drive)

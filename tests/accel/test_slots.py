@@ -9,6 +9,7 @@ from llama2_spec.golden import Golden
 from llama2_spec.image import row_layout
 from llama2_spec.model import KvFormat, ModelConfig
 from llama2_spec.program import runs
+from llama2_spec.registers import Window
 from tests.accel.decoder import kv_row, mixed, preload, random_image, run
 
 SMALL = dict(max_dim=64, max_hidden_dim=64, max_kv_dim=64, max_heads=8)
@@ -110,3 +111,24 @@ def test_interleaved_sequences(columns=4, kv=KvFormat.K8V8, seed=1, count=2):
     steps = interleaved(random.Random(seed), columns, columns + 1, count)
     assert max(len(runs(pairs)) for pairs, _ in steps) == columns
     decode(random_image(ModelConfig(**TINY, kv=kv), seed), columns, steps, stall=0.1, write_stall=0.8)
+
+
+def test_a_row_whose_run_waits_is_not_read_before_it_is_written():
+    """The next step is pushed before its tokens are known, so its K/V rows could be read ahead; both slots' runs of the
+    one layer are still on their way to a slow DRAM, and the cache is poisoned."""
+    image = random_image(ModelConfig(**{**TINY, "n_layers": 1}), 2)
+    slots, dut, tokens = Slots(image, 2), Core(columns=2, **SMALL), [3, 7, 1, 5]
+    steps = [[(slot, position) for slot in (0, 1)] for position in range(2)]
+
+    async def body(driver, memory):
+        for pairs in steps:
+            for command in mixed(image, [0, 0], pairs, first=0, awaited=True):
+                await driver.push(command)
+        for i, pairs in enumerate(steps):
+            chosen = tokens[2 * i:2 * i + 2]
+            for column, token in enumerate(chosen):
+                await driver.write(Window.TOKEN + 4 * column, token)
+            expected = [logits.argmax for logits in slots.step(chosen, pairs)]
+            assert [(await driver.result())["token"] for _ in pairs] == expected, f"step {i}"
+        await driver.ctx.tick().until(~dut.csr.status.busy)
+    slots.check_cache(run(dut, image, body, write_stall=0.95), [2, 2])
