@@ -8,11 +8,12 @@ import pytest
 from llama2_host.backend import Backend
 from llama2_host.connection import DeviceBackend
 from llama2_host.device.device import Device
-from llama2_host.device.link import Link
+from llama2_host.device.link import DeviceError, Link
 from llama2_host.errors import HostError
 from llama2_host.image.model import Model
 from llama2_host.server import run
 from llama2_host.server.pool import Seat
+from llama2_spec.protocol import Error, Opcode, Status, Subject
 from tests.firmware import library
 from tests.firmware.conftest import built, firmware  # noqa: F401 - fixtures
 from tests.firmware.line import transport
@@ -144,6 +145,17 @@ def test_a_board_that_dies_with_several_jobs_is_looked_for_once(slotted, in_back
         gates[1].release(1)
         assert [answer().json()["choices"][0]["text"] for answer in answers] == ["aa"] * 3
         assert server.pool.lost == 1 and len(opened) == 2
+
+
+def test_a_board_whose_slots_somebody_took_is_opened_anew(slotted):
+    def refuse(*_):
+        raise DeviceError(Opcode.GENERATE, Status.BAD_VALUE, Error(Subject.SLOT, 1, 0))
+    backends = [slotted(None, None), slotted(None, None)]
+    for part in backends[0].parts:
+        part.generate = refuse
+    with Running(lambda: backends.pop(0)) as server:
+        assert server.complete(max_tokens=2, temperature=0).json()["choices"][0]["text"] == "aa"
+        assert server.pool.lost == 1 and not backends
 
 
 def test_a_server_that_ends_ends_all_that_run(slotted, in_background, monkeypatch):  # noqa: F811

@@ -15,7 +15,7 @@ from llama2_host.server.hardware import Hardware, between
 from llama2_host.server.job import Job
 from llama2_host.server.logprobs import Collector
 from llama2_host.statistics import Statistics, measure
-from llama2_spec.protocol import MAX_PROMPT, GenerateFlag, Reason, Stats, Status
+from llama2_spec.protocol import MAX_PROMPT, GenerateFlag, Reason, Stats, Status, Subject
 
 #: Refusals that mean that the device is no longer what it was: it was reset, or another client uses it.
 CHANGED = (Status.NO_MODEL, Status.BAD_POSITION, Status.BUSY, Status.NO_DRAM, Status.BAD_VERSION, Status.FORGOTTEN)
@@ -36,7 +36,7 @@ class Board:
     def __init__(self, name: str, connect: Callable[[], Backend]):
         self.name, self._connect = name, connect
         self.backend: Backend | None = None
-        #: by slot, ids whose rows are in the K/V cache; replaced, never changed
+        #: by slot, ids whose rows are in the K/V cache; other threads replace them at any time
         self.held: dict[int, tuple[int, ...]] = {}
         self._accounting = threading.Lock()
         self.hardware: Hardware | None = None   #: of the last generation
@@ -101,7 +101,9 @@ class Board:
             raise BoardLost(f"{self.name}: {error}") from error
         except DeviceError as error:
             self.held[slot] = ()
-            raise (BoardLost if error.status in CHANGED else BoardFailed)(f"{self.name}: {error}") from error
+            # It had this slot: somebody divided it anew, or loaded another model.
+            changed = error.status in CHANGED or error.error.subject == Subject.SLOT
+            raise (BoardLost if changed else BoardFailed)(f"{self.name}: {error}") from error
         except BaseException:
             self.held[slot] = ()
             raise
