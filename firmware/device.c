@@ -21,7 +21,6 @@
 #endif
 
 #define MAX_DELAYS 64u /* of a lane; the boards have 8 and 32 */
-#define VERSION_MIXED 3u /* of the core: from it on columns of a pass may belong to several slots */
 
 static struct {
 	enum model_state state;
@@ -89,7 +88,7 @@ static void drop(void)
 {
 	static const struct slot_division none = {.count = 1};
 
-	generate_install(&none, 0, 1, 1, false);
+	generate_install(&none, 0, 1, 1);
 }
 
 /* The model's slots, empty. */
@@ -98,8 +97,7 @@ static void begin_slots(void)
 	struct llama2_limits limits;
 
 	llama2_limits(&limits);
-	generate_install(&image_model()->slots, image_model()->vocab_size, limits.columns, limits.candidate_sets,
-			 limits.version >= VERSION_MIXED);
+	generate_install(&image_model()->slots, image_model()->vocab_size, limits.columns, limits.candidate_sets);
 }
 
 static void install_end(void)

@@ -7,14 +7,13 @@
 static struct slot *latest; /* whose generation began last */
 static uint32_t vocab_size;
 
-void generate_install(const struct slot_division *division, uint32_t vocab, uint32_t columns, uint32_t sets,
-		      bool mixed)
+void generate_install(const struct slot_division *division, uint32_t vocab, uint32_t columns, uint32_t sets)
 {
 	uint32_t most = columns < PROGRAM_MAX_COLUMNS ? columns : PROGRAM_MAX_COLUMNS;
 
 	vocab_size = vocab;
 	slot_install(division, vocab, most, sets > 1);
-	passes_install(most, mixed, sets > 1);
+	passes_install(most, sets > 1);
 	latest = slot_at(0);
 }
 

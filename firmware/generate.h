@@ -7,9 +7,8 @@
 #include "slot.h"
 
 /* A model was installed, or its cache divided anew, or it was dropped (vocab 0): the slots are empty. columns are the
- * core's; mixed says whether those of a pass may belong to several slots. */
-void generate_install(const struct slot_division *division, uint32_t vocab, uint32_t columns, uint32_t sets,
-		      bool mixed);
+ * core's, and so are its sets of candidates. */
+void generate_install(const struct slot_division *division, uint32_t vocab, uint32_t columns, uint32_t sets);
 /* The request with this sequence number was begun already. */
 bool generate_is(uint32_t sequence);
 /* Check a request and begin, unless the request with this sequence number was begun already; first is the position of

@@ -21,7 +21,6 @@ struct due {
 
 static struct {
 	struct schedule schedule;
-	bool mixed;
 	bool own_scales;
 	uint32_t running;    /* generations */
 	uint32_t count;      /* passes planned, and generations begun: what `since` is measured by */
@@ -40,10 +39,9 @@ static struct {
 	uint32_t errors;
 } passes;
 
-void passes_install(uint32_t columns, bool mixed, bool own_scales)
+void passes_install(uint32_t columns, bool own_scales)
 {
-	passes.schedule = (struct schedule){.columns = columns, .places = mixed ? columns : 1};
-	passes.mixed = mixed;
+	passes.schedule = (struct schedule){.columns = columns};
 	passes.own_scales = own_scales;
 	passes.running = passes.head = passes.tail = passes.kept = 0;
 	passes.last = passes.awaiting = 0;
@@ -172,7 +170,7 @@ static bool plan(void)
 		return false;
 	columns = schedule_fill(&passes.schedule, demands, count, &led);
 	/* A pass with columns to spare waits for those that could use them. */
-	if (columns < passes.schedule.columns && pause != NOBODY && passes.mixed)
+	if (columns < passes.schedule.columns && pause != NOBODY)
 		return false;
 	for (uint32_t i = 0; i < count; i++)
 		prompts &= demands[i].prompt || demands[i].granted == 0;

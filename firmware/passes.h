@@ -6,9 +6,8 @@
 
 #include "slot.h"
 
-/* Begin anew, with a core that is idle. mixed: columns of several slots may share a pass; own_scales: each has a
- * LOGIT_SCALE of its own. */
-void passes_install(uint32_t columns, bool mixed, bool own_scales);
+/* Begin anew, with a core that is idle. own_scales: each of its columns has a LOGIT_SCALE of its own. */
+void passes_install(uint32_t columns, bool own_scales);
 /* A generation begins: the number that it waits with. */
 uint32_t passes_begin(void);
 /* Do what can be done now; never waits. */

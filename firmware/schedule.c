@@ -3,7 +3,6 @@
 
 struct pass {
 	uint32_t columns; /* that are left */
-	uint32_t places;
 	bool logits;      /* a column has them */
 	bool alone;       /* and stands alone */
 };
@@ -14,8 +13,6 @@ static void grant(struct pass *pass, struct demand *demand)
 	uint32_t most = demand->prompt ? demand->columns : 1;
 	bool last;
 
-	if (pass->places == 0)
-		return;
 	if (most > pass->columns)
 		most = pass->columns;
 	last = most != 0 && demand->classified && (!demand->prompt || most == demand->columns);
@@ -28,7 +25,6 @@ static void grant(struct pass *pass, struct demand *demand)
 		return;
 	demand->granted = most;
 	pass->columns -= most;
-	pass->places--;
 	pass->logits |= last;
 	pass->alone |= last && demand->alone;
 }
@@ -61,13 +57,13 @@ static bool prompts_lead(const struct schedule *schedule, const struct demand *d
 		decoding += !demands[i].prompt;
 	if (decoding == 0 || decoding == count || schedule->prompts_led)
 		return false;
-	left = schedule->places <= decoding ? 0 : schedule->columns - decoding;
+	left = schedule->columns <= decoding ? 0 : schedule->columns - decoding;
 	return 2 * left < schedule->columns;
 }
 
 uint32_t schedule_fill(const struct schedule *schedule, struct demand *demands, uint32_t count, bool *led)
 {
-	struct pass pass = {schedule->columns, schedule->places, false, false};
+	struct pass pass = {schedule->columns, false, false};
 
 	for (uint32_t i = 0; i < count; i++)
 		demands[i].granted = 0;

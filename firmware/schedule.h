@@ -17,7 +17,6 @@ struct demand {
 /* What a pass has room for, and who led the last one. */
 struct schedule {
 	uint32_t columns;
-	uint32_t places;  /* slots that may share a pass: the columns, or one */
 	bool prompts_led; /* while somebody decoded */
 };
 
@@ -25,8 +24,8 @@ struct schedule {
  *
  * Those who decode come first, a column each, whoever waited longest before the others; then prompts, the oldest
  * first; then guesses. Where that leaves prompts less than half of a pass, they lead every other one and take what they
- * can use. So while a prompt waits, prompts get half of the columns; and of d who decode with p places, nobody is
- * without a column for more than 2 * ceil(d / p) - 1 passes in a row: one, where a pass has room for all of them.
+ * can use. So while a prompt waits, prompts get half of the columns; and of d who decode on c columns, nobody is
+ * without one for more than 2 * ceil(d / c) - 1 passes in a row: one, where a pass has room for all of them.
  * Somebody whose logits stand alone takes the place of all who decode with him; with such among them, it is 2 * d - 1.
  *
  * led says whether prompts led this one; it is the next call's prompts_led, if the pass is run. */

@@ -11,7 +11,7 @@ from llama2_host.combinations import CHOOSE, PLACES, Given, check, check_types
 from llama2_host.device.device import Device, DeviceGeneration
 from llama2_host.device.link import DeviceError
 from llama2_host.errors import HostError
-from llama2_host.generation import Options
+from llama2_host.generation import OptionError, Options
 from llama2_host.image.discovery import default_model
 from llama2_host.files import is_image
 from llama2_host.image.model import Model, known_options
@@ -46,6 +46,8 @@ class DeviceBackend(Backend):
         """Divide the K/V cache into so many slots, each as long as the model's context; None: as many as there is room
         for, at most ``most``."""
         if count is not None:
+            if count == 0:
+                raise OptionError("slots is at least 1, not 0")
             self.device.divide(count)
             return
         for fewer in range(most, 0, -1):
@@ -123,7 +125,7 @@ def check_options(options: dict, model: str | Path | None, tokenizer: str | Path
 def with_slots(backend: DeviceBackend, slots: int | None) -> DeviceBackend:
     """Divided as was asked for; without a word, slots that an earlier client made shorter are made one."""
     if slots is not None or backend.device.info.seq_len < backend.config.seq_len:
-        backend.divide(slots or 1)
+        backend.divide(1 if slots is None else slots)
     return backend
 
 

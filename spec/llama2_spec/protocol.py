@@ -124,7 +124,7 @@ class Subject(IntEnum):
     SPECULATE     = 22
     LANE          = 23  #: Lane.lane or Lane.bitslip
     PLACE         = 24  #: a place of MEMORY or STREAM: no multiple of its size, beyond DRAM, or too many
-    SLOT          = 25  #: a slot's number, or how many or how long they are
+    SLOT          = 25  #: a slot's number, or how many there are
 
 
 class Restart(IntEnum):

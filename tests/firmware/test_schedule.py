@@ -12,14 +12,14 @@ class Demand(ctypes.Structure):
 
 
 class Schedule(ctypes.Structure):
-    _fields_ = [("columns", ctypes.c_uint32), ("places", ctypes.c_uint32), ("prompts_led", ctypes.c_bool)]
+    _fields_ = [("columns", ctypes.c_uint32), ("prompts_led", ctypes.c_bool)]
 
 
 class Rule:
     """The firmware's rule, from pass to pass."""
 
-    def __init__(self, firmware, columns, places):
-        self.firmware, self.schedule = firmware, Schedule(columns, places, False)
+    def __init__(self, firmware, columns):
+        self.firmware, self.schedule = firmware, Schedule(columns, False)
 
     def fill(self, demands):
         """Columns granted to each demand; they and their sum are checked against what a pass has room for."""
@@ -28,7 +28,6 @@ class Rule:
         self.schedule.prompts_led = led.value
         granted = [demand.granted for demand in array]
         assert total == sum(granted) <= self.schedule.columns
-        assert sum(count > 0 for count in granted) <= self.schedule.places
         assert all(count <= demand.columns for count, demand in zip(granted, array))
         assert total > 0
         logits = [demand for demand, count in zip(array, granted)
@@ -46,14 +45,14 @@ def prompt(columns, since=0, **more):
 
 
 def test_a_pass_alone_is_one_s_own(firmware):
-    rule = Rule(firmware, 4, 1)
+    rule = Rule(firmware, 4)
     assert rule.fill([prompt(100)]) == [4]
     assert rule.fill([prompt(3)]) == [3]
     assert rule.fill([decoding(0, columns=3)]) == [3]
 
 
 def test_conversations_share_a_pass_and_a_prompt_takes_what_is_left(firmware):
-    rule = Rule(firmware, 4, 4)
+    rule = Rule(firmware, 4)
     assert rule.fill([decoding(0), decoding(0), decoding(1), decoding(2)]) == [1, 1, 1, 1]
     assert rule.fill([decoding(0), prompt(100), decoding(0)]) == [1, 2, 1]
     assert rule.fill([decoding(0, columns=4), decoding(0)]) == [3, 1]
@@ -62,7 +61,7 @@ def test_conversations_share_a_pass_and_a_prompt_takes_what_is_left(firmware):
 
 def test_a_prompt_that_would_get_too_little_leads_every_other_pass(firmware):
     """256 tokens while three others decode on four columns: nobody pauses for two passes in a row."""
-    rule, left, passes, paused = Rule(firmware, 4, 4), 256, 0, [0, 0, 0]
+    rule, left, passes, paused = Rule(firmware, 4), 256, 0, [0, 0, 0]
     while left:
         granted = rule.fill([*(decoding(passes - pause) for pause in paused), prompt(left)])
         passes, left = passes + 1, left - granted[3]
@@ -72,17 +71,17 @@ def test_a_prompt_that_would_get_too_little_leads_every_other_pass(firmware):
 
 
 def test_logits_that_stand_alone_share_with_prompts_only(firmware):
-    rule = Rule(firmware, 4, 4)
+    rule = Rule(firmware, 4)
     sampled = decoding(0, alone=True)
     assert rule.fill([sampled, decoding(1), prompt(100)]) == [1, 0, 3]
-    rule = Rule(firmware, 4, 4)
+    rule = Rule(firmware, 4)
     assert rule.fill([sampled, decoding(1), prompt(3)]) == [1, 0, 2], "its end would have logits, too"
-    rule = Rule(firmware, 4, 4)
+    rule = Rule(firmware, 4)
     assert rule.fill([decoding(0), decoding(1, alone=True), decoding(2)]) == [1, 0, 1]
 
 
 def test_time_wraps(firmware):
-    rule = Rule(firmware, 1, 1)
+    rule = Rule(firmware, 1)
     assert rule.fill([decoding(5), decoding(2 ** 32 - 5)]) == [0, 1]
 
 
@@ -97,10 +96,10 @@ class Client:
     most: int = 0           # passes that the rule allows for those who decoded since
 
 
-def allowed(decoders, places):
+def allowed(decoders, columns):
     """Passes without a column: a round of all who decode, and a pass of prompts before each; those whose logits stand
     alone need a pass each."""
-    rounds = len(decoders) if any(client.alone for client in decoders) else -(-len(decoders) // places)
+    rounds = len(decoders) if any(client.alone for client in decoders) else -(-len(decoders) // columns)
     return 2 * rounds - 1
 
 
@@ -110,8 +109,7 @@ def test_nobody_starves(firmware, seed):
     prompts get half of what they can use."""
     rng = random.Random(seed)
     columns = rng.choice([1, 2, 4])
-    places = rng.choice([1, columns])
-    rule, slots, now, came = Rule(firmware, columns, places), [None] * rng.choice([2, 4, 8]), 0, 0
+    rule, slots, now, came = Rule(firmware, columns), [None] * rng.choice([2, 4, 8]), 0, 0
     fed = fair = 0
     for _ in range(1500):
         for i, client in enumerate(slots):
@@ -137,7 +135,7 @@ def test_nobody_starves(firmware, seed):
                 client.waited = client.most = 0
             else:
                 client.waited += 1
-                client.most = max(client.most, allowed(decoders, places))
+                client.most = max(client.most, allowed(decoders, columns))
                 assert client.waited <= client.most
             if count and not client.left:
                 client.since = now

@@ -9,7 +9,7 @@ from llama2_host.connection import DeviceBackend, with_slots
 from llama2_host.device.device import Device
 from llama2_host.device.link import DeviceError, Link
 from llama2_host.errors import HostError
-from llama2_host.generation import Options, Sampling
+from llama2_host.generation import OptionError, Options, Sampling
 from llama2_host.image.model import Model
 from llama2_spec.protocol import Opcode, Reason, Status
 from tests.firmware import library
@@ -128,10 +128,53 @@ def test_slots_that_are_not_there(client):
     with pytest.raises(DeviceError) as refused:
         client.divide(99)
     assert refused.value.status == Status.BAD_VALUE and "\n" not in str(refused.value)
+    with pytest.raises(DeviceError, match=f"seq_len = {SEQ_LEN + 1} is out of range .limit {SEQ_LEN}"):
+        client.divide(2, SEQ_LEN + 1)
+    for wrong in ((-1,), (1 << 32,), ("2",), (2, -5), (True,)):
+        with pytest.raises(OptionError, match="is a whole number|is from 0 to"):
+            client.divide(*wrong)
+    with pytest.raises(OptionError, match="slot is from 0"):
+        client.generate([1], Options(0, 1, GREEDY, ()), slot=-1)
+    with pytest.raises(OptionError, match="slots is at least 1"):
+        with_slots(DeviceBackend(client, Model(small_image())), 0)
     assert client.divide().count == 1 and client.divide(2, 100).length == client.info.seq_len == 100
     with pytest.raises(DeviceError, match="context has 100 positions"):
         client.generate([1] * 101, Options(0, 1, GREEDY, ()), slot=1)
     assert client.divide(1).length == SEQ_LEN
+
+
+def test_another_model_has_one_slot(client):
+    client.divide(2)
+    client.load(small_image(replace(CONFIG, seq_len=64)))
+    assert client.slots == client.divide().count == 1
+
+
+def test_a_load_waits_for_what_an_earlier_client_left(client, port, monkeypatch):
+    """Rows of its prompt are still being written when the new one has said HELLO."""
+    client.divide(2)
+    text = client.generate([1, 5], Options(0, 300, GREEDY, ()), slot=1)
+    next(text)
+    execute, left = port.device.library.fake_execute, [0]
+
+    def slowly(count):
+        left[0] -= left[0] > 0
+        execute(min(count, 1) if not left[0] else 0)
+    monkeypatch.setattr(port.device, "library", Slow(port.device.library, slowly))
+    list(client.generate([1] * 200, Options(0, 0, GREEDY, ()), slot=0))
+    client.hello()
+    left[0] = 100
+    client.load(small_image(replace(CONFIG, seq_len=64)))
+    assert not left[0] and client.info.seq_len == 64
+
+
+class Slow:
+    """The firmware's library with another ``fake_execute``."""
+
+    def __init__(self, library, execute):
+        self._library, self.fake_execute = library, execute
+
+    def __getattr__(self, name):
+        return getattr(self._library, name)
 
 
 def test_a_division_that_does_not_fit_is_one_line(built, tmp_path):

@@ -1,6 +1,8 @@
 """One board with several slots: clients that stream at the same time, whose rows are found again, and none in another's
 way."""
 import threading
+import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -8,11 +10,14 @@ import pytest
 from llama2_host.backend import Backend
 from llama2_host.connection import DeviceBackend
 from llama2_host.device.device import Device
-from llama2_host.device.link import Link
+from llama2_host.device.link import DeviceError, Link
 from llama2_host.errors import HostError
+from llama2_host.generation import Outcome
 from llama2_host.image.model import Model
 from llama2_host.server import run
+from llama2_host.server.adapter import Board
 from llama2_host.server.pool import Seat
+from llama2_spec.protocol import Error, Opcode, Reason, Stats, Status, Subject
 from tests.firmware import library
 from tests.firmware.conftest import built, firmware  # noqa: F401 - fixtures
 from tests.firmware.line import transport
@@ -146,6 +151,17 @@ def test_a_board_that_dies_with_several_jobs_is_looked_for_once(slotted, in_back
         assert server.pool.lost == 1 and len(opened) == 2
 
 
+def test_a_board_whose_slots_somebody_took_is_opened_anew(slotted):
+    def refuse(*_):
+        raise DeviceError(Opcode.GENERATE, Status.BAD_VALUE, Error(Subject.SLOT, 1, 0))
+    backends = [slotted(None, None), slotted(None, None)]
+    for part in backends[0].parts:
+        part.generate = refuse
+    with Running(lambda: backends.pop(0)) as server:
+        assert server.complete(max_tokens=2, temperature=0).json()["choices"][0]["text"] == "aa"
+        assert server.pool.lost == 1 and not backends
+
+
 def test_a_server_that_ends_ends_all_that_run(slotted, in_background, monkeypatch):  # noqa: F811
     monkeypatch.setattr(run, "SHUTDOWN_S", 0)
     gates = [threading.Semaphore(0) for _ in range(2)]
@@ -158,6 +174,25 @@ def test_a_server_that_ends_ends_all_that_run(slotted, in_background, monkeypatc
         for gate in gates:
             gate.release(1)
     assert [part.aborts for part in backend.parts] == [1, 1]
+
+
+def test_cycles_of_answers_at_the_same_time_are_counted_once(slotted):
+    """One begins at cycle 0 and ends at 1,000; the other runs beside it and ends 300 cycles later."""
+    board, readings = Board("board", lambda: slotted(None, None)), [0, 1010, 1310]
+    board._read_stats = lambda: stats(readings.pop(0))
+    board.open()
+    long, short = (Outcome(Reason.LENGTH, 1, 0, 0, 0.0, start_cycles=begun, end_cycles=ended)
+                   for begun, ended in ((0, 1000), (200, 1300)))
+    begun_s = time.monotonic()
+    first, second = board._account(long, begun_s), board._account(short, begun_s)
+    assert (first.cycles, first.cpu_cycles) == (1000, 1000 - 1010 // 2)
+    assert (second.cycles, second.cpu_cycles) == (300, 300 - 150)
+
+
+def stats(cycles):
+    """Counters of a core that executes half of the time."""
+    nothing = Stats.unpack(bytes(Stats.FORMAT.size))
+    return replace(nothing, cycles=cycles, counters=(cycles // 2, *nothing.counters[1:]))
 
 
 def test_four_clients_on_the_firmware_get_what_each_gets_alone(image, firmware, in_background):  # noqa: F811

@@ -129,8 +129,10 @@ class Device:
             raise HostError(f"the model image has {quantity(len(image))}, the device {quantity(self.info.dram_bytes)} "
                             "of DRAM: convert with --format q4 or use a smaller model")
         self._supersede()
+        self.slots, self.rows = 1, {}       # a new model's cache is one slot
         start_s = time.monotonic()
-        sent = upload(self.link, image, progress)
+        # What an earlier client's generations still have under way ends first.
+        sent = self._when_free(lambda: upload(self.link, image, progress))
         self.uploaded_bytes_per_s = sent / max(time.monotonic() - start_s, 1e-9) if sent else None
         verified = self._await_check(Opcode.LOAD_END, None, None)
         self.hello()
@@ -187,6 +189,8 @@ class Device:
     def divide(self, count: int = 0, length: int = 0) -> protocol.Slotted:
         """Divide the K/V cache into ``count`` slots of ``length`` positions (0: the model's context); they are empty
         then, unless that is how it was. 0 slots only asks."""
+        _check_whole("slots", count)
+        _check_whole("length", length)
         self.require_model()
         if count:
             self._supersede()
@@ -205,7 +209,8 @@ class Device:
                  on_logits: Logits | None = None) -> "DeviceGeneration":
         """Feed ``ids`` from ``options.position`` on and generate, in a slot; an iterator of token events."""
         options.check(ids, flags)
-        if not 0 <= slot < self.slots:
+        _check_whole("slot", slot)
+        if slot >= self.slots:
             raise OptionError(f"slot is from 0 to {self.slots - 1}, not {slot}: divide the cache into more")
         flags |= slot << protocol.SLOT_SHIFT
         position = options.position
@@ -308,9 +313,8 @@ class Device:
     def read(self, offset: int, length: int, *, progress: Progress = Progress.silent, label: str = "reading") -> bytes:
         """Bytes of DRAM; ``offset`` and ``length`` are multiples of 4."""
         for name, value in (("offset", offset), ("length", length)):
-            if isinstance(value, bool) or not isinstance(value, Integral):
-                raise OptionTypeError(f"{name} is a whole number, not {value!r}")
-            if value < 0 or value % 4:
+            _check_whole(name, value)
+            if value % 4:
                 raise OptionError(f"{name} is a multiple of 4, not {value}")
         data = bytearray()
         with progress.bar(label, length) as bar:
@@ -323,6 +327,13 @@ class Device:
                 data += piece
                 bar.update(len(data))
         return bytes(data)
+
+
+def _check_whole(name: str, value: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise OptionTypeError(f"{name} is a whole number, not {value!r}")
+    if not 0 <= value < 1 << 32:
+        raise OptionError(f"{name} is from 0 to {(1 << 32) - 1}, not {value}")
 
 
 def _printable(text: str) -> str:

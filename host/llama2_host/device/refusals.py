@@ -18,7 +18,7 @@ TEXTS = {
     Status.BAD_VERSION: "the device speaks version {limit}, this request has version {value}: "
                         "build client, image and firmware from the same sources",
     Status.BAD_VALUE: "{opcode}: {subject} = {value} is out of range (limit {limit})",
-    Status.BUSY: "the device is busy with another {opcode}: try again in a moment",
+    Status.BUSY: "the device is busy with a generation or a check and cannot do {opcode} now: try again in a moment",
     Status.NO_MODEL: "the device has no model: name one with --model",
     Status.NO_DRAM: "the device's DRAM did not initialise: power-cycle the board; if it stays, the memory or the build "
                     "is bad",

@@ -14,8 +14,8 @@ from llama2_host.generation import Options, Outcome, told
 from llama2_host.server.hardware import Hardware, between
 from llama2_host.server.job import Job
 from llama2_host.server.logprobs import Collector
-from llama2_host.statistics import Statistics, measure
-from llama2_spec.protocol import MAX_PROMPT, GenerateFlag, Reason, Stats, Status
+from llama2_host.statistics import WORD32, Statistics, measure
+from llama2_spec.protocol import MAX_PROMPT, GenerateFlag, Reason, Stats, Status, Subject
 
 #: Refusals that mean that the device is no longer what it was: it was reset, or another client uses it.
 CHANGED = (Status.NO_MODEL, Status.BAD_POSITION, Status.BUSY, Status.NO_DRAM, Status.BAD_VERSION, Status.FORGOTTEN)
@@ -36,9 +36,10 @@ class Board:
     def __init__(self, name: str, connect: Callable[[], Backend]):
         self.name, self._connect = name, connect
         self.backend: Backend | None = None
-        #: by slot, ids whose rows are in the K/V cache; replaced, never changed
+        #: by slot, ids whose rows are in the K/V cache; other threads replace them at any time
         self.held: dict[int, tuple[int, ...]] = {}
         self._accounting = threading.Lock()
+        self._accounted_s = 0.0                 # when a generation ended last
         self.hardware: Hardware | None = None   #: of the last generation
         self.stats: Stats | None = None
         self.holds: tuple[int, int] | None = None       #: :func:`identity` of the model that it must hold, once that is
@@ -101,7 +102,9 @@ class Board:
             raise BoardLost(f"{self.name}: {error}") from error
         except DeviceError as error:
             self.held[slot] = ()
-            raise (BoardLost if error.status in CHANGED else BoardFailed)(f"{self.name}: {error}") from error
+            # It had this slot: somebody divided it anew, or loaded another model.
+            changed = error.status in CHANGED or error.error.subject == Subject.SLOT
+            raise (BoardLost if changed else BoardFailed)(f"{self.name}: {error}") from error
         except BaseException:
             self.held[slot] = ()
             raise
@@ -127,7 +130,7 @@ class Board:
         statistics = self._measure(job, outcome, time.monotonic() - start_s)
         try:
             # before the end is said: who asks then where the cycles went is told of this answer
-            self._account(outcome)
+            job.hardware = self._account(outcome, start_s)
         finally:
             job.close(outcome, self.name, statistics)
 
@@ -169,12 +172,19 @@ class Board:
         device = getattr(self.backend, "device", None)
         return device.stats() if device is not None else None
 
-    def _account(self, outcome: Outcome) -> None:
+    def _account(self, outcome: Outcome, start_s: float) -> Hardware | None:
         """Where the cycles went since the last generation that ended."""
         with self._accounting:
             before, self.stats = self.stats, self._read_stats()
-            if before is not None and self.stats is not None:
-                self.hardware = between(before, self.stats, outcome)
+            if before is None or self.stats is None:
+                return None
+            # The counters begin where the last generation ended, which may be in the middle of this one.
+            alone = self._accounted_s <= start_s
+            since, until = ((outcome.start_cycles, outcome.end_cycles) if alone
+                            else (before.cycles, self.stats.cycles))
+            self.hardware = between(before, self.stats, (until - since) % WORD32)
+            self._accounted_s = time.monotonic()
+            return self.hardware
 
 
 def in_slot(slot: int) -> dict:

@@ -127,7 +127,7 @@ class Routes:
                 "clock_hz": backend.clock_hz if backend else 0, "running": seat.running is not None,
                 "waiting": len(seat.waiting),
                 "slots": board.slots, "running_slots": len(seat.jobs),
-                "positions": sum(map(len, board.held.values())), "errors": errors, **shape,
+                "positions": sum(map(len, list(board.held.values()))), "errors": errors, **shape,
                 "last": board.hardware.to_json() if board.hardware else None}
 
     # Tokens -----------------------------------------------------------------------------------

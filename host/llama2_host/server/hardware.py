@@ -1,7 +1,6 @@
-"""Where a generation's cycles went, phase by phase: the difference of the device's counters before and after it."""
+"""Where cycles went, phase by phase: the difference of the device's counters between two readings."""
 from dataclasses import asdict, dataclass
 
-from llama2_host.generation import Outcome
 from llama2_host.statistics import WORD32, phase_counters
 from llama2_spec.protocol import Stats
 from llama2_spec.traffic import BEAT_BYTES
@@ -9,8 +8,8 @@ from llama2_spec.traffic import BEAT_BYTES
 
 @dataclass(frozen=True)
 class Hardware:
-    """One generation, its prompt included."""
-    cycles: int                             #: from its first pass to its last token
+    """One generation, its prompt included; where others ended meanwhile, what all did since the last of them ended."""
+    cycles: int                             #: from its first pass to its last token, or between these two ends
     passes: int                             #: passes over the weights that its tokens took
     prompt_tokens: int
     tokens: int
@@ -22,12 +21,11 @@ class Hardware:
         return asdict(self)
 
 
-def between(before: Stats, after: Stats, outcome: Outcome) -> Hardware:
-    """What happened between two readings, which are 32 bits wide and wrap."""
+def between(before: Stats, after: Stats, cycles: int) -> Hardware:
+    """What happened between two readings, which are 32 bits wide and wrap, in so many cycles."""
     old, new = phase_counters(before), phase_counters(after)
     phases = {phase: {name: (value - old[phase][name]) % WORD32 for name, value in named.items()}
               for phase, named in new.items()}
-    cycles = (outcome.end_cycles - outcome.start_cycles) % WORD32
     busy = sum(phase["cycles"] for phase in phases.values())
     difference = lambda name: (getattr(after, name) - getattr(before, name)) % WORD32
     return Hardware(cycles, difference("passes"), difference("prompt_tokens"), difference("tokens"), phases,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from llama2_host.generation import Outcome, Sampling, TokenEvent
 from llama2_host.server.errors import ApiError
+from llama2_host.server.hardware import Hardware
 from llama2_host.server.logprobs import Alternatives
 from llama2_host.server.text import Piece, TextStream
 from llama2_host.statistics import Statistics
@@ -56,6 +57,7 @@ class Job:
         self.overrun = 0                #: tokens that the board made after that
         self.cached = 0
         self.events: list[TokenEvent] = []
+        self.hardware: Hardware | None = None       #: where the cycles went, once that is known
         self.created_s = time.monotonic()
         self.started_s = self.first_s = 0.0
         self._loop = asyncio.get_running_loop()

@@ -74,7 +74,7 @@ class Metrics:
         self.cached_tokens.labels(board.name).inc(job.cached)
         if job.events:
             self.first_token.observe(max(job.first_s - job.created_s, 0.0))
-        hardware = board.hardware
+        hardware = job.hardware
         if hardware is None or board.stats is None or board.backend is None:
             return
         self.passes.labels(board.name).inc(hardware.passes)
