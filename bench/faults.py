@@ -7,7 +7,6 @@ ends as it would have ended without faults, or with one true line; a chat goes o
 one trial and tells what happens.
 """
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -16,6 +15,8 @@ from contextlib import ExitStack
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+
+from bench import records
 
 ROOT    = Path(__file__).resolve().parent.parent
 RESULTS = ROOT/"bench"/"results"/"faults.json"
@@ -153,7 +154,7 @@ def main():
     for first_seed in args.first_seed or FIRST_SEEDS:
         campaigns.append(campaign(first_seed, args.faults, args.processes))
         show(campaigns[-1])
-        args.output.write_text(json.dumps({"campaigns": campaigns}, indent=2) + "\n")
+        records.write(args.output, RESULTS.stem, {"campaigns": campaigns}, indent=2)
     return 1 if any(one["failures"] for one in campaigns) else 0
 
 

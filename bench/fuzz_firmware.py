@@ -6,7 +6,6 @@ model and its cache. ``--batch N`` repeats a batch of 500 sessions; ``--libfuzze
 inputs that reach more of the code.
 """
 import argparse
-import json
 import os
 import struct
 import subprocess
@@ -16,6 +15,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from bench import records
 from llama2_spec import emit_c
 from tests.firmware import library
 from tests.firmware.images import CONFIG, small_image
@@ -90,7 +90,7 @@ def main():
             print(dict(zip(COUNTS, counts)), said)
             return 1 if said else 0
         result = campaign(program, args.sessions, args.first, args.processes)
-    args.output.write_text(json.dumps(result, indent=2) + "\n")
+    records.write(args.output, RESULTS.stem, result, indent=2)
     print({name: value for name, value in result.items() if name != "findings"}, *result["findings"], sep="\n")
     return 1 if result["findings"] else 0
 

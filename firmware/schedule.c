@@ -29,7 +29,7 @@ static void grant(struct pass *pass, struct demand *demand)
 	pass->alone |= last && demand->alone;
 }
 
-/* Go through those who decode, or the prompts, each once, in their order. */
+/* Go through the slots that decode, or the prompts, each once, in their order. */
 static void grant_all(struct pass *pass, struct demand *demands, uint32_t count, bool prompts)
 {
 	uint32_t done = 0;
@@ -48,7 +48,7 @@ static void grant_all(struct pass *pass, struct demand *demands, uint32_t count,
 	}
 }
 
-/* Prompts lead this pass: those who decode would leave them less than half of it, and led the last one. */
+/* Prompts lead this pass: slots that decode would leave them less than half of it, and led the last one. */
 static bool prompts_lead(const struct schedule *schedule, const struct demand *demands, uint32_t count)
 {
 	uint32_t decoding = 0, left;

@@ -14,19 +14,19 @@ struct demand {
 	uint32_t granted;
 };
 
-/* What a pass has room for, and who led the last one. */
+/* What a pass has room for, and what led the last one. */
 struct schedule {
 	uint32_t columns;
-	bool prompts_led; /* while somebody decoded */
+	bool prompts_led; /* while a slot decoded */
 };
 
 /* Grant columns to count demands, at least one column if there is one demand; returns how many in all.
  *
- * Those who decode come first, a column each, whoever waited longest before the others; then prompts, the oldest
+ * Slots that decode come first, a column each, the one that waited longest before the others; then prompts, the oldest
  * first; then guesses. Where that leaves prompts less than half of a pass, they lead every other one and take what they
- * can use. So while a prompt waits, prompts get half of the columns; and of d who decode on c columns, nobody is
+ * can use. So while a prompt waits, prompts get half of the columns; and of d slots that decode on c columns, none is
  * without one for more than 2 * ceil(d / c) - 1 passes in a row: one, where a pass has room for all of them.
- * Somebody whose logits stand alone takes the place of all who decode with him; with such among them, it is 2 * d - 1.
+ * A slot whose logits stand alone takes the place of all that decode; with such among them, it is 2 * d - 1.
  *
  * led says whether prompts led this one; it is the next call's prompts_led, if the pass is run. */
 uint32_t schedule_fill(const struct schedule *schedule, struct demand *demands, uint32_t count, bool *led);

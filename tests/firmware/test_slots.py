@@ -62,7 +62,7 @@ def test_random_arrivals_and_aborts(firmware, alone, seed):
     """Requests of all kinds come at any time, some are ended; those that are not are as they are alone."""
     rng = random.Random(seed)
     columns = rng.choice([1, 2, 4])
-    many = Many(Device(firmware, small_image(), columns), 4, 256)
+    many = Many(Device(firmware, small_image(), columns, sets=columns if seed % 2 else 1), 4, 256)
     running: dict[int, int] = {}
     asked, aborted = {}, set()
     for _ in range(40):

@@ -19,11 +19,21 @@
 #define MUST(condition) \
 	do { \
 		if (!(condition)) { \
-			fprintf(stderr, "command %08x %08x %08x %08x: not " #condition "\n", c->words[0], c->words[1], \
-				c->words[2], c->words[3]); \
+			fprintf(stderr, "command %08x %08x %08x %08x: not %s\n", c->words[0], c->words[1], \
+				c->words[2], c->words[3], #condition); \
 			abort(); \
 		} \
 	} while (0)
+
+/* Rows of the cache are those of one layer of one slot: at these beats, so many. */
+static void look_at_rows(const struct llama2_command *c, uint64_t beats)
+{
+	const struct image_model *model = image_model();
+	uint64_t base = FIELD(c, BASE), layer = (uint64_t)model->slots.length * model->row_beats;
+
+	MUST(base >= model->kv_base && base + beats <= (uint64_t)model->kv_base + model->kv_beats);
+	MUST((base - model->kv_base) % layer + beats <= layer);
+}
 
 static void look(const struct llama2_command *c)
 {
@@ -39,12 +49,14 @@ static void look(const struct llama2_command *c)
 		MUST(base >= h->payload_offset / BEAT_BYTES && end <= h->file_bytes / BEAT_BYTES && end != base);
 	} else if (op == LLAMA2_OP_EMBED) {
 		MUST(base >= h->payload_offset / BEAT_BYTES && base < h->file_bytes / BEAT_BYTES);
-		MUST(FIELD(c, ARGMAX) || FIELD(c, ROWS) < model->vocab_size);
+		MUST(FIELD(c, LAST_TOKEN) || FIELD(c, AWAITED) || FIELD(c, TOKEN) < model->vocab_size);
+		MUST(FIELD(c, POSITION) < model->slots.length);
 	} else if (op == LLAMA2_OP_STORE) {
-		MUST(base >= model->kv_base && base < (uint64_t)model->kv_base + model->kv_beats);
+		MUST(FIELD(c, FIRST) <= FIELD(c, COLUMN));
+		look_at_rows(c, (FIELD(c, COLUMN) - FIELD(c, FIRST) + 1) * model->row_beats);
 	} else {
-		MUST(op == LLAMA2_OP_ATTEND && base >= model->kv_base);
-		MUST(end <= (uint64_t)model->kv_base + model->kv_beats && FIELD(c, ROWS) < model->seq_len);
+		MUST(op == LLAMA2_OP_ATTEND && FIELD(c, ROWS) <= model->slots.length);
+		look_at_rows(c, FIELD(c, BEATS));
 	}
 }
 

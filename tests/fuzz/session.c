@@ -122,7 +122,8 @@ static void any_request(struct input *in)
 {
 	static const uint8_t opcodes[] = {OPCODE_HELLO, OPCODE_LOAD_BEGIN, OPCODE_LOAD, OPCODE_LOAD_END, OPCODE_GENERATE,
 					  OPCODE_ABORT, OPCODE_RESEND, OPCODE_STATS, OPCODE_RESET, OPCODE_READ, OPCODE_BAUD,
-					  OPCODE_STORE, OPCODE_VERIFY, OPCODE_BOARD, OPCODE_LANE, OPCODE_MEMORY, OPCODE_STREAM};
+					  OPCODE_STORE, OPCODE_VERIFY, OPCODE_BOARD, OPCODE_LANE, OPCODE_MEMORY, OPCODE_STREAM,
+					  OPCODE_SLOTS};
 	uint32_t words[FRAME_MAX_PAYLOAD / 4];
 	uint8_t opcode = input_byte(in), again = input_byte(in);
 	uint32_t count = input_below(in, 8);
@@ -138,13 +139,18 @@ static void whole_request(struct input *in)
 {
 	static const struct {
 		uint8_t opcode, words;
-	} kinds[] = {{OPCODE_HELLO, 2}, {OPCODE_LOAD_BEGIN, 2}, {OPCODE_LOAD, 3}, {OPCODE_LOAD_END, 0}, {OPCODE_ABORT, 0}, {OPCODE_RESEND, sizeof(struct wire_resend) / 4}, {OPCODE_STATS, 0}, {OPCODE_RESET, 1}, {OPCODE_READ, 2}, {OPCODE_BAUD, 2}, {OPCODE_STORE, 1}, {OPCODE_VERIFY, 1}, {OPCODE_BOARD, 0}, {OPCODE_LANE, 3}, {OPCODE_MEMORY, 3}, {OPCODE_STREAM, 2}, {OPCODE_HELLO, 2}};
+	} kinds[] = {{OPCODE_HELLO, 2}, {OPCODE_LOAD_BEGIN, 2}, {OPCODE_LOAD, 3}, {OPCODE_LOAD_END, 0}, {OPCODE_ABORT, 0}, {OPCODE_ABORT, 1}, {OPCODE_RESEND, sizeof(struct wire_resend) / 4}, {OPCODE_STATS, 0}, {OPCODE_RESET, 1}, {OPCODE_READ, 2}, {OPCODE_BAUD, 2}, {OPCODE_STORE, 1}, {OPCODE_VERIFY, 1}, {OPCODE_BOARD, 0}, {OPCODE_LANE, 3}, {OPCODE_MEMORY, 3}, {OPCODE_STREAM, 2}, {OPCODE_SLOTS, 2}, {OPCODE_HELLO, 2}};
 	uint32_t words[8], kind = input_below(in, sizeof kinds / sizeof kinds[0]);
 
 	for (uint32_t i = 0; i < kinds[kind].words; i++)
 		words[i] = input_word(in);
 	if (kinds[kind].opcode == OPCODE_HELLO)
 		words[0] = PROTOCOL_VERSION;
+	/* A generation is known by its sequence number: one of the latest. */
+	if (kinds[kind].opcode == OPCODE_ABORT)
+		words[0] = sequence - input_below(in, 4);
+	if (kinds[kind].opcode == OPCODE_RESEND && input_below(in, 2) != 0)
+		words[1] = sequence - input_below(in, 4);
 	send(kinds[kind].opcode, words, 4 * kinds[kind].words, input_below(in, 8) == 7);
 	run(input_below(in, 16), 8);
 }
@@ -156,6 +162,7 @@ static void generate(struct input *in)
 	uint32_t vocab = image_model()->vocab_size, odd = input_byte(in), ids = 1 + input_below(in, 24);
 
 	g->flags = odd & 1 ? input_word(in) & 7 : 0;
+	g->flags |= (input_byte(in) < 240 ? input_below(in, image_model()->slots.count) : input_word(in)) << PROTOCOL_SLOT_SHIFT;
 	g->position = odd & 2 ? input_word(in) : 0;
 	g->max_new = odd & 4 ? input_word(in) : input_below(in, 24);
 	g->temperature = odd & 8 ? input_word(in) : 0;
@@ -171,6 +178,18 @@ static void generate(struct input *in)
 		g->ids[i] = input_byte(in) < 250 && vocab != 0 ? input_byte(in) % vocab : input_word(in);
 	send(OPCODE_GENERATE, words, sizeof *g + 4 * ids, input_below(in, 16) == 15);
 	run(8 * input_below(in, 32), 1 + input_below(in, 64));
+}
+
+/* So that several generations run at a time. */
+static void divide(struct input *in)
+{
+	uint32_t words[2];
+
+	words[0] = 2 + input_below(in, 3);
+	words[1] = input_below(in, 2) != 0 ? 1 + input_below(in, 100) : 0;
+	send(OPCODE_HELLO, (const uint32_t[]){PROTOCOL_VERSION, 1}, 8, false);
+	run(64, 64);
+	send(OPCODE_SLOTS, words, sizeof words, false);
 }
 
 static void fix_crcs(uint8_t *image, uint32_t room)
@@ -208,14 +227,19 @@ static void damaged_image(struct input *in, uint8_t *to, uint32_t room)
 		fix_crcs(to, room);
 }
 
-static void boot(void)
-{
-	static const uint32_t greeting[2] = {PROTOCOL_VERSION, 1};
+static const uint32_t greeting[2] = {PROTOCOL_VERSION, 1};
 
-	session_counts.images++;
-	send(OPCODE_HELLO, greeting, sizeof greeting, false); /* ends a generation, as the reset would */
+/* End all generations, as a reset would: what they keep in DRAM is about to be overwritten. */
+static void stop(void)
+{
+	send(OPCODE_HELLO, greeting, sizeof greeting, false);
 	run(4, 64);
 	llama2_abort();
+}
+
+static void boot(void)
+{
+	session_counts.images++;
 	device_init();
 	run(64, 64);
 	send(OPCODE_HELLO, greeting, sizeof greeting, false);
@@ -223,12 +247,14 @@ static void boot(void)
 
 static void image_in_memory(struct input *in)
 {
+	stop();
 	damaged_image(in, fake_dram(), FAKE_DRAM_BYTES);
 	boot();
 }
 
 static void image_in_flash(struct input *in)
 {
+	stop();
 	damaged_image(in, fake_flash_bytes() + FAKE_FLASH_OFFSET, FAKE_FLASH_BYTES - FAKE_FLASH_OFFSET);
 	memset(fake_dram(), 0, 64);
 	boot();
@@ -238,13 +264,16 @@ static void image_in_flash(struct input *in)
 void session_run(const uint8_t *data, size_t size)
 {
 	static void (*const actions[])(struct input *) = {raw, flood, any_request, any_request, whole_request, whole_request,
-							  whole_request, generate, generate, generate, generate, image_in_memory,
+							  whole_request, generate, generate, generate, generate, divide, image_in_memory,
 							  image_in_flash};
 	struct input in = {data, size};
+	uint32_t columns;
 
 	session_counts.sessions++;
 	judge_begin();
-	fake_reset(1 + input_below(&in, 4));
+	columns = 1 + input_below(&in, 4);
+	fake_reset(columns);
+	fake_candidate_sets(input_below(&in, 2) != 0 ? columns : 1);
 	fake_flash(input_below(&in, 4) != 0 ? FAKE_FLASH_BYTES : 0, FAKE_FLASH_OFFSET);
 	memcpy(fake_dram(), images[0].bytes, images[0].size);
 	boot();
