@@ -51,13 +51,20 @@ def without_notes(text):
     return re.sub(r" \*\(of (?:an earlier core|earlier sources)(?:, \w+\+?)?\)\*", "", text)
 
 
+#: What a run says where it is not of the default build, by the key of its record.
+USUAL   = {**sim.USUAL, "kv": "k16v16"}
+UNUSUAL = {"attention_lanes": "{} attention lanes", "softmax_pipes": "{} softmax pipes",
+           "candidate_sets": "{} sets of candidates", "kv": "{}"}
+
+
 def label(run):
-    """The model, format and columns of a run of bench.cycles."""
+    """The model, format and columns of a run of bench.cycles, and what else differs from the default build."""
     name = Path(run["model"]).stem
     columns = run["columns"]
     shape = " shape" if run.get("random_weights") else ""
-    return (f"{name}{shape}, {run['format']}, {columns} column{'s' if columns > 1 else ''}" +
-            (", sampled" if run.get("temperature") else ""))
+    other = [words.format(run[key]) for key, words in UNUSUAL.items() if run.get(key, USUAL[key]) != USUAL[key]]
+    return ", ".join([f"{name}{shape}", run["format"], f"{columns} column{'s' if columns > 1 else ''}", *other,
+                      *(["sampled"] if run.get("temperature") else [])])
 
 
 def titled(run):
@@ -83,7 +90,7 @@ def runs():
 def trained_260k():
     """Runs of stories260K, of which others publish figures: the default build over 64 positions."""
     return [run for run in runs() if run["model"] == "stories260K.bin" and run["columns"] == 2
-            and run["positions"] == [1, 64]]
+            and run["positions"] == [1, 64] and all(run.get(key, usual) == usual for key, usual in USUAL.items())]
 
 # Tables -------------------------------------------------------------------------------------------
 

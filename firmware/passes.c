@@ -102,6 +102,16 @@ static uint32_t find_demands(struct demand *demands, uint8_t *numbers, int32_t *
 	return count;
 }
 
+/* The one that runs. */
+static struct slot *running_slot(void)
+{
+	uint32_t i = 0;
+
+	while (!slot_at(i)->running)
+		i++;
+	return slot_at(i);
+}
+
 /* This demand, of which as much was granted, has logits. */
 static bool has_logits(const struct demand *demand)
 {
@@ -143,22 +153,38 @@ static void add(struct slot *slot, const struct demand *demand, struct program_s
 		slot->since = passes.count;
 }
 
-/* Fill a step with what was granted: what has no logits before what has. */
-static void fill(const struct demand *demands, const uint8_t *numbers, uint32_t count)
+/* Begin a step without columns. */
+static void begin_step(void)
 {
 	struct program_step *step = &passes.step;
 
-	*step = (struct program_step){0};
+	/* Not all of it, which would take longer than the rest of planning: columns are valid below count. */
+	step->count = step->first = 0;
+	step->argmax = step->awaited = step->classify = step->keep = step->dump = false;
 	passes.keeping = 0;
 	passes.count++;
+}
+
+/* Begin to push the step. */
+static bool begin_push(void)
+{
+	program_start(&passes.step);
+	passes.pushing = true;
+	return true;
+}
+
+/* Fill a step with what was granted: what has no logits before what has. */
+static void fill(const struct demand *demands, const uint8_t *numbers, uint32_t count)
+{
+	begin_step();
 	for (unsigned logits = 0; logits < 2; logits++)
 		for (uint32_t i = 0; i < count; i++)
 			if (demands[i].granted != 0 && has_logits(&demands[i]) == logits)
-				add(slot_at(numbers[i]), &demands[i], step);
+				add(slot_at(numbers[i]), &demands[i], &passes.step);
 }
 
-/* Begin the next pass, if there is one. */
-static bool plan(void)
+/* Begin the next pass of several generations, if there is one. */
+COLD static bool plan_several(void)
 {
 	struct demand demands[PROTOCOL_MAX_SLOTS];
 	uint8_t numbers[PROTOCOL_MAX_SLOTS];
@@ -166,7 +192,7 @@ static bool plan(void)
 	bool led, prompts = true;
 	uint32_t count = find_demands(demands, numbers, &pause), columns;
 
-	if (count == 0 || pause > 0 || passes.head - passes.tail > DUE - PROGRAM_MAX_COLUMNS)
+	if (count == 0 || pause > 0)
 		return false;
 	columns = schedule_fill(&passes.schedule, demands, count, &led);
 	/* A pass with columns to spare waits for those that could use them. */
@@ -176,9 +202,28 @@ static bool plan(void)
 		prompts &= demands[i].prompt || demands[i].granted == 0;
 	passes.schedule.prompts_led = led || (prompts && pause != NOBODY);
 	fill(demands, numbers, count);
-	program_start(&passes.step);
-	passes.pushing = true;
-	return true;
+	return begin_push();
+}
+
+/* Begin the next pass, if there is one. One generation gets what it can use: the schedule, whose code would not stay in
+ * the cache beside the rest of a token's way, has nothing to decide. */
+static bool plan(void)
+{
+	struct demand demand;
+	struct slot *slot;
+
+	if (passes.running == 0 || passes.head - passes.tail > DUE - PROGRAM_MAX_COLUMNS)
+		return false;
+	if (passes.running != 1)
+		return plan_several();
+	slot = running_slot();
+	if (!slot_demand(slot, chained(slot), &demand))
+		return false;
+	demand.granted = demand.columns < passes.schedule.columns ? demand.columns : passes.schedule.columns;
+	passes.schedule.prompts_led = false;
+	begin_step();
+	add(slot, &demand, &passes.step);
+	return begin_push();
 }
 
 /* A core with one set of candidates has one scale, whichever column it is for. */

@@ -36,7 +36,7 @@ static struct {
 	uint32_t count;      /* commands of a step that classifies */
 	uint32_t tensors;    /* tensors that have come */
 
-	struct program_step step;
+	const struct program_step *step; /* the caller's */
 	uint32_t at;         /* next command */
 	uint32_t layer;      /* the next layer's command's layer, */
 	uint32_t slot;       /* and which of its commands it is, */
@@ -150,7 +150,7 @@ void program_slots(uint32_t seq_len)
 
 void program_start(const struct program_step *step)
 {
-	program.step = *step;
+	program.step = step;
 	program.at = program.layer = program.slot = program.tensor = program.column = program.offset = 0;
 	find_runs(step);
 }
@@ -159,7 +159,7 @@ void program_start(const struct program_step *step)
 static bool columns_done(uint32_t next)
 {
 	program.column = next;
-	if (next != program.step.count)
+	if (next != program.step->count)
 		return false;
 	program.column = 0;
 	return true;
@@ -167,7 +167,7 @@ static bool columns_done(uint32_t next)
 
 static bool push_embed(uint32_t columns)
 {
-	const struct program_step *step = &program.step;
+	const struct program_step *step = program.step;
 	const uint32_t *words = program.embed.words;
 	uint32_t column = program.column;
 
@@ -185,7 +185,7 @@ static bool push_attend(uint32_t word0)
 	const struct run *run = &program.runs[program.run_of[column]];
 
 	llama2_push(word0 | BITS(KV, 1) | BITS(COLUMN, column),
-		    BITS(FIRST, run->first) | BITS(ROWS, program.step.columns[column].position + 1),
+		    BITS(FIRST, run->first) | BITS(ROWS, program.step->columns[column].position + 1),
 		    run->base + program.offset, run->beats);
 	return columns_done(column + 1);
 }
@@ -229,7 +229,7 @@ static void next_layer_command(void)
 
 bool program_push(bool classifier)
 {
-	const struct program_step *step = &program.step;
+	const struct program_step *step = program.step;
 	uint32_t count = step->classify ? program.count : program.count - 1;
 	uint32_t columns = BITS(COLUMNS, step->count - 1);
 

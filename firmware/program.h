@@ -43,7 +43,7 @@ bool program_tensor(const struct image_entry *entry);
 /* All tensors have come, an embedding of its own too unless it is tied to the classifier. */
 bool program_complete(bool tied);
 
-/* Begin to push a step; the last one must have been pushed. */
+/* Begin to push a step, which stays the caller's until it is pushed; the last one must have been. */
 void program_start(const struct program_step *step);
 /* Push as much as the queue takes, its classifier only where that may begin; true when all of the step has been pushed.
  */
