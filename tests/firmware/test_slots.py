@@ -2,6 +2,7 @@
 import ctypes
 import random
 from dataclasses import replace
+from itertools import groupby
 
 import pytest
 
@@ -267,6 +268,22 @@ def test_sampled_ones_share_passes_where_every_column_has_candidates(firmware, a
     classified = sum(field(command, "opcode") == Command.MATVEC and field(command, "dest") == Dest.LOGITS
                      for command in many.device.commands())
     assert 20 <= classified <= 24
+
+
+@pytest.mark.parametrize("columns", [1, 2, 4])
+@pytest.mark.parametrize("kind", [dict(temperature=ONE, seed=3), dict(temperature=0)], ids=["sampled", "greedy"])
+def test_a_prompt_is_not_kept_waiting_by_one_whose_logits_stand_alone(firmware, columns, kind):
+    """One set of candidates: the prompt's end needs logits, and so does, in every pass, the slot that is sampled."""
+    many = Many(Device(firmware, small_image(), columns), 2)
+    first = many.begin(0, ids=(1,), max_new=60, temperature=ONE, seed=1)
+    while len(many.tokens[first]) < 5:
+        many.poll(1, execute=4)
+    second = many.begin(1, ids=(1, 2, 3), max_new=20, **kind)
+    many.finish()
+    begun = many.heard.index(second)
+    assert many.heard[:begun].count(first) < 20, "it had to wait"
+    longest = max(len(list(same)) for _, same in groupby(many.heard[begun:many.heard.index(second, begun) + 40]))
+    assert longest <= 16
 
 
 @pytest.mark.parametrize("payload, error", [
