@@ -313,9 +313,7 @@ class Device:
     def read(self, offset: int, length: int, *, progress: Progress = Progress.silent, label: str = "reading") -> bytes:
         """Bytes of DRAM; ``offset`` and ``length`` are multiples of 4."""
         for name, value in (("offset", offset), ("length", length)):
-            _check_whole(name, value)
-            if value % 4:
-                raise OptionError(f"{name} is a multiple of 4, not {value}")
+            _check_whole(name, value, multiple=4)
         data = bytearray()
         with progress.bar(label, length) as bar:
             while len(data) < length:
@@ -329,11 +327,12 @@ class Device:
         return bytes(data)
 
 
-def _check_whole(name: str, value: int) -> None:
+def _check_whole(name: str, value: int, multiple: int = 1) -> None:
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise OptionTypeError(f"{name} is a whole number, not {value!r}")
-    if not 0 <= value < 1 << 32:
-        raise OptionError(f"{name} is from 0 to {(1 << 32) - 1}, not {value}")
+    if not 0 <= value < 1 << 32 or value % multiple:
+        what = f"a multiple of {multiple} " if multiple != 1 else ""
+        raise OptionError(f"{name} is {what}from 0 to {(1 << 32) - 1}, not {value}")
 
 
 def _printable(text: str) -> str:
