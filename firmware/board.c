@@ -33,14 +33,12 @@ void timer0_reload_write(uint32_t cycles);
 void timer0_update_value_write(uint32_t update);
 #endif
 
-#define TRAP_CAUSES 16u /* of RISC-V; an interrupt has the sign bit as well */
-
-/* A trap is a bug, or a fault of the hardware. The watchdog interrupts who waits for something that does not come. */
+/* A trap is a bug, or a fault of the hardware; an interrupt's cause has the sign bit as well. The watchdog interrupts who waits for something that does not come. */
 void isr(void)
 {
 	uint32_t cause = csrr(mcause);
 
-	if (cause < TRAP_CAUSES)
+	if (cause < PROTOCOL_TRAP_CAUSES)
 		restart(RESTART_TRAP + cause, csrr(mepc));
 	if (irq_pending() & irq_getmask() & (1u << CTRL_INTERRUPT))
 		restart(llama2_busy() ? RESTART_CORE : RESTART_WATCHDOG, csrr(mepc));

@@ -9,3 +9,5 @@
 #define HOT
 #endif
 #define COLD __attribute__((noinline, cold))
+/* What runs when a model is installed: small rather than fast. */
+#define RARE __attribute__((cold))

@@ -84,8 +84,8 @@ static bool chained(const struct slot *slot)
 	return passes.running == 1 && passes.last == slot && passes.awaiting == 0;
 }
 
-/* The slots that could use columns now, in demands and their numbers; returns how many. Others could, once their results
- * are there: pause is the most passes that one of these was left out of already, or NOBODY. */
+/* The slots that could use columns now, in demands and their numbers; returns how many. Others could, once their
+ * results are there: pause is the most passes that one of these was left out of already, or NOBODY. */
 static uint32_t find_demands(struct demand *demands, uint8_t *numbers, int32_t *pause)
 {
 	uint32_t count = 0;
@@ -125,7 +125,8 @@ static void expect(struct slot *slot, const struct program_step *step, uint32_t 
 	uint32_t results = step->count - step->first < columns ? step->count - step->first : columns;
 
 	for (; results != 0; results--) {
-		passes.due[passes.head++ % DUE] = (struct due){slot->number, results <= tokens, slot->sampling, step->dump};
+		passes.due[passes.head++ % DUE] = (struct due){slot->number, results <= tokens, slot->sampling,
+							       step->dump};
 		passes.scales[step->count - results] = slot->sampler.scale;
 		passes.keeping += slot->sampling;
 		slot->due++;

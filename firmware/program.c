@@ -1,10 +1,9 @@
 /* The commands of one token, in the order in which docs/image.md lays out the tensors that they stream. */
 #include "program.h"
 
+#include "hot.h"
 #include "llama2.h"
 
-/* Only when a model is installed: small rather than fast. */
-#define COLD __attribute__((cold))
 #define BITS(name, value) ((uint32_t)(value) << LLAMA2_COMMAND_##name##_LOW)
 
 enum {
@@ -39,7 +38,7 @@ static struct {
 	const struct program_step *step; /* the caller's */
 	uint32_t at;         /* next command */
 	uint32_t layer;      /* the next layer's command's layer, */
-	uint32_t slot;       /* and which of its commands it is, */
+	uint32_t item;       /* and which of its commands it is, */
 	uint32_t tensor;     /* and which of its tensors comes next */
 	uint32_t column;     /* next column of a command that is per column or run */
 	uint32_t offset;     /* from a slot's first beat to that of the layer's rows */
@@ -51,7 +50,7 @@ static struct {
 	uint8_t run_of[PROGRAM_MAX_COLUMNS]; /* first column of a column's run */
 } program;
 
-COLD static struct llama2_command command(uint32_t word0, const struct image_entry *entry)
+RARE static struct llama2_command command(uint32_t word0, const struct image_entry *entry)
 {
 	return (struct llama2_command){{word0 | BITS(Q4, entry->format == IMAGE_FORMAT_Q4) |
 					    BITS(GROUP64, entry->group == 64) |
@@ -60,7 +59,7 @@ COLD static struct llama2_command command(uint32_t word0, const struct image_ent
 					BITS(BASE, entry->offset_beats), BITS(BEATS, entry->beats)}};
 }
 
-COLD static void fill_embed(const struct image_entry *entry)
+RARE static void fill_embed(const struct image_entry *entry)
 {
 	program.embed = command(BITS(OPCODE, LLAMA2_OP_EMBED) | BITS(PHASE, LLAMA2_PHASE_EMBED), entry);
 	program.embed.words[1] = BITS(WORDS, entry->words); /* without its token; the position comes with the step */
@@ -74,17 +73,17 @@ void program_begin(const struct program_shape *shape)
 }
 
 /* The kind of a layer's i-th tensor. */
-COLD static uint8_t tensor_kind(uint32_t i)
+RARE static uint8_t tensor_kind(uint32_t i)
 {
-	uint32_t slot = 0;
+	uint32_t item = 0;
 
-	while (!layer_commands[slot].streams || i-- != 0)
-		slot++;
-	return layer_commands[slot].kind;
+	while (!layer_commands[item].streams || i-- != 0)
+		item++;
+	return layer_commands[item].kind;
 }
 
 /* The tensor of a layer, or false. */
-COLD static bool layer_tensor(const struct image_entry *entry, uint32_t index)
+RARE static bool layer_tensor(const struct image_entry *entry, uint32_t index)
 {
 	uint32_t layer = index / LAYER_TENSORS, i = index % LAYER_TENSORS;
 	uint32_t words1 = BITS(ROWS, entry->rows) | BITS(WORDS, entry->words);
@@ -98,7 +97,7 @@ COLD static bool layer_tensor(const struct image_entry *entry, uint32_t index)
 	return true;
 }
 
-COLD bool program_tensor(const struct image_entry *entry)
+RARE bool program_tensor(const struct image_entry *entry)
 {
 	uint32_t index = program.tensors++;
 	uint32_t layers = program.shape.n_layers * LAYER_TENSORS;
@@ -151,7 +150,7 @@ void program_slots(uint32_t seq_len)
 void program_start(const struct program_step *step)
 {
 	program.step = step;
-	program.at = program.layer = program.slot = program.tensor = program.column = program.offset = 0;
+	program.at = program.layer = program.item = program.tensor = program.column = program.offset = 0;
 	find_runs(step);
 }
 
@@ -201,28 +200,29 @@ static bool push_store(uint32_t word0)
 /* A layer's command; true unless it needs another one, for the next columns. */
 static bool push_layer(uint32_t columns)
 {
-	uint32_t slot = program.slot;
-	uint32_t word0 = BITS(OPCODE, layer_commands[slot].op) | BITS(PHASE, layer_commands[slot].phase) | columns |
-			 BITS(FENCE, layer_commands[slot].fence && program.column == 0);
+	uint32_t item = program.item;
+	uint32_t word0 = BITS(OPCODE, layer_commands[item].op) | BITS(PHASE, layer_commands[item].phase) | columns |
+			 BITS(FENCE, layer_commands[item].fence && program.column == 0);
 	const struct tensor *tensor;
 	uint32_t i;
 
-	if (layer_commands[slot].per == PROGRAM_PER_COLUMN)
+	if (layer_commands[item].per == PROGRAM_PER_COLUMN)
 		return push_attend(word0);
-	if (layer_commands[slot].per == PROGRAM_PER_RUN)
+	if (layer_commands[item].per == PROGRAM_PER_RUN)
 		return push_store(word0);
 	i = program.tensor++;
 	tensor = &program.layers[program.layer][i];
-	llama2_push(word0 | BITS(DEST, layer_commands[slot].dest) | BITS(Q4, tensor->q4) | BITS(GROUP64, tensor->group64) | BITS(EXPONENT, tensor->exponent),
+	llama2_push(word0 | BITS(DEST, layer_commands[item].dest) | BITS(Q4, tensor->q4) |
+			BITS(GROUP64, tensor->group64) | BITS(EXPONENT, tensor->exponent),
 		    program.words1[i], tensor->base, tensor->beats);
 	return true;
 }
 
 static void next_layer_command(void)
 {
-	if (++program.slot != LAYER_COMMANDS)
+	if (++program.item != LAYER_COMMANDS)
 		return;
-	program.slot = program.tensor = 0;
+	program.item = program.tensor = 0;
 	program.layer++;
 	program.offset += program.shape.seq_len * program.shape.row_beats;
 }
@@ -250,7 +250,8 @@ bool program_push(bool classifier)
 			return false;
 		} else {
 			words = program.classify.words;
-			llama2_push(words[0] | columns | BITS(COLUMN, step->first) | BITS(KEEP, step->keep) | BITS(DUMP, step->dump),
+			llama2_push(words[0] | columns | BITS(COLUMN, step->first) | BITS(KEEP, step->keep) |
+					BITS(DUMP, step->dump),
 				    words[1], words[2], words[3]);
 		}
 		program.at++;

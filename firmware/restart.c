@@ -4,7 +4,7 @@
 #include "board.h"
 #include "llama2.h"
 
-#define CAUSE 24u
+#define CAUSE PROTOCOL_RESTART_PLACE_BITS
 #define PLACE ((1u << CAUSE) - 1)
 #define MARK 0x7265736bu /* what memory holds after power-up is no word with its mark */
 #define LOOK 256u        /* polls between two looks at the core: more than it needs for a beat */

@@ -53,7 +53,8 @@ static void recall(uint32_t position)
 static void scales(void)
 {
 	uint64_t least = (uint64_t)1 << 32;
-	uint64_t core = slot->temperature == 0 ? (uint64_t)SAMPLING_ONE << 32 : (slot->temperature < least ? least : slot->temperature);
+	uint64_t wanted = slot->temperature == 0 ? (uint64_t)SAMPLING_ONE << 32 : slot->temperature;
+	uint64_t core = wanted < least ? least : wanted;
 
 	slot->scale = exp2_logit_scale(core);
 	slot->near_scale = exp2_logit_scale((slot->temperature < SAMPLING_FINEST ? SAMPLING_FINEST : slot->temperature)

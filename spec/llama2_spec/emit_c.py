@@ -72,7 +72,7 @@ def protocol_section() -> str:
              "MAX_SPECULATE", "MAX_SLOTS", "SLOT_SHIFT",
              "LOOKUP_HISTORY", "LOOKUP_SUFFIX", "LOOKUP_STEPS", "MAX_LAYERS", "MAX_BAUD", "MIN_BAUD",
              "MAX_CONFIRM",
-             "PLACE_BYTES", "MAX_PLACES", "MAX_STREAM")
+             "PLACE_BYTES", "MAX_PLACES", "MAX_STREAM", "TRAP_CAUSES", "RESTART_PLACE_BITS")
     parts = [define(f"PROTOCOL_{name}", getattr(protocol, name)) for name in names]
     parts += [define("FRAME_MAX_PAYLOAD", frame.MAX_PAYLOAD), define("FRAME_MAX", frame.MAX_FRAME),
               define("FRAME_MAX_ENCODED", frame.MAX_ENCODED), define("FRAME_DELIMITER", frame.DELIMITER), "",

@@ -134,7 +134,11 @@ class Restart(IntEnum):
     WATCHDOG = 2   #: the firmware stood still
     CORE     = 3   #: the decoder core was busy and moved nothing
     BUS      = 4   #: an access that nothing answered
-    TRAP     = 16  #: plus the number that RISC-V gives the trap's cause, up to 31
+    TRAP     = 16  #: plus the number that RISC-V gives the trap's cause, below TRAP_CAUSES
+
+
+TRAP_CAUSES        = 16    #: numbers of RISC-V's synchronous traps. Ref: The RISC-V Instruction Set Manual, II, mcause
+RESTART_PLACE_BITS = 24    #: of Device.restart: the place's, below the cause
 
 
 class ModelState(IntEnum):

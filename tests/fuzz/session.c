@@ -139,7 +139,27 @@ static void whole_request(struct input *in)
 {
 	static const struct {
 		uint8_t opcode, words;
-	} kinds[] = {{OPCODE_HELLO, 2}, {OPCODE_LOAD_BEGIN, 2}, {OPCODE_LOAD, 3}, {OPCODE_LOAD_END, 0}, {OPCODE_ABORT, 0}, {OPCODE_ABORT, 1}, {OPCODE_RESEND, sizeof(struct wire_resend) / 4}, {OPCODE_STATS, 0}, {OPCODE_RESET, 1}, {OPCODE_READ, 2}, {OPCODE_BAUD, 2}, {OPCODE_STORE, 1}, {OPCODE_VERIFY, 1}, {OPCODE_BOARD, 0}, {OPCODE_LANE, 3}, {OPCODE_MEMORY, 3}, {OPCODE_STREAM, 2}, {OPCODE_SLOTS, 2}, {OPCODE_HELLO, 2}};
+	} kinds[] = {
+		{OPCODE_HELLO, 2},
+		{OPCODE_LOAD_BEGIN, 2},
+		{OPCODE_LOAD, 3},
+		{OPCODE_LOAD_END, 0},
+		{OPCODE_ABORT, 0},
+		{OPCODE_ABORT, 1},
+		{OPCODE_RESEND, sizeof(struct wire_resend) / 4},
+		{OPCODE_STATS, 0},
+		{OPCODE_RESET, 1},
+		{OPCODE_READ, 2},
+		{OPCODE_BAUD, 2},
+		{OPCODE_STORE, 1},
+		{OPCODE_VERIFY, 1},
+		{OPCODE_BOARD, 0},
+		{OPCODE_LANE, 3},
+		{OPCODE_MEMORY, 3},
+		{OPCODE_STREAM, 2},
+		{OPCODE_SLOTS, 2},
+		{OPCODE_HELLO, 2},
+	};
 	uint32_t words[8], kind = input_below(in, sizeof kinds / sizeof kinds[0]);
 
 	for (uint32_t i = 0; i < kinds[kind].words; i++)

@@ -1,8 +1,5 @@
 """Says in one line why a board began anew, from what its firmware recorded."""
-from llama2_spec.protocol import Restart
-
-CAUSES = 32     #: numbers of causes end here
-PLACE_BITS = 24
+from llama2_spec.protocol import RESTART_PLACE_BITS, TRAP_CAUSES, Restart
 
 #: what RISC-V's numbers mean. Ref: The RISC-V Instruction Set Manual, volume II, mcause.
 TRAPS = {
@@ -20,8 +17,8 @@ ITSELF = {
 
 def explain_restart(word: int) -> str | None:
     """One line for HELLO's ``restart``; None where power, a bitstream or a person began it."""
-    cause, place = word >> PLACE_BITS, word & ((1 << PLACE_BITS) - 1)
-    if Restart.TRAP <= cause < CAUSES:
+    cause, place = word >> RESTART_PLACE_BITS, word & ((1 << RESTART_PLACE_BITS) - 1)
+    if Restart.TRAP <= cause < Restart.TRAP + TRAP_CAUSES:
         number = cause - Restart.TRAP
         what = f"its firmware met {TRAPS.get(number, f'trap {number}')}"
     elif cause in ITSELF:
