@@ -48,22 +48,22 @@ static void grant_all(struct pass *pass, struct demand *demands, uint32_t count,
 	}
 }
 
-/* Prompts lead this pass: slots that decode led the last one, and would leave them less than half of this one, or no
- * logits where those of somebody stand alone and a prompt could end. */
+/* Prompts lead this pass: slots that decode led the last one, and would leave them less than half of this one, or one of
+ * them nothing: its end is left, whose logits cannot stand beside theirs. */
 static bool prompts_lead(const struct schedule *schedule, const struct demand *demands, uint32_t count)
 {
 	uint32_t decoding = 0, left;
-	bool alone = false, ends = false;
+	bool alone = false, end = false;
 
 	for (uint32_t i = 0; i < count; i++) {
 		decoding += !demands[i].prompt;
 		alone |= demands[i].alone && demands[i].classified;
-		ends |= demands[i].prompt && demands[i].classified && demands[i].columns <= schedule->columns;
+		end |= demands[i].prompt && demands[i].classified && demands[i].columns == 1;
 	}
 	if (decoding == 0 || decoding == count || schedule->prompts_led)
 		return false;
 	left = schedule->columns <= decoding ? 0 : schedule->columns - decoding;
-	return 2 * left < schedule->columns || (alone && ends);
+	return 2 * left < schedule->columns || (alone && end);
 }
 
 uint32_t schedule_fill(const struct schedule *schedule, struct demand *demands, uint32_t count, bool *led)

@@ -80,6 +80,16 @@ def test_logits_that_stand_alone_share_with_prompts_only(firmware):
     assert rule.fill([decoding(0), decoding(1, alone=True), decoding(2)]) == [1, 0, 1]
 
 
+def test_a_prompt_s_end_is_not_put_off_for_ever(firmware):
+    """Beside logits that stand alone, be they its own or another's, it leads every other pass."""
+    for other in (decoding(0, alone=True), decoding(0)):
+        rule = Rule(firmware, 2)
+        end = prompt(1, alone=not other.alone)
+        assert rule.fill([other, end]) == [0, 1]
+        assert rule.fill([other, end]) == [1, 0]
+        assert rule.fill([other, end]) == [0, 1]
+
+
 def test_time_wraps(firmware):
     rule = Rule(firmware, 1)
     assert rule.fill([decoding(5), decoding(2 ** 32 - 5)]) == [0, 1]
@@ -94,6 +104,7 @@ class Client:
     alone: bool
     waited: int = 0
     most: int = 0           # passes that the rule allows for those who decoded since
+    put_off: int = 0        # passes in a row in which it was the oldest prompt and got nothing, its end being left
 
 
 def allowed(decoders, columns):
@@ -125,10 +136,13 @@ def test_nobody_starves(firmware, seed):
         decoders = [c for c in waiting if not c.left]
         prompts = sum(c.left for c in waiting)
         granted = rule.fill(demands)
+        oldest = min((c for c in waiting if c.left), key=lambda c: c.since, default=None)
         fed += sum(count for client, count in zip(waiting, granted) if client.left)
         fair += min(prompts, columns) / 2 if decoders else min(prompts, columns)
         for client, count in zip(waiting, granted):
             if client.left:
+                client.put_off = client.put_off + 1 if client is oldest and client.left == 1 and not count else 0
+                assert client.put_off <= 1
                 client.left -= count
             elif count:
                 client.tokens -= 1
