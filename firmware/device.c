@@ -4,11 +4,12 @@
 #include <stddef.h>
 #include <string.h>
 
+#include "answer.h"
 #include "board.h"
-#include "dram.h"
-#include "flash.h"
 #include "generate.h"
 #include "image.h"
+#include "inspect.h"
+#include "install.h"
 #include "link.h"
 #include "llama2.h"
 #include "passes.h"
@@ -19,144 +20,6 @@
 #ifndef FIRMWARE_BUILD
 #define FIRMWARE_BUILD "unknown"
 #endif
-
-#define MAX_DELAYS 64u /* of a lane; the boards have 8 and 32 */
-
-static struct {
-	enum model_state state;
-	enum status refused;      /* why, if state is REFUSED */
-	struct wire_error error;
-	uint32_t total;           /* upload: bytes of the image */
-	uint32_t crc;             /* upload: of the file */
-	uint32_t received;        /* upload: bytes in DRAM */
-} model;
-
-/* After reset: DRAM's image is checked; if it is none, the flash's is copied there and checked. An upload's is checked,
- * too. */
-static enum { CHECK_DRAM,
-	      RESTORE,
-	      CHECK_RESTORED,
-	      CHECK_LOADED } boot;
-
-/* The core's check of the image: after LOAD_END (model.state is BOOTING then), or of a model in use. */
-static struct {
-	bool running;
-	uint32_t since;           /* cycle counter when it began */
-	uint32_t cycles;          /* what the last one took */
-} check;
-
-static uint32_t boot_id;          /* of the first HELLO since reset; 0 before */
-static const struct frame_header *request;
-
-static void reply(const void *payload, uint32_t bytes)
-{
-	link_send(request->opcode, STATUS_OK, link_sequence(), payload, bytes);
-}
-
-static void refuse_with(enum status status, const struct wire_error *error)
-{
-	struct wire_error answer = *error;
-
-	answer.boot = boot_id;
-	link_send(request->opcode, status, link_sequence(), &answer, sizeof answer);
-}
-
-static void refuse(enum status status, enum subject subject, uint32_t value, uint32_t limit)
-{
-	struct wire_error error = {subject, value, limit};
-
-	refuse_with(status, &error);
-}
-
-/* Begin to check the image in DRAM, of which present bytes are there, and make it the model. */
-static void install_begin(uint32_t present)
-{
-	struct llama2_limits limits;
-
-	llama2_limits(&limits);
-	model.refused = image_begin(&limits, present, &model.error);
-}
-
-/* It is refused already, or the core has checked the weights. */
-static bool install_ready(void)
-{
-	return model.refused != STATUS_OK || !llama2_busy();
-}
-
-/* No model: nothing can be generated. */
-static void drop(void)
-{
-	static const struct slot_division none = {.count = 1};
-
-	generate_install(&none, 0, 1, 1);
-}
-
-/* The model's slots, empty. */
-static void begin_slots(void)
-{
-	struct llama2_limits limits;
-
-	llama2_limits(&limits);
-	generate_install(&image_model()->slots, image_model()->vocab_size, limits.columns, limits.candidate_sets);
-}
-
-static void install_end(void)
-{
-	if (model.refused == STATUS_OK)
-		model.refused = image_end(&model.error);
-	model.state = model.refused == STATUS_OK ? MODEL_STATE_READY :
-						   (model.refused == STATUS_BAD_MAGIC ? MODEL_STATE_NONE : MODEL_STATE_REFUSED);
-	if (model.state == MODEL_STATE_READY)
-		begin_slots();
-	else
-		drop();
-}
-
-void device_init(void)
-{
-	drop();
-	if (board_dram_ok()) {
-		model.state = MODEL_STATE_BOOTING;
-		boot = CHECK_DRAM;
-		install_begin(board_dram_bytes());
-	}
-}
-
-static void boot_poll(void)
-{
-	if (model.state != MODEL_STATE_BOOTING)
-		return;
-	if (boot == RESTORE) {
-		enum restored restored = restore_poll();
-
-		if (restored == RESTORE_DONE)
-			install_begin(restore_bytes());
-		if (restored != RESTORE_RUNNING)
-			boot = CHECK_RESTORED;
-	} else if (install_ready()) {
-		install_end();
-		check.cycles = llama2_cycles() - check.since;
-		if (boot == CHECK_DRAM && model.state != MODEL_STATE_READY) {
-			model.state = MODEL_STATE_BOOTING;
-			boot = RESTORE;
-			restore_begin();
-		}
-	}
-}
-
-/* A model in use is checked: what is damaged is none any more. */
-static void check_poll(void)
-{
-	if (!check.running || llama2_busy())
-		return;
-	check.running = false;
-	check.cycles = llama2_cycles() - check.since;
-	model.refused = image_end(&model.error);
-	if (model.refused != STATUS_OK) {
-		model.state = MODEL_STATE_REFUSED;
-		drop();
-	}
-}
 
 /* Cycles since reset. Called more often than the counter of 32 bits wraps, which it does not tell. */
 static uint64_t uptime(void)
@@ -208,16 +71,16 @@ static void hello(const struct wire_hello *hello)
 	device.max_vocab_size = limits.vocab_size;
 	device.max_seq_len = limits.seq_len;
 	device.max_layers = PROTOCOL_MAX_LAYERS;
-	device.model_state = model.state;
+	device.model_state = install_state();
 	device.link_damaged = link_damaged();
 	device.boot = boot_id;
 	device.restart = restart_why();
 	strncpy(device.firmware, FIRMWARE_BUILD, sizeof device.firmware);
-	if (model.state == MODEL_STATE_REFUSED) {
-		device.model_status = model.refused;
-		memcpy(device.model_error, &model.error, sizeof device.model_error);
+	if (install_state() == MODEL_STATE_REFUSED) {
+		device.model_status = install_refused();
+		memcpy(device.model_error, install_error(), sizeof device.model_error);
 	}
-	if (model.state == MODEL_STATE_READY) {
+	if (install_state() == MODEL_STATE_READY) {
 		device.image_bytes = image->bytes;
 		device.payload_crc = image->payload_crc;
 		device.header_crc = image->header_crc;
@@ -231,113 +94,13 @@ static void hello(const struct wire_hello *hello)
 	reply(&device, sizeof device);
 }
 
-static void reply_loaded(void)
-{
-	struct wire_loaded loaded = {model.received, boot_id};
-
-	reply(&loaded, sizeof loaded);
-}
-
-static void load_begin(const struct wire_load_begin *begin)
-{
-	if (!board_dram_ok()) {
-		refuse(STATUS_NO_DRAM, SUBJECT_NONE, 0, 0);
-		return;
-	}
-	if (begin->total > board_dram_bytes()) {
-		refuse(STATUS_NO_MEMORY, SUBJECT_NONE, begin->total, board_dram_bytes());
-		return;
-	}
-	/* The same upload again goes on where it stopped. */
-	if (model.state != MODEL_STATE_LOADING || begin->total != model.total || begin->crc != model.crc)
-		model.received = 0;
-	model.state = MODEL_STATE_LOADING;
-	model.total = begin->total;
-	model.crc = begin->crc;
-	drop();
-	store_end();
-	reply_loaded();
-}
-
-static void load(const struct wire_load *piece, uint32_t bytes)
-{
-	if (model.state != MODEL_STATE_LOADING) {
-		refuse(STATUS_NOT_LOADING, SUBJECT_NONE, 0, 0);
-		return;
-	}
-	if (piece->offset > model.received) {
-		refuse(STATUS_OUT_OF_ORDER, SUBJECT_NONE, piece->offset, model.received);
-		return;
-	}
-	if (bytes > model.total - piece->offset || (bytes % 4 != 0 && bytes != model.total - piece->offset) ||
-	    piece->offset % 4 != 0) {
-		refuse(STATUS_BAD_VALUE, SUBJECT_LENGTH, piece->offset + bytes, model.total);
-		return;
-	}
-	/* A piece that came before is only acknowledged again. */
-	if (piece->offset == model.received) {
-		memcpy(board_dram() + piece->offset, piece->data, bytes);
-		model.received += bytes;
-	}
-	reply_loaded();
-}
-
-/* How the last check of the image ended, or that one is running. */
-static void reply_verified(void)
-{
-	bool installing = model.state == MODEL_STATE_BOOTING && boot == CHECK_LOADED;
-	struct wire_verified verified = {.running = check.running || installing, .boot = boot_id};
-
-	if (!verified.running && model.state != MODEL_STATE_READY) {
-		refuse_with(model.refused == STATUS_OK ? STATUS_NO_MODEL : model.refused, &model.error);
-		return;
-	}
-	if (!verified.running) {
-		verified.crc = image_model()->payload_crc;
-		verified.cycles = check.cycles;
-	}
-	reply(&verified, sizeof verified);
-}
-
-static void load_end(void)
-{
-	if (model.state == MODEL_STATE_LOADING && model.received != model.total) {
-		refuse(STATUS_INCOMPLETE, SUBJECT_NONE, model.received, model.total);
-		return;
-	}
-	/* Asked again, it tells how far the check is, and keeps the cache of a model that is there already. */
-	if (model.state == MODEL_STATE_LOADING) {
-		check.since = llama2_cycles();
-		board_dram_publish();
-		install_begin(model.total);
-		model.state = MODEL_STATE_BOOTING;
-		boot = CHECK_LOADED;
-	}
-	reply_verified();
-}
-
-static void verify(const struct wire_verify *what)
-{
-	if (what->begin && model.state == MODEL_STATE_READY && !check.running) {
-		check.since = llama2_cycles();
-		model.refused = image_verify(&model.error);
-		check.running = true;
-		if (model.refused != STATUS_OK) {
-			check.running = false;
-			model.state = MODEL_STATE_REFUSED;
-			drop();
-		}
-	}
-	reply_verified();
-}
-
 static void generate(const struct wire_generate *options, uint32_t id_bytes)
 {
 	struct wire_accepted accepted = {.boot = boot_id};
 	struct wire_error error = {0};
 	enum status status = STATUS_BUSY;
 
-	if (!check.running || generate_is(link_sequence()))
+	if (!install_checking() || generate_is(link_sequence()))
 		status = generate_begin(link_sequence(), options, id_bytes / 4, &accepted.position, &error);
 	if (status == STATUS_OK)
 		reply(&accepted, sizeof accepted);
@@ -361,7 +124,7 @@ static void slots(const struct wire_slots *what)
 	struct wire_slotted slotted = {.boot = boot_id};
 	struct wire_error error;
 
-	if (model.state != MODEL_STATE_READY) {
+	if (install_state() != MODEL_STATE_READY) {
 		refuse(STATUS_NO_MODEL, SUBJECT_NONE, 0, 0);
 		return;
 	}
@@ -378,7 +141,7 @@ static void slots(const struct wire_slots *what)
 			refuse_with(STATUS_NO_MEMORY, &error);
 			return;
 		}
-		begin_slots();
+		install_slots();
 	}
 	slotted.count = slot_count();
 	slotted.length = slot_length();
@@ -442,82 +205,13 @@ static void store(const struct wire_store *what)
 	enum status status = STATUS_OK;
 
 	if (what->begin)
-		status = model.state == MODEL_STATE_READY ? store_begin(image_model()->bytes, &error) : STATUS_NO_MODEL;
+		status = install_state() == MODEL_STATE_READY ? store_begin(image_model()->bytes, &error) : STATUS_NO_MODEL;
 	store_report(&stored);
 	stored.boot = boot_id;
 	if (status == STATUS_OK)
 		reply(&stored, sizeof stored);
 	else
 		refuse_with(status, &error);
-}
-
-static void board(void)
-{
-	struct wire_board answer = {.dram_status = board_dram_ok(),
-				    .lanes = board_lanes(),
-				    .delays = board_delays(),
-				    .bitslips = board_bitslips(),
-				    .flash_id = flash_id(),
-				    .boot = boot_id};
-
-	board_describe(&answer);
-	dram_failed(&answer);
-	reply(&answer, sizeof answer);
-}
-
-static void lane(const struct wire_lane *what)
-{
-	struct wire_eye eye = {.boot = boot_id};
-	uint32_t errors[MAX_DELAYS];
-
-	if (what->lane >= board_lanes() || what->bitslip >= board_bitslips() || board_delays() > MAX_DELAYS) {
-		refuse(STATUS_BAD_VALUE, SUBJECT_LANE, what->lane, board_lanes());
-		return;
-	}
-	dram_scan(what, &eye, errors);
-	link_send2(request->opcode, STATUS_OK, link_sequence(), &eye, sizeof eye, errors, board_delays() * sizeof errors[0]);
-}
-
-#define NEVER ((uint64_t)1 << 40) /* longer than any DRAM */
-
-/* These bytes lie within DRAM, and begin and step at multiples of unit; refuses them otherwise. */
-static bool piece(uint32_t offset, uint64_t length, uint32_t steps, uint32_t unit)
-{
-	bool good = (offset | steps) % unit == 0 && offset + length <= board_dram_bytes();
-
-	if (!good)
-		refuse(STATUS_BAD_VALUE, SUBJECT_PLACE, offset, board_dram_bytes());
-	return good;
-}
-
-static void memory(const struct wire_memory *what)
-{
-	struct wire_tested tested = {.boot = boot_id};
-	bool good = what->count - 1 < PROTOCOL_MAX_PLACES && what->step != 0;
-	uint64_t length = good ? (uint64_t)(what->count - 1) * what->step + PROTOCOL_PLACE_BYTES : NEVER;
-
-	if (!piece(what->offset, length, what->step, PROTOCOL_PLACE_BYTES))
-		return;
-	dram_test(what, &tested);
-	reply(&tested, sizeof tested);
-}
-
-static void stream(const struct wire_stream *what)
-{
-	struct wire_streamed streamed = {.boot = boot_id};
-	uint32_t *counters = &streamed.cycles; /* beats and starved follow, as in the core */
-
-	if (!piece(what->offset, what->length - 1 < PROTOCOL_MAX_STREAM ? what->length : NEVER, what->length, BEAT_BYTES))
-		return;
-	for (unsigned i = 0; i < 3; i++)
-		counters[i] = -llama2_counter(LLAMA2_PHASE_OTHER, i);
-	llama2_crc_begin(what->offset / BEAT_BYTES, what->length / BEAT_BYTES);
-	while (llama2_busy())
-		;
-	for (unsigned i = 0; i < 3; i++)
-		counters[i] += llama2_counter(LLAMA2_PHASE_OTHER, i);
-	streamed.crc = llama2_crc();
-	reply(&streamed, sizeof streamed);
 }
 
 /* Payload of each request: least bytes, size of the items that may follow, and whether a generation may be running. */
@@ -549,7 +243,7 @@ static bool taken(uint8_t opcode)
 {
 	bool tests = opcode == OPCODE_LANE || opcode >= OPCODE_MEMORY;
 
-	return (check.running && (tests || opcode == OPCODE_LOAD_BEGIN)) || (model.state == MODEL_STATE_BOOTING && tests);
+	return (install_checking() && (tests || opcode == OPCODE_LOAD_BEGIN)) || (install_state() == MODEL_STATE_BOOTING && tests);
 }
 
 static bool acceptable(void)
@@ -582,9 +276,9 @@ static void handle(void)
 		return;
 	switch (request->opcode) {
 	case OPCODE_HELLO: hello(payload); break;
-	case OPCODE_LOAD_BEGIN: load_begin(payload); break;
-	case OPCODE_LOAD: load(payload, request->length - sizeof(struct wire_load)); break;
-	case OPCODE_LOAD_END: load_end(); break;
+	case OPCODE_LOAD_BEGIN: install_load_begin(payload); break;
+	case OPCODE_LOAD: install_load(payload, request->length - sizeof(struct wire_load)); break;
+	case OPCODE_LOAD_END: install_load_end(); break;
 	case OPCODE_GENERATE: generate(payload, request->length - sizeof(struct wire_generate)); break;
 	case OPCODE_ABORT:
 		generate_abort(request->length != 0 ? ((const struct wire_abort *)payload)->generation : 0);
@@ -596,11 +290,11 @@ static void handle(void)
 	case OPCODE_READ: read(payload); break;
 	case OPCODE_BAUD: baud(payload); break;
 	case OPCODE_STORE: store(payload); break;
-	case OPCODE_VERIFY: verify(payload); break;
-	case OPCODE_BOARD: board(); break;
-	case OPCODE_LANE: lane(payload); break;
-	case OPCODE_MEMORY: memory(payload); break;
-	case OPCODE_STREAM: stream(payload); break;
+	case OPCODE_VERIFY: install_verify(payload); break;
+	case OPCODE_BOARD: inspect_board(); break;
+	case OPCODE_LANE: inspect_lane(payload); break;
+	case OPCODE_MEMORY: inspect_memory(payload); break;
+	case OPCODE_STREAM: inspect_stream(payload); break;
 	case OPCODE_SLOTS: slots(payload); break;
 	}
 }
@@ -613,8 +307,7 @@ void device_poll(void)
 		handle();
 		link_release();
 	}
-	boot_poll();
-	check_poll();
+	install_poll();
 	if (++polls % 256 == 0)
 		(void)uptime();
 	rate_poll();

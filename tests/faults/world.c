@@ -47,7 +47,7 @@ static void pass(void)
 		carry(1);
 }
 
-/* Call before device_init. */
+/* Call before install_init. */
 void world_begin(void)
 {
 	fake_when_full(pass);

@@ -92,7 +92,7 @@ class World:
                 firmware.restart(why >> 24, why & 0xffffff)
             firmware.restart_begin()
         firmware.world_begin()
-        firmware.device_init()
+        firmware.install_init()
         self._to_device.clear()
         self._to_host.clear()
 

@@ -73,7 +73,7 @@ class Device:
         library.fake_candidate_sets(sets)
         size = DRAM_BYTES
         ctypes.memmove(library.fake_dram(), image.ljust(size, b"\0"), size)
-        library.device_init()
+        library.install_init()
         if boot:
             self.boot()
         self.begin = library.fake_log_count()

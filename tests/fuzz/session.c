@@ -6,6 +6,7 @@
 #include "board.h"
 #include "crc32.h"
 #include "device.h"
+#include "install.h"
 #include "fake.h"
 #include "image.h"
 #include "input.h"
@@ -260,7 +261,7 @@ static void stop(void)
 static void boot(void)
 {
 	session_counts.images++;
-	device_init();
+	install_init();
 	run(64, 64);
 	send(OPCODE_HELLO, greeting, sizeof greeting, false);
 }
