@@ -202,7 +202,7 @@ def names() -> list[str]:
 def main() -> int:
     found = check(names())
     print(*found, sep="\n", end="\n" if found else "")
-    print(f"{len(found)} of {len(names())} records are of earlier sources")
+    print(f"{len({old.name for old in found})} of {len(names())} records are of earlier sources")
     return 1 if found else 0
 
 
