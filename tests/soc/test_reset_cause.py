@@ -57,7 +57,7 @@ def overwritten(vsim, folder, place, words):
     (NOWHERE, Restart.BUS, "its firmware accessed an address where nothing answers"),
 ], ids=["trap", "bus"])
 def test_the_board_restarts_and_the_next_client_is_told(vsim, tmp_path, words, cause, line):
-    place = place_of(vsim, "lane")
+    place = place_of(vsim, "inspect_lane")
     with Simulator(overwritten(vsim, tmp_path, place, words)) as simulator:
         with Device.open(simulator.url, wait_s=20, hello_tries=60) as device:
             boot = device.info.boot
