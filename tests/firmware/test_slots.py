@@ -423,7 +423,7 @@ def test_the_cache_is_not_divided_below_what_still_runs(firmware):
     """What an aborted generation has in the queue writes rows where other slots would be."""
     device = Device(firmware, small_image(), 2)
     many, met = Many(device, 2), 0
-    for delay in range(300, 500, 20):
+    for delay in range(240, 320, 4):
         other, fed = many.begin(1, ids=(1, 5), max_new=12), many.begin(0, ids=tuple(range(80)), max_new=0)
         many.poll(delay, execute=1)
         at_once(device, Opcode.ABORT, Abort(fed))
