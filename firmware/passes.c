@@ -24,14 +24,17 @@ static struct {
 	bool own_scales;
 	uint32_t running;    /* generations */
 	uint32_t count;      /* passes planned, and generations begun: what `since` is measured by */
+	uint32_t latest;     /* the last pass */
 	struct due due[DUE];
 	uint32_t head, tail; /* next result to be planned, and to come; counting on */
 	const struct slot *last;     /* whose result is the last one planned */
 
 	struct program_step step;    /* that is being pushed */
-	const struct slot *awaiting; /* whose token a step was begun without, until it is told */
 	bool pushing;
+	uint32_t awaiting;   /* columns of it whose token was not told yet; nothing is planned behind it until then */
+	uint32_t untold;     /* those of them whose slot is sampled: a result whose candidates are wanted comes for each */
 	uint32_t scales[PROGRAM_MAX_COLUMNS]; /* LOGIT_SCALE that its columns' candidates want */
+	uint32_t written[PROGRAM_MAX_COLUMNS]; /* what the core has */
 	uint32_t keeping;    /* results of it whose candidates are wanted */
 	uint32_t kept;       /* such results of the steps that were pushed, until they are read */
 	bool lasting;        /* a generation ended whose passes may be under way: they must not be dropped */
@@ -44,7 +47,8 @@ void passes_install(uint32_t columns, bool own_scales)
 	passes.schedule = (struct schedule){.columns = columns};
 	passes.own_scales = own_scales;
 	passes.running = passes.head = passes.tail = passes.kept = 0;
-	passes.last = passes.awaiting = 0;
+	passes.awaiting = passes.untold = 0;
+	passes.last = 0;
 	passes.pushing = passes.lasting = passes.unseen = false;
 }
 
@@ -77,11 +81,20 @@ void passes_errors_clear(void)
 
 #define NOBODY (-1)
 
-/* Its next token may be left to the core, or told later: its last result is the last one planned, and no other slot's
- * pass will come between. */
-static bool chained(const struct slot *slot)
+/* Its next token will be the last argmax: its last result is the last one planned, and no other slot's pass will come
+ * between. */
+static bool last_argmax(const struct slot *slot)
 {
-	return passes.running == 1 && passes.last == slot && passes.awaiting == 0;
+	return passes.running == 1 && passes.last == slot && passes.awaiting == 0 && !slot->sampling;
+}
+
+/* Its next column can be planned before its token is known: the core has it by itself, or it is a result of the last
+ * pass. When that comes, the core has executed every EMBED before, so that the token can't be taken for one of theirs.
+ */
+static bool ahead(const struct slot *slot)
+{
+	return passes.awaiting == 0 &&
+	       (last_argmax(slot) || (slot->due - slot->skip == 1 && slot->since == passes.latest));
 }
 
 /* The slots that could use columns now, in demands and their numbers; returns how many. Others could, once their
@@ -94,7 +107,7 @@ static uint32_t find_demands(struct demand *demands, uint8_t *numbers, int32_t *
 	for (uint32_t i = 0; i < slot_count(); i++) {
 		struct slot *slot = slot_at(i);
 
-		if (slot_demand(slot, chained(slot), &demands[count]))
+		if (slot_demand(slot, ahead(slot), &demands[count]))
 			numbers[count++] = i;
 		else if (slot->running && slot->due != 0 && *pause < (int32_t)(passes.count - slot->since))
 			*pause = passes.count - slot->since;
@@ -138,10 +151,10 @@ static void expect(struct slot *slot, const struct program_step *step, uint32_t 
 static void add(struct slot *slot, const struct demand *demand, struct program_step *step)
 {
 	uint32_t before = step->count;
-	uint32_t tokens = slot_fill(slot, demand->granted, chained(slot), step);
+	uint32_t tokens = slot_fill(slot, demand->granted, last_argmax(slot), step);
 
-	if (step->awaited)
-		passes.awaiting = slot;
+	passes.awaiting += slot->awaits;
+	passes.untold += slot->awaits && slot->sampling;
 	if (has_logits(demand)) {
 		if (!step->classify)
 			step->first = demand->prompt ? step->count - 1 : before;
@@ -161,9 +174,10 @@ static void begin_step(void)
 
 	/* Not all of it, which would take longer than the rest of planning: columns are valid below count. */
 	step->count = step->first = 0;
-	step->argmax = step->awaited = step->classify = step->keep = step->dump = false;
+	step->argmax = step->classify = step->keep = step->dump = false;
+	step->awaited = 0;
 	passes.keeping = 0;
-	passes.count++;
+	passes.latest = ++passes.count;
 }
 
 /* Begin to push the step. */
@@ -191,8 +205,11 @@ COLD static bool plan_several(void)
 	uint8_t numbers[PROTOCOL_MAX_SLOTS];
 	int32_t pause;
 	bool led, prompts = true;
-	uint32_t count = find_demands(demands, numbers, &pause), columns;
+	uint32_t count, columns;
 
+	if (passes.awaiting != 0)
+		return false;
+	count = find_demands(demands, numbers, &pause);
 	if (count == 0 || pause > 0)
 		return false;
 	columns = schedule_fill(&passes.schedule, demands, count, &led);
@@ -218,7 +235,7 @@ static bool plan(void)
 	if (passes.running != 1)
 		return plan_several();
 	slot = running_slot();
-	if (!slot_demand(slot, chained(slot), &demand))
+	if (!slot_demand(slot, ahead(slot), &demand))
 		return false;
 	demand.granted = demand.columns < passes.schedule.columns ? demand.columns : passes.schedule.columns;
 	passes.schedule.prompts_led = false;
@@ -227,21 +244,31 @@ static bool plan(void)
 	return begin_push();
 }
 
-/* A core with one set of candidates has one scale, whichever column it is for. */
-static void write_scales(void)
+/* Give the core the scales of the step, if it may have them: unless others are in use. A core with one set of
+ * candidates has one scale, whichever column it is for. */
+static bool write_scales(bool in_use)
 {
-	for (uint32_t i = passes.step.first; i < passes.step.count; i++)
-		llama2_model_write(LLAMA2_MODEL_LOGIT_SCALE + (passes.own_scales ? i : 0), passes.scales[i]);
+	for (uint32_t i = passes.step.first; i < passes.step.count; i++) {
+		uint32_t place = passes.own_scales ? i : 0;
+
+		if (passes.written[place] == passes.scales[i])
+			continue;
+		if (in_use)
+			return false;
+		llama2_model_write(LLAMA2_MODEL_LOGIT_SCALE + place, passes.scales[i]);
+		passes.written[place] = passes.scales[i];
+	}
+	return true;
 }
 
 /* Push the rest of the step, as far as the queue takes it; its classifier not before the last one's candidates were
- * read, which it would overwrite, unless the step awaits the token that is chosen among them. */
+ * read, which it would overwrite, unless the step awaits each token that is chosen among them. */
 static bool push(void)
 {
-	bool free = passes.kept == 0 || passes.step.awaited;
+	bool free = passes.kept == passes.untold;
 
 	if (free && passes.step.keep)
-		write_scales();
+		free = write_scales(passes.kept != 0);
 	if (!program_push(free))
 		return false;
 	passes.kept += passes.keeping;
@@ -270,18 +297,23 @@ COLD static void drop(void)
 	passes.pushing = passes.unseen = false;
 	passes.tail = passes.head;
 	passes.kept = 0;
-	passes.last = passes.awaiting = 0;
-	for (uint32_t i = 0; i < slot_count(); i++)
+	passes.awaiting = passes.untold = 0;
+	passes.last = 0;
+	for (uint32_t i = 0; i < slot_count(); i++) {
 		slot_at(i)->due = slot_at(i)->skip = 0;
+		slot_at(i)->awaits = false;
+	}
 }
 
-/* The token that a step was begun without, if one was. */
-static void tell(const struct slot *slot, uint32_t token)
+/* The token that a column was planned without, if one was. */
+static void tell(struct slot *slot, uint32_t token)
 {
-	if (passes.awaiting != slot)
+	if (!slot->awaits)
 		return;
-	llama2_token_write(0, token);
-	passes.awaiting = 0;
+	llama2_token_write(slot->column, token);
+	slot->awaits = false;
+	passes.awaiting--;
+	passes.untold -= slot->sampling;
 }
 
 COLD void passes_stop(struct slot *slot, enum reason reason)
@@ -318,7 +350,7 @@ static void take_token(struct slot *slot, const struct llama2_result *result, bo
 	llama2_result_release();
 	passes.kept -= keep;
 	slot_token(slot, token, result->cycles);
-	if (!last && (slot->sampling || slot->speculate != 0 || passes.running != 1))
+	if (!last && passes.awaiting == 0 && (slot->sampling || slot->speculate != 0 || passes.running != 1))
 		feed(); /* first; the sampler's book-keeping is done while the core works */
 	sampler_remember(position, token); /* whatever made it: a later generation may look back */
 	if (slot->sampling) {

@@ -12,34 +12,46 @@ enum {
 	AT_LAYERS,
 };
 
-/* The commands of a layer, see spec/llama2_spec/program.py; those that stream a tensor do so in the order of the
- * directory. */
-static const struct {
-	uint8_t kind, op, dest, phase, fence, streams, per;
-} layer_commands[] = PROGRAM_LAYER;
+/* The commands of a layer, see spec/llama2_spec/program.py: what each has in common, whichever layer and columns it is
+ * for. Those that stream a tensor do so in the order of the directory. */
+static const struct item {
+	uint32_t word0;
+	uint8_t per, streams, kind;
+} layer_commands[] = {
+#define ROW(op, dest, phase, fence, per, streams, kind) \
+	{BITS(OPCODE, op) | BITS(DEST, dest) | BITS(PHASE, phase) | BITS(FENCE, fence), per, streams, kind}
+	PROGRAM_LAYER(ROW)
+#undef ROW
+};
 #define LAYER_COMMANDS PROGRAM_LAYER_COMMANDS
 #define LAYER_TENSORS PROGRAM_LAYER_TENSORS
 
 /* What a layer's tensor does not have in common with that of the other layers. */
 struct tensor {
 	uint32_t base;
-	uint32_t beats : 22, q4 : 1, group64 : 1, exponent : 8;
+	uint32_t beats_and_flags; /* BEATS below, EXPONENT in its place, between them the flags, FLAG_SHIFT above theirs */
 };
-#define MAX_BEATS ((1u << 22) - 1u)
+#define BEATS_SIZE 22
+#define MAX_BEATS ((1u << BEATS_SIZE) - 1u)
+#define FLAG_SHIFT (BEATS_SIZE - LLAMA2_COMMAND_Q4_LOW)
+#define FLAG(name, value) (BITS(name, value) << FLAG_SHIFT)
+_Static_assert(LLAMA2_COMMAND_BEATS_LOW == 0 && LLAMA2_COMMAND_GROUP64_LOW == LLAMA2_COMMAND_Q4_LOW + 1 &&
+		   LLAMA2_COMMAND_EXPONENT_LOW == BEATS_SIZE + 2,
+	       "what a tensor needs fits a word");
 
 static struct {
 	struct program_shape shape;
 	struct llama2_command gain, embed, classify;
 	uint32_t words1[LAYER_TENSORS]; /* ROWS and WORDS of each tensor of a layer */
-	struct tensor layers[PROTOCOL_MAX_LAYERS][LAYER_TENSORS];
+	struct tensor layers[PROTOCOL_MAX_LAYERS * LAYER_TENSORS];
 	uint32_t count;      /* commands of a step that classifies */
 	uint32_t tensors;    /* tensors that have come */
 
 	const struct program_step *step; /* the caller's */
 	uint32_t at;         /* next command */
-	uint32_t layer;      /* the next layer's command's layer, */
-	uint32_t item;       /* and which of its commands it is, */
-	uint32_t tensor;     /* and which of its tensors comes next */
+	const struct item *item;     /* the next layer's command's, */
+	const struct tensor *tensor; /* and the tensor that comes next */
+	const uint32_t *word1;       /* and its ROWS and WORDS */
 	uint32_t column;     /* next column of a command that is per column or run */
 	uint32_t offset;     /* from a slot's first beat to that of the layer's rows */
 	struct run {
@@ -75,25 +87,26 @@ void program_begin(const struct program_shape *shape)
 /* The kind of a layer's i-th tensor. */
 RARE static uint8_t tensor_kind(uint32_t i)
 {
-	uint32_t item = 0;
+	const struct item *item = layer_commands;
 
-	while (!layer_commands[item].streams || i-- != 0)
+	while (!item->streams || i-- != 0)
 		item++;
-	return layer_commands[item].kind;
+	return item->kind;
 }
 
 /* The tensor of a layer, or false. */
 RARE static bool layer_tensor(const struct image_entry *entry, uint32_t index)
 {
-	uint32_t layer = index / LAYER_TENSORS, i = index % LAYER_TENSORS;
-	uint32_t words1 = BITS(ROWS, entry->rows) | BITS(WORDS, entry->words);
+	uint32_t i = index % LAYER_TENSORS, word1 = BITS(ROWS, entry->rows) | BITS(WORDS, entry->words);
 
 	if (entry->kind != tensor_kind(i) || entry->beats > MAX_BEATS ||
-	    (layer != 0 && words1 != program.words1[i]))
+	    (index >= LAYER_TENSORS && word1 != program.words1[i]))
 		return false;
-	program.words1[i] = words1;
-	program.layers[layer][i] = (struct tensor){entry->offset_beats, entry->beats, entry->format == IMAGE_FORMAT_Q4,
-						   entry->group == 64, (uint8_t)entry->exponent};
+	program.words1[i] = word1;
+	program.layers[index] = (struct tensor){entry->offset_beats,
+						entry->beats | FLAG(Q4, entry->format == IMAGE_FORMAT_Q4) |
+						    FLAG(GROUP64, entry->group == 64) |
+						    BITS(EXPONENT, (uint8_t)entry->exponent)};
 	return true;
 }
 
@@ -150,7 +163,10 @@ void program_slots(uint32_t seq_len)
 void program_start(const struct program_step *step)
 {
 	program.step = step;
-	program.at = program.layer = program.item = program.tensor = program.column = program.offset = 0;
+	program.at = program.column = program.offset = 0;
+	program.item = layer_commands;
+	program.word1 = program.words1;
+	program.tensor = program.layers;
 	find_runs(step);
 }
 
@@ -171,7 +187,7 @@ static bool push_embed(uint32_t columns)
 	uint32_t column = program.column;
 
 	llama2_push(words[0] | columns | BITS(COLUMN, column) | BITS(LAST_TOKEN, step->argmax) |
-			BITS(AWAITED, step->awaited) | BITS(FENCE, column == 0),
+			BITS(AWAITED, step->awaited >> column & 1) | BITS(FENCE, column == 0),
 		    words[1] | BITS(TOKEN, step->columns[column].token), words[2],
 		    BITS(POSITION, step->columns[column].position));
 	return columns_done(column + 1);
@@ -200,30 +216,28 @@ static bool push_store(uint32_t word0)
 /* A layer's command; true unless it needs another one, for the next columns. */
 static bool push_layer(uint32_t columns)
 {
-	uint32_t item = program.item;
-	uint32_t word0 = BITS(OPCODE, layer_commands[item].op) | BITS(PHASE, layer_commands[item].phase) | columns |
-			 BITS(FENCE, layer_commands[item].fence && program.column == 0);
+	const struct item *item = program.item;
+	uint32_t word0 = item->word0 | columns, flags;
 	const struct tensor *tensor;
-	uint32_t i;
 
-	if (layer_commands[item].per == PROGRAM_PER_COLUMN)
-		return push_attend(word0);
-	if (layer_commands[item].per == PROGRAM_PER_RUN)
-		return push_store(word0);
-	i = program.tensor++;
-	tensor = &program.layers[program.layer][i];
-	llama2_push(word0 | BITS(DEST, layer_commands[item].dest) | BITS(Q4, tensor->q4) |
-			BITS(GROUP64, tensor->group64) | BITS(EXPONENT, tensor->exponent),
-		    program.words1[i], tensor->base, tensor->beats);
+	if (item->per != PROGRAM_PER_STEP) {
+		if (program.column != 0)
+			word0 &= ~BITS(FENCE, 1);
+		return item->per == PROGRAM_PER_COLUMN ? push_attend(word0) : push_store(word0);
+	}
+	tensor = program.tensor++;
+	flags = tensor->beats_and_flags;
+	llama2_push(word0 | (flags & BITS(EXPONENT, 0xff)) | (flags >> FLAG_SHIFT & (BITS(Q4, 1) | BITS(GROUP64, 1))),
+		    *program.word1++, tensor->base, flags & MAX_BEATS);
 	return true;
 }
 
 static void next_layer_command(void)
 {
-	if (++program.item != LAYER_COMMANDS)
+	if (++program.item != &layer_commands[LAYER_COMMANDS])
 		return;
-	program.item = program.tensor = 0;
-	program.layer++;
+	program.item = layer_commands;
+	program.word1 = program.words1;
 	program.offset += program.shape.seq_len * program.shape.row_beats;
 }
 

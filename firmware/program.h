@@ -29,7 +29,7 @@ struct program_step {
 	uint32_t count; /* columns, at least one and at most the core's */
 	struct program_column columns[PROGRAM_MAX_COLUMNS];
 	bool argmax;    /* the token is the last argmax instead; one column */
-	bool awaited;   /* the token comes later, by llama2_token_write; one column */
+	uint8_t awaited; /* columns, a bit each, whose token comes later, by llama2_token_write */
 	bool classify;  /* end with the classifier: a result of column `first`, and of each behind it */
 	uint32_t first;
 	bool keep;      /* keep candidates and mass: of one result, or of each where the core has sets for all */

@@ -123,14 +123,14 @@ static void propose(struct slot *slot)
 }
 
 /* Its next column of decoding can be planned: the token is known, or will be in time. */
-static bool may_decode(struct slot *slot, bool chained)
+static bool may_decode(struct slot *slot, bool ahead)
 {
 	bool known = report_count(&slot->report) > slot->next - slot->first;
 
 	if (slot->classified >= slot->target || !report_room(&slot->report, slot->due))
 		return false;
 	if (slot->speculate == 0)
-		return known || chained;
+		return known || ahead;
 	if (slot->guessing || !known)
 		return false;
 	if (!slot->proposed)
@@ -138,14 +138,14 @@ static bool may_decode(struct slot *slot, bool chained)
 	return true;
 }
 
-bool slot_demand(struct slot *slot, bool chained, struct demand *demand)
+bool slot_demand(struct slot *slot, bool ahead, struct demand *demand)
 {
 	bool all = slot->request.flags & GENERATE_FLAG_ALL_LOGITS;
 
 	if (!slot->running)
 		return false;
 	*demand = (struct demand){.since = slot->since, .prompt = slot->next < slot->first};
-	if (!demand->prompt && !may_decode(slot, chained))
+	if (!demand->prompt && !may_decode(slot, ahead))
 		return false;
 	demand->columns = demand->prompt ? slot->first - slot->next : (slot->speculate != 0 ? 1 + slot->guess_count : 1);
 	if (demand->prompt && all)
@@ -186,7 +186,7 @@ static uint32_t fill_guesses(struct slot *slot, uint32_t granted, struct program
 	return 1 + slot->guess_count;
 }
 
-uint32_t slot_fill(struct slot *slot, uint32_t granted, bool chained, struct program_step *step)
+uint32_t slot_fill(struct slot *slot, uint32_t granted, bool argmax, struct program_step *step)
 {
 	uint32_t index = slot->next - slot->first;
 
@@ -194,9 +194,15 @@ uint32_t slot_fill(struct slot *slot, uint32_t granted, bool chained, struct pro
 		return fill_prompt(slot, granted, step);
 	if (slot->speculate != 0)
 		return fill_guesses(slot, granted, step);
-	step->argmax = chained && !slot->sampling;
-	step->awaited = !step->argmax && report_count(&slot->report) <= index;
-	add_column(slot, step, step->argmax || step->awaited ? 0 : report_token_at(&slot->report, index));
+	if (report_count(&slot->report) > index) {
+		add_column(slot, step, report_token_at(&slot->report, index));
+	} else {
+		step->argmax = argmax;
+		slot->awaits = !argmax;
+		slot->column = step->count;
+		step->awaited |= !argmax << step->count;
+		add_column(slot, step, 0);
+	}
 	slot->classified++;
 	return 1;
 }

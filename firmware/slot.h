@@ -30,6 +30,8 @@ struct slot {
 	uint32_t classified;   /* tokens that the columns planned so far will yield */
 	uint32_t due;          /* results to come */
 	uint32_t skip;         /* so many of them, the next ones, are no tokens */
+	bool awaits;           /* a column was planned without its token, which the next result that is one will be: */
+	uint8_t column;        /* this one */
 	uint32_t speculate;    /* tokens to guess in a pass, at most */
 	uint32_t guesses[PROGRAM_MAX_COLUMNS - 1]; /* of the pass under way, or of the next one */
 	uint32_t guess_count;
@@ -66,11 +68,12 @@ struct slot *slot_at(uint32_t number);
 /* Begin a generation that was checked. */
 void slot_begin(struct slot *slot, uint32_t sequence, const struct wire_generate *request, uint32_t id_count,
 		uint32_t now);
-/* What it could do with columns of the next pass; false: nothing, now. chained: its last result is the last one of all
- * that are planned, and no other slot runs, so that a token may stand in for one that is not known yet. */
-bool slot_demand(struct slot *slot, bool chained, struct demand *demand);
-/* Add columns to a pass, as many as granted; returns how many of its last ones have logits that are a token's. */
-uint32_t slot_fill(struct slot *slot, uint32_t granted, bool chained, struct program_step *step);
+/* What it could do with columns of the next pass; false: nothing, now. ahead: its next column may be planned before its
+ * token is known. */
+bool slot_demand(struct slot *slot, bool ahead, struct demand *demand);
+/* Add columns to a pass, as many as granted; returns how many of its last ones have logits that are a token's. A token
+ * that is not known yet is the last argmax, if that will be it, or awaited. */
+uint32_t slot_fill(struct slot *slot, uint32_t granted, bool argmax, struct program_step *step);
 /* Nothing more will be planned for a request that only fills the cache. */
 bool slot_filled(const struct slot *slot);
 /* A token has come: keep it, and plan on. */

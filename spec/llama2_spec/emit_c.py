@@ -117,18 +117,17 @@ def program_section() -> str:
     """Firmware's table of the commands of a layer, and the constants that go with it."""
     rows = []
     for item in program.LAYER:
-        values = {"kind": f"IMAGE_KIND_{item.tensor.name}" if item.tensor is not None else "0",
-                  "op": f"LLAMA2_OP_{item.opcode.name}",
-                  "dest": f"LLAMA2_DEST_{item.dest.name}" if item.dest is not None else "0",
-                  "phase": f"LLAMA2_PHASE_{item.phase.name}",
-                  "fence": int(item.fence), "streams": int(item.tensor is not None),
-                  "per": f"PROGRAM_PER_{item.per.name}"}
-        rows.append("\t{" + ", ".join(f".{name} = {value}" for name, value in values.items()) + "}")
+        values = (f"LLAMA2_OP_{item.opcode.name}",
+                  f"LLAMA2_DEST_{item.dest.name}" if item.dest is not None else "0",
+                  f"LLAMA2_PHASE_{item.phase.name}", int(item.fence), f"PROGRAM_PER_{item.per.name}",
+                  int(item.tensor is not None), f"IMAGE_KIND_{item.tensor.name}" if item.tensor is not None else "0")
+        rows.append(f"\tROW({', '.join(map(str, values))})")
     return "\n".join([
         enum("program_per", "PROGRAM_PER", program.Per),
         define("PROGRAM_LAYER_COMMANDS", len(program.LAYER)),
         define("PROGRAM_LAYER_TENSORS", program.LAYER_TENSORS),
-        "#define PROGRAM_LAYER { \\\n" + ", \\\n".join(rows) + " \\\n}\n"])
+        "/* ROW(op, dest, phase, fence, per, streams, kind) for each. */",
+        "#define PROGRAM_LAYER(ROW) \\\n" + ", \\\n".join(rows) + "\n"])
 
 
 def image_section() -> str:

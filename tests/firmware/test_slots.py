@@ -270,6 +270,23 @@ def test_sampled_ones_share_passes_where_every_column_has_candidates(firmware, a
     assert 20 <= classified <= 24
 
 
+@pytest.mark.parametrize("kind", [dict(temperature=ONE, seed=3), dict(temperature=0)], ids=["sampled", "greedy"])
+@pytest.mark.parametrize("columns", [2, 4])
+def test_a_shared_pass_is_pushed_before_its_tokens_are_known(firmware, columns, kind):
+    """The core always has the next pass, and waits in it for the tokens only."""
+    many = Many(Device(firmware, small_image(), columns, sets=columns), columns)
+    begun = [many.begin(slot, ids=(1 + slot,), max_new=40, **kind) for slot in range(columns)]
+    while min(len(many.tokens[sequence]) for sequence in begun) < 5:
+        many.poll(1, execute=4)
+    while max(len(many.tokens[sequence]) for sequence in begun) < 35:
+        many.poll(1, execute=1)
+        assert firmware.fake_executed() < firmware.fake_log_count()
+    many.finish()
+    awaited = sum(field(command, "opcode") == Command.EMBED and field(command, "awaited")
+                  for command in many.device.commands())
+    assert awaited >= 30 * columns
+
+
 @pytest.mark.parametrize("columns", [1, 2, 4])
 @pytest.mark.parametrize("kind", [dict(temperature=ONE, seed=3), dict(temperature=0)], ids=["sampled", "greedy"])
 def test_a_prompt_is_not_kept_waiting_by_one_whose_logits_stand_alone(firmware, columns, kind):
@@ -423,7 +440,7 @@ def test_the_cache_is_not_divided_below_what_still_runs(firmware):
     """What an aborted generation has in the queue writes rows where other slots would be."""
     device = Device(firmware, small_image(), 2)
     many, met = Many(device, 2), 0
-    for delay in range(300, 500, 20):
+    for delay in range(240, 320, 4):
         other, fed = many.begin(1, ids=(1, 5), max_new=12), many.begin(0, ids=tuple(range(80)), max_new=0)
         many.poll(delay, execute=1)
         at_once(device, Opcode.ABORT, Abort(fed))
