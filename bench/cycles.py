@@ -139,20 +139,21 @@ def measure(args):
     vsim = sim.build(columns=args.columns, variant={name: getattr(args, name) for name in sim.VARIANTS})
     first, last = args.positions
     path = prepare(args, args.layers)
+    common = {"command": command(args), "model": args.shape or Path(args.model).name, "format": args.format,
+              "random_weights": bool(args.shape), "temperature": args.temperature, "columns": args.columns,
+              **{name: getattr(args, name) for name in sim.VARIANTS}, "kv": args.kv}
+    if args.slots:
+        return common | {"slots": measure_slots(vsim, path, Image.parse(path.read_bytes()).config, args.slots, first,
+                                                last, args.temperature)}
     run = decode(vsim, path, first, last, args.temperature)
     if args.layers:
         few = decode(vsim, prepare(args, args.layers//2), first, last, args.temperature)
         run = extrapolate(few, run, args.layers//2, args.layers, shapes.SHAPES[args.shape].n_layers)
-    result = {"command": command(args), "model": args.shape or Path(args.model).name, "format": args.format,
-              "random_weights": bool(args.shape), "temperature": args.temperature, "columns": args.columns,
-              **{name: getattr(args, name) for name in sim.VARIANTS}, "kv": args.kv, **per_token(run)}
+    result = common | per_token(run)
     if args.prefill:
         result["prefill"] = measure_prefill(vsim, path, args.prefill)
     if args.speculate:
         result["speculation"] = measure_speculation(vsim, path, args.speculate)
-    if args.slots:
-        result["slots"] = measure_slots(vsim, path, Image.parse(path.read_bytes()).config, args.slots, first, last,
-                                        args.temperature)
     if args.baseline:
         against_software(result, path, args.baseline)
     return result
@@ -194,6 +195,8 @@ def command(args):
 
 def report(result):
     """Print what matters."""
+    if "slots" in result:
+        return report_slots(result)
     print(f"{result['model']} {result['format']}: {result['cycles_per_token']:,.0f} cycles/token, "
           f"{result['tokens_per_second']:,.1f} tokens/s at 100 MHz, {result['roofline_percent']:.1f} % of the roofline "
           f"({result['useful_bytes']:,.0f} useful bytes/token, {100*(result['moved_over_useful'] - 1):+.2f} % moved), "
@@ -223,8 +226,6 @@ def report(result):
                   f"{s['guessed']} guesses right, {s['cycles_per_token']:,.0f} cycles/token, "
                   f"{s['cycles_per_token_off']:,.0f} without: {s['speedup']:.2f} times faster, "
                   f"{'identical' if s['identical'] else 'NOT IDENTICAL'}")
-    if "slots" in result:
-        report_slots(result["slots"])
     if "baseline" in result:
         software = result["baseline"]
         print(f"  the same in C by the CPU: {software['cycles_per_token']:,.0f} cycles/token (positions 0 to "
@@ -251,15 +252,16 @@ def parse(arguments=None):
     parser.add_argument("--speculate", type=int, default=0, metavar="N",
                         help="also decode texts with up to N guesses a pass, and without")
     parser.add_argument("--slots", type=int, default=0, metavar="N",
-                        help="also N conversations at a time, against one; of a device whose K/V cache is divided so")
+                        help="N conversations at a time, against one; of a device whose K/V cache is divided so")
     parser.add_argument("--temperature", type=float, default=0.0,
                         help=f"sample, with top-p {TOP_P}; 0, the default, is greedy")
     parser.add_argument("--baseline", type=int, default=0, metavar="N",
                         help="also decode N positions in C on the CPU: seconds of wall time for each")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args(arguments)
-    if args.slots and args.layers:
-        parser.error("--slots is measured on all layers: leave --layers out")
+    for other in ("layers", "prefill", "speculate", "baseline"):
+        if args.slots and getattr(args, other):
+            parser.error(f"--slots measures conversations, all layers of them, and nothing else: leave --{other} out")
     if not 0 <= args.slots <= MAX_SLOTS:
         parser.error(f"--slots is from 1 to {MAX_SLOTS}")
     if args.layers and not (args.shape and args.layers >= 2 and args.layers % 2 == 0):

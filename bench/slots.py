@@ -1,9 +1,14 @@
-"""What conversations together cost, against one alone: tokens a cycle; and each one's ids are those it has alone."""
+"""What conversations together cost, against one alone: tokens a cycle; and each one's ids are those it has alone.
+
+Alone the first one decodes on the simulated SoC; what each must say comes from the integer model. Over a cache of
+random rows, which that has not, all of them decode alone on the SoC.
+"""
 import time
 
 from bench import shapes
 from bench.prefill import BOS
 from bench.session import session
+from llama2_host import connect
 from llama2_host.generation import Options, Sampling
 from llama2_host.statistics import WORD32
 from llama2_spec.protocol import GenerateFlag
@@ -11,12 +16,22 @@ from llama2_spec.protocol import GenerateFlag
 LATER = 255     # a position from which on the caches are filled with random rows, not by decoding
 
 
+def options(slot, position, last, temperature):
+    sampling = Sampling(temperature=temperature, top_p=0.9 if temperature else 0, seed=1 + slot)
+    return Options(position, last - position + 1, sampling, stops=())
+
+
 def begin(device, slot, first, last, temperature, preloaded):
     """A generation of a slot, each with a beginning of its own, up to position ``last``."""
-    position = first if preloaded else 0
-    sampling = Sampling(temperature=temperature, top_p=0.9 if temperature else 0, seed=1 + slot)
-    return device.generate([BOS + slot], Options(position, last - position + 1, sampling, stops=()), slot=slot,
+    return device.generate([BOS + slot], options(slot, first if preloaded else 0, last, temperature), slot=slot,
                            flags=GenerateFlag.PRELOADED if preloaded else 0)
+
+
+def integer_ids(path, slots, last, temperature):
+    """What each conversation says, by the integer model."""
+    with connect(golden=True, model=path) as golden:
+        return [[event.token for event in golden.generate([BOS + slot], options(slot, 0, last, temperature))]
+                for slot in range(slots)]
 
 
 def in_turns(generations):
@@ -51,20 +66,25 @@ def measure_slots(vsim, path, config, count, first, last, temperature):
     with session(vsim, dram, path) as (simulator, backend):
         backend.divide(count)
         device = backend.device
-        alone = [in_turns([begin(device, slot, first, last, temperature, preloaded)])[0] for slot in range(count)]
+        alone = [in_turns([begin(device, slot, first, last, temperature, preloaded)])[0]
+                 for slot in range(count if preloaded else 1)]
         together = in_turns([begin(device, slot, first, last, temperature, preloaded) for slot in range(count)])
         violations = sum(simulator.violations().values())
         columns = device.info.columns
     one, many = rate(alone[:1], first, last), rate(together, first, last)
-    ids = [[event.token for event in taken] for taken in (*alone, *together)]
+    said, ids = ([[event.token for event in taken] for taken in events] for events in (alone, together))
+    expected = said if preloaded else integer_ids(path, count, last, temperature)
     return {"slots": count, "columns": columns, "positions": [first, last], "temperature": temperature,
             "alone_tokens": one[0], "alone_cycles": one[1], "tokens": many[0], "cycles": many[1],
-            "ratio": many[0]/many[1]*one[1]/one[0], "identical": ids[:count] == ids[count:],
+            "ratio": many[0]/many[1]*one[1]/one[0], "identical": ids == expected and said == expected[:len(said)],
             "dram_violations": violations, "wall_s": time.monotonic() - start_s}
 
 
 def report_slots(result):
     """Print what matters."""
+    print(f"{result['model']} {result['format']}, temperature {result['temperature']:g}: DRAM timing violations: "
+          f"{result['slots']['dram_violations']}")
+    result = result["slots"]
     print(f"  {result['slots']} conversations on {result['columns']} columns at positions {result['positions'][0]} to "
           f"{result['positions'][1]}: {result['cycles']/result['tokens']:,.0f} cycles/token together, "
           f"{result['alone_cycles']/result['alone_tokens']:,.0f} alone: {result['ratio']:.2f} times as many, "
