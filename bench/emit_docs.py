@@ -174,6 +174,19 @@ def sampling_table():
     return table(("Model", "Cycles/token, greedy", "Sampled", "More", "Of a greedy token"), rows)
 
 
+def slots_table():
+    """Conversations together, by model and how many."""
+    rows = []
+    for run in sorted(read("slots-*.json").values(), key=lambda run: (run["model"].startswith("stories15M"),
+                      run["slots"]["positions"], run["temperature"], run["slots"]["slots"])):
+        found = run["slots"]
+        rows.append((titled(run), found["slots"], "{} to {}".format(*found["positions"]),
+                     f"{found['alone_cycles']/found['alone_tokens']:,.0f}", f"{found['cycles']/found['tokens']:,.0f}",
+                     f"**{found['ratio']:.2f}**", "yes" if found["identical"] else "NO", f"`{run['command']}`"))
+    return table(("Model", "Conversations", "Positions", "Cycles/token, one alone", "Together",
+                  "Tokens a cycle against one", "Identical", "Command"), rows)
+
+
 def baseline_table():
     rows = [(titled(run), len(run["baseline"]["cycles_per_position"]), f"{run['baseline']['cycles_per_token']:,.0f}",
              f"{run['baseline']['ratio']:.0f}") for run in runs() if "ratio" in run.get("baseline", {})]
@@ -302,7 +315,7 @@ TABLES = {"cycles": cycles_table, "breakdown": breakdown_table, "baseline": base
           "stories260K": stories260k_table, "machines": machines_table, "accuracy": accuracy_table,
           "long-context": long_context_table, "golden": golden_table,
           "stalls": stalls_table, "causes": causes_table, "prefill": prefill_table, "speculation": speculation_table,
-          "sampling": sampling_table, "simulator": simulator_table, "stream": stream_table}
+          "sampling": sampling_table, "slots": slots_table, "simulator": simulator_table, "stream": stream_table}
 ALL = TABLES | CONFORMANCE | fault_tables.TABLES
 
 
@@ -328,7 +341,7 @@ def quoted():
     """Records that the two pages speak of: those of their tables, and those that their prose links to."""
     text = "".join(page.read_text() for page in (PAGE, MODELS))
     of_tables = {"accuracy", "long-context", "golden", "simulator", "stream", "conformance", "uart",
-                 *read("cycles-*.json")}
+                 *read("cycles-*.json"), *read("slots-*.json")}
     return sorted(of_tables | set(re.findall(r"bench/results/([\w-]+)\.json", text)))
 
 
