@@ -33,7 +33,8 @@ void timer0_reload_write(uint32_t cycles);
 void timer0_update_value_write(uint32_t update);
 #endif
 
-/* A trap is a bug, or a fault of the hardware; an interrupt's cause has the sign bit as well. The watchdog interrupts who waits for something that does not come. */
+/* A trap is a bug, or a fault of the hardware; an interrupt's cause has the sign bit as well. The watchdog interrupts
+ * who waits for something that does not come. */
 void isr(void)
 {
 	uint32_t cause = csrr(mcause);

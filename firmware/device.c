@@ -205,7 +205,8 @@ static void store(const struct wire_store *what)
 	enum status status = STATUS_OK;
 
 	if (what->begin)
-		status = install_state() == MODEL_STATE_READY ? store_begin(image_model()->bytes, &error) : STATUS_NO_MODEL;
+		status =
+		    install_state() == MODEL_STATE_READY ? store_begin(image_model()->bytes, &error) : STATUS_NO_MODEL;
 	store_report(&stored);
 	stored.boot = boot_id;
 	if (status == STATUS_OK)
@@ -243,7 +244,8 @@ static bool taken(uint8_t opcode)
 {
 	bool tests = opcode == OPCODE_LANE || opcode >= OPCODE_MEMORY;
 
-	return (install_checking() && (tests || opcode == OPCODE_LOAD_BEGIN)) || (install_state() == MODEL_STATE_BOOTING && tests);
+	return (install_checking() && (tests || opcode == OPCODE_LOAD_BEGIN)) ||
+	       (install_state() == MODEL_STATE_BOOTING && tests);
 }
 
 static bool acceptable(void)
@@ -253,7 +255,8 @@ static bool acceptable(void)
 
 		if (requests[i].opcode != request->opcode)
 			continue;
-		if (request->length < requests[i].bytes || (requests[i].item == 0 ? extra != 0 : extra % requests[i].item != 0)) {
+		if (request->length < requests[i].bytes ||
+		    (requests[i].item == 0 ? extra != 0 : extra % requests[i].item != 0)) {
 			refuse(STATUS_BAD_LENGTH, SUBJECT_NONE, request->length, requests[i].bytes);
 			return false;
 		}

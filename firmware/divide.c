@@ -1,5 +1,5 @@
-/* The compiler's division of 64 bits, which the CPU has no instruction for: as quick as the C library's, in an eighth of
- * its ROM. */
+/* The compiler's division of 64 bits, which the CPU has no instruction for: as quick as the C library's, in an eighth
+ * of its ROM. */
 #include <stdint.h>
 
 #pragma GCC diagnostic ignored "-Wmissing-prototypes"

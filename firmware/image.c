@@ -76,14 +76,15 @@ static enum status check_shapes(const struct image_header *h, const struct llama
 
 	for (unsigned i = 0; i < sizeof maxima / sizeof maxima[0]; i++) {
 		CHECK(maxima[i].value != 0, STATUS_BAD_HEADER, maxima[i].subject, 0, maxima[i].limit);
-		CHECK(maxima[i].value <= maxima[i].limit, STATUS_TOO_LARGE, maxima[i].subject, maxima[i].value, maxima[i].limit);
+		CHECK(maxima[i].value <= maxima[i].limit, STATUS_TOO_LARGE, maxima[i].subject, maxima[i].value,
+		      maxima[i].limit);
 	}
 	CHECK(h->kv_format == IMAGE_KV_K16V16 || h->kv_format == IMAGE_KV_K16V8 || h->kv_format == IMAGE_KV_K8V8,
 	      STATUS_BAD_VALUE, SUBJECT_KV_FORMAT, h->kv_format, IMAGE_KV_K8V8);
 	CHECK(h->n_heads % h->n_kv_heads == 0, STATUS_BAD_HEADER, SUBJECT_KV_HEADS, h->n_kv_heads, h->n_heads);
 	CHECK(h->head_dim % 8 == 0, STATUS_BAD_HEADER, SUBJECT_HEAD_DIM, h->head_dim, 8);
-	CHECK(h->dim % NUMERICS_WORD == 0 && h->n_heads * h->head_dim % NUMERICS_WORD == 0, STATUS_BAD_HEADER, SUBJECT_DIM,
-	      h->dim, NUMERICS_WORD);
+	CHECK(h->dim % NUMERICS_WORD == 0 && h->n_heads * h->head_dim % NUMERICS_WORD == 0, STATUS_BAD_HEADER,
+	      SUBJECT_DIM, h->dim, NUMERICS_WORD);
 	return STATUS_OK;
 }
 
@@ -162,7 +163,8 @@ static bool entry_good(const struct image_header *h, const struct image_entry *e
 		[IMAGE_KIND_CLASSIFIER] = h->vocab_size,
 		[IMAGE_KIND_EMBEDDING] = h->vocab_size,
 	};
-	uint32_t columns = entry->kind == IMAGE_KIND_WO ? q_dim : (entry->kind == IMAGE_KIND_W2 ? h->hidden_dim : h->dim);
+	uint32_t columns =
+	    entry->kind == IMAGE_KIND_WO ? q_dim : (entry->kind == IMAGE_KIND_W2 ? h->hidden_dim : h->dim);
 	uint32_t first = h->payload_offset / BEAT_BYTES;
 	uint32_t end = h->file_bytes / BEAT_BYTES;
 
@@ -223,7 +225,8 @@ static void describe(const struct image_header *h)
 	model.payload_crc = h->payload_crc;
 	model.vocab_size = h->vocab_size;
 	model.seq_len = h->seq_len;
-	if (h->provenance_offset <= h->payload_offset && h->provenance_bytes <= h->payload_offset - h->provenance_offset)
+	if (h->provenance_offset <= h->payload_offset &&
+	    h->provenance_bytes <= h->payload_offset - h->provenance_offset)
 		for (; n < sizeof model.name && n < h->provenance_bytes && name[n] != '\n'; n++)
 			model.name[n] = name[n];
 	while (n < sizeof model.name)

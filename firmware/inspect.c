@@ -37,7 +37,8 @@ void inspect_lane(const struct wire_lane *what)
 		return;
 	}
 	dram_scan(what, &eye, errors);
-	link_send2(request->opcode, STATUS_OK, link_sequence(), &eye, sizeof eye, errors, board_delays() * sizeof errors[0]);
+	link_send2(request->opcode, STATUS_OK, link_sequence(), &eye, sizeof eye, errors,
+		   board_delays() * sizeof errors[0]);
 }
 
 #define NEVER ((uint64_t)1 << 40) /* longer than any DRAM */
@@ -69,7 +70,8 @@ void inspect_stream(const struct wire_stream *what)
 	struct wire_streamed streamed = {.boot = boot_id};
 	uint32_t *counters = &streamed.cycles; /* beats and starved follow, as in the core */
 
-	if (!piece(what->offset, what->length - 1 < PROTOCOL_MAX_STREAM ? what->length : NEVER, what->length, BEAT_BYTES))
+	if (!piece(what->offset, what->length - 1 < PROTOCOL_MAX_STREAM ? what->length : NEVER, what->length,
+		   BEAT_BYTES))
 		return;
 	for (unsigned i = 0; i < 3; i++)
 		counters[i] = -llama2_counter(LLAMA2_PHASE_OTHER, i);

@@ -1,4 +1,5 @@
-/* Requests by which a host inspects a board, each answered: they touch DRAM and the core, but no model that is in use. */
+/* Requests by which a host inspects a board, each answered: they touch DRAM and the core, but no model that is in use.
+ */
 #pragma once
 
 #include <generated/llama2_spec.h>

@@ -70,8 +70,9 @@ static void install_end(void)
 {
 	if (model.refused == STATUS_OK)
 		model.refused = image_end(&model.error);
-	model.state = model.refused == STATUS_OK ? MODEL_STATE_READY :
-						   (model.refused == STATUS_BAD_MAGIC ? MODEL_STATE_NONE : MODEL_STATE_REFUSED);
+	model.state = model.refused == STATUS_OK ?
+			  MODEL_STATE_READY :
+			  (model.refused == STATUS_BAD_MAGIC ? MODEL_STATE_NONE : MODEL_STATE_REFUSED);
 	if (model.state == MODEL_STATE_READY)
 		install_slots();
 	else

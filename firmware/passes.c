@@ -32,7 +32,7 @@ static struct {
 	struct program_step step;    /* that is being pushed */
 	bool pushing;
 	uint32_t awaiting;   /* columns of it whose token was not told yet; nothing is planned behind it until then */
-	uint32_t untold;     /* those of them whose slot is sampled: a result whose candidates are wanted comes for each */
+	uint32_t untold;     /* those of them whose slot is sampled; for each comes a result that has candidates */
 	uint32_t scales[PROGRAM_MAX_COLUMNS]; /* LOGIT_SCALE that its columns' candidates want */
 	uint32_t written[PROGRAM_MAX_COLUMNS]; /* what the core has */
 	uint32_t keeping;    /* results of it whose candidates are wanted */

@@ -29,7 +29,8 @@ static const struct item {
 /* What a layer's tensor does not have in common with that of the other layers. */
 struct tensor {
 	uint32_t base;
-	uint32_t beats_and_flags; /* BEATS below, EXPONENT in its place, between them the flags, FLAG_SHIFT above theirs */
+	/* BEATS below, EXPONENT in its place, between them the flags, FLAG_SHIFT above theirs. */
+	uint32_t beats_and_flags;
 };
 #define BEATS_SIZE 22
 #define MAX_BEATS ((1u << BEATS_SIZE) - 1u)
@@ -209,7 +210,8 @@ static bool push_store(uint32_t word0)
 {
 	const struct run *run = &program.runs[program.column];
 
-	llama2_push(word0 | BITS(COLUMN, run->last), BITS(FIRST, run->first), run->base + program.offset + run->beats, 0);
+	llama2_push(word0 | BITS(COLUMN, run->last), BITS(FIRST, run->first), run->base + program.offset + run->beats,
+		    0);
 	return columns_done(run->last + 1);
 }
 

@@ -48,8 +48,8 @@ static void grant_all(struct pass *pass, struct demand *demands, uint32_t count,
 	}
 }
 
-/* Prompts lead this pass: slots that decode led the last one, and would leave them less than half of this one, or one of
- * them nothing: its end is left, whose logits cannot stand beside theirs. */
+/* Prompts lead this pass: slots that decode led the last one, and would leave them less than half of this one, or one
+ * of them nothing: its end is left, whose logits cannot stand beside theirs. */
 static bool prompts_lead(const struct schedule *schedule, const struct demand *demands, uint32_t count)
 {
 	uint32_t decoding = 0, left;
@@ -76,7 +76,8 @@ uint32_t schedule_fill(const struct schedule *schedule, struct demand *demands, 
 	grant_all(&pass, demands, count, *led);
 	grant_all(&pass, demands, count, !*led);
 	for (uint32_t i = 0; i < count && !pass.alone; i++) {
-		uint32_t more = demands[i].prompt || demands[i].granted == 0 ? 0 : demands[i].columns - demands[i].granted;
+		uint32_t more =
+		    demands[i].prompt || demands[i].granted == 0 ? 0 : demands[i].columns - demands[i].granted;
 
 		more = more < pass.columns ? more : pass.columns;
 		demands[i].granted += more;

@@ -33,7 +33,8 @@ void slot_install(const struct slot_division *division, uint32_t vocab_size, uin
 		memset(slot, 0, sizeof *slot);
 		slot->number = i;
 		slot->segment = i * division->beats;
-		sampler_install(&slot->sampler, division->history != 0 ? division->history + i * (division->length + 1) : 0);
+		sampler_install(&slot->sampler,
+				division->history != 0 ? division->history + i * (division->length + 1) : 0);
 		lookup_forget(&slot->lookup);
 	}
 }
@@ -147,7 +148,8 @@ bool slot_demand(struct slot *slot, bool ahead, struct demand *demand)
 	*demand = (struct demand){.since = slot->since, .prompt = slot->next < slot->first};
 	if (!demand->prompt && !may_decode(slot, ahead))
 		return false;
-	demand->columns = demand->prompt ? slot->first - slot->next : (slot->speculate != 0 ? 1 + slot->guess_count : 1);
+	demand->columns =
+	    demand->prompt ? slot->first - slot->next : (slot->speculate != 0 ? 1 + slot->guess_count : 1);
 	if (demand->prompt && all)
 		demand->columns = 1;
 	demand->classified = !demand->prompt || all || slot->target != 0;

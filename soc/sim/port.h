@@ -118,7 +118,8 @@ static bool port_room(struct port *p)
 	return ring_used(&p->out) < RING;
 }
 
-// Listen on a port, which is given as text; NULL or 0 takes a free one. Returns its number, or 0 if the port is not available.
+// Listen on a port, which is given as text; NULL or 0 takes a free one. Returns its number, or 0 if the port is not
+// available.
 static int port_open(struct port *p, const char *number)
 {
 	struct sockaddr_in address = {

@@ -2,8 +2,8 @@
 //
 // It has a rate of its own: if the SoC's differs, bytes arrive wrong or not at all, as on a wire. It is set
 // on a second port: the line "RATE\n" is answered by the same line once all that the client wrote before has left at
-// the old rate. A client that goes takes the cable with it: bytes that it wrote and that were not sent yet are lost, in the
-// middle of a bit. A line "listening on bits://127.0.0.1:PORT?control=PORT" tells both ports.
+// the old rate. A client that goes takes the cable with it: bytes that it wrote and that were not sent yet are lost, in
+// the middle of a bit. A line "listening on bits://127.0.0.1:PORT?control=PORT" tells both ports.
 #include "port.h"
 
 #define FIRST_RATE 115200

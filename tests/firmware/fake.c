@@ -190,7 +190,8 @@ void fake_script(const uint32_t *tokens, uint32_t count)
 /* What follows the row at position, if every row up to it is as in the script; otherwise no token. */
 static uint32_t scripted(uint32_t position)
 {
-	if (position + 1 >= core.script_count || memcmp(core.rows, core.script, (position + 1) * sizeof *core.rows) != 0)
+	if (position + 1 >= core.script_count ||
+	    memcmp(core.rows, core.script, (position + 1) * sizeof *core.rows) != 0)
 		return UINT32_MAX;
 	return core.script[position + 1];
 }
@@ -347,7 +348,8 @@ void fake_execute(uint32_t count)
 			return;
 		if (op == LLAMA2_OP_CRC && core.crc_looks != 0)
 			return;
-		if (op == LLAMA2_OP_EMBED && FIELD(command, AWAITED) && !(core.awaited_there >> FIELD(command, COLUMN) & 1))
+		if (op == LLAMA2_OP_EMBED && FIELD(command, AWAITED) &&
+		    !(core.awaited_there >> FIELD(command, COLUMN) & 1))
 			return;
 		core.executed++;
 		core.cycles += 100;
