@@ -141,17 +141,24 @@ class AttentionDots(wiring.Component):
     def _room(self, m, s):
         """Whether weights have places."""
         ring = ring_depth(self.max_heads)
-        room, s.has_room, s.spent = Signal(range(ring), init=ring - 1), Signal(init=1), Signal()    # full looks empty
-        heads, given = Signal(7), Signal(7)
+        # Full looks empty.
+        room = Signal(range(ring), init=ring - 1)
+        s.has_room = Signal(init=1)
+        s.spent = Signal()
+        heads = Signal(7)
+        given = Signal(7)
         # Three may follow before it is known that there is no more room
         m.d.sync += [heads.eq(self.shape.last_rep + 1), given.eq(Mux(self.release, heads, 0)),
                      room.eq(room - s.spent + given), s.has_room.eq(room[2:] != 0)]
 
     def _issue(self, m, s):
         """The next (word, query head)."""
-        key, s.issue, s.tag0 = self.keys.payload, Signal(), Signal(TAG)
+        key = self.keys.payload
+        s.issue = Signal()
+        s.tag0 = Signal(TAG)
         m.submodules.walker = walk = Walker(depth=s.depth, turns=self.max_heads)
-        alone, pause = Signal(), Signal()
+        alone = Signal()
+        pause = Signal()
         # A head's mass is updated in two cycles; with several heads its turns are further apart.
         m.d.sync += [alone.eq(self.shape.last_head == 0), pause.eq(s.issue & alone),
                      s.spent.eq(s.issue & walk.last_word)]
@@ -209,7 +216,8 @@ class AttentionDots(wiring.Component):
         s.tag6, s.valid6 = delay(m, tag5, 1, "tag6"), delay(m, valid5, 1, "valid6", valid=True)
         m.submodules.partials = partials = memory.Memory(shape=signed(DOT), depth=self.max_heads, init=[])
         partial_in, partial_out = partials.write_port(), partials.read_port(domain="comb")
-        s.dot, partial6 = Signal(signed(DOT)), Signal(signed(DOT), reset_less=True)
+        s.dot = Signal(signed(DOT))
+        partial6 = Signal(signed(DOT), reset_less=True)
         # With one head after the other, what is read is just being written
         again5 = delay(m, valid5 & (tag.rep == tag5.rep), 1, "again5")
         m.d.sync += partial6.eq(Mux(tag5.first_word, 0, Mux(again5, s.dot, partial_out.data)))

@@ -75,13 +75,17 @@ class AttentionOutput(wiring.Component):
 
         # Reciprocal of a head's mass, ahead of its elements
         s.scale = data.StructLayout({"down": 5, "top": 6, "last": 1, "reciprocal": 17})
-        s.found, s.current = Signal(data.StructLayout({"down": 5, "top": 6, "last": 1})), Signal(s.scale)
-        s.mass, s.bits, s.leading = Signal(MASS), Signal(range(MASS + 1)), Signal(22)
+        s.found = Signal(data.StructLayout({"down": 5, "top": 6, "last": 1}))
+        s.current = Signal(s.scale)
+        s.mass = Signal(MASS)
+        s.bits = Signal(range(MASS + 1))
+        s.leading = Signal(22)
         # Of each eight bits, then of all
         s.eights = [delay(m, bit_length(m, self.mass[i:i + 8], name=f"bits{i}"), 1, f"length{i}")
                     for i in range(0, MASS, 8)]
         m.submodules.table = s.table = InterpolatedTable(RECIPROCAL, latency=4)
-        s.ready, s.take = Signal(), Signal()
+        s.ready = Signal()
+        s.take = Signal()
         m.d.comb += [s.table.index.eq(s.leading[12:21]), s.table.t.eq(s.leading[:12])]
 
     def _reciprocal(self, m, s):
@@ -125,8 +129,12 @@ class AttentionOutput(wiring.Component):
         m.submodules.results = s.results = Queue(self.element.size, depth=DEPTH)
         room = Signal(range(DEPTH + 1), init=DEPTH)
         # the last two are a cycle ahead
-        active, s.issue, has_room, s.last_element = Signal(), Signal(), Signal(), Signal()
-        s.lane, slot = Signal(3), Signal(4)
+        active = Signal()
+        s.issue = Signal()
+        has_room = Signal()
+        s.last_element = Signal()
+        s.lane = Signal(3)
+        slot = Signal(4)
         # Slots in their order; a head that does not fill its last word leaves some out
         bits = (self.lanes // 8 - 1).bit_length()
         s.place = Signal(len(self.word) + bits)
@@ -148,7 +156,8 @@ class AttentionOutput(wiring.Component):
 
     def _average(self, m, s):
         """Sums in units of the mass. An element enters with its turn."""
-        pipe, tag0 = Pipeline(m), Signal(s.scale)
+        pipe = Pipeline(m)
+        tag0 = Signal(s.scale)
         m.d.comb += [tag0.eq(s.current), tag0.last.eq(s.current.last & s.last_element)]
         s.pipe, s.tag = pipe, pipe.carry("tag", pipe.enter(tag0))
         sum_ = pipe.later("sum", pipe.enter(self.sum, FETCH))

@@ -81,7 +81,8 @@ class SoftmaxPipe(wiring.Component):
         enter = pipe.enter(self.tag)
         s.tag = pipe.carry("tag", enter)
         s.valid = pipe.carry("valid", pipe.enter(self.valid), valid=True)
-        mantissa, base = delay(m, self.score_mantissa, 1, "mantissa"), Signal(signed(10))
+        mantissa = delay(m, self.score_mantissa, 1, "mantissa")
+        base = Signal(signed(10))
         m.d.sync += base.eq(2 * ROW_FRACTION - SCORE_FRACTION - self.score_exponent)
         scale = Cat(mantissa, Const(0, 1)).as_signed() if self.multiplier_bits == 25 else mantissa
         dot = pipe.register("dot", pipe.enter(self.dot))
@@ -113,7 +114,10 @@ class SoftmaxPipe(wiring.Component):
         reference = pipe.register("reference", pipe.combine(lambda x: x.as_signed() + 1, whole), signed(17))
         raise_at = pipe.register("raise_at", pipe.combine(lambda x: x.as_signed() - HEADROOM, whole), signed(18))
         tag = s.tag.beside(old).plain
-        difference, above, rising, higher = Signal(signed(18)), Signal(), Signal(), Signal()
+        difference = Signal(signed(18))
+        above = Signal()
+        rising = Signal()
+        higher = Signal()
         s.difference, s.above, s.rising, s.higher = (pipe.enter(x, old.stage)
                                                      for x in (difference, above, rising, higher))
         s.first_row, s.lift, s.lower = tag.first_row, tag.v_exponent - old.plain.top, old.plain.top - tag.v_exponent

@@ -48,12 +48,15 @@ class Waiting(wiring.Component):
         m.submodules.storage = storage = memory.Memory(shape=self.shape, depth=depth, init=[],
                                                        attrs={**UNCHECKED, **self.attrs})
         w, r = storage.write_port(), storage.read_port()
-        level, some, read = Signal(range(depth + 1)), Signal(), Signal()
+        level = Signal(range(depth + 1))
+        some = Signal()
+        read = Signal()
         m.d.comb += [
             w.data.eq(self.data), w.en.eq(self.write),
             read.eq(some & (~self.output.valid | self.output.ready)), r.en.eq(read), self.output.payload.eq(r.data),
         ]
-        produce, consume = Signal.like(w.addr), Signal.like(r.addr)
+        produce = Signal.like(w.addr)
+        consume = Signal.like(r.addr)
         m.d.comb += [w.addr.eq(produce), r.addr.eq(consume)]
         m.d.sync += [produce.eq(produce + self.write), self.room.eq(level < self.limit),
                      some.eq(self.write | Mux(read, level > 1, level != 0))]
@@ -135,8 +138,12 @@ class RowSplitter(wiring.Component):
         """What the shape means."""
         s.shape = self.shape
         # What comes next, so that whether it is taken is known a cycle ahead
-        s.of_header, s.of_keys, s.of_values = Signal(), Signal(), Signal()        # at most one
-        s.narrow, last_beats = Signal(2), [Signal(10, name=f"last_{name}_beat") for name in ("v", "k")]
+        # At most one.
+        s.of_header = Signal()
+        s.of_keys = Signal()
+        s.of_values = Signal()
+        s.narrow = Signal(2)
+        last_beats = [Signal(10, name=f"last_{name}_beat") for name in ("v", "k")]
         m.d.sync += s.narrow.eq(self.narrow)
         m.d.sync += [each.eq(Mux(s.narrow[i], s.shape.last_beat >> 1, s.shape.last_beat))
                      for i, each in enumerate(last_beats)]
@@ -168,9 +175,15 @@ class RowSplitter(wiring.Component):
 
     def _take(self, m, s):
         """What comes next, so that whether it is taken is known a cycle ahead."""
-        left, final_row, to_come, last = Signal(17), Signal(), Signal(10), Signal()
-        s.ready, s.taken, s.two = Signal(), Signal(), Signal()
-        room, room_then = Signal(), Signal()
+        left = Signal(17)
+        final_row = Signal()
+        to_come = Signal(10)
+        last = Signal()
+        s.ready = Signal()
+        s.taken = Signal()
+        s.two = Signal()
+        room = Signal()
+        room_then = Signal()
         m.d.comb += [
             self.beats.ready.eq(s.ready), self.newest.ready.eq(s.ready),
             s.taken.eq(s.ready & (self.beats.valid | self.newest.valid)),
@@ -224,7 +237,8 @@ class RowSplitter(wiring.Component):
         # Exponents have six bits; the row being split is the only one whose header is kept.
         m.submodules.header = s.header = memory.Memory(shape=data.ArrayLayout(6, 16),
                                                        depth=-(-2 * self.max_heads // 16), init=[])
-        write, header_at = s.header.write_port(), Signal(3)
+        write = s.header.write_port()
+        header_at = Signal(3)
         m.d.comb += [write.addr.eq(header_at), write.en.eq(s.header1),
                      *(write.data[i].eq(s.raw[8 * i:8 * i + 6]) for i in range(16))]
         with m.If(s.header1):
@@ -240,7 +254,8 @@ class RowSplitter(wiring.Component):
 
     def _head(self, m, s):
         """Which K/V head a slot belongs to."""
-        s.bytes_at, slot = [Signal(7, name=f"{name}_byte") for name in "kv"], Signal(4)
+        s.bytes_at = [Signal(7, name=f"{name}_byte") for name in "kv"]
+        slot = Signal(4)
         with m.If(s.header1):
             m.d.sync += [s.bytes_at[0].eq(0), s.bytes_at[1].eq(s.shape.last_kv_head + 1), slot.eq(0)]
         with m.If(s.key1):
@@ -251,7 +266,10 @@ class RowSplitter(wiring.Component):
     def _heads(self, m, s):
         """Which K/V heads the slots of a beat belong to."""
         # An 8-bit beat may be the end of a head, of two heads, or the end of one and the beginning of the next.
-        head, slot, v_byte, one = Signal(7), Signal(4), Signal(7), Signal()
+        head = Signal(7)
+        slot = Signal(4)
+        v_byte = Signal(7)
+        one = Signal()
         ends = [Signal(name=f"ends{i}") for i in range(2)]
         second = [head + ends[0], Mux(ends[0], 0, slot + 1)]
         m.d.sync += [v_byte.eq(s.shape.last_kv_head + 1), one.eq(s.shape.last_slot == 0)]

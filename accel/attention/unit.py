@@ -94,15 +94,21 @@ class Attention(wiring.Component):
 
     def _shape(self, m, s):
         """What the shape means."""
-        s.shape, s.model, s.job, s.query = Signal(SHAPE), self.model, self.job, self.query
+        s.shape = Signal(SHAPE)
+        s.model = self.model
+        s.job = self.job
+        s.query = self.query
         # n_rep - 1 and n_kv_heads * head_dim / 8 by repeated addition, over and over: constants of the model
         n_heads, n_kv_heads, head_dim = (delay(m, value, 1, name) for value, name in (
             (s.model.n_heads, "n_heads"), (s.model.n_kv_heads, "n_kv_heads"), (s.model.head_dim, "head_dim")))
-        sum_, count, reps = Signal(8), Signal(7), Signal(6)
+        sum_ = Signal(8)
+        count = Signal(7)
+        reps = Signal(6)
         m.d.sync += [sum_.eq(sum_ + n_kv_heads), count.eq(count + 1)]
         with m.If(sum_ + n_kv_heads >= n_heads):
             m.d.sync += [sum_.eq(0), count.eq(0), reps.eq(count)]
-        beats, kv_heads = Signal(10), Signal(7)
+        beats = Signal(10)
+        kv_heads = Signal(7)
         m.d.sync += [beats.eq(beats + head_dim[3:]), kv_heads.eq(kv_heads + 1)]
         with m.If(kv_heads >= s.shape.last_kv_head):
             m.d.sync += [beats.eq(0), kv_heads.eq(0), self.slots.eq(beats + head_dim[3:])]
@@ -116,7 +122,8 @@ class Attention(wiring.Component):
     def _words(self, m, s, n_heads, reps):
         """How many slots of how many heads are a word; ``reps`` is n_rep - 1."""
         bits, last_slot = (self.lanes // 8 - 1).bit_length(), s.shape.last_slot
-        s.paired, s.last_head = Signal(), Signal(6)
+        s.paired = Signal()
+        s.last_head = Signal(6)
         if self.pipes > 1:
             m.d.sync += s.paired.eq(reps[0] & (last_slot < self.lanes // 16))
         m.d.sync += [

@@ -102,7 +102,8 @@ class AttentionValues(wiring.Component):
                                    "shift": data.ArrayLayout(6, self.pipes), "several": 1})
         m.submodules.weights = weights = memory.Memory(shape=entry, depth=s.ring, init=[])
         write, read = weights.write_port(), weights.read_port(domain="comb")
-        pointer, s.w_out = Signal(range(s.ring)), read.data
+        pointer = Signal(range(s.ring))
+        s.w_out = read.data
         s.walk = Walker(depth=self.depth, turns=s.ring, endless=True)
         m.submodules.walker = s.walk
         m.d.sync += pointer.eq(pointer + self.weight_write)
@@ -115,9 +116,15 @@ class AttentionValues(wiring.Component):
 
     def _there(self, m, s):
         """Whether all weights of the next K/V head are there, and whether its word may be loaded; a cycle ahead."""
-        groups, there, s.next_there = Signal(range(s.ring)), Signal(), Signal()
-        s.free, s.next_free, s.open_ = Signal(init=1), Signal(), Signal()     # ``open_`` is both ``there`` and ``free``
-        s.load, used = Signal(), Signal()
+        groups = Signal(range(s.ring))
+        there = Signal()
+        s.next_there = Signal()
+        # ``open_`` is both ``there`` and ``free``.
+        s.free = Signal(init=1)
+        s.next_free = Signal()
+        s.open_ = Signal()
+        s.load = Signal()
+        used = Signal()
         complete = self.weight_write & self.weight_last
         m.d.comb += [s.load.eq(self.values.valid & s.open_), self.values.ready.eq(s.load & s.walk.last_rep),
                      used.eq(s.load & s.walk.ends),
@@ -127,7 +134,9 @@ class AttentionValues(wiring.Component):
 
     def _walk(self, m, s):
         """The next (word, query head), and how many rows are left."""
-        left, s.more, s.final_row = Signal(17), Signal(), Signal()
+        left = Signal(17)
+        s.more = Signal()
+        s.final_row = Signal()
         m.d.comb += [s.walk.shape.eq(self.shape), s.walk.start.eq(self.start), s.walk.step.eq(s.load)]
         with m.If(s.load & s.walk.ends & s.walk.last_group):
             m.d.sync += [left.eq(left - 1), s.more.eq(~s.final_row), s.final_row.eq(left == 2)]
@@ -138,12 +147,18 @@ class AttentionValues(wiring.Component):
         """What was loaded; whether the next may be loaded."""
         # Words of all heads that make up a row so small that the first comes again before its sums are back
         rest, shape = self.latency - 2, self.shape
-        s.small, s.done, s.held, blocking = Signal(), Signal(), Signal(), Signal()
+        s.small = Signal()
+        s.done = Signal()
+        s.held = Signal()
+        blocking = Signal()
         m.d.sync += s.small.eq(Cat((shape.last_head == h) & (shape.last_word <= rest // (h + 1) - 1)
                                    for h in range(rest)).any())
-        s.place, s.word = Signal.like(s.walk.address), Signal(16 * self.lanes, reset_less=True)
-        s.weight, s.fresh = Signal(data.ArrayLayout(WEIGHT, self.pipes), reset_less=True), Signal(reset_less=True)
-        s.last_pass, several = Signal(), s.w_out.several
+        s.place = Signal.like(s.walk.address)
+        s.word = Signal(16 * self.lanes, reset_less=True)
+        s.weight = Signal(data.ArrayLayout(WEIGHT, self.pipes), reset_less=True)
+        s.fresh = Signal(reset_less=True)
+        s.last_pass = Signal()
+        several = s.w_out.several
         rested = delay(m, s.done & blocking & s.small, rest - 1, "rested", valid=True)
         m.d.comb += s.next_free.eq(Mux(s.load, ~(several | s.small),
                                        s.free | (s.done & blocking & ~s.small) | rested))
@@ -154,8 +169,11 @@ class AttentionValues(wiring.Component):
     def _passes(self, m, s):
         """Passes over the word, until its sums are shifted."""
         # 0: a pass over the word it belongs to
-        shift, again1, again2 = Signal(6, reset_less=True), Signal(), Signal()
-        step, chosen = Signal(2), Signal(2)
+        shift = Signal(6, reset_less=True)
+        again1 = Signal()
+        again2 = Signal()
+        step = Signal(2)
+        chosen = Signal(2)
         with m.If(shift >= 4):
             m.d.comb += step.eq(2)
         with m.Elif(shift >= 1):
@@ -182,7 +200,8 @@ class AttentionValues(wiring.Component):
         """What the lanes share."""
         # 1: operands, each beside its multiplier; 2: sums read, products; 3: again; with stages, 4: shifted again; then
         # shifted, added and written back
-        read_place1, fresh1 = Signal.like(s.place, reset_less=True), Signal(reset_less=True)
+        read_place1 = Signal.like(s.place, reset_less=True)
+        fresh1 = Signal(reset_less=True)
         # 0: nothing was there; otherwise a step, plus one
         s.choices = [Signal(2, name=f"choice{i}") for i in range(len(s.chosen))]
         back = self.latency - 1

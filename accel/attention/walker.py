@@ -60,8 +60,11 @@ class Walker(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        word, group, stride = Signal(4), Signal(6), Signal(5)
-        first_turn, word_address = Signal.like(self.turn), Signal(range(self.depth), init=1)
+        word = Signal(4)
+        group = Signal(6)
+        stride = Signal(5)
+        first_turn = Signal.like(self.turn)
+        word_address = Signal(range(self.depth), init=1)
         one_rep, one_word, one_group, next_rep, next_word = (Signal(name=name) for name in (
             "one_rep", "one_word", "one_group", "next_rep", "next_word"))
         m.d.sync += [one_word.eq(self.shape.last_word == 0), one_rep.eq(self.shape.last_rep == 0),

@@ -68,7 +68,10 @@ class Words(wiring.Component):
     def _turn(self, m, s):
         """Where the next slot belongs."""
         # ``place``: in its word; ``second``: in its beat
-        s.place, s.second, s.slot, s.group = Signal(range(self.slots)), Signal(), Signal(4), Signal(6)
+        s.place = Signal(range(self.slots))
+        s.second = Signal()
+        s.slot = Signal(4)
+        s.group = Signal(6)
         s.last_slot, s.last_group, s.two, s.full = (Signal(name=name) for name in (
             "last_slot", "last_group", "two", "full"))
         m.d.comb += [
@@ -81,7 +84,9 @@ class Words(wiring.Component):
 
     def _step(self, m, s):
         """Take a slot, or both of a beat."""
-        s.step, out, head_ends = Signal(), self.words, Signal()
+        s.step = Signal()
+        out = self.words
+        head_ends = Signal()
         m.d.comb += [
             s.step.eq(self.beats.valid & (~s.full | ~out.valid | out.ready)),
             head_ends.eq(s.last_slot | (s.two & (s.slot + 1 == self.shape.last_slot))),

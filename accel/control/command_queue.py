@@ -35,10 +35,13 @@ class CommandQueue(wiring.Component):
         bits = QUEUE_DEPTH.bit_length()     # a place is spare: the one that is being written word by word
         m.submodules.words = words = memory.Memory(shape=32, depth=4 << bits, init=[], attrs=UNCHECKED)
         w, r = words.write_port(), words.read_port()
-        newest, seen, oldest = Signal(bits), Signal(bits), Signal(bits)
+        newest = Signal(bits)
+        seen = Signal(bits)
+        oldest = Signal(bits)
         free = Signal(range(QUEUE_DEPTH + 1), init=QUEUE_DEPTH)
         push = self.write & (self.word == 3)
-        kept, taken = Signal(), Signal()
+        kept = Signal()
+        taken = Signal()
         m.d.comb += [
             w.addr.eq(Cat(self.word, newest)), w.data.eq(self.data), w.en.eq(self.write),
             kept.eq(push & (free != 0)), self.overflow.eq(push & (free == 0)),
@@ -49,8 +52,11 @@ class CommandQueue(wiring.Component):
         m.d.sync += [newest.eq(newest + kept), freed.eq(taken), free.eq(free - kept + freed)]
 
         # Four reads in a row, for the one side or the other
-        reading, execute, step = Signal(), Signal(), Signal(2)
-        arriving, arriving_step = Signal(), Signal(2)
+        reading = Signal()
+        execute = Signal()
+        step = Signal(2)
+        arriving = Signal()
+        arriving_step = Signal(2)
         m.d.comb += r.addr.eq(Cat(step, Mux(execute, oldest, seen)))
         m.d.sync += [arriving.eq(reading), arriving_step.eq(step), step.eq(step + reading)]
         with m.If(reading):
@@ -66,7 +72,8 @@ class CommandQueue(wiring.Component):
             m.d.sync += [self.ahead.valid.eq(0), seen.eq(seen + 1)]
         with m.If(taken):
             m.d.sync += self.commands.valid.eq(0)
-        command, ahead = Signal(128, reset_less=True), Signal(Ahead(), reset_less=True)
+        command = Signal(128, reset_less=True)
+        ahead = Signal(Ahead(), reset_less=True)
         m.d.comb += [self.commands.payload.eq(command), self.ahead.payload.eq(ahead)]
         with m.If(arriving & execute):
             m.d.sync += [command.eq(Cat(command[32:], r.data)), self.commands.valid.eq(last)]

@@ -121,10 +121,17 @@ class Sequencer(wiring.Component):
         # Right shifts of the row scaler: minus the exponent of sums * factor, minus the fraction kept
         s.command = Signal(Command())
         s.following = data.View(Command(), self.commands.payload)      # what will be ``command``
-        s.gain_exponent, s.attended = Signal(signed(8)), Signal()
-        s.base, s.from_largest, s.from_halves = Signal(signed(12)), Signal(), Signal()    # known with the command
-        s.reading_buffer, s.to_hidden, s.to_logits = Signal(), Signal(), Signal()
-        s.clamped, below = Signal(s.C), Signal(s.C)
+        s.gain_exponent = Signal(signed(8))
+        s.attended = Signal()
+        # Known with the command.
+        s.base = Signal(signed(12))
+        s.from_largest = Signal()
+        s.from_halves = Signal()
+        s.reading_buffer = Signal()
+        s.to_hidden = Signal()
+        s.to_logits = Signal()
+        s.clamped = Signal(s.C)
+        below = Signal(s.C)
         shifts = Signal(data.ArrayLayout(6, s.C))
         for c in range(s.C):
             change, wide = Signal(signed(7), name=f"change{c}"), Signal(signed(12), name=f"wide_shift{c}")
@@ -141,8 +148,11 @@ class Sequencer(wiring.Component):
         depth = max(s.C, 2)
         m.submodules.written = written = memory.Memory(shape=18, depth=depth, init=[])
         write, read = written.write_port(), written.read_port(domain="comb")
-        there, column, embeds = Signal(depth), Signal(range(depth)), Signal()
-        s.token, s.awaits = Mux(s.command.awaited, read.data, s.command.token), Signal()
+        there = Signal(depth)
+        column = Signal(range(depth))
+        embeds = Signal()
+        s.token = Mux(s.command.awaited, read.data, s.command.token)
+        s.awaits = Signal()
         m.d.comb += [
             write.addr.eq(self.tokens.column), write.data.eq(self.tokens.token), write.en.eq(self.tokens.write),
             column.eq(self._column(s.command.column)), read.addr.eq(column),
@@ -160,7 +170,9 @@ class Sequencer(wiring.Component):
         # known while the shifts settle
         s.is_a = {opcode: Signal(name=f"is_{opcode.name.lower()}") for opcode in Opcode}
         m.d.sync += [signal.eq(s.command.opcode == opcode) for opcode, signal in s.is_a.items()]
-        s.left, s.more, s.final = Signal(28), Signal(), Signal()
+        s.left = Signal(28)
+        s.more = Signal()
+        s.final = Signal()
         s.beat = self.turns.valid & self.turns.taken_ready
         s.columns = Signal(range(s.C + 1))
         m.d.comb += s.columns.eq(s.command.columns + 1)
@@ -284,8 +296,12 @@ class Sequencer(wiring.Component):
         """
         embed, matrix, attend, newest, store = self.embed, self.matrix, self.attend, self.newest, self.store
         logits, column, first = self.logits, self._column(command.column), self._column(command.first)
-        start_attend, start_store, rows_local = Signal(), Signal(), Signal()
-        local, was_local, embed_busy = Signal(), Signal(), Signal(reset_less=True)
+        start_attend = Signal()
+        start_store = Signal()
+        rows_local = Signal()
+        local = Signal()
+        was_local = Signal()
+        embed_busy = Signal(reset_less=True)
         m.d.sync += [local.eq(rows_local), was_local.eq(local), embed_busy.eq(self.embed_busy)]
         m.d.comb += [
             self.execution.phase.eq(command.phase),

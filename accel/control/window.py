@@ -88,16 +88,24 @@ class Window(wiring.Component):
     def _bus(self, m, s):
         """The access: its address, its end, where it is written to."""
         s.bus = self.bus
-        s.address, s.written, we = Signal(12), Signal(32), Signal()
-        write, step = Signal(), Signal(2)
+        s.address = Signal(12)
+        s.written = Signal(32)
+        we = Signal()
+        write = Signal()
+        step = Signal(2)
         # held while there is no ack
         m.d.sync += [s.address.eq(s.bus.adr << 2), s.written.eq(s.bus.dat_w), we.eq(s.bus.we)]
-        s.clearing, s.place, s.counting, s.counting1, s.adding = Signal(), Signal(6), Signal(), Signal(), Signal()
+        s.clearing = Signal()
+        s.place = Signal(6)
+        s.counting = Signal()
+        s.counting1 = Signal()
+        s.adding = Signal()
         s.added = Signal()
         s.over = Signal(len(Counter))         # counters whose low bits overflowed in the cycle before
         access = s.bus.cyc & s.bus.stb & ~s.bus.ack
         # What a counter has carried is added before anything is read; after a clear every access waits for its end.
-        calm, was_calm = Signal(), Signal()
+        calm = Signal()
+        was_calm = Signal()
         of_candidates = Signal()
         m.d.sync += of_candidates.eq(s.address[10:] == Region.CANDIDATES >> 10)
         m.d.comb += calm.eq(~s.over.any() & ~s.counting & ~s.counting1 & ~s.adding & ~s.added & ~s.clearing
@@ -164,8 +172,13 @@ class Window(wiring.Component):
         m.submodules.results = results = memory.Memory(shape=32, depth=8 * RESULT_DEPTH, init=[],
                                                            attrs={"ram_style": "distributed"})
         result_write, s.result_read = results.write_port(), results.read_port(domain="comb")
-        newest, oldest, kept = Signal(range(RESULT_DEPTH)), Signal(range(RESULT_DEPTH)), Signal(range(RESULT_DEPTH + 1))
-        s.word, stored, removed, dump_take = Signal(3), Signal(), Signal(), Signal(reset_less=True)
+        newest = Signal(range(RESULT_DEPTH))
+        oldest = Signal(range(RESULT_DEPTH))
+        kept = Signal(range(RESULT_DEPTH + 1))
+        s.word = Signal(3)
+        stored = Signal()
+        removed = Signal()
+        dump_take = Signal(reset_less=True)
         result = self.results.payload
         words_of_result = Array([result.token, result.logit, result.cycles, result.maximum, result.mass[:32],
                                  result.mass[32:], Cat(result.kept, result.column), result.total])
@@ -194,7 +207,8 @@ class Window(wiring.Component):
         counted = self.activity
         s.inputs = (counted.cycle, counted.beat, counted.starved, counted.fenced, counted.stalled)
         assert len(s.inputs) == len(Counter) and len(Phase) <= 9
-        s.phase, s.shown = Signal(4), Signal(4)
+        s.phase = Signal(4)
+        s.shown = Signal(4)
         m.d.comb += [s.phase.eq(Mux(counted.phase[3], 8, counted.phase)),
                      s.shown.eq(Mux(s.address[8], 8, s.address[5:9]))]
         m.submodules.counters = high = memory.Memory(shape=32 - LOW, depth=64, init=[],
@@ -204,11 +218,15 @@ class Window(wiring.Component):
         def entry(counter, phase):
             """Place of a counter: eight phases of each, then the ninth of each."""
             return Mux(phase[3], Cat(counter[:3], Const(0b101, 3)), Cat(phase[:3], counter[:3]))
-        s.high_at, s.added_at, s.shown1 = Signal(6), Signal(6), delay(m, s.shown, 1, "shown1")
+        s.high_at = Signal(6)
+        s.added_at = Signal(6)
+        s.shown1 = delay(m, s.shown, 1, "shown1")
         s.of_counters = Signal(32)            # what is read
-        s.last_phase, s.phase1 = Signal(4), Signal(4)
+        s.last_phase = Signal(4)
+        s.phase1 = Signal(4)
         m.d.sync += s.last_phase.eq(s.phase)
-        s.carried, s.serving = Signal(len(Counter)), Signal(range(len(Counter)))
+        s.carried = Signal(len(Counter))
+        s.serving = Signal(range(len(Counter)))
         s.serving1 = Signal(range(len(Counter)))
         s.carried_phase = Array(Signal(4, name=f"carried_phase{i}") for i in range(len(Counter)))
         s.lows = Array(Signal(LOW, name=f"low{i}") for i in range(8))
@@ -253,7 +271,8 @@ class Window(wiring.Component):
     def _reads(self, m, s):
         """What a read yields."""
         # Reads
-        read, of = Signal(32), self.candidates
+        read = Signal(32)
+        of = self.candidates
         of_result = delay(m, s.result_read.data, 1, "of_result")
         m.d.sync += s.of_counters.eq(Cat(s.lows[s.address[2:5]], s.high_read.data))
         with m.Switch(s.address[10:]):

@@ -65,8 +65,14 @@ class Blocks(wiring.Component):
         m.submodules.order = orders = fifo.SyncFIFO(width=order.payload.shape().size, depth=16)
 
         head = following.output.payload
-        base, left, blocked, begin = Signal(self.addr_width, reset_less=True), Signal(28), Signal(), Signal()
-        in_row, count, counted, age = Signal(rb + 1), Signal(rb + 1, reset_less=True), Signal(), Signal(5)
+        base = Signal(self.addr_width, reset_less=True)
+        left = Signal(28)
+        blocked = Signal()
+        begin = Signal()
+        in_row = Signal(rb + 1)
+        count = Signal(rb + 1, reset_less=True)
+        counted = Signal()
+        age = Signal(5)
         emit = Signal()
         port, turn = base[rb], self.turn
         m.d.comb += [

@@ -32,7 +32,9 @@ class Crc32(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        state, beat, left = Signal(32, init=0xffffffff), Signal(128), Signal(3)
+        state = Signal(32, init=0xffffffff)
+        beat = Signal(128)
+        left = Signal(3)
         rest = state ^ beat[:32]
         # The register after 32 steps is linear in its 32 bits: one XOR of some of them for each
         rows = [0] * 32

@@ -44,7 +44,9 @@ class EmbedFetch(wiring.Component):
     def elaborate(self, platform):
         m, row = Module(), Module()
         port = self.port
-        drop, dropping, outstanding = Signal(), Signal(), Signal(range(AHEAD + 1))
+        drop = Signal()
+        dropping = Signal()
+        outstanding = Signal(range(AHEAD + 1))
         fire = port.cmd_valid & port.cmd_ready
         m.d.comb += drop.eq(self.abort | dropping)
         m.submodules.row = ResetInserter(drop)(row)
@@ -58,6 +60,7 @@ class EmbedFetch(wiring.Component):
         """Fetches a row, or discards it on ``drop``. Returns a signal that is high while a row is in flight."""
         s = SimpleNamespace(drop=drop, fire=fire)     # signals that several steps share
         self._registers(m, s)
+        self._address(m, s)
         self._requests(m, s)
         self._beats(m, s)
         self._scales(m, s)
@@ -68,25 +71,37 @@ class EmbedFetch(wiring.Component):
     def _registers(self, m, s):
         """What the row is."""
         s.port, s.out = self.port, self.elements
-        s.token, s.words, s.q4, s.group64 = Signal(18), Signal(12), Signal(), Signal()
-        s.groups, s.stride = Signal(12), Signal(16)
-        room, s.pull, s.requesting = Signal(range(AHEAD + 1), init=AHEAD), Signal(), Signal()
+        s.token = Signal(18)
+        s.words = Signal(12)
+        s.q4 = Signal()
+        s.group64 = Signal()
+        s.groups = Signal(12)
+        s.stride = Signal(16)
+        room = Signal(range(AHEAD + 1), init=AHEAD)
+        s.pull = Signal()
+        s.requesting = Signal()
         m.d.comb += s.port.cmd_valid.eq(s.requesting & (room != 0) & ~s.drop)
         m.d.sync += [room.eq(room - s.fire + s.pull),
                      s.stride.eq(s.groups + Mux(s.q4, s.words << 2, s.words << 3))]
 
+    def _address(self, m, s):
+        """One adder: the address is the sum of what ``addend`` was, of its multiples by powers of two where a bit is
+        set."""
+        s.address = Signal(self.addr_width)
+        s.addend = Signal(self.addr_width)
+        s.add = Signal()
+        s.double = Signal()
+        m.d.comb += s.port.cmd_addr.eq(s.address)
+        with m.If(s.add):
+            m.d.sync += s.address.eq(s.address + s.addend)
+        with m.If(s.double):
+            m.d.sync += s.addend.eq(s.addend << 1)
+
     def _requests(self, m, s):
-        """Addresses, one after the other."""
-        # Requests: the scale beats, then every (q8: second) beat of the row's pair
-        # One adder: the address is the sum of what ``addend`` was, of its multiples by powers of two where a bit is
-        # set.
-        address, addend, add, double = Signal(self.addr_width), Signal(self.addr_width), Signal(), Signal()
-        left, bits = Signal(12), Signal(15)
-        m.d.comb += s.port.cmd_addr.eq(address)
-        with m.If(add):
-            m.d.sync += address.eq(address + addend)
-        with m.If(double):
-            m.d.sync += addend.eq(addend << 1)
+        """The scale beats, then every (q8: second) beat of the row's pair, one after the other."""
+        address, addend, add, double = s.address, s.addend, s.add, s.double
+        left = Signal(12)
+        bits = Signal(15)
         with m.FSM() as s.request:
             with m.State("IDLE"):
                 m.d.sync += [address.eq(0), addend.eq(self.job.base)]
@@ -153,11 +168,18 @@ class EmbedFetch(wiring.Component):
         m.submodules.scales = scales = memory.Memory(shape=16, depth=-(-self.max_words // 2), init=[],
                                                         attrs=UNCHECKED)
         scale_write, s.scale_read = scales.write_port(), scales.read_port()
-        s.scale_at, s.word, s.lane = Signal(12), Signal(12), Signal(4)
-        s.last_scale, last_word = Signal(12), Signal(12)      # known two cycles after start, long before the first beat
+        s.scale_at = Signal(12)
+        s.word = Signal(12)
+        s.lane = Signal(4)
+        # Known two cycles after start, long before the first beat.
+        s.last_scale = Signal(12)
+        last_word = Signal(12)
         at_last = Signal()                  # at the last word, whose lanes take longer than to find out
         m.d.sync += [s.last_scale.eq(s.groups - 1), last_word.eq(s.words - 1), at_last.eq(s.word == last_word)]
-        s.loading, s.sending, s.issue, s.last = Signal(), Signal(), Signal(), Signal()
+        s.loading = Signal()
+        s.sending = Signal()
+        s.issue = Signal()
+        s.last = Signal()
         s.valids = [Signal(name=f"valid{i}") for i in range(1, 4)]
         s.lasts = [Signal(name=f"last{i}") for i in range(1, 4)]
         s.advance = ~s.out.valid | s.out.ready
@@ -171,7 +193,9 @@ class EmbedFetch(wiring.Component):
 
     def _elements(self, m, s):
         """Code less zero point, times scale."""
-        byte1, scale2, code2 = Signal(8), Signal(12), Signal(signed(9))
+        byte1 = Signal(8)
+        scale2 = Signal(12)
+        code2 = Signal(signed(9))
         nibble1 = Mux(s.token[0], byte1[4:], byte1[:4])
         with m.If(s.advance):
             m.d.sync += [

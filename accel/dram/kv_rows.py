@@ -79,7 +79,9 @@ class KvRows(wiring.Component):
         s.w, s.r = rows.write_port(granularity=1), rows.read_port()
         s.header_w, s.header_r = headers.write_port(granularity=1), headers.read_port()
         s.bits, s.header_bits = (self.stride - 1).bit_length(), (self.header_stride - 1).bit_length()
-        s.first_v, s.last_beat, s.last_header = Signal(s.bits), Signal(s.bits), Signal(s.header_bits)
+        s.first_v = Signal(s.bits)
+        s.last_beat = Signal(s.bits)
+        s.last_header = Signal(s.header_bits)
         s.row_beats = Signal(s.bits + 1)
         # Constants of the model: they settle long before the first token
         k_beats, v_beats = (Mux(self.model.narrow[i], (self.slots + 1) >> 1, self.slots) for i in (1, 0))
@@ -88,7 +90,10 @@ class KvRows(wiring.Component):
                      s.row_beats.eq(s.last_header + s.last_beat + 2)]
         s.place = Signal(s.bits)
         s.byte = Signal(8)
-        s.of_v, s.narrow_element, s.low, s.enable = Signal(), Signal(), Signal(8), Signal(16)
+        s.of_v = Signal()
+        s.narrow_element = Signal()
+        s.low = Signal(8)
+        s.enable = Signal(16)
         m.d.comb += [s.of_v.eq(s.elements.dest == Dest.V),
                      s.narrow_element.eq(Mux(s.of_v, self.model.narrow[0], self.model.narrow[1]))]
 
@@ -121,11 +126,21 @@ class KvRows(wiring.Component):
         """What is read, held and handed on."""
         # Reading: one walker, for attention or for the store; behind it a memory's register and one more
         s.storing = Signal()                # the walker is at work for the store
-        s.beat, s.in_header, s.column = Signal(s.bits), Signal(), Signal(range(self.columns))
-        s.final, s.final_row = Signal(), Signal()       # of the header or of the rest; of all
-        s.walking, s.read, s.held, read_header = Signal(), Signal(), Signal(), Signal()
-        s.to_port, s.to_beats = Signal(), Signal()      # what is held goes to DRAM, to attention
-        leave, s.issue = Signal(), Signal()
+        s.beat = Signal(s.bits)
+        s.in_header = Signal()
+        s.column = Signal(range(self.columns))
+        # Of the header or of the rest; of all.
+        s.final = Signal()
+        s.final_row = Signal()
+        s.walking = Signal()
+        s.read = Signal()
+        s.held = Signal()
+        read_header = Signal()
+        # What is held goes to DRAM, to attention.
+        s.to_port = Signal()
+        s.to_beats = Signal()
+        leave = Signal()
+        s.issue = Signal()
         s.value = Signal(128, reset_less=True)
         s.port = self.port
         m.d.comb += [
@@ -148,7 +163,9 @@ class KvRows(wiring.Component):
         """Runs to be stored, one after the other."""
         column = range(self.columns)        # of no bits, where there is one
         s.run = data.StructLayout({"first": column, "last": column, "base": self.addr_width})
-        s.next_run, s.begin_run, waiting = Signal(s.run), Signal(), Signal()
+        s.next_run = Signal(s.run)
+        s.begin_run = Signal()
+        waiting = Signal()
         job = Signal(s.run)
         m.d.comb += [job[name].eq(getattr(s.store, name)) for name in s.run.members]
         if self.columns == 1:               # one run at a time, so none waits
@@ -192,8 +209,11 @@ class KvRows(wiring.Component):
     def _dram(self, m, s):
         """Rows to DRAM."""
         # DRAM: once the first beat is there, data can follow its command without a pause
-        address, commands, rows_behind = Signal(self.addr_width), Signal(s.bits + 1), Signal.like(s.column)
-        commanding, fire = Signal(), Signal()
+        address = Signal(self.addr_width)
+        commands = Signal(s.bits + 1)
+        rows_behind = Signal.like(s.column)
+        commanding = Signal()
+        fire = Signal()
         m.d.comb += [
             s.port.cmd_valid.eq(s.to_port & commanding), s.port.cmd_addr.eq(address),
             fire.eq(s.port.cmd_valid & s.port.cmd_ready),

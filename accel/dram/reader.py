@@ -104,7 +104,9 @@ class SegmentReader(wiring.Component):
         s.ages = [Signal(5, name=f"age{i}") for i in range(2)]
         # room for a place, were one taken just now
         s.open_ = [Signal(name=f"open{i}") for i in range(2)]
-        s.places, s.move, s.side = [], Signal(), Signal()
+        s.places = []
+        s.move = Signal()
+        s.side = Signal()
         # beats before their turn are there
         s.arrived = []
         s.younger = Signal()                                                            # port 0 is, as of one cycle ago
@@ -154,7 +156,10 @@ class SegmentReader(wiring.Component):
     def _order(self, m, s):
         """One beat a cycle is let out of the buffer."""
         # Beats in order: one a cycle is let out of the buffer
-        taking, s.some, final, s.into = Signal(s.rb + 1), Signal(), Signal(), Signal()
+        taking = Signal(s.rb + 1)
+        s.some = Signal()
+        final = Signal()
+        s.into = Signal()
         m.d.comb += [
             s.move.eq(s.some & Mux(s.side, s.arrived[1], s.arrived[0])),
             s.order.ready.eq(~s.some | (s.move & final)),
@@ -167,7 +172,8 @@ class SegmentReader(wiring.Component):
 
     def _leave(self, m, s):
         """Beats leave the halves of the buffer."""
-        s.first, s.taken = Signal(), Signal()
+        s.first = Signal()
+        s.taken = Signal()
         s.held = []
         for i, r in enumerate(s.reads):
             get, issue = Signal(s.place_bits - 1, name=f"get{i}"), Signal(name=f"issue{i}")

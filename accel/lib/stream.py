@@ -27,7 +27,8 @@ class Stage(_Registers):
 
     def elaborate(self, platform):
         m = Module()
-        held, payload = Signal(), Signal(self.shape, reset_less=True)
+        held = Signal()
+        payload = Signal(self.shape, reset_less=True)
         m.d.comb += [self.input.ready.eq(~held | self.output.ready), self.output.valid.eq(held),
                      self.output.payload.eq(payload), self.busy.eq(held)]
         with m.If(self.input.ready):
@@ -41,7 +42,9 @@ class Skid(_Registers):
     def elaborate(self, platform):
         m = Module()
         into, out = self.input, self.output
-        held, room = Signal(), Signal(init=1)       # no room: both hold a word
+        # No room: both hold a word.
+        held = Signal()
+        room = Signal(init=1)
         payload, spare = (Signal(self.shape, name=name, reset_less=True) for name in ("payload", "spare"))
         m.d.comb += [into.ready.eq(room), out.valid.eq(held), out.payload.eq(payload), self.busy.eq(held)]
         with m.If(room):
@@ -59,7 +62,8 @@ class HalfRate(_Registers):
 
     def elaborate(self, platform):
         m = Module()
-        held, payload = Signal(), Signal(self.shape, reset_less=True)
+        held = Signal()
+        payload = Signal(self.shape, reset_less=True)
         m.d.comb += [self.input.ready.eq(~held), self.output.valid.eq(held), self.output.payload.eq(payload),
                      self.busy.eq(held)]
         with m.If(held):
@@ -96,7 +100,10 @@ class Queue(wiring.Component):
         m = Module()
         m.submodules.storage = storage = memory.Memory(shape=self.shape, depth=self.depth, init=[])
         w, r = storage.write_port(), storage.read_port(domain="comb")
-        newest, oldest, some, leave = Signal.like(w.addr), Signal.like(r.addr), Signal(), Signal()
+        newest = Signal.like(w.addr)
+        oldest = Signal.like(r.addr)
+        some = Signal()
+        leave = Signal()
         m.d.comb += [
             w.addr.eq(newest), w.data.eq(self.data), w.en.eq(self.write), r.addr.eq(oldest),
             leave.eq(some & self.output.ready), self.output.valid.eq(some), self.output.payload.eq(r.data),

@@ -89,10 +89,13 @@ class Candidates(wiring.Component):
 
     def _places(self, m, s):
         """The candidates by place."""
-        s.scanning, s.address, s.largest = Signal(), Signal(6), Signal()
+        s.scanning = Signal()
+        s.address = Signal(6)
+        s.largest = Signal()
         m.submodules.store = store = memory.Memory(shape=KEY, depth=PLACES, init=[], attrs=UNCHECKED)
         s.write, read = store.write_port(), store.read_port()
-        s.key, s.entry = Cat(~self.offer.token, ordered(self.offer.logit)), Signal(KEY, reset_less=True)
+        s.key = Cat(~self.offer.token, ordered(self.offer.logit))
+        s.entry = Signal(KEY, reset_less=True)
         s.read_at = Mux(s.scanning, s.address, self.index)
         m.d.comb += [
             s.write.data.eq(s.key), read.addr.eq(s.read_at),
@@ -102,7 +105,10 @@ class Candidates(wiring.Component):
 
     def _scan(self, m, s):
         """The addresses of a scan: level 0 in a group, 1 among a quarter's groups, 2 among the quarters."""
-        s.level, s.offset, s.changed, s.every = Signal(2), Signal(2), Signal(6), Signal()
+        s.level = Signal(2)
+        s.offset = Signal(2)
+        s.changed = Signal(6)
+        s.every = Signal()
         group, quarter = s.changed[2:4], s.changed[4:]
         # The best place of each group, and of each quarter
         m.submodules.groups = groups = memory.Memory(shape=2, depth=FOUR ** 2, init=[])
@@ -130,7 +136,8 @@ class Candidates(wiring.Component):
         m.submodules.present = present = memory.Memory(shape=1, depth=PLACES, init=[], attrs=UNCHECKED)
         s.present_write, read = present.write_port(), present.read_port()
         # A scan of all places writes what it needs; it reads what it wrote in its upper levels only.
-        renewing, filled = s.scanning & s.every & (s.level == 0), Signal()
+        renewing = s.scanning & s.every & (s.level == 0)
+        filled = Signal()
         m.d.comb += [
             filled.eq(self.kept[6] | (s.address < self.kept[:6])), read.addr.eq(s.read_at),
             s.present_write.addr.eq(Mux(s.scanning, s.address, self.place)),
@@ -142,11 +149,14 @@ class Candidates(wiring.Component):
 
     def _best(self, m, s):
         """The best of what the scan has read: the smallest, or (``largest``) the largest."""
-        s.best, none, starts = Signal(KEY, reset_less=True), Signal(), Signal()
+        s.best = Signal(KEY, reset_less=True)
+        none = Signal()
+        starts = Signal()
         read1 = delay(m, s.scanning, 1, "read1", valid=True)
         read2 = delay(m, read1, 1, "read2", valid=True)
         s.idle, address = ~(s.scanning | read1 | read2), delay(m, s.address, 2, "address")
-        begins, smaller = delay(m, (s.level == 0) & (s.offset == 0), 2, "begins"), Signal()
+        begins = delay(m, (s.level == 0) & (s.offset == 0), 2, "begins")
+        smaller = Signal()
         m.d.comb += [starts.eq(begins | none), smaller.eq(s.entry < s.best), self.busy.eq(~s.idle)]
         with m.If(read2):
             m.d.sync += none.eq(starts & ~s.here)
@@ -165,11 +175,15 @@ class Candidates(wiring.Component):
 
     def _changes(self, m, s):
         """What begins a scan: a logit that is kept, the pass's end, a pop."""
-        larger, compared, full, last = Signal(), Signal(), self.kept[6], self.kept == PLACES - 1
+        larger = Signal()
+        compared = Signal()
+        full = self.kept[6]
+        last = self.kept == PLACES - 1
         m.d.sync += [larger.eq(s.key > s.best),     # of a logit that waits for a cycle, while nothing is worked in
                      compared.eq(~self.keep | self.there & s.idle & ~self.take)]
         m.d.comb += [self.ready.eq(s.idle & compared), s.write.addr.eq(Mux(full, self.place, self.kept))]
-        all_, one = Signal(), Signal()
+        all_ = Signal()
+        one = Signal()
         with m.If(self.take & self.keep):
             m.d.comb += [s.write.en.eq(~full | larger), one.eq(full & larger), all_.eq(last)]
             m.d.sync += self.kept.eq(self.kept + ~full)

@@ -100,7 +100,9 @@ class Mass(wiring.Component):
         pipe, scaled = self._score(m)
         entry = data.StructLayout({"score": signed(32), "which": range(self.sets)})
         m.submodules.scores = scores = Queue(entry, depth=SCORES)
-        s.moving, s.coming, popped = Signal(), scores.output.valid, Signal()
+        s.moving = Signal()
+        s.coming = scores.output.valid
+        popped = Signal()
         s.score, s.which = scores.output.payload.score, scores.output.payload.which
         s.room, some_room = credits(m, SCORES, self.write, delay(m, popped, 1, "left", valid=True))
         m.d.comb += [
@@ -114,10 +116,17 @@ class Mass(wiring.Component):
     def _reference(self, m, s):
         """5: a score that reaches its set's reference waits until its weight is below 2: all before are weighed and
         added up, the reference raised to one above the score's integer part, and the mass shifted down by as much."""
-        s.integer5, s.fraction5 = Signal(signed(16), reset_less=True), Signal(SCORE_FRACTION, reset_less=True)
-        s.first, s.rise, s.lowering, s.which5 = Signal(self.sets, init=-1), Signal(6), Signal(), Signal.like(s.which)
-        s.above5, s.valid5 = Signal(signed(18)), Signal()
-        raising, first, s.settled = Signal(), chosen(s.first, s.which5), Signal()
+        s.integer5 = Signal(signed(16), reset_less=True)
+        s.fraction5 = Signal(SCORE_FRACTION, reset_less=True)
+        s.first = Signal(self.sets, init=-1)
+        s.rise = Signal(6)
+        s.lowering = Signal()
+        s.which5 = Signal.like(s.which)
+        s.above5 = Signal(signed(18))
+        s.valid5 = Signal()
+        raising = Signal()
+        first = chosen(s.first, s.which5)
+        s.settled = Signal()
         m.d.comb += [raising.eq(s.valid5 & (first | ~s.above5[-1])), s.moving.eq(~(raising | s.lowering))]
         with m.If(s.moving):
             m.d.sync += [
@@ -143,7 +152,8 @@ class Mass(wiring.Component):
         down = Signal(5, reset_less=True)
         m.d.sync += down.eq(Mux(s.above5 < -30, 31, (1 - s.above5)[:5]))
         down_late = delay(m, down, ANSWER - 1, "down")
-        doubled, s.weight = Signal(18, reset_less=True), Signal(17)
+        doubled = Signal(18, reset_less=True)
+        s.weight = Signal(17)
         m.d.sync += [doubled.eq((answer << 1) >> down_late),
                      s.weight.eq(Mux(weighing[-2], (doubled >> 1) + doubled[0], 0))]
         s.weighed = delay(m, s.which5, ANSWER + 2, "weighed")
@@ -206,7 +216,8 @@ class Mass(wiring.Component):
     def _round(self, m, pipe, twice, shift, bits):
         """``twice`` shifted by multiples of ``2**bits``, less one, rounded and clamped, two stages later."""
         value, sign = twice.plain, twice.plain[-1]
-        moved, far = Signal(signed(34), reset_less=True), Signal(reset_less=True)
+        moved = Signal(signed(34), reset_less=True)
+        far = Signal(reset_less=True)
         with m.Switch(shift):
             for i in range(1 << 6 - bits):
                 begin = ((i + 1) << bits) - 1

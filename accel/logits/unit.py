@@ -87,10 +87,13 @@ class LogitUnit(wiring.Component):
         m.submodules.intake = intake = Skid(self.logits.payload.shape())
         wiring.connect(m, wiring.flipped(self.logits), intake.input)
         s.item, s.there = intake.output.payload, intake.output.valid
-        s.final_column, s.shown = Signal.like(s.item.column), Signal.like(s.item.column)
+        s.final_column = Signal.like(s.item.column)
+        s.shown = Signal.like(s.item.column)
         s.keep, s.dump, s.running, s.ended = (Signal(name=name) for name in ("keep", "dump", "running", "ended"))
         s.counting = Signal()         # running, prepared and not ended
-        open_, s.take, s.is_last = Signal(), Signal(), Signal()
+        open_ = Signal()
+        s.take = Signal()
+        s.is_last = Signal()
         s.begun = delay(m, self.job.start, 1, "begun", valid=True)
         s.sets = [Candidates() for _ in range(self.candidate_sets)]
         m.submodules += s.sets
@@ -106,7 +109,10 @@ class LogitUnit(wiring.Component):
     def _gather(self, m, s):
         """Logits to the candidates of their set, and to its mass; after the pass the candidates, to be weighed."""
         # One set after the other is ranked
-        s.ranking, s.ranked, s.at, s.rank = Signal(), Signal(), Signal.like(s.mass.which), Signal()
+        s.ranking = Signal()
+        s.ranked = Signal()
+        s.at = Signal.like(s.mass.which)
+        s.rank = Signal()
         for i, one in enumerate(s.sets):
             mine = s.which == i
             m.d.comb += [
@@ -154,7 +160,9 @@ class LogitUnit(wiring.Component):
         # What is read may just be overtaken: then the logit before is the best so far.
         s.taken = delay(m, s.take, 1, "taken", valid=True)
         item1, s.shown1 = delay(m, s.item, 1, "item"), delay(m, best_read.data, 1, "shown")
-        best1, better = Signal(33, reset_less=True), Signal()       # 0 before the first, less than any logit
+        # 0 before the first: less than any logit.
+        best1 = Signal(33, reset_less=True)
+        better = Signal()
         m.d.comb += [
             best_read.addr.eq(Mux(s.ended, s.shown, s.item.column)), best_write.addr.eq(item1.column),
             best_write.data.logit.eq(item1.value), best_write.data.token.eq(item1.row),
@@ -170,7 +178,9 @@ class LogitUnit(wiring.Component):
     def _pass(self, m, s):
         """A pass, and its results when all has settled."""
         out = self.result.payload
-        cycles, settled, finished = Signal(32), Signal(), Signal()
+        cycles = Signal(32)
+        settled = Signal()
+        finished = Signal()
         with m.If(s.mass.prepared):
             m.d.sync += s.counting.eq(1)
         with m.If(s.take):

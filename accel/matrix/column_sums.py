@@ -51,10 +51,13 @@ class ColumnSums(wiring.Component):
 
         # Two products, their sum, shift, accumulate. Of an offset, two bits are a shift of the mantissa to the left,
         # less three
-        held_total, chunk = Signal(signed(28), reset_less=True), Signal(signed(28), reset_less=True)
+        held_total = Signal(signed(28), reset_less=True)
+        chunk = Signal(signed(28), reset_less=True)
         mantissa = Signal(signed(16), reset_less=True)
-        low_part, high_part = Signal(signed(18 + 15), reset_less=True), Signal(signed(11 + 15), reset_less=True)
-        product, shifted = Signal(signed(28 + 15), reset_less=True), Signal(signed(40), reset_less=True)
+        low_part = Signal(signed(18 + 15), reset_less=True)
+        high_part = Signal(signed(11 + 15), reset_less=True)
+        product = Signal(signed(28 + 15), reset_less=True)
+        shifted = Signal(signed(40), reset_less=True)
         coarse = delay(m, self.offset[2:], 3, "coarse")
         m.d.sync += [
             held_total.eq(total[1]),

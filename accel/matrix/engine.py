@@ -125,13 +125,16 @@ class MatVec(wiring.Component):
     def _chunks(self, m, s):
         """Which chunk sums leave."""
         # Chunk sums leave one a cycle: the even row's, then (q4: held for a cycle) the odd row's
-        s.leaving, holding, last = Signal(LEAVING), Signal(), Signal()
+        s.leaving = Signal(LEAVING)
+        holding = Signal()
+        last = Signal()
         m.d.comb += [
             last.eq(s.valid_l & s.tag_l.chunk_last), s.leaving.even.eq(last & (s.tag_l.q4 | ~s.tag_l.odd)),
             s.leaving.odd.eq(last & ~s.tag_l.q4 & s.tag_l.odd), holding.eq(last & s.tag_l.q4 & ~s.tag_l.gang),
         ]
         m.d.sync += s.leaving.held.eq(holding)
-        chunk_valid, chunk_odd = Signal(), Signal()
+        chunk_valid = Signal()
+        chunk_odd = Signal()
         chunk_tag = Signal(data.StructLayout({"row_first": 1, "row_last": 1, "gang": 1}), reset_less=True)
         m.d.sync += [chunk_valid.eq(s.leaving.as_value().any()), chunk_odd.eq(s.leaving.odd | s.leaving.held)]
         with m.If(~s.leaving.held):

@@ -69,22 +69,41 @@ class MatrixWalk(wiring.Component):
         """The matrix, and where the walk is."""
         s.take, s.word, s.pair, s.group, s.wide = self.take, self.word, self.pair, self.group, self.wide
         # The matrix. A row has so many steps: its words one by one, or two together
-        s.q4, s.gang, s.steps, s.last_group = Signal(), Signal(), Signal(12), Signal(12)
+        s.q4 = Signal()
+        s.gang = Signal()
+        s.steps = Signal(12)
+        s.last_group = Signal(12)
         # a whole row has; its last step has one word
-        s.one_step, s.two_steps, s.single = Signal(), Signal(), Signal()
+        s.one_step = Signal()
+        s.two_steps = Signal()
+        s.single = Signal()
         # Where it is; comparisons are registers
-        s.rows_left, s.final_pair = Signal(18), Signal()        # rows not yet begun; none
-        s.ending, s.odd = Signal(), Signal()                    # at the last group; at a q8 word's second row
+        # Rows not yet begun; none.
+        s.rows_left = Signal(18)
+        s.final_pair = Signal()
+        # At the last group; at a q8 word's second row.
+        s.ending = Signal()
+        s.odd = Signal()
         # steps of the row, this one included; one, two
-        s.to_come, s.last_word, s.two = Signal(12), Signal(), Signal()
-        s.room, s.none = Signal(range(PAIRS + 1), init=PAIRS), Signal()
+        s.to_come = Signal(12)
+        s.last_word = Signal()
+        s.two = Signal()
+        s.room = Signal(range(PAIRS + 1), init=PAIRS)
+        s.none = Signal()
         # With this beat the word, the row, the superblock is done; it begins a pair; it may be taken
-        s.advance, s.row_ends, s.ends, s.begin, s.active = Signal(), Signal(), Signal(), Signal(), Signal()
-        s.next_last, s.waits = Signal(), Signal()
+        s.advance = Signal()
+        s.row_ends = Signal()
+        s.ends = Signal()
+        s.begin = Signal()
+        s.active = Signal()
+        s.next_last = Signal()
+        s.waits = Signal()
         # the next cycle is of data, of a pair's first, if no beat is taken
-        s.goes_on, s.begins = Signal(), Signal()
+        s.goes_on = Signal()
+        s.begins = Signal()
         # no room in the next cycle, if a beat is taken, if none is
-        s.none_then, s.none_still = Signal(), Signal()
+        s.none_then = Signal()
+        s.none_still = Signal()
 
     def _take(self, m, s):
         """Whether this beat and the next may be taken."""

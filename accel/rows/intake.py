@@ -34,7 +34,9 @@ class SumIntake(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         job, elements, matrix, sums = self.job, self.elements, self.matrix, self.sums
-        column, element, shift = Signal(column_shape(self.columns)), Signal(13), Signal(6)
+        column = Signal(column_shape(self.columns))
+        element = Signal(13)
+        shift = Signal(6)
         with m.If(job.start):
             m.d.sync += [column.eq(job.column), element.eq(0)]
         with m.Elif(elements.valid & elements.ready):

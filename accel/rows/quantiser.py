@@ -88,7 +88,9 @@ class Quantiser(wiring.Component):
     def _exponent(self, m, s):
         """The exponent of a group that is complete."""
         # A group that is complete: its exponent, three cycles later; the bits of each eight, then of all
-        entry, s.closing, largest = Signal(s.group), Signal(), Signal(WIDE - 1, reset_less=True)
+        entry = Signal(s.group)
+        s.closing = Signal()
+        largest = Signal(WIDE - 1, reset_less=True)
         m.d.sync += [s.closing.eq(s.take & s.v.end), largest.eq(s.seen), entry.column.eq(s.c),
                      entry.half.eq(s.mine_half),
                      entry.first.eq(s.v.index - s.mine_count), entry.last.eq(s.mine_count), entry.dest.eq(s.v.dest)]
@@ -98,7 +100,8 @@ class Quantiser(wiring.Component):
                        2, "narrow_entry")
         eights = [delay(m, bit_length(m, largest[i:i + 8], name=f"bits{i}"), 1, f"eight{i}")
                   for i in range(7, WIDE - 1, 8)]
-        above, between = Signal(6), delay(m, eights[0], 1, "between")
+        above = Signal(6)
+        between = delay(m, eights[0], 1, "between")
         m.d.sync += above.eq(0)
         for i, eight in enumerate(eights[1:]):
             with m.If(eight != 0):
@@ -125,7 +128,8 @@ class Quantiser(wiring.Component):
         s.head = Signal(s.group)
         s.at = Signal(7)
         s.exponent = s.head.exponent
-        s.issue, s.release = Signal(), Signal()
+        s.issue = Signal()
+        s.release = Signal()
         m.d.comb += s.r.addr.eq(Cat(s.at, s.head.half, s.head.column))
         with m.FSM() as s.fsm:
             with m.State("IDLE"):

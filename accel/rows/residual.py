@@ -77,7 +77,8 @@ class Residual(wiring.Component):
                                                     attrs=UNCHECKED)
         gain_write, s.gain_read = s.gain.write_port(), s.gain.read_port()
         # ``upper`` is chosen before the two registers: stream's beats -> gain memory
-        gain_at, upper = Signal(range(s.depth // 4 + 1)), Signal()
+        gain_at = Signal(range(s.depth // 4 + 1))
+        upper = Signal()
         gain_valid2 = delay(m, self.gains.valid, 2, "gain_valid", valid=True)
         m.d.comb += [
             gain_write.addr.eq(gain_at), gain_write.en.eq(gain_valid2), self.gains.ready.eq(upper),
@@ -105,14 +106,16 @@ class Residual(wiring.Component):
         m.d.comb += [s.x_read.addr.eq(Cat(s.p0.row[:s.bits], s.p0.column)), s.gain_read.addr.eq(s.p0.row[2:s.bits])]
         s.row1, s.row2, s.old2, s.total3, s.x4 = (Signal(signed(width), name=name, reset_less=True) for name, width in (
             ("row1", 32), ("row2", 32), ("old2", 32), ("total3", 33), ("x4", 32)))
-        s.gains2, s.gain3 = Signal(64, reset_less=True), Signal(signed(16), reset_less=True)
+        s.gains2 = Signal(64, reset_less=True)
+        s.gain3 = Signal(signed(16), reset_less=True)
         s.gain4 = Signal(signed(16), reset_less=True)
         s.clamped, s.flag = saturate(m, s.total3, 32)
         s.product6 = product_of(m, s.x4, s.gain4, "product")
         # x**2 = high**2 * 2**32 + high * low * 2**17 + low**2: three multipliers, and the outer two do not overlap
         s.again4 = Signal(signed(32), reset_less=True, attrs={"keep": "true"})    # x4 once more, near its multipliers
         s.high4, s.low4 = s.again4[16:].as_signed(), Cat(s.again4[:16], Const(0, 1)).as_signed()
-        s.squares, s.middle = Signal(64, reset_less=True), Signal(signed(33), reset_less=True)
+        s.squares = Signal(64, reset_less=True)
+        s.middle = Signal(signed(33), reset_less=True)
         s.square6 = Signal(64, reset_less=True)
 
     def _add(self, m, s):
@@ -152,7 +155,8 @@ class Residual(wiring.Component):
         # Sum of squares, then 1/sqrt: normalise by pairs of bits, look up
         s.sums = [Signal(SUM_BITS, name=f"sum{c}", reset_less=True) for c in range(s.C)]
         s.pending = Signal(s.C)
-        total, so_far = Signal(SUM_BITS), Signal(SUM_BITS)
+        total = Signal(SUM_BITS)
+        so_far = Signal(SUM_BITS)
         m.d.comb += [so_far.eq(Mux(s.p6.first, self.model.epsilon, Array(s.sums)[s.p6.column])),
                      total.eq(s.square6 + so_far)]
         for c in range(s.C):
@@ -164,12 +168,17 @@ class Residual(wiring.Component):
 
     def _normalise_registers(self, m, s):
         """The sum that is normalised by pairs of bits."""
-        f, s.half, s.column = Signal(SUM_BITS, reset_less=True), Signal(6), Signal(range(max(s.C, 2)))
+        f = Signal(SUM_BITS, reset_less=True)
+        s.half = Signal(6)
+        s.column = Signal(range(max(s.C, 2)))
         s.wait = Signal(range(s.table.latency + 1))
-        s.near, s.done = Signal(), Signal()         # for a shift by a pair, for none: known with f
+        # For a shift by a pair, for none: known with f.
+        s.near = Signal()
+        s.done = Signal()
         m.d.comb += [s.table.index.eq(f[SUM_BITS - 10:]), s.table.t.eq(f[SUM_BITS - 22:SUM_BITS - 10])]
         # A sum, or f moved up: encoded, so that a bit of it is one look-up table
-        s.pick, s.change = Signal(range(s.C + 2)), Signal()
+        s.pick = Signal(range(s.C + 2))
+        s.change = Signal()
         choices = [*s.sums, (f << 2)[:SUM_BITS], (f << 16)[:SUM_BITS]]
         with m.If(s.change):
             m.d.sync += [

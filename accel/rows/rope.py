@@ -66,7 +66,8 @@ class Rope(wiring.Component):
         rows, s.out = self.rows, self.values.payload
         s.layout = Wide(self.columns)
         m.submodules.results = s.results = Queue(s.layout.size - WIDE + ROTATED, depth=DEPTH)
-        enter, given = Signal(), delay(m, self.values.valid & self.values.ready, 1, "given", valid=True)
+        enter = Signal()
+        given = delay(m, self.values.valid & self.values.ready, 1, "given", valid=True)
         s.room, some_room = credits(m, DEPTH, enter, given)
         m.d.comb += [rows.ready.eq(some_room), enter.eq(rows.ready & rows.valid)]
         s.take, s.row = delay(m, enter, 1, "take", valid=True), delay(m, rows.payload, 1, "row")
@@ -77,7 +78,9 @@ class Rope(wiring.Component):
         """Place in the head."""
         # 1: place in the head, counted, for head_dim need not be a power of two; pairs come column by column
         # one after the other, so that a pair's last bit tells whether it is a new one
-        pair, place, last_in_head = Signal(), Signal(8), Signal()
+        pair = Signal()
+        place = Signal(8)
+        last_in_head = Signal()
         m.d.comb += last_in_head.eq(place + 2 == self.model.head_dim)
         with m.If(s.take & ~s.row.odd):
             m.d.sync += [pair.eq(s.row.row[1]),
@@ -117,9 +120,12 @@ class Rope(wiring.Component):
         value, tag = s.pipe.carry("value", s.row1.value).beside(s.factor).plain, s.place_tag.beside(s.factor).plain
         valid, factor = s.pipe.carry("valid", s.pipe.enter(s.take), valid=True).beside(s.factor).plain, s.factor.plain
         # Its two rows with the factors of the even row, then with those of the odd one
-        held, held_factor = Signal(signed(32), reset_less=True), Signal.like(factor, reset_less=True)
-        s.even, s.odd = Signal.like(held, reset_less=True), Signal.like(held, reset_less=True)
-        s.of_even, s.of_odd = Signal.like(factor, reset_less=True), Signal.like(factor, reset_less=True)
+        held = Signal(signed(32), reset_less=True)
+        held_factor = Signal.like(factor, reset_less=True)
+        s.even = Signal.like(held, reset_less=True)
+        s.odd = Signal.like(held, reset_less=True)
+        s.of_even = Signal.like(factor, reset_less=True)
+        s.of_odd = Signal.like(factor, reset_less=True)
         s.tag = Signal(s.layout, reset_less=True)
         complete = valid & tag.index[0]
         s.first = delay(m, complete, 1, "first", valid=True)

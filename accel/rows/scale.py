@@ -57,7 +57,8 @@ class RowScale(wiring.Component):
         # queue -> dispatch -> every row unit: the path ends in registers on both sides
         m.submodules.out = out = Skid(layout)
         wiring.connect(m, out.output, wiring.flipped(self.rows))
-        take, given = Signal(), delay(m, self.rows.valid & self.rows.ready, 1, "given", valid=True)
+        take = Signal()
+        given = delay(m, self.rows.valid & self.rows.ready, 1, "given", valid=True)
         room, some_room = credits(m, DEPTH, take, given)
         m.d.comb += [self.sums.ready.eq(some_room), take.eq(self.sums.valid & self.sums.ready),
                      self.busy.eq(room != DEPTH)]

@@ -44,7 +44,8 @@ class SwiGlu(wiring.Component):
         m = Module()
         m.submodules.results = results = Queue(Wide(self.columns), depth=DEPTH)
         rows, row = self.rows, self.rows.payload
-        take, given = Signal(), delay(m, self.values.valid & self.values.ready, 1, "given", valid=True)
+        take = Signal()
+        given = delay(m, self.values.valid & self.values.ready, 1, "given", valid=True)
         room, some_room = credits(m, DEPTH, take & ~row.odd, given)
         m.d.comb += [rows.ready.eq(row.odd | some_room), take.eq(rows.ready & rows.valid), self.busy.eq(room != DEPTH)]
         wiring.connect(m, results.output, wiring.flipped(self.values))

@@ -34,13 +34,15 @@ class WideIntake(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         output, values, sources = self.attention, self.values, (self.rope, self.residual, self.swiglu)
-        column, place = Signal(column_shape(self.columns)), Signal(13)
+        column = Signal(column_shape(self.columns))
+        place = Signal(13)
         with m.If(self.start):
             m.d.sync += [place.eq(0), column.eq(self.column)]
         with m.Elif(output.valid & output.ready):
             m.d.sync += place.eq(place + 1)
         # Encoded, so that a bit of the payload is one look-up table
-        source, next_source = Signal(2), Signal(2)
+        source = Signal(2)
+        next_source = Signal(2)
         m.d.sync += next_source.eq(Mux(self.rope.valid, 0, Mux(self.residual.valid, 1, Mux(self.swiglu.valid, 2, 3))))
         with m.If(~values.valid):
             m.d.sync += source.eq(next_source)
