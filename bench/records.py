@@ -1,8 +1,10 @@
 """Writes the records in bench/results, each with a digest of the sources that it measured, and compares the digests
 with today's: ``python -m bench.records`` lists the records of earlier sources.
 
-A digest leaves out comments, docstrings and blank lines: rewording makes no figure old. What each kind of record
-depends on stands in :data:`KINDS`; docs/decisions/records.md says why.
+A digest leaves out comments, docstrings and blank lines: rewording makes no figure old. Nor does a change of the core
+after which it is proved to do the same in every cycle (``python -m bench.same_core COMMIT --record``), where the record
+is of the simulated SoC. What each kind of record depends on stands in :data:`KINDS`; docs/decisions/records.md says
+why.
 """
 import hashlib
 import json
@@ -19,6 +21,7 @@ from tests import imports
 
 ROOT    = Path(__file__).resolve().parent.parent
 RESULTS = ROOT/"bench"/"results"
+SAME    = ROOT/"bench"/"same_cores.json"    #: pairs of cores that do the same, by their digests
 MADE    = "made"         #: the key of a record under which the digest stands
 STARTED = time.time()    #: when the measuring process began
 
@@ -112,14 +115,55 @@ def _pins(beginnings):
     return sorted(line.split("#")[0].strip() for line in lines if beginnings and line.startswith(beginnings))
 
 
-@cache
-def digest(kind: Kind) -> str:
-    """16 hexadecimal digits of the sources that records of this kind depend on, as they are in the working tree."""
-    hashed = hashlib.sha256("\n".join(_pins(kind.pins)).encode())
-    for path in sources(kind):
+def _add(hashed, paths, root: Path) -> None:
+    for path in paths:
         content = essence(path)
-        hashed.update(f"\n{path.relative_to(ROOT)} {len(content)}\n".encode() + content)
+        hashed.update(f"\n{path.relative_to(root)} {len(content)}\n".encode() + content)
+
+
+@cache
+def core_digest(root: Path = ROOT) -> str:
+    """16 hexadecimal digits of the core's sources below ``root``, which may be another tree."""
+    hashed = hashlib.sha256()
+    _add(hashed, sorted((root/"accel").rglob("*.py")), root)
     return hashed.hexdigest()[:16]
+
+
+@cache
+def digest(kind: Kind, core: str = "") -> str:
+    """16 hexadecimal digits of the sources that records of this kind depend on, as they are in the working tree; with
+    another core if its digest is given."""
+    hashed, accel = hashlib.sha256("\n".join(_pins(kind.pins)).encode()), ROOT/"accel"
+    paths = sources(kind)
+    _add(hashed, [path for path in paths if accel not in path.parents], ROOT)
+    if any(accel in path.parents for path in paths):
+        hashed.update((core or core_digest()).encode())
+    return hashed.hexdigest()[:16]
+
+
+def same_cores(core: str) -> set[str]:
+    """Digests of cores that do what this one does in every cycle, its own among them."""
+    pairs = json.loads(SAME.read_text()) if SAME.exists() else []
+    found = {core}
+    while more := {one for pair in pairs for one in (pair["before"], pair["after"])
+                   if {pair["before"], pair["after"]} & found} - found:
+        found |= more
+    return found
+
+
+def carry_over(before: str, commit: str) -> None:
+    """The core at ``commit``, of the digest ``before``, and today's do the same."""
+    pairs = json.loads(SAME.read_text()) if SAME.exists() else []
+    pair = {"before": before, "after": core_digest(), "commit": commit}
+    if before != pair["after"] and pair not in pairs:
+        SAME.write_text(json.dumps([*pairs, pair], indent=1) + "\n")
+
+
+def digests(kind: Kind) -> set[str]:
+    """What a record of today's sources may have: of cores that do the same, in the simulated SoC any is as good as the
+    other. Its gates may still be placed in another way."""
+    cores = same_cores(core_digest()) if "targets.sim" in kind.modules else {core_digest()}
+    return {digest(kind, core) for core in cores}
 
 # Records ------------------------------------------------------------------------------------------
 
@@ -179,7 +223,7 @@ def stale(name: str, record: dict, part: str = "") -> Stale | None:
     """
     kind = kind_of(name)
     mark = record.get(MADE, {})
-    if mark.get("digest") == digest(kind):
+    if mark.get("digest") in digests(kind):
         return None
     command = record.get("command") or f"{kind.command} {part}".strip()
     return Stale(name, mark.get("commit", ""), command + (f" --json bench/results/{name}.json" if kind.no_file else ""))

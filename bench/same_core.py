@@ -6,6 +6,9 @@ It is for changes that move or rename. Both cores become netlists of one-bit gat
 nets of the same classes. Refined until no class falls apart, this is a bisimulation: if the outputs' classes are the
 same, the two cores do the same in every cycle, and if the classes have as many cells each, they consist of the same
 cells. Names and hierarchy do not matter; initial values, memory contents and attributes that mapping obeys do.
+
+With ``--record`` a pair of cores that are the same in all sets goes into bench/same_cores.json, and records of the
+simulated SoC that were measured on one are good for the other.
 """
 import argparse
 import json
@@ -16,6 +19,7 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
+from bench import records
 from bench.synthesis import run_yosys
 from llama2_spec.maxima import CORE
 
@@ -26,7 +30,12 @@ SETS = {
     "board":   {"columns": 2, **CORE, "multiplier_bits": 25},
     "ecp5":    {"columns": 2, **CORE, "multiplier_bits": 18},
     "one":     {"columns": 1, "max_dim": 128, "max_hidden_dim": 128, "max_kv_dim": 128, "max_heads": 8},
-    "four":    {"columns": 4, "max_dim": 512, "max_hidden_dim": 1024, "max_kv_dim": 256, "max_heads": 16},
+    "four":    {"columns": 4, "max_dim": 512, "max_hidden_dim": 1024, "max_kv_dim": 256, "max_heads": 16,
+                "candidate_sets": 4},
+    "lanes":   {"columns": 2, "max_dim": 512, "max_hidden_dim": 1024, "max_kv_dim": 256, "max_heads": 16,
+                "attention_lanes": 16, "softmax_pipes": 2},
+    "wide":    {"columns": 1, "max_dim": 2048, "max_hidden_dim": 4096, "max_kv_dim": 512, "max_heads": 32,
+                "attention_lanes": 32},
 }
 OBEYED = ("init", "keep", "shreg_extract", "ram_style", "rom_style", "no_rw_check")    # attributes that mapping obeys
 
@@ -121,8 +130,8 @@ def differences(old: dict, new: dict) -> list[str]:
     return lines
 
 
-def compare(commit: str, sets: dict) -> dict:
-    """{set: differences} of the core in this tree and at ``commit``."""
+def compare(commit: str, sets: dict) -> tuple[str, dict]:
+    """Digest of the core at ``commit``; {set: differences} of the core in this tree and that one."""
     with tempfile.TemporaryDirectory() as scratch:
         tree = Path(scratch)/"tree"
         tree.mkdir()
@@ -130,7 +139,7 @@ def compare(commit: str, sets: dict) -> dict:
                                  stdout=subprocess.PIPE).stdout
         subprocess.run(["tar", "-x", "-C", tree], input=archive, check=True)
         old, new = convert(tree, Path(scratch)/"old", sets), convert(ROOT, Path(scratch)/"new", sets)
-        return {name: differences(netlist(old[name]), netlist(new[name])) for name in sets}
+        return records.core_digest(tree), {name: differences(netlist(old[name]), netlist(new[name])) for name in sets}
 
 
 def main(argv=None):
@@ -138,10 +147,15 @@ def main(argv=None):
     parser.add_argument("commit")
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS), metavar="SET",
                         help=f"of {', '.join(SETS)}; default: all")
+    parser.add_argument("--record", action="store_true", help="carry records of the simulated SoC over; needs all sets")
     args = parser.parse_args(argv)
-    found = compare(args.commit, {name: SETS[name] for name in args.sets})
+    if args.record and set(args.sets) != set(SETS):
+        parser.error("--record is for cores that are the same in all sets: leave --sets out")
+    before, found = compare(args.commit, {name: SETS[name] for name in args.sets})
     for name, lines in found.items():
         print(f"{name}: {'; '.join(lines) or 'the same'}")
+    if args.record and not any(found.values()):
+        records.carry_over(before, args.commit)
     return int(any(found.values()))
 
 if __name__ == "__main__":
