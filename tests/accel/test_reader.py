@@ -110,6 +110,43 @@ def test_waits_for_stores():
     simulate(dut, drive, background=(memory(dut, log=log),))
 
 
+def test_busy_while_a_segment_only_waits():
+    """For stores: nothing is on its way and every beat before has left, but a fence must wait for it."""
+    dut = SegmentReader()
+
+    async def drive(ctx):
+        await push(ctx, dut, 10, 4)
+        await push(ctx, dut, 500, 4, kv=1, stores=1)
+        assert await take(ctx, dut, 4) == [*range(10, 14)]
+        for _ in range(40):
+            assert ctx.get(dut.busy)
+            await ctx.tick()
+        ctx.set(dut.stores_done, 1)
+        assert await take(ctx, dut, 4) == [*range(500, 504)]
+        await ctx.tick().repeat(3)
+        assert not ctx.get(dut.busy)
+    simulate(dut, drive, background=(memory(dut),))
+
+
+def test_busy_while_dropped_reads_are_out():
+    dut = SegmentReader()
+
+    async def drive(ctx):
+        await push(ctx, dut, 0, 1000)
+        await ctx.tick().repeat(30)
+        ctx.set(dut.abort, 1)
+        await ctx.tick()
+        ctx.set(dut.abort, 0)
+        await ctx.tick()
+        cycles = busy = 0
+        while ctx.get(dut.aborting):
+            cycles, busy = cycles + 1, busy + ctx.get(dut.busy)
+            await ctx.tick()
+        assert cycles > 10 and busy >= cycles - 1       # aborting ends one cycle after the last beat came
+        assert not ctx.get(dut.busy)
+    simulate(dut, drive, background=(memory(dut),))
+
+
 @pytest.mark.parametrize("after", [1, 9, 30, 80])
 def test_abort(after):
     dut = SegmentReader(buffer=32)

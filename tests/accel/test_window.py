@@ -239,6 +239,24 @@ def test_counters_carry():
     simulate(dut, drive)
 
 
+def test_a_clear_drops_what_is_being_carried():
+    """All counters overflow in one cycle; a clear in any cycle around it leaves nothing of them."""
+    dut = Window()
+    names = ("cycle", "beat", "starved", "fenced", "stalled")
+
+    async def drive(ctx):
+        for phase, clear_at in [(phase, at) for phase in (3, 8) for at in range(60, 76)]:
+            ctx.set(dut.activity.phase, phase)
+            for cycle in range(78):
+                for name in names:
+                    ctx.set(getattr(dut.activity, name), cycle < 64)
+                ctx.set(dut.clear, cycle == clear_at)
+                await ctx.tick()
+            for counter in Counter:
+                assert await access(ctx, dut, Region.COUNTERS + 4 * (8 * phase + counter)) == 0, (clear_at, counter)
+    simulate(dut, drive)
+
+
 def test_counters():
     dut = Window()
     names = ("cycle", "beat", "starved", "fenced", "stalled")

@@ -1,0 +1,257 @@
+"""Makes seeded one-line mutants of the core, the firmware, the specification and the wire's client, and runs the tests
+that concern each: ``python -m bench.mutants`` (`make mutants`).
+
+A mutant lives in a copy of the tree below the system's temporary folder, so an interrupted run leaves nothing behind;
+run again, it goes on where it stopped. A mutant is caught when a test fails, crashes or takes far longer than it does
+otherwise; stillborn when it neither compiles nor imports. Every other one survives, until a person reads it: then a
+test catches it, or it stands with its reason in bench/equivalent_mutants.py.
+
+``--only PATH`` looks at one file or folder, ``--minutes N`` stops after a while; neither writes the record.
+"""
+import argparse
+import hashlib
+import json
+import queue
+import random
+import sys
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import cache
+from itertools import zip_longest
+from pathlib import Path
+
+from bench import mutant_tests, mutation, mutation_c, records
+from bench.equivalent_mutants import EQUIVALENT
+from bench.mutant_trees import BaselineError, Durations, Tree
+from bench.mutation import Mutant
+
+ROOT    = Path(__file__).resolve().parent.parent
+RECORD  = ROOT/"bench"/"results"/"mutants.json"
+STATE   = ROOT/"build"/"mutants"
+SOURCES = ("accel/**/*.py", "firmware/*.c", "spec/llama2_spec/*.py", "host/llama2_host/device/*.py")
+#: LiteX's registers and libraries: only the simulated SoC runs it, which takes minutes for each mutant.
+ON_BOARD_ONLY = ("firmware/board.c",)
+COUNT, LEAST  = 270, 2      # of all mutants, and of each file's
+SHARE         = 0.95        # of those that live, to be caught
+FATES         = ("caught", "hangs", "stillborn", "equivalent", "survives")
+LIMIT_S       = 60          # of tests, by their usual time, that a mutant has to survive
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A mutant by its file and its name there."""
+    path: Path
+    name: str
+    mutant: Mutant
+
+    @property
+    def file(self) -> str:
+        return self.path.relative_to(ROOT).as_posix()
+
+
+@dataclass(frozen=True)
+class Fate:
+    """What became of a mutant: caught or hangs, by a test, stillborn, or survives.
+
+    ``source`` is the digest of the file that it was made of; ``tests``, of a survivor's, of the tests nearest to it.
+    """
+    file: str
+    name: str
+    line: int
+    fate: str
+    by: str
+    seconds: float
+    source: str
+    tests: str = ""
+
+    @property
+    def shown(self) -> str:
+        """The fate, once it is known which survivors are equivalent."""
+        return "equivalent" if self.fate == "survives" and self.name in EQUIVALENT.get(self.file, {}) else self.fate
+
+# The plan -----------------------------------------------------------------------------------------
+
+
+def sources(only: str = "") -> list[Path]:
+    """Files that are mutated, or those among them that ``only``, a path from the root, names."""
+    found = sorted(path for pattern in SOURCES for path in ROOT.glob(pattern)
+                   if path.relative_to(ROOT).as_posix() not in ON_BOARD_ONLY and mutants_of(path))
+    chosen = (ROOT/only).resolve()
+    return [path for path in found if not only or chosen in (path, *path.parents)]
+
+
+@cache
+def mutants_of(path: Path) -> dict[str, Mutant]:
+    """A file's mutants by name: where it is and what changes, with a number where that is not enough."""
+    text = path.read_text()
+    made = mutation_c.mutants(text) if path.suffix == ".c" else mutation.mutants(text, kinds=mutation.Everywhere)
+    named, seen = {}, Counter()
+    for mutant in made:
+        name = f"{mutant.scope}: {mutant.change}"
+        seen[name] += 1
+        named[name if seen[name] == 1 else f"{name} (number {seen[name]})"] = mutant
+    return named
+
+
+def plan(paths: list[Path], seed: int, count: int) -> list[Planned]:
+    """Some mutants of each file, more of larger ones, drawn by the seed; one of each file, then the next of each."""
+    found = {path: mutants_of(path) for path in paths}
+    every, rest = sum(map(len, found.values())), max(0, count - LEAST*len(found))
+    drawn = []
+    for path, named in found.items():
+        wanted = min(len(named), LEAST + round(rest*len(named)/every))
+        names = random.Random(f"{seed} {path.relative_to(ROOT)}").sample(sorted(named), wanted)
+        drawn.append([Planned(path, name, named[name]) for name in names])
+    return [one for turn in zip_longest(*drawn) for one in turn if one is not None]
+
+
+def digest(*paths: Path) -> str:
+    return hashlib.sha256(b"\0".join(path.read_bytes() for path in paths)).hexdigest()[:16]
+
+# The run ------------------------------------------------------------------------------------------
+
+
+class Campaign:
+    """Judges planned mutants; keeps what it finds in a folder, and begins with what was found before."""
+    def __init__(self, planned: list[Planned], folder: Path, *, limit_s: float):
+        self.planned, self.folder, self.limit_s = planned, folder, limit_s
+        self.sources = {one.path: digest(one.path) for one in planned}
+        self.tests = {path: digest(*sorted(mutant_tests.near_files(path))) for path in self.sources}
+        self.fates = {}
+        for fate in self._before():
+            path = ROOT/fate.file
+            if self.sources.get(path) == fate.source and fate.tests in ("", self.tests[path]):
+                self.fates[fate.file, fate.name] = fate
+
+    def _before(self):
+        kept = json.loads(RECORD.read_text())["mutants"] if RECORD.exists() else []
+        log = self.folder/"fates.jsonl"
+        kept += [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+        return [Fate(**one) for one in kept]
+
+    def left(self) -> list[Planned]:
+        return [one for one in self.planned if (one.file, one.name) not in self.fates]
+
+    def run(self, jobs: int, until: float):
+        """Judge what is left, until the monotonic clock shows ``until``.
+
+        Raises
+        ------
+        BaselineError
+            A test fails without a mutant.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        trees: queue.SimpleQueue[Tree] = queue.SimpleQueue()
+        opened = [Tree(self.folder/"objects") for _ in range(jobs)]
+        try:
+            for tree in opened:
+                trees.put(tree)
+            durations = Durations(self.folder/"durations.json")
+            self._each(jobs, until, trees, self.left(), lambda tree, one: self._judge(tree, one, durations))
+        finally:
+            for tree in opened:
+                tree.close()
+
+    def _each(self, jobs, until, trees, things, act):
+        def work(thing):
+            if time.monotonic() < until:
+                tree = trees.get()
+                try:
+                    act(tree, thing)
+                finally:
+                    trees.put(tree)
+        with ThreadPoolExecutor(jobs) as pool:
+            list(pool.map(work, things))
+
+    def _judge(self, tree, one, durations):
+        started_s = time.monotonic()
+        fate, by = tree.judge(one.path, one.mutant, durations, self.limit_s)
+        found = Fate(one.file, one.name, one.mutant.line, fate, by, round(time.monotonic() - started_s, 1),
+                     self.sources[one.path], self.tests[one.path] if fate == "survives" else "")
+        self.fates[one.file, one.name] = found
+        with open(self.folder/"fates.jsonl", "a") as log:
+            log.write(json.dumps(asdict(found)) + "\n")
+        print(f"{found.shown}{f' by {by}' if by else ''} ({found.seconds} s): {one.file}:{found.line}: {one.name}",
+              flush=True)
+
+    def found(self) -> list[Fate]:
+        return [self.fates[one.file, one.name] for one in self.planned if (one.file, one.name) in self.fates]
+
+# The outcome --------------------------------------------------------------------------------------
+
+
+def counts(fates: list[Fate]) -> Counter:
+    return Counter(fate.shown for fate in fates)
+
+
+def share(fates: list[Fate]) -> float:
+    """Of those that live, how many are caught; 0 if there are none."""
+    number = counts(fates)
+    lives = len(fates) - number["stillborn"]
+    return (number["caught"] + number["hangs"])/lives if lives else 0.0
+
+
+def summary(fates: list[Fate]) -> dict:
+    """By file: how many mutants were made, by which test files they were caught, and the names of the survivors."""
+    found = {}
+    for file in sorted({fate.file for fate in fates}):
+        own = [fate for fate in fates if fate.file == file]
+        number = counts(own)
+        found[file] = {"made": len(own), **{fate: number[fate] for fate in FATES},
+                       "by": dict(sorted(Counter(fate.by.split("::")[0] for fate in own if fate.by).items())),
+                       "survivors": [fate.name for fate in own if fate.shown == "survives"]}
+    return found
+
+
+def report(campaign: Campaign) -> bool:
+    """Say what was found; whether it is good."""
+    fates = campaign.found()
+    number = counts(fates)
+    print(f"{len(fates)} of {len(campaign.planned)} mutants: "
+          + ", ".join(f"{number[fate]} {word}" for fate, word in (
+              ("caught", "caught by a failing test"), ("hangs", "by one that hangs"), ("stillborn", "stillborn"),
+              ("equivalent", "equivalent"), ("survives", "surviving"))) + f"; {100*share(fates):.1f} % of the living")
+    for fate in fates:
+        if fate.shown == "survives":
+            print(f"  survives: {fate.file}:{fate.line}: {fate.name}")
+    return not campaign.left() and not number["survives"] and share(fates) >= SHARE
+
+
+def options(argv) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench.mutants", description=__doc__.split("\n\n")[0])
+    parser.add_argument("--seed", type=int, default=1, help="another draws other mutants")
+    parser.add_argument("--count", type=int, default=COUNT, help=f"of all files together, default {COUNT}")
+    parser.add_argument("--only", default="", metavar="PATH", help="a file, or a folder, from the root")
+    parser.add_argument("--jobs", type=int, default=1, help="mutants that are judged at the same time")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="none begins later; the next run goes on")
+    parser.add_argument("--list", action="store_true", help="show the mutants that would be judged, and judge none")
+    args = parser.parse_args(argv)
+    args.paths = sources(args.only)
+    if not args.paths:
+        parser.error(f"{args.only}: no source that is mutated; there are {', '.join(SOURCES)}")
+    if args.jobs < 1 or args.count < 1:
+        parser.error("--jobs and --count are 1 at least")
+    return args
+
+
+def main(argv=None) -> int:
+    args = options(argv)
+    campaign = Campaign(plan(args.paths, args.seed, args.count), STATE/f"seed-{args.seed}", limit_s=LIMIT_S)
+    if args.list:
+        print(*(f"{one.file}:{one.mutant.line}: {one.name}" for one in campaign.planned), sep="\n")
+        return 0
+    try:
+        campaign.run(args.jobs, time.monotonic() + 60*args.minutes)
+    except BaselineError as error:
+        sys.exit(f"bench.mutants: {error}")
+    good = report(campaign)
+    if not campaign.left() and not args.only and args.count >= COUNT:
+        records.write(RECORD, RECORD.stem, {"seed": args.seed, "files": summary(campaign.found()),
+                                            "mutants": [asdict(fate) for fate in campaign.found()]})
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
