@@ -1,7 +1,7 @@
 """A plugin for pytest that writes which test runs, how long it took and whether it passed, and bounds its time.
 
 Loaded by bench.mutants. Reads from the environment MUTANTS_REPORT, the file that it appends lines of JSON to, and
-MUTANTS_TESTS, a JSON file with the tests to run, in their order, and the seconds that each takes; without it all run.
+MUTANTS_TESTS, a JSON file with the tests to run, in their order, and the seconds that each takes; with null all run.
 A test that takes far longer ends the process by a signal, which also stops C code that hangs.
 """
 import json
@@ -22,8 +22,7 @@ def _say(**what):
 
 
 def _usual_s():
-    name = os.environ.get("MUTANTS_TESTS")
-    return json.loads(Path(name).read_text()) if name else None
+    return json.loads(Path(os.environ["MUTANTS_TESTS"]).read_text())
 
 
 def pytest_collection_modifyitems(config, items):

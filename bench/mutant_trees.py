@@ -86,8 +86,14 @@ class Tree:
         for name in _files():
             (self.root/name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT/name, self.root/name)
+        environment = {name: value for name, value in os.environ.items() if name != "WAVES"} | {
+            "PYTHONPATH": ":".join(str(self.root/part) for part in ("", "host", "spec"))}
+        self._server = subprocess.Popen([sys.executable, "-m", "bench.mutant_server"], cwd=self.root, env=environment,
+                                        text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
     def close(self):
+        self._server.stdin.close()
+        self._server.wait()
         self._folder.cleanup()
 
     def measure(self, tests: Path) -> dict[str, float]:
@@ -174,14 +180,12 @@ class Tree:
     def _pytest(self, files, *, usual_s):
         report, tests = Path(self._folder.name)/"report.jsonl", Path(self._folder.name)/"tests.json"
         report.write_text("")
-        environment = {name: value for name, value in os.environ.items() if name != "WAVES"} | {
-            "MUTANTS_REPORT": str(report), "FIRMWARE_OBJECTS": str(self.objects),
-            "PYTHONPATH": ":".join(str(self.root/part) for part in ("", "host", "spec"))}
-        if usual_s is not None:
-            tests.write_text(json.dumps(usual_s))
-            environment["MUTANTS_TESTS"] = str(tests)
-        command = [sys.executable, "-m", "pytest", "-q", "--tb=no", "-p", "no:cacheprovider", "-p",
-                   "bench.mutant_plugin", "-m", mutant_tests.MARKS, *(["-x"] if usual_s else []), *files]
-        done = subprocess.run(command, cwd=self.root, env=environment, stdout=subprocess.DEVNULL,
-                              stderr=subprocess.DEVNULL)
-        return done.returncode, [json.loads(line) for line in report.read_text().splitlines()]
+        tests.write_text(json.dumps(usual_s))
+        arguments = ["-q", "--tb=no", "-p", "no:cacheprovider", "-p", "bench.mutant_plugin", "-m", mutant_tests.MARKS,
+                     *(["-x"] if usual_s else []), *files]
+        asked = {"arguments": arguments, "environment": {"MUTANTS_REPORT": str(report), "MUTANTS_TESTS": str(tests),
+                                                         "FIRMWARE_OBJECTS": str(self.objects)}}
+        self._server.stdin.write(json.dumps(asked) + "\n")
+        self._server.stdin.flush()
+        status = int(self._server.stdout.readline())
+        return status, [json.loads(line) for line in report.read_text().splitlines()]

@@ -138,9 +138,16 @@ def tree(tmp_path_factory):
     tree.close()
 
 
+def alone(tests, tree, folder, source):
+    """Durations of these tests; of the others that concern the source there are none."""
+    durations = Durations(folder/"durations.json")
+    for path in mutant_tests.nearest(source):
+        durations.add(path, tree.measure(path) if path == tests else {})
+    return durations
+
+
 def test_fates_are_told_apart_and_the_tree_is_left_as_it_was(tree, tmp_path):
-    durations = Durations(tmp_path/"durations.json")
-    durations.add(TESTS, tree.measure(TESTS))
+    durations = alone(TESTS, tree, tmp_path, SOURCE)
     text = SOURCE.read_text()
     fates = {}
     for name, source in {
@@ -155,8 +162,7 @@ def test_fates_are_told_apart_and_the_tree_is_left_as_it_was(tree, tmp_path):
 
 def test_c_that_does_not_compile_is_stillborn(tree, tmp_path):
     source, tests = ROOT/"firmware"/"main.c", ROOT/"tests"/"firmware"/"test_llama2.py"
-    durations = Durations(tmp_path/"durations.json")
-    durations.add(tests, tree.measure(tests))
+    durations = alone(tests, tree, tmp_path, source)
     text = source.read_text()
     assert tree.judge(source, Mutant(1, "", "", text + "}\n"), durations, 60) == ("stillborn", "")
     fate, by = tree.judge(source, Mutant(1, "", "", text.replace("llama2_init();", ";")), durations, 60)
