@@ -17,6 +17,8 @@ SWAPS = {ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd, ast.BitXor: ast.BitOr, as
 #: Calls whose arguments give a name or a width, and no behaviour.
 UNTOUCHED = {"Signal", "super", "Module", "Array", "Memory", "ValueError", "TypeError", "range", "getattr", "enumerate",
              "delay"}
+#: Calls whose numbers are widths, in all Python: a wider one does the same.
+WIDTHS = {"In", "Out", "signed", "unsigned", "StructLayout", "Signature", "__init__"}
 
 
 @dataclass(frozen=True)
@@ -131,15 +133,31 @@ def _is_assignment(node):
 
 class Everywhere(_Sites):
     """Finds what may be changed in any Python, too: constants, conditions, and statements that are dropped."""
+    def __init__(self):
+        super().__init__()
+        self._above = [None]
+
+    def visit(self, node):
+        self._above.append(node)
+        super().visit(node)
+        self._above.pop()
+
     def visit_ClassDef(self, node):
         methods = [part for part in node.body if isinstance(part, (ast.FunctionDef, ast.ClassDef))]
         self.within(node, [part for part in methods if part.name != "__init__" or not _is_unit(node)])
 
     def visit_Constant(self, node):
+        """The next integer; a person reads it within the expression, or the statement, that it is a part of."""
         if type(node.value) is int:
-            self.replace(node, str(node.value + 1))
+            shown, value = self._above[-2], node.value
+            node.value += 1
+            after = ast.unparse(shown)
+            node.value = value
+            self.found.append(_Site(node, str(value + 1), shown, after, ".".join(self._scopes)))
 
     def visit_Call(self, node):
+        if getattr(node.func, "attr", getattr(node.func, "id", "")) in WIDTHS:
+            return
         super().visit_Call(node)
         if getattr(node.func, "attr", "") in ("If", "Elif"):        # with m.If(...):
             self.replace(node.args[0], f"({ast.unparse(node.args[0])}) == 0")

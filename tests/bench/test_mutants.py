@@ -65,8 +65,9 @@ def test_mutants_of_python_everywhere():
             "not n -> n",
             'raise ValueError(f\'{n + 1} is one too many\') -> (dropped)',
             "self.last.append(n + 2) -> (dropped)",
-            "n + 2 -> n - 2", "2 -> 3",
-            "n == 7 -> not (n == 7)", "n == 7 -> n != 7", "7 -> 8", "0 -> 1")]
+            "n + 2 -> n - 2", "n + 2 -> n + 3",
+            "n == 7 -> not (n == 7)", "n == 7 -> n != 7", "n == 7 -> n == 8",
+            "n if n == 7 else 0 -> n if n == 7 else 1")]
 
 
 def test_a_mutant_changes_what_it_says_and_nothing_else():
