@@ -1,4 +1,4 @@
-"""Which tests concern a source file, and in which order a mutant of it meets them: the nearest first, and the quickest.
+"""Which tests concern a source file, and how near they are to it.
 
 A test is as near as its module's imports are: one that imports the file itself comes before one that imports what
 imports it. The firmware's files are near to the tests that call their functions, and a step further from all tests that
@@ -85,19 +85,3 @@ def near_files(source: Path) -> set[Path]:
     steps = nearest(source)
     return {path for path in steps if steps[path] <= _least(steps)}
 
-
-def stage(files: set[Path], source: Path, seconds: dict[Path, dict[str, float]], limit_s: float) -> dict[str, float]:
-    """Tests of ``files`` that a mutant of ``source`` meets, in their order, each with the seconds that it takes.
-
-    The nearer come first, and of those of one distance the quickest; as many as take ``limit_s`` in all, or one.
-    """
-    steps, near = nearest(source), near_files(source)
-    order = sorted((0 if path in near else steps[path], test_s, name) for path in files
-                   for name, test_s in seconds[path].items())
-    chosen, total_s = {}, 0.0
-    for _, test_s, name in order:
-        total_s += test_s
-        if total_s > limit_s and chosen:
-            break
-        chosen[name] = test_s
-    return chosen

@@ -38,44 +38,26 @@ def tree_digest() -> str:
     return hashed.hexdigest()[:16]
 
 
-class Durations:
-    """Seconds of each test by file, kept in a JSON file; and which passed in the tree as it is now."""
+class Known:
+    """What is known of tests, kept in a JSON file: the seconds of each, and the tree in which it passed last."""
     def __init__(self, path: Path):
         self.path, self.tree, self._one = path, tree_digest(), threading.Lock()
         self.kept = json.loads(path.read_text()) if path.exists() else {}
 
-    def of(self, tests: Path) -> dict[str, float]:
-        return self.kept[self._name(tests)]["tests"]
+    def seconds(self) -> dict[str, float]:
+        return {name: kept["seconds"] for name, kept in self.kept.items()}
 
-    def lacks(self, tests: Path) -> bool:
-        return self.kept.get(self._name(tests), {}).get("made") != _digest(tests)
+    def passes(self, name: str) -> bool:
+        """Whether a test passed in this tree, as it is or with a mutant that is none of its business."""
+        return self.kept.get(name, {}).get("tree") == self.tree
 
-    def add(self, tests: Path, seconds: dict[str, float]):
-        self.kept[self._name(tests)] = {"made": _digest(tests), "tree": self.tree, "tests": seconds}
-        self._write()
-
-    def passes_now(self, test: str) -> bool:
-        """Whether a test is known to pass in this tree; one of an earlier tree has to show it."""
-        kept = self.kept[test.split("::")[0]]
-        return kept["tree"] == self.tree or test in kept.get("again", {}).get(self.tree, [])
-
-    def passed(self, test: str):
-        again = self.kept[test.split("::")[0]].setdefault("again", {})
-        self.kept[test.split("::")[0]]["again"] = {self.tree: again.get(self.tree, []) + [test]}
-        self._write()
-
-    def _name(self, tests):
-        return tests.relative_to(ROOT).as_posix()
-
-    def _write(self):
+    def add(self, passed: dict[str, float]):
         with self._one:
+            for name, seconds in passed.items():
+                self.kept[name] = {"seconds": round(seconds, 3), "tree": self.tree}
             part = self.path.with_suffix(f".{os.getpid()}")
             part.write_text(json.dumps(self.kept, indent=1))
             os.replace(part, self.path)
-
-
-def _digest(path):
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 class Tree:
@@ -96,54 +78,32 @@ class Tree:
         self._server.wait()
         self._folder.cleanup()
 
-    def measure(self, tests: Path) -> dict[str, float]:
-        """Seconds of each test of a file, nothing being changed; skipped ones are left out.
+    def judge(self, path: Path, mutant: Mutant, known: Known, limit_s: float) -> tuple[str, str]:
+        """What becomes of a mutant, and the test that caught it: caught, hangs, stillborn or survives.
+
+        Tests of the nearest files are asked first, the others if all of those pass; each time as many as usually take
+        ``limit_s``.
 
         Raises
         ------
         BaselineError
-            One fails.
+            The test that caught it fails without a mutant, too.
         """
-        status, report = self._pytest([tests.relative_to(ROOT).as_posix()], usual_s=None)
-        failed = [line["test"] for line in report if line.get("passed") is False and not line["skipped"]]
-        if failed or status not in (0, 1, 5):       # 1: the run fails where a test is skipped; 5: all are marked
-            raise BaselineError(f"{(failed or [tests.name])[0]} fails without a mutant: mend it first")
-        skipped = {line["test"] for line in report if line.get("skipped")}
-        seconds: dict[str, float] = {}
-        for line in report:
-            if "seconds" in line and line["test"] not in skipped:
-                seconds[line["test"]] = round(seconds.get(line["test"], 0) + line["seconds"], 3)
-        return seconds
-
-    def judge(self, path: Path, mutant: Mutant, durations: Durations, limit_s: float) -> tuple[str, str]:
-        """What becomes of a mutant, and the test that caught it: caught, hangs, stillborn or survives.
-
-        Tests of the nearest files are asked first; the others, for ``limit_s`` of their usual time, if all of those
-        pass.
-        """
-        near = mutant_tests.near_files(path)
-        for files in (near, mutant_tests.nearest(path).keys() - near):
-            tests = mutant_tests.stage(files, path, self._seconds(files, durations), limit_s)
-            fate, by = self._with(path, mutant, tests) if tests else ("", "")
+        steps, near = mutant_tests.nearest(path), mutant_tests.near_files(path)
+        for files in (near, steps.keys() - near):
+            asked = {tests.relative_to(ROOT).as_posix(): 0 if tests in near else steps[tests] for tests in files}
+            fate, by = self._with(path, mutant, asked, known, limit_s) if asked else ("", "")
             if fate:
-                if by and not durations.passes_now(by):
-                    self._must_pass(by)
-                    durations.passed(by)
+                if by and not known.passes(by):
+                    self.must_pass(by, known)
                 return fate, by
         return "survives", ""
 
-    def _seconds(self, files, durations):
-        """Of each test of the files; those that nobody measured are measured now."""
-        for tests in sorted(files):
-            if durations.lacks(tests):
-                durations.add(tests, self.measure(tests))
-        return {tests: durations.of(tests) for tests in files}
-
-    def _with(self, path, mutant, tests):
+    def _with(self, path, mutant, steps, known, limit_s):
         place = self.root/path.relative_to(ROOT)
         self._put(place, mutant.source)
         try:
-            return self._ask(tests, compiled=path.suffix == ".c")
+            return self._ask(steps, known, limit_s, compiled=path.suffix == ".c")
         finally:
             shutil.copy2(ROOT/path.relative_to(ROOT), place)
 
@@ -153,39 +113,54 @@ class Tree:
         self._marks += 1
         os.utime(place, (self._marks, self._marks))
 
-    def _ask(self, stage: dict[str, float], *, compiled: bool) -> tuple[str, str]:
-        """The fate that these tests find, and the test; nothing if all pass. What is ``compiled`` may be refused."""
-        status, report = self._pytest(sorted({test.split("::")[0] for test in stage}), usual_s=stage)
+    def _ask(self, steps: dict[str, int], known: Known, limit_s: float, *, compiled: bool) -> tuple[str, str]:
+        """The fate that the tests of these files find, and the test; nothing if all pass. What is ``compiled`` may be
+        refused by the compiler."""
+        status, report = self._pytest({"steps": steps, "seconds": known.seconds(), "limit_s": limit_s})
+        known.add(_passed(report))
         ran = next((line["begins"] for line in reversed(report) if "begins" in line), "")
-        if status == 0:
-            return "", ""
+        failed = [line["test"] for line in report if line.get("outcome") == "failed"]
         if status in HANGS:
             return "hangs", ran
         if compiled and any("refused" in line for line in report):
             return "stillborn", ""
-        failed = [line["test"] for line in report if line.get("passed") is False]
         if failed:
             return "caught", failed[0]
-        if status in NOT_COLLECTED and not ran:
-            return "stillborn", ""
-        if ran and status not in NOT_COLLECTED:     # the process ended, as where UBSan or a signal ends it
+        if ran and {"ends": ran} not in report:     # the process ended, as where UBSan or a signal ends it
             return "caught", ran
-        raise RuntimeError(f"pytest ends with {status} after {ran or 'no test'}")
+        if status in NOT_COLLECTED:
+            return "stillborn", ""
+        return "", ""
 
-    def _must_pass(self, test):
-        status, _ = self._pytest([test.split("::")[0]], usual_s={test: 60.0})
-        if status != 0:
-            raise BaselineError(f"{test} fails without a mutant: mend it first")
+    def must_pass(self, name: str, known: Known):
+        """Raises BaselineError if a test fails though nothing is changed."""
+        _, report = self._pytest({"steps": {name: 0}, "seconds": {}, "limit_s": 0})
+        passed = _passed(report)
+        if name not in passed:
+            raise BaselineError(f"{name} fails without a mutant: mend it first")
+        known.add(passed)
 
-    def _pytest(self, files, *, usual_s):
+    def _pytest(self, asked):
         report, tests = Path(self._folder.name)/"report.jsonl", Path(self._folder.name)/"tests.json"
         report.write_text("")
-        tests.write_text(json.dumps(usual_s))
-        arguments = ["-q", "--tb=no", "-p", "no:cacheprovider", "-p", "bench.mutant_plugin", "-m", mutant_tests.MARKS,
-                     *(["-x"] if usual_s else []), *files]
-        asked = {"arguments": arguments, "environment": {"MUTANTS_REPORT": str(report), "MUTANTS_TESTS": str(tests),
-                                                         "FIRMWARE_OBJECTS": str(self.objects)}}
-        self._server.stdin.write(json.dumps(asked) + "\n")
+        tests.write_text(json.dumps({**asked, "steps": {name.split("::")[0]: n for name, n in asked["steps"].items()}}))
+        arguments = ["-q", "-x", "--tb=no", "-p", "no:cacheprovider", "-p", "bench.mutant_plugin", "-m",
+                     mutant_tests.MARKS, *asked["steps"]]
+        run = {"arguments": arguments, "environment": {"MUTANTS_REPORT": str(report), "MUTANTS_TESTS": str(tests),
+                                                       "FIRMWARE_OBJECTS": str(self.objects)}}
+        self._server.stdin.write(json.dumps(run) + "\n")
         self._server.stdin.flush()
         status = int(self._server.stdout.readline())
         return status, [json.loads(line) for line in report.read_text().splitlines()]
+
+
+def _passed(report) -> dict[str, float]:
+    """Tests all of whose phases passed, with their seconds."""
+    seconds: dict[str, float] = {}
+    for line in report:
+        if "outcome" in line:
+            seconds[line["test"]] = seconds.get(line["test"], 0.0) + line["seconds"]
+    for line in report:
+        if line.get("outcome", "passed") != "passed":
+            seconds.pop(line["test"], None)
+    return {name: s for name, s in seconds.items() if {"ends": name} in report}

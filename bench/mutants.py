@@ -24,7 +24,7 @@ from pathlib import Path
 
 from bench import mutant_tests, mutation, mutation_c, records
 from bench.equivalent_mutants import EQUIVALENT
-from bench.mutant_trees import BaselineError, Durations, Tree
+from bench.mutant_trees import BaselineError, Known, Tree
 from bench.mutation import Mutant
 
 ROOT    = Path(__file__).resolve().parent.parent
@@ -148,8 +148,8 @@ class Campaign:
         try:
             for tree in opened:
                 trees.put(tree)
-            durations = Durations(self.folder/"durations.json")
-            self._each(jobs, until, trees, self.left(), lambda tree, one: self._judge(tree, one, durations))
+            known = Known(self.folder/"tests.json")
+            self._each(jobs, until, trees, self.left(), lambda tree, one: self._judge(tree, one, known))
         finally:
             for tree in opened:
                 tree.close()
@@ -165,9 +165,9 @@ class Campaign:
         with ThreadPoolExecutor(jobs) as pool:
             list(pool.map(work, things))
 
-    def _judge(self, tree, one, durations):
+    def _judge(self, tree, one, known):
         started_s = time.monotonic()
-        fate, by = tree.judge(one.path, one.mutant, durations, self.limit_s)
+        fate, by = tree.judge(one.path, one.mutant, known, self.limit_s)
         found = Fate(one.file, one.name, one.mutant.line, fate, by, round(time.monotonic() - started_s, 1),
                      self.sources[one.path], self.tests[one.path] if fate == "survives" else "")
         self.fates[one.file, one.name] = found

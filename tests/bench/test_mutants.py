@@ -8,13 +8,14 @@ import pytest
 
 from bench import mutant_tests, mutants, mutation, mutation_c
 from bench.equivalent_mutants import EQUIVALENT
-from bench.mutant_trees import BaselineError, Durations, Tree
+from bench.mutant_trees import BaselineError, Known, Tree
+from bench.mutant_plugin import in_order
 from bench.mutation import Mutant
 
 ROOT    = mutants.ROOT
 SOURCE  = ROOT/"spec"/"llama2_spec"/"traffic.py"
 TESTS   = ROOT/"tests"/"spec"/"test_traffic.py"
-FASTEST = "tests/spec/test_traffic.py::test_"
+LLAMA2  = ROOT/"tests"/"firmware"/"test_llama2.py"
 
 
 def changes(source, made):
@@ -119,11 +120,13 @@ def test_the_seed_draws_and_each_file_draws_alone():
 
 
 def test_tests_come_nearest_first_then_quickest():
-    source = ROOT/"accel"/"dram"/"reader.py"
-    near, far = ROOT/"tests"/"accel"/"test_reader.py", ROOT/"tests"/"accel"/"test_core.py"
-    seconds = {near: {"slow": 9.0, "quick": 1.0}, far: {"long": 45.0, "longer": 46.0}}
-    assert list(mutant_tests.stage({near, far}, source, seconds, 60)) == ["quick", "slow", "long"]
-    assert list(mutant_tests.stage({far}, source, seconds, 5)) == ["long"]
+    steps, seconds = {"near.py": 0, "far.py": 3}, {"near.py::slow": 9.0, "near.py::quick": 1.0, "far.py::quick": 0.1,
+                                                   "far.py::slow": 45.0}
+    names = ["far.py::slow", "far.py::unknown", "far.py::quick", "near.py::slow", "near.py::quick"]
+    expected = ["near.py::quick", "near.py::slow", "far.py::quick", "far.py::unknown", "far.py::slow"]
+    assert in_order(names, steps=steps, seconds=seconds, limit_s=100) == expected
+    assert in_order(names, steps=steps, seconds=seconds, limit_s=12) == expected[:4]
+    assert in_order(names[:1], steps=steps, seconds=seconds, limit_s=16) == names[:1]
 
 
 def test_listed_equivalents_are_mutants_and_have_a_reason():
@@ -139,49 +142,55 @@ def tree(tmp_path_factory):
     tree.close()
 
 
-def alone(tests, tree, folder, source):
-    """Durations of these tests; of the others that concern the source there are none."""
-    durations = Durations(folder/"durations.json")
-    for path in mutant_tests.nearest(source):
-        durations.add(path, tree.measure(path) if path == tests else {})
-    return durations
+@pytest.fixture
+def nearby(monkeypatch):
+    """Leaves only the nearest tests of a file."""
+    monkeypatch.setattr(mutant_tests, "nearest", lambda path, nearest=mutant_tests.nearest: {
+        tests: steps for tests, steps in nearest(path).items() if tests in (TESTS, LLAMA2)})
 
 
-def test_fates_are_told_apart_and_the_tree_is_left_as_it_was(tree, tmp_path):
-    durations = alone(TESTS, tree, tmp_path, SOURCE)
-    text = SOURCE.read_text()
-    fates = {}
+def test_fates_are_told_apart_and_the_tree_is_left_as_it_was(tree, tmp_path, nearby):
+    known, text, fates = Known(tmp_path/"tests.json"), SOURCE.read_text(), {}
     for name, source in {
             "caught": text.replace("def useful_beats(", "def useful_beats(*_):\n    return 7\n\n\ndef unused("),
             "survives": text + "\n# no change\n", "stillborn": text + "\n)\n"}.items():
         assert source != text
-        fates[name], by = tree.judge(SOURCE, Mutant(1, "", "", source), durations, 60)
-        assert by.startswith(FASTEST) == (name == "caught")
+        fates[name], by = tree.judge(SOURCE, Mutant(1, "", "", source), known, 60)
+        assert by.startswith("tests/spec/test_traffic.py::test_") == (name == "caught")
     assert fates == {name: name for name in fates}
     assert SOURCE.read_text() == text == (tree.root/SOURCE.relative_to(ROOT)).read_text()
+    assert all(known.passes(name) for name in known.seconds()) and len(known.seconds()) > 3
+    assert Known(tmp_path/"tests.json").kept == known.kept
 
 
-def test_c_that_does_not_compile_is_stillborn(tree, tmp_path):
-    source, tests = ROOT/"firmware"/"main.c", ROOT/"tests"/"firmware"/"test_llama2.py"
-    durations = alone(tests, tree, tmp_path, source)
+def test_c_that_does_not_compile_is_stillborn(tree, tmp_path, nearby):
+    source, known = ROOT/"firmware"/"main.c", Known(tmp_path/"tests.json")
     text = source.read_text()
-    assert tree.judge(source, Mutant(1, "", "", text + "}\n"), durations, 60) == ("stillborn", "")
-    fate, by = tree.judge(source, Mutant(1, "", "", text.replace("llama2_init();", ";")), durations, 60)
+    assert tree.judge(source, Mutant(1, "", "", text + "}\n"), known, 60) == ("stillborn", "")
+    fate, by = tree.judge(source, Mutant(1, "", "", text.replace("llama2_init();", ";")), known, 60)
     assert fate == "caught" and by.endswith("::test_main_brings_up_everything_and_serves")
 
 
-def test_a_test_that_takes_far_longer_than_usual_hangs(tree):
-    """Usual are -1.9 s here, which leaves it 0.3 s."""
-    name = "tests/spec/test_hang.py::test_hang"
-    (tree.root/name.split("::")[0]).write_text("def test_hang():\n    while True:\n        pass\n")
-    assert tree._ask({name: -1.9}, compiled=False) == ("hangs", name)
+def put(tree, name, body):
+    """A test of one's own in the tree; its name."""
+    (tree.root/"tests"/"spec"/f"test_{name}.py").write_text(f"import os\n\n\ndef test_{name}():\n    {body}\n")
+    return f"tests/spec/test_{name}.py::test_{name}"
 
 
-def test_what_fails_without_a_mutant_can_t_judge(tree):
-    broken = ROOT/"tests"/"spec"/"test_broken.py"
-    (tree.root/"tests"/"spec"/broken.name).write_text("def test_broken():\n    assert False\n")
+@pytest.mark.parametrize("name, body, fate", [("hang", "while True: pass", "hangs"),
+                                              ("crash", "os._exit(1)", "caught"), ("abort", "os.abort()", "caught")])
+def test_a_process_that_hangs_or_ends_is_caught(tree, tmp_path, name, body, fate):
+    """A test that takes -1.9 s usually has 0.3 s."""
+    known, test = Known(tmp_path/"tests.json"), put(tree, name, body)
+    known.kept[test] = {"seconds": -1.9, "tree": ""}
+    assert tree._ask({test.split("::")[0]: 0}, known, 60, compiled=False) == (fate, test)
+
+
+def test_what_fails_without_a_mutant_can_t_judge(tree, tmp_path):
+    known, test = Known(tmp_path/"tests.json"), put(tree, "broken", "assert False")
     with pytest.raises(BaselineError, match="test_broken.py::test_broken fails without a mutant"):
-        tree.measure(broken)
+        tree.must_pass(test, known)
+    assert not known.passes(test)
 
 
 def fate(name, what, **more):
