@@ -10,7 +10,10 @@ import json
 import os
 import signal
 import subprocess
+import time
 from pathlib import Path
+
+import pytest
 
 UNKNOWN_S = 1.0             #: of a test that never ran
 #: Of the processor's time and of the clock's, beyond what a multiple of the test's usual time allows.
@@ -68,8 +71,14 @@ def pytest_runtest_logreport(report):
     _say(test=report.nodeid, seconds=report.duration, outcome=report.outcome)
 
 
-def pytest_runtest_logfinish(nodeid):
-    _say(ends=nodeid)
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    """Tests that nobody knew may take longer together than was thought."""
+    done = yield
+    _say(ends=item.nodeid)
+    if time.process_time() > 2*_asked()["limit_s"]:
+        item.session.shouldstop = "the tests that passed took long enough"
+    return done
 
 
 def pytest_sessionfinish():

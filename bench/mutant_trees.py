@@ -128,13 +128,13 @@ class Tree:
             return "caught", failed[0]
         if ran and {"ends": ran} not in report:     # the process ended, as where UBSan or a signal ends it
             return "caught", ran
-        if status in NOT_COLLECTED:
+        if status in NOT_COLLECTED and not ran:
             return "stillborn", ""
         return "", ""
 
     def must_pass(self, name: str, known: Known):
         """Raises BaselineError if a test fails though nothing is changed."""
-        _, report = self._pytest({"steps": {name: 0}, "seconds": {}, "limit_s": 0})
+        _, report = self._pytest({"steps": {name: 0}, "seconds": {}, "limit_s": 1})
         passed = _passed(report)
         if name not in passed:
             raise BaselineError(f"{name} fails without a mutant: mend it first")

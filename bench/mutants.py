@@ -13,6 +13,7 @@ import hashlib
 import json
 import queue
 import random
+import signal
 import sys
 import time
 from collections import Counter
@@ -242,10 +243,13 @@ def main(argv=None) -> int:
     if args.list:
         print(*(f"{one.file}:{one.mutant.line}: {one.name}" for one in campaign.planned), sep="\n")
         return 0
+    signal.signal(signal.SIGTERM, signal.default_int_handler)       # so that the copies of the tree go then, too
     try:
         campaign.run(args.jobs, time.monotonic() + 60*args.minutes)
     except BaselineError as error:
         sys.exit(f"bench.mutants: {error}")
+    except KeyboardInterrupt:
+        sys.exit("bench.mutants: stopped; the next run goes on")
     good = report(campaign)
     if not campaign.left() and not args.only and args.count >= COUNT:
         records.write(RECORD, RECORD.stem, {"seed": args.seed, "files": summary(campaign.found()),
