@@ -6,7 +6,8 @@ run again, it goes on where it stopped. A mutant is caught when a test fails, cr
 otherwise; stillborn when it neither compiles nor imports. Every other one survives, until a person reads it: then a
 test catches it, or it stands with its reason in bench/equivalent_mutants.py.
 
-``--only PATH`` looks at one file or folder, ``--minutes N`` stops after a while; neither writes the record.
+``--only PATH`` looks at one file or folder, at all its mutants with a large ``--count``; ``--minutes N`` stops after a
+while. A part of a run writes no record.
 """
 import argparse
 import hashlib
@@ -239,7 +240,8 @@ def options(argv) -> argparse.Namespace:
 
 def main(argv=None) -> int:
     args = options(argv)
-    campaign = Campaign(plan(args.paths, args.seed, args.count), STATE/f"seed-{args.seed}", limit_s=LIMIT_S)
+    planned = [one for one in plan(sources(), args.seed, args.count) if one.path in args.paths]
+    campaign = Campaign(planned, STATE/f"seed-{args.seed}", limit_s=LIMIT_S)
     if args.list:
         print(*(f"{one.file}:{one.mutant.line}: {one.name}" for one in campaign.planned), sep="\n")
         return 0
