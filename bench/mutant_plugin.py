@@ -18,7 +18,7 @@ import pytest
 UNKNOWN_S = 1.0             #: of a test that never ran
 #: Of the processor's time and of the clock's, beyond what a multiple of the test's usual time allows.
 PROCESSOR_S, CLOCK_S = 6, 45
-UNKNOWN_PROCESSOR_S  = 60
+UNKNOWN_PROCESSOR_S  = 40
 TIMES_PROCESSOR, TIMES_CLOCK = 3, 8
 HANGS = (-signal.SIGPROF, -signal.SIGALRM)          #: exit statuses
 

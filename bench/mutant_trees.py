@@ -56,7 +56,8 @@ class Known:
             for name, seconds in passed.items():
                 self.kept[name] = {"seconds": round(seconds, 3), "tree": self.tree}
             part = self.path.with_suffix(f".{os.getpid()}")
-            part.write_text(json.dumps(self.kept, indent=1))
+            with open(part, "w") as file:
+                json.dump(self.kept, file, indent=1)
             os.replace(part, self.path)
 
 
@@ -143,7 +144,8 @@ class Tree:
     def _pytest(self, asked):
         report, tests = Path(self._folder.name)/"report.jsonl", Path(self._folder.name)/"tests.json"
         report.write_text("")
-        tests.write_text(json.dumps({**asked, "steps": {name.split("::")[0]: n for name, n in asked["steps"].items()}}))
+        with open(tests, "w") as file:
+            json.dump({**asked, "steps": {name.split("::")[0]: n for name, n in asked["steps"].items()}}, file)
         arguments = ["-q", "-x", "--tb=no", "-p", "no:cacheprovider", "-p", "bench.mutant_plugin", "-m",
                      mutant_tests.MARKS, *asked["steps"]]
         run = {"arguments": arguments, "environment": {"MUTANTS_REPORT": str(report), "MUTANTS_TESTS": str(tests),
