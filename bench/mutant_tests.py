@@ -46,6 +46,15 @@ def _imported() -> dict[Path, set[Path]]:
     return found
 
 
+@cache
+def _importers() -> dict[Path, set[Path]]:
+    found: dict[Path, set[Path]] = {}
+    for path, others in _imported().items():
+        for other in others:
+            found.setdefault(other, set()).add(path)
+    return found
+
+
 def _called(text, firmware):
     """Files whose functions, by the names' beginning, a test calls; or that it names."""
     names = {node.attr for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Attribute)}
@@ -60,14 +69,10 @@ def test_files() -> list[Path]:
 @cache
 def nearest(source: Path) -> dict[Path, int]:
     """Test files that concern a source file, with the steps between them; a namesake is nearest."""
-    importers = {}
-    for path, others in _imported().items():
-        for other in others:
-            importers.setdefault(other, set()).add(path)
     steps, left = {source: 0}, deque([source])
     while left:
         path = left.popleft()
-        for other in importers.get(path, ()):
+        for other in _importers().get(path, ()):
             if other not in steps:
                 steps[other] = steps[path] + 1
                 left.append(other)
