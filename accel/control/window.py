@@ -244,9 +244,9 @@ class Window(wiring.Component):
         ]
         m.d.sync += [s.place.eq(s.place + 1), s.adding.eq(s.counting1), s.added.eq(s.adding), s.added_at.eq(s.high_at),
                      s.high_at.eq(Mux(s.counting1, s.entry(s.serving1, s.phase1), s.entry(s.address[2:5], s.shown)))]
+        # What is being carried arrives within 10 cycles, while the clear still writes: then nothing is added.
         with m.If(self.clear):
-            m.d.sync += [s.clearing.eq(1), s.place.eq(0), s.over.eq(0), s.carried.eq(0), s.counting1.eq(0),
-                         s.adding.eq(0), s.added.eq(0)]
+            m.d.sync += [s.clearing.eq(1), s.place.eq(0)]
         with m.Elif(s.place == 63):
             m.d.sync += s.clearing.eq(0)
 
