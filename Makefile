@@ -13,7 +13,7 @@ MODEL    := models/stories.bin
 PACKAGES := $(shell sed '/optional:/d; s/\#.*//' requirements-debian.txt)
 OPTIONAL := $(shell sed -n 's/ *\# optional:.*//p' requirements-debian.txt)
 
-.PHONY: help setup sim demo test test-fast wave test-install test-reference prove faults fuzz-firmware uart long-context resources timing bitstream serve test-web server-load lint format site docs clean
+.PHONY: help setup sim demo test test-fast wave test-install test-reference prove mutants faults fuzz-firmware uart long-context resources timing bitstream serve test-web server-load lint format site docs clean
 
 help:  ## this list
 	@awk -F ' +## +' '/^[a-z-]+:.*## / { split($$1, name, ":"); printf "make %-14s %s\n", name[1], $$2 }' Makefile
@@ -98,6 +98,10 @@ wave: setup  ## one test of tests/accel with its waveform: TEST=tests/accel/test
 # Unbounded proofs, and the refutation of every one-line mutant of the units that they are of.
 prove: setup  ## prove the stream units and the command queue for every input, refute their mutants (4 min)
 	$(PYTHON) -m bench.prove
+
+# Goes on where it stopped; python -m bench.mutants --only accel/dram looks at a part.
+mutants: setup  ## mutants of core, firmware, specification and client, each against its tests, recorded (30 min)
+	$(PYTHON) -m bench.mutants --jobs 2
 
 # The client and the firmware on a PC, in virtual time, each fault by a seed: two campaigns, recorded.
 faults: setup  ## 200,000 faults of line, board and power between client and firmware, recorded (10 min)

@@ -1,5 +1,5 @@
 """Makes one-line mutants of Python sources: a swapped operator, a changed constant, a dropped assignment, each at one
-place.
+place; the rest of the source stays as it is.
 
 Ref: DeMillo, Lipton, Sayward 1978, Hints on Test Data Selection.
 """
@@ -9,6 +9,7 @@ import inspect
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 
 SWAPS = {ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd, ast.BitXor: ast.BitOr, ast.Add: ast.Sub, ast.Sub: ast.Add,
          ast.LShift: ast.RShift, ast.RShift: ast.LShift,
@@ -16,15 +17,21 @@ SWAPS = {ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd, ast.BitXor: ast.BitOr, as
 #: Calls whose arguments give a name or a width, and no behaviour.
 UNTOUCHED = {"Signal", "super", "Module", "Array", "Memory", "ValueError", "TypeError", "range", "getattr", "enumerate",
              "delay"}
+#: Calls whose numbers are widths, in all Python: a wider one does the same.
+WIDTHS = {"In", "Out", "signed", "unsigned", "StructLayout", "Signature", "__init__"}
 
 
-@dataclass
+@dataclass(frozen=True)
 class Mutant:
-    """One change: the ``line`` in the source, the text before and after, and the whole changed source."""
+    """One change: the ``line`` in the source, the text before and after, and the whole changed source.
+
+    ``scope`` is the function that it is in, with its class.
+    """
     line: int
     before: str
     after: str
     source: str
+    scope: str = ""
 
     @property
     def change(self) -> str:
@@ -35,42 +42,76 @@ class Mutant:
         return f"line {self.line}: {self.change}"
 
 
+@dataclass(frozen=True)
+class _Site:
+    """A change that may be made: ``node``'s text becomes ``text``; a person reads that ``shown`` becomes ``after``."""
+    node: ast.AST
+    text: str
+    shown: ast.AST
+    after: str
+    scope: str
+
+
 class _Sites(ast.NodeVisitor):
-    """Finds (node, field or index, replacement) for every change that may be made, in the order of the source."""
+    """Finds every change that may be made to hardware, in the order of the source."""
     def __init__(self):
-        self.found = []
+        self.found, self._scopes = [], []
+
+    def change(self, node, alter):
+        """``alter`` changes a copy of ``node`` in place."""
+        twin = copy.deepcopy(node)
+        alter(twin)
+        self.replace(node, ast.unparse(ast.fix_missing_locations(twin)))
+
+    def replace(self, node, after):
+        """An expression becomes another; in brackets, since its surroundings may bind tighter."""
+        self.found.append(_Site(node, f"({after})", node, after, ".".join(self._scopes)))
+
+    def drop(self, node, shown, text):
+        self.found.append(_Site(node, text, shown, "(dropped)", ".".join(self._scopes)))
+
+    def within(self, node, parts):
+        self._scopes.append(node.name)
+        for part in parts:
+            self.visit(part)
+        self._scopes.pop()
 
     def visit_BinOp(self, node):
         if type(node.op) in SWAPS:
-            self.found.append((node, lambda n: setattr(n, "op", SWAPS[type(n.op)]())))
+            self.change(node, lambda n: setattr(n, "op", SWAPS[type(n.op)]()))
         self.generic_visit(node)
 
     def visit_Compare(self, node):
         if type(node.ops[0]) in SWAPS:
-            self.found.append((node, lambda n: n.ops.__setitem__(0, SWAPS[type(n.ops[0])]())))
+            self.change(node, lambda n: n.ops.__setitem__(0, SWAPS[type(n.ops[0])]()))
         self.generic_visit(node)
 
     def visit_UnaryOp(self, node):
         if isinstance(node.op, ast.Invert):
-            self.found.append((node, lambda n: setattr(n, "op", ast.UAdd())))
+            self.change(node, lambda n: setattr(n, "op", ast.UAdd()))
         self.generic_visit(node)
 
     def visit_Subscript(self, node):
         self.visit(node.value)              # bounds of slices are widths: a wrong one seldom elaborates
 
+    def visit_JoinedStr(self, node):
+        pass                                # a message, and Python 3.11 does not know the places of its parts
+
     def visit_FunctionDef(self, node):
-        for statement in node.body:         # neither decorators nor defaults
-            self.visit(statement)
+        self.within(node, node.body)        # neither decorators nor defaults
+
+    def visit_ClassDef(self, node):
+        self.within(node, [part for part in node.body if getattr(part, "name", "") != "__init__"])
 
     def visit_Call(self, node):
         name = getattr(node.func, "attr", getattr(node.func, "id", ""))
         if name in UNTOUCHED:
             return
         if name == "Mux":
-            self.found.append((node, lambda n: n.args.__setitem__(slice(1, 3), n.args[2:0:-1])))
+            self.change(node, lambda n: n.args.__setitem__(slice(1, 3), n.args[2:0:-1]))
         if name == "eq":
             if isinstance(node.args[0], ast.Constant) and type(node.args[0].value) is int:
-                self.found.append((node, lambda n: n.args.__setitem__(0, ast.Constant(int(not n.args[0].value)))))
+                self.change(node, lambda n: n.args.__setitem__(0, ast.Constant(int(not n.args[0].value))))
             self.visit(node.args[0])
         else:
             self.generic_visit(node)
@@ -78,11 +119,11 @@ class _Sites(ast.NodeVisitor):
     def visit_AugAssign(self, node):
         """``m.d.sync += [...]``: each assignment of the list is dropped once."""
         if isinstance(node.value, ast.List):
-            for i in range(len(node.value.elts)):
-                if _is_assignment(node.value.elts[i]):
-                    self.found.append((node.value.elts[i], node, lambda n, i=i: n.value.elts.pop(i)))
+            for each in node.value.elts:
+                if _is_assignment(each):
+                    self.drop(each, each, "*()")
         elif _is_assignment(node.value):
-            self.found.append((node, lambda n: setattr(n, "value", ast.List(elts=[], ctx=ast.Load()))))
+            self.drop(node.value, node, "[]")
         self.visit(node.value)
 
 
@@ -90,24 +131,90 @@ def _is_assignment(node):
     return isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "eq"
 
 
-def mutants(source: str, *, only: str | None = None) -> Iterator[Mutant]:
+class Everywhere(_Sites):
+    """Finds what may be changed in any Python, too: constants, conditions, and statements that are dropped."""
+    def __init__(self):
+        super().__init__()
+        self._above = [None]
+
+    def visit(self, node):
+        self._above.append(node)
+        super().visit(node)
+        self._above.pop()
+
+    def visit_ClassDef(self, node):
+        methods = [part for part in node.body if isinstance(part, (ast.FunctionDef, ast.ClassDef))]
+        self.within(node, [part for part in methods if part.name != "__init__" or not _is_unit(node)])
+
+    def visit_Constant(self, node):
+        """The next integer; a person reads it within the expression, or the statement, that it is a part of."""
+        if type(node.value) is int:
+            shown, value = self._above[-2], node.value
+            node.value += 1
+            after = ast.unparse(shown)
+            node.value = value
+            self.found.append(_Site(node, str(value + 1), shown, after, ".".join(self._scopes)))
+
+    def visit_Call(self, node):
+        if getattr(node.func, "attr", getattr(node.func, "id", "")) in WIDTHS:
+            return
+        super().visit_Call(node)
+        if getattr(node.func, "attr", "") in ("If", "Elif"):        # with m.If(...):
+            self.replace(node.args[0], f"({ast.unparse(node.args[0])}) == 0")
+
+    def visit_BoolOp(self, node):
+        self.change(node, lambda n: setattr(n, "op", ast.Or() if isinstance(n.op, ast.And) else ast.And()))
+        self.generic_visit(node)
+
+    def visit_UnaryOp(self, node):
+        if isinstance(node.op, ast.Not):
+            self.replace(node, ast.unparse(node.operand))
+        super().visit_UnaryOp(node)
+
+    def visit_If(self, node):
+        self._negate(node.test)
+        self.generic_visit(node)
+
+    visit_While = visit_IfExp = visit_If
+
+    def _negate(self, test):
+        if not (isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not)):
+            self.replace(test, f"not ({ast.unparse(test)})")
+
+    def visit_Expr(self, node):
+        if isinstance(node.value, ast.Call):
+            self.drop(node, node, "pass")
+        if not isinstance(node.value, ast.Constant):                # a docstring
+            self.visit(node.value)
+
+    def visit_Raise(self, node):
+        self.drop(node, node, "pass")
+
+    def visit_AugAssign(self, node):
+        if isinstance(node.target, ast.Name):                       # no domain of a module
+            self.drop(node, node, "pass")
+        super().visit_AugAssign(node)
+
+
+def _is_unit(node):
+    """Whether a class is hardware: what its ``__init__`` gives is a signature, which is names and widths."""
+    return any(getattr(part, "name", "") == "elaborate" for part in node.body)
+
+
+def mutants(source: str, *, only: str | None = None, kinds: type[_Sites] = _Sites) -> Iterator[Mutant]:
     """Every mutant of a module's source, in its order; of one class or function of it with ``only``."""
-    tree = ast.parse(source)
-    body = [node for node in tree.body if only is None or getattr(node, "name", None) == only]
-    sites = _Sites()
-    for node in body:
-        if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
-            for statement in node.body:
-                if getattr(statement, "name", "") != "__init__":
-                    sites.visit(statement)
-    for shown, *rest in sites.found:
-        target = rest[0] if len(rest) == 2 else shown
-        before = ast.unparse(shown)
-        changed = copy.deepcopy(tree)
-        twin = next(other for node, other in zip(ast.walk(tree), ast.walk(changed)) if node is target)
-        rest[-1](twin)
-        after = "(dropped)" if len(rest) == 2 or isinstance(shown, ast.AugAssign) else ast.unparse(twin)
-        yield Mutant(shown.lineno, before, after, ast.unparse(ast.fix_missing_locations(changed)))
+    sites = kinds()
+    for node in ast.parse(source).body:
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and only in (None, node.name):
+            sites.visit(node)
+    text = source.encode()                                          # ast counts bytes
+    begins = list(accumulate(map(len, text.splitlines(keepends=True)), initial=0))
+    for site in sites.found:
+        node = site.node
+        begin = begins[node.lineno - 1] + node.col_offset
+        end = begins[node.end_lineno - 1] + node.end_col_offset
+        yield Mutant(site.shown.lineno, ast.unparse(site.shown), site.after,
+                     (text[:begin] + site.text.encode() + text[end:]).decode(), site.scope)
 
 
 def mutated_classes(unit: type, **constants) -> Iterator[tuple[Mutant, type]]:

@@ -86,6 +86,8 @@ KINDS = (
     Kind("bitstream*", ("targets.ecpix5",), FIRMWARE, TOOLS, "python -m bench.bitstream"),
     Kind("timing*", ("soc.configuration", "soc.floorplan", "soc.multipliers", "soc.open_tools"), (), TOOLS,
          "python -m bench.timing"),
+    Kind("mutants", ("accel.core", "llama2_spec.emit_c", "llama2_spec.golden", "llama2_spec.sampling",
+                     "llama2_host.device.device"), FIRMWARE, HARDWARE, "python -m bench.mutants"),
     Kind("proofs", ("accel.core",), (), HARDWARE, "python -m bench.prove"),
 )
 

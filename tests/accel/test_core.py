@@ -8,7 +8,7 @@ from llama2_spec.golden import Golden
 from llama2_spec.image import Format, Kind, order, row_layout
 from llama2_spec.model import KvFormat, ModelConfig
 from llama2_spec.numerics import logit_scale
-from llama2_spec.registers import Counter, Model, Opcode, Phase, Window
+from llama2_spec.registers import QUEUE_DEPTH, Counter, Model, Opcode, Phase, Window, encode
 from tests.accel.decoder import KV_BASE, program, random_image, run
 
 SMALL = dict(max_dim=128, max_hidden_dim=128, max_kv_dim=128, max_heads=8)
@@ -143,7 +143,6 @@ def test_late_kv_write_is_not_overtaken():
 def test_crc_and_busy():
     """A CRC command is done when the core is no longer busy, and busy at every moment before."""
     import zlib
-    from llama2_spec.registers import encode
     image = random_image(config(), 2)
     dut = Core(**SMALL)
 
@@ -154,6 +153,35 @@ def test_crc_and_busy():
                 await driver.ctx.tick()
             data = b"".join(memory.beats.get(base + i, 0xdead).to_bytes(16, "little") for i in range(beats))
             assert driver.ctx.get(dut.csr.crc.value) == zlib.crc32(data)
+    run(dut, image, body)
+
+
+def test_bad_commands_and_too_many_are_told():
+    """Until firmware clears them. The queue fills up behind a command that waits for a token that nobody writes."""
+    image = random_image(config(), 2)
+    dut = Core(**SMALL)
+
+    async def body(driver, memory):
+        ctx = driver.ctx
+
+        def told():
+            return [ctx.get(dut.csr.errors.bad_command), ctx.get(dut.csr.errors.queue_overflow)]
+        await driver.push((15, 0, 0, 0))
+        await ctx.tick().until(~dut.csr.status.busy)
+        assert told() == [1, 0]
+        ctx.set(dut.csr.control.clear_errors, 1)
+        await ctx.tick()
+        ctx.set(dut.csr.control.clear_errors, 0)
+        await driver.push(encode(Opcode.EMBED, awaited=1, words=1))
+        await ctx.tick().repeat(20)
+        for _ in range(QUEUE_DEPTH):
+            assert told() == [0, 0]
+            await driver.push(encode(Opcode.NOP))
+        assert told() == [0, 0] and not ctx.get(dut.csr.status.queue_free)
+        for word in range(4):
+            await driver.write(Window.COMMAND + 4 * word, 0)
+        await ctx.tick().repeat(3)
+        assert told() == [0, 1]
     run(dut, image, body)
 
 

@@ -1,7 +1,7 @@
 """Roundings and tables in gateware equal llama2_spec.numerics and llama2_spec.tables."""
 import numpy as np
 import pytest
-from amaranth.hdl import Module, Signal, signed
+from amaranth.hdl import Module, Signal, signed, unsigned
 
 from accel.lib import numeric
 from accel.lib.table import InterpolatedTable
@@ -82,3 +82,47 @@ def test_shift_in_two_halves_equals_spec(width, bits):
             await ctx.delay(1e-9)
 
     simulate(m, drive)
+
+
+@pytest.mark.parametrize("width, bits", [(20, 5), (40, 6), (20, 1)])
+def test_shift_by_two_bits_at_a_time_is_a_shift(width, bits):
+    """Odd and even numbers of bits, each shift that they hold, further than the width."""
+    m = Module()
+    x, shift = Signal(signed(width)), Signal(bits)
+    shifted = numeric.shift_right(m, x, shift)
+    rng = np.random.default_rng(width + bits)
+    values = [-(1 << width - 1), (1 << width - 1) - 1, -1, 0, 1, *map(int, rng.integers(-1 << 19, 1 << 19, 8))]
+
+    async def drive(ctx):
+        for value, by in [(value, by) for value in values for by in range(1 << bits)]:
+            ctx.set(x, value)
+            ctx.set(shift, by)
+            assert ctx.get(shifted) == value >> by, (value, by)
+            await ctx.delay(1e-9)
+
+    simulate(m, drive)
+
+
+@pytest.mark.parametrize("a, b", [(signed(18), signed(18)), (signed(35), signed(18)), (signed(35), unsigned(17)),
+                                  (signed(41), signed(18)), (signed(52), unsigned(16))], ids=str)
+def test_product_is_exact_two_cycles_later(a, b):
+    """One a cycle, of every way to split the first factor: at the ends of both, and between."""
+    m = Module()
+    x, y = Signal(a), Signal(b)
+    product = numeric.product_of(m, x, y, "product")
+    rng = np.random.default_rng(a.width)
+
+    def ends(shape):
+        low = -(1 << shape.width - 1) if shape.signed else 0
+        return [low, low + (1 << shape.width) - 1, 0, 1, *(low + int(rng.integers(1 << shape.width)) for _ in range(6))]
+    cases, got = [(one, other) for one in ends(a) for other in ends(b)], []
+
+    async def drive(ctx):
+        for one, other in [*cases, (0, 0), (0, 0)]:
+            ctx.set(x, one)
+            ctx.set(y, other)
+            await ctx.tick()
+            got.append(ctx.get(product))
+
+    simulate(m, drive)
+    assert got[1:-1] == [one*other for one, other in cases]

@@ -1,11 +1,13 @@
 """The firmware as a library on this PC, with the fake core: build it, and talk to it in frames."""
 import ctypes
+import os
 import shutil
 import subprocess
 from pathlib import Path
 
 from llama2_spec import emit_c, protocol
 from llama2_spec.frame import DELIMITER, Frame
+from tests.firmware.objects import compiled
 
 ROOT = Path(__file__).resolve().parents[2]
 FLAGS = ("-std=gnu11", "-O2", "-g", "-Wall", "-Wextra", "-Wno-missing-field-initializers", "-Werror", "-fPIC",
@@ -31,13 +33,18 @@ def choose(library, candidates, mass: int, maximum: int) -> int:
 
 
 def build(folder: Path, *, flags: tuple[str, ...] = (), more: tuple[Path, ...] = ()) -> Path:
-    """Compile firmware and fake core into ``folder``, with ``flags`` and ``more`` files beyond the usual ones."""
+    """Compile firmware and fake core into ``folder``, with ``flags`` and ``more`` files beyond the usual ones.
+
+    With FIRMWARE_OBJECTS, a folder, in the environment, objects are kept there for the next build.
+    """
     (folder / "generated").mkdir()
     (folder / "generated/llama2_spec.h").write_text(emit_c.header())
     sources = [path for path in sorted((ROOT / "firmware").glob("*.c")) if path.name not in ON_BOARD_ONLY]
-    sources.append(ROOT / "tests/firmware/fake.c")
-    includes = [f"-I{path}" for path in (folder, ROOT / "firmware", ROOT / "tests/firmware")]
-    subprocess.run(["gcc", *FLAGS, *flags, "-shared", *includes, "-o", folder / "firmware.so", *sources, *more],
+    sources += [ROOT / "tests/firmware/fake.c", *more]
+    includes, command = [folder, ROOT / "firmware", ROOT / "tests/firmware"], ["gcc", *FLAGS, *flags]
+    if keep := os.environ.get("FIRMWARE_OBJECTS"):
+        sources = [compiled(path, command=command, includes=includes, keep=Path(keep)) for path in sources]
+    subprocess.run([*command, "-shared", *(f"-I{path}" for path in includes), "-o", folder / "firmware.so", *sources],
                    check=True)
     return folder / "firmware.so"
 
