@@ -18,6 +18,8 @@ def campaigns_table():
     for how in sorted({how for one in found for how in one["operations"]}):
         what = "restarts told" if how == "restarts told" else f"operations: {how}"
         rows.append((what, *(f"{one['operations'].get(how, 0):,}" for one in found)))
+    for how in sorted({how for one in found for how in one.get("in_slots", ())}):
+        rows.append((f"generations in slots: {how}", *(f"{one['in_slots'].get(how, 0):,}" for one in found)))
     rows.append(("Longest operation, virtual seconds", *(f"{one['longest_operation_s']:,}" for one in found)))
     rows.append(("**Wrong, lost, untrue or hung**", *(f"**{len(one['failures'])}**" for one in found)))
     return table(("", *(f"Campaign {number}" for number in range(1, len(found) + 1))), rows)
@@ -30,6 +32,8 @@ def fuzz_table():
             ("Images in memory or flash", f"{found['images']:,}"),
             ("Replies, each a whole frame", f"{found['replies']:,}"),
             ("– refusals among them", f"{found['refused']:,}"),
+            ("Divisions of the cache", f"{found.get('divisions', 0):,}"),
+            ("Generations begun while another ran", f"{found.get('together', 0):,}"),
             ("Commands to the core, each within bounds", f"{found['commands']:,}"),
             ("**Findings**", f"**{len(found['findings'])}**")]
     return table(("Under ASan and UBSan", ""), rows)
