@@ -12,6 +12,7 @@
 #include "input.h"
 #include "judge.h"
 #include "session.h"
+#include "slot.h"
 
 #define MOST_WIRE 1300u
 #define IMAGES 8u
@@ -176,11 +177,21 @@ static void whole_request(struct input *in)
 	run(input_below(in, 16), 8);
 }
 
+/* Generations that run now. */
+static uint32_t running(void)
+{
+	uint32_t count = 0;
+
+	for (uint32_t i = 0; install_state() == MODEL_STATE_READY && i < slot_count(); i++)
+		count += slot_at(i)->running;
+	return count;
+}
+
 static void generate(struct input *in)
 {
 	uint32_t words[FRAME_MAX_PAYLOAD / 4] = {0};
 	struct wire_generate *g = (struct wire_generate *)words;
-	uint32_t vocab = image_model()->vocab_size, odd = input_byte(in), ids = 1 + input_below(in, 24);
+	uint32_t vocab = image_model()->vocab_size, odd = input_byte(in), ids = 1 + input_below(in, 24), before;
 
 	g->flags = odd & 1 ? input_word(in) & 7 : 0;
 	g->flags |= (input_byte(in) < 240 ? input_below(in, image_model()->slots.count) : input_word(in)) << PROTOCOL_SLOT_SHIFT;
@@ -197,7 +208,9 @@ static void generate(struct input *in)
 	g->seed = odd * 0x9e3779b97f4a7c15ull;
 	for (uint32_t i = 0; i < ids; i++)
 		g->ids[i] = input_byte(in) < 250 && vocab != 0 ? input_byte(in) % vocab : input_word(in);
+	before = running();
 	send(OPCODE_GENERATE, words, sizeof *g + 4 * ids, input_below(in, 16) == 15);
+	session_counts.together += before != 0 && running() > before;
 	run(8 * input_below(in, 32), 1 + input_below(in, 64));
 }
 
@@ -211,6 +224,7 @@ static void divide(struct input *in)
 	send(OPCODE_HELLO, (const uint32_t[]){PROTOCOL_VERSION, 1}, 8, false);
 	run(64, 64);
 	send(OPCODE_SLOTS, words, sizeof words, false);
+	session_counts.divisions += install_state() == MODEL_STATE_READY && slot_count() == words[0];
 }
 
 static void fix_crcs(uint8_t *image, uint32_t room)
