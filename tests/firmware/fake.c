@@ -162,6 +162,11 @@ uint32_t fake_aborted(void)
 	return core.aborted;
 }
 
+void fake_core_errors(uint32_t errors)
+{
+	core.errors |= errors;
+}
+
 uint32_t fake_executed(void)
 {
 	return core.executed;

@@ -1,7 +1,9 @@
 """The firmware as a library on this PC, with the fake core: build it, and talk to it in frames."""
 import ctypes
+import os
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 from llama2_spec import emit_c, protocol
@@ -10,6 +12,7 @@ from llama2_spec.frame import DELIMITER, Frame
 ROOT = Path(__file__).resolve().parents[2]
 FLAGS = ("-std=gnu11", "-O2", "-g", "-Wall", "-Wextra", "-Wno-missing-field-initializers", "-Werror", "-fPIC",
          "-fsanitize=undefined", "-fno-sanitize-recover")
+COUNTED = "FIRMWARE_COVERAGE"      #: of the environment: a folder where gcov counts lines and branches
 DRAM_BYTES = 4 << 20    # as in fake.h
 SLOT_BYTES = 16384      # more than a slot takes
 ON_BOARD_ONLY = ("board.c", "llama2.c", "main.c")    # replaced by fake.c
@@ -30,6 +33,16 @@ def choose(library, candidates, mass: int, maximum: int) -> int:
     return library.fake_choose()
 
 
+def counting() -> list[str]:
+    """Flags to be the last ones: none, unless COUNTED names a folder. Then gcov counts there, without sanitizers and
+    optimisations, which have branches of their own."""
+    folder = os.environ.get(COUNTED)
+    if not folder:
+        return []
+    return ["-O0", "-fno-sanitize=all", "--coverage", "-fprofile-abs-path", "-fprofile-update=atomic",
+            "-dumpdir", f"{tempfile.mkdtemp(dir=folder)}/"]
+
+
 def build(folder: Path, *, flags: tuple[str, ...] = (), more: tuple[Path, ...] = ()) -> Path:
     """Compile firmware and fake core into ``folder``, with ``flags`` and ``more`` files beyond the usual ones."""
     (folder / "generated").mkdir()
@@ -37,8 +50,8 @@ def build(folder: Path, *, flags: tuple[str, ...] = (), more: tuple[Path, ...] =
     sources = [path for path in sorted((ROOT / "firmware").glob("*.c")) if path.name not in ON_BOARD_ONLY]
     sources.append(ROOT / "tests/firmware/fake.c")
     includes = [f"-I{path}" for path in (folder, ROOT / "firmware", ROOT / "tests/firmware")]
-    subprocess.run(["gcc", *FLAGS, *flags, "-shared", *includes, "-o", folder / "firmware.so", *sources, *more],
-                   check=True)
+    subprocess.run(["gcc", *FLAGS, *flags, "-shared", *includes, "-o", folder / "firmware.so", *sources, *more,
+                    *counting()], check=True)
     return folder / "firmware.so"
 
 
