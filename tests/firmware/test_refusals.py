@@ -1,4 +1,4 @@
-"""What a request may not ask for is refused with its numbers, at every edge of every check of device.c and install.c."""
+"""What a request may not ask for is refused with its numbers, at every edge of the checks of device.c and install.c."""
 import ctypes
 from dataclasses import dataclass
 
