@@ -159,7 +159,8 @@ class Operations:
         info, config = self.device.info, self.images[self.image].config
         step = row_layout(config)[1]
         first = info.kv_base + talk.slot * config.n_layers * info.seq_len * step
-        rows = [self.world.row(first + position * step) for position in range(talk.outcome.position)]
+        count = min(talk.outcome.position, info.seq_len)
+        rows = [self.world.row(first + position * step) for position in range(count)]
         if self.restarted():
             return
         if rows != talk.ids:

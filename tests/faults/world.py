@@ -113,7 +113,9 @@ class World:
         return ctypes.string_at(self.library.fake_dram(), size)
 
     def row(self, beat: int) -> int:
-        """The word that stands for the K/V row at this beat of DRAM."""
+        """The word that stands for the K/V row at this beat of DRAM; -1 where there is none."""
+        if not 0 <= 16 * beat < library.DRAM_BYTES:
+            return -1
         return int.from_bytes(ctypes.string_at(ctypes.addressof(self.library.fake_dram().contents) + 16 * beat, 4),
                               "little")
 
