@@ -57,7 +57,7 @@ def test_a_client_that_trusts_damaged_frames_is_caught(bench, monkeypatch):
     monkeypatch.setattr(Frame, "decode", trusting)
     monkeypatch.setattr(cable, "KINDS", {"flip": 1})
     scenario = Scenario(rate=3e-3, resets=0, pulls=0, operations=20, only=("long_generation",), loaded=True)
-    assert any("wrong: tokens" in what for _, _, what in bench(1, scenario).failures)
+    assert any("wrong: tokens" in what for _, _, what in bench(13, scenario).failures)
 
 
 def test_a_chat_that_trusts_a_lost_cache_is_caught(bench, monkeypatch):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pytest
 
 from llama2_spec.protocol import (Generate, Hello, Lane, Load, LoadBegin, Memory, ModelState, Opcode, Read, Reset,
-                                  ResetFlag, Slots, Status, Subject, Verify)
+                                  Resend, ResetFlag, Slots, Status, Subject, Tokens, Verify)
 from tests.firmware import library
 from tests.firmware.images import SEQ_LEN, small_image
 from tests.firmware.library import DRAM_BYTES, Device
@@ -141,3 +141,17 @@ def test_a_core_s_errors_end_in_the_generation_that_met_them(device, firmware):
     assert done.errors == 0 and device.ask(Opcode.STATS).errors == 5
     device.ask(Opcode.RESET, Reset(ResetFlag.ERRORS))
     assert device.ask(Opcode.STATS).errors == 0
+
+
+def test_a_resend_has_what_a_frame_holds_and_what_the_ring_has(device):
+    """Held at the ring's end, 128 tokens wait; a frame has room for 126. Acknowledged ones are overwritten."""
+    sequence = device.send(Opcode.GENERATE, Generate(ids=(1, 2), max_new=200))
+    device.poll(3000)
+    device.frames()
+    tokens = Tokens.unpack(device.request(Opcode.RESEND, Resend(0, sequence, 0)).payload)
+    assert (tokens.count, len(tokens.entries)) == (128, 2 * 126)
+    device.request(Opcode.RESEND, Resend(128, sequence, 1))
+    device.poll(3000)
+    count = Tokens.unpack(device.request(Opcode.RESEND, Resend(150, sequence, 1)).payload).count
+    assert refused(device, Opcode.RESEND, Resend(3, sequence, 1)) == (Status.BAD_VALUE, Subject.NONE, 3, count - 128)
+    assert refused(device, Opcode.RESEND, Resend(count + 1, sequence, 1))[0] == Status.BAD_VALUE

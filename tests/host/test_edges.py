@@ -178,8 +178,6 @@ def test_special_texts_of_a_template(value, right):
 
 
 def test_a_template_that_came_broken_is_kept_and_told_when_it_is_used():
-    with pytest.raises(HostError):
-        Template.brought("{% if %}")
     assert Template.brought('{"jinja": "{% if %}"}').broken
 
 
