@@ -108,7 +108,7 @@ fuzz-firmware: setup  ## a million frames and damaged images for the firmware un
 	$(PYTHON) -m bench.fuzz_firmware
 
 # Which branches no test takes, line by line; python -m bench.coverage --report prints them once more.
-coverage: setup  ## branches of client, specification and firmware that the tests take, recorded (8 min)
+coverage: setup  ## branches of client, specification and firmware that the tests take, recorded (10 min)
 	$(PYTHON) -m bench.coverage
 
 # Needs the package registry, so it is no part of `make test`.

@@ -27,8 +27,7 @@ def untaken_table():
     """Lines of the firmware with a branch that a PC cannot take, by the reason."""
     grouped: dict[str, list[str]] = {}
     for (name, text), reason in coverage.reasons().items():
-        shown = text.replace("|", "\\|")
-        grouped.setdefault(reason, []).append(f"`{name}`: `{shown}`")
+        grouped.setdefault(reason, []).append(f"`{name}`: `{text}`")
     return table(("Why", "Lines"), [(reason, "<br>".join(lines)) for reason, lines in grouped.items()])
 
 

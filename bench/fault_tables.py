@@ -5,6 +5,10 @@ from bench import faults, fuzz_firmware
 from llama2_spec.emit_docs import table
 
 
+#: rows that records of before slots have not
+IN_SLOTS = (("divisions", "Divisions of the cache into slots"), ("together", "Generations begun while another one ran"))
+
+
 def campaigns_table():
     """What each campaign did and met."""
     found = json.loads(faults.RESULTS.read_text())["campaigns"]
@@ -32,8 +36,7 @@ def fuzz_table():
             ("Images in memory or flash", f"{found['images']:,}"),
             ("Replies, each a whole frame", f"{found['replies']:,}"),
             ("– refusals among them", f"{found['refused']:,}"),
-            ("Divisions of the cache", f"{found.get('divisions', 0):,}"),
-            ("Generations begun while another ran", f"{found.get('together', 0):,}"),
+            *((what, f"{found[name]:,}") for name, what in IN_SLOTS if name in found),
             ("Commands to the core, each within bounds", f"{found['commands']:,}"),
             ("**Findings**", f"**{len(found['findings'])}**")]
     return table(("Under ASan and UBSan", ""), rows)
