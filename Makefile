@@ -13,7 +13,7 @@ MODEL    := models/stories.bin
 PACKAGES := $(shell sed '/optional:/d; s/\#.*//' requirements-debian.txt)
 OPTIONAL := $(shell sed -n 's/ *\# optional:.*//p' requirements-debian.txt)
 
-.PHONY: help setup sim demo test test-fast wave test-install test-reference prove mutants faults fuzz-firmware uart long-context resources timing bitstream serve test-web server-load lint format site docs clean
+.PHONY: help setup sim demo test test-fast wave test-install test-reference prove mutants faults fuzz-firmware coverage uart long-context resources timing bitstream serve test-web server-load lint format site docs clean
 
 help:  ## this list
 	@awk -F ' +## +' '/^[a-z-]+:.*## / { split($$1, name, ":"); printf "make %-14s %s\n", name[1], $$2 }' Makefile
@@ -110,6 +110,10 @@ faults: setup  ## 200,000 faults of line, board and power between client and fir
 # No libFuzzer needed; python -m bench.fuzz_firmware --libfuzzer SECONDS uses clang's.
 fuzz-firmware: setup  ## a million frames and damaged images for the firmware under ASan and UBSan, recorded (2 min)
 	$(PYTHON) -m bench.fuzz_firmware
+
+# Which branches no test takes, line by line; python -m bench.coverage --report prints them once more.
+coverage: setup  ## branches of client, specification and firmware that the tests take, recorded (10 min)
+	$(PYTHON) -m bench.coverage
 
 # Needs the package registry, so it is no part of `make test`.
 test-install: setup  ## pip install . with each Python from 3.10 to 3.13 that is there, and a story from it (3 min)

@@ -1,5 +1,5 @@
-"""The tables of docs/performance.md with its plot, of docs/checkpoints.md, docs/faults.md and docs/mutants.md, from
-bench/results: ``python -m bench.emit_docs`` writes them.
+"""The tables of docs/performance.md with its plot, of docs/checkpoints.md, docs/faults.md, docs/mutants.md and
+docs/coverage.md, from bench/results: ``python -m bench.emit_docs`` writes them.
 
 The page's prose is written by hand; what stands between a table's two marks is replaced. A record of earlier sources is
 refused; with ``--allow-stale`` the tables are written and say which of their figures are old.
@@ -10,7 +10,7 @@ import re
 import sys
 from pathlib import Path
 
-from bench import fault_tables, mutant_tables, published
+from bench import coverage_tables, fault_tables, mutant_tables, published
 from bench.cycles import TOP_P
 from bench.fitting import fits_table
 from bench.long_context import good
@@ -26,6 +26,7 @@ PAGE    = ROOT/"docs"/"performance.md"
 MODELS  = ROOT/"docs"/"checkpoints.md"
 FAULTS  = ROOT/"docs"/"faults.md"
 MUTANTS = ROOT/"docs"/"mutants.md"
+REACHED = ROOT/"docs"/"coverage.md"
 PLOT    = ROOT/"docs"/"roofline.svg"
 MARKS   = "<!-- {0}: begin, written by bench/emit_docs.py -->\n", "<!-- {0}: end -->"
 
@@ -317,7 +318,7 @@ TABLES = {"cycles": cycles_table, "breakdown": breakdown_table, "baseline": base
           "long-context": long_context_table, "golden": golden_table,
           "stalls": stalls_table, "causes": causes_table, "prefill": prefill_table, "speculation": speculation_table,
           "sampling": sampling_table, "slots": slots_table, "simulator": simulator_table, "stream": stream_table}
-ALL = TABLES | CONFORMANCE | fault_tables.TABLES | mutant_tables.TABLES
+ALL = TABLES | CONFORMANCE | fault_tables.TABLES | mutant_tables.TABLES | coverage_tables.TABLES
 
 
 def marked(page):
@@ -363,7 +364,7 @@ def main(argv=None):
     if not parser.parse_args(argv).allow_stale:
         refuse_stale()
     try:
-        for page in (PAGE, MODELS, FAULTS, MUTANTS):
+        for page in (PAGE, MODELS, FAULTS, MUTANTS, REACHED):
             page.write_text(render(page.read_text()))
         PLOT.write_text(plot())
     except (ValueError, OSError) as error:

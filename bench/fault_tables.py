@@ -5,6 +5,10 @@ from bench import faults, fuzz_firmware
 from llama2_spec.emit_docs import table
 
 
+#: rows that records of before slots have not
+IN_SLOTS = (("divisions", "Divisions of the cache into slots"), ("together", "Generations begun while another one ran"))
+
+
 def campaigns_table():
     """What each campaign did and met."""
     found = json.loads(faults.RESULTS.read_text())["campaigns"]
@@ -18,6 +22,8 @@ def campaigns_table():
     for how in sorted({how for one in found for how in one["operations"]}):
         what = "restarts told" if how == "restarts told" else f"operations: {how}"
         rows.append((what, *(f"{one['operations'].get(how, 0):,}" for one in found)))
+    for how in sorted({how for one in found for how in one.get("in_slots", ())}):
+        rows.append((f"generations in slots: {how}", *(f"{one['in_slots'].get(how, 0):,}" for one in found)))
     rows.append(("Longest operation, virtual seconds", *(f"{one['longest_operation_s']:,}" for one in found)))
     rows.append(("**Wrong, lost, untrue or hung**", *(f"**{len(one['failures'])}**" for one in found)))
     return table(("", *(f"Campaign {number}" for number in range(1, len(found) + 1))), rows)
@@ -30,6 +36,7 @@ def fuzz_table():
             ("Images in memory or flash", f"{found['images']:,}"),
             ("Replies, each a whole frame", f"{found['replies']:,}"),
             ("– refusals among them", f"{found['refused']:,}"),
+            *((what, f"{found[name]:,}") for name, what in IN_SLOTS if name in found),
             ("Commands to the core, each within bounds", f"{found['commands']:,}"),
             ("**Findings**", f"**{len(found['findings'])}**")]
     return table(("Under ASan and UBSan", ""), rows)

@@ -2,9 +2,10 @@
 bench.faults``.
 
 The firmware is compiled for this PC under ASan and UBSan, with a toy core; the line drops, flips, repeats, invents,
-delays and cuts off bytes; boards are reset, trapped and unplugged; flash is written while power fails. An operation
-ends as it would have ended without faults, or with one true line; a chat goes on. ``--seed N --scenario NAME`` repeats
-one trial and tells what happens.
+delays and cuts off bytes; boards are reset, trapped and unplugged; flash is written while power fails; conversations
+run beside each other in slots. An operation ends as it would have ended without faults, or with one true line; a chat
+goes on. ``--seed N --scenario NAME`` repeats one trial and tells what happens; ``--scenario NAME`` alone is a campaign
+of that scenario, which is not recorded.
 """
 import argparse
 import os
@@ -24,6 +25,7 @@ ENOUGH  = 100_000    # faults of a campaign
 ROUND   = 6          # seeds of a scenario that a process takes at once
 FIRST_SEEDS = (1, 1_000_001)
 PRELOAD = "LD_PRELOAD"
+SLOTS   = ("several", "several", "several", "chats_together", "upload")
 
 
 def under_asan():
@@ -55,6 +57,12 @@ def scenarios():
         "chats":              Scenario(rate=3e-3, resets=0.3, pulls=0.2, operations=8, only=("chat",),
                                        loaded=True),
         "long generations":   Scenario(rate=4e-3, resets=0.05, operations=12, only=("long_generation",),
+                                       loaded=True),
+        "several slots":      Scenario(rate=4e-4, resets=0.05, pulls=0.05, columns=4, sets=4, operations=8,
+                                       only=SLOTS, loaded=True),
+        "slots, a bad line":  Scenario(rate=3e-3, resets=0.05, pulls=0.05, operations=6, only=SLOTS, loaded=True),
+        "slots, one column":  Scenario(rate=1e-3, columns=1, commands=400, operations=6, only=SLOTS, loaded=True),
+        "slots, resets":      Scenario(rate=2e-4, resets=0.6, pulls=0.3, columns=4, operations=8, only=SLOTS,
                                        loaded=True),
     }
 
@@ -99,13 +107,13 @@ def work(name, seeds):
     return total
 
 
-def campaign(first_seed, enough, processes):
-    """All scenarios in turn, round after round, until there were enough faults."""
+def campaign(first_seed, enough, processes, names):
+    """These scenarios in turn, round after round, until there were enough faults."""
     from tests.faults.trial import Result
     total, started_s, first = Result(), time.monotonic(), first_seed
     with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
         while sum(total.faults.values()) < enough:
-            rounds = [pool.submit(work, name, range(first, first + ROUND)) for name in scenarios()]
+            rounds = [pool.submit(work, name, range(first, first + ROUND)) for name in names]
             for one in rounds:
                 total += one.result()
             first += ROUND
@@ -114,7 +122,8 @@ def campaign(first_seed, enough, processes):
     return {
         "seeds": [first_seed, first - 1], "trials": total.trials, "faults": sum(total.faults.values()),
         "by_kind": dict(sorted(total.faults.items())), "operations": dict(sorted(total.ended.items())),
-        "tokens_compared": total.tokens, "bytes": total.bytes, "longest_operation_s": round(total.longest_s, 1),
+        "in_slots": dict(sorted(total.beside.items())), "tokens_compared": total.tokens, "bytes": total.bytes,
+        "longest_operation_s": round(total.longest_s, 1),
         "seconds": round(time.monotonic() - started_s), "failures": total.failures,
     }
 
@@ -137,24 +146,26 @@ def show(one):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seed", type=int, help="repeat this seed of --scenario, and tell what happens")
-    parser.add_argument("--scenario", help="with --seed: its name")
+    parser.add_argument("--scenario", help="only this one")
     parser.add_argument("--faults", type=int, default=ENOUGH, help="of each campaign")
     parser.add_argument("--first-seed", type=int, action="append", help="of a campaign; may be repeated")
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     parser.add_argument("--output", type=Path, default=RESULTS)
     args = parser.parse_args()
-    if (args.seed is None) != (args.scenario is None):
-        parser.error("--seed and --scenario go together")
+    if args.seed is not None and args.scenario is None:
+        parser.error("--seed needs --scenario")
+    if args.scenario not in (None, *scenarios()):
+        parser.error(f"no scenario {args.scenario!r}: {', '.join(scenarios())}")
     under_asan()
-    if args.scenario is not None:
-        if args.scenario not in scenarios():
-            parser.error(f"no scenario {args.scenario!r}: {', '.join(scenarios())}")
+    if args.seed is not None:
         return 1 if replay(args.seed, args.scenario) else 0
     campaigns = []
     for first_seed in args.first_seed or FIRST_SEEDS:
-        campaigns.append(campaign(first_seed, args.faults, args.processes))
+        names = list(scenarios()) if args.scenario is None else [args.scenario]
+        campaigns.append(campaign(first_seed, args.faults, args.processes, names))
         show(campaigns[-1])
-        records.write(args.output, RESULTS.stem, {"campaigns": campaigns}, indent=2)
+        if args.scenario is None:
+            records.write(args.output, RESULTS.stem, {"campaigns": campaigns}, indent=2)
     return 1 if any(one["failures"] for one in campaigns) else 0
 
 

@@ -1,9 +1,9 @@
 """Fuzzes the firmware on this PC under ASan and UBSan: ``python -m bench.fuzz_firmware``.
 
-A session is some dozens of inputs: frames with values from the edges of every check, raw bytes, generations, damaged
-images in memory and flash, resets. Its replies must be whole frames, and no command to the core may reach beyond the
-model and its cache. ``--batch N`` repeats a batch of 500 sessions; ``--libfuzzer SECONDS`` lets clang's fuzzer look for
-inputs that reach more of the code.
+A session is some dozens of inputs: frames with values from the edges of every check, raw bytes, divisions of the cache,
+generations in several slots, damaged images in memory and flash, resets. Its replies must be whole frames, and no
+command to the core may reach beyond the model and its cache. ``--batch N`` repeats a batch of 500 sessions;
+``--libfuzzer SECONDS`` lets clang's fuzzer look for inputs that reach more of the code.
 """
 import argparse
 import os
@@ -27,7 +27,7 @@ BATCH   = 500          # as in main.c
 ENOUGH  = 80_000       # sessions, of more than ten inputs each
 SHARE   = 20           # batches that a process takes at once
 CHECKS  = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
-COUNTS  = ("sessions", "frames", "replies", "refused", "images", "commands")
+COUNTS  = ("sessions", "frames", "replies", "refused", "images", "commands", "divisions", "together")
 
 
 def build(folder, *, firmware=ROOT/"firmware", libfuzzer=False):
@@ -42,7 +42,8 @@ def build(folder, *, firmware=ROOT/"firmware", libfuzzer=False):
                 if libfuzzer else ["gcc"])
     includes = [f"-I{path}" for path in (folder, firmware, ROOT/"tests"/"firmware", FUZZ)]
     flags = [flag for flag in library.FLAGS if not flag.startswith(("-fsanitize", "-fno-sanitize"))]
-    subprocess.run([*compiler, *flags, *CHECKS, *includes, "-o", folder/"fuzz", *sources], check=True)
+    subprocess.run([*compiler, *flags, *CHECKS, *includes, "-o", folder/"fuzz", *sources,
+                    *(library.counting() if firmware == ROOT/"firmware" and not libfuzzer else [])], check=True)
     return folder/"fuzz"
 
 

@@ -80,6 +80,8 @@ KINDS = (
          command="python -m bench.fuzz"),
     Kind("fuzz-firmware", ("llama2_spec.emit_c",), FIRMWARE, command="python -m bench.fuzz_firmware"),
     Kind("faults", ("llama2_spec.emit_c", "llama2_host.device.device"), FIRMWARE, command="python -m bench.faults"),
+    Kind("coverage", (), ("spec/llama2_spec/*.py", "host/llama2_host/**/*.py", *FIRMWARE), ("coverage",),
+         "python -m bench.coverage"),
     Kind("server-load", ("llama2_host.commands.serve",), command="python -m bench.server_load"),
     Kind("server-fuzz", ("llama2_host.commands.serve",), command="python -m bench.server_fuzz"),
     Kind("resources", ("targets.arty", "targets.ecpix5"), FIRMWARE, TOOLS, "python -m bench.resources"),

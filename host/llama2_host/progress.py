@@ -1,7 +1,6 @@
 """Progress of long work on stderr: one line that moves on a terminal, a few plain lines in a log."""
 import sys
 import time
-from collections.abc import Iterator
 from typing import TextIO
 
 from llama2_host import screen
@@ -59,13 +58,6 @@ class Progress:
         """Work that ends within ``patience_s`` shows no bar. ``start`` counts work that was done earlier, which says
         nothing about the rate."""
         return Bar(self, label, total, unit, patience_s, start)
-
-    def chunks(self, data: bytes, size: int, label: str, unit: str = "B") -> Iterator[tuple[int, bytes]]:
-        """Walk ``data`` in pieces of ``size``; a piece counts as done when the next one is asked for."""
-        with self.bar(label, len(data), unit) as bar:
-            for offset in range(0, len(data), size):
-                yield offset, data[offset:offset + size]
-                bar.update(min(offset + size, len(data)))
 
 
 class Bar:

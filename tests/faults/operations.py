@@ -1,16 +1,21 @@
 """What a person does in a trial: an operation raises Wrong where its outcome is not what it would be without faults."""
 import io
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from llama2_host.chat.chat import Chat
 from llama2_host.connection import put
+from llama2_host.device.device import DeviceGeneration
 from llama2_host.device.link import LinkError
-from llama2_host.generation import Options, Sampling
+from llama2_host.generation import Options, Outcome, Sampling, TokenEvent
 from llama2_host.progress import Progress
+from llama2_spec.image import row_layout
 from llama2_spec.protocol import GenerateFlag, ModelState, Reason, StoreState
-from tests.faults.clock import CLOCK
 from tests.faults.world import FLASH_OFFSET
+
+if TYPE_CHECKING:
+    from tests.faults.slots import Likeliest
 
 LINES = ("Hello there", "and then what", "the end", "once more")
 ANSWER = 24             #: tokens of a chat's answer
@@ -23,21 +28,51 @@ class Wrong(Exception):
     """Something was lost, invented or changed, and nobody said so."""
 
 
+class Told(Exception):
+    """The operation ends here: a part of it failed with a line that was judged already."""
+
+
+@dataclass(eq=False)
+class Talk:
+    """A generation that was begun, and what of it has come."""
+    slot: int
+    whole: list[int]            #: ids that it goes on from, those in the cache first
+    options: Options
+    generation: DeviceGeneration
+    length: int                 #: positions of the slot
+    events: list[TokenEvent] = field(default_factory=list)
+    aborted: bool = False       #: somebody asked for its end
+    likeliest: "Likeliest | None" = None        #: what its logits say, where they are handed over
+
+    @property
+    def outcome(self) -> Outcome:
+        assert self.generation.outcome is not None
+        return self.generation.outcome
+
+    @property
+    def ids(self) -> list[int]:
+        """The ids whose rows the cache holds after it."""
+        return (self.whole + [event.token for event in self.events])[:self.outcome.position]
+
+
 class Operations:
     """Mixed into :class:`tests.faults.trial.Trial`, which has the connection and the verdicts."""
 
-    NAMES = ("hello", "upload", "generate", "generate", "generate", "long_generation", "abort", "abort", "logits",
-             "statistics", "read", "store", "chat", "chat")
+    NAMES: tuple[str, ...] = ("hello", "upload", "generate", "generate", "generate", "long_generation", "abort",
+                              "abort", "logits", "statistics", "read", "store", "chat", "chat")
 
     # The model --------------------------------------------------------------------------------
 
     def ready(self) -> None:
-        """The device has the model that was asked for last, or any."""
+        """The device has the model that was asked for last, or any, with its whole context."""
         self.image = self.image or self.rng.choice(list(self.images))
         model = self.images[self.image]
         if not self.device.holds(header_crc=model.header_crc, payload_crc=model.payload_crc):
-            self.history = []
+            self.texts = {}
             self.put(model)
+        if self.device.info.seq_len != model.config.seq_len:
+            self.texts = {}
+            self.device.divide(1)
         self.look_at_memory()
 
     def put(self, model) -> None:
@@ -68,7 +103,7 @@ class Operations:
 
     def upload(self) -> None:
         self.image = self.rng.choice(list(self.images))
-        self.history = []
+        self.texts = {}
         for attempt in range(RETRIES):
             try:
                 with self.loading():
@@ -92,63 +127,76 @@ class Operations:
                         top_k=self.rng.choice((0, 5)), repetition_penalty=self.rng.choice((1.0, 1.2)),
                         seed=self.rng.getrandbits(60) + 1)
 
-    def begin(self, counts=(1, 5, 20, 60), stops=(1, 2)):
-        """A generation that goes on from some of what the cache holds: its whole text, options and events."""
-        self.ready()
-        config = self.images[self.image].config
+    def begin(self, slot: int = 0, counts=(1, 5, 20, 60), stops=(1, 2), sampling: Sampling | None = None,
+              **more) -> Talk:
+        """A generation that goes on from some of what the slot holds."""
+        config, length = self.images[self.image].config, self.device.info.seq_len
         new = [self.rng.randrange(3, config.vocab_size) for _ in range(self.rng.choice((1, 3, 10, 40)))]
-        keep = self.rng.randrange(len(self.history) + 1) if self.rng.random() < 0.6 else 0
-        if keep + len(new) >= config.seq_len - 2:
+        held = self.texts.pop(slot, [])
+        keep = self.rng.randrange(len(held) + 1) if self.rng.random() < 0.6 else 0
+        if keep + len(new) >= length - 2:
             keep = 0
-        whole = self.history[:keep] + new
-        options = Options(keep, self.rng.choice(counts), self.sampling(), stops)
-        self.history = []
-        return whole, options, self.device.generate(new, options)
+        options = Options(keep, self.rng.choice(counts), sampling or self.sampling(), stops)
+        return Talk(slot, held[:keep] + new, options, self.device.generate(new, options, slot=slot, **more), length)
 
-    def compare(self, whole, options, events, outcome, *, part: bool) -> None:
-        """Tokens, positions and the cache's rows, against a device without faults."""
-        tokens = [event.token for event in events]
-        expected, end = self.oracle.tokens(self.image, self.scenario.columns, whole, replace(options, position=0))
+    def compare(self, talk: Talk, *, part: bool) -> None:
+        """Tokens and positions, against a device without faults that has nothing else to do."""
+        whole, options, outcome = talk.whole, talk.options, talk.outcome
+        tokens = [event.token for event in talk.events]
+        expected, end = self.oracle.tokens(self.image, self.scenario.columns, whole, replace(options, position=0),
+                                           talk.length)
         self.result.tokens += len(tokens)
         if tokens != (expected[:len(tokens)] if part else expected):
-            raise Wrong(f"tokens {tokens[:8]}... ({len(tokens)}), not {expected[:8]}... ({len(expected)}): {options}")
-        if [event.position for event in events] != list(range(len(whole), len(whole) + len(tokens))):
-            raise Wrong(f"positions {[event.position for event in events][:8]} behind {len(whole)}")
+            raise Wrong(f"tokens {tokens[:8]}... ({len(tokens)}), not {expected[:8]}... ({len(expected)}) in slot "
+                        f"{talk.slot}: {options}")
+        if [event.position for event in talk.events] != list(range(len(whole), len(whole) + len(tokens))):
+            raise Wrong(f"positions {[event.position for event in talk.events][:8]} behind {len(whole)}")
         if not part and (outcome.reason, outcome.position) != (end.reason, end.position):
             raise Wrong(f"it ended with {outcome}, not {end}")
-        rows = [self.world.library.fake_row(position) for position in range(outcome.position)]
+
+    def keep_rows(self, talk: Talk) -> None:
+        """What the slot holds after a generation is its text; the core has nothing more to do."""
+        info, config = self.device.info, self.images[self.image].config
+        step = row_layout(config)[1]
+        first = info.kv_base + talk.slot * config.n_layers * info.seq_len * step
+        count = min(talk.outcome.position, info.seq_len)
+        rows = [self.world.row(first + position * step) for position in range(count)]
         if self.restarted():
             return
-        if rows != (whole + tokens)[:outcome.position]:
-            raise Wrong(f"the cache's rows differ from the text: {rows[:8]}...")
-        self.history = rows
+        if rows != talk.ids:
+            raise Wrong(f"the rows of slot {talk.slot} differ from its text: {rows[:8]}...")
+        self.texts[talk.slot] = rows
 
     def generate(self, **more) -> None:
-        whole, options, generation = self.begin(**more)
-        events = list(generation)
-        self.compare(whole, options, events, generation.outcome, part=False)
+        self.ready()
+        talk = self.begin(**more)
+        talk.events += talk.generation
+        self.compare(talk, part=False)
+        self.keep_rows(talk)
 
     def long_generation(self) -> None:
         """Longer than the ring of tokens that the device can repeat."""
         self.generate(counts=(LONG,), stops=())
 
     def abort(self) -> None:
-        whole, options, generation = self.begin()
-        count, events = self.rng.randrange(12), []
-        for event in generation:
-            events.append(event)
-            if len(events) > count:
+        self.ready()
+        talk = self.begin()
+        count = self.rng.randrange(12)
+        for event in talk.generation:
+            talk.events.append(event)
+            if len(talk.events) > count:
                 break
-        if generation.outcome is None:
-            events += generation.abort()
-        self.compare(whole, options, events, generation.outcome, part=generation.outcome.reason == Reason.ABORT)
+        if talk.generation.outcome is None:
+            talk.events += talk.generation.abort()
+        self.compare(talk, part=talk.outcome.reason == Reason.ABORT)
+        self.keep_rows(talk)
 
     def logits(self) -> None:
         """Every logit, or an error that says that some were lost."""
         self.ready()
         config = self.images[self.image].config
         ids, seen = [self.rng.randrange(3, config.vocab_size) for _ in range(3)], []
-        self.history = []
+        self.texts.pop(0, None)
         generation = self.device.generate(ids, Options(0, 3, Sampling(temperature=0), ()), flags=LOGITS,
                                           on_logits=lambda position, first, values: seen.extend(
                                               (position, first + i) for i in range(len(values))))
@@ -193,19 +241,27 @@ class Operations:
         shown, image = io.StringIO(), self.image
         chat = self._chat(self.backend(), sampling, self.again, shown)
         for line in lines:
-            for attempt in range(RETRIES):
-                if attempt == RETRIES // 2:
-                    self._settle()
-                    self.world.cable.spared.add("a patient person")
-                turns = chat.turns
-                self.world.began = CLOCK.now
-                chat.handle(line)
-                if chat.turns > turns:
-                    break
-            else:
-                raise Wrong(f"the chat does not go on at {line!r}: {self.notes.getvalue()[-500:]}")
-            self.world.cable.spared.discard("a patient person")
-        self.history = []
+            self.say_line(chat, line)
+        self.texts = {}
+        self.judge_chat(chat, lines, sampling, image)
+
+    def say_line(self, chat: Chat, line: str) -> None:
+        """As often as it takes; the line damages nothing any more from half of the tries on."""
+        for attempt in range(RETRIES):
+            if attempt == RETRIES // 2:
+                self._settle()
+                self.world.cable.spared.add("a patient person")
+            turns = chat.turns
+            self.act()
+            chat.handle(line)
+            if chat.turns > turns:
+                break
+        else:
+            raise Wrong(f"the chat does not go on at {line!r}: {self.notes.getvalue()[-500:]}")
+        self.world.cable.spared.discard("a patient person")
+
+    def judge_chat(self, chat: Chat, lines, sampling: Sampling, image) -> None:
+        """Its text is that of a chat on a device without faults."""
         with self.oracle.device(image, self.scenario.columns) as device:
             right = self._chat(self.oracle.backend(image, device), sampling, None, io.StringIO())
             for line in lines:
@@ -234,5 +290,5 @@ class Operations:
                 raise Wrong("a trap that nobody is told of")
             self._judge_notes(restart)
         for operation in (self.hello, self.upload, self.generate, self.statistics, self.read, self.store, self.logits,
-                          self.chat):
+                          self.chat, self.several, self.chats_together):
             operation()

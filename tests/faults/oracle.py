@@ -34,11 +34,16 @@ class Oracle:
         finally:
             CLOCK.now, CLOCK.world = now, world
 
-    def tokens(self, image, columns: int, ids, options):
-        """The tokens that follow ``ids`` from position 0 on, and how they ended."""
+    def tokens(self, image, columns: int, ids, options, length: int):
+        """The tokens that follow ``ids`` from position 0 on in a slot of ``length`` positions, the only one, and how
+        they ended."""
         with self.device(image, columns) as device:
+            if device.info.seq_len != length:
+                device.divide(1, length)
             generation = device.generate(ids, options)
             return [event.token for event in generation], generation.outcome
 
     def backend(self, image, device) -> DeviceBackend:
+        if device.info.seq_len != self.images[image].config.seq_len:
+            device.divide(1)
         return DeviceBackend(device, self.images[image])

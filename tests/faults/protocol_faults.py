@@ -15,6 +15,7 @@ class Serial:
         self.world = CLOCK.world
         self._buffer = bytearray()
         self._baudrate = baudrate
+        self._closed = False
 
     def open(self) -> None:
         self.world.look()
@@ -35,6 +36,8 @@ class Serial:
         self.world.set_rate(rate)
 
     def _alive(self) -> None:
+        if self._closed:
+            raise OSError(errno.EBADF, "Bad file descriptor")
         self.world.look()
         if self.pulled != self.world.pulled:
             raise OSError(errno.EIO, "Input/output error")
@@ -59,4 +62,4 @@ class Serial:
         CLOCK.sleep(0.01)                   # what was written is on the line by then
 
     def close(self) -> None:
-        pass
+        self._closed = True

@@ -8,8 +8,11 @@ import pytest
 
 from bench import faults
 from llama2_host.chat.conversation import Conversation
+from llama2_host.device.device import DeviceGeneration
+from llama2_host.device.link import Link
 from llama2_spec import frame
 from llama2_spec.frame import Frame
+from llama2_spec.protocol import Generate, Opcode
 from tests.faults import cable
 from tests.faults.models import models
 from tests.faults.oracle import Oracle
@@ -29,7 +32,8 @@ def bench():
     return run
 
 
-@pytest.mark.parametrize("name", ["a bad line", "resets", "a loose cable", "flash", "chats"])
+@pytest.mark.parametrize("name", ["a bad line", "resets", "a loose cable", "flash", "chats", "several slots",
+                                  "slots, resets"])
 def test_nothing_is_wrong_lost_or_hung(bench, name):
     result = bench(12, replace(faults.scenarios()[name], operations=4))
     assert not result.failures
@@ -53,13 +57,37 @@ def test_a_client_that_trusts_damaged_frames_is_caught(bench, monkeypatch):
     monkeypatch.setattr(Frame, "decode", trusting)
     monkeypatch.setattr(cable, "KINDS", {"flip": 1})
     scenario = Scenario(rate=3e-3, resets=0, pulls=0, operations=20, only=("long_generation",), loaded=True)
-    assert any("wrong: tokens" in what for _, _, what in bench(1, scenario).failures)
+    assert any("wrong: tokens" in what for _, _, what in bench(13, scenario).failures)
 
 
 def test_a_chat_that_trusts_a_lost_cache_is_caught(bench, monkeypatch):
     monkeypatch.setattr(Conversation, "lost_cache", lambda self: None)
     scenario = replace(faults.scenarios()["chats"], resets=1.0, operations=4)
     assert any("the chat" in what for _, _, what in bench(1, scenario).failures)
+
+
+WHOLE = Scenario(rate=0, resets=0, pulls=0, operations=4, only=("several",), loaded=True)
+
+
+def test_conversations_beside_each_other_are_compared_each(bench):
+    result = bench(3, replace(WHOLE, columns=4, operations=8, only=("several", "chats_together")))
+    assert not result.failures and result.tokens > 1000
+    assert result.beside["taken whole"] > 10 and result.beside["ended by its owner"] > 2
+
+
+def test_a_client_that_gives_a_conversation_another_one_s_events_is_caught(bench, monkeypatch):
+    monkeypatch.setattr(Link, "_event", lambda self, sequence: self.events.popleft() if self.events else None)
+    assert bench(3, WHOLE).failures
+
+
+def test_an_abort_that_ends_the_other_conversations_is_caught(bench, monkeypatch):
+    monkeypatch.setattr(DeviceGeneration, "end", lambda self: self.link.request(Opcode.ABORT))
+    assert any("which nobody asked for" in what for _, _, what in bench(3, WHOLE).failures)
+
+
+def test_a_client_that_forgets_the_slot_is_caught(bench, monkeypatch):
+    monkeypatch.setattr(Generate, "pack", lambda self, pack=Generate.pack: pack(replace(self, flags=self.flags & 7)))
+    assert bench(3, WHOLE).failures
 
 
 def test_a_failing_seed_is_one_command_away(tmp_path):

@@ -18,9 +18,10 @@ from llama2_host.progress import Progress
 from tests.faults import clock
 from tests.faults.cable import Cable, plan
 from tests.faults.clock import CLOCK, Hang
-from tests.faults.operations import Operations, Wrong
+from tests.faults.operations import Told, Wrong
 from tests.faults.oracle import Oracle
 from tests.faults.protocol_faults import URL
+from tests.faults.slots import SlotOperations
 from tests.faults.world import Firmware, World
 
 WAYS = ("button", "button", "trap", "power")
@@ -38,6 +39,7 @@ class Scenario:
     hurries: bool = True        #: the client goes to the fastest rate; otherwise it stays at the first one
     commands: int = 40          #: of the core in 50 us: how fast it generates
     columns: int = 2
+    sets: int = 1               #: of candidates that the core keeps
     only: tuple[str, ...] = ()  #: these operations; all of them where it is empty
     loaded: bool = False        #: DRAM holds a model at first, and the line is whole while one is put there
 
@@ -48,6 +50,7 @@ class Result:
     trials: int = 0
     faults: Counter = field(default_factory=Counter)
     ended: Counter = field(default_factory=Counter)     #: operations by how they ended
+    beside: Counter = field(default_factory=Counter)    #: generations of several slots by how they began and ended
     tokens: int = 0                                     #: compared
     bytes: int = 0                                      #: on the line
     longest_s: float = 0.0                              #: virtual, of an operation
@@ -71,7 +74,7 @@ def virtual():
         serial.protocol_handler_packages.remove("tests.faults")
 
 
-class Trial(Operations):
+class Trial(SlotOperations):
     """``run`` gives a :class:`Result`; the same seed and scenario give the same."""
 
     def __init__(self, firmware: Firmware, oracle: Oracle, images, seed: int, scenario: Scenario, say=lambda *_: None):
@@ -80,7 +83,7 @@ class Trial(Operations):
         self.rng = random.Random(f"{seed} {scenario}")
         self.result = Result(trials=1)
         self.image = None               # a path of images: what the device was given last
-        self.history: list[int] = []    # ids whose rows its cache holds
+        self.texts: dict[int, list[int]] = {}   # by slot, ids whose rows it is known to hold
         self.notes = io.StringIO()
         self.notes.isatty = lambda: False       # type: ignore[method-assign]
         self.progress = Progress(self.notes)
@@ -88,7 +91,8 @@ class Trial(Operations):
     def run(self) -> Result:
         CLOCK.now = 1000.0
         CLOCK.world = self.world = World(self.firmware, Cable(plan(self.rng, self.scenario.rate)),
-                                         columns=self.scenario.columns, commands=self.scenario.commands,
+                                         columns=self.scenario.columns, sets=self.scenario.sets,
+                                         commands=self.scenario.commands,
                                          memory=self._memory(), seed=self.seed)
         try:
             self.recover()
@@ -130,7 +134,7 @@ class Trial(Operations):
     # One operation ----------------------------------------------------------------------------
 
     def attempt(self, name: str, operation) -> None:
-        self.world.began = start_s = CLOCK.now
+        self.act()
         self.before = self._met()
         self.say(f"{CLOCK.now - 1000:9.3f} {name}")
         try:
@@ -146,10 +150,17 @@ class Trial(Operations):
         except HostError as error:
             self._judge(name, error)
             self.recover()
+        except Told:
+            self.recover()
         except Exception:
             self.fail(name, traceback.format_exc(limit=-4))
             self.recover()
-        self.result.longest_s = max(self.result.longest_s, CLOCK.now - start_s)
+        self.act()
+
+    def act(self) -> None:
+        """A part of an operation ends here, and what comes next may take as long as a whole one."""
+        self.result.longest_s = max(self.result.longest_s, CLOCK.now - self.world.began)
+        self.world.began = CLOCK.now
 
     def fail(self, name: str, what: str) -> None:
         self.say("FAILURE", name, what)
@@ -200,7 +211,7 @@ class Trial(Operations):
     def recover(self) -> None:
         """Connect again, several times if that is what it takes."""
         for attempt in range(RECONNECTS):
-            self.world.began = CLOCK.now
+            self.act()
             if attempt == 1:
                 self._settle()
             if attempt == RECONNECTS // 2:
@@ -208,7 +219,7 @@ class Trial(Operations):
                 self.world.cable.out_until = 0.0
             try:
                 self.device = self.connect()
-                self.history = []
+                self.texts = {}
                 self.world.cable.spared.discard("connecting")
                 return
             except HostError as error:

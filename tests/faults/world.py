@@ -44,7 +44,7 @@ class Firmware:
         firmware = library.load(self.built, copy)
         copy.unlink()
         firmware.world_run.restype = ctypes.c_uint64
-        for name in ("fake_row", "fake_flash_misuse", "fake_resets"):
+        for name in ("fake_flash_misuse", "fake_resets"):
             getattr(firmware, name).restype = ctypes.c_uint32
         return firmware
 
@@ -52,13 +52,14 @@ class Firmware:
 class World:
     """``step`` lets time pass; everything else happens at the present time.
 
-    ``commands`` is how many the core executes in a step of 50 us, ``memory`` what DRAM holds at first.
+    ``sets`` is how many sets of candidates the core has, ``commands`` how many it executes in a step of 50 us,
+    ``memory`` what DRAM holds at first.
     """
 
-    def __init__(self, firmware: Firmware, cable: Cable, *, columns: int = 2, commands: int = 40, memory: bytes = b"",
-                 flash: bool = True, seed: int = 0):
+    def __init__(self, firmware: Firmware, cable: Cable, *, columns: int = 2, sets: int = 1, commands: int = 40,
+                 memory: bytes = b"", flash: bool = True, seed: int = 0):
         self.firmware, self.cable = firmware, cable
-        self.columns, self.commands, self.has_flash = columns, commands, flash
+        self.columns, self.sets, self.commands, self.has_flash = columns, sets, commands, flash
         self.rng = random.Random(seed)
         self.entropy = random.Random(seed)          #: what the client takes for the system's
         self.rate = 115200
@@ -80,6 +81,7 @@ class World:
             _ctypes.dlclose(self.library._handle)
         self.library = firmware = self.firmware.load()
         firmware.fake_reset(self.columns)
+        firmware.fake_candidate_sets(self.sets)
         if self.has_flash:
             firmware.fake_flash(FLASH_BYTES, FLASH_OFFSET)
             ctypes.memmove(firmware.fake_flash_bytes(), flash, FLASH_BYTES)
@@ -109,6 +111,13 @@ class World:
 
     def memory(self, size: int = library.DRAM_BYTES) -> bytes:
         return ctypes.string_at(self.library.fake_dram(), size)
+
+    def row(self, beat: int) -> int:
+        """The word that stands for the K/V row at this beat of DRAM; -1 where there is none."""
+        if not 0 <= 16 * beat < library.DRAM_BYTES:
+            return -1
+        return int.from_bytes(ctypes.string_at(ctypes.addressof(self.library.fake_dram().contents) + 16 * beat, 4),
+                              "little")
 
     def flash(self) -> bytes:
         return ctypes.string_at(self.library.fake_flash_bytes(), FLASH_BYTES) if self.has_flash else b""

@@ -7,6 +7,7 @@
 #include "board.h"
 #include "crc32.h"
 #include "exp2.h"
+#include "image.h"
 #include "sampler.h"
 #include "../../soc/sim/flash_chip.h"
 
@@ -43,7 +44,8 @@ static struct {
 	uint32_t selected;  /* set */
 	uint32_t awaited[8], awaited_there;
 	uint32_t script[FAKE_SCRIPT], script_count; /* what the model says by heart, by position */
-	uint32_t rows[FAKE_SCRIPT];                 /* tokens whose rows the cache holds */
+	uint32_t rows[FAKE_SCRIPT];                 /* tokens that were embedded last, by position */
+	uint32_t kv[8], seen[8]; /* by column: this layer's row, and what the layers so far made of its token */
 	uint32_t dump_at, dump_size, dump_token, dump_position;
 	uint32_t cycles, errors, crc, crc_looks;
 } core;
@@ -160,6 +162,11 @@ uint32_t fake_aborted(void)
 	return core.aborted;
 }
 
+void fake_core_errors(uint32_t errors)
+{
+	core.errors |= errors;
+}
+
 uint32_t fake_executed(void)
 {
 	return core.executed;
@@ -203,19 +210,36 @@ void fake_attend(void)
 	attends = true;
 }
 
-uint32_t fake_row(uint32_t position)
+/* A row of the cache is a word in DRAM, at the first byte of where the core's row would be. */
+static uint32_t *row_at(uint32_t beat)
 {
-	return core.rows[position];
+	return (uint32_t *)(dram + (uint64_t)beat * BEAT_BYTES);
 }
 
-/* What the logits at position depend on: the token there, or every row so far. */
-static uint32_t context(uint32_t token, uint32_t position)
+static uint32_t mixed(uint32_t hash, uint32_t row)
 {
-	uint32_t hash = token;
+	return (hash ^ row) * 16777619u;
+}
 
-	for (uint32_t i = 0; attends && i <= position; i++)
-		hash = (hash ^ core.rows[i]) * 16777619u;
-	return hash;
+/* A column sees the rows of its slot in DRAM, then those of its run, each of which is what earlier layers made of its
+ * token: that of the first layer is the token. */
+static void attend(const struct llama2_command *command)
+{
+	uint32_t column = FIELD(command, COLUMN), hash = core.kv[column] = core.seen[column];
+
+	for (uint32_t at = 0; at < FIELD(command, BEATS); at += image_model()->row_beats)
+		hash = mixed(hash, *row_at(FIELD(command, BASE) + at));
+	for (uint32_t i = FIELD(command, FIRST); i <= column; i++)
+		hash = mixed(hash, core.kv[i]);
+	core.seen[column] = hash;
+}
+
+static void store(const struct llama2_command *command)
+{
+	uint32_t first = FIELD(command, FIRST);
+
+	for (uint32_t i = first; i <= FIELD(command, COLUMN); i++)
+		*row_at(FIELD(command, BASE) + (i - first) * image_model()->row_beats) = core.kv[i];
 }
 
 int32_t fake_logit(uint32_t token, uint32_t position, uint32_t id)
@@ -301,7 +325,7 @@ static void classify(const struct llama2_command *command, uint32_t column)
 	uint32_t slot = core.results_head % LLAMA2_RESULT_DEPTH;
 	struct llama2_result *result = &core.results[slot];
 	uint32_t position = core.positions[column], vocab = FIELD(command, ROWS);
-	uint32_t token = context(core.tokens[column], position);
+	uint32_t token = attends ? core.seen[column] : core.tokens[column];
 	int32_t best = INT32_MIN;
 
 	memset(core.candidates[set_of(column)], 0, sizeof core.candidates[0]);
@@ -362,8 +386,13 @@ void fake_execute(uint32_t count)
 			if (FIELD(command, AWAITED))
 				core.awaited_there &= ~(1u << column);
 			core.positions[column] = position;
+			core.seen[column] = core.tokens[column];
 			if (position < FAKE_SCRIPT)
 				core.rows[position] = core.tokens[column];
+		} else if (op == LLAMA2_OP_ATTEND && attends) {
+			attend(command);
+		} else if (op == LLAMA2_OP_STORE && attends) {
+			store(command);
 		} else if (op == LLAMA2_OP_MATVEC && FIELD(command, DEST) == LLAMA2_DEST_LOGITS) {
 			for (uint32_t column = FIELD(command, COLUMN); column != columns; column++)
 				classify(command, column);

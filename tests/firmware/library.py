@@ -3,6 +3,7 @@ import ctypes
 import os
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 from llama2_spec import emit_c, protocol
@@ -12,6 +13,7 @@ from tests.firmware.objects import compiled
 ROOT = Path(__file__).resolve().parents[2]
 FLAGS = ("-std=gnu11", "-O2", "-g", "-Wall", "-Wextra", "-Wno-missing-field-initializers", "-Werror", "-fPIC",
          "-fsanitize=undefined", "-fno-sanitize-recover")
+COUNTED = "FIRMWARE_COVERAGE"      #: of the environment: a folder where gcov counts lines and branches
 DRAM_BYTES = 4 << 20    # as in fake.h
 SLOT_BYTES = 16384      # more than a slot takes
 ON_BOARD_ONLY = ("board.c", "llama2.c", "main.c")    # replaced by fake.c
@@ -32,6 +34,16 @@ def choose(library, candidates, mass: int, maximum: int) -> int:
     return library.fake_choose()
 
 
+def counting() -> list[str]:
+    """Flags to be the last ones: none, unless COUNTED names a folder. Then gcov counts there, without sanitizers and
+    optimisations, which have branches of their own."""
+    folder = os.environ.get(COUNTED)
+    if not folder:
+        return []
+    return ["-O0", "-fno-sanitize=all", "--coverage", "-fprofile-abs-path", "-fprofile-update=atomic",
+            "-dumpdir", f"{tempfile.mkdtemp(dir=folder)}/"]
+
+
 def build(folder: Path, *, flags: tuple[str, ...] = (), more: tuple[Path, ...] = ()) -> Path:
     """Compile firmware and fake core into ``folder``, with ``flags`` and ``more`` files beyond the usual ones.
 
@@ -41,7 +53,8 @@ def build(folder: Path, *, flags: tuple[str, ...] = (), more: tuple[Path, ...] =
     (folder / "generated/llama2_spec.h").write_text(emit_c.header())
     sources = [path for path in sorted((ROOT / "firmware").glob("*.c")) if path.name not in ON_BOARD_ONLY]
     sources += [ROOT / "tests/firmware/fake.c", *more]
-    includes, command = [folder, ROOT / "firmware", ROOT / "tests/firmware"], ["gcc", *FLAGS, *flags]
+    includes = [folder, ROOT / "firmware", ROOT / "tests/firmware"]
+    command = ["gcc", *FLAGS, *flags, *counting()]
     if keep := os.environ.get("FIRMWARE_OBJECTS"):
         sources = [compiled(path, command=command, includes=includes, keep=Path(keep)) for path in sources]
     subprocess.run([*command, "-shared", *(f"-I{path}" for path in includes), "-o", folder / "firmware.so", *sources],

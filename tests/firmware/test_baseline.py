@@ -14,7 +14,7 @@ from llama2_spec.image import row_layout
 from llama2_spec.model import KvFormat, ModelConfig
 from llama2_spec.protocol import Status
 from tests.accel.decoder import random_image
-from tests.firmware.library import FLAGS, ROOT
+from tests.firmware.library import FLAGS, ROOT, counting
 
 DRAM_BYTES = 64 << 20
 
@@ -26,7 +26,7 @@ def library(tmp_path_factory):
     (folder/"generated/llama2_spec.h").write_text(emit_c.header())
     sources = [path for path in sorted((ROOT/"firmware/baseline").glob("*.c")) if path.name != "main.c"]
     subprocess.run(["gcc", *FLAGS, "-shared", f"-I{folder}", "-o", folder/"baseline.so", *sources,
-                    ROOT/"firmware/exp2.c"], check=True)
+                    ROOT/"firmware/exp2.c", *counting()], check=True)
     return ctypes.CDLL(str(folder/"baseline.so"))
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from llama2_spec import emit_c, image
 from llama2_spec.protocol import Board as Board_
-from tests.firmware.library import FLAGS, ROOT
+from tests.firmware.library import FLAGS, ROOT, counting
 
 DRAM_BYTES = 1 << 20
 HEADER     = image.HEADER_BYTES + 1000    # with what the CRC covers behind it
@@ -58,7 +58,7 @@ def built(tmp_path_factory):
     (folder/"board.c").write_text(BOARD % {"bytes": DRAM_BYTES})
     subprocess.run(["gcc", *FLAGS, "-shared", f"-I{folder}", f"-I{ROOT/'firmware'}", "-o", folder/"dram.so",
                     folder/"board.c",
-                    ROOT/"firmware"/"dram.c", ROOT/"firmware"/"crc32.c"], check=True)
+                    ROOT/"firmware"/"dram.c", ROOT/"firmware"/"crc32.c", *counting()], check=True)
     return folder/"dram.so"
 
 

@@ -119,6 +119,18 @@ PARSED = layout(GOOD)[0]
     (changed_entry(GOOD, 5, "offset_beats", 1 << 31), (Status.BAD_DIRECTORY, Subject.NONE, 5)),
     (changed_entry(GOOD, 5, "offset_beats", 0), (Status.BAD_DIRECTORY, Subject.NONE, 5)),
     (changed(GOOD, rope_offset=1 << 20), (Status.BAD_HEADER, Subject.LENGTH)),
+    (changed(GOOD, rope_offset=PARSED.header["rope_offset"] + 2), (Status.BAD_HEADER, Subject.LENGTH)),
+    (changed(GOOD, rope_offset=PARSED.header["payload_offset"]), (Status.BAD_HEADER, Subject.LENGTH)),
+    (changed(GOOD, head_dim=12), (Status.BAD_HEADER, Subject.HEAD_DIM, 12, 8)),
+    (changed(GOOD, dim=40), (Status.BAD_HEADER, Subject.DIM, 40, 16)),
+    (changed(GOOD, n_heads=5, n_kv_heads=1), (Status.BAD_HEADER, Subject.DIM, CONFIG.dim, 16)),
+    (changed(GOOD, entries_offset=PARSED.header["entries_offset"] + 2), (Status.BAD_DIRECTORY, Subject.LENGTH)),
+    (changed(GOOD, entries_offset=1 << 20), (Status.BAD_DIRECTORY, Subject.LENGTH)),
+    (changed(GOOD, payload_offset=16), (Status.BAD_HEADER, Subject.LENGTH)),
+    (changed_entry(GOOD, 0, "kind", 99), (Status.BAD_DIRECTORY, Subject.NONE, 0)),
+    (changed_entry(GOOD, 0, "words", 9), (Status.BAD_DIRECTORY, Subject.NONE, 0)),
+    (changed_entry(GOOD, 0, "beats", 1), (Status.BAD_DIRECTORY, Subject.NONE, 0)),
+    (changed_entry(GOOD, 3, "words", 9), (Status.BAD_DIRECTORY, Subject.NONE, 3)),
 ])
 def test_bad_image_is_refused_with_its_numbers(firmware, data, expected):
     state, *found = refusal(Device(firmware, data))

@@ -12,6 +12,7 @@
 #include "input.h"
 #include "judge.h"
 #include "session.h"
+#include "slot.h"
 
 #define MOST_WIRE 1300u
 #define IMAGES 8u
@@ -176,16 +177,29 @@ static void whole_request(struct input *in)
 	run(input_below(in, 16), 8);
 }
 
-static void generate(struct input *in)
+/* Generations that run now. */
+static uint32_t running(void)
+{
+	uint32_t count = 0;
+
+	for (uint32_t i = 0; install_state() == MODEL_STATE_READY && i < slot_count(); i++)
+		count += slot_at(i)->running;
+	return count;
+}
+
+/* A request for a generation, in some slot; a tame one is mostly accepted, and longer. */
+static void begin(struct input *in, bool tame)
 {
 	uint32_t words[FRAME_MAX_PAYLOAD / 4] = {0};
 	struct wire_generate *g = (struct wire_generate *)words;
-	uint32_t vocab = image_model()->vocab_size, odd = input_byte(in), ids = 1 + input_below(in, 24);
+	uint32_t vocab = image_model()->vocab_size, odd = input_byte(in), ids = 1 + input_below(in, 24), before;
 
+	if (tame)
+		odd &= input_byte(in) & input_byte(in);
 	g->flags = odd & 1 ? input_word(in) & 7 : 0;
 	g->flags |= (input_byte(in) < 240 ? input_below(in, image_model()->slots.count) : input_word(in)) << PROTOCOL_SLOT_SHIFT;
 	g->position = odd & 2 ? input_word(in) : 0;
-	g->max_new = odd & 4 ? input_word(in) : input_below(in, 24);
+	g->max_new = odd & 4 ? input_word(in) : input_below(in, tame ? 200 : 24);
 	g->temperature = odd & 8 ? input_word(in) : 0;
 	g->top_k = odd & 8 ? input_word(in) : 0;
 	g->top_p = odd & 8 ? input_below(in, 65536) : 0;
@@ -197,7 +211,14 @@ static void generate(struct input *in)
 	g->seed = odd * 0x9e3779b97f4a7c15ull;
 	for (uint32_t i = 0; i < ids; i++)
 		g->ids[i] = input_byte(in) < 250 && vocab != 0 ? input_byte(in) % vocab : input_word(in);
+	before = running();
 	send(OPCODE_GENERATE, words, sizeof *g + 4 * ids, input_below(in, 16) == 15);
+	session_counts.together += before != 0 && running() > before;
+}
+
+static void generate(struct input *in)
+{
+	begin(in, false);
 	run(8 * input_below(in, 32), 1 + input_below(in, 64));
 }
 
@@ -211,6 +232,25 @@ static void divide(struct input *in)
 	send(OPCODE_HELLO, (const uint32_t[]){PROTOCOL_VERSION, 1}, 8, false);
 	run(64, 64);
 	send(OPCODE_SLOTS, words, sizeof words, false);
+	session_counts.divisions += install_state() == MODEL_STATE_READY && slot_count() == words[0];
+}
+
+/* Generations at a time, of which some are ended, asked for their tokens, or found to be in the way. */
+static void together(struct input *in)
+{
+	divide(in);
+	for (uint32_t count = 2 + input_below(in, 5); count != 0; count--) {
+		uint32_t words[3] = {sequence - input_below(in, 4), sequence - input_below(in, 4), input_below(in, 4)};
+
+		begin(in, true);
+		run(input_below(in, 8), input_below(in, 16));
+		switch (input_below(in, 8)) {
+		case 0: send(OPCODE_ABORT, words, 4, false); break;
+		case 1: send(OPCODE_RESEND, (const uint32_t[]){0, words[1], words[2]}, sizeof words, false); break;
+		case 2: send(OPCODE_SLOTS, (const uint32_t[]){words[2], 0}, 8, false); break;
+		}
+	}
+	run(8 * input_below(in, 64), 1 + input_below(in, 64));
 }
 
 static void fix_crcs(uint8_t *image, uint32_t room)
@@ -285,7 +325,7 @@ static void image_in_flash(struct input *in)
 void session_run(const uint8_t *data, size_t size)
 {
 	static void (*const actions[])(struct input *) = {raw, flood, any_request, any_request, whole_request, whole_request,
-							  whole_request, generate, generate, generate, generate, divide, image_in_memory,
+							  whole_request, generate, generate, generate, together, together, divide, image_in_memory,
 							  image_in_flash};
 	struct input in = {data, size};
 	uint32_t columns;

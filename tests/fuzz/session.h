@@ -6,6 +6,8 @@
 
 struct session_counts {
 	uint64_t sessions, frames, replies, refused, images, commands;
+	uint64_t divisions; /* into several slots, which a model had room for */
+	uint64_t together;  /* generations that were begun while another one ran */
 };
 
 extern struct session_counts session_counts;

@@ -20,6 +20,7 @@ def test_a_batch_has_no_finding(program):
     assert not said
     assert counts["sessions"] == SESSIONS and counts["images"] > SESSIONS
     assert counts["replies"] > counts["frames"] / 2 > counts["refused"] / 2 > 1000 and counts["commands"] > 10000
+    assert counts["divisions"] > 100 and counts["together"] > 100, "hardly any session has several slots"
 
 
 @pytest.mark.parametrize("first, file, before, after", [    # one batch in eight finds the first

@@ -18,6 +18,7 @@ from tests import imports
 from llama2_host.progress import Progress
 from llama2_spec.image import Image
 from tests.host.test_cli import ROOT, WAIT_S, refusal, run
+from tests.host.uncounted import uncounted
 
 
 
@@ -171,6 +172,7 @@ def test_a_full_disk(files, monkeypatch):
     process = subprocess.run([sys.executable, "-m", "llama2_host", "generate", "--golden", "--model",
                               files / "tiny.bin", "--steps", "3", "-i", "x"],
                              cwd=ROOT, capture_output=True, text=True, timeout=WAIT_S,
+                             env=uncounted(),
                              preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)))
     assert process.returncode == 0 and process.stdout
     assert "is not kept in" in process.stderr and "Traceback" not in process.stderr

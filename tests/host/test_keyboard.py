@@ -118,11 +118,12 @@ def test_a_chat_on_a_terminal(files, tmp_path):
     os.close(theirs)
     seen = b""
 
-    def until(what, count=1):
+    def until(done):
+        """Read what the chat shows, as a terminal does, which it may wait for to the very end."""
         nonlocal seen
         end = time.monotonic() + WAIT_S
-        while seen.count(what) < count and time.monotonic() < end:
-            if select.select([ours], [], [], 1)[0]:
+        while not done() and time.monotonic() < end:
+            if select.select([ours], [], [], 0.1)[0]:
                 try:
                     piece = os.read(ours, 4096)
                 except OSError:
@@ -130,10 +131,11 @@ def test_a_chat_on_a_terminal(files, tmp_path):
                 seen += piece
                 if b"\x1b[6n" in piece:             # where is the cursor?
                     os.write(ours, b"\x1b[1;1R")
-        assert seen.count(what) >= count, seen
-    until(b">")
+    until(lambda: b">" in seen)
     os.write(ours, b"ab\rcd\r")
-    until(b"positions used]", 2)
+    until(lambda: seen.count(b"positions used]") >= 2)
+    assert seen.count(b"positions used]") >= 2, seen
     os.write(ours, b"/quit\r")
+    until(lambda: process.poll() is not None)
     assert process.wait(WAIT_S) == 0
     os.close(ours)

@@ -15,6 +15,7 @@ from tests.host.generated import random_tensors
 from tests.host.test_cli import ROOT, WAIT_S, refusal, run
 from tests.host.test_vocabulary import small
 from tests.host.tiny import CONFIG
+from tests.host.uncounted import uncounted
 
 
 def spellings(folder):
@@ -158,7 +159,7 @@ sys.exit(cli.main(sys.argv[1:]))
 def test_a_full_disk_leaves_nothing_behind(files):
     process = subprocess.run([sys.executable, "-m", "llama2_host", "convert", files / "tiny.bin", "-o",
                               files / "out.llm"], cwd=ROOT,
-                             capture_output=True, text=True, timeout=WAIT_S,
+                             capture_output=True, text=True, timeout=WAIT_S, env=uncounted(),
                              preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)))
     assert process.returncode == 1 and "cannot write" in process.stderr and "Traceback" not in process.stderr
     assert not (files / "out.llm").exists() and not list(files.glob(".*.part"))

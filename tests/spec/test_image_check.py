@@ -106,3 +106,9 @@ def test_a_context_changes_the_header_only():
         assert data == build(replace(CONFIG, seq_len=seq_len, kv=kv), random_tensors(CONFIG), tokenizer=b"tokenizer",
                              template="plain",
                              provenance="here")
+
+
+def test_weights_lie_where_the_header_says():
+    at, size = header()["payload_offset"], header()["payload_bytes"]
+    assert "no multiple of" in refused(changed(payload_offset=at + 4, payload_bytes=size - 4))
+    assert f"{size} bytes of weights, its header says {size - 16}" in refused(changed(payload_bytes=size - 16))
