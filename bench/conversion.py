@@ -6,7 +6,6 @@ shape.
 """
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from bench import records
+from llama2_host.quantisation.cores import cores
 from llama2_spec import image
 from tests.host import smollm2
 
@@ -45,6 +45,9 @@ sys.exit(status)
 #: The conversions that are measured for a shape: --format and, behind a plus, --calibrate.
 FORMATS = {"SmolLM2-135M": ("q8", "q4", "q4+calibrate"), "SmolLM2-360M": ("q4+calibrate",),
            "TinyLlama-1.1B": ("q8", "q4")}
+ALL_FORMATS = ("q8", "q4", "q4+calibrate")
+#: Names that the record's parts may have, in their order.
+PARTS = [f"{name} {format}" for name in SHAPES for format in ALL_FORMATS]
 TEXT_WORDS = 40_000
 
 
@@ -74,19 +77,18 @@ def main():
     parser.add_argument("--json", type=Path, default=ROOT / "bench" / "results" / "conversion.json")
     parser.add_argument("--only", choices=SHAPES, nargs="+", default=list(SHAPES), metavar="SHAPE",
                         help=f"of {', '.join(SHAPES)}")
-    parser.add_argument("--formats", choices=("q8", "q4", "q4+calibrate"), nargs="+", help="these only")
+    parser.add_argument("--formats", choices=ALL_FORMATS, nargs="+", help="these only")
     args = parser.parse_args()
-    rows = []
     for name in args.only:
         config = SHAPES[name]
         with tempfile.TemporaryDirectory() as temporary:
             folder = smollm2.write(Path(temporary) / name, config=config)
             for format in args.formats or FORMATS[name]:
-                rows.append({"shape": name, "weights": image.weights(config), "format": format,
-                             **convert(folder, Path(temporary) / "model.llm", format)})
-                print(json.dumps(rows[-1]), flush=True)
-    records.write(args.json, "conversion", {"command": "python -m bench.conversion", "cores": os.cpu_count(),
-                                            "rows": rows})
+                result = {"command": f"python -m bench.conversion --only {name} --formats {format}",
+                          "shape": name, "weights": image.weights(config), "format": format, "cores": cores(),
+                          **convert(folder, Path(temporary) / "model.llm", format)}
+                records.write_part(args.json, "conversion", f"{name} {format}", result, PARTS)
+                print(json.dumps(result), flush=True)
 
 
 if __name__ == "__main__":

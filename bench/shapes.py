@@ -11,6 +11,7 @@ import numpy as np
 
 from llama2_host.checkpoint.layout import shapes
 from llama2_host.files import write_whole
+from llama2_host.tokenizer.base import BYTE_PIECES, Tokenizer
 from llama2_spec import image
 from llama2_spec.image import row_layout
 from llama2_spec.model import KvFormat, ModelConfig
@@ -49,15 +50,25 @@ def config_of(name, layers=None, seq_len=None, kv=KvFormat.K16V16):
     return replace(config, n_layers=layers or config.n_layers, seq_len=seq_len or config.seq_len, kv=kv)
 
 
-def random_image(name, format, group=None, layers=None, seq_len=None, kv=KvFormat.K16V16):
-    """Path of the image of shape ``name``; images are kept in ``build/bench``."""
+def random_image(name, format, group=None, layers=None, seq_len=None, kv=KvFormat.K16V16, words=False):
+    """Path of the image of shape ``name``, with a made-up vocabulary if it shall have ``words``; images are kept in
+    ``build/bench``."""
     config = config_of(name, layers, seq_len, kv)
-    path   = CACHE/f"{name}-{format}-g{group or 0}-l{config.n_layers}-s{config.seq_len}-{kv.name.lower()}.llm"
+    path   = CACHE/(f"{name}-{format}-g{group or 0}-l{config.n_layers}-s{config.seq_len}-{kv.name.lower()}"
+                    f"{'-words' if words else ''}.llm")
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, lambda file: image.write(file, config, RandomTensors(config), format=format, group=group,
+                                                   tokenizer=vocabulary(config.vocab_size).pack() if words else b"",
                                                    provenance=f"{name}, random weights"))
     return path
+
+
+def vocabulary(size):
+    """A tokenizer of single bytes and, as far as ``size`` has room, of words that no text has."""
+    pieces = [b"<unk>", b"\n<s>\n", b"\n</s>\n", *BYTE_PIECES]
+    pieces += [b" word%d" % n for n in range(size - len(pieces))]
+    return Tokenizer(pieces, [0.0]*len(pieces))
 
 
 def with_cache(path, config, seed=1, slots=1):

@@ -89,7 +89,11 @@ class _CRG(LiteXModule):
 # Core ---------------------------------------------------------------------------------------------
 
 #: What a variant's core has otherwise than soc.configuration.
-CORES = {"a7-100": {"attention_lanes": 16}}    # there is room: attention follows the memory up to four heads a K/V head
+CORES = {
+    # There is room: four conversations, sampled ones too, share a pass, and attention follows the memory up to four
+    # heads a K/V head.
+    "a7-100": {"columns": 4, "candidate_sets": 4, "attention_lanes": 16},
+}
 
 
 def create_core(variant="a7-35"):

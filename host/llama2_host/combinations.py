@@ -67,6 +67,8 @@ ON = {"top_p": lambda value: 0 < value < 1, "top_k": lambda value: value > 0, "m
 RULES = (
     Rule(("upload",), lambda g: g.where != "sim", "it sends the model to the simulator that --sim starts: add --sim, "
                                                   "or leave it out"),
+    Rule(("columns",), lambda g: g.where != "sim",
+         "a board's columns are in its bitstream, a running simulator's in its build: add --sim, or leave it out"),
     Rule(("baud", "max_baud"), lambda g: g.where != "port",
          "it is the rate of a serial port: add --port, or leave it out"),
     Rule(("baud", "max_baud"), lambda g: g.socket, "a socket has no rate: leave it out"),
@@ -119,7 +121,7 @@ def check(given: Given) -> None:
 
 #: what a caller in Python may give; the command line's parser sees to it there
 TYPES: dict[str, type | tuple[type, ...]] = {"port": str, "sim": bool, "golden": bool, "upload": bool, "flash": bool,
-                                             "baud": int, "max_baud": int, "slots": int, "format": str,
+                                             "baud": int, "max_baud": int, "slots": int, "columns": int, "format": str,
          "group": int, "embedding": str, "budget": str, "seq_len": int, "kv": str, "template": str,
          "calibrate": (str, os.PathLike), "model": (str, os.PathLike), "tokenizer": (str, os.PathLike)}
 

@@ -17,7 +17,7 @@ from llama2_host.files import is_image
 from llama2_host.image.model import Model, known_options
 from llama2_host.progress import Progress
 from llama2_host.device.remote import model_on
-from llama2_host.device.simulator import Simulator
+from llama2_host.device.simulator import COLUMNS, Simulator
 from llama2_host.device.transport import DEFAULT_BAUD
 from llama2_spec.protocol import MAX_BAUD, Status
 
@@ -73,18 +73,19 @@ class DeviceBackend(Backend):
 def connect(*, port: str | None = None, sim: bool = False, golden: bool = False, model: str | Path | None = None,
             tokenizer: str | Path | None = None, upload: bool = False, baud: int | None = None,
             max_baud: int | None = None, wait_s: float = 0.0,
-            flash: bool = False, slots: int | None = None, trace: TextIO | None = None,
+            flash: bool = False, slots: int | None = None, columns: int | None = None, trace: TextIO | None = None,
             progress: Progress = Progress.silent, **conversion) -> Backend:
     """A backend with ``model`` (an image, or a checkpoint that is converted on the way) ready to generate.
 
     Without ``model`` a device's own is used; the simulator and golden take the project's default model. ``upload``
     sends the model to the simulator over its UART instead of preloading it. A serial line starts at ``baud`` and goes
     to the fastest rate up to ``max_baud`` that works. ``slots`` is how many generations a device shall run at a time
-    (:meth:`DeviceBackend.divide`). ``flash`` refuses a model that the board's flash has no room for.
+    (:meth:`DeviceBackend.divide`). ``columns`` are those of the simulated core. ``flash`` refuses a model that the
+    board's flash has no room for.
     ``conversion`` is for :meth:`llama2_host.image.model.Model.load`.
     """
     check_options({"port": port, "sim": sim, "golden": golden, "upload": upload, "baud": baud, "max_baud": max_baud,
-                   "flash": flash, "slots": slots,
+                   "flash": flash, "slots": slots, "columns": columns,
                    **conversion}, model, tokenizer, trace)
     if model is None and port is None:
         model = default_model()
@@ -95,7 +96,7 @@ def connect(*, port: str | None = None, sim: bool = False, golden: bool = False,
         return GoldenBackend(loaded)
     if sim:
         assert loaded is not None
-        return simulate(loaded, upload=upload, slots=slots, trace=trace, progress=progress)
+        return simulate(loaded, upload=upload, slots=slots, columns=columns, trace=trace, progress=progress)
     assert port is not None                 # without one, and none of the others, check_options has complained
     device = Device.open(port, baud=baud or DEFAULT_BAUD, trace=trace, wait_s=wait_s, progress=progress)
     try:
@@ -120,6 +121,8 @@ def check_options(options: dict, model: str | Path | None, tokenizer: str | Path
     kind = ("image" if is_image(Path(model)) else "checkpoint") if model is not None else \
         "device" if where == ["port"] else "default"
     check(Given(options | {"trace": trace}, where[0], kind))
+    if options["columns"] not in (None, *COLUMNS):
+        raise OptionError(f"columns is {', '.join(map(str, COLUMNS[:-1]))} or {COLUMNS[-1]}, not {options['columns']}")
 
 
 def with_slots(backend: DeviceBackend, slots: int | None) -> DeviceBackend:
@@ -129,10 +132,11 @@ def with_slots(backend: DeviceBackend, slots: int | None) -> DeviceBackend:
     return backend
 
 
-def simulate(model: Model, *, upload: bool = False, slots: int | None = None, trace: TextIO | None = None,
-             progress: Progress = Progress.silent) -> DeviceBackend:
-    """Start the simulator with ``model`` preloaded, or uploaded."""
-    simulator = Simulator(None if upload else model.path, progress=progress)
+def simulate(model: Model, *, upload: bool = False, slots: int | None = None, columns: int | None = None,
+             trace: TextIO | None = None, progress: Progress = Progress.silent) -> DeviceBackend:
+    """Start the simulator, of a core with so many ``columns``, with ``model`` preloaded, or uploaded."""
+    simulator = Simulator(None if upload else model.path, progress=progress,
+                          arguments=("--columns", str(columns)) if columns else ())
     try:
         progress.note("simulator: booting")
         device = Device.open(simulator.url, trace=trace, wait_s=5.0, hello_tries=SIMULATOR_HELLO_TRIES,

@@ -85,6 +85,11 @@ def test_smallest_board_has_room():
     assert result["bram36"] <= 46 and result["lut"] <= 0.85*20_800 and result["dsp"] <= 90
 
 
+def test_the_larger_arty_has_room_for_twice_the_columns_and_lanes():
+    result = json.loads(resources.RESULT.read_text())["arty-a7-100"]
+    assert all(result[kind] <= 0.7*result[f"limit_{kind}"] for kind in resources.KINDS)
+
+
 UNSTYLED = """
 module top (input clk, input we, input [12:0] a, input [31:0] d, output reg [31:0] p,
             output reg [31:0] q, output reg [31:0] r,

@@ -16,18 +16,20 @@ PLACES = {"--port": "/dev/ttyUSB9", "--sim": None, "--golden": None}
 SAMPLING = {"--temperature": "0.5", "--top-p": "0.5", "--top-k": "5", "--min-p": "0.1", "--repetition-penalty": "1.5",
             "--seed": "3"}
 CONVERSION = {"--format": "q4", "--group": "32", "--embedding": "q4", "--seq-len": "16", "--kv": "k8v8"}
-OTHERS = {"--upload": None, "--baud": "9600", "--max-baud": "115200", "--trace": None, "--tokenizer": "t.bin",
+OTHERS = {"--upload": None, "--columns": "4",
+          "--baud": "9600", "--max-baud": "115200", "--trace": None, "--tokenizer": "t.bin",
           "--template": "plain",
           "--calibrate": "text", "--budget": "6bits", "--repetition-window": "8", "--speculate": "1", "--prompt": "x",
           "--file": "f",
           "--prompt-ids": "1", "--steps": "9", "--ids": None, "--json": None, "--raw": None}
 VALUES = SAMPLING | CONVERSION | OTHERS
 #: refused whatever is beside them: what they need is missing in a plain --golden run of a checkpoint, or on a port
-NEVER = {"--golden": {"--upload", "--baud", "--max-baud", "--trace", "--speculate", "--calibrate", "--budget",
+NEVER = {"--golden": {"--upload", "--columns",
+                      "--baud", "--max-baud", "--trace", "--speculate", "--calibrate", "--budget",
                       "--embedding",
                       "--repetition-window"},
          "--sim": {"--baud", "--max-baud", "--calibrate", "--budget", "--embedding", "--repetition-window"},
-         "--port": {"--upload", "--calibrate", "--budget", "--embedding", "--repetition-window"}}
+         "--port": {"--upload", "--columns", "--calibrate", "--budget", "--embedding", "--repetition-window"}}
 #: what an option gives to others that need it
 HELPS = {"--format": {"--embedding", "--calibrate"}, "--repetition-penalty": {"--repetition-window"}}
 EXCLUDE = [{"--prompt", "--file"}, {"--prompt", "--prompt-ids"}, {"--file", "--prompt-ids"}, {"--ids", "--json"},
@@ -126,7 +128,7 @@ def test_other_commands(files, capsys):
                     ["load", "--port", "socket://127.0.0.1:1", "--model", files / "tiny.llm", "--seq-len", 5],
                     ["stats", "--port", "socket://127.0.0.1:1", "--baud", 9600],
                     ["info", files / "tiny.bin", "--json", "--raw"],
-                    ["serve", "--golden", "--upload"],
+                    ["serve", "--golden", "--upload"], ["serve", "--golden", "--columns", "4"],
                     ["serve", "--golden", "--model", files / "tiny.llm", "--budget", "6bits"],
                     ["serve", "--port", "socket://127.0.0.1:1", "--port", "socket://127.0.0.1:2", "--copies", "2"],
                     ["chat", "--golden", "--upload"]):
@@ -136,7 +138,8 @@ def test_other_commands(files, capsys):
 
 
 @pytest.mark.parametrize("arguments", [
-    {"golden": True, "upload": True}, {"golden": True, "baud": 9600}, {"port": "socket://127.0.0.1:1", "seq_len": 16},
+    {"golden": True, "upload": True}, {"golden": True, "columns": 4}, {"sim": True, "columns": 3},
+    {"sim": True, "columns": True}, {"golden": True, "baud": 9600}, {"port": "socket://127.0.0.1:1", "seq_len": 16},
     {"port": "socket://127.0.0.1:1", "max_baud": 9600}, {"port": "/dev/null", "upload": True},
     {"golden": True, "flash": True},
     {"port": "x", "golden": True}, {"golden": True, "seq_len": 2.5}, {"golden": True, "seq_len": True},

@@ -6,8 +6,10 @@ import time
 
 import pytest
 
+from llama2_host import connection
 from llama2_host.progress import Progress
-from llama2_host.device.simulator import Simulator, SimulatorError
+from llama2_host.device.simulator import COLUMNS, Simulator, SimulatorError
+from targets.sim import create_parser
 
 RUNNING = "import time, sys; print('listening on socket://127.0.0.1:4', flush=True); time.sleep(60)"
 
@@ -67,6 +69,24 @@ def test_what_it_says_is_passed_on():
         time.sleep(0.02)
     running.stop()
     assert "simulator: building" in notes.getvalue()
+
+
+def test_its_core_has_the_columns_that_were_asked_for(monkeypatch):
+    class Started(Exception):
+        pass
+
+    def start(image, *, arguments, **more):
+        raise Started(*arguments)
+    monkeypatch.setattr(connection, "Simulator", start)
+    for columns, expected in ((4, ("--columns", "4")), (None, ())):
+        with pytest.raises(Started) as started:
+            connection.connect(sim=True, columns=columns)
+        assert started.value.args == expected
+
+
+def test_columns_are_those_that_the_simulator_is_built_with():
+    options = create_parser()._option_string_actions
+    assert tuple(options["--columns"].choices) == COLUMNS
 
 
 @pytest.mark.parametrize("deaf", [True, False])

@@ -12,6 +12,7 @@ from llama2_host.files import is_image, require_file
 from llama2_host.generation import Sampling
 from llama2_host.device import rate
 from llama2_host.device.link import Link, VersionError, trace_to_stderr
+from llama2_host.device.simulator import COLUMNS
 from llama2_host.doctor import ports
 from llama2_host.image.conversion import GROUPS, KV_FORMATS
 from llama2_host.image.model import Model
@@ -42,6 +43,9 @@ def add_device(parser: argparse.ArgumentParser, *, local: bool = True, hurries: 
                            help="the same integers in this process, without any hardware")
         group.add_argument("--upload", action="store_true",
                            help="with --sim: send the model over the UART instead of preloading it")
+        group.add_argument("--columns", type=int, choices=COLUMNS,
+                           help="with --sim: positions that share a pass over the weights, of one text or of several "
+                           "(default: as many as an Arty A7-35T's core has)")
     group.add_argument("--baud", type=int, help=f"rate that a serial port starts at (default {DEFAULT_BAUD})")
     if hurries:
         group.add_argument("--max-baud", type=int, metavar="RATE",
@@ -267,6 +271,7 @@ def template(named: str | None) -> str | None:
 def open_backend(args: argparse.Namespace, progress: Progress, wait_s: float = 0.0, flash: bool = False) -> Backend:
     """The backend that the options name."""
     return connect(port=args.port, sim=getattr(args, "sim", False), golden=getattr(args, "golden", False),
-                   upload=getattr(args, "upload", False), model=args.model, tokenizer=args.tokenizer, baud=args.baud,
+                   upload=getattr(args, "upload", False), columns=getattr(args, "columns", None),
+                   model=args.model, tokenizer=args.tokenizer, baud=args.baud,
                    max_baud=args.max_baud, flash=flash,
                    wait_s=wait_s, trace=trace_to_stderr(args.trace), progress=progress, **conversion(args))

@@ -18,6 +18,7 @@ LISTENING = "listening on "
 STILL_WAITING_S = 30.0
 STOP_TIMEOUT_S = 60.0          #: a busy machine may need as long; then it is killed
 PR_SET_PDEATHSIG = 1
+COLUMNS = (1, 2, 4)            #: that a simulated core may have, as targets/sim.py builds it
 
 
 class SimulatorError(HostError):
