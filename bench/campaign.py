@@ -1,0 +1,97 @@
+"""Runs a campaign's seeds and keeps what each did in a file, so that a run which was killed goes on where it was."""
+import itertools
+import json
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from multiprocessing import get_context
+
+from bench import records
+
+FOLDER = records.ROOT/"build"/"campaigns"
+
+
+def attempt(work: Callable[[int], dict], seed: int) -> dict:
+    """What ``work`` says of a seed, or the error by which it failed."""
+    start_s = time.monotonic()
+    try:
+        done = work(seed)
+    except Exception:
+        done = {"failure": traceback.format_exc(limit=-4)}
+    return {"seed": seed, "counts": {}, "failure": "", "seconds": round(time.monotonic() - start_s, 1), **done}
+
+
+class Campaign:
+    """``work(seed)`` returns a seed's ``counts``, to be added up, and its ``failure``, a text; both go into JSON.
+
+    What is finished is kept under the record's ``name`` and a digest of the sources that the record depends on: after a
+    change of these a campaign begins anew. ``fresh`` forgets what was finished.
+    """
+
+    def __init__(self, name: str, work: Callable[[int], dict], *, processes: int = 1, fresh: bool = False):
+        self.work, self.processes = work, processes
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        self.file = FOLDER/f"{name}-{records.digest(records.kind_of(name))}.jsonl"
+        if fresh:
+            self.file.unlink(missing_ok=True)
+        self.finished = self._read()
+
+    def _read(self) -> dict[int, dict]:
+        """What is finished, by seed; a line that a killed run left half is cut off."""
+        lines = self.file.read_text().splitlines(keepends=True) if self.file.exists() else []
+        if lines and not lines[-1].endswith("\n"):
+            self.file.write_text("".join(lines[:-1]))
+            del lines[-1]
+        found = map(json.loads, lines)
+        return {done["seed"]: done for done in found}
+
+    def results(self, first: int) -> list[dict]:
+        """Of the seeds from ``first`` on that are finished without a gap."""
+        return [self.finished[seed] for seed in
+                itertools.takewhile(self.finished.__contains__, itertools.count(first))]
+
+    def run(self, first: int, enough: Callable[[list[dict]], bool], *, seconds: float | None = None,
+            say: Callable[[dict], None] = lambda done: None) -> list[dict]:
+        """Results of the seeds from ``first`` on, ``enough`` of them, or as many as began within ``seconds``."""
+        deadline = time.monotonic() + seconds if seconds is not None else float("inf")
+        left = (seed for seed in itertools.count(first) if seed not in self.finished)
+        go_on = lambda: not enough(self.results(first)) and time.monotonic() < deadline
+        if self.processes == 1:
+            while go_on():
+                self._keep(attempt(self.work, next(left)), say)
+            return self.results(first)
+        with ProcessPoolExecutor(self.processes, get_context("spawn")) as pool:
+            begun: set[Future] = set()
+            while begun or go_on():
+                while go_on() and len(begun) < self.processes:
+                    begun.add(pool.submit(attempt, self.work, next(left)))
+                ended, begun = wait(begun, return_when=FIRST_COMPLETED)
+                for one in ended:
+                    self._keep(one.result(), say)
+        return self.results(first)
+
+    def _keep(self, done: dict, say: Callable[[dict], None]) -> None:
+        with open(self.file, "a") as file:
+            file.write(json.dumps(done) + "\n")
+        self.finished[done["seed"]] = done
+        say(done)
+
+
+def total(results: list[dict]) -> Counter:
+    """The sums of all counts."""
+    counts: Counter = Counter()
+    for one in results:
+        counts.update(one["counts"])
+    return counts
+
+
+def failures(results: list[dict]) -> list[dict]:
+    return [{"seed": one["seed"], "what": one["failure"]} for one in results if one["failure"]]
+
+
+def summary(results: list[dict]) -> dict:
+    """What every campaign's record has. A seed's time is that of its process."""
+    return {"seeds": [results[0]["seed"], results[-1]["seed"]], "counts": dict(sorted(total(results).items())),
+            "seconds": round(sum(one["seconds"] for one in results)), "failures": failures(results)}
