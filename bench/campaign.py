@@ -1,14 +1,17 @@
 """Runs a campaign's seeds and keeps what each did in a file, so that a run which was killed goes on where it was."""
+import hashlib
 import itertools
 import json
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from multiprocessing import get_context
+from pathlib import Path
 
 from bench import records
+from bench.essence import essence
 
 FOLDER = records.ROOT/"build"/"campaigns"
 
@@ -26,14 +29,19 @@ def attempt(work: Callable[[int], dict], seed: int) -> dict:
 class Campaign:
     """``work(seed)`` returns a seed's ``counts``, to be added up, and its ``failure``, a text; both go into JSON.
 
-    What is finished is kept under the record's ``name`` and a digest of the sources that the record depends on: after a
-    change of these a campaign begins anew. ``fresh`` forgets what was finished.
+    What is finished is kept under the record's ``name`` and a digest of the sources that the record depends on and of
+    ``sources``, by which a seed means what it does: after a change of these a campaign begins anew. ``fresh`` forgets
+    what was finished.
     """
 
-    def __init__(self, name: str, work: Callable[[int], dict], *, processes: int = 1, fresh: bool = False):
+    def __init__(self, name: str, work: Callable[[int], dict], *, sources: Iterable[Path] = (), processes: int = 1,
+                 fresh: bool = False):
         self.work, self.processes = work, processes
         FOLDER.mkdir(parents=True, exist_ok=True)
-        self.file = FOLDER/f"{name}-{records.digest(records.kind_of(name))}.jsonl"
+        hashed = hashlib.sha256(records.digest(records.kind_of(name)).encode())
+        for path in sorted(sources):
+            hashed.update(essence(path))
+        self.file = FOLDER/f"{name}-{hashed.hexdigest()[:16]}.jsonl"
         if fresh:
             self.file.unlink(missing_ok=True)
         self.finished = self._read()

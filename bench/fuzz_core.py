@@ -16,6 +16,8 @@ from bench import campaign, records
 ROOT    = Path(__file__).resolve().parent.parent
 RESULTS = ROOT/"bench"/"results"/"fuzz-core.json"
 SHAPES  = 500
+SOURCES = [ROOT/"bench"/"fuzz_core.py", ROOT/"tests"/"shapes.py",
+           *(ROOT/"tests"/"accel"/name for name in ("core_bench.cpp", "decoder.py", "fuzz.py", "steps.py", "verilated.py"))]
 
 
 def work(seed, say=lambda text: None):
@@ -40,8 +42,8 @@ def show(record):
     """The sums, and how to repeat what failed."""
     counts = record["counts"]
     print(f"seeds {record['seeds'][0]} to {record['seeds'][1]}: {counts.get('steps', 0):,} steps, "
-          f"{counts.get('results', 0):,} results, {counts.get('logits', 0):,} logits, {counts.get('rows', 0):,} K/V rows "
-          f"equal to golden's, {record['seconds']:,} s, {len(record['failures'])} failures")
+          f"{counts.get('results', 0):,} results, {counts.get('logits', 0):,} logits, {counts.get('rows', 0):,} K/V "
+          f"rows equal to golden's, {record['seconds']:,} s, {len(record['failures'])} failures")
     for failed in record["failures"]:
         print(f"  python -m bench.fuzz_core --seed {failed['seed']}    # {failed['what'].splitlines()[-1][:300]}")
 
@@ -61,7 +63,7 @@ def main(argv=None):
         done = campaign.attempt(functools.partial(work, say=print), args.seed)
         print({name: value for name, value in done["counts"].items() if value}, done["failure"] or "equal", sep="\n")
         return 1 if done["failure"] else 0
-    run = campaign.Campaign("fuzz-core", work, processes=args.processes, fresh=args.fresh)
+    run = campaign.Campaign("fuzz-core", work, sources=SOURCES, processes=args.processes, fresh=args.fresh)
     whole = lambda results: not args.endless and len(results) >= args.shapes
     try:
         results = run.run(args.first_seed, whole, seconds=args.seconds, say=tell)

@@ -18,10 +18,12 @@ from bench import campaign, records
 
 ROOT    = Path(__file__).resolve().parent.parent
 RESULTS = ROOT/"bench"/"results"/"soak.json"
+SOURCES = [ROOT/"bench"/"soak.py", ROOT/"tests"/"shapes.py", ROOT/"tests"/"accel"/"decoder.py",
+           *(ROOT/"tests"/"soak").glob("[!t]*.py")]
 TOKENS  = 10_000
 LOGITS  = 1_000_000
 ROUNDS  = 12         # of a session
-#: Of the core that a session runs on: seeds take them in turns. The first one is the default build.
+#: The core that a session runs on: of each four seeds three take the first, the default build.
 BUILDS  = {
     "2 columns": {},
     "4 columns, 16 lanes, 2 pipes, 4 candidate sets": {
@@ -29,18 +31,20 @@ BUILDS  = {
 }
 
 
-def simulators():
-    """The path of each build's Vsim, built if anything changed."""
+@functools.cache
+def simulator(build):
+    """The path of a build's Vsim, made if anything changed."""
     from targets import sim
-    return {name: sim.build(**options) for name, options in BUILDS.items()}
+    return sim.build(**BUILDS[build])
 
 
-def session(vsims, seed, say=lambda *words: None, rounds=ROUNDS):
-    """The session of a seed; ``vsims`` are by name of build."""
+def session(seed, say=lambda *words: None):
+    """The session of a seed."""
     from tests.soak.session import Session
-    build = list(vsims)[seed % len(vsims)]
+    usual, other = BUILDS
+    build = usual if seed % 4 else other
     with tempfile.TemporaryDirectory() as folder:
-        result = Session(vsims[build], random.Random(seed), Path(folder), say).run(rounds)
+        result = Session(simulator(build), random.Random(seed), Path(folder), say).run(ROUNDS)
     return {"counts": {f"build {build}": 1, **result.counts}, "failure": result.failure}
 
 
@@ -80,12 +84,11 @@ def main(argv=None):
     parser.add_argument("--fresh", action="store_true", help="forget the sessions that are finished")
     parser.add_argument("--output", type=Path, default=RESULTS)
     args = parser.parse_args(argv)
-    vsims = simulators()
     if args.seed is not None:
-        done = campaign.attempt(functools.partial(session, vsims, say=print), args.seed)
+        done = campaign.attempt(functools.partial(session, say=print), args.seed)
         print(json.dumps(done["counts"], indent=1), done["failure"], sep="\n")
         return 1 if done["failure"] else 0
-    run = campaign.Campaign("soak", functools.partial(session, vsims), processes=args.processes, fresh=args.fresh)
+    run = campaign.Campaign("soak", session, sources=SOURCES, processes=args.processes, fresh=args.fresh)
     whole = functools.partial(enough, args.tokens, args.logits)
     results = run.run(args.first_seed, whole, seconds=args.seconds, say=tell)
     if not results:

@@ -6,17 +6,20 @@ from llama2_spec.emit_docs import table
 
 SESSIONS = {
     "generations": "Generations", "generations speculate": "– with speculation",
-    "generations DUMP_LOGITS": "– with their logits", "generations ALL_LOGITS": "– with a result of every prompt position",
+    "generations DUMP_LOGITS": "– with their logits",
+    "generations ALL_LOGITS": "– with a result of every prompt position",
     "generations PRELOADED": "– behind rows that were put into memory", "tokens": "**Tokens compared**",
     "logits": "**Logits compared**", "rows": "K/V rows compared", "prompt tokens": "Prompt tokens",
     "ended LENGTH": "Ended by their length", "ended STOP": "– by a stop token", "ended CONTEXT": "– by a full context",
     "ended ABORT": "– by an abort", "aborts of all": "Aborts of all generations",
     "superseded": "Generations that a newer one in their slot ended", "reconnects": "Sessions that began anew",
-    "divisions": "Divisions of the cache", "uploads": "Models uploaded", "commands refused": "Bad commands, each refused",
+    "divisions": "Divisions of the cache", "uploads": "Models uploaded",
+    "commands refused": "Bad commands, each refused",
     "calls refused": "Bad calls, each refused by the client", "violations": "**DRAM timing violations**",
 }
 SHAPES = {"steps": "Steps", "steps sampled": "– with candidates and mass",
-          "steps awaited": "– begun before their tokens were there", "steps chained": "– with the last argmax as their token",
+          "steps awaited": "– begun before their tokens were there",
+          "steps chained": "– with the last argmax as their token",
           "columns": "Columns, each a token at a position of a slot", "results": "Results compared",
           "logits": "Logits compared", "rows": "K/V rows compared", "cycles": "Cycles"}
 
@@ -29,7 +32,7 @@ def rows_of(record, words):
     for kind in ("build", "columns", "lanes", "pipes", "candidate sets", "slots", "format", "kv"):
         found = sorted(name for name in counts if name.startswith(f"{kind} "))
         if found:
-            rows.append((f"By {kind}", ", ".join(f"{name.removeprefix(kind).strip()}: {counts[name]:,}" for name in found)))
+            rows.append((f"By {kind}", ", ".join(f"{name[len(kind) + 1:]}: {counts[name]:,}" for name in found)))
     return [*rows, ("Processor time, minutes", f"{record['seconds']/60:.0f}"),
             ("**Failures**", f"**{len(record['failures'])}**")]
 

@@ -9,7 +9,8 @@
 #include <memory>
 #include <vector>
 
-namespace {
+namespace
+{
 
 constexpr unsigned READ_PORTS = 3;    // read0, read1, embed
 constexpr uint32_t NONE = UINT32_MAX; // no beat is due
@@ -26,10 +27,7 @@ struct Settings {
 
 struct Bench {
 	explicit Bench(const Settings &with)
-		: settings(with)
-		, beats(with.beats, Beat{{POISON, 0, 0, 0}})
-		, random(with.seed | 1)
-		, top(new Vcore(&context))
+	    : settings(with), beats(with.beats, Beat{{POISON, 0, 0, 0}}), random(with.seed | 1), top(new Vcore(&context))
 	{
 		for (auto &line : lines)
 			line.assign(settings.latency, NONE);

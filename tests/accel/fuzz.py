@@ -11,7 +11,7 @@ from tests.shapes import Within, random_model, told
 
 MAXIMA = dict(max_dim=256, max_hidden_dim=512, max_kv_dim=256, max_heads=16)
 WITHIN = Within(dim=256, hidden_dim=400, kv_dim=256, heads=16, layers=3, vocab_size=300, seq_len=160, weights=60_000)
-STEPS = 8           #: of a seed, at most
+STEPS = 14          #: of a seed, at most
 AHEAD = 2           #: steps whose results may wait: the window holds a few
 
 
@@ -94,8 +94,8 @@ def play(plan: Plan, rng) -> Counter:
     draw = lambda count: [rng.randrange(vocab) for _ in range(count)]
 
     async def body(driver, memory):
-        for slot, count in enumerate(plan.begin):
-            slots.begin(slot, draw(count), memory)
+        for slot, held in enumerate(plan.begin):
+            slots.begin(slot, draw(held), memory)
         waiting, before, expected = [], None, []    # steps whose results are not taken yet
         for step in plan.steps:
             if follows(step, before) and not step.awaited and rng.random() < .7:
@@ -104,16 +104,17 @@ def play(plan: Plan, rng) -> Counter:
             expected, before = slots.step(tokens, step.pairs), step
             await push(driver, plan.image, step, tokens)
             waiting.append((step, expected))
-            # Candidates last until the next classifier, logits hold the core up, and a written token waits for its step.
+            # Candidates last until the next classifier, logits hold the core up, and a written token waits for its
+            # step.
             if step.temperature or step.dump or step.awaited or len(waiting) == AHEAD or rng.random() < .6:
                 while waiting:
                     await check(driver, *waiting.pop(0))
-            count(step)
+            tally(step)
         while waiting:
             await check(driver, *waiting.pop(0))
         await idle(driver)
 
-    def count(step):
+    def tally(step):
         counts["steps"] += 1
         counts["columns"] += len(step.pairs)
         counts["results"] += len(step.places)

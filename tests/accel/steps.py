@@ -114,5 +114,6 @@ async def check_candidates(driver, step: Step, column: int, result, logits: Logi
 async def idle(driver) -> None:
     """The last rows are written, and no error was met."""
     await driver.ctx.tick().until(~driver.dut.csr.status.busy)
-    errors = [name for name in ("bad_command", "queue_overflow") if driver.ctx.get(getattr(driver.dut.csr.errors, name))]
+    flags = driver.dut.csr.errors
+    errors = [name for name in ("bad_command", "queue_overflow") if driver.ctx.get(getattr(flags, name))]
     assert not errors, errors

@@ -23,6 +23,7 @@ NONE = 0xffff_ffff
 CHANCES = 1 << 16
 FLAGS = ("-O2", "--x-assign", "fast", "--x-initial", "fast", "--noassert", "-Wno-fatal", "-Wno-lint", "-Wno-style")
 READS = ("read0", "read1", "embed")
+DATA = ("read0", "read0", "embed")      #: where their beats come: the stream's two ports share a bus
 
 # Compile ------------------------------------------------------------------------------------------
 
@@ -47,7 +48,7 @@ def header(core) -> str:
     put = "".join(f"\tcase {i}: top.{member(port)} = value; break;\n" for i, port in enumerate(narrow))
     offer = "".join(f"\ttop.{member(f'{port}__cmd_ready')} = ready[{i}];\n"
                     f"\ttop.{member(f'{port}__rdata_valid')} = due[{i}] != nullptr;\n"
-                    f"\tif (due[{i}])\n\t\tmemcpy(&top.{member(f'{port}__rdata_data')}, due[{i}]->words, 16);\n"
+                    f"\tif (due[{i}])\n\t\tmemcpy(&top.{member(f'{DATA[i]}__rdata_data')}, due[{i}]->words, 16);\n"
                     for i, port in enumerate(READS))
     asks, address = ("".join(f"\tcase {i}: return top.{member(f'{port}__{what}')};\n" for i, port in enumerate(READS))
                      for what in ("cmd_valid", "cmd_addr"))
@@ -114,7 +115,7 @@ def _compile(folder: Path, verilog: Path) -> None:
     run(*tools.command(), "--cc", "--top-module", "core", "--Mdir", str(objects), *FLAGS, "-CFLAGS", "-fPIC",
         str(verilog))
     run("make", "-C", str(objects), "-f", "Vcore.mk", *tools.make_variables(), "OPT_FAST=-O1", "OPT_SLOW=-O0",
-        "OPT_GLOBAL=-O1", "libVcore", "libverilated")
+        "OPT_GLOBAL=-O1")
     root = tools.verilator_root()
     run(tools.compiler(), "-shared", "-fPIC", "-O2", "-w", "-std=c++17", f"-I{objects}", f"-I{folder}",
         f"-I{root}/include", f"-I{root}/include/vltstd", "-o", str(folder / "core.part"), str(BENCH),

@@ -9,7 +9,7 @@ from llama2_spec.protocol import (MAX_HISTORY, MAX_PROMPT, MAX_SLOTS, MAX_SPECUL
 from llama2_spec.sampling import MAX_PENALTY, MAX_TEMPERATURE, ONE
 
 DRAM_BYTES = 256 << 20
-NOBODYS = 0x7fff_fff0       #: the number of no generation: the client's grow from a random one, in a session's few steps
+NOBODYS = 0x7fff_fff0       #: the number of no generation: the client's grow from a random one in few steps
 
 
 @dataclass(frozen=True)
