@@ -1,4 +1,5 @@
 """Runs a campaign's seeds and keeps what each did in a file, so that a run which was killed goes on where it was."""
+import bisect
 import hashlib
 import itertools
 import json
@@ -62,23 +63,29 @@ class Campaign:
 
     def run(self, first: int, enough: Callable[[list[dict]], bool], *, seconds: float | None = None,
             say: Callable[[dict], None] = lambda done: None) -> list[dict]:
-        """Results of the seeds from ``first`` on, ``enough`` of them, or as many as began within ``seconds``."""
+        """Results of the seeds from ``first`` on: no more than are ``enough``, or as many as began within
+        ``seconds``."""
         deadline = time.monotonic() + seconds if seconds is not None else float("inf")
         left = (seed for seed in itertools.count(first) if seed not in self.finished)
         go_on = lambda: not enough(self.results(first)) and time.monotonic() < deadline
         if self.processes == 1:
             while go_on():
                 self._keep(attempt(self.work, next(left)), say)
-            return self.results(first)
+        else:
+            self._run_in_processes(left, go_on, say)
+        found = self.results(first)
+        return found[:bisect.bisect_left(range(len(found)), True, key=lambda count: enough(found[:count]))]
+
+    def _run_in_processes(self, left, go_on, say) -> None:
+        """As long as there is something to begin, each process has a seed; they end with what they have."""
         with ProcessPoolExecutor(self.processes, get_context("spawn")) as pool:
             begun: set[Future] = set()
             while begun or go_on():
-                while go_on() and len(begun) < self.processes:
+                while len(begun) < self.processes and go_on():
                     begun.add(pool.submit(attempt, self.work, next(left)))
                 ended, begun = wait(begun, return_when=FIRST_COMPLETED)
                 for one in ended:
                     self._keep(one.result(), say)
-        return self.results(first)
 
     def _keep(self, done: dict, say: Callable[[dict], None]) -> None:
         with open(self.file, "a") as file:

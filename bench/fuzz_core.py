@@ -17,7 +17,8 @@ ROOT    = Path(__file__).resolve().parent.parent
 RESULTS = ROOT/"bench"/"results"/"fuzz-core.json"
 SHAPES  = 500
 SOURCES = [ROOT/"bench"/"fuzz_core.py", ROOT/"tests"/"shapes.py",
-           *(ROOT/"tests"/"accel"/name for name in ("core_bench.cpp", "decoder.py", "fuzz.py", "steps.py", "verilated.py"))]
+           *(ROOT/"tests"/"accel"/name for name in ("core_bench.cpp", "decoder.py", "fuzz.py", "steps.py",
+                                                    "verilated.py"))]
 
 
 def work(seed, say=lambda text: None):

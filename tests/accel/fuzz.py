@@ -10,7 +10,7 @@ from tests.accel.verilated import VerilatedCore, run
 from tests.shapes import Within, random_model, told
 
 MAXIMA = dict(max_dim=256, max_hidden_dim=512, max_kv_dim=256, max_heads=16)
-WITHIN = Within(dim=256, hidden_dim=400, kv_dim=256, heads=16, layers=3, vocab_size=300, seq_len=160, weights=60_000)
+WITHIN = Within(dim=256, hidden_dim=400, kv_dim=256, heads=16, layers=3, vocab_size=2000, seq_len=160, weights=60_000)
 STEPS = 14          #: of a seed, at most
 AHEAD = 2           #: steps whose results may wait: the window holds a few
 
