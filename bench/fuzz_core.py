@@ -35,7 +35,7 @@ def work(seed, say=lambda text: None):
 
 
 def tell(done):
-    print(f"seed {done['seed']}: {done['counts'].get('steps', 0)} steps, {done['seconds']} s"
+    print(f"seed {done['seed']}: {done['counts'].get('steps', 0)} steps, {done['cpu_s']} s of a processor"
           f"{', FAILED' if done['failure'] else ''}", file=sys.stderr, flush=True)
 
 
@@ -44,7 +44,7 @@ def show(record):
     counts = record["counts"]
     print(f"seeds {record['seeds'][0]} to {record['seeds'][1]}: {counts.get('steps', 0):,} steps, "
           f"{counts.get('results', 0):,} results, {counts.get('logits', 0):,} logits, {counts.get('rows', 0):,} K/V "
-          f"rows equal to golden's, {record['seconds']:,} s, {len(record['failures'])} failures")
+          f"rows equal to golden's, {record['cpu_s']:,} s of a processor, {len(record['failures'])} failures")
     for failed in record["failures"]:
         print(f"  python -m bench.fuzz_core --seed {failed['seed']}    # {failed['what'].splitlines()[-1][:300]}")
 

@@ -33,7 +33,7 @@ def rows_of(record, words):
         found = sorted(name for name in counts if name.startswith(f"{kind} "))
         if found:
             rows.append((f"By {kind}", ", ".join(f"{name[len(kind) + 1:]}: {counts[name]:,}" for name in found)))
-    return [*rows, ("Processor time, minutes", f"{record['seconds']/60:.0f}"),
+    return [*rows, ("Processor time, minutes", f"{record['cpu_s']/60:.0f}"),
             ("**Failures**", f"**{len(record['failures'])}**")]
 
 
