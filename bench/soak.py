@@ -58,7 +58,8 @@ def tell(done):
     """A line for a session that has ended."""
     counts = done["counts"]
     print(f"seed {done['seed']}: {counts.get('generations', 0)} generations, {counts.get('tokens', 0)} tokens, "
-          f"{counts.get('logits', 0):,} logits, {done['cpu_s']:.0f} s of a processor{', FAILED' if done['failure'] else ''}",
+          f"{counts.get('logits', 0):,} logits, {done['cpu_s']:.0f} s of a processor"
+          f"{', FAILED' if done['failure'] else ''}",
           file=sys.stderr, flush=True)
 
 
