@@ -21,6 +21,9 @@ ERRORS = {flag.name: 1 << bit for bit, flag in
           enumerate(next(register for register in REGISTERS if register.name == "errors").fields)}
 
 
+SHORTEST = 8        #: positions of a slot; every model's context has more
+
+
 @dataclass
 class Result:
     """What a session did; ``failure`` is the first thing that was wrong."""
@@ -70,6 +73,7 @@ class Session(Rounds):
 
     @contextmanager
     def ending(self):
+        """The connection, whichever it is by then, is closed behind this."""
         try:
             yield
         finally:
@@ -88,7 +92,7 @@ class Session(Rounds):
         """How many slots, and how long."""
         length = self.config.seq_len
         if self.rng.random() < .4:
-            length = self.rng.randint(min(8, length), length)
+            length = self.rng.randint(SHORTEST, length)
         return self.rng.choice((1, 1, 2, 2, 3, 4, MAX_SLOTS)), length
 
     def _empty(self, count: int, length: int) -> None:
@@ -97,8 +101,8 @@ class Session(Rounds):
     def _preload(self) -> None:
         """Rows in memory that the device is not told of, but by the flag of a generation behind them."""
         for slot in self.slots:
-            ids = [self.rng.randrange(self.config.vocab_size) for _ in range(requests.length(self.rng, slot.length - 1))
-                   ] if slot.length > 1 else []
+            count = requests.length(self.rng, slot.length - 1)
+            ids = [self.rng.randrange(self.config.vocab_size) for _ in range(count)]
             slot.prefix(ids)
             self.counts["rows preloaded"] += len(ids)
 
