@@ -16,6 +16,7 @@ from bench import records
 from bench.essence import essence
 
 FOLDER = records.ROOT/"build"/"campaigns"
+MOST   = 10         #: failures after which no further seed is begun: they are one fault's, or nothing works
 
 
 def cpu_s() -> float:
@@ -70,10 +71,11 @@ class Campaign:
     def run(self, first: int, enough: Callable[[list[dict]], bool], *, seconds: float | None = None,
             say: Callable[[dict], None] = lambda done: None) -> list[dict]:
         """Results of the seeds from ``first`` on: no more than are ``enough``, or as many as began within
-        ``seconds``."""
+        ``seconds`` and before there were too many failures."""
         deadline = time.monotonic() + seconds if seconds is not None else float("inf")
         left = (seed for seed in itertools.count(first) if seed not in self.finished)
-        go_on = lambda: not enough(self.results(first)) and time.monotonic() < deadline
+        go_on = lambda: (not enough(self.results(first)) and time.monotonic() < deadline
+                         and len(failures(list(self.finished.values()))) < MOST)
         if self.processes == 1:
             while go_on():
                 self._keep(attempt(self.work, next(left)), say)

@@ -54,6 +54,16 @@ def test_a_failure_is_kept_and_told():
     assert record["seeds"] == [1, 8]
 
 
+def fail(seed):
+    raise ValueError(f"{seed}")
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_where_everything_fails_it_ends(processes):
+    results = campaign.Campaign("soak", fail, processes=processes).run(1, lambda results: False)
+    assert campaign.MOST <= len(campaign.failures(results)) <= campaign.MOST + 1
+
+
 def test_another_digest_begins_anew(monkeypatch):
     run(3)
     monkeypatch.setattr(campaign.records, "digest", lambda kind: "other")
