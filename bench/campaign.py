@@ -118,3 +118,10 @@ def summary(results: list[dict]) -> dict:
     """What every campaign's record has."""
     return {"seeds": [results[0]["seed"], results[-1]["seed"]], "counts": dict(sorted(total(results).items())),
             "cpu_s": round(sum(one["cpu_s"] for one in results)), "failures": failures(results)}
+
+
+def unfinished(record: dict) -> str:
+    """What to do about a campaign that has not done enough."""
+    if len(record["failures"]) >= MOST:
+        return "so many failures end it: --fresh forgets them"
+    return "not enough yet: the same command goes on"

@@ -77,7 +77,7 @@ def main(argv=None):
     if whole(results):
         records.write(args.output, RESULTS.stem, record)
     elif not args.endless:
-        print("not enough yet: the same command goes on")
+        print(campaign.unfinished(record))
     return 1 if record["failures"] else 0
 
 

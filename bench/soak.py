@@ -99,7 +99,7 @@ def main(argv=None):
     if whole(results):
         records.write(args.output, RESULTS.stem, record)
     else:
-        print("not enough yet: the same command goes on")
+        print(campaign.unfinished(record))
     return 1 if record["failures"] else 0
 
 
