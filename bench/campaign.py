@@ -1,5 +1,6 @@
 """Runs a campaign's seeds and keeps what each did in a file, so that a run which was killed goes on where it was."""
 import bisect
+import fcntl
 import hashlib
 import itertools
 import json
@@ -9,6 +10,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -54,6 +56,17 @@ class Campaign:
             self.file.unlink(missing_ok=True)
         self.finished = self._read()
 
+    @contextmanager
+    def _alone(self):
+        """Two runs at a time would do the same seeds."""
+        with open(self.file.with_suffix(".lock"), "w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise SystemExit(f"another run of this campaign is at it ({self.file})") from None
+            self.finished = self._read()
+            yield
+
     def _read(self) -> dict[int, dict]:
         """What is finished, by seed; a line that a killed run left half is cut off."""
         lines = self.file.read_text().splitlines(keepends=True) if self.file.exists() else []
@@ -76,11 +89,12 @@ class Campaign:
         left = (seed for seed in itertools.count(first) if seed not in self.finished)
         go_on = lambda: (not enough(self.results(first)) and time.monotonic() < deadline
                          and len(failures(list(self.finished.values()))) < MOST)
-        if self.processes == 1:
-            while go_on():
-                self._keep(attempt(self.work, next(left)), say)
-        else:
-            self._run_in_processes(left, go_on, say)
+        with self._alone():
+            if self.processes == 1:
+                while go_on():
+                    self._keep(attempt(self.work, next(left)), say)
+            else:
+                self._run_in_processes(left, go_on, say)
         found = self.results(first)
         return found[:bisect.bisect_left(range(len(found)), True, key=lambda count: enough(found[:count]))]
 

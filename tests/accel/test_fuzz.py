@@ -1,5 +1,4 @@
 """Random decoders on a core that Verilator compiled: some seeds of ``make fuzz-core``, and what they would find."""
-import json
 import random
 
 import pytest
@@ -50,8 +49,3 @@ def test_a_failing_seed_is_one_command_away(monkeypatch, capsys):
     assert fuzz_core.main(["--seed", "2"]) == 1
     told = capsys.readouterr().out
     assert "columns 1" in told and "AssertionError" in told
-
-
-def test_recorded_shapes_are_enough():
-    record = json.loads(fuzz_core.RESULTS.read_text())
-    assert record["seeds"][1] - record["seeds"][0] + 1 >= fuzz_core.SHAPES and record["failures"] == []

@@ -34,7 +34,7 @@ def run(count, stop=None, **options):
 def test_a_run_that_was_killed_goes_on(folder):
     with pytest.raises(KeyboardInterrupt):
         run(6, stop=4)
-    [file] = folder.iterdir()
+    [file] = folder.glob("*.jsonl")
     file.write_text(file.read_text() + '{"seed": 4, "cou')      # and its last line is half
     seen = []
     results = campaign.Campaign("soak", functools.partial(double, 3)).run(1, functools.partial(so_many, 6),
@@ -52,6 +52,14 @@ def test_a_failure_is_kept_and_told():
     record = campaign.summary(run(8))
     assert [failed["seed"] for failed in record["failures"]] == [7] and "of 7" in record["failures"][0]["what"]
     assert record["seeds"] == [1, 8]
+
+
+def test_two_runs_at_a_time_are_refused_in_a_line():
+    def again(done):
+        with pytest.raises(SystemExit, match="^another run of this campaign is at it [^\\n]*$"):
+            run(2)
+    first = campaign.Campaign("soak", functools.partial(double, None))
+    assert len(first.run(1, functools.partial(so_many, 2), say=again)) == 2 and len(run(3)) == 3
 
 
 def fail(seed):
