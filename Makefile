@@ -108,11 +108,11 @@ fuzz-firmware: setup  ## a million frames and damaged images for the firmware un
 	$(PYTHON) -m bench.fuzz_firmware
 
 # Sessions by chance, each a seed; what is finished is kept, so that a run which was killed goes on.
-soak: setup  ## random sessions on the simulated SoC, 10,000 tokens and a million logits equal to golden, recorded (TIME)
+soak: setup  ## random sessions on the simulated SoC, 10,000 tokens and a million logits equal to golden, recorded (25 min)
 	$(PYTHON) -m bench.soak
 
-fuzz-core: setup  ## 500 random decoders on the core alone, every step equal to golden, recorded (TIME)
-	$(PYTHON) -m bench.fuzz_core
+fuzz-core: setup  ## 500 random decoders on the core alone, every step equal to golden, recorded (7 min); ENDLESS=1 goes on
+	$(PYTHON) -m bench.fuzz_core $(if $(ENDLESS),--endless)
 
 # Needs the package registry, so it is no part of `make test`.
 test-install: setup  ## pip install . with each Python from 3.10 to 3.13 that is there, and a story from it (3 min)
