@@ -20,7 +20,7 @@ SESSIONS = {
 SHAPES = {"steps": "Steps", "steps sampled": "– with candidates and mass",
           "steps awaited": "– begun before their tokens were there",
           "steps chained": "– with the last argmax as their token",
-          "columns": "Columns, each a token at a position of a slot", "results": "Results compared",
+          "columns": "Columns, each a token at a position of a slot", "results compared": "Results compared",
           "logits": "Logits compared", "rows": "K/V rows compared", "cycles": "Cycles"}
 
 

@@ -117,7 +117,7 @@ def play(plan: Plan, rng) -> Counter:
     def tally(step):
         counts["steps"] += 1
         counts["columns"] += len(step.pairs)
-        counts["results"] += len(step.places)
+        counts["results compared"] += len(step.places)
         counts["logits"] += vocab * step.dump
         for name in ("awaited", "chained"):
             counts[f"steps {name}"] += getattr(step, name)
