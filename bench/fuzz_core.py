@@ -44,7 +44,8 @@ def show(record):
     counts = record["counts"]
     print(f"seeds {record['seeds'][0]} to {record['seeds'][1]}: {counts.get('steps', 0):,} steps, "
           f"{counts.get('results compared', 0):,} results, {counts.get('logits', 0):,} logits, "
-          f"{counts.get('rows', 0):,} K/V rows equal to golden's, {record['cpu_s']:,} s of a processor, {len(record['failures'])} failures")
+          f"{counts.get('rows', 0):,} K/V rows equal to golden's, {record['cpu_s']:,} s of a processor, "
+          f"{len(record['failures'])} failures")
     for failed in record["failures"]:
         print(f"  python -m bench.fuzz_core --seed {failed['seed']}    # {failed['what'].splitlines()[-1][:300]}")
 
