@@ -13,7 +13,7 @@ MODEL    := models/stories.bin
 PACKAGES := $(shell sed '/optional:/d; s/\#.*//' requirements-debian.txt)
 OPTIONAL := $(shell sed -n 's/ *\# optional:.*//p' requirements-debian.txt)
 
-.PHONY: help setup sim demo test test-fast wave test-install test-reference prove mutants faults fuzz-firmware coverage uart long-context resources timing bitstream serve test-web server-load lint format site docs clean
+.PHONY: help setup sim demo test test-fast wave test-install test-reference prove mutants faults fuzz-firmware coverage soak fuzz-core uart long-context resources timing bitstream serve test-web server-load lint format site docs clean
 
 help:  ## this list
 	@awk -F ' +## +' '/^[a-z-]+:.*## / { split($$1, name, ":"); printf "make %-14s %s\n", name[1], $$2 }' Makefile
@@ -69,7 +69,7 @@ serve: sim  ## a page to chat on, and OpenAI's interface, on the simulated hardw
 
 # Tests --------------------------------------------------------------------------------------------
 
-C_FILES  = $(wildcard $(foreach folder,firmware firmware/baseline soc/sim tests/firmware tests/faults tests/fuzz tests/soc/firmware,$(folder)/*.[ch] $(folder)/*.cpp))
+C_FILES  = $(wildcard $(foreach folder,firmware firmware/baseline soc/sim tests/accel tests/firmware tests/faults tests/fuzz tests/soc/firmware,$(folder)/*.[ch] $(folder)/*.cpp))
 
 lint: setup  ## style, faults and types of the Python, layout of the C: what a change must pass first (20 s)
 	$(VENV)/bin/ruff check
@@ -114,6 +114,13 @@ fuzz-firmware: setup  ## a million frames and damaged images for the firmware un
 # Which branches no test takes, line by line; python -m bench.coverage --report prints them once more.
 coverage: setup  ## branches of client, specification and firmware that the tests take, recorded (10 min)
 	$(PYTHON) -m bench.coverage
+
+# Sessions by chance, each a seed; what is finished is kept, so that a run which was killed goes on.
+soak: setup  ## random sessions on the simulated SoC, 10,000 tokens and a million logits equal to golden, recorded (25 min)
+	$(PYTHON) -m bench.soak
+
+fuzz-core: setup  ## 500 random decoders on the core alone, every step equal to golden, recorded (7 min); ENDLESS=1 goes on
+	$(PYTHON) -m bench.fuzz_core $(if $(ENDLESS),--endless)
 
 # Needs the package registry, so it is no part of `make test`.
 test-install: setup  ## pip install . with each Python from 3.10 to 3.13 that is there, and a story from it (3 min)

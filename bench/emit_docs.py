@@ -1,5 +1,5 @@
-"""The tables of docs/performance.md with its plot, of docs/checkpoints.md, docs/faults.md, docs/mutants.md and
-docs/coverage.md, from bench/results: ``python -m bench.emit_docs`` writes them.
+"""The tables of docs/performance.md with its plot, of docs/checkpoints.md and of the pages in :data:`ROOMS`, from
+bench/results: ``python -m bench.emit_docs`` writes them.
 
 The page's prose is written by hand; what stands between a table's two marks is replaced. A record of earlier sources is
 refused; with ``--allow-stale`` the tables are written and say which of their figures are old.
@@ -10,7 +10,8 @@ import re
 import sys
 from pathlib import Path
 
-from bench import conversation_tables, coverage_tables, fault_tables, mutant_tables, published, variations
+from bench import (conversation_tables, coverage_tables, fault_tables, mutant_tables, published, soak_tables,
+                   variations)
 from bench.cycles import TOP_P
 from bench.fitting import fits_table
 from bench.long_context import good
@@ -27,6 +28,9 @@ MODELS  = ROOT/"docs"/"checkpoints.md"
 FAULTS  = ROOT/"docs"/"faults.md"
 MUTANTS = ROOT/"docs"/"mutants.md"
 REACHED = ROOT/"docs"/"coverage.md"
+SOAK    = ROOT/"docs"/"soak.md"
+#: Pages whose tables stand in a module of their own.
+ROOMS   = {FAULTS: fault_tables, MUTANTS: mutant_tables, REACHED: coverage_tables, SOAK: soak_tables}
 PLOT    = ROOT/"docs"/"roofline.svg"
 MARKS   = "<!-- {0}: begin, written by bench/emit_docs.py -->\n", "<!-- {0}: end -->"
 
@@ -336,7 +340,7 @@ TABLES = {"cycles": cycles_table, "breakdown": breakdown_table, "baseline": base
           "arrival": lambda: conversation_tables.arrival_table(read("arrival*.json").values(), note),
           "server-slots": lambda: conversation_tables.clients_table(read("server-slots-*.json").values(), note),
           "variations": variations_table}
-ALL = TABLES | CONFORMANCE | fault_tables.TABLES | mutant_tables.TABLES | coverage_tables.TABLES
+ALL = TABLES | CONFORMANCE | {name: made for room in ROOMS.values() for name, made in room.TABLES.items()}
 
 
 def marked(page):
@@ -383,7 +387,7 @@ def main(argv=None):
     if not parser.parse_args(argv).allow_stale:
         refuse_stale()
     try:
-        for page in (PAGE, MODELS, FAULTS, MUTANTS, REACHED):
+        for page in (PAGE, MODELS, *ROOMS):
             page.write_text(render(page.read_text()))
         PLOT.write_text(plot())
     except (ValueError, OSError) as error:

@@ -1,46 +1,17 @@
 """Steps whose columns belong to different slots: results, logits and K/V rows equal those of a golden for each slot."""
 import random
-from dataclasses import dataclass, field
 
 import pytest
 
 from accel.core import Core
-from llama2_spec.golden import Golden
-from llama2_spec.image import row_layout
 from llama2_spec.model import KvFormat, ModelConfig
 from llama2_spec.program import runs
 from llama2_spec.registers import Window
-from tests.accel.decoder import kv_row, mixed, preload, random_image, run
+from tests.accel.decoder import mixed, random_image, run
+from tests.accel.steps import Slots, Step, check, idle, prompt, push
 
 SMALL = dict(max_dim=64, max_hidden_dim=64, max_kv_dim=64, max_heads=8)
 TINY = dict(dim=16, hidden_dim=20, n_layers=2, n_heads=4, n_kv_heads=2, head_dim=8, vocab_size=10, seq_len=48)
-
-
-@dataclass
-class Slots:
-    """A golden for each slot, and what a core is to have done after the steps it was given."""
-    image: object
-    count: int
-    goldens: list = field(init=False)
-    rows: int = 0           #: of one layer, written so far
-
-    def __post_init__(self):
-        self.goldens = [Golden(self.image) for _ in range(self.count)]
-
-    def step(self, tokens, columns):
-        """Each column's logits."""
-        self.rows += len(columns)
-        return [self.goldens[slot].step(token, position) for token, (slot, position) in zip(tokens, columns)]
-
-    def check_cache(self, memory, lengths):
-        """Every row is golden's, and so many were written as there were columns."""
-        config = self.image.config
-        for slot, length in enumerate(lengths):
-            for layer in range(config.n_layers):
-                for position in range(length):
-                    expected = self.goldens[slot].kv_row(layer, position)
-                    assert kv_row(memory, config, slot, layer, position) == expected, (slot, layer, position)
-        assert len(memory.written) == self.rows * config.n_layers * row_layout(config)[1]
 
 
 def decode(image, columns, steps, *, maxima=None, **dram):
@@ -51,29 +22,18 @@ def decode(image, columns, steps, *, maxima=None, **dram):
     vocab = image.config.vocab_size
 
     async def body(driver, memory):
-        for slot, golden in enumerate(slots.goldens):
+        for slot in range(slots.count):
             begin = min((position for s, position in places if s == slot), default=0)
-            for position in range(begin):
-                golden.step(rng.randrange(vocab), position)
-            preload(memory, image.config, slot, golden, begin)
+            slots.begin(slot, [rng.randrange(vocab) for _ in range(begin)], memory)
         for pairs, first in steps:
             tokens = [rng.randrange(vocab) for _ in pairs]
-            expected, dump = slots.step(tokens, pairs), first == len(pairs) - 1
-            for command in mixed(image, tokens, pairs, first=first, dump=dump):
-                await driver.push(command)
-            if dump:
-                assert await driver.dumped(vocab) == expected[-1].values.tolist(), f"logits of {pairs}"
-            results = [(await driver.result())["token"] for _ in pairs[first:]]
-            assert results == [logits.argmax for logits in expected[first:]], f"results of {pairs}"
-        await driver.ctx.tick().until(~dut.csr.status.busy)
-        assert not any(driver.ctx.get(getattr(dut.csr.errors, e)) for e in ("bad_command", "queue_overflow"))
+            step = Step(pairs, first, dump=first == len(pairs) - 1)
+            expected = slots.step(tokens, pairs)
+            await push(driver, image, step, tokens)
+            await check(driver, step, expected)
+        await idle(driver)
     memory = run(dut, image, body, deadline=40_000, **dram)     # some 4,000 a step
     slots.check_cache(memory, [1 + max((p for s, p in places if s == slot), default=-1) for slot in range(slots.count)])
-
-
-def prompt(slot, position, count):
-    """Columns of consecutive positions."""
-    return [(slot, position + i) for i in range(count)]
 
 
 CASES = {

@@ -34,6 +34,12 @@ def test_page_of_coverage_is_up_to_date():
     assert sorted(emit_docs.marked(page)) == sorted(emit_docs.coverage_tables.TABLES)
 
 
+def test_page_of_soaking_is_up_to_date():
+    page = emit_docs.SOAK.read_text()
+    assert emit_docs.render(page) == page, "run python -m bench.emit_docs"
+    assert sorted(emit_docs.marked(page)) == sorted(emit_docs.soak_tables.TABLES)
+
+
 def test_plot_is_up_to_date():
     assert fresh(emit_docs.plot()) == fresh(emit_docs.PLOT.read_text()), "run python -m bench.emit_docs"
 
