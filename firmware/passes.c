@@ -1,6 +1,8 @@
 /* Passes over the weights: planned for all slots that run, pushed ahead of execution, and their results handed out. */
 #include "passes.h"
 
+#include <string.h>
+
 #include "hot.h"
 #include "llama2.h"
 #include "program.h"
@@ -50,6 +52,7 @@ void passes_install(uint32_t columns, bool own_scales)
 	passes.awaiting = passes.untold = 0;
 	passes.last = 0;
 	passes.pushing = passes.lasting = passes.unseen = false;
+	memset(passes.written, 0, sizeof passes.written); /* no scale */
 }
 
 uint32_t passes_begin(void)

@@ -69,6 +69,9 @@ COLD void sampler_begin(const struct wire_generate *options)
 	slot->penalising = options->repetition_penalty > SAMPLING_ONE && options->repetition_window != 0;
 	slot->reciprocal = (int32_t)((1ull << 32) / options->repetition_penalty);
 	scales();
+	/* Rows that came with the cache: nobody said which tokens they are of. */
+	while (slot->end < options->position)
+		sampler_remember(slot->end, NO_TOKEN);
 	if (slot->penalising || slot->kept == 0)
 		recall(options->position);
 	slot->end = options->position;

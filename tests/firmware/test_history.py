@@ -5,7 +5,7 @@ import random
 import pytest
 
 from llama2_spec.numerics import exp2_weight, logit_to_log2
-from llama2_spec.protocol import MAX_PROMPT, Generate
+from llama2_spec.protocol import MAX_PROMPT, Generate, GenerateFlag
 from llama2_spec.sampling import ONE, Sampler
 from tests.firmware.images import SEQ_LEN, VOCAB, small_image
 from tests.firmware.library import Device
@@ -50,6 +50,15 @@ def test_rewound_turn_looks_back_at_what_was_there(firmware, first, length, back
     assert device.generate(ids=(5,), max_new=length, **first)[0] == model.generate(0, (5,), length, **first)
     more = dict(position=back, ids=(7,), max_new=40)
     assert device.generate(**more, **PENALISED)[0] == model.generate(**more, **PENALISED)
+
+
+@pytest.mark.parametrize("options", [PENALISED, BOTH])
+def test_positions_whose_tokens_nobody_said_are_no_tokens(firmware, options):
+    """Rows came with the cache; where the device remembers tokens, other words lie."""
+    for token in range(0, VOCAB, 3):
+        device, model = Device(firmware, small_image()), Model(firmware)
+        more = dict(position=40, ids=(token,), max_new=30, **options)
+        assert device.generate(**more, flags=GenerateFlag.PRELOADED)[0] == model.generate(**more), token
 
 
 @pytest.mark.parametrize("seed", range(6))
