@@ -1,5 +1,5 @@
-"""The tables of docs/performance.md with its plot, of docs/checkpoints.md and of docs/faults.md, from bench/results:
-``python -m bench.emit_docs`` writes them.
+"""The tables of docs/performance.md with its plot, of docs/checkpoints.md, docs/faults.md and docs/proofs.md, from
+bench/results: ``python -m bench.emit_docs`` writes them.
 
 The page's prose is written by hand; what stands between a table's two marks is replaced. A record of earlier sources is
 refused; with ``--allow-stale`` the tables are written and say which of their figures are old.
@@ -10,7 +10,7 @@ import re
 import sys
 from pathlib import Path
 
-from bench import fault_tables, published
+from bench import fault_tables, proof_tables, published
 from bench.cycles import TOP_P
 from bench.fitting import fits_table
 from bench.long_context import good
@@ -25,6 +25,7 @@ RESULTS = ROOT/"bench"/"results"
 PAGE    = ROOT/"docs"/"performance.md"
 MODELS  = ROOT/"docs"/"checkpoints.md"
 FAULTS  = ROOT/"docs"/"faults.md"
+PROOFS  = ROOT/"docs"/"proofs.md"
 PLOT    = ROOT/"docs"/"roofline.svg"
 MARKS   = "<!-- {0}: begin, written by bench/emit_docs.py -->\n", "<!-- {0}: end -->"
 
@@ -303,7 +304,7 @@ TABLES = {"cycles": cycles_table, "breakdown": breakdown_table, "baseline": base
           "long-context": long_context_table, "golden": golden_table,
           "stalls": stalls_table, "causes": causes_table, "prefill": prefill_table, "speculation": speculation_table,
           "sampling": sampling_table, "simulator": simulator_table, "stream": stream_table}
-ALL = TABLES | CONFORMANCE | fault_tables.TABLES
+ALL = TABLES | CONFORMANCE | fault_tables.TABLES | proof_tables.TABLES
 
 
 def marked(page):
@@ -349,7 +350,7 @@ def main(argv=None):
     if not parser.parse_args(argv).allow_stale:
         refuse_stale()
     try:
-        for page in (PAGE, MODELS, FAULTS):
+        for page in (PAGE, MODELS, FAULTS, PROOFS):
             page.write_text(render(page.read_text()))
         PLOT.write_text(plot())
     except (ValueError, OSError) as error:

@@ -90,15 +90,23 @@ def _is_assignment(node):
     return isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "eq"
 
 
-def mutants(source: str, *, only: str | None = None) -> Iterator[Mutant]:
-    """Every mutant of a module's source, in its order; of one class or function of it with ``only``."""
+def mutants(source: str, *, only: str | None = None, steps: tuple[str, ...] = ()) -> Iterator[Mutant]:
+    """Every mutant of a module's source, in its order; of one class or function of it with ``only``, of those of its
+    methods that are named in ``steps``.
+
+    Raises ValueError for a step that there is not.
+    """
     tree = ast.parse(source)
     body = [node for node in tree.body if only is None or getattr(node, "name", None) == only]
+    names = {getattr(statement, "name", "") for node in body for statement in getattr(node, "body", ())}
+    if unknown := sorted(set(steps) - names):
+        raise ValueError(f"{only or 'the module'} has no step {', '.join(unknown)}")
     sites = _Sites()
     for node in body:
         if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
             for statement in node.body:
-                if getattr(statement, "name", "") != "__init__":
+                name = getattr(statement, "name", "")
+                if name != "__init__" and (not steps or name in steps):
                     sites.visit(statement)
     for shown, *rest in sites.found:
         target = rest[0] if len(rest) == 2 else shown
@@ -110,10 +118,11 @@ def mutants(source: str, *, only: str | None = None) -> Iterator[Mutant]:
         yield Mutant(shown.lineno, before, after, ast.unparse(ast.fix_missing_locations(changed)))
 
 
-def mutated_classes(unit: type, **constants) -> Iterator[tuple[Mutant, type]]:
-    """Mutants of one class of a module, each with the class that it defines; ``constants`` replace the module's own."""
+def mutated_classes(unit: type, *, steps: tuple[str, ...] = (), **constants) -> Iterator[tuple[Mutant, type]]:
+    """Mutants of one class of a module, or of its ``steps``, each with the class that it defines; ``constants`` replace
+    the module's own."""
     module = sys.modules[unit.__module__]
-    for mutant in mutants(inspect.getsource(module), only=unit.__name__):
+    for mutant in mutants(inspect.getsource(module), only=unit.__name__, steps=steps):
         yield mutant, _defined(mutant.source, unit, constants)
 
 

@@ -1,17 +1,25 @@
 """What is proved: for each unit, which properties, in which size. `make prove` also refutes the unit's mutants."""
-from collections.abc import Callable
-from dataclasses import dataclass, field
-
-from amaranth.hdl import Elaboratable
-
-from accel.control.command_queue import CommandQueue
-from accel.lib.numeric import credits
 from accel.attention.splitter import Waiting
+from accel.control.command_queue import CommandQueue
+from accel.control.window import Window
+from accel.dram.blocks import Blocks
+from accel.dram.kv_rows import KvRows
+from accel.dram.reader import SegmentReader
+from accel.lib.numeric import credits
+from accel.lib.pipeline import Carried, Pipeline
 from accel.lib.stream import HalfRate, Queue, Skid, Stage
-from bench.mutation import with_constants
 from tests.proofs.commands import CommandQueueProof
+from tests.proofs.kv_rows import NewestProof, StoreProof
+from tests.proofs.pipelines import PipelineProof
+from tests.proofs.proof import Proof
 from tests.proofs.queues import Credited, WaitingProof
+from tests.proofs.reader import BlocksProof, ReaderProof
 from tests.proofs.streams import WIDTH, StreamProof
+from tests.proofs.window import ResultsProof
+
+#: The K/V rows of two columns, of up to six beats each.
+KV = dict(columns=2, max_kv_dim=16, max_heads=16, addr_width=4)
+KV_SIZE = "2 columns, rows of 3 to 6 beats in every format, 4 bits of address"
 
 STREAM  = "keeps order, loses and invents nothing, holds an offer until it is taken, goes on; busy while it holds " \
           "something"
@@ -19,33 +27,17 @@ COUNTED = "as above, with the places that credits counts: never more in the queu
 LATE    = "keeps order and loses nothing if no more than {} entries follow after there was no more room"
 COMMANDS = "a FIFO at both readers; free and overflow are true; nothing is executed that was not looked at; both " \
            "readers go on"
-
-
-@dataclass
-class Proof:
-    """One property of one unit.
-
-    Attributes
-    ----------
-    unit : type or function
-        What is proved, and mutated.
-    make : callable
-        From the unit, or a mutant of it, the module with the assertions.
-    constants : dict
-        Of the unit's module, for a size that a search can cover.
-    equivalent : tuple of str
-        Mutants, by :attr:`bench.mutation.Mutant.change`, that do the same: read by a person. Each names one mutant of
-        the unit.
-    """
-    name: str
-    unit: type
-    properties: str
-    make: Callable[[type], Elaboratable]
-    constants: dict = field(default_factory=dict)
-    equivalent: tuple[str, ...] = ()
-
-    def top(self) -> Elaboratable:
-        return self.make(with_constants(self.unit, **self.constants))
+PIPES   = "what is combined is of one cycle; what is carried beside a path arrives with it; a valid is reset"
+STORES  = "each command's address is the next of its run, its data is there when it is fetched, each beat goes once; " \
+          "`stored` once a run, when all of it is gone, and always in the end"
+NEWEST  = "attention gets the rows that it asks for, each beat once; each element is what was written last to its " \
+          "place; in the end idle"
+CUT     = "segments cut at the ends of DRAM rows, in order, none before its stores are done; each block once in the " \
+          "order and at its port"
+BEATS   = "beats in the order of the segments for any latency; never more asked for than the buffer and a port " \
+          "hold; busy while a beat is to come; an abort drains, and nothing of before leaves after it; goes on"
+RESULTS = "every result that is taken is read whole, as the oldest, until it is removed; none is shown before all of " \
+          "its words are there; an abort drops all"
 
 
 PROOFS = (
@@ -60,6 +52,8 @@ PROOFS = (
       for depth in (2, 4)),
     Proof("credits", credits, COUNTED,
           lambda unit: StreamProof(Credited(Queue, unit, depth=2, cycles=3, width=WIDTH), places=2, wait_cycles=3)),
+    Proof("Pipeline", Pipeline, PIPES, PipelineProof),
+    Proof("Carried", Carried, PIPES, lambda unit: PipelineProof(unit.at.__globals__["Pipeline"])),
     Proof("Waiting", Waiting, LATE.format("ON_THEIR_WAY - 1"),
           lambda unit: WaitingProof(unit(WIDTH, limit=2), places=5, late=1),
           constants={"ON_THEIR_WAY": 2},
