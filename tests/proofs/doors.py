@@ -73,12 +73,12 @@ class DoorProof(Elaboratable):
         if has_abort:
             m.d.comb += unit.abort.eq(back)
         drive(m, unit, {"abort"} if has_abort else set())
-        for name, source in streams(unit, Flow.In):
-            m.d.comb += Assume(self._kept(m, source, back, name))
-        if self.assume is not None:
-            m.d.comb += Assume(self.assume(unit))
         was_back = Signal()
         m.d.sync += was_back.eq(back)
+        for name, source in streams(unit, Flow.In):     # its source is set back with it
+            m.d.comb += [Assume(self._kept(m, source, back, name)), Assume(~was_back | ~source.valid)]
+        if self.assume is not None:
+            m.d.comb += Assume(self.assume(unit))
         for name, source in streams(unit, Flow.Out):
             if self.doors is None or name in self.doors:
                 seen = Seen(m, source, name, self.broken, was_back)

@@ -71,8 +71,9 @@ def prove(top: Fragment, *, limit_s: float = 120, engine: str | tuple[str, ...] 
     limit_s : float
         Search time after which the verdict is UNKNOWN.
     engine : str or tuple of str
-        ABC's command: ``pdr``, or ``bmc3 -F n`` for the first n cycles, whose verdict is BOUNDED if nothing is found in
-        them. Of several the first that proves or refutes has the word.
+        ABC's command: ``pdr``; ``ind -F k``, induction over k cycles, behind a search of the first ones; or ``bmc3 -F n``
+        for the first n cycles, whose verdict is BOUNDED if nothing is found in them. Of several the first that proves
+        or refutes has the word.
 
     Raises
     ------
@@ -103,7 +104,11 @@ def _environment():
 def _search(folder: Path, engine: str, limit_s: float) -> Outcome:
     import pyosys
     abc, start_s = Path(pyosys.__file__).parent/"yosys-abc", time.monotonic()
-    script = ABC_SCRIPT.format(name="top", engine=f"{engine} -T {round(limit_s)}")
+    commands = f"{engine} -T {round(limit_s)}"
+    if engine.startswith("ind"):
+        # What helps is among the assertions: together they are inductive, one by one they are not
+        commands = f"orpos; strash; bmc3 -F {int(engine.split()[-1]) + 2}; {commands}"
+    script = ABC_SCRIPT.format(name="top", engine=commands)
     try:
         said = subprocess.run([abc, "-c", script], cwd=folder, capture_output=True, text=True,
                               timeout=limit_s + 30).stdout
@@ -112,13 +117,13 @@ def _search(folder: Path, engine: str, limit_s: float) -> Outcome:
     seconds = time.monotonic() - start_s
     line = (re.findall(r"^.*(?:Property proved|was asserted|No output|Reached|Timeout|timeout).*$", said, re.M)
             or [said.strip()[-300:]])[-1]
-    if "Property proved" in said:
-        return Outcome(Verdict.PROVED, seconds, line)
     if "was asserted in frame" in said:
         return Outcome(Verdict.REFUTED, seconds, line)
+    if "Property proved" in said or (engine.startswith("ind") and "Networks are equivalent" in said):
+        return Outcome(Verdict.PROVED, seconds, line)
     wanted, reached = re.search(r"bmc3 -F (\d+)", engine), re.search(r"No output asserted in (\d+) frames", said)
     if wanted and reached and int(reached[1]) >= int(wanted[1]):
         return Outcome(Verdict.BOUNDED, seconds, line)
-    if re.search(r"[Tt]imeout|No output|Reached|UNDECIDED", said):
+    if re.search(r"[Tt]imeout|No output|Reached|UNDECIDED|NOT EQUIVALENT", said):
         return Outcome(Verdict.UNKNOWN, seconds, line)
     raise ProofError(said[-2000:])

@@ -7,6 +7,11 @@ from amaranth.hdl import Elaboratable
 from bench.mutation import Mutant, mutated_classes, with_constants
 from tests.proofs.harness import Verdict
 
+#: Cycles over which induction goes.
+INDUCTION = 2
+#: Cycles in which most mutants fail, if they do.
+MUTANT_CYCLES = 24
+
 
 @dataclass
 class Proof:
@@ -20,6 +25,9 @@ class Proof:
         What is claimed, in words.
     make : callable
         From the unit, or a mutant of it, the module with the assertions.
+    helped : callable or None
+        As ``make``, with assertions on the unit's own registers that make the claim inductive. Mutants are held against
+        the claim alone.
     size : str
         What the search covers of the unit's sizes.
     constants : dict
@@ -42,6 +50,7 @@ class Proof:
     unit: type
     properties: str
     make: Callable[[type], Elaboratable]
+    helped: Callable[[type], Elaboratable] | None = None
     size: str = ""
     constants: dict = field(default_factory=dict)
     equivalent: tuple[str, ...] = ()
@@ -54,7 +63,9 @@ class Proof:
 
     @property
     def engine(self) -> str:
-        return "pdr" if self.depth is None else f"bmc3 -F {self.depth}"
+        if self.depth is not None:
+            return f"bmc3 -F {self.depth}"
+        return "pdr" if self.helped is None else f"ind -F {INDUCTION}"
 
     @property
     def wanted(self) -> Verdict:
@@ -63,10 +74,12 @@ class Proof:
     @property
     def against_mutants(self) -> tuple[str, ...]:
         """Most mutants fail within a few cycles, where a bounded search is the quicker one."""
-        return ("bmc3 -F 24", "pdr") if self.depth is None else (self.engine,)
+        if self.depth is not None or self.helped is not None:
+            return (f"bmc3 -F {self.depth or MUTANT_CYCLES}",)
+        return (f"bmc3 -F {MUTANT_CYCLES}", "pdr")
 
     def top(self) -> Elaboratable:
-        return self.make(with_constants(self.unit, **self.constants))
+        return (self.helped or self.make)(with_constants(self.unit, **self.constants))
 
     def mutants(self) -> Iterator[tuple[Mutant, Callable[[], Elaboratable]]]:
         """Each mutant with what makes its module."""
