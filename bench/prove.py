@@ -5,6 +5,7 @@ A mutant that the search can't refute is either named in the catalogue as doing 
 run fails and prints it. The record goes to bench/results/proofs.json, from which docs/proofs.md has its tables.
 """
 import argparse
+import json
 import os
 import random
 import sys
@@ -54,9 +55,20 @@ def row_of(proof: Proof, pool: ThreadPoolExecutor, every: bool) -> tuple[dict, l
     return row, [str(mutant) for (mutant, _), fate in zip(tried, fates) if fate == "surviving"]
 
 
+def merged(rows: list[dict]) -> list[dict]:
+    """The record's rows with ``rows`` in the place of those of the same units, in the catalogue's order; of a record of
+    earlier sources nothing is kept."""
+    record = json.loads(RECORD.read_text()) if RECORD.is_file() else {"rows": []}
+    kept = {} if RECORD.is_file() and records.stale("proofs", record) else {row["unit"]: row for row in record["rows"]}
+    kept |= {row["unit"]: row for row in rows}
+    return [kept[proof.name] for proof in PROOFS if proof.name in kept]
+
+
 def main(argv=None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.prove", description=__doc__.split("\n\n")[0])
     parser.add_argument("units", nargs="*", help="names in the catalogue; without any all, and a record is written")
+    parser.add_argument("--update", action="store_true", help="with names: put their rows into the record beside those of "
+                        "today's sources")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="searches at the same time")
     parser.add_argument("--every-mutant", action="store_true", help="where the catalogue has a choice tried, try all")
     args = parser.parse_args(argv)
@@ -73,7 +85,9 @@ def main(argv=None) -> int:
             for mutant in survivors:
                 print(f"  survives: {mutant}", flush=True)
             failed += row["verdict"] != proof.wanted.value or bool(survivors)
-    if not args.units:
+    if args.update:
+        rows = merged(rows)
+    if args.update or not args.units:
         records.write(RECORD, "proofs", {"rows": rows})
     return 1 if failed else 0
 

@@ -14,6 +14,7 @@ from tests.proofs.pipelines import PipelineProof
 from tests.proofs.proof import Proof
 from tests.proofs.queues import Credited, WaitingProof
 from tests.proofs.reader import BlocksProof, ReaderProof
+from tests.proofs.stations import DOOR_PROOFS
 from tests.proofs.streams import WIDTH, StreamProof
 from tests.proofs.window import ResultsProof
 
@@ -65,4 +66,26 @@ PROOFS = (
           equivalent=("newest + kept -> newest - kept", "free - kept + freed -> free - kept - freed",
                       "free - kept -> free + kept", "seen + 1 -> seen - 1",
                       "oldest + execute -> oldest - execute")),
+    Proof("KvRows, store", KvRows, STORES, lambda unit: StoreProof(unit(**KV), slots=2, helped=False),
+          helped=lambda unit: StoreProof(unit(**KV), slots=2), size=KV_SIZE,
+          steps=("_read", "_runs", "_walk", "_dram"), sample=16),
+    *(Proof(f"KvRows, {name}", KvRows, NEWEST,
+            lambda unit, options=options: NewestProof(unit(**KV), slots=2, helped=False, **options),
+            helped=lambda unit, options=options: NewestProof(unit(**KV), slots=2, **options), size=KV_SIZE,
+            steps=("_memories", "_write", "_read", "_walk"), sample=4)
+      for name, options in (("elements, lanes 0-3", dict(lanes=range(4))),
+                            ("elements, lanes 4-7", dict(lanes=range(4, 8))),
+                            ("exponents", dict(lanes=range(16), exponents=True)))),
+    Proof("Blocks", Blocks, CUT, lambda unit: BlocksProof(unit(addr_width=4, row_bits=1, turn_bits=4), beats=4),
+          size="DRAM rows of 2 beats, segments of up to 4", depth=18, sample=8, limit_s=60,
+          missing="which blocks the queue of the order holds, against those that wait at the ports"),
+    Proof("SegmentReader", SegmentReader, BEATS,
+          lambda unit: ReaderProof(unit(addr_width=4, row_bits=1, depth=4, ahead=2, buffer=8), beats=4),
+          constants={"OUT": 2}, size="DRAM rows of 2 beats, segments of up to 4, a buffer of 8, 4 answers a port",
+          depth=20, sample=8, limit_s=60,
+          missing="the turn of each beat in the buffer, at its port and on its way, against the order"),
+    Proof("Window, results", Window, RESULTS, lambda unit: ResultsProof(unit(candidate_sets=2), depth=2),
+          constants={"RESULT_DEPTH": 2}, size="2 results, one bit for a word", depth=30, steps=("_results",), sample=4,
+          missing="the words of a result in the memory, against the place of the next"),
+    *DOOR_PROOFS,
 )

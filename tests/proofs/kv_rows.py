@@ -250,10 +250,10 @@ class NewestProof(Elaboratable):
     in every format: the rows of the positions being decoded pass DRAM by. What goes to DRAM leaves the memories in the
     same way.
 
-    One element, or one exponent, of any column is followed; ``lane`` says which of a beat's: the bytes do not meet.
+    In each of ``lanes`` of a beat one element, or one exponent, of any column and place is followed.
     """
-    def __init__(self, unit, *, slots, lane, exponents=False, helped=True):
-        self.unit, self.slots, self.lane, self.exponents, self.helped = unit, slots, lane, exponents, helped
+    def __init__(self, unit, *, slots, lanes, exponents=False, helped=True):
+        self.unit, self.slots, self.lanes, self.exponents, self.helped = unit, slots, lanes, exponents, helped
 
     def elaborate(self, platform):
         m, unit = Module(), self.unit
@@ -268,16 +268,19 @@ class NewestProof(Elaboratable):
         with m.If(user.newest):
             m.d.sync += [reading.eq(1), first.eq(user.first), last.eq(user.last)]
         m.d.comb += [Assert(~unit.beats.valid | (reading & ~walk.done)), Assert(~reading | walk.done | unit.busy)]
-        size = 8 if self.exponents else 16
-        assert_held(m, _Bits(unit.beats, size * self.lane, size), "beats")
+        assert_held(m, unit.beats, "beats")
         idle = self._ends(m, user, reading, walk)
-        followed = Exponent(m, self, user) if self.exponents else Element(m, self, user)
-        seen = followed.known & unit.beats.valid & (walk.beat == followed.at) & (first + walk.row == followed.column)
-        m.d.comb += Assert(~seen | followed.equals(unit.beats.payload))
+        kind = Exponent if self.exponents else Element
+        every = [kind(m, self, user, lane) for lane in self.lanes]
+        for followed in every:
+            seen = followed.known & unit.beats.valid & (walk.beat == followed.at) & (
+                first + walk.row == followed.column)
+            m.d.comb += Assert(~seen | followed.equals(unit.beats.payload))
         if self.helped:
             help_constants(m, user, self.inside)
             issued = self._walks(m, user, reading, first, last, rows, walk, idle)
-            self._data(m, user, followed, first, last, issued, walk)
+            for followed in every:
+                self._data(m, user, followed, first, last, issued, walk)
         return m
 
     def _ends(self, m, user, reading, walk):
@@ -331,8 +334,8 @@ class NewestProof(Elaboratable):
 class Element:
     """One element of K or V in lane ``lane`` of its beat: what was written last to it, ``known`` once it was, and where
     it lies, by docs/image.md. ``here`` when it is written."""
-    def __init__(self, m, proof, user):
-        unit, e, lane, inside = proof.unit, user.elements, proof.lane, proof.inside
+    def __init__(self, m, proof, user, lane):
+        unit, e, inside = proof.unit, user.elements, proof.inside
         self.lane, columns = lane, max(unit.columns, 2)
         of_v, self.column = any_constant(m, 1, "followed_v"), any_constant(m, range(columns), "followed_column")
         self.eight = any_constant(m, 10, "followed_eight")                 # of elements
@@ -375,8 +378,8 @@ class Element:
 
 class Exponent:
     """The exponent in byte ``lane`` of a beat of the header, as :class:`Element`."""
-    def __init__(self, m, proof, user):
-        unit, e, lane, inside = proof.unit, user.elements, proof.lane, proof.inside
+    def __init__(self, m, proof, user, lane):
+        unit, e, inside = proof.unit, user.elements, proof.inside
         self.lane, self.column = lane, any_constant(m, range(max(unit.columns, 2)), "followed_column")
         self.at, number = Signal(7), any_constant(m, 4, "followed_beat")
         self.known, self.low = Signal(), Signal(8)
@@ -400,8 +403,3 @@ class Exponent:
         """Whether ``beat`` has the exponent."""
         return beat[8 * self.lane:8 * self.lane + 8] == self.low
 
-
-class _Bits:
-    """Some bits of a stream's payload."""
-    def __init__(self, source, at, bits):
-        self.valid, self.ready, self.payload = source.valid, source.ready, source.payload[at:at + bits]

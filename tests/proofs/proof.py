@@ -8,7 +8,7 @@ from bench.mutation import Mutant, mutated_classes, with_constants
 from tests.proofs.harness import Verdict
 
 #: Cycles over which induction goes.
-INDUCTION = 2
+INDUCTION = 4
 #: Cycles in which most mutants fail, if they do.
 MUTANT_CYCLES = 24
 
