@@ -59,7 +59,8 @@ def merged(rows: list[dict]) -> list[dict]:
     """The record's rows with ``rows`` in the place of those of the same units, in the catalogue's order; of a record of
     earlier sources nothing is kept."""
     record = json.loads(RECORD.read_text()) if RECORD.is_file() else {"rows": []}
-    kept = {} if RECORD.is_file() and records.stale("proofs", record) else {row["unit"]: row for row in record["rows"]}
+    today = RECORD.is_file() and not records.stale("proofs", record)
+    kept = {row["unit"]: row for row in record["rows"]} if today else {}
     kept |= {row["unit"]: row for row in rows}
     return [kept[proof.name] for proof in PROOFS if proof.name in kept]
 
@@ -67,8 +68,8 @@ def merged(rows: list[dict]) -> list[dict]:
 def main(argv=None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.prove", description=__doc__.split("\n\n")[0])
     parser.add_argument("units", nargs="*", help="names in the catalogue; without any all, and a record is written")
-    parser.add_argument("--update", action="store_true", help="with names: put their rows into the record beside those of "
-                        "today's sources")
+    parser.add_argument("--update", action="store_true",
+                        help="with names: put their rows into the record beside those of today's sources")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="searches at the same time")
     parser.add_argument("--every-mutant", action="store_true", help="where the catalogue has a choice tried, try all")
     args = parser.parse_args(argv)

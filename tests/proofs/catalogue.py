@@ -18,6 +18,7 @@ from tests.proofs.stations import DOOR_PROOFS
 from tests.proofs.streams import WIDTH, StreamProof
 from tests.proofs.window import ResultsProof
 
+BITS = f"payloads of {WIDTH} bits"
 #: The K/V rows of two columns, of up to six beats each.
 KV = dict(columns=2, max_kv_dim=16, max_heads=16, addr_width=4)
 KV_SIZE = "2 columns, rows of 3 to 6 beats in every format, 4 bits of address"
@@ -42,26 +43,29 @@ RESULTS = "every result that is taken is read whole, as the oldest, until it is 
 
 
 PROOFS = (
-    Proof("Stage", Stage, STREAM, lambda unit: StreamProof(unit(WIDTH), places=1)),
-    Proof("Skid", Skid, STREAM, lambda unit: StreamProof(unit(WIDTH), places=2)),
-    Proof("HalfRate", HalfRate, STREAM, lambda unit: StreamProof(unit(WIDTH), places=1)),
+    Proof("Stage", Stage, STREAM, lambda unit: StreamProof(unit(WIDTH), places=1), size=BITS),
+    Proof("Skid", Skid, STREAM, lambda unit: StreamProof(unit(WIDTH), places=2), size=BITS),
+    Proof("HalfRate", HalfRate, STREAM, lambda unit: StreamProof(unit(WIDTH), places=1), size=BITS),
     *(Proof(f"Queue of {depth}", Queue, COUNTED,
             lambda unit, depth=depth: StreamProof(Credited(unit, credits, depth=depth, cycles=3, width=WIDTH),
                                                   places=depth, wait_cycles=3),
+            size=BITS + ", a pipeline of 3",
             # Of one bit, a pointer that counts down is one that counts up; the queue of 4 tells them apart.
             equivalent=("newest + 1 -> newest - 1", "oldest + 1 -> oldest - 1") if depth == 2 else ())
       for depth in (2, 4)),
     Proof("credits", credits, COUNTED,
-          lambda unit: StreamProof(Credited(Queue, unit, depth=2, cycles=3, width=WIDTH), places=2, wait_cycles=3)),
-    Proof("Pipeline", Pipeline, PIPES, PipelineProof),
-    Proof("Carried", Carried, PIPES, lambda unit: PipelineProof(unit.at.__globals__["Pipeline"])),
+          lambda unit: StreamProof(Credited(Queue, unit, depth=2, cycles=3, width=WIDTH), places=2, wait_cycles=3),
+          size=BITS + ", a pipeline of 3"),
+    Proof("Pipeline", Pipeline, PIPES, PipelineProof, size="four stages"),
+    Proof("Carried", Carried, PIPES, lambda unit: PipelineProof(unit.at.__globals__["Pipeline"]),
+          size="four stages"),
     Proof("Waiting", Waiting, LATE.format("ON_THEIR_WAY - 1"),
           lambda unit: WaitingProof(unit(WIDTH, limit=2), places=5, late=1),
-          constants={"ON_THEIR_WAY": 2},
+          constants={"ON_THEIR_WAY": 2}, size=BITS,
           # twice the memory it needs
           equivalent=("self.limit + ON_THEIR_WAY - 1 -> self.limit + ON_THEIR_WAY + 1",)),
     Proof("CommandQueue", CommandQueue, COMMANDS, lambda unit: CommandQueueProof(unit(), depth=1),
-          constants={"QUEUE_DEPTH": 1},
+          constants={"QUEUE_DEPTH": 1}, size="one command, one bit for a word",
           # Of one bit, a counter that goes down is one that goes up.
           equivalent=("newest + kept -> newest - kept", "free - kept + freed -> free - kept - freed",
                       "free - kept -> free + kept", "seen + 1 -> seen - 1",
@@ -72,20 +76,21 @@ PROOFS = (
     *(Proof(f"KvRows, {name}", KvRows, NEWEST,
             lambda unit, options=options: NewestProof(unit(**KV), slots=2, helped=False, **options),
             helped=lambda unit, options=options: NewestProof(unit(**KV), slots=2, **options), size=KV_SIZE,
-            steps=("_memories", "_write", "_read", "_walk"), sample=4)
+            steps=("_memories", "_write", "_read", "_walk"), sample=4, quick=False)
       for name, options in (("elements, lanes 0-3", dict(lanes=range(4))),
                             ("elements, lanes 4-7", dict(lanes=range(4, 8))),
                             ("exponents", dict(lanes=range(16), exponents=True)))),
     Proof("Blocks", Blocks, CUT, lambda unit: BlocksProof(unit(addr_width=4, row_bits=1, turn_bits=4), beats=4),
-          size="DRAM rows of 2 beats, segments of up to 4", depth=18, sample=8, limit_s=60,
+          size="DRAM rows of 2 beats, segments of up to 4", quick=False, depth=18, sample=8, limit_s=60,
           missing="which blocks the queue of the order holds, against those that wait at the ports"),
     Proof("SegmentReader", SegmentReader, BEATS,
           lambda unit: ReaderProof(unit(addr_width=4, row_bits=1, depth=4, ahead=2, buffer=8), beats=4),
           constants={"OUT": 2}, size="DRAM rows of 2 beats, segments of up to 4, a buffer of 8, 4 answers a port",
-          depth=20, sample=8, limit_s=60,
+          quick=False, depth=20, sample=8, limit_s=60,
           missing="the turn of each beat in the buffer, at its port and on its way, against the order"),
     Proof("Window, results", Window, RESULTS, lambda unit: ResultsProof(unit(candidate_sets=2), depth=2),
-          constants={"RESULT_DEPTH": 2}, size="2 results, one bit for a word", depth=30, steps=("_results",), sample=4,
+          constants={"RESULT_DEPTH": 2}, size="2 results, one bit for a word", quick=False, depth=30,
+          steps=("_results",), sample=4,
           missing="the words of a result in the memory, against the place of the next"),
     *DOOR_PROOFS,
 )

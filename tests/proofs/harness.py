@@ -71,9 +71,9 @@ def prove(top: Fragment, *, limit_s: float = 120, engine: str | tuple[str, ...] 
     limit_s : float
         Search time after which the verdict is UNKNOWN.
     engine : str or tuple of str
-        ABC's command: ``pdr``; ``ind -F k``, induction over k cycles, behind a search of the first ones; or ``bmc3 -F n``
-        for the first n cycles, whose verdict is BOUNDED if nothing is found in them. Of several the first that proves
-        or refutes has the word.
+        ABC's command: ``pdr``; ``ind -F k``, induction over k cycles, behind a search of the first ones; or
+        ``bmc3 -F n`` for the first n cycles, whose verdict is BOUNDED if nothing is found in them. Of several the first
+        that proves or refutes has the word.
 
     Raises
     ------
@@ -119,10 +119,11 @@ def _search(folder: Path, engine: str, limit_s: float) -> Outcome:
             or [said.strip()[-300:]])[-1]
     if "was asserted in frame" in said:
         return Outcome(Verdict.REFUTED, seconds, line)
-    if "Property proved" in said or (engine.startswith("ind") and "Networks are equivalent" in said):
+    wanted, reached = re.search(r"bmc3 -F (\d+)", commands), re.search(r"No output asserted in (\d+) frames", said)
+    searched = wanted and reached and int(reached[1]) >= int(wanted[1])
+    if "Property proved" in said or (searched and "Networks are equivalent" in said):
         return Outcome(Verdict.PROVED, seconds, line)
-    wanted, reached = re.search(r"bmc3 -F (\d+)", engine), re.search(r"No output asserted in (\d+) frames", said)
-    if wanted and reached and int(reached[1]) >= int(wanted[1]):
+    if searched and engine.startswith("bmc3"):
         return Outcome(Verdict.BOUNDED, seconds, line)
     if re.search(r"[Tt]imeout|No output|Reached|UNDECIDED|NOT EQUIVALENT", said):
         return Outcome(Verdict.UNKNOWN, seconds, line)

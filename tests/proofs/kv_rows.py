@@ -349,7 +349,8 @@ class Element:
             e.column == self.column)
         clamped = Mux(e.mantissa.as_signed() == 128, 127, e.mantissa)
         with m.If(self.here):
-            m.d.sync += [self.known.eq(1), self.low.eq(Mux(self.narrow, clamped, e.mantissa)), self.high.eq(e.mantissa[8:])]
+            m.d.sync += [self.known.eq(1), self.low.eq(Mux(self.narrow, clamped, e.mantissa)),
+                         self.high.eq(e.mantissa[8:])]
         self._on_the_way(m, user, inside, of_v, in_row)
 
     def _matches(self, low, high):
@@ -393,7 +394,8 @@ class Exponent:
         self.entered = w.exponent_write & (s.byte == Cat(Const(lane, 4), number)) & (w.into == self.column)
         self.entered_value = w.exponent == self.low
         place = Cat(number[:s.header_bits], self.column[:len(s.column)])
-        self.lands, self.landing_value = s.header_w.en[lane] & (s.header_w.addr == place), s.header_w.data[lane] == self.low
+        self.lands = s.header_w.en[lane] & (s.header_w.addr == place)
+        self.landing_value = s.header_w.data[lane] == self.low
         peek = inside._memories.headers.read_port(domain="comb")
         m.d.comb += [peek.addr.eq(place), Assert(~w.exponent_write | (w.head < user.heads))]
         self.stored = peek.data[lane] == self.low

@@ -4,12 +4,12 @@ from amaranth.hdl import Assert, Elaboratable, Module, Mux, ResetInserter, Signa
 from tests.proofs.streams import WIDTH, any_value
 
 
-class _Paths(Elaboratable):
+class _Paths:
     """A path of three registers, the second of them behind a unit that takes a cycle, with values beside it."""
     def __init__(self, pipeline, value, tag, valid):
         self.pipeline, self.value, self.tag, self.valid = pipeline, value, tag, valid
 
-    def elaborate(self, platform):
+    def module(self):
         m = Module()
         pipe = self.pipeline(m)
         value, tag = pipe.enter(self.value), pipe.carry("tag", pipe.enter(self.tag))
@@ -21,6 +21,12 @@ class _Paths(Elaboratable):
         self.late = pipe.later("late", pipe.combine(Mux, answer == 0, tag.beside(answer), answer), 2)
         self.again, self.ends = tag.beside(self.late), valid.beside(self.late)
         self.first = valid.at(1)
+        # known from a stage on that is not the first, and two results at once
+        late_tag = pipe.carry("late_tag", changed)
+        both = pipe.combine(lambda x, y: (x, y), late_tag.at(1), tag.at(0 + late_tag.first))
+        self.changed, self.pair = late_tag.beside(answer), both[1]
+        halves = pipe.combine(lambda x: (x[0], unit[0]), changed, latency=1)
+        self.half = pipe.later("half", halves[1], 2)
         return m
 
 
@@ -34,11 +40,12 @@ class PipelineProof(Elaboratable):
         value, tag = any_value(m, WIDTH, "value"), any_value(m, WIDTH, "tag")
         valid, back = any_value(m, 1, "valid"), any_value(m, 1, "back")
         paths = _Paths(self.pipeline, value, tag, valid)
-        inner = paths.elaborate(None)
+        inner = paths.module()
         m.submodules.paths = ResetInserter(back)(inner)
-        assert [one.stage for one in (paths.late, paths.again, paths.ends, paths.first)] == [4, 4, 4, 1]
+        ends = (paths.late, paths.again, paths.ends, paths.first, paths.changed, paths.pair, paths.half)
+        assert [one.stage for one in ends] == [4, 4, 4, 1, 2, 1, 4]
         values, tags, valids = [value], [tag], [valid]
-        for i in range(4):
+        for _ in range(4):
             for line, shape in ((values, WIDTH), (tags, WIDTH)):
                 line.append(Signal(shape))
                 m.d.sync += line[-1].eq(line[-2])
@@ -46,13 +53,15 @@ class PipelineProof(Elaboratable):
             m.d.sync += valids[-1].eq(valids[-2] & ~back)
         age = Signal(range(6))                                  # cycles since a reset, which a unit's answer suffers
         m.d.sync += age.eq(Mux(back, 0, Mux(age == 5, 5, age + 1)))
+        old = Signal(range(5))                                  # registers that are not reset begin with zeros
+        m.d.sync += old.eq(Mux(old == 4, 4, old + 1))
         answer = Signal(WIDTH)
         m.d.comb += answer.eq((values[4] + 1)[:WIDTH] ^ tags[4])
         m.d.comb += [
             Assert((age < 4) | (paths.late.plain == Mux(answer == 0, tags[4], answer))),
+            Assert((age < 4) | (paths.half.plain == answer[0])),
+            Assert((old < 4) | (paths.changed.plain == (values[2] + 1)[:WIDTH])),
+            Assert((old < 4) | (paths.pair.plain == tags[1])), Assert((old < 4) | (paths.again.plain == tags[4])),
             Assert(paths.ends.plain == valids[4]), Assert(paths.first.plain == valids[1]),
         ]
-        old = Signal(range(5))                                  # registers that are not reset begin with zeros
-        m.d.sync += old.eq(Mux(old == 4, 4, old + 1))
-        m.d.comb += Assert((old < 4) | (paths.again.plain == tags[4]))
         return m

@@ -1,4 +1,4 @@
-"""Beats come back in the order of the segments, whatever the two ports of the memory do; what an abort drops is drained."""
+"""Beats come back in the order of the segments, whatever the memory's two ports do; what an abort drops is drained."""
 from amaranth.hdl import Assert, Assume, Cat, Elaboratable, Module, Mux, Signal
 from amaranth.hdl._ast import AnyConst
 from amaranth.lib import data
@@ -158,7 +158,8 @@ class BlocksProof(Elaboratable):
         """What was taken and not yet cut: of the oldest the next beat, how many are left, whether it may be read."""
         unit, aw, places = self.unit, self.unit.addr_width, 4
         offers, base = any_value(m, 1, "offers"), any_value(m, aw, "base")
-        beats, kv, stores = any_value(m, range(self.beats + 1), "beats"), any_value(m, 1, "kv"), any_value(m, 1, "stores")
+        beats, kv = any_value(m, range(self.beats + 1), "beats"), any_value(m, 1, "kv")
+        stores = any_value(m, 1, "stores")
         done, self.cut = any_value(m, 1, "done"), Signal(unit.turn_bits)
         segment = unit.segments.payload
         m.d.comb += [unit.segments.valid.eq(offers), segment.base.eq(base), segment.beats.eq(beats), segment.kv.eq(kv),

@@ -29,22 +29,22 @@ class Door(Proof):
             yield Mutant(0, "the offer", fault, ""), lambda fault=fault: self.make(self.unit, broken=fault)
 
 
-def _door(unit, *, resets=True, assume=None, **sizes):
+def _door(unit, *, resets=True, assume=None, quick=False, **sizes):
     def make(kind, broken=""):
         return DoorProof(kind(**sizes), resets=resets, assume=assume, broken=broken)
     size = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in sizes.items())
-    return Door(f"{unit.__name__}, doors", unit, DOOR, make, size=size, limit_s=60)
+    return Door(f"{unit.__name__}, doors", unit, DOOR, make, size=size, limit_s=60, quick=quick)
 
 
 DOOR_PROOFS = (
-    _door(Sequencer, columns=COLUMNS, addr_width=4),
+    _door(Sequencer, columns=COLUMNS, addr_width=4, quick=True),
     _door(EmbedFetch, columns=COLUMNS, addr_width=4, max_words=4, resets=False),
     _door(KvRows, columns=COLUMNS, max_kv_dim=16, max_heads=16, addr_width=4),
     _door(RowPairs, columns=COLUMNS),
     # a job starts only while the fetch before has ended
     _door(SumIntake, columns=COLUMNS, addr_width=4, assume=lambda unit: ~(unit.job.start & unit.elements.valid)),
     _door(RowScale, columns=COLUMNS),
-    _door(RowDispatch, columns=COLUMNS),
+    _door(RowDispatch, columns=COLUMNS, quick=True),
     # attention begins only when its output before has left
     _door(WideIntake, columns=COLUMNS, assume=lambda unit: ~(unit.start & unit.attention.valid)),
     _door(RowSplitter, max_heads=8, k_buffer=8, v_buffer=8),
