@@ -9,7 +9,7 @@ from tests.proofs.streams import any_value
 class Port:
     """A read port of a DRAM that takes commands and answers when it likes, in order; what it answers is one bit, set
     for the address ``marked``. ``waiting`` commands are not yet answered; ``depth`` is the most that there may be."""
-    def __init__(self, m, native, answers, marked, *, depth, name):
+    def __init__(self, m, native, answers, marked, drop, *, depth, name):
         self.fire, self.answers = Signal(name=f"{name}_fire"), answers
         m.d.comb += [native.cmd_ready.eq(any_value(m, 1, f"{name}_takes")), native.rdata_valid.eq(answers),
                      self.fire.eq(native.cmd_valid & native.cmd_ready)]
@@ -22,6 +22,17 @@ class Port:
             m.d.sync += bits[i].eq(Mux(self.fire & (kept == i), native.cmd_addr == marked,
                                        Mux(answers, bits[i + 1], bits[i])))
         self.bit = bits[0]
+        self._keeps_asking(m, native, drop, name)
+
+    def _keeps_asking(self, m, native, drop, name):
+        """A command that was not taken is the next one, too. It may be withdrawn meanwhile, when the other port takes a
+        block that is older."""
+        asked, address = Signal(name=f"{name}_asked"), Signal(len(native.cmd_addr), name=f"{name}_address")
+        with m.If(native.cmd_valid):
+            m.d.sync += [asked.eq(~native.cmd_ready), address.eq(native.cmd_addr)]
+        with m.If(drop):
+            m.d.sync += asked.eq(0)
+        m.d.comb += Assert(~asked | ~native.cmd_valid | (native.cmd_addr == address))
 
 
 class ReaderProof(Elaboratable):
@@ -43,7 +54,7 @@ class ReaderProof(Elaboratable):
         marked, drop = Signal(unit.addr_width), Signal()
         abort = any_value(m, 1, "aborts")
         m.d.comb += [marked.eq(AnyConst(unit.addr_width)), unit.abort.eq(abort), drop.eq(abort | unit.aborting)]
-        ports = self._memory(m, marked)
+        ports = self._memory(m, marked, drop)
         take, segment, accepted = self._segments(m, drop)
         both, given, count = self._sink(m, drop)
         pending, asked = Signal(10), Signal(range(self.unit.buffer + 4))
@@ -59,9 +70,9 @@ class ReaderProof(Elaboratable):
         self._goes_on(m, ports, pending, both, drop)
         return m
 
-    def _memory(self, m, marked):
+    def _memory(self, m, marked, drop):
         unit, answers = self.unit, [any_value(m, 1, f"answers{i}") for i in range(2)]
-        ports = [Port(m, native, answer, marked, depth=unit.depth, name=f"port{i}")
+        ports = [Port(m, native, answer, marked, drop, depth=unit.depth, name=f"port{i}")
                  for i, (native, answer) in enumerate(zip((unit.read0, unit.read1), answers))]
         m.d.comb += [Assume(~(answers[0] & answers[1])),
                      unit.read0.rdata_data.eq(Mux(answers[1], ports[1].bit, ports[0].bit).replicate(128))]
