@@ -35,18 +35,17 @@ def fate_of(proof: Proof, change: str, make) -> str:
     return "equivalent" if change in proof.equivalent else "surviving"
 
 
-def chosen_mutants(proof: Proof, every: bool) -> tuple[list, int]:
-    """Mutants that are tried, and how many there are."""
+def chosen_mutants(proof: Proof, most: int | None) -> tuple[list, int]:
+    """Mutants that are tried, at most ``most`` or as many as the catalogue says, and how many there are."""
     found = list(proof.mutants())
-    if every or proof.sample is None or len(found) <= proof.sample:
-        return found, len(found)
-    return random.Random(SEED).sample(found, proof.sample), len(found)
+    limit = min(len(found), *(number for number in (most, proof.sample) if number is not None), len(found))
+    return (found if limit == len(found) else random.Random(SEED).sample(found, limit)), len(found)
 
 
-def row_of(proof: Proof, pool: ThreadPoolExecutor, every: bool) -> tuple[dict, list[str]]:
+def row_of(proof: Proof, pool: ThreadPoolExecutor, most: int | None) -> tuple[dict, list[str]]:
     """The record of one proof, and the mutants that survive it."""
     outcome = prove(proof.top(), limit_s=proof.limit_s, engine=proof.engine)
-    tried, there_are = chosen_mutants(proof, every)
+    tried, there_are = chosen_mutants(proof, most)
     fates = list(pool.map(lambda one: fate_of(proof, one[0].change, one[1]), tried))
     counts = {fate: fates.count(fate) for fate in FATES}
     row = {"unit": proof.name, "properties": proof.properties, "size": proof.size, "verdict": outcome.verdict.value,
@@ -71,7 +70,7 @@ def main(argv=None) -> int:
     parser.add_argument("--update", action="store_true",
                         help="with names: put their rows into the record beside those of today's sources")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="searches at the same time")
-    parser.add_argument("--every-mutant", action="store_true", help="where the catalogue has a choice tried, try all")
+    parser.add_argument("--mutants", type=int, help="try so many of a unit's mutants at most")
     args = parser.parse_args(argv)
     unknown = sorted(set(args.units) - {proof.name for proof in PROOFS})
     if unknown:
@@ -79,7 +78,7 @@ def main(argv=None) -> int:
     rows, failed = [], 0
     with ThreadPoolExecutor(args.jobs) as pool:
         for proof in (proof for proof in PROOFS if not args.units or proof.name in args.units):
-            row, survivors = row_of(proof, pool, args.every_mutant)
+            row, survivors = row_of(proof, pool, args.mutants)
             rows.append(row)
             print(f"{proof.name}: {row['verdict']} in {row['seconds']:.1f} s; mutants: "
                   + ", ".join(f"{row[fate]} {fate}" for fate in FATES), flush=True)

@@ -1,12 +1,12 @@
-"""`make prove` puts its rows into the record in the catalogue's order, and the page tells what became of each mutant."""
+"""`make prove` puts rows into the record in the catalogue's order, and the page tells what became of each mutant."""
 import json
 
 import pytest
 
 from bench import proof_tables, prove, records
 
-ROW = {"unit": "Skid", "properties": "p", "size": "", "verdict": "proved", "depth": None, "missing": "", "constants": {},
-       "seconds": 0.1, "mutants": 17, "refuted": 17, "equivalent": 0, "stillborn": 0, "surviving": 0}
+ROW = {"unit": "Skid", "properties": "p", "size": "", "verdict": "proved", "depth": None, "missing": "",
+       "constants": {}, "seconds": 0.1, "mutants": 17, "refuted": 17, "equivalent": 0, "stillborn": 0, "surviving": 0}
 
 
 @pytest.fixture

@@ -58,7 +58,9 @@ PROOFS = (
           size=BITS + ", a pipeline of 3"),
     Proof("Pipeline", Pipeline, PIPES, PipelineProof, size="four stages"),
     Proof("Carried", Carried, PIPES, lambda unit: PipelineProof(unit.at.__globals__["Pipeline"]),
-          size="four stages"),
+          size="four stages",
+          # registers that nothing asks for
+          equivalent=("stage - self.first -> stage + self.first",)),
     Proof("Waiting", Waiting, LATE.format("ON_THEIR_WAY - 1"),
           lambda unit: WaitingProof(unit(WIDTH, limit=2), places=5, late=1),
           constants={"ON_THEIR_WAY": 2}, size=BITS,
