@@ -3,6 +3,11 @@ import json
 
 from bench import prove, records
 from llama2_spec.emit_docs import table
+from tests.proofs.catalogue import PROOFS
+
+
+#: How each unit's claim is proved, by its name in the catalogue.
+METHODS = {proof.name: "induction" if proof.helped else "pdr" for proof in PROOFS}
 
 
 def _rows():
@@ -33,7 +38,7 @@ def proofs_table():
 
 def _how(row):
     if row["verdict"] == "proved":
-        return "pdr", "unbounded"
+        return METHODS[row["unit"]], "unbounded"
     if row["verdict"] == "bounded":
         return "bmc3", f"the first {row['depth']}"
     return "none", f"**{row['verdict']}**"
