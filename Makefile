@@ -95,8 +95,8 @@ wave: setup  ## one test of tests/accel with its waveform: TEST=tests/accel/test
 	@test -n "$$TEST" || { echo "TEST is not set: make wave TEST=tests/accel/test_stage.py::test_name" >&2; exit 1; }
 	WAVES=build/waves $(PYTHON) -m pytest -q "$$TEST"
 
-# Unbounded proofs, and the refutation of every one-line mutant of the units that they are of.
-prove: setup  ## prove the stream units and the command queue for every input, refute their mutants (4 min)
+# Proofs of tests/proofs/catalogue.py, and the refutation of one-line mutants of the units that they are of.
+prove: setup  ## prove streams, queues, the K/V owner and doors for every input, refute their mutants, recorded (10 min)
 	$(PYTHON) -m bench.prove
 
 # Goes on where it stopped; python -m bench.mutants --only accel/dram looks at a part.

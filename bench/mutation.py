@@ -201,15 +201,26 @@ def _is_unit(node):
     return any(getattr(part, "name", "") == "elaborate" for part in node.body)
 
 
-def mutants(source: str, *, only: str | None = None, kinds: type[_Sites] = _Sites) -> Iterator[Mutant]:
-    """Every mutant of a module's source, in its order; of one class or function of it with ``only``."""
+def mutants(source: str, *, only: str | None = None, steps: tuple[str, ...] = (),
+            kinds: type[_Sites] = _Sites) -> Iterator[Mutant]:
+    """Every mutant of a module's source, in its order; of one class or function of it with ``only``, of those of its
+    methods that are named in ``steps``.
+
+    Raises ValueError for a step that there is not.
+    """
+    body = [node for node in ast.parse(source).body
+            if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and only in (None, node.name)]
+    names = {getattr(statement, "name", "") for node in body for statement in node.body}
+    if unknown := sorted(set(steps) - names):
+        raise ValueError(f"{only or 'the module'} has no step {', '.join(unknown)}")
     sites = kinds()
-    for node in ast.parse(source).body:
-        if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and only in (None, node.name):
-            sites.visit(node)
+    for node in body:
+        sites.visit(node)
     text = source.encode()                                          # ast counts bytes
     begins = list(accumulate(map(len, text.splitlines(keepends=True)), initial=0))
     for site in sites.found:
+        if steps and not set(steps) & set(site.scope.split(".")):
+            continue
         node = site.node
         begin = begins[node.lineno - 1] + node.col_offset
         end = begins[node.end_lineno - 1] + node.end_col_offset
@@ -217,10 +228,11 @@ def mutants(source: str, *, only: str | None = None, kinds: type[_Sites] = _Site
                      (text[:begin] + site.text.encode() + text[end:]).decode(), site.scope)
 
 
-def mutated_classes(unit: type, **constants) -> Iterator[tuple[Mutant, type]]:
-    """Mutants of one class of a module, each with the class that it defines; ``constants`` replace the module's own."""
+def mutated_classes(unit: type, *, steps: tuple[str, ...] = (), **constants) -> Iterator[tuple[Mutant, type]]:
+    """Mutants of one class of a module, or of its ``steps``, each with the class that it defines; ``constants`` replace
+    the module's own."""
     module = sys.modules[unit.__module__]
-    for mutant in mutants(inspect.getsource(module), only=unit.__name__):
+    for mutant in mutants(inspect.getsource(module), only=unit.__name__, steps=steps):
         yield mutant, _defined(mutant.source, unit, constants)
 
 

@@ -40,6 +40,12 @@ def test_page_of_soaking_is_up_to_date():
     assert sorted(emit_docs.marked(page)) == sorted(emit_docs.soak_tables.TABLES)
 
 
+def test_page_of_proofs_is_up_to_date():
+    page = emit_docs.PROOFS.read_text()
+    assert fresh(emit_docs.render(page)) == fresh(page), "run python -m bench.emit_docs"
+    assert sorted(emit_docs.marked(page)) == sorted(emit_docs.proof_tables.TABLES)
+
+
 def test_plot_is_up_to_date():
     assert fresh(emit_docs.plot()) == fresh(emit_docs.PLOT.read_text()), "run python -m bench.emit_docs"
 

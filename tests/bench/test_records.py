@@ -24,7 +24,7 @@ def digests_anew():
 @pytest.fixture
 def pages(tmp_path, monkeypatch):
     """The pages and the records of a folder of its own, every record of today's sources; returns the folder."""
-    for name in ("PAGE", "MODELS", "PLOT"):
+    for name in ("PAGE", "MODELS", "FAULTS", "PROOFS", "PLOT"):
         original = getattr(emit_docs, name)
         (tmp_path/original.name).write_text(original.read_text())
         monkeypatch.setattr(emit_docs, name, tmp_path/original.name)

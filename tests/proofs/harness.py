@@ -46,6 +46,7 @@ ABC_SCRIPT = "read_aiger {name}.aig; fold; strash; {engine}"
 
 class Verdict(Enum):
     PROVED  = "proved"
+    BOUNDED = "bounded"      # holds in the first cycles
     REFUTED = "refuted"
     UNKNOWN = "unknown"
 
@@ -62,15 +63,17 @@ class ProofError(Exception):
     """The module could not be brought to the search."""
 
 
-def prove(top: Fragment, *, limit_s: float = 120, engine: str = "pdr") -> Outcome:
+def prove(top: Fragment, *, limit_s: float = 120, engine: str | tuple[str, ...] = "pdr") -> Outcome:
     """Search for a proof of all assertions of ``top`` (an Elaboratable without ports) under its assumptions.
 
     Parameters
     ----------
     limit_s : float
         Search time after which the verdict is UNKNOWN.
-    engine : str
-        ABC's command: ``pdr``, or ``bmc3 -F n`` for the first n cycles, whose verdict is UNKNOWN if nothing is found.
+    engine : str or tuple of str
+        ABC's command: ``pdr``; ``ind -F k``, induction over k cycles, behind a search of the first ones; or
+        ``bmc3 -F n`` for the first n cycles, whose verdict is BOUNDED if nothing is found in them. Of several the first
+        that proves or refutes has the word.
 
     Raises
     ------
@@ -86,7 +89,11 @@ def prove(top: Fragment, *, limit_s: float = 120, engine: str = "pdr") -> Outcom
                                  env=_environment())
         if lowered.returncode:
             raise ProofError((lowered.stdout + lowered.stderr)[-2000:])
-        return _search(folder, engine, limit_s)
+        for each in (engine,) if isinstance(engine, str) else engine:
+            outcome = _search(folder, each, limit_s)
+            if outcome.verdict in (Verdict.PROVED, Verdict.REFUTED):
+                break
+        return outcome
 
 
 def _environment():
@@ -97,7 +104,11 @@ def _environment():
 def _search(folder: Path, engine: str, limit_s: float) -> Outcome:
     import pyosys
     abc, start_s = Path(pyosys.__file__).parent/"yosys-abc", time.monotonic()
-    script = ABC_SCRIPT.format(name="top", engine=f"{engine} -T {round(limit_s)}" if engine == "pdr" else engine)
+    commands = f"{engine} -T {round(limit_s)}"
+    if engine.startswith("ind"):
+        # What helps is among the assertions: together they are inductive, one by one they are not
+        commands = f"orpos; strash; bmc3 -F {int(engine.split()[-1]) + 2}; {commands}"
+    script = ABC_SCRIPT.format(name="top", engine=commands)
     try:
         said = subprocess.run([abc, "-c", script], cwd=folder, capture_output=True, text=True,
                               timeout=limit_s + 30).stdout
@@ -106,10 +117,14 @@ def _search(folder: Path, engine: str, limit_s: float) -> Outcome:
     seconds = time.monotonic() - start_s
     line = (re.findall(r"^.*(?:Property proved|was asserted|No output|Reached|Timeout|timeout).*$", said, re.M)
             or [said.strip()[-300:]])[-1]
-    if "Property proved" in said:
-        return Outcome(Verdict.PROVED, seconds, line)
     if "was asserted in frame" in said:
         return Outcome(Verdict.REFUTED, seconds, line)
-    if re.search(r"[Tt]imeout|No output|Reached|UNDECIDED", said):
+    wanted, reached = re.search(r"bmc3 -F (\d+)", commands), re.search(r"No output asserted in (\d+) frames", said)
+    searched = wanted and reached and int(reached[1]) >= int(wanted[1])
+    if "Property proved" in said or (searched and "Networks are equivalent" in said):
+        return Outcome(Verdict.PROVED, seconds, line)
+    if searched and engine.startswith("bmc3"):
+        return Outcome(Verdict.BOUNDED, seconds, line)
+    if re.search(r"[Tt]imeout|No output|Reached|UNDECIDED|NOT EQUIVALENT", said):
         return Outcome(Verdict.UNKNOWN, seconds, line)
     raise ProofError(said[-2000:])

@@ -1,0 +1,87 @@
+"""What a proof is: a unit, what is claimed of it, and how the claim is shown to be able to fail."""
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from amaranth.hdl import Elaboratable
+
+from bench.mutation import Mutant, mutated_classes, with_constants
+from tests.proofs.harness import Verdict
+
+#: Cycles over which induction goes.
+INDUCTION = 4
+#: Cycles in which most mutants fail, if they do.
+MUTANT_CYCLES = 24
+
+
+@dataclass
+class Proof:
+    """One property of one unit.
+
+    Attributes
+    ----------
+    unit : type or function
+        What is proved, and mutated.
+    properties : str
+        What is claimed, in words.
+    make : callable
+        From the unit, or a mutant of it, the module with the assertions.
+    helped : callable or None
+        As ``make``, with assertions on the unit's own registers that make the claim inductive. Mutants are held against
+        the claim alone.
+    size : str
+        What the search covers of the unit's sizes.
+    constants : dict
+        Of the unit's module, for a size that a search can cover.
+    equivalent : tuple of str
+        Mutants, by :attr:`bench.mutation.Mutant.change`, that do the same: read by a person. Each names one mutant of
+        the unit.
+    steps : tuple of str
+        The unit's methods that are mutated; all without it.
+    depth : int or None
+        The claim is checked in so many cycles from reset only; ``missing`` says what keeps the search from more.
+    sample : int or None
+        So many mutants are tried, chosen at random; all without it.
+    limit_s : float
+        Of one search.
+    quick : bool
+        Short enough for ``make test``.
+    """
+    name: str
+    unit: type
+    properties: str
+    make: Callable[[type], Elaboratable]
+    helped: Callable[[type], Elaboratable] | None = None
+    size: str = ""
+    constants: dict = field(default_factory=dict)
+    equivalent: tuple[str, ...] = ()
+    steps: tuple[str, ...] = ()
+    depth: int | None = None
+    missing: str = ""
+    sample: int | None = None
+    limit_s: float = 120
+    quick: bool = True
+
+    @property
+    def engine(self) -> str:
+        if self.depth is not None:
+            return f"bmc3 -F {self.depth}"
+        return "pdr" if self.helped is None else f"ind -F {INDUCTION}"
+
+    @property
+    def wanted(self) -> Verdict:
+        return Verdict.PROVED if self.depth is None else Verdict.BOUNDED
+
+    @property
+    def against_mutants(self) -> tuple[str, ...]:
+        """Most mutants fail within a few cycles, where a bounded search is the quicker one."""
+        if self.depth is not None or self.helped is not None:
+            return (f"bmc3 -F {self.depth or MUTANT_CYCLES}",)
+        return (f"bmc3 -F {MUTANT_CYCLES}", "pdr")
+
+    def top(self) -> Elaboratable:
+        return (self.helped or self.make)(with_constants(self.unit, **self.constants))
+
+    def mutants(self) -> Iterator[tuple[Mutant, Callable[[], Elaboratable]]]:
+        """Each mutant with what makes its module."""
+        for mutant, unit in mutated_classes(self.unit, steps=self.steps, **self.constants):
+            yield mutant, lambda unit=unit: self.make(unit)
