@@ -5,7 +5,7 @@ it wrong without a word. Here a path is written once, and what travels beside it
 """
 from amaranth.hdl import Signal, Value, ValueCastable
 
-from accel.lib.numeric import delay
+from accel.lib.numeric import PRODUCT_LATENCY, delay, product_of
 
 
 class StageError(ValueError):
@@ -33,6 +33,9 @@ class Staged:
 
     def __getitem__(self, key):
         return Staged(self.pipe, self.stage, self.plain[key])
+
+    def __len__(self):
+        return len(self.plain)
 
     def __invert__(self):
         return Staged(self.pipe, self.stage, ~self.plain)
@@ -96,17 +99,55 @@ class Pipeline:
             return tuple(Staged(self, at + latency, each) for each in made)
         return Staged(self, at + latency, made)
 
-    def register(self, name, value: Staged, shape=None, **options) -> Staged:
-        """``value`` in a register of ``shape`` (without one, of its own): a stage later. ``options`` are those of a
-        Signal."""
-        kept = Signal(value.plain.shape() if shape is None else shape, name=name, **{"reset_less": True, **options})
-        self.m.d.sync += kept.eq(value.plain)
+    def drive(self, *pairs) -> int:
+        """Statements (target, value) whose values are all of one stage, which it returns."""
+        return self.combine(lambda *values: self._drive(pairs, values), *(value for _, value in pairs)).stage
+
+    def _drive(self, pairs, values):
+        self.m.d.comb += [target.eq(value) for (target, _), value in zip(pairs, values)]
+
+    def named(self, name, value: Staged, shape=None) -> Staged:
+        """``value`` in a signal of ``shape`` (without one, of its own), of the same stage: a name to be seen."""
+        shown = Signal(value.plain.shape() if shape is None else shape, name=name)
+        return self.enter(shown, self.drive((shown, value)))
+
+    def into(self, kept, value: Staged, *, when=None) -> Staged:
+        """``value`` in the register ``kept``, a port or what has other users: a stage later.
+
+        With ``when`` it keeps what it has in the cycles in which ``when`` is 0: a value of the same stage, or one of no
+        pipeline. What it has then is of an earlier one that entered, and the caller sees to it that it belongs here.
+        """
+        if when is None:
+            self.m.d.sync += kept.eq(value.plain)
+        else:
+            held, = self.combine(lambda _, when: (when,), value, when)
+            with self.m.If(held.plain):
+                self.m.d.sync += kept.eq(value.plain)
         return Staged(self, value.stage + 1, kept)
 
-    def later(self, name, value: Staged, cycles=1) -> Staged:
+    def register(self, name, value: Staged, shape=None, *, when=None, **options) -> Staged:
+        """``value`` in a register of ``shape`` (without one, of its own): a stage later. ``when`` is that of
+        :meth:`into`, ``options`` are those of a Signal."""
+        kept = Signal(value.plain.shape() if shape is None else shape, name=name, **{"reset_less": True, **options})
+        return self.into(kept, value, when=when)
+
+    def read(self, port, address: Staged) -> Staged:
+        """What a memory's read ``port`` answers: a stage later, or of the same if it is asynchronous."""
+        stage = self.drive((port.addr, address))
+        return self.enter(port.data, stage + (port.domain != "comb"))
+
+    def write(self, port, address, data, enable):
+        """Writes to a memory; all that its ``port`` gets is of one stage."""
+        self.drive((port.addr, address), (port.data, data), (port.en, enable))
+
+    def product(self, name, a, b) -> Staged:
+        """:func:`accel.lib.numeric.product_of`, as many stages later as it takes; either may belong to no pipeline."""
+        return self.combine(lambda a, b: product_of(self.m, a, b, name), a, b, latency=PRODUCT_LATENCY)
+
+    def later(self, name, value: Staged, cycles=1, *, valid=False) -> Staged:
         """``value``, ``cycles`` stages later, in registers of its own shape that no synthesis turns into a shift
-        register."""
-        return self.carry(name, value).at(value.stage + cycles)
+        register; with ``valid`` they are reset."""
+        return self.carry(name, value, valid=valid).at(value.stage + cycles)
 
     def carry(self, name, value: Staged, *, valid=False) -> Carried:
         """``value``, to be asked for at later stages; with ``valid`` its registers are reset."""
