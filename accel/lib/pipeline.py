@@ -67,16 +67,27 @@ class Carried:
         if stage < self.first:
             raise StageError(f"{self.name} is known at stage {self.first}, and needed at stage {stage}")
         while stage - self.first >= len(self.values):
+            self.pipe.always(self.name)
             last = self.values[-1]
             later = delay(self.pipe.m, last.plain, 1, f"{self.name}_{last.stage + 1}", valid=self.valid)
             self.values.append(Staged(self.pipe, last.stage + 1, later))
         return self.values[stage - self.first]
+
+    def until(self, other: Staged) -> list:
+        """The value as of each stage up to that of ``other``, as signals: what is on its way is in one of them."""
+        return [self.at(stage).plain for stage in range(self.first, other.stage + 1)]
 
 
 class Pipeline:
     """The registers of one pipeline in the module ``m``; it advances in every cycle."""
     def __init__(self, m):
         self.m = m
+
+    def always(self, name):
+        """Raises StageError under a condition: registers made there, be it that they are asked for there for the first
+        time, would not advance in every cycle."""
+        if self.m.d._depth:     # Amaranth has no public name for it
+            raise StageError(f"{name} is made under a condition: ask for it before")
 
     def enter(self, value, stage=0) -> Staged:
         """``value``, which belongs to ``stage``."""
@@ -117,6 +128,7 @@ class Pipeline:
         With ``when`` it keeps what it has in the cycles in which ``when`` is 0: a value of the same stage, or one of no
         pipeline. What it has then is of an earlier one that entered, and the caller sees to it that it belongs here.
         """
+        self.always(kept.name if isinstance(kept, Signal) else "a register")
         if when is None:
             self.m.d.sync += kept.eq(value.plain)
         else:

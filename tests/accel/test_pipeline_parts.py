@@ -63,6 +63,20 @@ def test_what_meets_at_a_port_is_of_one_stage():
     assert len(pipe.named("wide", later, 7)) == 7 and len(later) == 3
 
 
+def test_no_register_is_made_under_a_condition():
+    m = Module()
+    pipe = Pipeline(m)
+    now = pipe.enter(Signal(3, name="now"))
+    carried = pipe.carry("carried", now)
+    early = carried.at(1)
+    with m.If(now.plain[0]):
+        assert carried.at(1) is early                   # which is there already
+        for make in (lambda: carried.at(2), lambda: pipe.register("kept", now), lambda: pipe.into(Signal(3), now)):
+            with pytest.raises(StageError, match="under a condition"):
+                make()
+    assert carried.at(2).stage == 2
+
+
 class Parts(wiring.Component):
     """``a * b`` with the last ``a`` that came with ``b >= 0`` beside it, and whether one has come."""
     def __init__(self):
