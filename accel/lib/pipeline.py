@@ -55,8 +55,9 @@ for _name in ("add", "radd", "sub", "rsub", "mul", "rmul", "and", "rand", "or", 
 
 class Carried:
     """A value on its way beside a path; its registers are made when they are asked for, each once."""
-    def __init__(self, pipe, name, value, valid):
+    def __init__(self, pipe, name, value, valid, shift_register):
         self.pipe, self.name, self.valid, self.first, self.values = pipe, name, valid, value.stage, [value]
+        self.shift_register = shift_register
 
     def beside(self, other: Staged) -> Staged:
         """The value as of the stage of ``other``; StageError if it is not known by then."""
@@ -69,8 +70,12 @@ class Carried:
         while stage - self.first >= len(self.values):
             self.pipe.always(self.name)
             last = self.values[-1]
-            later = delay(self.pipe.m, last.plain, 1, f"{self.name}_{last.stage + 1}", valid=self.valid)
-            self.values.append(Staged(self.pipe, last.stage + 1, later))
+            name = f"{self.name}_{last.stage + 1}"
+            if self.shift_register:
+                self.values.append(self.pipe.register(name, last, reset_less=not self.valid))
+            else:
+                later = delay(self.pipe.m, last.plain, 1, name, valid=self.valid)
+                self.values.append(Staged(self.pipe, last.stage + 1, later))
         return self.values[stage - self.first]
 
     def until(self, other: Staged) -> list:
@@ -161,6 +166,7 @@ class Pipeline:
         register; with ``valid`` they are reset."""
         return self.carry(name, value, valid=valid).at(value.stage + cycles)
 
-    def carry(self, name, value: Staged, *, valid=False) -> Carried:
-        """``value``, to be asked for at later stages; with ``valid`` its registers are reset."""
-        return Carried(self, name, value, valid)
+    def carry(self, name, value: Staged, *, valid=False, shift_register=False) -> Carried:
+        """``value``, to be asked for at later stages; with ``valid`` its registers are reset, with ``shift_register``
+        synthesis may make one of them in look-up tables."""
+        return Carried(self, name, value, valid, shift_register)

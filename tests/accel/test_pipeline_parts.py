@@ -63,6 +63,16 @@ def test_what_meets_at_a_port_is_of_one_stage():
     assert len(pipe.named("wide", later, 7)) == 7 and len(later) == 3
 
 
+def test_what_is_carried_says_what_its_registers_are():
+    pipe = Pipeline(Module())
+    now = pipe.enter(Signal(3, name="now"))
+    valid, free = pipe.carry("valid", now, valid=True), pipe.carry("free", now, shift_register=True)
+    last = pipe.later("last", now, 2)
+    assert [each.name for each in valid.until(last)] == ["now", "valid_1_0", "valid_2_0"]
+    assert not valid.beside(last).plain.reset_less and free.beside(last).plain.reset_less and last.plain.reset_less
+    assert last.plain.attrs == {"shreg_extract": "no"} and not free.beside(last).plain.attrs
+
+
 def test_no_register_is_made_under_a_condition():
     m = Module()
     pipe = Pipeline(m)
