@@ -208,7 +208,8 @@ class AttentionDots(wiring.Component):
         m.submodules.partials = partials = memory.Memory(shape=signed(DOT), depth=self.max_heads, init=[])
         # The dot so far is read in the stage before the sum's
         pipe, early, behind = s.pipe, s.tag.at(s.sum.stage - 1), s.tag.at(s.sum.stage - 2)
-        valid, dot = s.valid.beside(early), Signal(signed(DOT))
+        valid = s.valid.beside(early)
+        dot = Signal(signed(DOT))
         # With one head after the other, what is read is just being written
         again = pipe.later("again", pipe.combine(lambda rep: valid.plain & (rep == early.plain.rep), behind.rep))
         so_far = pipe.combine(Mux, again, dot, pipe.read(partials.read_port(domain="comb"), early.rep))

@@ -53,7 +53,8 @@ class ColumnSums(wiring.Component):
         # Two products, their sum, shift, accumulate. Of an offset, two bits are a shift of the mantissa to the left,
         # less three
         pipe = Pipeline(m)
-        offset, held_total = pipe.enter(self.offset), Signal(signed(28), reset_less=True)
+        offset = pipe.enter(self.offset)
+        held_total = Signal(signed(28), reset_less=True)
         m.d.sync += held_total.eq(total[1])
         chunk = pipe.register("chunk", pipe.enter(Mux(leaving.held, held_total, Mux(leaving.odd, total[1], total[0]))),
                               signed(28))

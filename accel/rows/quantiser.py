@@ -97,7 +97,8 @@ class Quantiser(wiring.Component):
         pipe = Pipeline(m)                  # from these registers on
         eights = [pipe.later(f"eight{i}", pipe.enter(bit_length(m, largest[i:i + 8], name=f"bits{i}")))
                   for i in range(7, WIDE - 1, 8)]
-        between, above = pipe.later("between", eights[0]), Signal(6)
+        between = pipe.later("between", eights[0])
+        above = Signal(6)
         m.d.sync += above.eq(0)
         for i, eight in enumerate(each.plain for each in eights[1:]):
             with m.If(eight != 0):
