@@ -67,9 +67,10 @@ def test_what_is_carried_says_what_its_registers_are():
     pipe = Pipeline(Module())
     now = pipe.enter(Signal(3, name="now"))
     valid, free = pipe.carry("valid", now, valid=True), pipe.carry("free", now, shift_register=True)
-    last = pipe.later("last", now, 2)
+    last, both = pipe.later("last", now, 2), pipe.carry("both", now, valid=True, shift_register=True)
     assert [each.name for each in valid.until(last)] == ["now", "valid_1_0", "valid_2_0"]
-    assert not valid.beside(last).plain.reset_less and free.beside(last).plain.reset_less and last.plain.reset_less
+    assert not valid.beside(last).plain.reset_less and not both.beside(last).plain.reset_less
+    assert free.beside(last).plain.reset_less and last.plain.reset_less
     assert last.plain.attrs == {"shreg_extract": "no"} and not free.beside(last).plain.attrs
 
 
