@@ -325,6 +325,9 @@ class ActivationRead(wiring.Signature):
     offsets : array of 6 by column
         Largest exponent of the vector minus the chunk's, which is a right shift; valid three cycles after ``address``.
     """
+    words_latency = 1       #: from ``address`` to ``words``
+    offsets_latency = 3     #: from ``address`` to ``offsets``
+
     def __init__(self, columns):
         super().__init__({"address": Out(12), "odd_word": Out(1), "words": In(data.ArrayLayout(256, columns)),
                           "offsets": In(data.ArrayLayout(6, columns))})

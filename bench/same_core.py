@@ -76,7 +76,9 @@ def _parts(module):
         kept = {key: value for key, value in net["attributes"].items() if key in OBEYED}
         for i, bit in enumerate(net["bits"]):
             for key, value in kept.items():
-                marks.setdefault(bit, set()).add((key, value[-1 - i] if key == "init" else value))
+                mark = value[-1 - i] if key == "init" else value
+                if (key, mark) != ("init", "x"):        # as where another name of the bit states it
+                    marks.setdefault(bit, set()).add((key, mark))
     cells = []
     for cell in module["cells"].values():
         directions = cell["port_directions"]

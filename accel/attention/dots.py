@@ -7,6 +7,7 @@ from amaranth.lib.wiring import In, Out
 
 from accel.attention.walker import SHAPE, Walker, word_depth
 from accel.lib.numeric import UNCHECKED, delay
+from accel.lib.pipeline import Pipeline
 
 DOT = 39            #: bits of a dot product: 128 products of 32 bits
 
@@ -166,73 +167,62 @@ class AttentionDots(wiring.Component):
             walk.shape.eq(self.shape), walk.start.eq(self.start), walk.step.eq(s.issue),
             s.issue.eq(self.keys.valid & ~pause & ~(walk.last_word & ~s.has_room)),
             self.keys.ready.eq(s.issue & walk.last_rep),
-            *(read.addr.eq(Cat(walk.address, self.column)) for read in s.words),
             s.tag0.head.eq(walk.turn),
             *(s.tag0[name].eq(getattr(walk, name)) for name in ("rep", "last_rep", "first_row", "first_word",
                                                                 "last_word")),
             s.tag0.k_exponent.eq(key.k_exponent), s.tag0.v_exponent.eq(key.v_exponent),
         ]
+        s.pipe = pipe = Pipeline(m)
+        s.tag, s.valid = pipe.carry("tag", pipe.enter(s.tag0)), pipe.carry("valid", pipe.enter(s.issue), valid=True)
+        s.queries = [pipe.read(read, pipe.enter(Cat(walk.address, self.column))) for read in s.words]
 
     def _products(self, m, s):
         """Products, and their sums of a slot each."""
         # 1: query; 2, 3: again, beside its multipliers; 4: products; 5: sums of two; 6: of eight
-        word3, s.eights = delay(m, self.keys.payload.word, 3, "word"), []
-        for g, read in enumerate(s.words):
-            query3, products, twos = delay(m, read.data.as_value(), 2, f"query{g}"), [], []
+        pipe, word, s.eights = s.pipe, s.pipe.carry("word", s.pipe.enter(self.keys.payload.word)), []
+        for g, read in enumerate(s.queries):
+            query = pipe.later(f"query{g}", read.as_value(), 2)
+            key, products, twos = word.beside(query)[128 * g:128 * g + 128], [], []
             for i in range(8):
-                product = Signal(signed(32), name=f"product{8 * g + i}", reset_less=True)
-                element = word3[128 * g + 16 * i:128 * g + 16 * i + 16]
-                m.d.sync += product.eq(query3[16 * i:16 * i + 16].as_signed() * element.as_signed())
-                products.append(product)
+                a, b = (side[16 * i:16 * i + 16].as_signed() for side in (query, key))
+                products.append(pipe.register(f"product{8 * g + i}", a * b, signed(32)))
             for i in range(0, 8, 2):    # in a DSP slice
-                two = Signal(signed(33), name=f"two{8 * g + i}", reset_less=True)
-                m.d.sync += two.eq(products[i + 1] + products[i])
-                twos.append(two)
-            eight = Signal(signed(35), name=f"eight{g}", reset_less=True)
-            m.d.sync += eight.eq((twos[0] + twos[1]) + (twos[2] + twos[3]))
-            s.eights.append(eight)
+                twos.append(pipe.register(f"two{8 * g + i}", products[i + 1] + products[i], signed(33)))
+            s.eights.append(pipe.register(f"eight{g}", (twos[0] + twos[1]) + (twos[2] + twos[3]), signed(35)))
 
     def _sums(self, m, s):
         """Of a word; while paired of each half, and the first pipe has the first half's."""
         # 7 and later: a register for each level of adders
-        parts = s.eights
+        pipe, parts = s.pipe, s.eights
         while len(parts) > 1:
-            final = len(parts) == 2 and self.pipes > 1
-            sums = [Signal(signed(len(a) + 1), name=f"sum{len(parts)}_{i}", reset_less=True)
-                    for i, a in enumerate(parts[::2])]
-            m.d.sync += [total.eq(a + (Mux(self.paired, 0, b) if final else b))
-                         for total, a, b in zip(sums, parts[::2], parts[1::2])]
-            if final:
-                s.second = delay(m, parts[1], 1, "second")
-            parts = sums
+            firsts, seconds = parts[::2], parts[1::2]
+            if len(parts) == 2 and self.pipes > 1:
+                s.second = pipe.later("second", parts[1])
+                seconds = [pipe.combine(lambda half: Mux(self.paired, 0, half), parts[1])]
+            parts = [pipe.register(f"sum{len(parts)}_{i}", a + b, signed(len(a) + 1))
+                     for i, (a, b) in enumerate(zip(firsts, seconds))]
         s.sum, = parts
 
     def _partials(self, m, s):
         """Dots so far."""
-        # ``before`` is the stage before the sum's, in which the dot so far is read
-        before = self.latency - 2
-        tag = delay(m, s.tag0, before - 1, "tag_early")
-        tag5, valid5 = delay(m, tag, 1, "tag5"), delay(m, s.issue, before, "valid5", valid=True)
-        s.tag6, s.valid6 = delay(m, tag5, 1, "tag6"), delay(m, valid5, 1, "valid6", valid=True)
         m.submodules.partials = partials = memory.Memory(shape=signed(DOT), depth=self.max_heads, init=[])
-        partial_in, partial_out = partials.write_port(), partials.read_port(domain="comb")
-        s.dot = Signal(signed(DOT))
-        partial6 = Signal(signed(DOT), reset_less=True)
+        # The dot so far is read in the stage before the sum's
+        pipe, early, behind = s.pipe, s.tag.at(s.sum.stage - 1), s.tag.at(s.sum.stage - 2)
+        valid = s.valid.beside(early)
+        dot = Signal(signed(DOT))
         # With one head after the other, what is read is just being written
-        again5 = delay(m, valid5 & (tag.rep == tag5.rep), 1, "again5")
-        m.d.sync += partial6.eq(Mux(tag5.first_word, 0, Mux(again5, s.dot, partial_out.data)))
-        m.d.comb += [
-            partial_out.addr.eq(tag5.rep), s.dot.eq(s.sum + partial6),
-            partial_in.addr.eq(s.tag6.rep), partial_in.data.eq(s.dot), partial_in.en.eq(s.valid6),
-        ]
+        again = pipe.later("again", pipe.combine(lambda rep: valid.plain & (rep == early.plain.rep), behind.rep))
+        so_far = pipe.combine(Mux, again, dot, pipe.read(partials.read_port(domain="comb"), early.rep))
+        partial = pipe.register("partial", pipe.combine(Mux, early.first_word, 0, so_far), signed(DOT))
+        s.dot = pipe.enter(dot, pipe.drive((dot, s.sum + partial)))
+        pipe.write(partials.write_port(), s.tag.beside(s.dot).rep, s.dot, s.valid.beside(s.dot))
 
     def _leave(self, m, s):
         """Dots of whole heads."""
-        m.d.comb += [
-            self.dots[0].eq(delay(m, s.dot, 1, "dot7")), self.tag.eq(delay(m, s.tag6, 1, "tag7")),
-            self.valid.eq(delay(m, s.valid6 & s.tag6.last_word, 1, "valid7", valid=True)),
-        ]
-        if self.pipes > 1:
-            m.d.comb += self.dots[1].eq(delay(m, s.second, 1, "second_dot7"))
-        for read, exponent in zip(s.exponents, self.exponents):
-            m.d.comb += [read.addr.eq(Cat(s.tag6.head[:s.head_bits], self.column)), exponent.eq(read.data)]
+        pipe, tag, valid = s.pipe, s.tag.beside(s.dot), s.valid.beside(s.dot)
+        dots = [pipe.later("whole_dot", s.dot)] + ([pipe.later("second_dot", s.second)] if self.pipes > 1 else [])
+        head = pipe.combine(lambda head: Cat(head[:s.head_bits], self.column), tag.head)
+        left = pipe.drive((self.tag, s.tag.beside(dots[0])),
+                          (self.valid, pipe.later("whole", valid & tag.last_word, valid=True)), *zip(self.dots, dots),
+                          *((exponent, pipe.read(read, head)) for read, exponent in zip(s.exponents, self.exponents)))
+        assert left == self.latency

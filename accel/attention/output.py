@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out
 from accel.attention.softmax import MASS
 from accel.attention.walker import SHAPE, word_depth
 from accel.interfaces import AttentionElement
-from accel.lib.numeric import bit_length, delay, product_of, shift_right
+from accel.lib.numeric import bit_length, delay, shift_right
 from accel.lib.pipeline import Pipeline
 from accel.lib.stream import Queue
 from accel.lib.table import InterpolatedTable
@@ -174,8 +174,8 @@ class AttentionOutput(wiring.Component):
     def _divide(self, m, s):
         """Times the reciprocal, shifted up: by 16s, then by the rest."""
         pipe, tag = s.pipe, s.tag
-        quotient = pipe.combine(lambda x, by: product_of(m, x, Cat(by, Const(0, 1)).as_signed(), "quotient"),
-                                s.average, tag.beside(s.average).reciprocal, latency=2)
+        reciprocal = pipe.combine(lambda x: Cat(x, Const(0, 1)).as_signed(), tag.beside(s.average).reciprocal)
+        quotient = pipe.product("quotient", s.average, reciprocal)
         rounded = pipe.register("rounded", (quotient >> 16) + quotient[15], signed(AVERAGE + 2))
         value, fours, result = (Signal(signed(WIDE), name=name, reset_less=True)
                                 for name in ("value", "fours", "result"))

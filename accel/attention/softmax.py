@@ -10,7 +10,7 @@ from amaranth.lib.wiring import In, Out
 
 from accel.attention.dots import DOT, TAG
 from accel.interfaces import Exp2Read
-from accel.lib.numeric import coarse_shift, delay, product_of, round_saturate, shift_right
+from accel.lib.numeric import coarse_shift, delay, round_saturate, shift_right
 from accel.lib.pipeline import Pipeline
 from accel.lib.table import InterpolatedTable
 from llama2_spec.numerics import HEADROOM, ROW_FRACTION, SCORE_FRACTION
@@ -86,7 +86,7 @@ class SoftmaxPipe(wiring.Component):
         m.d.sync += base.eq(2 * ROW_FRACTION - SCORE_FRACTION - self.score_exponent)
         scale = Cat(mantissa, Const(0, 1)).as_signed() if self.multiplier_bits == 25 else mantissa
         dot = pipe.register("dot", pipe.enter(self.dot))
-        product = pipe.combine(lambda x: product_of(m, x, scale, "scaled"), dot, latency=2)
+        product = pipe.product("scaled", dot, scale)
         known = pipe.register("known", pipe.combine(lambda exponent: base - exponent, enter.k_exponent), signed(10))
         exponent = pipe.carry("exponent", pipe.enter(self.exponent)).beside(known)
         whole = pipe.register("shift", known - exponent, signed(10))

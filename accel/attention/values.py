@@ -8,7 +8,8 @@ from amaranth.lib.wiring import In, Out
 from accel.attention.softmax import WEIGHT, weight_layout
 from accel.attention.walker import SHAPE, Walker, word_depth
 from accel.attention.dots import ring_depth
-from accel.lib.numeric import UNCHECKED, delay
+from accel.lib.numeric import UNCHECKED
+from accel.lib.pipeline import Pipeline
 from llama2_spec.numerics import WIDE
 
 #: With 8 lanes a pass shifts by one of these; a larger shift takes several passes over its word. With three of them and
@@ -159,7 +160,8 @@ class AttentionValues(wiring.Component):
         s.fresh = Signal(reset_less=True)
         s.last_pass = Signal()
         several = s.w_out.several
-        rested = delay(m, s.done & blocking & s.small, rest - 1, "rested", valid=True)
+        s.pipe = Pipeline(m)                # from a word that was loaded on
+        rested = s.pipe.later("rested", s.pipe.enter(s.done & blocking & s.small), rest - 1, valid=True).plain
         m.d.comb += s.next_free.eq(Mux(s.load, ~(several | s.small),
                                        s.free | (s.done & blocking & ~s.small) | rested))
         with m.If(s.load):
@@ -173,18 +175,18 @@ class AttentionValues(wiring.Component):
         again1 = Signal()
         again2 = Signal()
         step = Signal(2)
-        chosen = Signal(2)
         with m.If(shift >= 4):
             m.d.comb += step.eq(2)
         with m.Elif(shift >= 1):
             m.d.comb += step.eq(1)
         m.d.comb += [s.last_pass.eq(Cat(shift == n for n in STEPS).any()), s.done.eq(s.held & s.last_pass)]
-        m.d.sync += [again1.eq(s.held & ~s.last_pass), again2.eq(again1), s.held.eq(s.load | again2), chosen.eq(step)]
+        m.d.sync += [again1.eq(s.held & ~s.last_pass), again2.eq(again1), s.held.eq(s.load | again2)]
         with m.If(s.load):
             m.d.sync += shift.eq(s.w_out.shift[0])
         with m.Elif(s.held):
             m.d.sync += shift.eq(shift - Array(STEPS)[step])
-        s.steps, s.chosen, s.working = STEPS, [chosen], again1 | again2
+        s.steps, s.working = STEPS, again1 | again2
+        s.chosen = [s.pipe.register("chosen", s.pipe.enter(step), reset_less=False)]
 
     def _one_pass(self, m, s):
         """The only pass over the word: which step each stage takes."""
@@ -194,71 +196,72 @@ class AttentionValues(wiring.Component):
         # Nothing shifts what is read at the end
         m.d.sync += [code.eq(Mux(s.load, loaded, 0)) for code, loaded in zip(codes, s.w_out.shift)]
         s.steps, s.working = STAGES[0], 0
-        s.chosen = [delay(m, code, 1, f"code{i}") for i, code in enumerate(codes)]
+        s.chosen = [s.pipe.later(f"code{i}", s.pipe.enter(code)) for i, code in enumerate(codes)]
 
     def _operands(self, m, s):
         """What the lanes share."""
         # 1: operands, each beside its multiplier; 2: sums read, products; 3: again; with stages, 4: shifted again; then
         # shifted, added and written back
-        read_place1 = Signal.like(s.place, reset_less=True)
-        fresh1 = Signal(reset_less=True)
+        pipe = s.pipe
+        s.address = pipe.register("address", pipe.enter(Mux(self.reading, self.read_word, s.place)), s.place.shape())
+        fresh = pipe.register("fresh_word", pipe.enter(s.fresh))
         # 0: nothing was there; otherwise a step, plus one
-        s.choices = [Signal(2, name=f"choice{i}") for i in range(len(s.chosen))]
-        back = self.latency - 1
-        s.valid1 = delay(m, s.held, 1, "valid1", valid=True)
-        m.d.sync += [read_place1.eq(Mux(self.reading, self.read_word, s.place)), fresh1.eq(s.fresh),
-                     *(choice.eq(Mux(fresh1, 0, chosen[:2] + 1)) for choice, chosen in zip(s.choices, s.chosen))]
-        s.place1, s.write = read_place1, delay(m, s.valid1, back - 1, "valid_back", valid=True)
-        s.written = delay(m, s.place, back, "place")
-        s.add2 = delay(m, s.last_pass, 2, "add")
-        s.read_lane1 = delay(m, self.read_lane, 1, "read_lane")
+        s.choices = [pipe.register(f"choice{i}", pipe.combine(Mux, fresh, 0, chosen[:2] + 1), 2, reset_less=False)
+                     for i, chosen in enumerate(s.chosen)]
+        s.valid = pipe.carry("valid", pipe.enter(s.held), valid=True)
+        s.written, s.add = pipe.carry("place", pipe.enter(s.place)), pipe.carry("add", pipe.enter(s.last_pass))
+        s.read_lane = pipe.carry("read_lane", pipe.enter(self.read_lane))
 
     def _lanes(self, m, s):
         """Sums of each slot of a word, and the one that is read."""
         # What is read while it is written belongs to a word that is not passed over
-        olds = []
+        pipe, olds = s.pipe, []
         for g in range(self.lanes // 8):
             sums = memory.Memory(shape=data.ArrayLayout(signed(WIDE), 8), depth=self.depth, init=[], attrs=UNCHECKED)
             m.submodules[f"sums{g}" if g else "sums"] = sums
-            write, read = sums.write_port(), sums.read_port()
-            m.d.comb += [read.addr.eq(s.place1), write.addr.eq(s.written), write.en.eq(s.write)]
-            for i in range(8):
-                new, old = self._lane(m, s, 8 * g + i, read.data[i])
-                m.d.comb += write.data[i].eq(new)
-                olds.append(old)
+            write, stored = sums.write_port(), pipe.read(sums.read_port(), s.address)
+            lanes = [self._lane(s, 8 * g + i, stored[i]) for i in range(8)]
+            new = lanes[0][0]
+            back = pipe.drive((write.addr, s.written.beside(new)), (write.en, s.valid.beside(new)),
+                              *((write.data[i], new) for i, (new, _) in enumerate(lanes)))
+            assert back == self.latency - 1         # a load is a stage before
+            olds.extend(old for _, old in lanes)
         while len(olds) > 1:
             olds = [a | b for a, b in zip(olds[::2], olds[1::2])]
-        m.d.comb += self.sum.eq(olds[0])
+        pipe.drive((self.sum, olds[0]))
 
-    def _lane(self, m, s, i, stored):
+    def _lane(self, s, i, stored):
         """Product and shifted sum of lane ``i``: what goes back to memory, and ``stored`` if it is to be read, else
         0."""
         # a copy for this lane: a pass drives all lanes across the die
-        own = dict(reset_less=True, attrs={"keep": 1})
+        pipe, own = s.pipe, {"attrs": {"keep": 1}}
         second = (Mux(self.paired, len(s.chosen) - 1, 0) if i >= self.lanes // 2 else 0) if self.pipes > 1 else 0
-        weight, choice2 = (Array(each)[second] for each in (s.weight, s.choices))
-        product2 = Signal(signed(WEIGHT + 16), name=f"product{i}", reset_less=True)
-        product3 = Signal(signed(WEIGHT + 16), name=f"addend{i}", reset_less=True)
-        old3 = Signal(signed(WIDE), name=f"old{i}", reset_less=True)
-        v1, weight1 = Signal(signed(16), name=f"v{i}", reset_less=True), Signal(WEIGHT, name=f"weight{i}", **own)
-        choice3, mute2 = Signal(2, name=f"choice{i}", **own), Signal(name=f"mute{i}", reset_less=True)
-        m.d.sync += [
-            v1.eq(s.word[16 * i:16 * i + 16]), weight1.eq(weight), choice3.eq(choice2),
-            product2.eq(v1 * Cat(weight1, 0).as_signed()),
-            product3.eq(Mux(s.add2, product2, 0)),
-            mute2.eq(self.reading & (s.read_lane1 != i)),
-        ]
-        addend, last, choice = product3, old3, choice3
+
+        def mine(*each):
+            return Array(each)[second]
+        v = pipe.register(f"v{i}", pipe.enter(s.word[16 * i:16 * i + 16]), signed(16))
+        weight = pipe.register(f"weight{i}", pipe.enter(Array(s.weight)[second]), WEIGHT, **own)
+        choice = pipe.register(f"choice{i}", pipe.combine(mine, *s.choices), 2, **own)
+        product = pipe.register(f"product{i}", v * pipe.combine(lambda x: Cat(x, 0).as_signed(), weight),
+                                signed(WEIGHT + 16))
+        addend = pipe.register(f"addend{i}", pipe.combine(Mux, s.add.beside(product), product, 0), signed(WEIGHT + 16))
+        mute = pipe.register(f"mute{i}", pipe.combine(lambda lane: self.reading & (lane != i),
+                                                      s.read_lane.beside(s.address)))
         if self.whole:
-            code2 = Array([delay(m, code, 1, f"code{i}_{n}_2") for n, code in enumerate(s.chosen)])[second]
-            stored, middle3 = Array([stored >> n for n in STAGES[2]])[code2[4:6]], delay(m, code2[2:4], 1, f"middle{i}")
-            last = delay(m, Array([old3 >> n for n in STAGES[1]])[middle3], 1, f"shifted{i}")
-            addend, choice = delay(m, product3, 1, f"late{i}"), delay(m, choice3, 1, f"late_choice{i}")
-        m.d.sync += old3.eq(Mux(mute2, 0, stored))      # of registers that are reset, one is chosen
-        return addend + Array([0, *(last >> n for n in s.steps)])[choice], old3
+            code = pipe.combine(mine, *(pipe.later(f"code{i}_{n}", code) for n, code in enumerate(s.chosen)))
+            stored = pipe.combine(lambda x, by: Array([x >> n for n in STAGES[2]])[by], stored, code[4:6])
+            middle = pipe.later(f"middle{i}", code[2:4])
+        # of registers that are reset, one is chosen
+        old = last = pipe.register(f"old{i}", pipe.combine(Mux, mute, 0, stored), signed(WIDE))
+        if self.whole:
+            last = pipe.later(f"shifted{i}", pipe.combine(lambda x, by: Array([x >> n for n in STAGES[1]])[by],
+                                                          old, middle))
+            addend, choice = pipe.later(f"late{i}", addend), pipe.later(f"late_choice{i}", choice)
+        shifted = pipe.combine(lambda x, by: Array([0, *(x >> n for n in s.steps)])[by], last, choice)
+        return addend + shifted, old
 
     def _end(self, m, s):
         """When all is done."""
         # A reader comes later than the write of the last sums
         m.d.sync += [self.ending.eq(s.load & s.final_row & s.walk.last_group),
-                     self.busy.eq(self.start | s.more | s.held | s.working | s.valid1)]
+                     self.busy.eq(self.start | s.more | s.held | s.working | s.valid.beside(s.address).plain)]

@@ -13,6 +13,7 @@ from accel.dram.blocks import Blocks
 from accel.interfaces import Beats, Segment
 from accel.lib.numeric import UNCHECKED, credits, delay
 from accel.dram.ports import NativeRead
+from accel.lib.pipeline import Pipeline
 from accel.lib.stream import Queue
 
 
@@ -184,11 +185,13 @@ class SegmentReader(wiring.Component):
             room, some_room = credits(m, OUT, issue, delay(m, leaves, 1, f"left{i}", valid=True))
             s.held.append((out.output.valid, out.output.payload))
             m.d.comb += [
-                r.addr.eq(get), issue.eq(waiting & some_room & ~s.drop),
-                out.data.eq(delay(m, r.data, 1, f"loaded{i}")),
-                out.write.eq(delay(m, issue, 2, f"read{i}", valid=True)),
+                issue.eq(waiting & some_room & ~s.drop),
                 leaves.eq(s.taken & ((s.first == i) | self.beats.both)), out.output.ready.eq(leaves),
             ]
+            pipe = Pipeline(m)              # from the place of a beat on
+            loaded = pipe.later(f"loaded{i}", pipe.read(r, pipe.enter(get)))
+            pipe.drive((out.data, loaded),
+                       (out.write, pipe.carry(f"read{i}", pipe.enter(issue), valid=True).beside(loaded)))
             with m.If(issue):
                 m.d.sync += get.eq(get + 1)
             with m.If(s.drop):

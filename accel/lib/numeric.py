@@ -5,6 +5,8 @@ from amaranth.hdl import Cat, Const, Mux, Signal, signed
 #: old word.
 UNCHECKED = {"no_rw_check": 1}
 
+PRODUCT_LATENCY = 2     #: cycles that :func:`product_of` takes
+
 
 def floor_shift(m, x, shift, *, name="floored"):
     """``x >> shift`` for signed ``x``; any shift of at least the width gives the sign. Combinational."""
@@ -121,7 +123,8 @@ def credits(m, depth, take, given):
 
 
 def product_of(m, a, b, name):
-    """``a * b`` for signed ``a`` and ``b`` of at most 18 bits, two cycles later; each partial product in a register.
+    """``a * b`` for signed ``a`` and ``b`` of at most 18 bits, :data:`PRODUCT_LATENCY` cycles later; each partial
+    product in a register.
 
     ``a`` of up to 35 bits takes two multipliers of 18 x 18; a longer one takes three and an unsigned ``b``, or two of
     25 x 18 (which an ECP5 does not have).

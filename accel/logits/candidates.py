@@ -9,13 +9,16 @@ all have come, since that one is asked for. A place that changes is followed by 
 best of the quarter's other groups, the best of the other quarters. A scan of eight groups of eight takes twenty cycles
 and would hold up a small vocabulary; a sorted list would be eight times the size.
 """
+from functools import reduce
+from operator import or_
 from types import SimpleNamespace
 
 from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
-from accel.lib.numeric import UNCHECKED, delay
+from accel.lib.numeric import UNCHECKED
+from accel.lib.pipeline import Pipeline
 from llama2_spec.registers import CANDIDATE_WEIGHT
 
 KEY = 50            # a candidate's rank: {logit, ~token}, so that of equal logits the later token goes first
@@ -95,13 +98,12 @@ class Candidates(wiring.Component):
         m.submodules.store = store = memory.Memory(shape=KEY, depth=PLACES, init=[], attrs=UNCHECKED)
         s.write, read = store.write_port(), store.read_port()
         s.key = Cat(~self.offer.token, ordered(self.offer.logit))
-        s.entry = Signal(KEY, reset_less=True)
-        s.read_at = Mux(s.scanning, s.address, self.index)
-        m.d.comb += [
-            s.write.data.eq(s.key), read.addr.eq(s.read_at),
-            self.candidate.token.eq(~s.entry[:18]), self.candidate.logit.eq(ordered(s.entry[18:]).as_signed()),
-        ]
-        m.d.sync += s.entry.eq(read.data)
+        s.pipe = Pipeline(m)                # from an address on
+        s.read_at = s.pipe.enter(Mux(s.scanning, s.address, self.index))
+        s.entry = s.pipe.register("entry", s.pipe.read(read, s.read_at))
+        m.d.comb += s.write.data.eq(s.key)
+        s.pipe.drive((self.candidate.token, ~s.entry[:18]),
+                     (self.candidate.logit, s.pipe.combine(ordered, s.entry[18:]).as_signed()))
 
     def _scan(self, m, s):
         """The addresses of a scan: level 0 in a group, 1 among a quarter's groups, 2 among the quarters."""
@@ -136,42 +138,39 @@ class Candidates(wiring.Component):
         m.submodules.present = present = memory.Memory(shape=1, depth=PLACES, init=[], attrs=UNCHECKED)
         s.present_write, read = present.write_port(), present.read_port()
         # A scan of all places writes what it needs; it reads what it wrote in its upper levels only.
-        renewing = s.scanning & s.every & (s.level == 0)
-        filled = Signal()
-        m.d.comb += [
-            filled.eq(self.kept[6] | (s.address < self.kept[:6])), read.addr.eq(s.read_at),
-            s.present_write.addr.eq(Mux(s.scanning, s.address, self.place)),
-            s.present_write.data.eq(s.scanning & filled), s.present_write.en.eq(renewing),
-        ]
-        renewed = delay(m, renewing, 1, "renewed")
-        s.here = delay(m, Mux(renewed, delay(m, filled, 1, "filled"), read.data), 1, "here")
-        m.d.comb += self.weigh.eq(delay(m, renewing & filled & s.largest, 2, "weigh", valid=True))
+        pipe = s.pipe
+        renewing = pipe.enter(s.scanning & s.every & (s.level == 0))
+        filled = pipe.named("filled", pipe.enter(self.kept[6] | (s.address < self.kept[:6])))
+        m.d.comb += s.present_write.addr.eq(Mux(s.scanning, s.address, self.place))
+        pipe.drive((s.present_write.data, pipe.enter(s.scanning) & filled), (s.present_write.en, renewing))
+        stored = pipe.read(read, s.read_at)
+        s.here = pipe.later("here", pipe.combine(Mux, pipe.carry("renewed", renewing).beside(stored),
+                                                 pipe.carry("filled", filled).beside(stored), stored))
+        weighed = pipe.carry("weigh", renewing & filled & s.largest, valid=True)
+        pipe.drive((self.weigh, weighed.beside(s.entry)))
 
     def _best(self, m, s):
         """The best of what the scan has read: the smallest, or (``largest``) the largest."""
+        pipe, entry = s.pipe, s.entry
         s.best = Signal(KEY, reset_less=True)
-        none = Signal()
-        starts = Signal()
-        read1 = delay(m, s.scanning, 1, "read1", valid=True)
-        read2 = delay(m, read1, 1, "read2", valid=True)
-        s.idle, address = ~(s.scanning | read1 | read2), delay(m, s.address, 2, "address")
-        begins = delay(m, (s.level == 0) & (s.offset == 0), 2, "begins")
-        smaller = Signal()
-        m.d.comb += [starts.eq(begins | none), smaller.eq(s.entry < s.best), self.busy.eq(~s.idle)]
-        with m.If(read2):
-            m.d.sync += none.eq(starts & ~s.here)
-            with m.If(s.here & (starts | (smaller ^ s.largest))):   # no two are equal
-                m.d.sync += [s.best.eq(s.entry), self.place.eq(address)]
-        s.none = none
-        # Three cycles after a level's last read its best is known. Where none was left, a place of it will do.
-        level, changed = delay(m, s.level, 3, "level"), delay(m, s.changed[2:], 3, "changed")
-        known = delay(m, s.scanning & s.ends, 3, "known", valid=True)
-        m.d.comb += [
-            s.group_write.addr.eq(changed), s.group_write.data.eq(self.place[:2]),
-            s.group_write.en.eq(known & (level == 0)),
-            s.quarter_write.addr.eq(changed[2:]), s.quarter_write.data.eq(self.place[:4]),
-            s.quarter_write.en.eq(known & level[0]),
-        ]
+        s.none = Signal()
+        scanning = pipe.carry("reading", pipe.enter(s.scanning), valid=True)
+        s.idle = ~reduce(or_, scanning.until(entry))
+        address = pipe.carry("address", pipe.enter(s.address)).beside(entry)
+        begins = pipe.carry("begins", pipe.enter((s.level == 0) & (s.offset == 0))).beside(entry)
+        starts, smaller = pipe.named("starts", begins | s.none), pipe.named("smaller", entry < s.best)
+        m.d.comb += self.busy.eq(~s.idle)
+        with m.If(scanning.beside(entry).plain):
+            m.d.sync += s.none.eq((starts & ~s.here).plain)
+            with m.If((s.here & (starts | (smaller ^ s.largest))).plain):   # no two are equal
+                m.d.sync += [s.best.eq(entry.plain), self.place.eq(address.plain)]
+        # A level's best is known a cycle after its last entry has come. Where none was left, a place of it will do.
+        place = pipe.enter(self.place, entry.stage + 1)
+        level = pipe.carry("level", pipe.enter(s.level)).beside(place)
+        changed = pipe.carry("changed", pipe.enter(s.changed[2:])).beside(place)
+        known = pipe.carry("known", pipe.enter(s.scanning & s.ends), valid=True).beside(place)
+        pipe.write(s.group_write, changed, place[:2], known & (level == 0))
+        pipe.write(s.quarter_write, changed[2:], place[:4], known & level[0])
 
     def _changes(self, m, s):
         """What begins a scan: a logit that is kept, the pass's end, a pop."""

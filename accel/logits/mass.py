@@ -20,7 +20,6 @@ from llama2_spec.registers import CANDIDATE_TOTAL, CANDIDATE_WEIGHT
 #: Bits of the score's shift that the scale's mantissa takes over: what is left of a multiplier's operand.
 FINE = {25: 3, 18: 1}
 SCORES = 16         # scores on their way, five cycles long, or waiting while the reference is raised
-ANSWER = EXP2_LATENCY + 2       # a register each on the paths mass -> attention's table -> mass
 
 
 def chosen(values, index):
@@ -141,24 +140,24 @@ class Mass(wiring.Component):
 
     def _weights(self, m, s):
         """The weight: 2**fraction, shifted down."""
-        m.d.sync += [self.exp2.index.eq(s.fraction5[8:]), self.exp2.t.eq(s.fraction5[:8])]
-        answer = delay(m, self.exp2.value, 1, "answer")
-        weighing = [s.valid5 & s.moving]
-        for i in range(ANSWER + 2):
-            weighing.append(delay(m, weighing[-1], 1, f"weighing{i}", valid=True))
-        still = Signal()                    # of weighing[2:]
-        m.d.sync += still.eq(Cat(*weighing[1:-1]).any())
-        m.d.comb += s.settled.eq(~still & ~weighing[1])
-        down = Signal(5, reset_less=True)
-        m.d.sync += down.eq(Mux(s.above5 < -30, 31, (1 - s.above5)[:5]))
-        down_late = delay(m, down, ANSWER - 1, "down")
-        doubled = Signal(18, reset_less=True)
-        s.weight = Signal(17)
-        m.d.sync += [doubled.eq((answer << 1) >> down_late),
-                     s.weight.eq(Mux(weighing[-2], (doubled >> 1) + doubled[0], 0))]
-        s.weighed = delay(m, s.which5, ANSWER + 2, "weighed")
+        pipe = Pipeline(m)                  # of what leaves stage 5 above
+        moved = pipe.enter(s.valid5 & s.moving)
+        index = pipe.into(self.exp2.index, pipe.enter(s.fraction5[8:]))
+        pipe.into(self.exp2.t, pipe.enter(s.fraction5[:8]))
+        # a register each on the paths mass -> attention's table -> mass
+        answer = pipe.later("answer", pipe.enter(self.exp2.value, index.stage + EXP2_LATENCY))
+        weighing, which = pipe.carry("weighing", moved, valid=True), pipe.carry("which", pipe.enter(s.which5))
+        down = pipe.carry("down", pipe.register("down", pipe.enter(Mux(s.above5 < -30, 31, (1 - s.above5)[:5])), 5))
+        doubled = pipe.register("doubled", pipe.combine(lambda x, by: (x << 1) >> by, answer, down.beside(answer)), 18)
+        rounded = pipe.combine(Mux, weighing.beside(doubled), (doubled >> 1) + doubled[0], 0)
+        weight = pipe.register("weight", rounded, 17, reset_less=False)
+        first, *later = weighing.until(doubled)[1:]
+        still = Signal()                    # a cycle later: with ``first``, whether any is yet to be weighed
+        m.d.sync += still.eq(Cat(first, *later).any())
+        m.d.comb += s.settled.eq(~still & ~first)
+        s.weight, s.weighed = weight.plain, which.beside(weight).plain
         # A weight that is 1 or less, as below the reference all are, has 15 bits
-        m.d.comb += [self.weight.eq(s.weight), self.weight_write.eq(weighing[-1] & self.ranking)]
+        pipe.drive((self.weight, weight), (self.weight_write, weighing.beside(weight) & self.ranking))
 
     def _sum(self, m, s, i):
         """Reference, mass and total of set ``i``."""

@@ -4,8 +4,8 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from accel.lib.pipeline import Pipeline
 from accel.matrix.walk import TAG
-from accel.lib.numeric import delay
 from llama2_spec.numerics import WIDE
 
 #: A chunk's sum leaves: the even row's, q8's odd row's, or q4's odd row's, which was held for a cycle.
@@ -29,6 +29,7 @@ class ColumnSums(wiring.Component):
         Five cycles later: the row so far.
     """
     latency = 5         #: from the sum of a chunk's last beat to the row so far
+    scaled = latency - 1    #: from there to the chunk's part of the row, with which ``sum_valid`` comes
 
     def __init__(self):
         super().__init__({
@@ -51,27 +52,26 @@ class ColumnSums(wiring.Component):
 
         # Two products, their sum, shift, accumulate. Of an offset, two bits are a shift of the mantissa to the left,
         # less three
+        pipe = Pipeline(m)
+        offset = pipe.enter(self.offset)
         held_total = Signal(signed(28), reset_less=True)
-        chunk = Signal(signed(28), reset_less=True)
-        mantissa = Signal(signed(16), reset_less=True)
-        low_part = Signal(signed(18 + 15), reset_less=True)
-        high_part = Signal(signed(11 + 15), reset_less=True)
-        product = Signal(signed(28 + 15), reset_less=True)
-        shifted = Signal(signed(40), reset_less=True)
-        coarse = delay(m, self.offset[2:], 3, "coarse")
-        m.d.sync += [
-            held_total.eq(total[1]),
-            chunk.eq(Mux(leaving.held, held_total, Mux(leaving.odd, total[1], total[0]))),
-            mantissa.eq(self.mantissa << (~self.offset[:2])),
-            low_part.eq(Cat(chunk[:17], Const(0, 1)).as_signed() * mantissa),
-            high_part.eq(chunk[17:].as_signed() * mantissa), product.eq(low_part + (high_part << 17)),
-            shifted.eq(product[3:].as_signed() >> Cat(Const(0, 2), coarse)),
-        ]
+        m.d.sync += held_total.eq(total[1])
+        chunk = pipe.register("chunk", pipe.enter(Mux(leaving.held, held_total, Mux(leaving.odd, total[1], total[0]))),
+                              signed(28))
+        mantissa = pipe.register("mantissa", pipe.enter(self.mantissa) << ~offset[:2], signed(16))
+        low = pipe.register("low_part", pipe.combine(lambda x, by: Cat(x[:17], Const(0, 1)).as_signed() * by,
+                                                     chunk, mantissa), signed(18 + 15))
+        high = pipe.register("high_part", chunk[17:].as_signed() * mantissa, signed(11 + 15))
+        product = pipe.register("product", low + (high << 17), signed(28 + 15))
+        coarse = pipe.carry("coarse", offset[2:]).beside(product)
+        shifted = pipe.register("shifted", pipe.combine(lambda x, by: x[3:].as_signed() >> Cat(Const(0, 2), by),
+                                                        product, coarse), signed(40))
+        assert shifted.stage == self.scaled
         sums = [Signal(signed(WIDE), name=f"sum{r}", reset_less=True) for r in range(2)]
-        now = Signal(signed(WIDE))
-        m.d.comb += [now.eq(shifted + Mux(self.sum_first, 0, Mux(self.sum_odd, sums[1], sums[0]))),
-                     self.result.eq(delay(m, now, 1, "result"))]
+        so_far = pipe.enter(Mux(self.sum_first, 0, Mux(self.sum_odd, sums[1], sums[0])), self.scaled)
+        now = pipe.named("now", shifted + so_far, signed(WIDE))
         for r in range(2):
             with m.If(self.sum_valid & (self.sum_odd == r)):
-                m.d.sync += sums[r].eq(now)
+                m.d.sync += sums[r].eq(now.plain)
+        assert pipe.drive((self.result, pipe.later("result", now))) == self.latency
         return m

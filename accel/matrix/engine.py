@@ -10,11 +10,17 @@ from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from accel.interfaces import ActivationRead, Beats, MatrixJob, RowSum
-from accel.lib.numeric import UNCHECKED, delay
+from accel.lib.numeric import UNCHECKED
+from accel.lib.pipeline import Pipeline
 from accel.matrix.column_sums import LEAVING, ColumnSums
 from accel.matrix.lanes import Lanes
 from accel.matrix.walk import MatrixWalk
 from accel.matrix.row_pairs import RowPairs, matrix_layout
+
+#: Scales of a pair's two rows.
+SCALES = data.ArrayLayout(data.StructLayout({"mantissa": 12, "zero": 4}), 2)
+#: What is known of a chunk's sum: whether it is its row's first, its last; whether two columns work for one position.
+CHUNK = data.StructLayout({"row_first": 1, "row_last": 1, "gang": 1})
 
 
 class MatVec(wiring.Component):
@@ -63,14 +69,15 @@ class MatVec(wiring.Component):
         s = SimpleNamespace()               # signals that several steps share
         self._walk(m, s)
         self._operands(m, s)
-        self._beside(m, s)
+        self._lanes(m, s)
         self._chunks(m, s)
-        self._columns(m, s)
+        self._scales(m, s)
+        self._sums(m, s)
         return m
 
     def _walk(self, m, s):
         """Beats of the matrix, what it is."""
-        s.C, job, s.read = self.columns, self.job, self.activations
+        s.C, job, s.read, s.pipe = self.columns, self.job, self.activations, Pipeline(m)
         m.submodules.walk = s.walk = MatrixWalk()
         m.submodules.pairs = s.pairs = RowPairs(columns=s.C)
         wiring.connect(m, s.pairs.sums, wiring.flipped(self.sums))
@@ -92,92 +99,90 @@ class MatVec(wiring.Component):
 
     def _operands(self, m, s):
         """Beat, scale and activations meet."""
-        # 0: the word's address, registered: walk -> activation memories; 1: they answer; 2: the pair's zero points
-        # chosen, 3: its mantissas, of words in registers, for block RAM is slow
+        # 0: a beat is taken; 1: its word's address, registered: walk -> activation memories; 2: they answer; 3: the
+        # pair's scales chosen, of words in registers, for block RAM is slow
+        pipe, walk = s.pipe, s.walk
         m.submodules.scales = scales = memory.Memory(shape=128, depth=1 << (self.max_groups - 1).bit_length(), init=[],
                                                      attrs=UNCHECKED)
         scale_write, scale_read = scales.write_port(), scales.read_port()
-        beat1 = delay(m, self.beats.payload, 1, "beat1")
-        m.d.sync += s.read.address.eq(s.walk.word)
-        m.d.comb += [
-            scale_write.addr.eq(delay(m, s.walk.group, 1, "group")), scale_write.data.eq(beat1),
-            scale_write.en.eq(delay(m, s.walk.scaling & self.beats.valid, 1, "scale_valid", valid=True)),
-            scale_read.addr.eq(Mux(s.walk.of64, s.read.address >> 2, s.read.address >> 1)),
-        ]
-        pair2 = delay(m, s.walk.pair, 3, "pair")
-        s.beat2, s.second2 = delay(m, beat1, 2, "beat"), delay(m, self.beats.second, 3, "second")
-        s.scale2 = data.View(data.ArrayLayout(data.StructLayout({"mantissa": 12, "zero": 4}), 2),
-                             Signal(32, name="scale2"))
-        scale_words = delay(m, scale_read.data, 1, "scale_words")
-        m.d.comb += s.scale2.as_value().eq(Array(scale_words[32 * i:32 * i + 32] for i in range(4))[pair2])
-        s.activations2 = delay(m, s.read.words, 1, "activations")
-        s.tag2, s.valid2 = delay(m, s.walk.tag, 3, "tag2"), delay(m, s.walk.take, 3, "valid2", valid=True)
+        address = pipe.into(s.read.address, pipe.enter(walk.word))
+        beat = pipe.carry("beat", pipe.enter(self.beats.payload))
+        pipe.write(scale_write, pipe.later("group", pipe.enter(walk.group)), beat.beside(address),
+                   pipe.later("scale_valid", pipe.enter(walk.scaling & self.beats.valid), valid=True))
+        words = pipe.later("scale_words", pipe.read(
+            scale_read, pipe.combine(lambda word: Mux(walk.of64, word >> 2, word >> 1), address)))
+        s.scale = pipe.named("scale", pipe.combine(
+            lambda words, pair: Array(words[32 * i:32 * i + 32] for i in range(4))[pair],
+            words, pipe.carry("pair", pipe.enter(walk.pair)).beside(words)), SCALES)
+        s.beat, s.second = beat.beside(words), pipe.carry("second", pipe.enter(self.beats.second)).beside(words)
+        s.words = pipe.later("activations", pipe.enter(s.read.words, address.stage + ActivationRead.words_latency))
+        s.tag, s.valid = pipe.carry("tag", pipe.enter(walk.tag)), pipe.carry("valid", pipe.enter(walk.take), valid=True)
+        # The other tag's registers are those of the row sums
+        s.lanes_tag = pipe.carry("lanes_tag", s.tag.beside(words))
+        s.mantissas = pipe.carry("mantissas", pipe.combine(Cat, s.scale[0].mantissa, s.scale[1].mantissa))
+        s.offsets = pipe.carry("offsets", pipe.enter(s.read.offsets, address.stage + ActivationRead.offsets_latency))
 
-    def _beside(self, m, s):
-        """Tags and scales beside the lanes."""
-        # Beside the lanes, the last stage of which adds up what two columns have of a row; ``_a``: a cycle before that
-        L = Lanes.latency + 1
-        s.tag_l, s.valid_l = delay(m, s.tag2, L, "tag_l"), delay(m, s.valid2, L, "valid_l", valid=True)
-        s.tag_a = delay(m, s.tag2, L - 1, "tag_a")
-        s.mantissas_a = delay(m, Cat(s.scale2[0].mantissa, s.scale2[1].mantissa), L - 1, "mantissas")
-        s.offsets_a = delay(m, s.read.offsets, L - 2, "offsets")
+    def _lanes(self, m, s):
+        """Each column's products of a beat, added up."""
+        pipe, tag, every = s.pipe, s.tag.beside(s.words), []
+        for c in range(s.C):
+            m.submodules[f"lanes{c}"] = lanes = Lanes(multiplier_bits=self.multiplier_bits)
+            stage = pipe.drive(
+                (lanes.beat, pipe.combine(Mux, tag.gang, s.second, s.beat) if c == 1 else s.beat), (lanes.q4, tag.q4),
+                (lanes.zeros[0], s.scale[0].zero), (lanes.zeros[1], s.scale[1].zero), (lanes.activations, s.words[c]))
+            every.append([pipe.enter(total, stage + lanes.latency) for total in (lanes.low, lanes.high)])
+        s.lanes_tag = tag = s.lanes_tag.beside(every[0][0])
+        crossed = tag.gang & tag.q4
+        s.low, s.high = [], []
+        for c, (low, high) in enumerate(every):
+            if s.C > 1 and c < 2:       # in a gang column 0 adds up even rows and column 1 odd rows
+                mine = low if c == 0 else pipe.combine(Mux, crossed, every[0][1], low)
+                low = mine + pipe.combine(Mux, crossed & tag.full, every[1][c], 0)
+            s.low.append(pipe.register(f"low{c}", low, signed(28)))
+            s.high.append(pipe.register(f"high{c}", high, signed(24)))
 
     def _chunks(self, m, s):
         """Which chunk sums leave."""
         # Chunk sums leave one a cycle: the even row's, then (q4: held for a cycle) the odd row's
-        s.leaving = Signal(LEAVING)
-        holding = Signal()
-        last = Signal()
-        m.d.comb += [
-            last.eq(s.valid_l & s.tag_l.chunk_last), s.leaving.even.eq(last & (s.tag_l.q4 | ~s.tag_l.odd)),
-            s.leaving.odd.eq(last & ~s.tag_l.q4 & s.tag_l.odd), holding.eq(last & s.tag_l.q4 & ~s.tag_l.gang),
-        ]
-        m.d.sync += s.leaving.held.eq(holding)
-        chunk_valid = Signal()
-        chunk_odd = Signal()
-        chunk_tag = Signal(data.StructLayout({"row_first": 1, "row_last": 1, "gang": 1}), reset_less=True)
-        m.d.sync += [chunk_valid.eq(s.leaving.as_value().any()), chunk_odd.eq(s.leaving.odd | s.leaving.held)]
-        with m.If(~s.leaving.held):
-            m.d.sync += [getattr(chunk_tag, name).eq(getattr(s.tag_l, name)) for name, _ in chunk_tag.shape()]
-        s.offsets_l, s.mantissa_l, s.second_l = (Signal.like(value, name=name, reset_less=True) for value, name in (
-            (s.read.offsets, "offsets_l"), (s.mantissas_a[:12], "mantissa_l"), (s.mantissas_a[:12], "second_l")))
-        with m.If(~holding):
-            m.d.sync += s.offsets_l.eq(s.offsets_a)
-        m.d.sync += [
-            s.mantissa_l.eq(Mux(holding, s.second_l,
-                                Mux(s.tag_a.odd & ~s.tag_a.q4, s.mantissas_a[12:], s.mantissas_a[:12]))),
-            s.second_l.eq(s.mantissas_a[12:]),
-        ]
-        s.tag_s, s.odd_s = delay(m, chunk_tag, 3, "tag_s"), delay(m, chunk_odd, 3, "odd_s")
-        s.valid_s = delay(m, chunk_valid, 3, "valid_s", valid=True)
-        m.d.comb += [
-            s.pairs.write.eq(delay(m, s.valid_s & s.tag_s.row_last, 1, "done_valid", valid=True)),
-            s.pairs.odd.eq(delay(m, s.odd_s, 1, "done_odd")), s.pairs.gang.eq(delay(m, s.tag_s.gang, 1, "done_gang")),
-        ]
+        pipe, tag = s.pipe, s.tag.beside(s.low[0])
+        last = pipe.named("last", s.valid.beside(tag) & tag.chunk_last)
+        leaving = Signal(LEAVING)
+        s.holding = pipe.named("holding", last & tag.q4 & ~tag.gang)
+        pipe.drive((leaving.even, last & (tag.q4 | ~tag.odd)), (leaving.odd, last & ~tag.q4 & tag.odd))
+        m.d.sync += leaving.held.eq(s.holding.plain)
+        s.leaving = pipe.enter(leaving, tag.stage)          # what was held leaves as if it were of the next beat
+        valid = pipe.register("chunk_valid", s.leaving.as_value().any(), reset_less=False)
+        odd = pipe.register("chunk_odd", s.leaving.odd | s.leaving.held, reset_less=False)
+        chunk = pipe.register("chunk_tag", pipe.combine(Cat, *(getattr(tag, name) for name, _ in CHUNK)), CHUNK,
+                              when=~s.leaving.held)
+        s.chunk_valid = pipe.carry("chunk_valid", valid, valid=True)
+        s.chunk_odd, s.chunk_tag = pipe.carry("chunk_odd", odd), pipe.carry("chunk_tag", chunk)
 
-    def _columns(self, m, s):
-        """Lanes and sums of each column."""
-        every_lanes = [Lanes(multiplier_bits=self.multiplier_bits) for _ in range(s.C)]
-        for c, lanes in enumerate(every_lanes):
-            m.submodules[f"lanes{c}"] = lanes
+    def _scales(self, m, s):
+        """Mantissa and offset of the chunk sum that leaves."""
+        pipe, tag = s.pipe, s.lanes_tag
+        # Of the next beat's. While the odd row's sum is held: of that, which the beat before had
+        holding, mantissas = s.holding.plain, s.mantissas.beside(tag)
+        s.offsets = pipe.register("offset", s.offsets.beside(tag), when=~holding)
+        s.second_mantissa = pipe.register("second_mantissa", mantissas[12:])
+        own = pipe.combine(Mux, tag.odd & ~tag.q4, mantissas[12:], mantissas[:12])
+        held = s.second_mantissa.plain
+        s.mantissa = pipe.register("mantissa", pipe.combine(lambda own: Mux(holding, held, own), own))
+
+    def _sums(self, m, s):
+        """The chunk sums of each column, added up to rows."""
+        pipe, tag, valid = s.pipe, s.tag.beside(s.leaving), s.valid.beside(s.leaving)
+        scaled = s.leaving.stage + ColumnSums.scaled
+        chunk, chunk_valid, chunk_odd = s.chunk_tag.at(scaled), s.chunk_valid.at(scaled), s.chunk_odd.at(scaled)
+        results = []
+        for c in range(s.C):
             m.submodules[f"sums{c}"] = sums = ColumnSums()
-            # In a gang column 0 adds up even rows and column 1 odd rows
-            low = Signal(signed(28), name=f"low{c}", reset_less=True)
-            high = Signal(signed(24), name=f"high{c}", reset_less=True)
-            m.d.sync += [low.eq(lanes.low), high.eq(lanes.high)]
-            if s.C > 1 and c < 2:
-                a, b = every_lanes[:2]
-                crossed = s.tag_a.gang & s.tag_a.q4
-                mine, other = (a.low, b.low) if c == 0 else (Mux(crossed, a.high, b.low), b.high)
-                m.d.sync += low.eq(mine + Mux(crossed & s.tag_a.full, other, 0))
-            m.d.comb += [
-                lanes.beat.eq(Mux(s.tag2.gang, s.second2, s.beat2) if c == 1 else s.beat2), lanes.q4.eq(s.tag2.q4),
-                lanes.zeros[0].eq(s.scale2[0].zero), lanes.zeros[1].eq(s.scale2[1].zero),
-                lanes.activations.eq(s.activations2[c]),
-                sums.low.eq(low), sums.high.eq(high), sums.tag.eq(s.tag_l), sums.valid.eq(s.valid_l),
-                sums.leaving.eq(s.leaving),
-                sums.mantissa.eq(Mux(s.tag_l.gang, s.second_l, s.mantissa_l) if c == 1 else s.mantissa_l),
-                sums.offset.eq(s.offsets_l[c]),
-                sums.sum_valid.eq(s.valid_s), sums.sum_odd.eq(s.odd_s), sums.sum_first.eq(s.tag_s.row_first),
-                s.pairs.results[c].eq(sums.result),
-            ]
+            mantissa = pipe.combine(Mux, tag.gang, s.second_mantissa, s.mantissa) if c == 1 else s.mantissa
+            stage = pipe.drive((sums.low, s.low[c]), (sums.high, s.high[c]), (sums.tag, tag), (sums.valid, valid),
+                               (sums.leaving, s.leaving), (sums.mantissa, mantissa), (sums.offset, s.offsets[c]))
+            pipe.drive((sums.sum_valid, chunk_valid), (sums.sum_odd, chunk_odd), (sums.sum_first, chunk.row_first))
+            results.append((s.pairs.results[c], pipe.enter(sums.result, stage + sums.latency)))
+        done = pipe.drive((s.pairs.write, pipe.later("done_valid", chunk_valid & chunk.row_last, valid=True)),
+                          (s.pairs.odd, pipe.later("done_odd", chunk_odd)),
+                          (s.pairs.gang, pipe.later("done_gang", chunk.gang)), *results)
+        assert done == self.latency

@@ -1,9 +1,9 @@
 """A column's sixteen multipliers and their adder trees: a beat's products, summed up, a beat a cycle."""
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Const, Module, Mux, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from accel.lib.numeric import delay
+from accel.lib.pipeline import Pipeline
 
 LANES = 16
 SPLIT = 20          # q4: |(code - zero) * activation| <= 15 * 2**15 < 2**19, so the low row's product has 20 bits
@@ -50,49 +50,42 @@ class Lanes(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        low, high, carries = (self._packed if self.multiplier_bits == 25 else self._apart)(m)
+        pipe = Pipeline(m)
+        low, high, carries = (self._packed if self.multiplier_bits == 25 else self._apart)(pipe)
         # 4: sums of two; 5: of eight; 6: of all
-        low = self._tree(m, low, [], "low")
+        low = self._tree(pipe, low, [], "low")
         if carries:
-            high = self._tree(m, [high[0] + carries[0], *high[1:]], carries[1:], "high")
+            high = self._tree(pipe, [high[0] + carries[0], *high[1:]], carries[1:], "high")
             # |low| <= 16 * 15 * 2**15 < 2**23
-            taken = Cat(low[:SPLIT], low[SPLIT:SPLIT + 4] - high[:4])[:SPLIT + 4].as_signed()
-            m.d.sync += self.low.eq(Mux(delay(m, self.q4, 5, "q4"), taken, low))
+            taken = pipe.combine(lambda low, high: Cat(low[:SPLIT], low[SPLIT:SPLIT + 4] - high[:4])[:SPLIT + 4], low,
+                                 high).as_signed()
+            low = pipe.combine(Mux, pipe.carry("q4", pipe.enter(self.q4)).beside(low), taken, low)
         else:
-            high = self._tree(m, high, [], "high")
-            m.d.sync += self.low.eq(low)
-        m.d.sync += self.high.eq(high)
+            high = self._tree(pipe, high, [], "high")
+        low, high = pipe.into(self.low, low), pipe.into(self.high, high)
+        assert low.stage == high.stage == self.latency
         return m
 
-    def _products(self, m, codes, zeros, bits, name):
+    def _products(self, pipe, codes, zeros, bits, name):
         """Per lane: codes less the zero point, an addition that fits in front of a DSP slice's multiplier, by
         activations."""
         products = []
         attrs = {"keep": "true"} if name else {}        # beside its multiplier: not one register for two
         # each column's own
-        minus = Signal(signed(bits), name=f"{name}minus", reset_less=True, attrs={"keep": "true"})
-        m.d.sync += minus.eq(zeros)
+        minus = pipe.register(f"{name}minus", pipe.enter(zeros), signed(bits), attrs={"keep": "true"})
         for i, code in enumerate(codes):
-            code1, operand = (Signal(signed(bits), name=f"{name}{part}{i}", reset_less=True)
-                              for part in ("codes", "operand"))
-            x = Signal(signed(16), name=f"x{i}", reset_less=True)
-            x1 = Signal(signed(16), name=f"{name}x1_{i}", reset_less=True, attrs=attrs)
-            product = Signal(signed(bits + 16), name=f"{name}product{i}", reset_less=True)
-            m.d.sync += [
-                code1.eq(code), x.eq(self.activations[16 * i:16 * i + 16]),
-                operand.eq(code1 + minus), x1.eq(x),
-                product.eq(operand * x1),
-            ]
-            products.append(product)
+            code1 = pipe.register(f"{name}codes{i}", pipe.enter(code), signed(bits))
+            x = pipe.register(f"x{i}", pipe.enter(self.activations[16 * i:16 * i + 16]), signed(16))
+            operand = pipe.register(f"{name}operand{i}", code1 + minus, signed(bits))
+            x1 = pipe.register(f"{name}x1_{i}", x, attrs=attrs)
+            products.append(pipe.register(f"{name}product{i}", operand * x1, signed(bits + 16)))
         return products
 
-    def _twos(self, m, products, name):
+    def _twos(self, pipe, products, name):
         for i in range(0, LANES, 2):
-            two = Signal(signed(len(products[i]) + 1), name=f"{name}two{i}", reset_less=True)
-            m.d.sync += two.eq(products[i + 1] + products[i])
-            yield two
+            yield pipe.register(f"{name}two{i}", products[i + 1] + products[i], signed(len(products[i]) + 1))
 
-    def _packed(self, m):
+    def _packed(self, pipe):
         """Sums of two of the low and of the high rows, and what to add to the latter."""
         codes, parities = [], []
         for i in range(LANES):
@@ -101,34 +94,33 @@ class Lanes(wiring.Component):
             codes.append(Mux(self.q4, pair, byte.as_signed()))
             parities.append((byte[4] ^ self.zeros[1][0]) & self.activations[16 * i])
         zeros = Mux(self.q4, -Cat(self.zeros[0], Const(0, SPLIT - 4), self.zeros[1]), 0)
-        twos = list(self._twos(m, self._products(m, codes, zeros, 25, ""), ""))
-        carries = [two[SPLIT] ^ delay(m, parities[2 * i] ^ parities[2 * i + 1], 4, f"parity{i}")
-                   for i, two in enumerate(twos)]
+        twos = list(self._twos(pipe, self._products(pipe, codes, zeros, 25, ""), ""))
+        odd = (pipe.carry(f"parity{i}", pipe.enter(parities[2 * i] ^ parities[2 * i + 1])) for i in range(len(twos)))
+        carries = [two[SPLIT] ^ parity.beside(two) for two, parity in zip(twos, odd)]
         return [two[:SPLIT + 5].as_signed() for two in twos], [two[SPLIT:].as_signed() for two in twos], carries
 
-    def _apart(self, m):
+    def _apart(self, pipe):
         """Sums of two of the low and of the high rows, exact."""
         lows, highs = [], []
         for i in range(LANES):
             byte = self.beat[8 * i:8 * i + 8]
             lows.append(Mux(self.q4, byte[:4], byte.as_signed()))
             highs.append(byte[4:])
-        low = self._products(m, lows, Mux(self.q4, -self.zeros[0], 0), 8, "low_")
-        high = self._products(m, highs, -self.zeros[1], 5, "high_")
-        return list(self._twos(m, low, "low_")), list(self._twos(m, high, "high_")), []
+        low = self._products(pipe, lows, Mux(self.q4, -self.zeros[0], 0), 8, "low_")
+        high = self._products(pipe, highs, -self.zeros[1], 5, "high_")
+        return list(self._twos(pipe, low, "low_")), list(self._twos(pipe, high, "high_")), []
 
-    def _tree(self, m, terms, carries, name):
+    def _tree(self, pipe, terms, carries, name):
         """Sum of eight signed terms and of as many carries as there are adders, a cycle later."""
+        def add(a, b, carry):       # in one adder a bit longer
+            return (Cat(1, a).as_signed() + Cat(carry, b).as_signed()) >> 1
         while len(terms) > 1:
             sums, registered = [], len(terms) == 4
-            domain = m.d.sync if registered else m.d.comb
+            keep = pipe.register if registered else pipe.named
             for a, b in zip(terms[::2], terms[1::2]):
-                total = Signal(signed(len(a) + 1), name=f"{name}_{len(terms)}_{len(sums)}", reset_less=True)
-                # a + b + carry in one adder a bit longer
-                value = (Cat(1, a).as_signed() + Cat(carries.pop(), b).as_signed()) >> 1 if carries else a + b
-                domain += total.eq(value)
-                sums.append(total)
+                value = pipe.combine(add, a, b, carries.pop()) if carries else a + b
+                sums.append(keep(f"{name}_{len(terms)}_{len(sums)}", value, signed(len(a) + 1)))
             if registered:
-                carries = [delay(m, c, 1, f"{name}_carry_{len(terms)}_{i}") for i, c in enumerate(carries)]
+                carries = [pipe.later(f"{name}_carry_{len(terms)}_{i}", c) for i, c in enumerate(carries)]
             terms = sums
         return terms[0]

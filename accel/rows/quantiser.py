@@ -6,7 +6,7 @@ from amaranth.lib import data, fifo, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from accel.interfaces import ModelConstants, Quantised, Wide
-from accel.lib.numeric import UNCHECKED, bit_length, coarse_shift, delay, fine_shift
+from accel.lib.numeric import UNCHECKED, bit_length, coarse_shift, fine_shift
 from accel.lib.pipeline import Pipeline
 from llama2_spec.numerics import WIDE
 from llama2_spec.registers import Dest
@@ -94,25 +94,27 @@ class Quantiser(wiring.Component):
         m.d.sync += [s.closing.eq(s.take & s.v.end), largest.eq(s.seen), entry.column.eq(s.c),
                      entry.half.eq(s.mine_half),
                      entry.first.eq(s.v.index - s.mine_count), entry.last.eq(s.mine_count), entry.dest.eq(s.v.dest)]
-        # Bits beyond 15, or beyond the 7 of narrow K or V
-        narrow = delay(m,
-                       Mux(entry.dest == Dest.K, self.model.narrow[1], (entry.dest == Dest.V) & self.model.narrow[0]),
-                       2, "narrow_entry")
-        eights = [delay(m, bit_length(m, largest[i:i + 8], name=f"bits{i}"), 1, f"eight{i}")
+        pipe = Pipeline(m)                  # from these registers on
+        eights = [pipe.later(f"eight{i}", pipe.enter(bit_length(m, largest[i:i + 8], name=f"bits{i}")))
                   for i in range(7, WIDE - 1, 8)]
+        between = pipe.later("between", eights[0])
         above = Signal(6)
-        between = delay(m, eights[0], 1, "between")
         m.d.sync += above.eq(0)
-        for i, eight in enumerate(eights[1:]):
+        for i, eight in enumerate(each.plain for each in eights[1:]):
             with m.If(eight != 0):
                 m.d.sync += above.eq(8 * i + eight)
-        s.closing1 = delay(m, s.closing & ~self.abort, 1, "closing1", valid=True)
-        s.closed, complete = delay(m, s.closing1 & ~self.abort, 1, "closed", valid=True), delay(m, entry, 2, "complete")
-        m.d.comb += [
-            s.groups.w_en.eq(s.closed & ~self.abort), s.groups.w_data.eq(complete),
-            data.View(s.group, s.groups.w_data).exponent.eq(
-                Mux(above != 0, Cat(above[:3], above[3:] + narrow), Mux(narrow, between, 0))),
-        ]
+        closing = pipe.later("closing", pipe.enter(s.closing & ~self.abort), valid=True)
+        closed = pipe.later("closed", closing & ~self.abort, valid=True)
+        # Bits beyond 15, or beyond the 7 of narrow K or V
+        narrow = pipe.carry("narrow_entry", pipe.enter(
+            Mux(entry.dest == Dest.K, self.model.narrow[1], (entry.dest == Dest.V) & self.model.narrow[0])))
+        exponent = pipe.combine(lambda above, between, narrow: Mux(above != 0, Cat(above[:3], above[3:] + narrow),
+                                                                   Mux(narrow, between, 0)),
+                                pipe.enter(above, eights[0].stage + 1), between, narrow.beside(between))
+        pipe.drive((s.groups.w_en, closed & ~self.abort),
+                   (s.groups.w_data, pipe.carry("complete", pipe.enter(entry)).beside(between)),
+                   (data.View(s.group, s.groups.w_data).exponent, exponent))
+        s.on_its_way = s.closing | closing.plain | closed.plain
 
     def _count(self, m, s):
         """Which half is filled, how far."""
@@ -192,7 +194,7 @@ class Quantiser(wiring.Component):
             self.quantised.column.eq(s.head.column), self.quantised.dest.eq(s.head.dest),
             self.quantised.exponent.eq(s.exponent),
             self.quantised.index.eq(Mux(writing_exponent, s.head.first, index5)),
-            self.busy.eq(s.closing | s.closing1 | s.closed | s.groups.r_rdy | ~s.fsm.ongoing("IDLE")
+            self.busy.eq(s.on_its_way | s.groups.r_rdy | ~s.fsm.ongoing("IDLE")
                          | Cat(*s.count).any() | self.quantised.write),
         ]
 

@@ -10,7 +10,8 @@ from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from accel.interfaces import Beats, ModelConstants, Norms, Row, Wide
-from accel.lib.numeric import UNCHECKED, credits, delay, product_of, saturate
+from accel.lib.numeric import UNCHECKED, credits, delay, saturate
+from accel.lib.pipeline import Pipeline
 from accel.lib.stream import Queue
 from accel.lib.table import InterpolatedTable
 from llama2_spec.registers import Dest
@@ -59,8 +60,9 @@ class Residual(wiring.Component):
         m = Module()
         s = SimpleNamespace()               # signals that several steps share
         self._gains(m, s)
-        self._stages(m, s)
+        self._take(m, s)
         self._add(m, s)
+        self._multiply(m, s)
         self._results(m, s)
         self._squares(m, s)
         self._normalise_registers(m, s)
@@ -79,75 +81,78 @@ class Residual(wiring.Component):
         # ``upper`` is chosen before the two registers: stream's beats -> gain memory
         gain_at = Signal(range(s.depth // 4 + 1))
         upper = Signal()
-        gain_valid2 = delay(m, self.gains.valid, 2, "gain_valid", valid=True)
-        m.d.comb += [
-            gain_write.addr.eq(gain_at), gain_write.en.eq(gain_valid2), self.gains.ready.eq(upper),
-            gain_write.data.eq(delay(m, Mux(upper, self.gains.payload[64:], self.gains.payload[:64]), 2, "half")),
-        ]
+        m.d.comb += self.gains.ready.eq(upper)
         m.d.sync += upper.eq(self.gains.valid & ~upper)
+        pipe = Pipeline(m)                  # from the stream of beats on
+        half = pipe.later("half", pipe.enter(Mux(upper, self.gains.payload[64:], self.gains.payload[:64])), 2)
+        valid = pipe.carry("gain_valid", pipe.enter(self.gains.valid), valid=True).beside(half)
+        pipe.write(gain_write, pipe.enter(gain_at, half.stage), half, valid)
         with m.If(self.gain_start):
             m.d.sync += gain_at.eq(0)
-        with m.Elif(gain_valid2):
+        with m.Elif(valid.plain):
             m.d.sync += gain_at.eq(gain_at + 1)
 
-    def _stages(self, m, s):
-        """The registers of the pipeline."""
-        # 1: read; 2, 3: added; 4: clamped, stored; 5, 6: products
-        s.out = self.values
+    def _take(self, m, s):
+        """Rows come, while there is room for their results."""
+        s.out, take = self.values, self.rows.valid & self.rows.ready
         given = delay(m, s.out.valid & s.out.ready, 1, "given", valid=True)
-        s.room, some_room = credits(m, DEPTH, self.rows.valid & self.rows.ready, given)
+        s.room, some_room = credits(m, DEPTH, take, given)
         m.d.comb += self.rows.ready.eq(some_room)
-        s.p0 = self.rows.payload
-        s.bits = (s.depth - 1).bit_length()
-        tag = data.StructLayout({"column": range(max(s.C, 2)), "row": 13, "dest": 3, "end": 1, "first": 1, "last": 1})
-        s.valids = [Signal(name=f"v{i}") for i in range(1, 7)]
-        v1, v2, s.v3, s.v4, v5, s.v6 = s.valids
-        s.p1, s.p2, s.p3, s.p4, s.p5, s.p6 = (Signal(tag, name=f"p{i}", reset_less=True) for i in range(1, 7))
-        m.d.comb += [s.x_read.addr.eq(Cat(s.p0.row[:s.bits], s.p0.column)), s.gain_read.addr.eq(s.p0.row[2:s.bits])]
-        s.row1, s.row2, s.old2, s.total3, s.x4 = (Signal(signed(width), name=name, reset_less=True) for name, width in (
-            ("row1", 32), ("row2", 32), ("old2", 32), ("total3", 33), ("x4", 32)))
-        s.gains2 = Signal(64, reset_less=True)
-        s.gain3 = Signal(signed(16), reset_less=True)
-        s.gain4 = Signal(signed(16), reset_less=True)
-        s.clamped, s.flag = saturate(m, s.total3, 32)
-        s.product6 = product_of(m, s.x4, s.gain4, "product")
-        # x**2 = high**2 * 2**32 + high * low * 2**17 + low**2: three multipliers, and the outer two do not overlap
-        s.again4 = Signal(signed(32), reset_less=True, attrs={"keep": "true"})    # x4 once more, near its multipliers
-        s.high4, s.low4 = s.again4[16:].as_signed(), Cat(s.again4[:16], Const(0, 1)).as_signed()
-        s.squares = Signal(64, reset_less=True)
-        s.middle = Signal(signed(33), reset_less=True)
-        s.square6 = Signal(64, reset_less=True)
+        s.pipe = pipe = Pipeline(m)
+        row = pipe.enter(self.rows.payload)
+        s.column, s.row, s.dest, s.value = (pipe.carry(name, value, shift_register=True) for name, value in (
+            ("column", row.column), ("row", row.row[:13]), ("dest", row.dest), ("value", row.value)))
+        s.valid = pipe.carry("valid", pipe.enter(take), valid=True, shift_register=True)
 
     def _add(self, m, s):
-        """Rows are added, stored, squared and multiplied."""
+        """Rows are added and stored."""
+        # 1: read; 2, 3: added; 4: clamped, stored
+        pipe, s.bits = s.pipe, (s.depth - 1).bit_length()
+
+        def place(row, column):
+            return Cat(row[:s.bits], column)
+        stored = pipe.read(s.x_read, pipe.combine(place, s.row.at(0), s.column.at(0)))
+        old = pipe.register("old", pipe.combine(Mux, s.dest.beside(stored) == Dest.EMBEDDING, 0, stored), signed(32))
+        s.total = total = pipe.register("total", s.value.beside(old) + old, signed(33))
+        clamped, flag = pipe.combine(lambda total: saturate(m, total, 32), total)
+        s.x = pipe.register("added", clamped)
+        s.again = pipe.register("again", clamped, attrs={"keep": "true"})   # x once more, near its multipliers
+        pipe.write(s.x_write, pipe.combine(place, s.row.beside(s.x), s.column.beside(s.x)), s.x, s.valid.beside(s.x))
+        pipe.drive((self.saturated, s.valid.beside(total) & flag))
+
+    def _multiply(self, m, s):
+        """What is stored is multiplied by its gain, and squared."""
+        # 5, 6: products
+        pipe = s.pipe
         last_row = Signal(13)
+        gains = pipe.register("gains", pipe.read(s.gain_read, s.row.at(0)[2:s.bits]).as_value())
+        row = s.row.beside(gains)
+        chosen = pipe.combine(lambda x, row: Array(data.View(s.gain.shape, x))[row[:2]], gains, row)
+        gain = pipe.register("gain", chosen, signed(16))
+        s.product = pipe.product("product", s.x, pipe.carry("gain", gain, shift_register=True).beside(s.x))
+
+        def parts(x):       # x**2 = high**2 * 2**32 + high * low * 2**17 + low**2, the outer two do not overlap
+            low, high = Cat(x[:16], Const(0, 1)).as_signed(), x[16:].as_signed()
+            return Cat((low * low)[:32], (high * high)[:32]), high * low
+        outer, middle = pipe.combine(parts, s.again)
+        squares, middle = pipe.register("squares", outer), pipe.register("middle", middle, signed(33))
+        s.square = pipe.register("square", squares + (middle << 17), 64)
         m.d.sync += last_row.eq(self.model.dim - 1)
-        m.d.comb += [
-            s.x_write.addr.eq(Cat(s.p4.row[:s.bits], s.p4.column)), s.x_write.data.eq(s.x4), s.x_write.en.eq(s.v4),
-            self.saturated.eq(s.v3 & s.flag),
-        ]
-        m.d.sync += [
-            Cat(*s.valids).eq(Cat(self.rows.valid & self.rows.ready, *s.valids)),
-            Cat(s.p2, s.p3, s.p4, s.p5, s.p6).eq(Cat(s.p1, s.p2, s.p3, s.p4, s.p5)),
-            s.p1.column.eq(s.p0.column), s.p1.row.eq(s.p0.row), s.p1.dest.eq(s.p0.dest), s.row1.eq(s.p0.value),
-            s.row2.eq(s.row1), s.old2.eq(Mux(s.p1.dest == Dest.EMBEDDING, 0, s.x_read.data)),
-            s.gains2.eq(s.gain_read.data),
-            s.total3.eq(s.row2 + s.old2), s.gain3.eq(Array(data.View(s.gain.shape, s.gains2))[s.p2.row[:2]]),
-            s.p3.first.eq(s.p2.row == 0), s.p3.last.eq(s.p2.row == last_row),
-            s.x4.eq(s.clamped), s.again4.eq(s.clamped), s.gain4.eq(s.gain3),
-            s.p4.end.eq((s.p3.row[:5] == 31) | s.p3.last),
-            s.squares.eq(Cat((s.low4 * s.low4)[:32], (s.high4 * s.high4)[:32])), s.middle.eq(s.high4 * s.low4),
-            s.square6.eq(s.squares + (s.middle << 17)),
-        ]
+        first, last = pipe.register("first", row == 0), pipe.register("last", row == last_row)
+        end = pipe.register("end", (s.row.beside(last)[:5] == 31) | last)
+        s.first, s.last, s.end = (pipe.carry(name, value, shift_register=True)
+                                  for name, value in (("first", first), ("last", last), ("end", end)))
 
     def _results(self, m, s):
         """Products wait for the quantiser."""
         kept = data.StructLayout({"value": signed(48), "column": range(max(s.C, 2)), "index": 13, "end": 1, "dest": 3})
         m.submodules.results = results = Queue(kept.size, depth=DEPTH)
         into, oldest = data.View(kept, results.data), data.View(kept, results.output.payload)
-        m.d.comb += [results.write.eq(s.v6), into.value.eq(s.product6), into.column.eq(s.p6.column),
-                     into.index.eq(s.p6.row), into.end.eq(s.p6.end), into.dest.eq(s.p6.dest),
-                     s.out.valid.eq(results.output.valid), results.output.ready.eq(s.out.ready),
+        at = s.pipe.drive((results.write, s.valid.beside(s.product)), (into.value, s.product),
+                          *((into[name], value.beside(s.product)) for name, value in (
+                              ("column", s.column), ("index", s.row), ("end", s.end), ("dest", s.dest))))
+        assert at == self.latency
+        m.d.comb += [s.out.valid.eq(results.output.valid), results.output.ready.eq(s.out.ready),
                      *(getattr(s.out.payload, name).eq(getattr(oldest, name)) for name, _ in kept)]
 
     def _squares(self, m, s):
@@ -155,14 +160,14 @@ class Residual(wiring.Component):
         # Sum of squares, then 1/sqrt: normalise by pairs of bits, look up
         s.sums = [Signal(SUM_BITS, name=f"sum{c}", reset_less=True) for c in range(s.C)]
         s.pending = Signal(s.C)
-        total = Signal(SUM_BITS)
-        so_far = Signal(SUM_BITS)
-        m.d.comb += [so_far.eq(Mux(s.p6.first, self.model.epsilon, Array(s.sums)[s.p6.column])),
-                     total.eq(s.square6 + so_far)]
+        valid, column, first, last = (each.beside(s.square) for each in (s.valid, s.column, s.first, s.last))
+        so_far = s.pipe.named("so_far", s.pipe.combine(
+            lambda first, column: Mux(first, self.model.epsilon, Array(s.sums)[column]), first, column), SUM_BITS)
+        total = s.pipe.named("total", s.square + so_far, SUM_BITS)
         for c in range(s.C):
-            with m.If(s.v6 & (s.p6.column == c)):
-                m.d.sync += s.sums[c].eq(total)
-                with m.If(s.p6.last):
+            with m.If((valid & (column == c)).plain):
+                m.d.sync += s.sums[c].eq(total.plain)
+                with m.If(last.plain):
                     m.d.sync += s.pending[c].eq(1)
         m.submodules.rsqrt = s.table = InterpolatedTable(RSQRT, latency=4)
 

@@ -6,7 +6,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from accel.interfaces import FrequencyRead, ModelConstants, Row, Wide
-from accel.lib.numeric import credits, delay, product_of
+from accel.lib.numeric import credits, delay
 from accel.lib.pipeline import Pipeline
 from accel.lib.stream import Queue
 from accel.lib.table import InterpolatedTable
@@ -99,9 +99,8 @@ class Rope(wiring.Component):
         pipe, row, odd = s.pipe, s.row1, s.pipe.carry("odd", s.row1.odd)
         # a cycle after its index, which is of the position's stage
         frequency = pipe.enter(self.frequencies.value, s.position.stage + 1)
-        turns = pipe.combine(lambda f, p: product_of(m, Cat(f, Const(0, 1)).as_signed(),
-                                                     Cat(p, Const(0, 1)).as_signed(), "turns"),
-                             frequency, pipe.carry("position", s.position).beside(frequency), latency=2)
+        turns = pipe.product("turns", *(pipe.combine(lambda x: Cat(x, Const(0, 1)).as_signed(), x) for x in (
+            frequency, pipe.carry("position", s.position).beside(frequency))))
         angle = pipe.register("angle", turns[:32] + (odd.beside(turns) << 30), 32)
         m.submodules.table = table = InterpolatedTable(SINE, latency=4)
 
@@ -141,8 +140,7 @@ class Rope(wiring.Component):
     def _rotate(self, m, s):
         """The rotated element."""
         pipe = Pipeline(m)                  # from the registers of the pair on
-        even, odd = (pipe.combine(lambda x, by, name=name: product_of(m, x, by, f"{name}_product"), pipe.enter(row),
-                                  pipe.enter(factor), latency=2)
+        even, odd = (pipe.product(f"{name}_product", pipe.enter(row), pipe.enter(factor))
                      for name, row, factor in (("even", s.even, s.of_even), ("odd", s.odd, s.of_odd)))
         second = pipe.carry("second_row", pipe.enter(s.second))
 

@@ -7,7 +7,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from accel.interfaces import Norms, Row, RowSum
-from accel.lib.numeric import coarse_shift, credits, delay, fine_shift, product_of
+from accel.lib.numeric import coarse_shift, credits, delay, fine_shift
 from accel.lib.pipeline import Pipeline
 from accel.lib.stream import Queue, Skid
 from llama2_spec.numerics import WIDE
@@ -77,7 +77,7 @@ class RowScale(wiring.Component):
         shift = pipe.carry("shift", p.shift)
         value = pipe.register("value", p.value, signed(WIDE))
         factor = pipe.register("factor", pipe.enter(self._factor()), 17)
-        product = pipe.combine(lambda a, b: product_of(m, a, b, "product"), value, factor, latency=2)
+        product = pipe.product("product", value, factor)
         coarse = pipe.register("coarse",
                                pipe.combine(lambda x, by: coarse_shift(m, x, by, 32), product, shift.beside(product)),
                                signed(32 + 18))

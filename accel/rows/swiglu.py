@@ -4,7 +4,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from accel.interfaces import Row, Wide
-from accel.lib.numeric import credits, delay, product_of, saturate
+from accel.lib.numeric import credits, delay, saturate
 from accel.lib.pipeline import Pipeline
 from accel.lib.stream import Queue
 from accel.lib.table import InterpolatedTable
@@ -88,7 +88,7 @@ class SwiGlu(wiring.Component):
                           pipe.enter(Mux(up.plain, Cat(value.plain[:16], Const(0, 1)).as_signed(),
                                          later.plain[16:].as_signed()),
                                           value.stage), signed(17))
-        half = pipe.combine(lambda b: product_of(m, a, b, "half"), b, latency=2)
+        half = pipe.product("half", a, b)
         low = pipe.carry("low", half)
         # From here on a stage is counted from the upper half
         upper = pipe.enter(half.plain, half.stage + 1)

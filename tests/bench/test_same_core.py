@@ -28,6 +28,24 @@ module core(input clk, input [3:0] a, input [3:0] b, output [3:0] y);
 endmodule
 """
 
+# Fields of one register, one of which has a name: Yosys keeps its initial value there, and x at the whole
+FIELDS = """
+module core(input clk, input [3:0] a, input [3:0] b, output [3:0] y);
+  reg [3:0] first = 0, second = 0;
+  wire top;
+  assign top = second[3];
+  always @(posedge clk) begin first <= a; second <= first; end
+  assign y = {top, second[2:0]};
+endmodule
+"""
+ALONE = """
+module core(input clk, input [3:0] a, input [3:0] b, output [3:0] y);
+  reg [3:0] first = 0, second = 0;
+  always @(posedge clk) begin first <= a; second <= first; end
+  assign y = second;
+endmodule
+"""
+
 
 @pytest.fixture
 def netlist(tmp_path):
@@ -47,6 +65,7 @@ def body(kept="kept", op="&", init=0):
 def test_names_and_hierarchy_do_not_matter(netlist):
     assert same_core.differences(netlist("a", body()), netlist("b", body(kept="other"))) == []
     assert same_core.differences(netlist("apart", APART), netlist("flat", FLAT)) == []
+    assert same_core.differences(netlist("fields", FIELDS), netlist("alone", ALONE)) == []
 
 
 @pytest.mark.parametrize("change", [dict(op="|"), dict(init=1)])
