@@ -9,7 +9,8 @@ class NativeRead(wiring.Signature):
     Members
     -------
     cmd_valid : Out(1)
-        A read is asked for; held until ``cmd_ready``.
+        A read is asked for. The segment reader may take it back while it waits, for an older block at the other port,
+        and asks for the same address again (docs/proofs.md).
     cmd_ready : In(1)
         It is accepted.
     cmd_addr : Out(addr_width)
