@@ -51,6 +51,16 @@ def findings(rule: str, folder: Path = ACCEL) -> list[str]:
             for one in json.loads(told.stdout)]
 
 
+def wide_c(root: Path = ROOT) -> list[str]:
+    """Lines of C that are wider, as file:line; a tab goes to the next multiple of eight."""
+    found = []
+    for path in sorted(path for folder in ("firmware", "soc", "tests") for path in (root/folder).rglob("*")
+                       if path.suffix in (".c", ".h", ".cpp")):
+        found += [f"{path.relative_to(root)}:{number}" for number, line in enumerate(path.read_text().splitlines(), 1)
+                  if len(line.expandtabs(8)) > WIDTH]
+    return found
+
+
 def undocumented(folder: Path = ACCEL) -> list[str]:
     """Members of components and signatures, and fields of layouts, whose docstring does not name them with a width or a
     shape.
@@ -121,7 +131,7 @@ def report() -> list[tuple[str, object, bool]]:
     core, median = len((ACCEL/"core.py").read_text().splitlines()), statistics.median(f.lines for f in bodies)
     longest = max(bodies, key=lambda f: f.lines)
     missing, silent, round_ = undocumented(), without_latency(), imports.circles(imports.graph())
-    full, wide = findings("PLR0915"), findings("E501")
+    full, wide = findings("PLR0915"), findings("E501") + wide_c()
     return [
         ("lines of core.py", core, core <= CORE_LINES),
         ("median lines of an elaborate", median, median <= MEDIAN),

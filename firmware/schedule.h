@@ -26,8 +26,8 @@ struct schedule {
  * first; then guesses. Where that leaves prompts less than half of a pass, or one of them nothing, since the logits of
  * its end cannot stand beside others, they lead every other one and take what they can use. So while a prompt waits,
  * prompts get half of the columns; and of d slots that decode on c columns, none is without one for more than
- * 2 * ceil(d / c) - 1 passes in a row: one, where a pass has room for all of them. A slot whose logits stand alone takes the place of all that decode; with such
- * among them, it is 2 * d - 1.
+ * 2 * ceil(d / c) - 1 passes in a row: one, where a pass has room for all of them. A slot whose logits stand alone
+ * takes the place of all that decode; with such among them, it is 2 * d - 1.
  *
  * led says whether prompts led this one; it is the next call's prompts_led, if the pass is run. */
 uint32_t schedule_fill(const struct schedule *schedule, struct demand *demands, uint32_t count, bool *led);

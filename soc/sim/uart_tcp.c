@@ -22,8 +22,8 @@ static int uart_tick(void *session, uint64_t time_ps)
 		return RC_OK;
 	port_poll(&s->port);
 
-	// Called after the edge: the pads show the values that the SoC acts on at the next edge, and it also acts on values
-	// set here.
+	// Called after the edge: the pads show the values that the SoC acts on at the next edge, and it also acts on
+	// values set here.
 	*s->source_ready = !*s->source_valid || port_room(&s->port);
 	if (*s->source_valid && *s->source_ready)
 		ring_push(&s->port.out, *s->source_data);

@@ -1,5 +1,5 @@
-// The core alone with a DRAM, as a library for tests/accel/verilated.py. The DRAM serves as tests/accel/decoder.py's does: beats come in
-// order, some cycles later; commands and data are refused at random.
+// The core alone with a DRAM, as a library for tests/accel/verilated.py. The DRAM serves as tests/accel/decoder.py's
+// does: beats come in order, some cycles later; commands and data are refused at random.
 #include "Vcore.h"
 #include "ports.h"
 #include "verilated.h"
@@ -27,7 +27,8 @@ struct Settings {
 
 struct Bench {
 	explicit Bench(const Settings &with)
-	    : settings(with), beats(with.beats, Beat{{POISON, 0, 0, 0}}), random(with.seed | 1), top(new Vcore(&context))
+	    : settings(with), beats(with.beats, Beat{{POISON, 0, 0, 0}}), random(with.seed | 1),
+	      top(new Vcore(&context))
 	{
 		for (auto &line : lines)
 			line.assign(settings.latency, NONE);
@@ -157,8 +158,8 @@ void bench_set(Bench *bench, uint32_t port, uint32_t value)
 	bench->top->eval();
 }
 
-// At most so many cycles, to the one in which the port until is high (low, if inverted); the cycles, and what the sampled port was in
-// the last.
+// At most so many cycles, to the one in which the port until is high (low, if inverted); the cycles, and what the
+// sampled port was in the last.
 uint32_t bench_tick(Bench *bench, uint32_t most, uint32_t until, uint32_t inverted, uint32_t sampled, uint32_t *value)
 {
 	uint32_t cycles = 0;

@@ -29,10 +29,11 @@ static inline uint32_t input_below(struct input *in, uint32_t limit)
 /* A number as they are found at the edges of checks, or any. */
 static inline uint32_t input_word(struct input *in)
 {
-	static const uint32_t edges[] = {0, 1, 2, 3, 4, 7, 8, 15, 16, 31, 32, 63, 64, 99, 100, 127, 128, 207, 208, 209, 255, 256,
-					 257, 511, 512, 1008, 1020, 1024, 2047, 2048, 4095, 4096, 32768, 65535, 65536, 65537,
-					 0x100000, (4u << 20) - 1024, (4u << 20) - 4, 4u << 20, 64u << 20, 0x15555556, 0x20000000,
-					 0x3fffffff, 0x40000000, 0x7fffffff, 0x80000000, 0xfffff800, 0xfffffff0, 0xfffffffe, 0xffffffff};
+	static const uint32_t edges[] = {0, 1, 2, 3, 4, 7, 8, 15, 16, 31, 32, 63, 64, 99, 100, 127, 128, 207, 208, 209,
+					 255, 256, 257, 511, 512, 1008, 1020, 1024, 2047, 2048, 4095, 4096, 32768,
+					 65535, 65536, 65537, 0x100000, (4u << 20) - 1024, (4u << 20) - 4, 4u << 20,
+					 64u << 20, 0x15555556, 0x20000000, 0x3fffffff, 0x40000000, 0x7fffffff,
+					 0x80000000, 0xfffff800, 0xfffffff0, 0xfffffffe, 0xffffffff};
 	uint8_t kind = input_byte(in);
 
 	if (kind < 160)

@@ -1,7 +1,7 @@
 /* The fuzzer without a fuzzer: inputs of random bytes by a seed, in children that may die. With libFuzzer, its entry.
  *
- * main.c IMAGES FIRST COUNT: batches FIRST to FIRST + COUNT - 1, of BATCH sessions each; prints counts, or the batch that
- * failed and fails. IMAGES holds, for each image, its size and its bytes. */
+ * main.c IMAGES FIRST COUNT: batches FIRST to FIRST + COUNT - 1, of BATCH sessions each; prints counts, or the batch
+ * that failed and fails. IMAGES holds, for each image, its size and its bytes. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -74,7 +74,8 @@ static void run_batch(uint64_t batch)
 
 int main(int argc, char **argv)
 {
-	struct session_counts *total = mmap(NULL, sizeof *total, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	struct session_counts *total =
+	    mmap(NULL, sizeof *total, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	uint64_t first, count;
 	int failures = 0;
 
@@ -103,9 +104,10 @@ int main(int argc, char **argv)
 		}
 	}
 	printf("%llu %llu %llu %llu %llu %llu %llu %llu\n", (unsigned long long)total->sessions,
-	       (unsigned long long)total->frames, (unsigned long long)total->replies, (unsigned long long)total->refused,
-	       (unsigned long long)total->images, (unsigned long long)total->commands,
-	       (unsigned long long)total->divisions, (unsigned long long)total->together);
+	       (unsigned long long)total->frames, (unsigned long long)total->replies,
+	       (unsigned long long)total->refused, (unsigned long long)total->images,
+	       (unsigned long long)total->commands, (unsigned long long)total->divisions,
+	       (unsigned long long)total->together);
 	return failures != 0;
 }
 #endif

@@ -122,10 +122,10 @@ static void flood(struct input *in)
 
 static void any_request(struct input *in)
 {
-	static const uint8_t opcodes[] = {OPCODE_HELLO, OPCODE_LOAD_BEGIN, OPCODE_LOAD, OPCODE_LOAD_END, OPCODE_GENERATE,
-					  OPCODE_ABORT, OPCODE_RESEND, OPCODE_STATS, OPCODE_RESET, OPCODE_READ, OPCODE_BAUD,
-					  OPCODE_STORE, OPCODE_VERIFY, OPCODE_BOARD, OPCODE_LANE, OPCODE_MEMORY, OPCODE_STREAM,
-					  OPCODE_SLOTS};
+	static const uint8_t opcodes[] = {
+		OPCODE_HELLO, OPCODE_LOAD_BEGIN, OPCODE_LOAD, OPCODE_LOAD_END, OPCODE_GENERATE, OPCODE_ABORT,
+		OPCODE_RESEND, OPCODE_STATS, OPCODE_RESET, OPCODE_READ, OPCODE_BAUD, OPCODE_STORE,
+		OPCODE_VERIFY, OPCODE_BOARD, OPCODE_LANE, OPCODE_MEMORY, OPCODE_STREAM, OPCODE_SLOTS};
 	uint32_t words[FRAME_MAX_PAYLOAD / 4];
 	uint8_t opcode = input_byte(in), again = input_byte(in);
 	uint32_t count = input_below(in, 8);
@@ -197,7 +197,8 @@ static void begin(struct input *in, bool tame)
 	if (tame)
 		odd &= input_byte(in) & input_byte(in);
 	g->flags = odd & 1 ? input_word(in) & 7 : 0;
-	g->flags |= (input_byte(in) < 240 ? input_below(in, image_model()->slots.count) : input_word(in)) << PROTOCOL_SLOT_SHIFT;
+	g->flags |= (input_byte(in) < 240 ? input_below(in, image_model()->slots.count) : input_word(in))
+		    << PROTOCOL_SLOT_SHIFT;
 	g->position = odd & 2 ? input_word(in) : 0;
 	g->max_new = odd & 4 ? input_word(in) : input_below(in, tame ? 200 : 24);
 	g->temperature = odd & 8 ? input_word(in) : 0;
@@ -324,9 +325,9 @@ static void image_in_flash(struct input *in)
 
 void session_run(const uint8_t *data, size_t size)
 {
-	static void (*const actions[])(struct input *) = {raw, flood, any_request, any_request, whole_request, whole_request,
-							  whole_request, generate, generate, generate, together, together, divide, image_in_memory,
-							  image_in_flash};
+	static void (*const actions[])(struct input *) = {
+		raw, flood, any_request, any_request, whole_request, whole_request, whole_request, generate,
+		generate, generate, together, together, divide, image_in_memory, image_in_flash};
 	struct input in = {data, size};
 	uint32_t columns;
 
