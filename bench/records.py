@@ -60,7 +60,7 @@ def _simulated(name, command, *, modules=(), files=(), pins=(), no_file=False):
 #: By the names of records without ``.json``; the first that matches counts.
 KINDS = (
     _simulated("cycles*", "python -m bench.cycles", files=("firmware/baseline/*.[ch]",), no_file=True),
-    _simulated("slots-*", "python -m bench.cycles", modules=("llama2_spec.golden",), no_file=True),
+    _simulated("slots-*", "python -m bench.cycles", files=("firmware/baseline/*.[ch]",), no_file=True),
     _simulated("stream", "python -m bench.stream", no_file=True),
     _simulated("arrival", "python -m bench.arrival"),
     _simulated("long-context", "python -m bench.long_context", modules=("llama2_spec.golden",)),
