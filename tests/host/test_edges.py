@@ -313,13 +313,13 @@ def test_a_simulator_has_the_model_preloaded_or_uploaded(monkeypatch, upload):
         def require_model(self):
             did.append("has it")
     model = SimpleNamespace(path="x.llm", config=CONFIG, data=b"")
-    monkeypatch.setattr(connection, "Simulator", lambda path, progress: did.append(path)
+    monkeypatch.setattr(connection, "Simulator", lambda path, progress, arguments: did.append((path, *arguments))
                         or SimpleNamespace(url="u", stop=lambda: None))
     monkeypatch.setattr(connection.Device, "open", lambda url, **_: Device())
     monkeypatch.setattr(connection.fit, "check", lambda *_: None)
     monkeypatch.setattr(connection, "put", lambda device, model, **_: did.append("put") or model)
-    assert connection.simulate(model, upload=upload).name == "simulator"
-    assert did == ([None, "put"] if upload else ["x.llm", "has it", "put"])
+    assert connection.simulate(model, upload=upload, columns=4 if upload else None).name == "simulator"
+    assert did == ([(None, "--columns", "4"), "put"] if upload else [("x.llm",), "has it", "put"])
 
 
 # The doctor ---------------------------------------------------------------------------------------
