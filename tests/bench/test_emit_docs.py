@@ -70,7 +70,8 @@ def test_sampled_and_greedy_runs_are_told_apart():
 def test_a_changed_figure_shows(monkeypatch):
     read = emit_docs.read
     monkeypatch.setattr(emit_docs, "read", lambda pattern: {
-        name: {**run, "cycles_per_token": run["cycles_per_token"] + 1000} for name, run in read(pattern).items()})
+        name: {**run, "cycles_per_token": run.get("cycles_per_token", 0) + 1000}
+        for name, run in read(pattern).items()})
     assert fresh(emit_docs.render(PAGE)) != fresh(PAGE)
 
 

@@ -144,8 +144,8 @@ def test_a_client_that_leaves_frees_the_device(soc):
     until(lambda: soc.http.get("/boards").json()["boards"][0]["running_slots"] == 0)
     metrics = soc.http.get("/metrics").text
     overrun = next(line for line in metrics.splitlines() if line.startswith("llama2_overrun_tokens"))
-    # One under way and one behind it on an idle machine. The simulated board makes a dozen in a second of wall time, and
-    # how soon the server's thread gets the processor is not for a test to say: that it ended long before 200 is.
+    # One under way and one behind it on an idle machine. The simulated board makes a dozen in a second of wall time;
+    # how soon the server's thread gets the processor is not for a test to say, that it ended long before 200 is.
     assert float(overrun.rsplit(" ", 1)[1]) < 20
 
 
