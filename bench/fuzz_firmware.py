@@ -37,7 +37,7 @@ def build(folder, *, firmware=ROOT/"firmware", libfuzzer=False):
     images = [small_image(), small_image(format="q4"), small_image(CONFIG.__class__(**vars(CONFIG) | {"n_layers": 1}))]
     (folder/"images").write_bytes(b"".join(struct.pack("<I", len(image)) + image for image in images))
     sources = [path for path in sorted(firmware.glob("*.c")) if path.name not in library.ON_BOARD_ONLY]
-    sources += [ROOT/"tests"/"firmware"/"fake.c", *sorted(FUZZ.glob("*.c"))]
+    sources += [*library.FAKES, *sorted(FUZZ.glob("*.c"))]
     compiler = (["clang-19", "-fsanitize=fuzzer", "-DLIBFUZZER", "-Wno-gnu-variable-sized-type-not-at-end"]
                 if libfuzzer else ["gcc"])
     includes = [f"-I{path}" for path in (folder, firmware, ROOT/"tests"/"firmware", FUZZ)]

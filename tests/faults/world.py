@@ -13,7 +13,7 @@ from tests.faults.cable import TO_DEVICE, TO_HOST, Cable
 from tests.faults.clock import CLOCK, HANG_S, Hang
 from tests.firmware import library
 
-CLOCK_HZ = 100_000_000      # fake.c's
+CLOCK_HZ = 100_000_000      # fake_board.c's
 STEP_S = 5e-5
 FIFO_BYTES = 512            # soc.base.UART_RX_FIFO
 FLASH_BYTES, FLASH_OFFSET = 4 << 20, 2 << 20

@@ -16,7 +16,8 @@ FLAGS = ("-std=gnu11", "-O2", "-g", "-Wall", "-Wextra", "-Wno-missing-field-init
 COUNTED = "FIRMWARE_COVERAGE"      #: of the environment: a folder where gcov counts lines and branches
 DRAM_BYTES = 4 << 20    # as in fake.h
 SLOT_BYTES = 16384      # more than a slot takes
-ON_BOARD_ONLY = ("board.c", "llama2.c", "main.c")    # replaced by fake.c
+ON_BOARD_ONLY = ("board.c", "llama2.c", "main.c")    # replaced by FAKES
+FAKES = tuple(ROOT / "tests/firmware" / name for name in ("fake_core.c", "fake_board.c"))
 
 
 class Command(ctypes.Structure):
@@ -52,7 +53,7 @@ def build(folder: Path, *, flags: tuple[str, ...] = (), more: tuple[Path, ...] =
     (folder / "generated").mkdir()
     (folder / "generated/llama2_spec.h").write_text(emit_c.header())
     sources = [path for path in sorted((ROOT / "firmware").glob("*.c")) if path.name not in ON_BOARD_ONLY]
-    sources += [ROOT / "tests/firmware/fake.c", *more]
+    sources += [*FAKES, *more]
     includes = [folder, ROOT / "firmware", ROOT / "tests/firmware"]
     command = ["gcc", *FLAGS, *flags, *counting()]
     if keep := os.environ.get("FIRMWARE_OBJECTS"):

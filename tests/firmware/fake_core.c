@@ -1,4 +1,4 @@
-/* A core and a board for firmware on a PC: commands are recorded and "executed" by a toy model. */
+/* A core for firmware on a PC: commands are recorded and "executed" by a toy model. */
 #include "fake.h"
 
 #include <assert.h>
@@ -9,27 +9,9 @@
 #include "exp2.h"
 #include "image.h"
 #include "sampler.h"
-#include "../../soc/sim/flash_chip.h"
 
-#define LINE 8192u
 #define FIELD(command, name) \
 	((command)->words[LLAMA2_COMMAND_##name##_WORD] >> LLAMA2_COMMAND_##name##_LOW & LLAMA2_COMMAND_##name##_MASK)
-
-static uint8_t dram[FAKE_DRAM_BYTES] __attribute__((aligned(16)));
-static uint8_t flash_bytes_[FAKE_FLASH_BYTES];
-static struct flash_chip flash;
-static uint32_t flash_offset;
-static struct {
-	uint8_t in[LINE], out[LINE];
-	uint32_t in_head, in_tail, out_head, out_tail, out_room;
-	uint32_t rate, host_rate;
-} line;
-
-/* What a byte becomes between ends of different rates. */
-static uint8_t carried(uint8_t byte)
-{
-	return line.rate == line.host_rate ? byte : (uint8_t)(byte * 37 + 11) | 1;
-}
 
 static struct {
 	uint32_t columns, sets;
@@ -50,46 +32,6 @@ static struct {
 	uint32_t cycles, errors, crc, crc_looks;
 } core;
 
-uint32_t fake_feed(const uint8_t *bytes, uint32_t size)
-{
-	uint32_t n = 0;
-
-	while (n < size && line.in_head - line.in_tail < LINE)
-		line.in[line.in_head++ % LINE] = carried(bytes[n++]);
-	return n;
-}
-
-uint32_t fake_drain(uint8_t *bytes, uint32_t size)
-{
-	uint32_t n = 0;
-
-	while (n < size && line.out_tail != line.out_head)
-		bytes[n++] = carried(line.out[line.out_tail++ % LINE]);
-	return n;
-}
-
-uint32_t fake_waiting(void)
-{
-	return line.in_head - line.in_tail;
-}
-
-static void (*when_full)(void);
-
-void fake_when_full(void (*pass)(void))
-{
-	when_full = pass;
-}
-
-void fake_transmitter(uint32_t room)
-{
-	line.out_room = room < LINE ? room : LINE;
-}
-
-void fake_rate(uint32_t rate)
-{
-	line.host_rate = rate;
-}
-
 void fake_wait(uint32_t cycles)
 {
 	core.cycles += cycles;
@@ -97,59 +39,15 @@ void fake_wait(uint32_t cycles)
 
 void fake_reset(uint32_t columns)
 {
+	fake_line_reset();
 	memset(&core, 0, sizeof core);
-	memset(&line, 0, sizeof line);
-	line.out_room = LINE;
-	line.rate = line.host_rate = FAKE_BAUD;
 	core.columns = columns;
 	core.sets = 1;
-}
-
-void fake_flash(uint32_t bytes, uint32_t offset)
-{
-	flash = (struct flash_chip){.bytes = flash_bytes_, .size = bytes, .id = {0x20, 0xba, 0}};
-	while (bytes > 1u << flash.id[2])
-		flash.id[2]++;
-	flash_offset = offset;
-	memset(flash_bytes_, 0xff, sizeof flash_bytes_);
-}
-
-uint8_t *fake_flash_bytes(void)
-{
-	return flash_bytes_;
-}
-
-void fake_flash_lock(void)
-{
-	flash.locked = true;
-}
-
-uint32_t fake_flash_misuse(void)
-{
-	return flash.misuse;
-}
-
-void fake_flash_cut(uint32_t seed)
-{
-	uint32_t size = flash.erasing ? CHIP_SECTOR : CHIP_PAGE;
-
-	for (uint32_t i = 0; flash.looks != 0 && i < size; i++) {
-		seed = seed * 1664525u + 1013904223u;
-		if (flash.erasing)
-			flash_bytes_[flash.target + i] |= seed >> 24;
-		else if (flash.written[i])
-			flash_bytes_[flash.target + i] &= flash.page[i] | seed >> 24;
-	}
 }
 
 void fake_crc_looks(uint32_t looks)
 {
 	core.crc_looks = looks;
-}
-
-uint8_t *fake_dram(void)
-{
-	return dram;
 }
 
 uint32_t fake_log_count(void)
@@ -213,7 +111,7 @@ void fake_attend(void)
 /* A row of the cache is a word in DRAM, at the first byte of where the core's row would be. */
 static uint32_t *row_at(uint32_t beat)
 {
-	return (uint32_t *)(dram + (uint64_t)beat * BEAT_BYTES);
+	return (uint32_t *)(board_dram() + (uint64_t)beat * BEAT_BYTES);
 }
 
 static uint32_t mixed(uint32_t hash, uint32_t row)
@@ -397,7 +295,7 @@ void fake_execute(uint32_t count)
 			for (uint32_t column = FIELD(command, COLUMN); column != columns; column++)
 				classify(command, column);
 		} else if (op == LLAMA2_OP_CRC) {
-			core.crc = crc32_update(0, dram + 16 * FIELD(command, BASE), 16 * FIELD(command, BEATS));
+			core.crc = crc32_update(0, board_dram() + 16 * FIELD(command, BASE), 16 * FIELD(command, BEATS));
 		}
 	}
 }
@@ -587,231 +485,4 @@ void llama2_errors_clear(void)
 uint32_t llama2_interrupts(void)
 {
 	return core.results_head;
-}
-
-/* board.h */
-
-/* Byte lanes: one reads right in a window of delays at one bitslip, and elsewhere every bit is wrong. A fault of DRAM
- * shows with the next look at what DRAM holds. */
-static struct {
-	uint32_t bitslip, delay;      /* now */
-	uint32_t good, first, last;   /* bitslip and delays at which it reads right */
-	bool wrong;                   /* what dram holds is inverted */
-	bool stuck;
-} lanes[FAKE_LANES];
-static uint32_t bad_row_at, bad_row_bits, dram_failed_at_start;
-
-void fake_lane(uint32_t lane, uint32_t bitslip, uint32_t first, uint32_t last, uint32_t delay)
-{
-	lanes[lane].good = lanes[lane].bitslip = bitslip;
-	lanes[lane].first = first;
-	lanes[lane].last = last;
-	lanes[lane].delay = delay;
-}
-
-void fake_lane_stuck(uint32_t lane)
-{
-	lanes[lane].stuck = true;
-}
-
-void fake_bad_row(uint32_t offset, uint32_t bits)
-{
-	bad_row_at = offset;
-	bad_row_bits = bits;
-}
-
-static struct {
-	uint32_t events, resets, alive;
-} watch;
-
-void fake_events(uint32_t events)
-{
-	watch.events = events;
-}
-
-uint32_t fake_resets(void)
-{
-	return watch.resets;
-}
-
-uint32_t fake_alive(void)
-{
-	return watch.alive;
-}
-
-uint32_t board_events(void)
-{
-	uint32_t events = watch.events;
-
-	watch.events = 0;
-	return events;
-}
-
-void board_reset(void)
-{
-	watch.resets++;
-}
-
-void board_alive(void)
-{
-	watch.alive++;
-}
-
-void fake_dram_fails(void)
-{
-	dram_failed_at_start = 1;
-}
-
-void board_init(void)
-{
-}
-
-bool board_dram_train(void)
-{
-	return true;
-}
-
-bool board_dram_ok(void)
-{
-	return !dram_failed_at_start;
-}
-
-void board_describe(struct wire_board *board)
-{
-	board->simulated = 1;
-	board->pin_bytes = 16;
-	board->banks = 8;
-	board->row_bytes = FAKE_ROW_BYTES;
-}
-
-uint32_t board_lanes(void)
-{
-	return FAKE_LANES;
-}
-
-uint32_t board_delays(void)
-{
-	return 8;
-}
-
-uint32_t board_bitslips(void)
-{
-	return 2;
-}
-
-void board_lane_read(uint32_t lane, uint32_t *bitslip, uint32_t *delay)
-{
-	*bitslip = lanes[lane].bitslip;
-	*delay = lanes[lane].delay;
-}
-
-void board_lane_write(uint32_t lane, uint32_t bitslip, uint32_t delay)
-{
-	lanes[lane].bitslip = bitslip;
-	lanes[lane].delay = delay;
-}
-
-uint32_t board_dram_bytes(void)
-{
-	return FAKE_DRAM_BYTES;
-}
-
-uint32_t board_clock_hz(void)
-{
-	return 100000000;
-}
-
-unsigned board_read(uint8_t *bytes, unsigned size)
-{
-	unsigned n = 0;
-
-	while (n < size && line.in_tail != line.in_head)
-		bytes[n++] = line.in[line.in_tail++ % LINE];
-	return n;
-}
-
-unsigned board_write(const uint8_t *bytes, unsigned size)
-{
-	unsigned n = 0;
-
-	if (when_full != NULL && line.out_head - line.out_tail >= line.out_room)
-		when_full();
-	while (n < size && line.out_head - line.out_tail < line.out_room)
-		line.out[line.out_head++ % LINE] = bytes[n++];
-	return n;
-}
-
-bool board_sent(void)
-{
-	return line.out_tail == line.out_head;
-}
-
-uint32_t board_baud_first(void)
-{
-	return FAKE_BAUD;
-}
-
-uint32_t board_baud(void)
-{
-	return line.rate;
-}
-
-uint32_t board_baud_maximum(void)
-{
-	return PROTOCOL_MAX_BAUD;
-}
-
-void board_baud_set(uint32_t rate)
-{
-	line.rate = rate;
-}
-
-uint8_t *board_dram(void)
-{
-	return dram;
-}
-
-void board_dram_publish(void)
-{
-}
-
-void board_dram_refresh(void)
-{
-	for (uint32_t lane = 0; lane < FAKE_LANES; lane++) {
-		bool right = lanes[lane].bitslip == lanes[lane].good && lanes[lane].delay >= lanes[lane].first &&
-			     lanes[lane].delay <= lanes[lane].last;
-
-		if (lanes[lane].stuck)
-			for (uint32_t at = lane; at < sizeof dram; at += FAKE_LANES)
-				dram[at] = 0xff;
-		else if (right == lanes[lane].wrong)
-			for (uint32_t at = lane; at < sizeof dram; at += FAKE_LANES)
-				dram[at] = ~dram[at];
-		lanes[lane].wrong = !lanes[lane].stuck && !right;
-	}
-	for (uint32_t at = 0; at < FAKE_ROW_BYTES && bad_row_bits != 0; at += 4)
-		*(uint32_t *)(dram + bad_row_at + at) |= bad_row_bits;
-}
-
-uint32_t board_flash_offset(void)
-{
-	return flash_offset;
-}
-
-void board_flash_select(bool selected)
-{
-	assert(flash_offset != 0);
-	flash_chip_select(&flash, selected);
-}
-
-uint32_t board_flash_exchange(uint32_t out, unsigned bytes)
-{
-	uint32_t in = 0;
-
-	assert(flash_offset != 0);
-	for (; bytes != 0; bytes--, out <<= 8) {
-		in = in << 8 | (flash.size != 0 ? flash_chip_out(&flash) : 0xff);
-		flash_chip_in(&flash, out >> 24);
-	}
-	return in;
 }
