@@ -1,4 +1,5 @@
 """Runs a campaign's seeds and keeps what each did in a file, so that a run which was killed goes on where it was."""
+import argparse
 import bisect
 import fcntl
 import hashlib
@@ -132,6 +133,24 @@ def summary(results: list[dict]) -> dict:
     """What every campaign's record has."""
     return {"seeds": [results[0]["seed"], results[-1]["seed"]], "counts": dict(sorted(total(results).items())),
             "cpu_s": round(sum(one["cpu_s"] for one in results)), "failures": failures(results)}
+
+
+def add_options(parser: argparse.ArgumentParser, what: str, output: Path) -> None:
+    """The options of every campaign, whose seeds are ``what``, in the plural; its record goes to ``output``."""
+    parser.add_argument("--seed", type=int, help="repeat this one, and tell what happens")
+    parser.add_argument("--first-seed", type=int, default=1)
+    parser.add_argument("--seconds", type=float, help=f"begin no more {what} after so long; the next run goes on")
+    parser.add_argument("--processes", type=int, default=2, help=f"{what} at a time (default %(default)s)")
+    parser.add_argument("--fresh", action="store_true", help="forget the seeds that are finished")
+    parser.add_argument("--output", type=Path, default=output)
+
+
+def show(record: dict, sums: str, program: str) -> None:
+    """The ``sums`` of a record, and how ``program`` repeats what failed."""
+    print(f"seeds {record['seeds'][0]} to {record['seeds'][1]}: {sums}, {record['cpu_s']:,} s of a processor, "
+          f"{len(record['failures'])} failures")
+    for failed in record["failures"]:
+        print(f"  python -m {program} --seed {failed['seed']}    # {failed['what'].splitlines()[-1][:300]}")
 
 
 def unfinished(record: dict) -> str:

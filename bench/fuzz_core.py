@@ -39,27 +39,16 @@ def tell(done):
           f"{', FAILED' if done['failure'] else ''}", file=sys.stderr, flush=True)
 
 
-def show(record):
-    """The sums, and how to repeat what failed."""
-    counts = record["counts"]
-    print(f"seeds {record['seeds'][0]} to {record['seeds'][1]}: {counts.get('steps', 0):,} steps, "
-          f"{counts.get('results compared', 0):,} results, {counts.get('logits', 0):,} logits, "
-          f"{counts.get('rows', 0):,} K/V rows equal to golden's, {record['cpu_s']:,} s of a processor, "
-          f"{len(record['failures'])} failures")
-    for failed in record["failures"]:
-        print(f"  python -m bench.fuzz_core --seed {failed['seed']}    # {failed['what'].splitlines()[-1][:300]}")
+def sums(counts):
+    return (f"{counts.get('steps', 0):,} steps, {counts.get('results compared', 0):,} results, "
+            f"{counts.get('logits', 0):,} logits, {counts.get('rows', 0):,} K/V rows equal to golden's")
 
 
 def main(argv=None):
     parser = argparse.ArgumentParser(prog="python -m bench.fuzz_core", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--seed", type=int, help="repeat this one, and tell what it is")
-    parser.add_argument("--first-seed", type=int, default=1)
+    campaign.add_options(parser, "shapes", RESULTS)
     parser.add_argument("--shapes", type=int, default=SHAPES, help="seeds (default %(default)s)")
     parser.add_argument("--endless", action="store_true", help="go on until interrupted; records nothing")
-    parser.add_argument("--seconds", type=float, help="begin no shape after so long; the next run goes on")
-    parser.add_argument("--processes", type=int, default=2, help="shapes at a time (default %(default)s)")
-    parser.add_argument("--fresh", action="store_true", help="forget the seeds that are finished")
-    parser.add_argument("--output", type=Path, default=RESULTS)
     args = parser.parse_args(argv)
     if args.seed is not None:
         done = campaign.attempt(functools.partial(work, say=print), args.seed)
@@ -74,7 +63,7 @@ def main(argv=None):
     if not results:
         return 1
     record = campaign.summary(results if args.endless else results[:args.shapes])
-    show(record)
+    campaign.show(record, sums(record["counts"]), parser.prog.removeprefix("python -m "))
     if whole(results):
         records.write(args.output, RESULTS.stem, record)
     elif not args.endless:

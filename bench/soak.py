@@ -63,27 +63,17 @@ def tell(done):
           file=sys.stderr, flush=True)
 
 
-def show(record):
-    """The sums, and how to repeat what failed."""
-    counts = record["counts"]
-    print(f"seeds {record['seeds'][0]} to {record['seeds'][1]}: {counts.get('tokens', 0):,} tokens, "
-          f"{counts.get('logits', 0):,} logits, {counts.get('rows', 0):,} K/V rows equal to golden's in "
-          f"{counts.get('generations', 0):,} generations, {counts.get('violations', 0)} DRAM violations, "
-          f"{len(record['failures'])} failures")
-    for failed in record["failures"]:
-        print(f"  python -m bench.soak --seed {failed['seed']}    # {failed['what'].splitlines()[-1][:300]}")
+def sums(counts):
+    return (f"{counts.get('tokens', 0):,} tokens, {counts.get('logits', 0):,} logits, {counts.get('rows', 0):,} K/V "
+            f"rows equal to golden's in {counts.get('generations', 0):,} generations, {counts.get('violations', 0)} DRAM "
+            "violations")
 
 
 def main(argv=None):
     parser = argparse.ArgumentParser(prog="python -m bench.soak", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--seed", type=int, help="repeat this one, and tell what happens")
-    parser.add_argument("--first-seed", type=int, default=1)
+    campaign.add_options(parser, "sessions", RESULTS)
     parser.add_argument("--tokens", type=int, default=TOKENS, help="to be compared (default %(default)s)")
     parser.add_argument("--logits", type=int, default=LOGITS, help="to be compared (default %(default)s)")
-    parser.add_argument("--seconds", type=float, help="begin no session after so long; the next run goes on")
-    parser.add_argument("--processes", type=int, default=2, help="sessions at a time (default %(default)s)")
-    parser.add_argument("--fresh", action="store_true", help="forget the sessions that are finished")
-    parser.add_argument("--output", type=Path, default=RESULTS)
     args = parser.parse_args(argv)
     if args.seed is not None:
         done = campaign.attempt(functools.partial(session, say=print), args.seed)
@@ -95,7 +85,7 @@ def main(argv=None):
     if not results:
         return 1
     record = campaign.summary(results)
-    show(record)
+    campaign.show(record, sums(record["counts"]), parser.prog.removeprefix("python -m "))
     if whole(results):
         records.write(args.output, RESULTS.stem, record)
     else:
