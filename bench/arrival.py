@@ -15,6 +15,7 @@ from bench.passes import Ledger, Traffic
 from bench.prefill import BOS, GREEDY
 from bench.session import session
 from llama2_host import connect
+from llama2_host.device.simulator import COLUMNS
 from llama2_host.generation import Options
 from llama2_host.statistics import WORD32, token_cycles
 from llama2_spec.image import Image
@@ -151,7 +152,7 @@ def parse(arguments=None):
     parser.add_argument("--prompt", type=int, default=256, metavar="N", help="its tokens (%(default)s)")
     parser.add_argument("--slots", type=int, default=4, metavar="N", help="conversations, the prompt's among them "
                         "(%(default)s)")
-    parser.add_argument("--columns", type=int, choices=(1, 2, 4), default=4)
+    parser.add_argument("--columns", type=int, choices=COLUMNS, default=4)
     parser.add_argument("--json", type=Path, default=RESULTS/"arrival.json", help="where the figures go (%(default)s)")
     args = parser.parse_args(arguments)
     if not 2 <= args.slots <= MAX_SLOTS:

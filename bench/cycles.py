@@ -15,6 +15,7 @@ from bench.session import session
 from bench.slots import measure_slots, report_slots
 from bench.speculation import measure_speculation
 from llama2_host import connect
+from llama2_host.device.simulator import COLUMNS
 from llama2_host.generation import Options, Sampling
 from llama2_host.statistics import token_cycles
 from soc.sim.simulator import WATCH_CAUSES
@@ -244,7 +245,7 @@ def parse(arguments=None):
     parser.add_argument("--layers", type=int, help="simulate this many layers and half of them, and extrapolate")
     parser.add_argument("--seq-len", type=int, help="another context than the shape's")
     parser.add_argument("--positions", type=positions, default=(0, 64), help="A:B")
-    parser.add_argument("--columns", type=int, choices=(1, 2, 4), default=sim.COLUMNS)
+    parser.add_argument("--columns", type=int, choices=COLUMNS, default=sim.COLUMNS)
     sim.add_variant(parser.add_argument)
     parser.add_argument("--kv", choices=tuple(kv.name.lower() for kv in KvFormat), default="k16v16",
                         help="elements of the K/V cache, with --shape")

@@ -3,6 +3,7 @@ figures that known.py holds; ``--columns`` are those of the core."""
 import argparse
 
 from llama2_host.device.device import Device
+from llama2_host.device.simulator import COLUMNS
 from llama2_host.doctor import known
 from llama2_host.files import temporary_file
 from soc.sim.simulator import Simulator
@@ -11,7 +12,7 @@ from targets import sim
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.known_answer", description=__doc__)
-    parser.add_argument("--columns", type=int, choices=(1, 2, 4), default=sim.COLUMNS)
+    parser.add_argument("--columns", type=int, choices=COLUMNS, default=sim.COLUMNS)
     vsim  = sim.build(columns=parser.parse_args().columns, variant=sim.USUAL)
     image = temporary_file(known.known_image(), ".llm")
     with Simulator(vsim, image) as simulator, Device.open(simulator.url, wait_s=5.0, hello_tries=10) as device:

@@ -18,6 +18,7 @@ from openai import OpenAI
 from bench import records, shapes
 from bench.slots import rate
 from llama2_host import connect
+from llama2_host.device.simulator import COLUMNS
 from llama2_host.statistics import WORD32
 from targets import sim
 
@@ -159,7 +160,7 @@ def parse(arguments=None):
                                                                 "project's)")
     what.add_argument("--shape", choices=tuple(shapes.SHAPES), help="a known model's shape, random weights, q8")
     parser.add_argument("--clients", type=int, default=4, choices=range(2, len(PROMPTS) + 1), metavar="N")
-    parser.add_argument("--columns", type=int, default=4, choices=(1, 2, 4), help="of the core (%(default)s)")
+    parser.add_argument("--columns", type=int, default=4, choices=COLUMNS, help="of the core (%(default)s)")
     parser.add_argument("--tokens", type=int, default=64, metavar="N", help="for each client (%(default)s)")
     parser.add_argument("--json", type=Path, help="where the figures go (default: bench/results/server-slots-MODEL"
                                                   ".json)")

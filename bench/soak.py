@@ -65,8 +65,8 @@ def tell(done):
 
 def sums(counts):
     return (f"{counts.get('tokens', 0):,} tokens, {counts.get('logits', 0):,} logits, {counts.get('rows', 0):,} K/V "
-            f"rows equal to golden's in {counts.get('generations', 0):,} generations, {counts.get('violations', 0)} DRAM "
-            "violations")
+            f"rows equal to golden's in {counts.get('generations', 0):,} generations, "
+            f"{counts.get('violations', 0)} DRAM violations")
 
 
 def main(argv=None):
