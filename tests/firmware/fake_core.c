@@ -295,7 +295,9 @@ void fake_execute(uint32_t count)
 			for (uint32_t column = FIELD(command, COLUMN); column != columns; column++)
 				classify(command, column);
 		} else if (op == LLAMA2_OP_CRC) {
-			core.crc = crc32_update(0, board_dram() + 16 * FIELD(command, BASE), 16 * FIELD(command, BEATS));
+			const uint8_t *first = board_dram() + 16 * FIELD(command, BASE);
+
+			core.crc = crc32_update(0, first, 16 * FIELD(command, BEATS));
 		}
 	}
 }
