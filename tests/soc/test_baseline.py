@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from bench.baseline import Baseline, build
+from bench.baseline import FIRMWARE, Baseline
 from soc.sim.simulator import Simulator
 from llama2_spec.golden import Golden
 from llama2_spec.model import ModelConfig
@@ -11,14 +11,15 @@ from tests.accel.decoder import random_image
 pytestmark = pytest.mark.soc
 
 
-def test_two_tokens_equal_golden(tmp_path):
+def test_two_tokens_equal_golden(build_around_stub, tmp_path):
+    """The core, which the baseline leaves alone, is the stub."""
     image = random_image(ModelConfig(dim=64, hidden_dim=92, n_layers=2, n_heads=8, n_kv_heads=4, head_dim=8,
                                      vocab_size=64,
                                      seq_len=16))
     golden = Golden(image)
     path = tmp_path/"model.llm"
     path.write_bytes(image.data)
-    with Simulator(build(), path) as simulator:
+    with Simulator(build_around_stub("sim-stub-baseline", firmware=FIRMWARE), path) as simulator:
         baseline = Baseline(simulator.url, image.config.vocab_size)
         for position, token in enumerate((1, 37)):
             cycles, logits = baseline.step(token, position)

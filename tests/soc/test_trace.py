@@ -10,7 +10,6 @@ from soc.sim.simulator import Simulator, SimulatorError
 from soc.sim.trace import Moment, Trace, recorded_cycles
 from targets import sim
 from tests.soc.conftest import HERE
-from tests.soc.stub_core import StubCore
 from tests.soc.test_simulator import Client
 
 HEADER, HIERARCHY = 0, 6    # Ref: block types of the FST format; the hierarchy is one block of LZ4
@@ -60,9 +59,8 @@ def names(path):
 
 
 @pytest.fixture(scope="module")
-def vsim():
-    return sim.build(sim.ROOT/"build"/"sim-stub-trace", core=StubCore(), firmware=HERE/"firmware", trace=True,
-                     soc_options={"with_timer": True})
+def vsim(build_around_stub):
+    return build_around_stub("sim-stub-trace", firmware=HERE/"firmware", trace=True)
 
 
 @pytest.mark.soc

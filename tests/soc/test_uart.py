@@ -24,6 +24,7 @@ from llama2_host.image.model import Model
 from soc.sim.simulator import Simulator
 from llama2_spec.protocol import LOAD_CHUNK, MAX_BAUD, Baud, ModelState, Opcode
 from targets import sim
+from tests import libc
 from tests.firmware.scripted_core import ScriptedCore
 from tests.host.generated import random_tensors
 from tests.host.tiny import CONFIG, TOKENIZER
@@ -66,7 +67,9 @@ def model(tmp_path_factory, cache):
 def build(model, with_core):
     core = Core(columns=sim.COLUMNS) if with_core else ScriptedCore(crcs=[model.header_crc, model.payload_crc],
                                                                     command_cycles=4)
-    return sim.build(sim.ROOT/"build"/("uart-core" if with_core else "uart"), core=core, with_board_pins=True)
+    folder = sim.ROOT/"build"/("uart-core" if with_core else "uart")
+    libc.share(folder)
+    return sim.build(folder, core=core, with_board_pins=True)
 
 
 @pytest.fixture(scope="module", params=[pytest.param(False, marks=pytest.mark.soc, id="stub"),
