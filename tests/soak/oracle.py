@@ -37,13 +37,12 @@ class Slot:
         self.rows = 0               #: positions that golden's cache holds and the device's does, too
         self.known = 0              #: of these, those that the device knows of at least
         self.exact = True           #: it knows of no more
-        self.unremembered = 0       #: the device was never told the tokens of the positions below
 
     def prefix(self, ids: Sequence[int]) -> None:
-        """These tokens' rows are put into the device's memory without its knowledge."""
+        """These tokens' rows are put into the device's memory without its knowledge: no penalty is for them."""
         if len(ids):
             self.golden.prefill(ids, 0)
-        self.rows = self.unremembered = len(ids)
+        self.rows = len(ids)
 
     def expect(self, ids: Sequence[int], options: Options, flags: int) -> Expected:
         """What the device is to answer to GENERATE; from here on the slot is as after that."""
@@ -83,4 +82,3 @@ class Slot:
         """The device's cache holds these positions now, or these at least."""
         self.rows = self.known = position
         self.exact = exact
-        self.unremembered = min(self.unremembered, position)

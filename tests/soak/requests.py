@@ -7,14 +7,14 @@ TEMPERATURES = (1e-7, 1e-4, .01, .3, .7, 1.0, 1.0, 1.5, 5.0, 100.0)
 COUNTS = (1, 2, 5, 10, 20, 30, 60)
 
 
-def sampling(rng, *, penalised: bool) -> Sampling:
-    """Greedy, speculating or sampled; with penalties only where that is possible."""
+def sampling(rng) -> Sampling:
+    """Greedy, speculating or sampled, with penalties or without."""
     kind = rng.randrange(8)
     if kind < 2:
         return Sampling(temperature=0, seed=1)
     if kind < 4:
         return Sampling(temperature=0, seed=1, speculate=rng.randint(1, MAX_SPECULATE))
-    penalty = rng.choice((1.0, 1.05, 1.3, 2.0, 16.0)) if penalised and rng.random() < .6 else 1.0
+    penalty = rng.choice((1.0, 1.05, 1.3, 2.0, 16.0)) if rng.random() < .6 else 1.0
     return Sampling(temperature=0 if kind == 4 and penalty > 1 else rng.choice(TEMPERATURES),
                     top_p=rng.choice((0, 0, .1, .5, .9, .999, 1)), top_k=rng.choice((0, 0, 0, 1, 3, 12, 64, 5000)),
                     min_p=rng.choice((0, 0, 0, .02, .3, 1)), repetition_penalty=penalty,
@@ -38,8 +38,7 @@ def request(rng, slot, vocab_size: int, *, dumps: float):
     # A text that repeats gives speculation something to guess.
     phrase = [rng.randrange(vocab_size) for _ in range(rng.choice((3, 9, LONGEST)))]
     ids = [phrase[i % len(phrase)] for i in range(length(rng, slot.length - at))]
-    penalised = slot.unremembered <= max(0, at + len(ids) - MAX_HISTORY)
-    chosen = sampling(rng, penalised=penalised)
+    chosen = sampling(rng)
     flags = GenerateFlag(0)
     if rng.random() < dumps and not chosen.speculate:
         flags |= GenerateFlag.DUMP_LOGITS
