@@ -163,7 +163,7 @@ def image_page() -> str:
         "## A row of the K/V cache\n",
         "The cache lies behind the image, from a multiple of 2048 bytes on: slot by slot, layer by layer, position by "
         "position a row of whole beats. A row is a byte per head with the exponent of K's heads, then of V's, padded "
-        "to a beat; then K; then V, each padded to a beat.\n", docstring(image.row_elements),
+        "to a beat with anything; then K; then V, each padded to a beat.\n", docstring(image.row_elements),
     ])
 
 

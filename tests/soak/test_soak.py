@@ -1,16 +1,20 @@
 """A session of ``make soak`` on the simulated SoC, and that its judge finds what a worse device would do."""
 import random
+from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from llama2_host.generation import Options, Outcome, Sampling, TokenEvent
+from llama2_spec.image import row_layout
+from llama2_spec.model import KvFormat, ModelConfig
 from llama2_spec.protocol import GenerateFlag, Reason
 from soc.sim.simulator import Simulator
 from targets import sim
 from tests.soak import refusals
 from tests.soak.generation import Running, Wrong
-from tests.soak.models import session_model
+from tests.soak.models import row_mask, same_row, session_model
 from tests.soak.oracle import Slot
 from tests.soak.session import Session
 
@@ -125,3 +129,20 @@ def test_bad_commands_are_of_every_kind():
     assert len(names) > 25
     assert "GENERATE: position" not in {refusals.bad_command(rng, 0, slot, config, 2, idle=False).name
                                         for _ in range(2000)}
+
+# Rows of the cache --------------------------------------------------------------------------------
+
+NARROW = ModelConfig(dim=32, hidden_dim=32, n_layers=1, n_heads=2, n_kv_heads=1, head_dim=8, vocab_size=22, seq_len=9)
+
+
+@pytest.mark.parametrize("kv, meant", [(KvFormat.K16V16, 2 + 16 + 16), (KvFormat.K16V8, 2 + 16 + 8),
+                                       (KvFormat.K8V8, 2 + 8 + 8)])
+def test_all_bytes_of_a_row_that_mean_something_are_compared_and_no_other(kv, meant):
+    config = replace(NARROW, kv=kv)
+    mask = np.frombuffer(row_mask(config), np.uint8)
+    assert len(mask) == row_layout(config)[1] * 16 and np.count_nonzero(mask) == meant and set(mask) == {0, 255}
+    row = bytes(range(len(mask)))
+    for at, means in enumerate(mask):
+        changed = row[:at] + bytes([row[at] ^ 16]) + row[at + 1:]
+        assert same_row(config, changed, row) == (not means)
+    assert not same_row(config, row[:-1], row)
