@@ -5,6 +5,7 @@ Tokens a second are those of the target's clock: tokens over the cycles that the
 a stream, whatever the simulation takes. The texts must be equal.
 """
 import argparse
+import logging
 import subprocess
 import sys
 import tempfile
@@ -138,6 +139,8 @@ def compared(alone: list[Answer], together: list[Answer]) -> dict:
 def measure(image: Path, *, clients: int, columns: int, tokens: int) -> dict:
     """Figures of so many clients, each with a slot; ``dram_violations`` are the server's lines about them."""
     sim.build(columns=columns, variant=sim.USUAL)       # as --sim builds it
+    # LiteX has the root logger tell everything, into the build's log, which is closed now.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     with Served(image, columns=columns, slots=clients) as served:
         alone = [ask(served.url, prompt, tokens) for prompt in PROMPTS[:clients]]
         together = ask_together(served.url, PROMPTS[:clients], tokens)
