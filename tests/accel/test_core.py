@@ -168,6 +168,36 @@ def test_crc_and_busy():
     run(dut, image, body)
 
 
+CHECK = Phase.S3_STORE      #: any command may be counted anywhere; a STORE takes no beats
+
+
+def test_a_slower_memory_is_seen_in_the_cycles_that_starve():
+    """Attention over rows in DRAM, and the check of a model: more latency than the reader can hide."""
+    image, tokens, beats = random_image(config(n_layers=1), 6), list(range(1, 21)), 200
+    counted = {}
+
+    async def body(driver, memory):
+        for position, token in enumerate(tokens):
+            for command in program(image, [token], position):
+                await driver.push(command)
+            await driver.result()
+        await driver.push(encode(Opcode.CRC, base=1, beats=beats, phase=CHECK))
+        await idle(driver)
+        for phase in (Phase.S2_ATTEND, CHECK):
+            for counter in Counter:
+                counted[phase, counter] = await driver.read(Window.COUNTERS + 4 * (8 * phase + counter))
+    seen = []
+    for latency in (14, 1000):
+        verilated.run(compiled(1), image, body, latency=latency).close()
+        seen.append(dict(counted))
+    near, far = seen
+    assert near[CHECK, Counter.BEATS] == beats and near[CHECK, Counter.STARVED] < 100
+    for phase in (Phase.S2_ATTEND, CHECK):
+        assert near[phase, Counter.BEATS] == far[phase, Counter.BEATS] > 0
+        assert far[phase, Counter.STARVED] - near[phase, Counter.STARVED] > 900, phase
+        assert far[phase, Counter.STARVED] <= far[phase, Counter.CYCLES]
+
+
 def test_bad_commands_and_too_many_are_told():
     """Until firmware clears them. The queue fills up behind a command that waits for a token that nobody writes."""
     image = random_image(config(), 2)
