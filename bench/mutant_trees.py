@@ -83,7 +83,7 @@ class Tree:
         """What becomes of a mutant, and the test that caught it: caught, hangs, stillborn or survives.
 
         Tests of the nearest files are asked first, the others if all of those pass; each time as many as usually take
-        ``limit_s``.
+        ``limit_s``. What survives them is asked by all tests of the nearest files, however long they take.
 
         Raises
         ------
@@ -91,9 +91,9 @@ class Tree:
             The test that caught it fails without a mutant, too.
         """
         steps, near = mutant_tests.nearest(path), mutant_tests.near_files(path)
-        for files in (near, steps.keys() - near):
+        for files, seconds in ((near, limit_s), (steps.keys() - near, limit_s), (near, float("inf"))):
             asked = {tests.relative_to(ROOT).as_posix(): 0 if tests in near else steps[tests] for tests in files}
-            fate, by = self._with(path, mutant, asked, known, limit_s) if asked else ("", "")
+            fate, by = self._with(path, mutant, asked, known, seconds) if asked else ("", "")
             if fate:
                 if by and not known.passes(by):
                     self.must_pass(by, known)

@@ -30,7 +30,7 @@ RECORD  = ROOT/"bench"/"results"/"mutants.json"
 STATE   = ROOT/"build"/"mutants"
 FATES   = ("caught", "hangs", "stillborn", "equivalent", "survives")
 SHARE   = 0.95    # of those that live, to be caught
-LIMIT_S = 60      # of tests, by their usual time, that a mutant has to survive
+LIMIT_S = 60      # of tests, by their usual time, that a mutant has to survive before all of the nearest files' run
 
 
 @dataclass(frozen=True)

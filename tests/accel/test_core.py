@@ -168,6 +168,69 @@ def test_crc_and_busy():
     run(dut, image, body)
 
 
+def test_an_abort_at_whatever_cycle_of_a_step():
+    """What it drops leaves nothing behind: rows of before are whole, and the next step is golden's. A store that has
+    begun ends first, so that no row is half of one."""
+    image = random_image(config(n_layers=1), 6)
+    c, golden = image.config, Golden(image)
+    row = row_layout(c)[1]
+    expected = [golden.prefill([token], position) for position, token in enumerate((5, 3))]
+    dut = compiled(1)
+    most = None                     # cycles of the step that is aborted, once one was not
+
+    def attempt(after):
+        nonlocal most
+
+        async def body(driver, memory):
+            nonlocal most
+            ctx = driver.ctx
+            for position, token in enumerate((5, 3)):
+                if position:
+                    before = memory.cycles
+                    for command in program(image, [token], position):
+                        await driver.push(command)
+                    while memory.cycles < before + after and not ctx.get(dut.csr.status.result_valid):
+                        await ctx.tick()
+                    if ctx.get(dut.csr.status.result_valid):
+                        most = after
+                    ctx.set(dut.csr.control.abort, 1)
+                    await ctx.tick()
+                    ctx.set(dut.csr.control.abort, 0)
+                    await ctx.tick().until(~dut.csr.status.aborting)
+                    assert not ctx.get(dut.csr.status.result_valid)
+                    await idle(driver)
+                    assert len(memory.written) in (row, 2 * row), "half of a row"
+                for command in program(image, [token], position, dump=1):
+                    await driver.push(command)
+                assert await driver.dumped(c.vocab_size) == expected[position].values.tolist(), f"after {after}"
+                assert (await driver.result())["token"] == expected[position].argmax
+            await idle(driver)
+        memory = verilated.run(dut, image, body, latency=40)
+        for position in range(2):
+            assert kv_row(memory, c, 0, 0, position) == golden.kv_row(0, position)
+        memory.close()
+    after = 0
+    while most is None:
+        attempt(after)
+        after += 3
+    assert most > 500
+
+
+def test_busy_until_a_row_is_stored():
+    """At every moment, though nothing follows the STORE; all commands are there before the first beat is."""
+    image = random_image(config(), 2)
+    step = list(program(image, [3], 0))
+    store = next(i for i, (word, *_) in enumerate(step) if word & 15 == Opcode.STORE)
+
+    async def body(driver, memory):
+        for command in step[:store + 1]:
+            await driver.push(command)
+        await idle(driver)
+        assert len(memory.written) == row_layout(image.config)[1]
+    for write_stall in (0, .5, .9):
+        verilated.run(compiled(1), image, body, latency=1000, write_stall=write_stall).close()
+
+
 CHECK = Phase.S3_STORE      #: any command may be counted anywhere; a STORE takes no beats
 
 

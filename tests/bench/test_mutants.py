@@ -162,6 +162,16 @@ def test_fates_are_told_apart_and_the_tree_is_left_as_it_was(tree, tmp_path, nea
     assert Known(tmp_path/"tests.json").kept == known.kept
 
 
+def test_a_survivor_is_asked_by_all_tests_of_the_nearest_files(tree, tmp_path, nearby):
+    """Also by those that are beyond the limit: here all but one, which has nothing to do with the mutant."""
+    known, text = Known(tmp_path/"tests.json"), SOURCE.read_text()
+    known.kept[f"{TESTS.relative_to(ROOT)}::test_a_cache_row_has_its_exponents_in_front"] = {"seconds": 0, "tree": ""}
+    mutant = Mutant(1, "", "", text.replace("def useful_beats(", "useful_beats = lambda *_: 7\n\n\ndef unused("))
+    steps = {TESTS.relative_to(ROOT).as_posix(): 0}
+    assert tree._with(SOURCE, mutant, steps, known, 0.0) == ("", "")
+    assert tree.judge(SOURCE, mutant, known, 0.0)[0] == "caught"
+
+
 def test_c_that_does_not_compile_is_stillborn(tree, tmp_path, nearby):
     source, known = ROOT/"firmware"/"main.c", Known(tmp_path/"tests.json")
     text = source.read_text()
