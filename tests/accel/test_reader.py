@@ -4,6 +4,7 @@ import random
 import pytest
 
 from accel.dram.reader import SegmentReader
+from accel.interfaces import Beats
 from tests.accel.streams import simulate
 
 
@@ -193,3 +194,9 @@ def test_two_beats_at_a_time(sink_stall):
         await ctx.tick().repeat(3)
         assert not ctx.get(dut.busy)
     simulate(dut, drive, check, background=(memory(dut),))
+
+
+@pytest.mark.parametrize("words", [0, 3])
+def test_beats_come_one_or_two_at_a_time(words):
+    with pytest.raises(ValueError, match=f"one or two words, not {words}"):
+        Beats(words)

@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from llama2_host.device import remote
 from llama2_host.image import cache
 from llama2_host.connection import connect
 from llama2_host.errors import HostError
@@ -219,3 +220,13 @@ def test_a_damaged_head_of_a_device_is_read_again(files, holding, at):
             assert llama.config == expected
     if at != 8:                                 # the file's length, which is not used
         assert head.read_bytes() == whole
+
+
+def test_a_head_of_a_device_that_is_read_counts_as_used(files, holding, monkeypatch):
+    """So that the least recently used goes first."""
+    seen = []
+    with connect(port=holding.url):
+        pass
+    monkeypatch.setattr(remote, "used", seen.append)
+    with connect(port=holding.url):
+        assert seen == list((files / "cache").glob("*.head"))

@@ -10,7 +10,7 @@ import llama2_host.device.upload
 from llama2_host.device.device import Device
 from llama2_host.errors import HostError
 from llama2_host.generation import Options, Sampling
-from llama2_host.device.link import DeviceError, LinkError
+from llama2_host.device.link import TRIES, DeviceError, LinkError
 from llama2_host.progress import Progress
 from llama2_spec import protocol
 from llama2_spec.protocol import ModelState, Opcode, Reason, Status
@@ -257,6 +257,23 @@ def test_device_that_forgot_the_generation_is_an_error():
         fake.running = False                    # as after a reset: no tokens, no DONE
         with pytest.raises(LinkError, match="no longer knows this generation"):
             next(generation)
+
+
+def test_device_is_asked_as_often_after_it_has_said_that_it_runs():
+    """Before it counts as one that forgot."""
+    with FakeDevice() as fake, Device.open(fake.url) as device:
+        fake.hold = True
+        answer, asked = fake.on_resend, []
+
+        def on_resend(frame):
+            asked.append(fake.running)
+            fake.running = len(asked) < 2           # the first answer says that it runs
+            return answer(frame)
+        fake.on_resend = on_resend
+        generation = device.generate([1], Options(max_new=3, sampling=GREEDY))
+        with pytest.raises(LinkError, match="no longer knows this generation"):
+            next(generation)
+        assert len(asked) == 1 + TRIES
 
 
 def test_busy_device_is_asked_again():

@@ -244,6 +244,17 @@ def test_a_flash_that_stands_still(monkeypatch):
         store.store(Answers(running), 100)
 
 
+def test_a_flash_that_holds_all_and_runs_on_is_waited_for(monkeypatch):
+    """Until it says that it is done; one byte more than the image is not believed."""
+    monkeypatch.setattr(store.time, "sleep", lambda seconds: None)
+    at = lambda done, state: protocol.Stored(state, done, done, 1 << 20, 1 << 20, 0, 1)
+    running, done = protocol.StoreState.RUNNING, protocol.StoreState.DONE
+    begins = at(0, running), at(0, running)             # asked, then begun
+    assert store.store(Answers(*begins, at(100, running), at(100, done)), 100).state == done
+    with pytest.raises(HostError, match="101 of 100 bytes are in the flash"):
+        store.store(Answers(*begins, at(101, running), at(100, done)), 100)
+
+
 @pytest.fixture
 def link():
     return Link(SimpleNamespace(name="here", has_rate=False))

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from llama2_host.device.link import DeviceError, Link, LinkError
+from llama2_host.device.link import DeviceError, Link, LinkError, _short
 from llama2_host.device.refusals import explain
 from llama2_host.device.transport import Transport, TransportError
 from llama2_spec import protocol
@@ -123,6 +123,12 @@ def test_trace_names_opcodes(connect):
     assert "> HELLO #" in text and "< HELLO #" in text and "damaged" in text
     assert "HELLO #" in text and f"version={protocol.VERSION}" in text and "clock_hz=100000000" in text
     assert all(line.split()[1] in "<>" for line in text.splitlines())
+
+
+def test_trace_is_short():
+    """Of a field, 60 characters; of bytes, their number."""
+    assert _short("x" * 60) == "x" * 60 and _short("x" * 61) == "x" * 57 + "..."
+    assert _short(bytes(99)) == "<99 bytes>"
 
 
 def test_buffer_of_endless_garbage_stays_small(connect):

@@ -1,8 +1,10 @@
 """Starting and stopping a simulator, played by small scripts."""
 import io
 import os
+import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -97,3 +99,17 @@ def test_stop_always_ends_it(deaf, monkeypatch):
     running.stop()
     with pytest.raises(ProcessLookupError):
         os.kill(running.process.pid, 0)
+
+
+def test_ends_with_a_client_that_is_killed():
+    script = f"""
+import os, signal, sys
+from llama2_host.device.simulator import Simulator
+print(Simulator(command=(sys.executable, "-c", {RUNNING!r})).process.pid, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    pid = int(subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, timeout=60).stdout)
+    deadline = time.monotonic() + 30
+    while Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2]:
+        assert time.monotonic() < deadline, "it goes on without its client"
+        time.sleep(.05)

@@ -74,3 +74,8 @@ def test_a_command_has_the_fields_of_its_opcode():
         encode(Opcode.ATTEND, token=7)
     with pytest.raises(ValueError, match="columns = 8 does not fit 3 bits"):
         encode(Opcode.NOP, columns=8)
+    for exponent in (-128, 127):
+        assert fields(encode(Opcode.GAIN, exponent=exponent))["exponent"] == exponent & 0xff
+    for exponent in (-129, 128):
+        with pytest.raises(ValueError, match=f"exponent = {exponent} does not fit 8 bits"):
+            encode(Opcode.GAIN, exponent=exponent)
