@@ -13,6 +13,11 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         "test: walk(p, TAKE, 0, 0, 0); -> walk(p, TAKE, 0, 1, 0);":
             "What is kept is kept as it is: the pattern, inverted or not, is for FILL and LOOK.",
     },
+    "firmware/flash.c": {
+        "flash_bytes: return 1u << (size_log2 < LARGEST ? size_log2 : LARGEST); -> return 1u << (size_log2 <= LARGEST ? "
+        "size_log2 : LARGEST);":
+            "Both sides are LARGEST where they are equal.",
+    },
     "firmware/restart.c": {
         "restart_poll: if (++polls % LOOK != 0) -> if (++polls % LOOK != 1)":
             "Looks as often, one poll later.",
@@ -21,6 +26,10 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         "penalised: int64_t factor = logit > 0 ? slot->reciprocal : (int64_t)slot->options->repetition_penalty; -> "
         "int64_t factor = logit >= 0 ? slot->reciprocal : (int64_t)slot->options->repetition_penalty;":
             "A logit of 0 is 0 times either.",
+    },
+    "host/llama2_host/device/device_generation.py": {
+        "DeviceGeneration._ask_again: 2 * self._most -> 3 * self._most":
+            "Replies may be long again after fewer that came through; which tokens come is the same.",
     },
     "host/llama2_host/device/rate.py": {
         "fastest: protocol.Baud(0, 0) -> protocol.Baud(0, 1)":

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from llama2_spec import protocol
-from llama2_spec.protocol import MAX_PLACES, Lane, Memory, Opcode, Status, Stream, Subject
+from llama2_spec.protocol import MAX_PLACES, Hello, Lane, Memory, Opcode, Status, Stream, Subject
 from tests.firmware import library
 from tests.firmware.images import small_image
 
@@ -89,6 +89,7 @@ def test_lanes_that_are_not_there_are_refused(device, what):
 def test_the_core_reads_a_piece(device):
     streamed = device.ask(Opcode.STREAM, Stream(64, 4096))
     assert streamed.crc == zlib.crc32(memory(device)[64:64 + 4096])
+    assert streamed.boot == device.ask(Opcode.HELLO, Hello()).boot
 
 
 @pytest.mark.parametrize("what", [Stream(0, 0), Stream(8, 16), Stream(0, 8), Stream(library.DRAM_BYTES, 16),

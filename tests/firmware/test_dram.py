@@ -21,6 +21,7 @@ BOARD = """
 #include "board.h"
 #include "dram.h"
 uint8_t memory[%(bytes)d] __attribute__((aligned(16)));
+uint8_t reached[IMAGE_CHECKED_FROM];    /* of the first bytes, what has left the caches */
 uint32_t stuck_at, stuck_bits, aliased_line;
 int trains = 1, refreshes;
 uint32_t board_lanes(void) { return 0; }
@@ -37,6 +38,7 @@ bool board_dram_train(void)
 void board_dram_refresh(void)
 {
     refreshes++;
+    memcpy(reached, memory, sizeof reached);
     if (stuck_bits) {
         uint32_t word;
         memcpy(&word, memory + stuck_at, 4);
@@ -137,6 +139,8 @@ def test_kept_image_is_whole_after_a_reset(board):
     board.library.dram_keep()
     assert board.start() and (board.memory == before).all()
     assert board.start() and (board.memory == before).all()
+    reached = (ctypes.c_uint8*image.CHECKED_FROM).in_dll(board.library, "reached")
+    assert bytes(reached) == before[:image.CHECKED_FROM].tobytes(), "in the CPU's caches, not in DRAM"
 
 
 def test_burst_is_returned_to_no_other_image(board):

@@ -268,6 +268,11 @@ def test_another_version_s_answer_to_hello(link, status, payload, what):
         link.unpack_reply(Frame(Opcode.HELLO, 1, payload, status), protocol.Hello())
 
 
+def test_a_frame_of_another_protocol_is_no_frame(link):
+    link._receive(Frame(Opcode.HELLO, 1, b"").encode() + Frame(250, 1, b"").encode())
+    assert (link.frames, link.damaged) == (1, 1)
+
+
 def test_who_sends_without_end_and_no_answer(link, monkeypatch):
     monkeypatch.setattr(link, "send", lambda *_: None)
 

@@ -15,7 +15,7 @@ from tests.firmware.line import LinePort, transport
 
 @pytest.mark.parametrize("cause, words", [
     (Restart.WATCHDOG, "its firmware stood still"), (Restart.CORE, "busy and moved nothing"),
-    (Restart.BUS, "nothing answers"), (Restart.TRAP + 2, "an illegal instruction"),
+    (Restart.BUS, "nothing answers"), (Restart.TRAP, "a jump"), (Restart.TRAP + 2, "an illegal instruction"),
     (Restart.TRAP + 5, "a read from where nothing is"), (Restart.TRAP + 13, "trap 13"),
     (7, "a cause that this client does not know (7)"), (255, "a cause that this client does not know (255)")])
 def test_each_cause_is_one_line_with_its_place(cause, words):
