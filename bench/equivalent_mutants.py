@@ -14,8 +14,8 @@ EQUIVALENT: dict[str, dict[str, str]] = {
             "What is kept is kept as it is: the pattern, inverted or not, is for FILL and LOOK.",
     },
     "firmware/flash.c": {
-        "flash_bytes: return 1u << (size_log2 < LARGEST ? size_log2 : LARGEST); -> return 1u << (size_log2 <= LARGEST ? "
-        "size_log2 : LARGEST);":
+        "flash_bytes: return 1u << (size_log2 < LARGEST ? size_log2 : LARGEST); -> "
+        "return 1u << (size_log2 <= LARGEST ? size_log2 : LARGEST);":
             "Both sides are LARGEST where they are equal.",
     },
     "firmware/restart.c": {
