@@ -39,6 +39,10 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         "largest_scale: -1 -> -2":
             "NumPy takes any negative number for what is left.",
     },
+    "spec/llama2_spec/sampling.py": {
+        "Sampler._against: mass > kept -> mass >= kept":
+            "Where they are equal nothing is dropped, and nothing is added.",
+    },
     "spec/llama2_spec/tables.py": {
         "reciprocal: n >= 22 -> n >= 23":
             "With n = 22 both sides shift by 0.",

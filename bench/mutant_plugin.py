@@ -50,6 +50,11 @@ def pytest_collection_modifyitems(config, items):
     items[:] = [named[name] for name in wanted]
 
 
+def pytest_collectreport(report):
+    if report.failed:
+        _say(uncollected=report.nodeid)
+
+
 def pytest_runtest_logstart(nodeid):
     usual_s = _asked()["seconds"].get(nodeid)
     _say(begins=nodeid)

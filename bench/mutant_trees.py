@@ -12,6 +12,7 @@ from pathlib import Path
 from bench import mutant_tests
 from bench.mutant_plugin import HANGS
 from bench.mutation import Mutant
+from tests import imports
 
 ROOT = Path(__file__).resolve().parent.parent
 NOT_COLLECTED = (2, 4)      #: pytest's exit statuses where a module cannot be imported
@@ -69,10 +70,11 @@ class Tree:
         for name in _files():
             (self.root/name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT/name, self.root/name)
-        environment = {name: value for name, value in os.environ.items() if name != "WAVES"} | {
+        self._environment = {name: value for name, value in os.environ.items() if name != "WAVES"} | {
             "PYTHONPATH": ":".join(str(self.root/part) for part in ("", "host", "spec"))}
-        self._server = subprocess.Popen([sys.executable, "-m", "bench.mutant_server"], cwd=self.root, env=environment,
-                                        text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self._server = subprocess.Popen([sys.executable, "-m", "bench.mutant_server"], cwd=self.root,
+                                        env=self._environment, text=True, stdin=subprocess.PIPE,
+                                        stdout=subprocess.PIPE)
 
     def close(self):
         self._server.stdin.close()
@@ -95,7 +97,7 @@ class Tree:
             asked = {tests.relative_to(ROOT).as_posix(): 0 if tests in near else steps[tests] for tests in files}
             fate, by = self._with(path, mutant, asked, known, seconds) if asked else ("", "")
             if fate:
-                if by and not known.passes(by):
+                if "::" in by and not known.passes(by):
                     self.must_pass(by, known)
                 return fate, by
         return "survives", ""
@@ -104,9 +106,18 @@ class Tree:
         place = self.root/path.relative_to(ROOT)
         self._put(place, mutant.source)
         try:
-            return self._ask(steps, known, limit_s, compiled=path.suffix == ".c")
+            fate, by = self._ask(steps, known, limit_s, compiled=path.suffix == ".c")
+            if fate == "uncollected":       # by the mutant's module, or by what a test's does with it
+                return ("caught", by) if self._imports(path) else ("stillborn", "")
+            return fate, by
         finally:
             shutil.copy2(ROOT/path.relative_to(ROOT), place)
+
+    def _imports(self, path: Path) -> bool:
+        """Whether the mutant can be imported by itself."""
+        name = next(name for name, file in imports.modules().items() if file == path)
+        return subprocess.run([sys.executable, "-c", f"import {name}"], cwd=self.root, env=self._environment,
+                              stderr=subprocess.DEVNULL).returncode == 0
 
     def _put(self, place, source):
         """Python looks at a file's time and size to tell whether it has to compile it again."""
@@ -129,8 +140,9 @@ class Tree:
             return "caught", failed[0]
         if ran and {"ends": ran} not in report:     # the process ended, as where UBSan or a signal ends it
             return "caught", ran
-        if status in NOT_COLLECTED and not ran:
-            return "stillborn", ""
+        uncollected = [line["uncollected"] for line in report if "uncollected" in line]
+        if not ran and (uncollected or status in NOT_COLLECTED):
+            return "uncollected", next(iter([*uncollected, *steps]))
         return "", ""
 
     def must_pass(self, name: str, known: Known):

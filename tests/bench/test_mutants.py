@@ -172,6 +172,12 @@ def test_a_survivor_is_asked_by_all_tests_of_the_nearest_files(tree, tmp_path, n
     assert tree.judge(SOURCE, mutant, known, 0.0)[0] == "caught"
 
 
+def test_what_only_a_test_s_file_cannot_import_is_caught(tree, tmp_path, nearby):
+    source = SOURCE.read_text().replace("def useful_beats(", "def other_beats(")
+    assert tree.judge(SOURCE, Mutant(1, "", "", source), Known(tmp_path/"tests.json"), 60) == (
+        "caught", TESTS.relative_to(ROOT).as_posix())
+
+
 def test_c_that_does_not_compile_is_stillborn(tree, tmp_path, nearby):
     source, known = ROOT/"firmware"/"main.c", Known(tmp_path/"tests.json")
     text = source.read_text()
