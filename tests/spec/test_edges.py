@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from llama2_spec import image, packing
-from llama2_spec.attention import Cache
+from llama2_spec.attention import Cache, Scores
 from llama2_spec.frame import Frame, FrameError, Header, cobs_encode
 from llama2_spec.golden import Flags
 from llama2_spec.lookup import Lookup
@@ -48,6 +48,14 @@ def test_a_shift_to_the_left_is_clamped_and_told():
     flags = Flags()
     assert np.array_equal(flags.clamp(np.array([0, 3])), [0, 3]) and not flags.raised
     assert np.array_equal(flags.clamp(np.array([-2, 3])), [0, 3]) and flags.raised == {"shift_clamped"}
+
+
+@pytest.mark.parametrize("head_dim", [8, 128])
+def test_scores_end_where_thirty_two_bits_do(head_dim):
+    """By both ways in which they are reckoned."""
+    scores = Scores(np.full((1, 1, head_dim), 32767), np.zeros((1, 1), np.int64), (65535, 10))
+    for k, end in ((32767, (1 << 31) - 1), (-32768, -(1 << 31))):
+        assert scores(np.full((1, 1, head_dim), k), np.zeros((1, 1), np.int64)).item() == end
 
 
 def test_no_image_is_larger_than_its_lengths_can_say():

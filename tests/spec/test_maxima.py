@@ -8,7 +8,7 @@ from accel.core import Core
 from soc.configuration import PARAMETERS
 from llama2_spec.golden import Matrix, Vector
 from llama2_spec.image import ImageError, check
-from llama2_spec.maxima import BUILD, CORE, ENDS
+from llama2_spec.maxima import BUILD, CORE, ENDS, check_build
 from llama2_spec.model import ModelConfig
 from llama2_spec.numerics import CHUNK, INDEX_BITS, MAX_DIM, MAX_ROW, WIDE, WORD
 from llama2_spec.packing import Quantised
@@ -30,6 +30,15 @@ def test_the_longest_row_of_extremes_fits_its_accumulator():
     assert total == MAX_ROW * 127 * 4095 * 32768 < 1 << WIDE - 1
     beyond = -(-(1 << WIDE - 1) // (127 * 4095 * 32768 * CHUNK)) * CHUNK
     assert MAX_ROW == 8192 and MAX_ROW < beyond <= MAX_ROW + 3 * CHUNK
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_a_build_has_maxima_from_one_to_their_end(name):
+    check_build(**{name: 1})
+    check_build(**{name: ENDS[name]})
+    for value in (0, ENDS[name] + 1):
+        with pytest.raises(ValueError, match=f"^{name} {value}: indices of"):
+            check_build(**{name: value})
 
 
 def test_indices_end_where_it_is_said():
