@@ -81,11 +81,13 @@ class Tree:
         self._server.wait()
         self._folder.cleanup()
 
-    def judge(self, path: Path, mutant: Mutant, known: Known, limit_s: float) -> tuple[str, str]:
+    def judge(self, path: Path, mutant: Mutant, known: Known, limit_s: float, *,
+              thorough: bool = True) -> tuple[str, str]:
         """What becomes of a mutant, and the test that caught it: caught, hangs, stillborn or survives.
 
         Tests of the nearest files are asked first, the others if all of those pass; each time as many as usually take
-        ``limit_s``. What survives them is asked by all tests of the nearest files, however long they take.
+        ``limit_s``. What survives them is asked by all tests of the nearest files, however long they take, if
+        ``thorough``.
 
         Raises
         ------
@@ -93,7 +95,8 @@ class Tree:
             The test that caught it fails without a mutant, too.
         """
         steps, near = mutant_tests.nearest(path), mutant_tests.near_files(path)
-        for files, seconds in ((near, limit_s), (steps.keys() - near, limit_s), (near, float("inf"))):
+        rounds = [(near, limit_s), (steps.keys() - near, limit_s), (near, float("inf"))]
+        for files, seconds in rounds if thorough else rounds[:2]:
             asked = {tests.relative_to(ROOT).as_posix(): 0 if tests in near else steps[tests] for tests in files}
             fate, by = self._with(path, mutant, asked, known, seconds) if asked else ("", "")
             if fate:

@@ -169,6 +169,7 @@ def test_a_survivor_is_asked_by_all_tests_of_the_nearest_files(tree, tmp_path, n
     mutant = Mutant(1, "", "", text.replace("def useful_beats(", "useful_beats = lambda *_: 7\n\n\ndef unused("))
     steps = {TESTS.relative_to(ROOT).as_posix(): 0}
     assert tree._with(SOURCE, mutant, steps, known, 0.0) == ("", "")
+    assert tree.judge(SOURCE, mutant, known, 0.0, thorough=False)[0] == "survives"
     assert tree.judge(SOURCE, mutant, known, 0.0)[0] == "caught"
 
 
