@@ -82,6 +82,8 @@ PROOFS = (
                       "oldest + execute -> oldest - execute")),
     Proof("KvRows, store", KvRows, STORES, lambda unit: StoreProof(unit(**KV), slots=2, helped=False),
           helped=lambda unit: StoreProof(unit(**KV), slots=2), size=KV_SIZE,
+          # what goes to attention is the next lines' claim
+          also=(lambda unit: NewestProof(unit(**KV), slots=2, helped=False, lanes=range(1)),),
           steps=("_read", "_runs", "_walk", "_dram"), sample=16, limit_s=25,
           # of a core of one column; and a core of two as if it were one: no run waits, and the claim holds
           equivalent=("~s.store.storing -> +s.store.storing", "self.columns == 1 -> self.columns != 1")),
