@@ -14,6 +14,7 @@ from tests.proofs.pipelines import PipelineProof
 from tests.proofs.proof import Proof
 from tests.proofs.queues import Credited, WaitingProof
 from tests.proofs.reader import BlocksProof, ReaderProof
+from tests.proofs.reader_state import ReaderStateProof
 from tests.proofs.stations import DOOR_PROOFS
 from tests.proofs.streams import WIDTH, StreamProof
 from tests.proofs.window import ResultsProof
@@ -38,8 +39,15 @@ CUT     = "segments cut at the ends of DRAM rows, in order, none before its stor
           "order and at its port"
 BEATS   = "beats in the order of the segments for any latency; never more asked for than the buffer and a port " \
           "hold; busy while a beat is to come; an abort drains, and nothing of before leaves after it; goes on"
+SET_BACK = "after an abort as after a reset; the younger block waits until the older is almost requested; what is " \
+           "asked for has a place in the buffer; none waits for a place that is free; what both halves hold is offered"
 RESULTS = "every result that is taken is read whole, as the oldest, until it is removed; none is shown before all of " \
           "its words are there; an abort drops all"
+
+
+def _registers_of_a_reader(unit):
+    """Of a reader whose buffer is soon full, and whose younger block waits after a beat."""
+    return ReaderStateProof(unit(addr_width=4, row_bits=1, depth=4, ahead=1, buffer=4))
 
 
 PROOFS = (
@@ -74,6 +82,8 @@ PROOFS = (
                       "oldest + execute -> oldest - execute")),
     Proof("KvRows, store", KvRows, STORES, lambda unit: StoreProof(unit(**KV), slots=2, helped=False),
           helped=lambda unit: StoreProof(unit(**KV), slots=2), size=KV_SIZE,
+          # what goes to attention is the next lines' claim
+          also=(lambda unit: NewestProof(unit(**KV), slots=2, helped=False, lanes=range(1)),),
           steps=("_read", "_runs", "_walk", "_dram"), sample=16, limit_s=25,
           # of a core of one column; and a core of two as if it were one: no run waits, and the claim holds
           equivalent=("~s.store.storing -> +s.store.storing", "self.columns == 1 -> self.columns != 1")),
@@ -89,9 +99,19 @@ PROOFS = (
           missing="which blocks the queue of the order holds, against those that wait at the ports"),
     Proof("SegmentReader", SegmentReader, BEATS,
           lambda unit: ReaderProof(unit(addr_width=4, row_bits=1, depth=4, ahead=2, buffer=8), beats=4),
-          constants={"OUT": 2}, size="DRAM rows of 2 beats, segments of up to 4, a buffer of 8, 4 answers a port",
-          quick=False, depth=20, sample=8, limit_s=60,
+          also=(_registers_of_a_reader,), constants={"OUT": 2},
+          size="DRAM rows of 2 beats, segments of up to 4, a buffer of 8, 4 answers a port", quick=False, depth=20,
+          sample=8, limit_s=60,
+          # a bit more for a place than the buffer has places: no memory sees it
+          equivalent=("_buffer: self.buffer - 1 -> self.buffer + 1",),
           missing="the turn of each beat in the buffer, at its port and on its way, against the order"),
+    Proof("SegmentReader, registers", SegmentReader, SET_BACK, _registers_of_a_reader,
+          constants={"OUT": 2}, size="DRAM rows of 2 beats, a buffer of 4, 4 answers a port", quick=False, limit_s=60,
+          only=("~s.younger -> +s.younger", "_requests: self.buffer - 1 -> self.buffer + 1",
+                "distance < self.buffer - 1 -> distance <= self.buffer - 1", "some_room.eq(1) -> (dropped)",
+                "some_room.eq(1) -> some_room.eq(0)", "room.eq(OUT) -> (dropped)", "get.eq(0) -> (dropped)",
+                "s.taken_turn.eq(0) -> (dropped)", "s.first.eq(0) -> (dropped)", "s.into.eq(0) -> (dropped)",
+                "s.few[i].eq(1) -> (dropped)", "s.ages[i].eq(0) -> (dropped)")),
     Proof("Window, results", Window, RESULTS, lambda unit: ResultsProof(unit(candidate_sets=2), depth=2),
           constants={"RESULT_DEPTH": 2}, size="2 results, one bit for a word", quick=False, depth=30,
           steps=("_results",), sample=4,

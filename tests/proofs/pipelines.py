@@ -1,5 +1,6 @@
 """What a pipeline combines is of one cycle, and what is carried beside a path arrives with it; a valid is reset."""
 from amaranth.hdl import Assert, Elaboratable, Module, Mux, ResetInserter, Signal
+from amaranth.lib import memory
 
 from tests.proofs.streams import WIDTH, any_value
 
@@ -27,6 +28,11 @@ class _Paths:
         self.changed, self.pair = late_tag.beside(answer), both[1]
         halves = pipe.combine(lambda x: (x[0], unit[0]), changed, latency=1)
         self.half = pipe.later("half", halves[1], 2)
+        self.held = pipe.register("held", value, when=pipe.enter(self.valid))
+        m.submodules.table = table = memory.Memory(shape=WIDTH, depth=1 << WIDTH,
+                                                    init=[i ^ 1 for i in range(1 << WIDTH)])
+        self.at_once = pipe.read(table.read_port(domain="comb"), changed)
+        self.read = pipe.read(table.read_port(), changed)
         return m
 
 
@@ -42,8 +48,9 @@ class PipelineProof(Elaboratable):
         paths = _Paths(self.pipeline, value, tag, valid)
         inner = paths.module()
         m.submodules.paths = ResetInserter(back)(inner)
-        ends = (paths.late, paths.again, paths.ends, paths.first, paths.changed, paths.pair, paths.half)
-        assert [one.stage for one in ends] == [4, 4, 4, 1, 2, 1, 4]
+        ends = (paths.late, paths.again, paths.ends, paths.first, paths.changed, paths.pair, paths.half,
+                paths.held, paths.at_once, paths.read)
+        assert [one.stage for one in ends] == [4, 4, 4, 1, 2, 1, 4, 1, 1, 2]
         values, tags, valids = [value], [tag], [valid]
         for _ in range(4):
             for line, shape in ((values, WIDTH), (tags, WIDTH)):
@@ -55,13 +62,18 @@ class PipelineProof(Elaboratable):
         m.d.sync += age.eq(Mux(back, 0, Mux(age == 5, 5, age + 1)))
         old = Signal(range(5))                                  # registers that are not reset begin with zeros
         m.d.sync += old.eq(Mux(old == 4, 4, old + 1))
-        answer = Signal(WIDTH)
+        answer, held = Signal(WIDTH), Signal(WIDTH, reset_less=True)     # as the pipeline's
+        with m.If(valid):
+            m.d.sync += held.eq(value)
         m.d.comb += answer.eq((values[4] + 1)[:WIDTH] ^ tags[4])
         m.d.comb += [
             Assert((age < 4) | (paths.late.plain == Mux(answer == 0, tags[4], answer))),
             Assert((age < 4) | (paths.half.plain == answer[0])),
             Assert((old < 4) | (paths.changed.plain == (values[2] + 1)[:WIDTH])),
             Assert((old < 4) | (paths.pair.plain == tags[1])), Assert((old < 4) | (paths.again.plain == tags[4])),
+            Assert(paths.held.plain == held),
+            Assert((old < 4) | (paths.at_once.plain == ((values[1] + 1)[:WIDTH] ^ 1))),
+            Assert((age < 4) | (paths.read.plain == ((values[2] + 1)[:WIDTH] ^ 1))),
             Assert(paths.ends.plain == valids[4]), Assert(paths.first.plain == valids[1]),
         ]
         return m

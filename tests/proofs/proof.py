@@ -13,6 +13,11 @@ INDUCTION = 4
 MUTANT_CYCLES = 24
 
 
+def is_named(mutant: Mutant, names: tuple[str, ...]) -> bool:
+    """Whether a mutant is one of ``names``, each a change or ``step: change``."""
+    return mutant.change in names or f"{mutant.scope.split('.')[-1]}: {mutant.change}" in names
+
+
 @dataclass
 class Proof:
     """One property of one unit.
@@ -28,13 +33,17 @@ class Proof:
     helped : callable or None
         As ``make``, with assertions on the unit's own registers that make the claim inductive. Mutants are held against
         the claim alone.
+    also : tuple of callables
+        As ``make``: other claims of the same unit, proved in lines of their own. A mutant is held against these, too.
     size : str
         What the search covers of the unit's sizes.
     constants : dict
         Of the unit's module, for a size that a search can cover.
     equivalent : tuple of str
         Mutants, by :attr:`bench.mutation.Mutant.change`, that do the same: read by a person. Each names one mutant of
-        the unit.
+        the unit; behind ``step: `` where another step has the same change.
+    only : tuple of str
+        Mutants, named as those, that are tried: those that the claim is about, where another claim is about the rest.
     steps : tuple of str
         The unit's methods that are mutated; all without it.
     depth : int or None
@@ -51,9 +60,11 @@ class Proof:
     properties: str
     make: Callable[[type], Elaboratable]
     helped: Callable[[type], Elaboratable] | None = None
+    also: tuple[Callable[[type], Elaboratable], ...] = ()
     size: str = ""
     constants: dict = field(default_factory=dict)
     equivalent: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
     steps: tuple[str, ...] = ()
     depth: int | None = None
     missing: str = ""
@@ -83,5 +94,12 @@ class Proof:
 
     def mutants(self) -> Iterator[tuple[Mutant, Callable[[], Elaboratable]]]:
         """Each mutant with what makes its module."""
+        for mutant, makes in self.mutants_of_all():
+            yield mutant, makes[0]
+
+    def mutants_of_all(self) -> Iterator[tuple[Mutant, list[Callable[[], Elaboratable]]]]:
+        """Each mutant with what makes its module of this claim, and then those of the others."""
         for mutant, unit in mutated_classes(self.unit, steps=self.steps, **self.constants):
-            yield mutant, lambda unit=unit: self.make(unit)
+            if self.only and not is_named(mutant, self.only):
+                continue
+            yield mutant, [lambda unit=unit, make=make: make(unit) for make in (self.make, *self.also)]

@@ -24,9 +24,9 @@ class Door(Proof):
     """The stream rule at a station's doors. Instead of the station's mutants, most of which are arithmetic, each of
     :data:`tests.proofs.doors.FAULTS` is refuted."""
 
-    def mutants(self):
+    def mutants_of_all(self):
         for fault in FAULTS:
-            yield Mutant(0, "the offer", fault, ""), lambda fault=fault: self.make(self.unit, broken=fault)
+            yield Mutant(0, "the offer", fault, ""), [lambda fault=fault: self.make(self.unit, broken=fault)]
 
 
 def _door(unit, *, resets=True, assume=None, quick=False, **sizes):
