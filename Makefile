@@ -96,7 +96,7 @@ wave: setup  ## one test of tests/accel with its waveform: TEST=tests/accel/test
 	WAVES=build/waves $(PYTHON) -m pytest -q "$$TEST"
 
 # Proofs of tests/proofs/catalogue.py, and the refutation of one-line mutants of the units that they are of.
-prove: setup  ## prove streams, queues, the K/V owner and doors for every input, refute their mutants, recorded (10 min)
+prove: setup  ## prove streams, queues, the K/V owner and doors for every input, refute their mutants, recorded (20 min)
 	$(PYTHON) -m bench.prove
 
 # Goes on where it stopped; python -m bench.mutants --only accel/dram looks at a part.

@@ -16,6 +16,7 @@ from bench import records
 from bench.mutation import Mutant
 from tests.proofs.catalogue import PROOFS, Proof
 from tests.proofs.harness import ProofError, Verdict, prove
+from tests.proofs.independence import Independence
 from tests.proofs.proof import MUTANT_CYCLES, is_named
 
 RECORD = Path(__file__).parent/"results"/"proofs.json"
@@ -49,9 +50,10 @@ def chosen_mutants(proof: Proof, most: int | None) -> tuple[list, int]:
 
 def row_of(proof: Proof, pool: ThreadPoolExecutor, most: int | None) -> tuple[dict, list[str]]:
     """The record of one proof, and the mutants that survive it."""
-    outcome = prove(proof.top(), limit_s=proof.limit_s, engine=proof.engine)
+    outcome = proof.search()
     tried, there_are = chosen_mutants(proof, most)
-    fates = list(pool.map(lambda one: fate_of(proof, *one), tried))
+    fates = list(pool.map(lambda one: proof.fate(*one) if isinstance(proof, Independence) else fate_of(proof, *one),
+                          tried))
     counts = {fate: fates.count(fate) for fate in FATES}
     row = {"unit": proof.name, "properties": proof.properties, "size": proof.size, "verdict": outcome.verdict.value,
            "depth": proof.depth, "missing": proof.missing, "constants": proof.constants,

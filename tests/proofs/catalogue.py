@@ -9,6 +9,7 @@ from accel.lib.numeric import credits
 from accel.lib.pipeline import Carried, Pipeline
 from accel.lib.stream import HalfRate, Queue, Skid, Stage
 from tests.proofs.commands import CommandQueueProof
+from tests.proofs.independence import INDEPENDENCE
 from tests.proofs.kv_rows import NewestProof, StoreProof
 from tests.proofs.pipelines import PipelineProof
 from tests.proofs.proof import Proof
@@ -117,4 +118,5 @@ PROOFS = (
           steps=("_results",), sample=4,
           missing="the words of a result in the memory, against the place of the next"),
     *DOOR_PROOFS,
+    INDEPENDENCE,
 )

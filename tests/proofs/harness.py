@@ -7,6 +7,7 @@ start at their reset values. All that takes part is installed by ``make setup``.
 Ref: Bradley 2011, SAT-Based Model Checking without Unrolling; Een, Mishchenko, Brayton 2011, Efficient Implementation
 of Property Directed Reachability.
 """
+import os
 import re
 import subprocess
 import sys
@@ -86,7 +87,7 @@ def prove(top: Fragment, *, limit_s: float = 120, engine: str | tuple[str, ...] 
         (folder/"top.ys").write_text(LOWER.format(name="top"))
         lowered = subprocess.run([sys.executable, "-m", "soc.yosys", folder/"top.ys"], cwd=folder, capture_output=True,
                                  text=True,
-                                 env=_environment())
+                                 env=environment())
         if lowered.returncode:
             raise ProofError((lowered.stdout + lowered.stderr)[-2000:])
         for each in (engine,) if isinstance(engine, str) else engine:
@@ -96,8 +97,8 @@ def prove(top: Fragment, *, limit_s: float = 120, engine: str | tuple[str, ...] 
         return outcome
 
 
-def _environment():
-    import os
+def environment():
+    """In which Yosys finds the project."""
     return os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
 
 

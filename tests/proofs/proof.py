@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from amaranth.hdl import Elaboratable
 
 from bench.mutation import Mutant, mutated_classes, with_constants
-from tests.proofs.harness import Verdict
+from tests.proofs.harness import Outcome, Verdict, prove
 
 #: Cycles over which induction goes.
 INDUCTION = 4
@@ -88,6 +88,9 @@ class Proof:
         if self.depth is not None or self.helped is not None:
             return (f"bmc3 -F {self.depth or MUTANT_CYCLES}",)
         return (f"bmc3 -F {MUTANT_CYCLES}", "pdr")
+
+    def search(self) -> Outcome:
+        return prove(self.top(), limit_s=self.limit_s, engine=self.engine)
 
     def top(self) -> Elaboratable:
         return (self.helped or self.make)(with_constants(self.unit, **self.constants))

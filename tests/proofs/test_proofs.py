@@ -1,8 +1,13 @@
 """The quick properties of tests/proofs/catalogue.py hold, and the search tells a broken unit."""
 import pytest
 from amaranth.hdl import Assert, Elaboratable, Module, Signal
+from amaranth.lib.wiring import Flow
 
+from accel.stations import make_stations
+from soc.configuration import create_core
+from tests.proofs import independence
 from tests.proofs.catalogue import PROOFS
+from tests.proofs.doors import streams
 from tests.proofs.harness import Verdict, prove
 from tests.proofs.proof import is_named
 
@@ -21,6 +26,22 @@ def test_equivalents_name_one_mutant_each(proof):
     mutants = [mutant for mutant, _ in proof.mutants()]
     assert [sum(is_named(mutant, (name,)) for mutant in mutants) for name in proof.equivalent] == [1] * len(
         proof.equivalent)
+
+
+@pytest.mark.parametrize("name", independence.QUICK)
+def test_valid_does_not_wait_for_ready(name):
+    assert not independence.waiting(independence.QUICK[name]())
+
+
+def test_an_offer_that_waits_until_it_is_wanted_is_found():
+    assert independence.waiting(independence.Late(2)) == ["output"]
+
+
+def test_all_that_offers_a_stream_is_looked_at():
+    """Every station, too, but those that offer none."""
+    stations = make_stations(create_core())
+    offering = {type(unit).__name__ for unit in vars(stations).values() if streams(unit, Flow.Out)}
+    assert offering <= independence.UNITS.keys()
 
 
 @pytest.mark.parametrize("proof", [proof for proof in PROOFS if proof.only], ids=lambda proof: proof.name)
