@@ -100,7 +100,7 @@ prove: setup  ## prove streams, queues, the K/V owner and doors for every input,
 	$(PYTHON) -m bench.prove
 
 # Goes on where it stopped; python -m bench.mutants --only accel/dram looks at a part.
-mutants: setup  ## mutants of core, firmware, specification and client, each against its tests, recorded (30 min)
+mutants: setup  ## mutants of core, firmware, specification and client, each against its tests, recorded (90 min)
 	$(PYTHON) -m bench.mutants --jobs 2
 
 # The client and the firmware on a PC, in virtual time, each fault by a seed: two campaigns, recorded.

@@ -53,3 +53,28 @@ def test_an_abort_lets_no_job_start(job):
                 await ctx.tick()
     simulate(bench, drive)
     assert started
+
+
+def test_attention_s_turn_ends_with_its_last_beat():
+    """What the stream brings then is the next command's; the rows on chip come from elsewhere."""
+    dut, words = Sequencer(columns=2), encode(Opcode.ATTEND, rows=3, beats=4)
+
+    async def drive(ctx):
+        ctx.set(dut.idle, 1)
+        ctx.set(dut.commands.payload, sum(word << 32 * i for i, word in enumerate(words)))
+        ctx.set(dut.commands.valid, 1)
+        await ctx.tick().until(dut.commands.ready)
+        ctx.set(dut.commands.valid, 0)
+        await ctx.tick().until(dut.turns.attend)
+        ctx.set(dut.turns.valid, 1)
+        ctx.set(dut.turns.taken_ready, 1)
+        turns = [ctx.get(dut.turns.attend)]
+        for _ in range(6):
+            await ctx.tick()
+            turns.append(ctx.get(dut.turns.attend))
+        assert sum(turns) == 4 and turns[:4] == [1] * 4
+        assert ctx.get(dut.execution.executing), "until attention is done"
+        ctx.set(dut.attend.done, 1)
+        await ctx.tick().repeat(2)
+        assert not ctx.get(dut.execution.executing)
+    simulate(dut, drive)

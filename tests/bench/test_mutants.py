@@ -1,4 +1,5 @@
-"""Mutants are what they are said to be, meet the tests that concern them, and their fates are told apart."""
+"""Mutants are what they are said to be, meet the tests that concern them, and their fates are told apart; the recorded
+run is long enough and clean."""
 import ast
 import json
 import textwrap
@@ -242,3 +243,13 @@ def test_bad_options_end_in_a_line(arguments, message, capsys):
     with pytest.raises(SystemExit):
         mutants.main(arguments)
     assert message in capsys.readouterr().err
+
+
+def test_recorded_run_is_long_enough_and_clean():
+    record = json.loads(mutants.RECORD.read_text())
+    fates = [mutants.Fate(**one) for one in record["mutants"]]
+    number = mutants.counts(fates)
+    assert len(fates) - number["stillborn"] >= 200 and number["survives"] == 0
+    assert mutants.share(fates) >= mutants.SHARE
+    assert record["files"] == mutants.summary(fates)
+    assert {"accel", "firmware", "spec", "host"} == {fate.file.split("/")[0] for fate in fates}
