@@ -100,6 +100,23 @@ def test_no_echo_while_an_answer_is_written(monkeypatch):
     os.close(ours)
 
 
+def test_enter_between_an_answer_and_the_next_prompt_still_sends(monkeypatch):
+    """The terminal is as ever there, but for Enter: it is not made the key that begins a new line."""
+    ours, theirs = pty.openpty()
+    with open(theirs, "r") as stdin, open(theirs, "w", closefd=False) as stdout:
+        monkeypatch.setattr("sys.stdin", stdin)
+        monkeypatch.setattr("sys.stdout", stdout)
+        before = termios.tcgetattr(theirs)
+        with keyboard.reading(COMMANDS):
+            with keyboard.silent():
+                pass
+            os.write(ours, b"/quit\r")              # now
+            with keyboard.silent():                 # raw, as a prompt has it
+                assert select.select([theirs], [], [], WAIT_S)[0] and os.read(theirs, 99) == b"/quit\r"
+        assert termios.tcgetattr(theirs) == before
+    os.close(ours)
+
+
 def test_pipes_have_no_echo_to_silence():
     with keyboard.silent():
         pass

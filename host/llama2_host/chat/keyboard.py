@@ -94,8 +94,24 @@ def _completer(commands: Sequence[str]):
 
 
 @contextlib.contextmanager
+def reading(commands: Sequence[str], progress: Progress = Progress.silent) -> Iterator[Callable[[str], str]]:
+    """Yields :func:`reader`'s function. Until the end Enter arrives as it was typed, whatever reads the terminal: one
+    that comes between an answer and the next prompt still sends."""
+    read = reader(commands, progress)
+    with contextlib.nullcontext() if read is input else _terminal_without("ICRNL"):
+        yield read
+
+
+@contextlib.contextmanager
 def silent() -> Iterator[None]:
     """While an answer is written, keys are not shown: they wait for the next turn. Ctrl-C works as ever."""
+    with _terminal_without("ICRNL", "ECHO", "ICANON"):
+        yield
+
+
+@contextlib.contextmanager
+def _terminal_without(*flags: str) -> Iterator[None]:
+    """The terminal, if there is one, without these of termios's flags, which are those of input or local ones."""
     try:
         import termios
         if not (is_terminal(sys.stdin) and is_terminal(sys.stdout)):
@@ -105,10 +121,10 @@ def silent() -> Iterator[None]:
     except (ImportError, OSError, ValueError, AttributeError):     # no terminal, or a system without them
         yield
         return
-    quiet = [*before]
-    quiet[0] &= ~termios.ICRNL                  # Enter stays Enter, for the next turn
-    quiet[3] &= ~(termios.ECHO | termios.ICANON)
-    termios.tcsetattr(descriptor, termios.TCSANOW, quiet)
+    changed = [*before]
+    for flag in flags:
+        changed[0 if flag == "ICRNL" else 3] &= ~getattr(termios, flag)
+    termios.tcsetattr(descriptor, termios.TCSANOW, changed)
     try:
         yield
     finally:

@@ -1,6 +1,7 @@
 """Talk with the model, turn by turn; its K/V cache is kept, so that only new tokens are sent."""
 import argparse
 import sys
+from contextlib import nullcontext
 
 from llama2_host.backend import Backend
 from llama2_host.chat import keyboard, saved
@@ -43,9 +44,11 @@ def run(args: argparse.Namespace) -> int:
             if args.load is not None:
                 saved.load(chat.conversation, args.load)
                 progress.note(f"the conversation of {args.load} goes on")
-            if args.prompt:
-                chat.handle(readable(args.prompt))
-            chat.run(keyboard.reader(COMMANDS, progress) if is_terminal(sys.stdin) else _read_silently)
+            typed = is_terminal(sys.stdin)
+            with keyboard.reading(COMMANDS, progress) if typed else nullcontext(_read_silently) as read:
+                if args.prompt:
+                    chat.handle(readable(args.prompt))
+                chat.run(read)
         finally:
             chat.conversation.backend.close()
     return 0
