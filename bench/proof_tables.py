@@ -4,12 +4,10 @@ import json
 from bench import prove, records
 from llama2_spec.emit_docs import table
 from tests.proofs.catalogue import PROOFS
-from tests.proofs.independence import Independence
 
 
 #: How each unit's claim is proved, by its name in the catalogue.
-METHODS = {proof.name: "cone of `valid`" if isinstance(proof, Independence) else "induction" if proof.helped else "pdr"
-           for proof in PROOFS}
+METHODS = {proof.name: proof.method for proof in PROOFS}
 
 
 def _rows():

@@ -13,32 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from bench import records
-from bench.mutation import Mutant
 from tests.proofs.catalogue import PROOFS, Proof
-from tests.proofs.harness import ProofError, Verdict, prove
-from tests.proofs.independence import Independence
-from tests.proofs.proof import MUTANT_CYCLES, is_named
 
 RECORD = Path(__file__).parent/"results"/"proofs.json"
 FATES  = ("refuted", "equivalent", "stillborn", "surviving")
 SEED   = 1      #: of the choice among a unit's mutants, where not all are tried
-
-
-def fate_of(proof: Proof, mutant: Mutant, makes) -> str:
-    """``refuted``, by one of the claims that ``makes`` make, ``equivalent`` (as listed), ``stillborn`` (no hardware) or
-    ``surviving``."""
-    for number, make in enumerate(makes):
-        engine = proof.against_mutants if number == 0 else f"bmc3 -F {MUTANT_CYCLES}"
-        try:
-            top = make()
-            verdict = prove(top, limit_s=proof.limit_s, engine=engine).verdict
-        except ProofError:          # the circuit has a loop, say
-            return "stillborn"
-        except Exception:           # Amaranth refuses it, in as many ways as there are mutants
-            return "stillborn"
-        if verdict is Verdict.REFUTED:
-            return "refuted"
-    return "equivalent" if is_named(mutant, proof.equivalent) else "surviving"
 
 
 def chosen_mutants(proof: Proof, most: int | None) -> tuple[list, int]:
@@ -52,8 +31,7 @@ def row_of(proof: Proof, pool: ThreadPoolExecutor, most: int | None) -> tuple[di
     """The record of one proof, and the mutants that survive it."""
     outcome = proof.search()
     tried, there_are = chosen_mutants(proof, most)
-    fates = list(pool.map(lambda one: proof.fate(*one) if isinstance(proof, Independence) else fate_of(proof, *one),
-                          tried))
+    fates = list(pool.map(lambda one: proof.fate(*one), tried))
     counts = {fate: fates.count(fate) for fate in FATES}
     row = {"unit": proof.name, "properties": proof.properties, "size": proof.size, "verdict": outcome.verdict.value,
            "depth": proof.depth, "missing": proof.missing, "constants": proof.constants,

@@ -30,6 +30,10 @@ def config(**shape):
     return ModelConfig(**{**base, **shape})
 
 
+async def count(driver, phase, counter):
+    return await driver.read(Window.COUNTERS + 4 * (8 * phase + counter))
+
+
 def check(image, tokens, *, columns=1, split=None, **dram):
     """Decode ``tokens`` in steps of ``split`` columns; compare logits of each step's last, and the cache, whose rows
     are poisoned ahead."""
@@ -168,52 +172,54 @@ def test_crc_and_busy():
     run(dut, image, body)
 
 
+def abort_at(cycles, image, golden, expected):
+    """Decode a token, begin the next one's step, abort it after so many ``cycles``, and decode that token; returns
+    whether its result was there before the abort."""
+    c, dut, came = image.config, compiled(1), False
+
+    async def decode(driver, position):
+        for command in program(image, [TOKENS[position]], position, dump=1):
+            await driver.push(command)
+        assert await driver.dumped(c.vocab_size) == expected[position].values.tolist(), f"after {cycles}"
+        assert (await driver.result())["token"] == expected[position].argmax
+
+    async def body(driver, memory):
+        nonlocal came
+        ctx, row = driver.ctx, row_layout(c)[1]
+        await decode(driver, 0)
+        end = memory.cycles + cycles
+        for command in program(image, [TOKENS[1]], 1):
+            await driver.push(command)
+        while memory.cycles < end and not ctx.get(dut.csr.status.result_valid):
+            await ctx.tick()
+        came = bool(ctx.get(dut.csr.status.result_valid))
+        ctx.set(dut.csr.control.abort, 1)
+        await ctx.tick()
+        ctx.set(dut.csr.control.abort, 0)
+        await ctx.tick().until(~dut.csr.status.aborting)
+        assert not ctx.get(dut.csr.status.result_valid)
+        await idle(driver)
+        assert len(memory.written) in (row, 2 * row), "half of a row"
+        await decode(driver, 1)
+        await idle(driver)
+    memory = verilated.run(dut, image, body, latency=40)
+    for position in range(len(TOKENS)):
+        assert kv_row(memory, c, 0, 0, position) == golden.kv_row(0, position)
+    memory.close()
+    return came
+
+
+TOKENS = 5, 3
+
+
 def test_an_abort_at_whatever_cycle_of_a_step():
     """What it drops leaves nothing behind: rows of before are whole, and the next step is golden's. A store that has
     begun ends first, so that no row is half of one."""
     image = random_image(config(n_layers=1), 6)
-    c, golden = image.config, Golden(image)
-    row = row_layout(c)[1]
-    expected = [golden.prefill([token], position) for position, token in enumerate((5, 3))]
-    dut = compiled(1)
-    most = None                     # cycles of the step that is aborted, once one was not
-
-    def attempt(after):
-        nonlocal most
-
-        async def body(driver, memory):
-            nonlocal most
-            ctx = driver.ctx
-            for position, token in enumerate((5, 3)):
-                if position:
-                    before = memory.cycles
-                    for command in program(image, [token], position):
-                        await driver.push(command)
-                    while memory.cycles < before + after and not ctx.get(dut.csr.status.result_valid):
-                        await ctx.tick()
-                    if ctx.get(dut.csr.status.result_valid):
-                        most = after
-                    ctx.set(dut.csr.control.abort, 1)
-                    await ctx.tick()
-                    ctx.set(dut.csr.control.abort, 0)
-                    await ctx.tick().until(~dut.csr.status.aborting)
-                    assert not ctx.get(dut.csr.status.result_valid)
-                    await idle(driver)
-                    assert len(memory.written) in (row, 2 * row), "half of a row"
-                for command in program(image, [token], position, dump=1):
-                    await driver.push(command)
-                assert await driver.dumped(c.vocab_size) == expected[position].values.tolist(), f"after {after}"
-                assert (await driver.result())["token"] == expected[position].argmax
-            await idle(driver)
-        memory = verilated.run(dut, image, body, latency=40)
-        for position in range(2):
-            assert kv_row(memory, c, 0, 0, position) == golden.kv_row(0, position)
-        memory.close()
-    after = 0
-    while most is None:
-        attempt(after)
-        after += 3
-    assert most > 500
+    golden = Golden(image)
+    expected = [golden.prefill([token], position) for position, token in enumerate(TOKENS)]
+    cycles = next(cycles for cycles in range(0, 10_000, 3) if abort_at(cycles, image, golden, expected))
+    assert cycles > 500         # until then the step was aborted before its end
 
 
 def test_busy_until_a_row_is_stored():
@@ -248,7 +254,7 @@ def test_a_slower_memory_is_seen_in_the_cycles_that_starve():
         await idle(driver)
         for phase in (Phase.S2_ATTEND, CHECK):
             for counter in Counter:
-                counted[phase, counter] = await driver.read(Window.COUNTERS + 4 * (8 * phase + counter))
+                counted[phase, counter] = await count(driver, phase, counter)
     seen = []
     for latency in (14, 1000):
         verilated.run(compiled(1), image, body, latency=latency).close()
@@ -349,7 +355,7 @@ def phase_cycles(withhold):
             result = await driver.result()
             counted["token"], before = result["cycles"] - before, result["cycles"]
         for p in Phase:
-            counted[p.name] = await driver.read(Window.COUNTERS + 4 * (8 * p + Counter.CYCLES))
+            counted[p.name] = await count(driver, p, Counter.CYCLES)
         counted["argmax"] = result["token"]
     run(dut, LATE, body)
     return counted

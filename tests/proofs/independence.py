@@ -158,6 +158,7 @@ UNITS = {
 @dataclass
 class Independence(Proof):
     """Of all :data:`UNITS`; its only mutant is :class:`Late`."""
+    method = "cone of `valid`"
 
     def search(self):
         start_s = time.monotonic()

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from amaranth.hdl import Elaboratable
 
 from bench.mutation import Mutant, mutated_classes, with_constants
-from tests.proofs.harness import Outcome, Verdict, prove
+from tests.proofs.harness import Outcome, ProofError, Verdict, prove
 
 #: Cycles over which induction goes.
 INDUCTION = 4
@@ -88,6 +88,26 @@ class Proof:
         if self.depth is not None or self.helped is not None:
             return (f"bmc3 -F {self.depth or MUTANT_CYCLES}",)
         return (f"bmc3 -F {MUTANT_CYCLES}", "pdr")
+
+    @property
+    def method(self) -> str:
+        """How an unbounded claim is shown, for people."""
+        return "pdr" if self.helped is None else "induction"
+
+    def fate(self, mutant: Mutant, makes: list[Callable[[], Elaboratable]]) -> str:
+        """``refuted``, by one of the claims that ``makes`` make, ``equivalent`` (as listed), ``stillborn`` (no
+        hardware) or ``surviving``."""
+        for number, make in enumerate(makes):
+            engine = self.against_mutants if number == 0 else f"bmc3 -F {MUTANT_CYCLES}"
+            try:
+                verdict = prove(make(), limit_s=self.limit_s, engine=engine).verdict
+            except ProofError:          # the circuit has a loop, say
+                return "stillborn"
+            except Exception:           # Amaranth refuses it, in as many ways as there are mutants
+                return "stillborn"
+            if verdict is Verdict.REFUTED:
+                return "refuted"
+        return "equivalent" if is_named(mutant, self.equivalent) else "surviving"
 
     def search(self) -> Outcome:
         return prove(self.top(), limit_s=self.limit_s, engine=self.engine)

@@ -50,9 +50,10 @@ def test_those_that_are_tried_are_mutants(proof):
     assert all(any(is_named(mutant, (name,)) for mutant in mutants) for name in proof.only)
 
 
-@pytest.mark.parametrize("name", ["HalfRate", "RowDispatch, doors"])
+@pytest.mark.parametrize("name", ["Skid", "HalfRate", "Waiting", "RowDispatch, doors"])
 def test_mutants_are_refuted(name):
-    """All of the half-rate register's, and each fault of a door; `make prove` does all units'."""
+    """All of two registers' and of the queue's that says in time that it is nearly full, and each fault of a door;
+    `make prove` does all units'."""
     proof = next(proof for proof in PROOFS if proof.name == name)
     survivors = [str(mutant) for mutant, make in proof.mutants() if not is_named(mutant, proof.equivalent)
                  and prove(make(), engine=proof.against_mutants).verdict is not Verdict.REFUTED]

@@ -11,6 +11,8 @@ from llama2_host.terminal import is_terminal
 
 VARIABLE = "LLAMA2_HOST_HISTORY"
 MAX_HISTORY_BYTES = 4 << 20
+#: Flags of a terminal, by their place in what termios.tcgetattr returns: of its input, and local ones.
+FLAGS = {"ICRNL": 0, "ECHO": 3, "ICANON": 3}
 
 
 def history_file() -> Path | None:
@@ -111,7 +113,7 @@ def silent() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _terminal_without(*flags: str) -> Iterator[None]:
-    """The terminal, if there is one, without these of termios's flags, which are those of input or local ones."""
+    """The terminal, if there is one, without these of termios's :data:`FLAGS`."""
     try:
         import termios
         if not (is_terminal(sys.stdin) and is_terminal(sys.stdout)):
@@ -123,7 +125,7 @@ def _terminal_without(*flags: str) -> Iterator[None]:
         return
     changed = [*before]
     for flag in flags:
-        changed[0 if flag == "ICRNL" else 3] &= ~getattr(termios, flag)
+        changed[FLAGS[flag]] &= ~getattr(termios, flag)
     termios.tcsetattr(descriptor, termios.TCSANOW, changed)
     try:
         yield
