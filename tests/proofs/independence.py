@@ -1,5 +1,6 @@
 """That ``valid`` does not wait for ``ready``: no path without a register leads from a stream's ``ready`` to its
 ``valid``, in the and-inverter graph that Yosys makes of a unit."""
+import functools
 import subprocess
 import sys
 import tempfile
@@ -12,32 +13,23 @@ from amaranth.hdl import Module, Value
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import Flow, In, Out
 
-from accel.attention.splitter import RowSplitter
 from accel.attention.unit import Attention
-from accel.attention.words import Words
-from accel.control.sequencer import Sequencer
 from accel.control.window import Window
 from accel.dram.beats import BeatSplit
 from accel.dram.blocks import Blocks
-from accel.dram.embed_fetch import EmbedFetch
-from accel.dram.kv_rows import KvRows
 from accel.dram.reader import SegmentReader
 from accel.lib.stream import HalfRate, Queue, Skid, Stage
 from accel.logits.unit import LogitUnit
 from accel.matrix.engine import MatVec
-from accel.matrix.row_pairs import RowPairs
-from accel.rows.dispatch import RowDispatch
-from accel.rows.intake import SumIntake
 from accel.rows.quantiser import Quantiser
 from accel.rows.residual import Residual
 from accel.rows.rope import Rope
-from accel.rows.scale import RowScale
 from accel.rows.swiglu import SwiGlu
-from accel.rows.wide import WideIntake
 from bench.mutation import Mutant
 from tests.proofs.doors import streams
 from tests.proofs.harness import Outcome, ProofError, Verdict, environment
 from tests.proofs.proof import Proof
+from tests.proofs.stations import COLUMNS, DOOR_PROOFS
 
 #: Memories become registers, as in the proofs; nothing is made smaller: names of ports count here.
 LOWER = """
@@ -133,25 +125,23 @@ class Late(wiring.Component):
         return m
 
 
+#: Stations in the builds in which their doors are proved, by their names.
+DOORS = {proof.unit.__name__: functools.partial(proof.unit, **proof.sizes) for proof in DOOR_PROOFS}
 #: Every unit of the core that offers a stream, by what makes it in a small build; the quick ones first.
 QUICK = {
     "Stage": lambda: Stage(2), "Skid": lambda: Skid(2), "HalfRate": lambda: HalfRate(2),
-    "Queue": lambda: Queue(2, depth=4), "BeatSplit": BeatSplit, "Sequencer": lambda: Sequencer(columns=2, addr_width=4),
-    "SumIntake": lambda: SumIntake(columns=2, addr_width=4), "RowDispatch": lambda: RowDispatch(columns=2),
-    "WideIntake": lambda: WideIntake(columns=2), "Words": lambda: Words(lanes=16, exponents=12),
+    "Queue": lambda: Queue(2, depth=4), "BeatSplit": BeatSplit,
+    **{name: DOORS[name] for name in ("Sequencer", "SumIntake", "RowDispatch", "WideIntake", "Words")},
 }
 UNITS = {
-    **QUICK,
-    "EmbedFetch": lambda: EmbedFetch(columns=2, addr_width=4, max_words=4),
-    "KvRows": lambda: KvRows(columns=2, max_kv_dim=16, max_heads=16, addr_width=4),
+    **QUICK, **DOORS,
     "Blocks": lambda: Blocks(addr_width=4, row_bits=1, turn_bits=4),
     "SegmentReader": lambda: SegmentReader(addr_width=4, row_bits=1, depth=4, ahead=2, buffer=8),
-    "RowPairs": lambda: RowPairs(columns=2), "RowScale": lambda: RowScale(columns=2),
-    "RowSplitter": lambda: RowSplitter(max_heads=8, k_buffer=8, v_buffer=8), "Rope": lambda: Rope(columns=2),
-    "SwiGlu": lambda: SwiGlu(columns=2), "Residual": lambda: Residual(columns=2, max_dim=32),
-    "Quantiser": lambda: Quantiser(columns=2), "Window": lambda: Window(candidate_sets=2),
-    "MatVec": lambda: MatVec(columns=2, max_groups=4), "LogitUnit": lambda: LogitUnit(columns=2, candidate_sets=2),
-    "Attention": lambda: Attention(columns=2, max_heads=8, max_dim=64, k_buffer=8, v_buffer=8),
+    "Rope": lambda: Rope(columns=COLUMNS), "SwiGlu": lambda: SwiGlu(columns=COLUMNS),
+    "Residual": lambda: Residual(columns=COLUMNS, max_dim=32), "Quantiser": lambda: Quantiser(columns=COLUMNS),
+    "Window": lambda: Window(candidate_sets=COLUMNS), "MatVec": lambda: MatVec(columns=COLUMNS, max_groups=4),
+    "LogitUnit": lambda: LogitUnit(columns=COLUMNS, candidate_sets=COLUMNS),
+    "Attention": lambda: Attention(columns=COLUMNS, max_heads=8, max_dim=64, k_buffer=8, v_buffer=8),
 }
 
 

@@ -1,5 +1,5 @@
 """The stations whose doors are proved, in a small build, with what their interfaces ask of their users."""
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from accel.attention.splitter import RowSplitter
 from accel.attention.words import Words
@@ -22,7 +22,8 @@ DOOR = "what is offered stays, unchanged, until it is taken; nothing is offered 
 @dataclass
 class Door(Proof):
     """The stream rule at a station's doors. Instead of the station's mutants, most of which are arithmetic, each of
-    :data:`tests.proofs.doors.FAULTS` is refuted."""
+    :data:`tests.proofs.doors.FAULTS` is refuted. ``sizes`` are the station's."""
+    sizes: dict = field(default_factory=dict)
 
     def mutants_of_all(self):
         for fault in FAULTS:
@@ -33,7 +34,7 @@ def _door(unit, *, resets=True, assume=None, quick=False, **sizes):
     def make(kind, broken=""):
         return DoorProof(kind(**sizes), resets=resets, assume=assume, broken=broken)
     size = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in sizes.items())
-    return Door(f"{unit.__name__}, doors", unit, DOOR, make, size=size, limit_s=60, quick=quick)
+    return Door(f"{unit.__name__}, doors", unit, DOOR, make, size=size, limit_s=60, quick=quick, sizes=sizes)
 
 
 DOOR_PROOFS = (
