@@ -165,7 +165,7 @@ def build(output_dir=None, columns=COLUMNS, *, variant=MappingProxyType({}), cor
           builder_options=MappingProxyType({})):
     """Build the simulator if anything changed, and return the path of Vsim.
 
-    ``columns`` is the core's, ``variant`` the others of ``VARIANTS``.
+    ``columns`` is the core's, ``variant`` those of ``VARIANTS`` that are otherwise than usual, or all of them.
 
     ``core`` (an instance with the signature of accel.core.Core) replaces the decoder core, ``firmware`` the
     directory of the firmware's sources: tests of the SoC use them. ``with_board_pins`` gives the SoC a board's UART
@@ -173,6 +173,7 @@ def build(output_dir=None, columns=COLUMNS, *, variant=MappingProxyType({}), cor
     bit by bit (soc/sim/uart_bits.c, spi_flash.c). With ``trace`` it can write waveforms, and is slower. What decodes
     with the shipped firmware is compiled for a profile of that (soc/sim/training.py).
     """
+    variant    = {**USUAL, **variant}
     output_dir = Path(output_dir or default_output_dir(columns, trace, **variant)).resolve()
     gateware   = gateware_dir(output_dir, builder_options)
     vsim       = gateware/sim_compile.VSIM

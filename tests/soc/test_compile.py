@@ -1,5 +1,7 @@
 """What names a build, what it tells where a tool or the profile is missing, and that it then compiles all the same."""
+import contextlib
 import subprocess
+import sys
 
 import pytest
 
@@ -8,6 +10,7 @@ from soc.sim import compile as sim_compile
 from soc.sim import tools
 from soc.sim.compile import VSIM
 from soc.sim.training import CONFIG, Tensors, TrainingError
+from targets import sim
 
 
 @pytest.fixture
@@ -36,6 +39,27 @@ def test_tools_flags_and_options_name_a_build(gateware, monkeypatch):
         monkeypatch.setattr(tools, "versions", lambda versions=versions: versions)
         seen.add(digest(gateware))
     assert len(seen) == 6
+
+
+class Named(Exception):
+    """What names a build was asked for; its arguments are the folder and the options."""
+
+
+@pytest.mark.parametrize("ask", [
+    lambda: sim.build(), lambda: sim.build(columns=sim.COLUMNS, variant=sim.USUAL),
+    lambda: sim.build(variant={"attention_lanes": sim.USUAL["attention_lanes"]}), lambda: sim.main()],
+    ids=["by default", "all said", "one said", "command line"])
+def test_the_usual_simulator_has_one_name_however_it_is_asked_for(monkeypatch, ask):
+    """Otherwise each of two that are in turn built into one folder removes the other's program, under those that run
+    it."""
+    def name(core, firmware, options):
+        raise Named(options)
+    monkeypatch.setattr(sim, "sources_stamp", name)
+    monkeypatch.setattr(sys, "argv", ["sim.py", "--build"])
+    monkeypatch.setattr(sim_compile, "lock", contextlib.nullcontext)
+    with pytest.raises(Named) as named:
+        ask()
+    assert named.value.args == ((sim.COLUMNS, sorted(sim.USUAL.items()), False, False, [], [], tools.versions()),)
 
 
 def test_missing_verilator_is_one_line(monkeypatch):
