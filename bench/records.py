@@ -1,10 +1,11 @@
 """Writes the records in bench/results, each with a digest of the sources that it measured, and compares the digests
 with today's: ``python -m bench.records`` lists the records of earlier sources.
 
-A digest leaves out comments, docstrings and blank lines: rewording makes no figure old. Nor does a change of the core
-after which it is proved to do the same in every cycle (``python -m bench.same_core COMMIT --record``), where the record
-is of the simulated SoC. What each kind of record depends on stands in :data:`KINDS`; docs/decisions/records.md says
-why.
+A digest leaves out comments, docstrings and blank lines: rewording makes no figure old. Nor does a change, where the
+record is of the simulated SoC, after which the core is proved to do the same in every cycle (``python -m
+bench.same_core COMMIT --record``), or after which all that is generated is the same byte for byte (``python -m
+bench.same_soc COMMIT --record``). What each kind of record depends on stands in :data:`KINDS`, and why in
+docs/decisions/records.md.
 """
 import hashlib
 import json
@@ -22,6 +23,7 @@ from tests import imports
 ROOT    = Path(__file__).resolve().parent.parent
 RESULTS = ROOT/"bench"/"results"
 SAME    = ROOT/"bench"/"same_cores.json"    #: pairs of cores that do the same, by their digests
+SOCS    = ROOT/"bench"/"same_socs.json"     #: pairs of digests of kinds whose simulated SoC is the same
 MADE    = "made"         #: the key of a record under which the digest stands
 STARTED = time.time()    #: when the measuring process began
 
@@ -152,29 +154,48 @@ def digest(kind: Kind, core: str = "") -> str:
     return hashed.hexdigest()[:16]
 
 
-def same_cores(core: str) -> set[str]:
-    """Digests of cores that do what this one does in every cycle, its own among them."""
-    pairs = json.loads(SAME.read_text()) if SAME.exists() else []
-    found = {core}
-    while more := {one for pair in pairs for one in (pair["before"], pair["after"])
+def _pairs(file: Path) -> list[dict]:
+    return json.loads(file.read_text()) if file.exists() else []
+
+
+def _alike(file: Path, digests: set[str]) -> set[str]:
+    """These digests, and those that the file's pairs lead to from them."""
+    found = set(digests)
+    while more := {one for pair in _pairs(file) for one in (pair["before"], pair["after"])
                    if {pair["before"], pair["after"]} & found} - found:
         found |= more
     return found
 
 
+def _add_pairs(file: Path, pairs: dict[str, str], commit: str) -> None:
+    known = _pairs(file)
+    added = [pair for before, after in pairs.items() if before != after
+             for pair in [{"before": before, "after": after, "commit": commit}] if pair not in known]
+    if added:
+        file.write_text(json.dumps([*known, *added], indent=1) + "\n")
+
+
+def same_cores(core: str) -> set[str]:
+    """Digests of cores that do what this one does in every cycle, its own among them."""
+    return _alike(SAME, {core})
+
+
 def carry_over(before: str, commit: str) -> None:
     """The core at ``commit``, of the digest ``before``, and today's do the same."""
-    pairs = json.loads(SAME.read_text()) if SAME.exists() else []
-    pair = {"before": before, "after": core_digest(), "commit": commit}
-    if before != pair["after"] and pair not in pairs:
-        SAME.write_text(json.dumps([*pairs, pair], indent=1) + "\n")
+    _add_pairs(SAME, {before: core_digest()}, commit)
+
+
+def carry_over_socs(pairs: dict[str, str], commit: str) -> None:
+    """Kinds whose simulated SoC is the same as at ``commit``: today's digest of each by that of ``commit``."""
+    _add_pairs(SOCS, pairs, commit)
 
 
 def digests(kind: Kind) -> set[str]:
-    """What a record of today's sources may have: of cores that do the same, in the simulated SoC any is as good as the
-    other. Its gates may still be placed in another way."""
-    cores = same_cores(core_digest()) if "targets.sim" in kind.modules else {core_digest()}
-    return {digest(kind, core) for core in cores}
+    """What a record of today's sources may have: of cores that do the same, in a SoC that is the same, any is as good
+    as the other where it is simulated. Its gates may still be placed in another way."""
+    if "targets.sim" not in kind.modules:
+        return {digest(kind)}
+    return _alike(SOCS, {digest(kind, core) for core in same_cores(core_digest())})
 
 # Records ------------------------------------------------------------------------------------------
 

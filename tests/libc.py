@@ -1,6 +1,4 @@
 """LiteX's C library, which every build compiles for itself: half a minute of a processor for the same functions."""
-import contextlib
-import fcntl
 import shutil
 from pathlib import Path
 
@@ -12,18 +10,6 @@ LIBC   = Path("software")/"libc"
 FILES  = ("cross.txt", "__libc.a", "picolibc.h")
 
 
-@contextlib.contextmanager
-def _idle(output_dir: Path):
-    """Yields whether nobody builds in ``output_dir``; nobody begins to meanwhile."""
-    with open(output_dir/".lock", "a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            yield False
-        else:
-            yield True
-
-
 def share(output_dir: Path) -> bool:
     """Copy the library of another simulator that is built, if there is one, into the folder of a build that has none;
     returns whether it was. They differ in the folders that stand in cross.txt only."""
@@ -33,7 +19,7 @@ def share(output_dir: Path) -> bool:
             return False
         for built in sorted(BUILDS.glob(f"sim*/{LIBC}/libc.a")):
             other = built.parents[2]
-            with _idle(other) as idle:
+            with sim_compile.lock(other, wait=False) as idle:
                 if idle and all((other/LIBC/name).exists() for name in FILES):
                     (output_dir/LIBC).mkdir(parents=True)
                     for name in FILES:    # in this order: make looks at their times

@@ -24,12 +24,16 @@ class BuildError(Exception):
 
 
 @contextlib.contextmanager
-def lock(directory):
-    """Let one process at a time build in ``directory``; others wait."""
+def lock(directory, wait=True):
+    """Let one process at a time build in ``directory``; others wait, or are told False."""
     directory.mkdir(parents=True, exist_ok=True)
     with open(directory/".lock", "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
 
 
 @contextlib.contextmanager

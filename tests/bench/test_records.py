@@ -138,6 +138,26 @@ def test_a_core_that_does_the_same_makes_cycles_no_older_but_gates(pages, monkey
     assert {found.name for found in records.check(names, pages/"results")} == {"resources", "timing-core-ecp5"}
 
 
+def test_a_soc_that_is_the_same_makes_simulated_figures_no_older(pages, monkeypatch, tmp_path, digests_anew):
+    """Even where the core was another that does the same."""
+    names = ["cycles-stories-q8", "uart", "resources"]
+    cycles = records.kind_of("cycles-stories-q8")
+    monkeypatch.setattr(records, "SAME", tmp_path/"same_cores.json")
+    monkeypatch.setattr(records, "SOCS", tmp_path/"same_socs.json")
+    essence, core, before, touched = records.essence, records.core_digest(), records.digest(cycles), {"targets/sim.py"}
+    monkeypatch.setattr(records, "essence", lambda path: essence(path) + (
+        b"x" if path.relative_to(records.ROOT).as_posix() in touched else b""))
+    digests_anew()
+    assert {found.name for found in records.check(names, pages/"results")} == {"cycles-stories-q8", "uart"}
+    records.carry_over_socs({before: records.digest(cycles), "of no": "record"}, "1111111")
+    assert {found.name for found in records.check(names, pages/"results")} == {"uart"}
+    touched.add("accel/core.py")
+    digests_anew()
+    assert {found.name for found in records.check(names, pages/"results")} == set(names)
+    records.carry_over(core, "2222222")
+    assert {found.name for found in records.check(names, pages/"results")} == {"uart", "resources"}
+
+
 def test_a_new_pin_of_the_hardware_makes_cycles_old(monkeypatch, digests_anew):
     before = [records.digest(records.kind_of(name)) for name in ("cycles", "golden")]
     monkeypatch.setattr(records, "_pins", lambda beginnings: [f"{name}==99" for name in beginnings])

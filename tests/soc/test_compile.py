@@ -41,6 +41,13 @@ def test_tools_flags_and_options_name_a_build(gateware, monkeypatch):
     assert len(seen) == 6
 
 
+def test_who_does_not_wait_is_told_that_somebody_builds(tmp_path):
+    with sim_compile.lock(tmp_path/"build") as first, sim_compile.lock(tmp_path/"build", wait=False) as second:
+        assert first and not second
+    with sim_compile.lock(tmp_path/"build", wait=False) as third:
+        assert third
+
+
 class Named(Exception):
     """What names a build was asked for; its arguments are the folder and the options."""
 
@@ -56,7 +63,7 @@ def test_the_usual_simulator_has_one_name_however_it_is_asked_for(monkeypatch, a
         raise Named(options)
     monkeypatch.setattr(sim, "sources_stamp", name)
     monkeypatch.setattr(sys, "argv", ["sim.py", "--build"])
-    monkeypatch.setattr(sim_compile, "lock", contextlib.nullcontext)
+    monkeypatch.setattr(sim_compile, "lock", lambda directory: contextlib.nullcontext())
     with pytest.raises(Named) as named:
         ask()
     assert named.value.args == ((sim.COLUMNS, sorted(sim.USUAL.items()), False, False, [], [], tools.versions()),)
