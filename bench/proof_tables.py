@@ -19,10 +19,11 @@ def _rows():
 
 def mutants_of(row) -> str:
     """How many of the tried mutants were refuted, and what became of the others."""
-    living = row["refuted"] + row["equivalent"] + row["surviving"]
+    living = row["refuted"] + row["equivalent"] + row["surviving"] + row["undecided"]
     parts = [f"{row['refuted']} of {living}"]
     parts += [f"{row['equivalent']} do the same"] if row["equivalent"] else []
     parts += [f"**{row['surviving']} survive**"] if row["surviving"] else []
+    parts += [f"**{row['undecided']} undecided**"] if row["undecided"] else []
     tried = living + row["stillborn"]
     parts += [f"{tried} of all {row['mutants']} tried"] if tried != row["mutants"] else []
     return "; ".join(parts)

@@ -1,8 +1,9 @@
 """Proves what tests/proofs/catalogue.py lists, and refutes mutants of each unit; ``python -m bench.prove``
 (`make prove`).
 
-A mutant that the search can't refute is either named in the catalogue as doing the same, or a property is missing: the
-run fails and prints it. The record goes to bench/results/proofs.json, from which docs/proofs.md has its tables.
+A mutant that the search can't refute is either named in the catalogue as doing the same, or a property is missing, or
+the search ran out of time, which is called undecided: the run fails and prints it. The record goes to
+bench/results/proofs.json, from which docs/proofs.md has its tables.
 """
 import argparse
 import json
@@ -16,7 +17,8 @@ from bench import records
 from tests.proofs.catalogue import PROOFS, Proof
 
 RECORD = Path(__file__).parent/"results"/"proofs.json"
-FATES  = ("refuted", "equivalent", "stillborn", "surviving")
+FATES  = ("refuted", "equivalent", "stillborn", "surviving", "undecided")
+UNSEEN = ("surviving", "undecided")     #: fates with which a run fails
 SEED   = 1      #: of the choice among a unit's mutants, where not all are tried
 
 
@@ -28,7 +30,7 @@ def chosen_mutants(proof: Proof, most: int | None) -> tuple[list, int]:
 
 
 def row_of(proof: Proof, pool: ThreadPoolExecutor, most: int | None) -> tuple[dict, list[str]]:
-    """The record of one proof, and the mutants that survive it."""
+    """The record of one proof, and lines on the mutants that it does not see."""
     outcome = proof.search()
     tried, there_are = chosen_mutants(proof, most)
     fates = list(pool.map(lambda one: proof.fate(*one), tried))
@@ -36,7 +38,7 @@ def row_of(proof: Proof, pool: ThreadPoolExecutor, most: int | None) -> tuple[di
     row = {"unit": proof.name, "properties": proof.properties, "size": proof.size, "verdict": outcome.verdict.value,
            "depth": proof.depth, "missing": proof.missing, "constants": proof.constants,
            "seconds": round(outcome.seconds, 2), "mutants": there_are, **counts}
-    return row, [str(mutant) for (mutant, _), fate in zip(tried, fates) if fate == "surviving"]
+    return row, [f"{fate}: {mutant}" for (mutant, _), fate in zip(tried, fates) if fate in UNSEEN]
 
 
 def merged(rows: list[dict]) -> list[dict]:
@@ -63,13 +65,13 @@ def main(argv=None) -> int:
     rows, failed = [], 0
     with ThreadPoolExecutor(args.jobs) as pool:
         for proof in (proof for proof in PROOFS if not args.units or proof.name in args.units):
-            row, survivors = row_of(proof, pool, args.mutants)
+            row, unseen = row_of(proof, pool, args.mutants)
             rows.append(row)
             print(f"{proof.name}: {row['verdict']} in {row['seconds']:.1f} s; mutants: "
                   + ", ".join(f"{row[fate]} {fate}" for fate in FATES), flush=True)
-            for mutant in survivors:
-                print(f"  survives: {mutant}", flush=True)
-            failed += row["verdict"] != proof.wanted.value or bool(survivors)
+            for line in unseen:
+                print(f"  {line}", flush=True)
+            failed += row["verdict"] != proof.wanted.value or bool(unseen)
     if args.update:
         rows = merged(rows)
     if args.update or not args.units:

@@ -96,7 +96,8 @@ class Proof:
 
     def fate(self, mutant: Mutant, makes: list[Callable[[], Elaboratable]]) -> str:
         """``refuted``, by one of the claims that ``makes`` make, ``equivalent`` (as listed), ``stillborn`` (no
-        hardware) or ``surviving``."""
+        hardware), ``undecided`` (a search ran out of time) or ``surviving``."""
+        verdicts = set()
         for number, make in enumerate(makes):
             engine = self.against_mutants if number == 0 else f"bmc3 -F {MUTANT_CYCLES}"
             try:
@@ -107,7 +108,10 @@ class Proof:
                 return "stillborn"
             if verdict is Verdict.REFUTED:
                 return "refuted"
-        return "equivalent" if is_named(mutant, self.equivalent) else "surviving"
+            verdicts.add(verdict)
+        if is_named(mutant, self.equivalent):
+            return "equivalent"
+        return "undecided" if Verdict.UNKNOWN in verdicts else "surviving"
 
     def search(self) -> Outcome:
         return prove(self.top(), limit_s=self.limit_s, engine=self.engine)
