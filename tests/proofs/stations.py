@@ -6,6 +6,7 @@ from accel.attention.words import Words
 from accel.control.sequencer import Sequencer
 from accel.dram.embed_fetch import EmbedFetch
 from accel.dram.kv_rows import KvRows
+from accel.logits.unit import LogitUnit
 from accel.matrix.row_pairs import RowPairs
 from accel.rows.dispatch import RowDispatch
 from accel.rows.intake import SumIntake
@@ -18,6 +19,7 @@ from bench.mutation import Mutant, mutated_classes, with_constants
 from tests.proofs.credited_doors import gate_and_up, pairs_of_rows, residual_rows
 from tests.proofs.cut import AnyEntries, HelpedEntries, Recorded
 from tests.proofs.doors import FAULTS, DoorProof
+from tests.proofs.logit_door import LOGIT_HELP, LOGIT_PARTS, passes
 from tests.proofs.proof import Proof, is_named
 
 COLUMNS = 2
@@ -95,4 +97,9 @@ DOOR_PROOFS = (
         "rows.ready & rows.valid -> rows.ready | rows.valid", "valid & odd -> valid | odd")),
     _door(Rope, columns=COLUMNS, user=pairs_of_rows, **CREDITED, only=(
         "rows.ready & rows.valid -> rows.ready | rows.valid", "valid & tag.index[0] -> valid | tag.index[0]")),
+    _door(LogitUnit, columns=COLUMNS, candidate_sets=COLUMNS, user=passes, parts=LOGIT_PARTS, help_parts=LOGIT_HELP,
+          cut="any scores", rewrite=False, only=(
+              "finished & s.running -> finished | s.running",
+              "s.running & s.ended & ~s.taken -> s.running & s.ended | ~s.taken",
+              "Mux(s.ended, s.shown, s.item.column) -> Mux(s.ended, s.item.column, s.shown)")),
 )
