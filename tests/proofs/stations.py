@@ -1,12 +1,23 @@
 """The stations whose doors are proved, in a small build, with what their interfaces ask of their users."""
 from dataclasses import dataclass, field
 
+from accel.attention.dots import AttentionDots
+from accel.attention.output import AttentionOutput
+from accel.attention.scores import AttentionScores
+from accel.attention.softmax import SoftmaxPipe
 from accel.attention.splitter import RowSplitter
+from accel.attention.unit import Attention
+from accel.attention.values import AttentionValues
 from accel.attention.words import Words
 from accel.control.sequencer import Sequencer
+from accel.control.window import Window
 from accel.dram.embed_fetch import EmbedFetch
 from accel.dram.kv_rows import KvRows
+from accel.lib.table import InterpolatedTable
 from accel.logits.unit import LogitUnit
+from accel.matrix.column_sums import ColumnSums
+from accel.matrix.engine import MatVec
+from accel.matrix.lanes import Lanes
 from accel.matrix.row_pairs import RowPairs
 from accel.rows.dispatch import RowDispatch
 from accel.rows.intake import SumIntake
@@ -17,7 +28,7 @@ from accel.rows.swiglu import SwiGlu
 from accel.rows.wide import WideIntake
 from bench.mutation import Mutant, mutated_classes, with_constants
 from tests.proofs.credited_doors import gate_and_up, pairs_of_rows, residual_rows
-from tests.proofs.cut import AnyEntries, HelpedEntries, Recorded
+from tests.proofs.cut import AnyEntries, HelpedEntries, Recorded, any_of
 from tests.proofs.doors import FAULTS, DoorProof
 from tests.proofs.logit_door import LOGIT_HELP, LOGIT_PARTS, passes
 from tests.proofs.proof import Proof, is_named
@@ -26,6 +37,12 @@ COLUMNS = 2
 #: A row unit's arithmetic ends in its queue.
 CREDITED = dict(parts={"Queue": AnyEntries}, help_parts={"Queue": HelpedEntries, "Pipeline": Recorded},
                 cut="any results", few={"DEPTH": 4}, rewrite=False)
+ATTENTION_PARTS = {
+    "RowSplitter": any_of(RowSplitter), "AttentionValues": any_of(AttentionValues),
+    "AttentionScores": with_constants(AttentionScores, AttentionDots=any_of(AttentionDots),
+                                      SoftmaxPipe=any_of(SoftmaxPipe)),
+    "AttentionOutput": with_constants(AttentionOutput, InterpolatedTable=any_of(InterpolatedTable)),
+}
 DOOR = "what is offered stays, unchanged, until it is taken; nothing is offered in the cycle after a reset or an abort"
 
 
@@ -102,4 +119,10 @@ DOOR_PROOFS = (
               "finished & s.running -> finished | s.running",
               "s.running & s.ended & ~s.taken -> s.running & s.ended | ~s.taken",
               "Mux(s.ended, s.shown, s.item.column) -> Mux(s.ended, s.item.column, s.shown)")),
+    _door(Window, candidate_sets=COLUMNS, resets=False, rewrite=False),
+    _door(MatVec, columns=COLUMNS, max_groups=4, parts={"Lanes": any_of(Lanes), "ColumnSums": any_of(ColumnSums)},
+          cut="any sums", rewrite=False),
+    _door(Attention, columns=COLUMNS, max_heads=8, max_dim=64, k_buffer=8, v_buffer=8, parts=ATTENTION_PARTS,
+          cut="any rows, weights and sums", rewrite=False,
+          only=("s.output.elements.valid & ~s.aborting -> s.output.elements.valid | ~s.aborting",)),
 )
