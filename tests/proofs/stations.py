@@ -1,4 +1,5 @@
 """The stations whose doors are proved, in a small build, with what their interfaces ask of their users."""
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from accel.attention.dots import AttentionDots
@@ -9,10 +10,12 @@ from accel.attention.splitter import RowSplitter
 from accel.attention.unit import Attention
 from accel.attention.values import AttentionValues
 from accel.attention.words import Words
+from accel.control.command_queue import CommandQueue
 from accel.control.sequencer import Sequencer
 from accel.control.window import Window
 from accel.dram.embed_fetch import EmbedFetch
 from accel.dram.kv_rows import KvRows
+from accel.lib.stream import Skid
 from accel.lib.table import InterpolatedTable
 from accel.logits.unit import LogitUnit
 from accel.matrix.column_sums import ColumnSums
@@ -62,11 +65,15 @@ class Door(Proof):
         In their place where the claim is proved by induction.
     few : dict
         Constants of the module for the station's mutants, with which they fail sooner.
+    inner : tuple or None
+        A part that decides about the offer, and, from it, what stands for parts of the station: its mutants are the
+        station's.
     """
     sizes: dict = field(default_factory=dict)
     parts: dict = field(default_factory=dict)
     help_parts: dict = field(default_factory=dict)
     few: dict = field(default_factory=dict)
+    inner: tuple[type, Callable[[type], dict]] | None = None
 
     def top(self):
         parts = self.parts | self.help_parts if self.helped else self.parts
@@ -76,13 +83,21 @@ class Door(Proof):
         whole = with_constants(self.unit, **self.constants, **self.parts)
         for fault in FAULTS:
             yield Mutant(0, "the offer", fault, ""), [lambda fault=fault: self.make(whole, broken=fault)]
-        for mutant, unit in mutated_classes(self.unit, **self.constants, **self.parts, **self.few) if self.only else ():
+        for mutant, unit in self._own_mutants() if self.only else ():
             if is_named(mutant, self.only):
                 yield mutant, [lambda unit=unit: self.make(unit)]
 
+    def _own_mutants(self):
+        if self.inner is None:
+            yield from mutated_classes(self.unit, **self.constants, **self.parts, **self.few)
+        else:
+            part, around = self.inner
+            for mutant, kind in mutated_classes(part):
+                yield mutant, with_constants(self.unit, **self.constants, **self.parts, **around(kind))
+
 
 def _door(unit, *, resets=True, assume=None, user=None, parts=None, help_parts=None, cut="", only=(), few=None,
-          quick=False, rewrite=True, **sizes):
+          inner=None, quick=False, rewrite=True, **sizes):
     """``cut`` says in words what ``parts`` have any values; the others are of :class:`DoorProof`, :class:`Door`, and
     the station's sizes."""
     def make(kind, broken="", helped=False):
@@ -91,7 +106,7 @@ def _door(unit, *, resets=True, assume=None, user=None, parts=None, help_parts=N
     helped = None if help_parts is None else lambda kind: make(kind, helped=True)
     return Door(f"{unit.__name__}, doors", unit, DOOR, make, helped=helped, size=size, only=only, limit_s=60,
                 quick=quick, rewrite=rewrite, sizes=sizes, parts=parts or {}, help_parts=help_parts or {},
-                few=few or {})
+                few=few or {}, inner=inner)
 
 
 DOOR_PROOFS = (
@@ -119,9 +134,13 @@ DOOR_PROOFS = (
               "finished & s.running -> finished | s.running",
               "s.running & s.ended & ~s.taken -> s.running & s.ended | ~s.taken",
               "Mux(s.ended, s.shown, s.item.column) -> Mux(s.ended, s.item.column, s.shown)")),
-    _door(Window, candidate_sets=COLUMNS, resets=False, rewrite=False),
+    _door(Window, candidate_sets=COLUMNS, resets=False, rewrite=False,
+          inner=(CommandQueue, lambda kind: {"CommandQueue": kind}), only=(
+              "(seen != newest) & ~self.ahead.valid -> (seen != newest) | ~self.ahead.valid",
+              "self.ahead.valid & self.ahead.ready -> self.ahead.valid | self.ahead.ready")),
     _door(MatVec, columns=COLUMNS, max_groups=4, parts={"Lanes": any_of(Lanes), "ColumnSums": any_of(ColumnSums)},
-          cut="any sums", rewrite=False),
+          cut="any sums", rewrite=False,
+          inner=(Skid, lambda kind: {"RowPairs": with_constants(RowPairs, Skid=kind)}), only=("~held -> +held",)),
     _door(Attention, columns=COLUMNS, max_heads=8, max_dim=64, k_buffer=8, v_buffer=8, parts=ATTENTION_PARTS,
           cut="any rows, weights and sums", rewrite=False,
           only=("s.output.elements.valid & ~s.aborting -> s.output.elements.valid | ~s.aborting",)),
