@@ -5,6 +5,7 @@ from amaranth.lib import stream
 from amaranth.lib.wiring import Flow
 
 from accel.interfaces import Beats
+from tests.proofs.inside import opened
 from tests.proofs.streams import any_value
 
 
@@ -61,14 +62,21 @@ class DoorProof(Elaboratable):
         From the unit, a condition that its users keep: its interface says so.
     broken : str
         One of :data:`FAULTS`: what is done to each offer between the station and the assertions.
+    user : callable or None
+        From the module, the unit, what sets it back and what is inside of it (None if that is not to be looked at):
+        adds what its users keep to, and assertions of the unit's registers that help.
+    helped : bool
+        Look inside, so that ``user`` can help.
     """
-    def __init__(self, unit, *, doors=None, resets=True, assume=None, broken=""):
+    def __init__(self, unit, *, doors=None, resets=True, assume=None, broken="", user=None, helped=False):
         self.unit, self.doors, self.resets, self.assume, self.broken = unit, doors, resets, assume, broken
+        self.user, self.helped = user, helped
 
     def elaborate(self, platform):
         m = Module()
         unit, back = self.unit, any_value(m, 1, "back")
-        m.submodules.unit = ResetInserter(back)(unit) if self.resets else unit
+        inner, inside = opened(unit) if self.helped else (unit, None)
+        m.submodules.unit = ResetInserter(back)(inner) if self.resets else inner
         has_abort = "abort" in unit.signature.members
         if has_abort:
             m.d.comb += unit.abort.eq(back)
@@ -79,6 +87,8 @@ class DoorProof(Elaboratable):
             m.d.comb += [Assume(self._kept(m, source, back, name)), Assume(~was_back | ~source.valid)]
         if self.assume is not None:
             m.d.comb += Assume(self.assume(unit))
+        if self.user is not None:
+            self.user(m, unit, back, inside)
         for name, source in streams(unit, Flow.Out):
             if self.doors is None or name in self.doors:
                 seen = Seen(m, source, name, self.broken, was_back)

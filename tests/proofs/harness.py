@@ -20,7 +20,8 @@ from pathlib import Path
 from amaranth.back import rtlil
 from amaranth.hdl import Fragment
 
-#: Memories become registers, assertions outputs; unspecified bits may be anything in every cycle.
+#: Memories become registers, assertions outputs; unspecified bits may be anything in every cycle. ``{rewrite}`` makes
+#: the graph smaller, or does not.
 LOWER = """
 read_rtlil {name}.il
 hierarchy -top top
@@ -33,14 +34,16 @@ setundef -anyseq
 opt -full
 techmap
 opt -fast
-abc -g AND
+{rewrite}
 opt_clean
 dffunmap
-abc -g AND
+{rewrite}
 opt_clean
 aigmap
 write_aiger -zinit {name}.aig
 """
+#: With and without rewriting.
+REWRITE = {True: "abc -g AND", False: "setundef -anyseq\naigmap"}
 #: ABC, with the outputs of the graph as bad states under its constraints.
 ABC_SCRIPT = "read_aiger {name}.aig; fold; strash; {engine}"
 
@@ -64,7 +67,8 @@ class ProofError(Exception):
     """The module could not be brought to the search."""
 
 
-def prove(top: Fragment, *, limit_s: float = 120, engine: str | tuple[str, ...] = "pdr") -> Outcome:
+def prove(top: Fragment, *, limit_s: float = 120, engine: str | tuple[str, ...] = "pdr",
+          rewrite: bool = True) -> Outcome:
     """Search for a proof of all assertions of ``top`` (an Elaboratable without ports) under its assumptions.
 
     Parameters
@@ -75,6 +79,8 @@ def prove(top: Fragment, *, limit_s: float = 120, engine: str | tuple[str, ...] 
         ABC's command: ``pdr``; ``ind -F k``, induction over k cycles, behind a search of the first ones; or
         ``bmc3 -F n`` for the first n cycles, whose verdict is BOUNDED if nothing is found in them. Of several the first
         that proves or refutes has the word.
+    rewrite : bool
+        Make the graph smaller, which takes longer than the search where most of it is a payload in a memory.
 
     Raises
     ------
@@ -84,7 +90,7 @@ def prove(top: Fragment, *, limit_s: float = 120, engine: str | tuple[str, ...] 
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         (folder/"top.il").write_text(rtlil.convert(top, ports=[], platform="formal", name="top"))
-        (folder/"top.ys").write_text(LOWER.format(name="top"))
+        (folder/"top.ys").write_text(LOWER.format(name="top", rewrite=REWRITE[rewrite]))
         lowered = subprocess.run([sys.executable, "-m", "soc.yosys", folder/"top.ys"], cwd=folder, capture_output=True,
                                  text=True,
                                  env=environment())

@@ -13,18 +13,11 @@ from amaranth.hdl import Module, Value
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import Flow, In, Out
 
-from accel.attention.unit import Attention
-from accel.control.window import Window
 from accel.dram.beats import BeatSplit
 from accel.dram.blocks import Blocks
 from accel.dram.reader import SegmentReader
 from accel.lib.stream import HalfRate, Queue, Skid, Stage
-from accel.logits.unit import LogitUnit
-from accel.matrix.engine import MatVec
 from accel.rows.quantiser import Quantiser
-from accel.rows.residual import Residual
-from accel.rows.rope import Rope
-from accel.rows.swiglu import SwiGlu
 from bench.mutation import Mutant
 from tests.proofs.doors import streams
 from tests.proofs.harness import Outcome, ProofError, Verdict, environment
@@ -137,11 +130,7 @@ UNITS = {
     **QUICK, **DOORS,
     "Blocks": lambda: Blocks(addr_width=4, row_bits=1, turn_bits=4),
     "SegmentReader": lambda: SegmentReader(addr_width=4, row_bits=1, depth=4, ahead=2, buffer=8),
-    "Rope": lambda: Rope(columns=COLUMNS), "SwiGlu": lambda: SwiGlu(columns=COLUMNS),
-    "Residual": lambda: Residual(columns=COLUMNS, max_dim=32), "Quantiser": lambda: Quantiser(columns=COLUMNS),
-    "Window": lambda: Window(candidate_sets=COLUMNS), "MatVec": lambda: MatVec(columns=COLUMNS, max_groups=4),
-    "LogitUnit": lambda: LogitUnit(columns=COLUMNS, candidate_sets=COLUMNS),
-    "Attention": lambda: Attention(columns=COLUMNS, max_heads=8, max_dim=64, k_buffer=8, v_buffer=8),
+    "Quantiser": lambda: Quantiser(columns=COLUMNS),
 }
 
 

@@ -5,11 +5,11 @@ from types import SimpleNamespace
 from amaranth.hdl import Module
 
 
-def opened(unit) -> tuple[Module, SimpleNamespace]:
+def opened(unit, elaborate=None) -> tuple[Module, SimpleNamespace]:
     """The unit's module, and what the steps of its ``elaborate`` called their local variables, by step.
 
     ``inside._dram.commands`` is the variable ``commands`` of the method ``_dram``. The module replaces the unit as a
-    submodule: a unit is elaborated once.
+    submodule: a unit is elaborated once, by ``elaborate`` if its class has another for those who add it.
     """
     found = {}
 
@@ -19,7 +19,7 @@ def opened(unit) -> tuple[Module, SimpleNamespace]:
     before = sys.getprofile()
     sys.setprofile(watch)
     try:
-        module = unit.elaborate(None)
+        module = (elaborate or type(unit).elaborate)(unit, None)
     finally:
         sys.setprofile(before)
     return module, SimpleNamespace(**found)

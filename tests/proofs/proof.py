@@ -54,6 +54,8 @@ class Proof:
         Of one search.
     quick : bool
         Short enough for ``make test``.
+    rewrite : bool
+        As of :func:`tests.proofs.harness.prove`.
     """
     name: str
     unit: type
@@ -71,6 +73,7 @@ class Proof:
     sample: int | None = None
     limit_s: float = 120
     quick: bool = True
+    rewrite: bool = True
 
     @property
     def engine(self) -> str:
@@ -101,7 +104,7 @@ class Proof:
         for number, make in enumerate(makes):
             engine = self.against_mutants if number == 0 else f"bmc3 -F {MUTANT_CYCLES}"
             try:
-                verdict = prove(make(), limit_s=self.limit_s, engine=engine).verdict
+                verdict = prove(make(), limit_s=self.limit_s, engine=engine, rewrite=self.rewrite).verdict
             except ProofError:          # the circuit has a loop, say
                 return "stillborn"
             except Exception:           # Amaranth refuses it, in as many ways as there are mutants
@@ -114,7 +117,7 @@ class Proof:
         return "undecided" if Verdict.UNKNOWN in verdicts else "surviving"
 
     def search(self) -> Outcome:
-        return prove(self.top(), limit_s=self.limit_s, engine=self.engine)
+        return prove(self.top(), limit_s=self.limit_s, engine=self.engine, rewrite=self.rewrite)
 
     def top(self) -> Elaboratable:
         return (self.helped or self.make)(with_constants(self.unit, **self.constants))

@@ -16,7 +16,7 @@ QUICK = [proof for proof in PROOFS if proof.quick]
 
 @pytest.mark.parametrize("proof", QUICK, ids=lambda proof: proof.name)
 def test_holds(proof):
-    outcome = prove(proof.top(), engine=proof.engine)
+    outcome = proof.search()
     assert outcome.verdict is proof.wanted, outcome
 
 
@@ -56,7 +56,7 @@ def test_mutants_are_refuted(name):
     `make prove` does all units'."""
     proof = next(proof for proof in PROOFS if proof.name == name)
     survivors = [str(mutant) for mutant, make in proof.mutants() if not is_named(mutant, proof.equivalent)
-                 and prove(make(), engine=proof.against_mutants).verdict is not Verdict.REFUTED]
+                 and prove(make(), engine=proof.against_mutants, rewrite=proof.rewrite).verdict is not Verdict.REFUTED]
     assert not survivors
 
 
