@@ -21,6 +21,7 @@ from pathlib import Path
 
 from bench import records
 from bench.synthesis import run_yosys
+from bench.trees import check_out
 from llama2_spec.maxima import CORE
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -136,10 +137,7 @@ def compare(commit: str, sets: dict) -> tuple[str, dict]:
     """Digest of the core at ``commit``; {set: differences} of the core in this tree and that one."""
     with tempfile.TemporaryDirectory() as scratch:
         tree = Path(scratch)/"tree"
-        tree.mkdir()
-        archive = subprocess.run(["git", "archive", commit, "accel", "spec", "soc/memories.py"], cwd=ROOT, check=True,
-                                 stdout=subprocess.PIPE).stdout
-        subprocess.run(["tar", "-x", "-C", tree], input=archive, check=True)
+        check_out(commit, tree, "accel", "spec", "soc/memories.py")
         old, new = convert(tree, Path(scratch)/"old", sets), convert(ROOT, Path(scratch)/"new", sets)
         return records.core_digest(tree), {name: differences(netlist(old[name]), netlist(new[name])) for name in sets}
 

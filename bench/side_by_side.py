@@ -6,11 +6,10 @@ import signal
 import statistics
 import subprocess
 import sys
-import tarfile
-import tempfile
 from pathlib import Path
 
 from bench.session import session
+from bench.trees import check_out, commit_of
 from llama2_host.generation import Options, Sampling
 from llama2_host.statistics import token_cycles
 from soc.sim.compile import VSIM
@@ -30,24 +29,17 @@ def find(old):
             raise SystemExit(f"bench.simulator: {old} holds no simulator (gateware/{VSIM}): name a folder such as "
                              "build/sim, or a commit")
         return vsim
-    found = subprocess.run(["git", "rev-parse", "--verify", "--quiet", f"{old}^{{commit}}"], cwd=sim.ROOT, text=True,
-                           capture_output=True)
-    if found.returncode:
+    commit = commit_of(old)
+    if commit is None:
         raise SystemExit(f"bench.simulator: {old} is neither the folder of a build nor a commit")
-    return build(found.stdout.strip())
+    return build(commit)
 
 
 def build(commit):
     """Vsim of a commit, by its own sources and this Python."""
     tree = BUILDS/commit[:12]
     if not tree.exists():
-        tree.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=tree.parent) as partial:
-            archive = Path(partial)/"sources.tar"
-            subprocess.run(["git", "archive", "-o", str(archive), commit], cwd=sim.ROOT, check=True)
-            with tarfile.open(archive) as file:
-                file.extractall(Path(partial)/"tree", filter="data")
-            (Path(partial)/"tree").rename(tree)
+        check_out(commit, tree)
     if subprocess.run([sys.executable, "targets/sim.py", "--build"], cwd=tree).returncode:
         raise SystemExit(f"bench.simulator: {commit[:12]} did not build in {tree}")
     return tree/"build"/"sim"/"gateware"/VSIM

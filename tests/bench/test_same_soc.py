@@ -1,11 +1,12 @@
 """What carries the records of a simulated SoC over to other sources: all that they generate is the same."""
 import json
 import shutil
-from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
-from bench import records, same_soc
+from bench import records, same_core, same_soc, soak
+from targets import sim
 
 OLD = {"sim.v": b"module sim;\nendmodule\n", "sim_rom.init": b"00000013\n"}
 
@@ -20,7 +21,7 @@ def test_what_differs(new, lines):
 @pytest.mark.parametrize("names, good", [
     (["targets/sim.py", "soc/sim/compile.py"], True), (["firmware/store.c"], True), ([], True),
     (["soc/sim/simulator.py"], False), (["spec/llama2_spec/golden.py"], False),
-    (["soc/sim/dram.py", "accel/core.py"], False),
+    (["soc/sim/dram.py", "accel/core.py"], False), (["requirements.txt", "targets/sim.py"], False),
     (["host/llama2_host/device/device.py"], False)])
 def test_which_changes_may_leave_a_record_as_good_as_it_was(names, good):
     assert same_soc.carried(names) == good
@@ -50,7 +51,8 @@ def test_pairs_are_of_kinds_that_a_change_left_the_same(generated, monkeypatch, 
     of = {pair["before"]: pair["after"] for pair in pairs}
     assert {name for name in ("cycles*", "soak") if f"before, {name}" in of} == kinds
     assert all(of[f"before, {name}"] == records.digest(records.kind_of(name)) for name in kinds)
-    assert not any("golden" in before or "resources" in before for before in of)        # nothing of them is simulated
+    # nothing of them is simulated, or they tell how fast it is
+    assert not set(of) & {f"before, {name}" for name in ("golden", "resources", "simulator", "server-latency")}
 
 
 def test_sources_that_say_other_things_are_found(tmp_path):
@@ -60,7 +62,10 @@ def test_sources_that_say_other_things_are_found(tmp_path):
                        if path.name != "__init__.py"]
     (tmp_path/"tree"/gone).unlink()
     (tmp_path/"tree"/other).write_text("x = 1\n")
+    shutil.copy(records.ROOT/"requirements.txt", tmp_path/"tree")
     assert same_soc.changed(tmp_path/"tree", kind) == [gone, other]
+    (tmp_path/"tree"/"requirements.txt").write_text("litex==0\n")
+    assert same_soc.changed(tmp_path/"tree", kind) == ["requirements.txt", gone, other]
 
 
 def test_a_difference_is_told_and_nothing_is_carried_over(generated, capsys):
@@ -76,12 +81,23 @@ def test_a_part_of_the_builds_carries_nothing_over(capsys):
     assert "leave --builds out" in capsys.readouterr().err
 
 
+def test_what_is_no_commit_ends_in_a_line(monkeypatch):
+    for bench in (same_soc, same_core):
+        with pytest.raises(SystemExit, match="^none-such is no commit of this repository: name one"):
+            bench.main(["none-such"])
+
+
 def test_all_builds_of_the_records_are_compared():
-    """Every record of cycles was measured in a build that is among them."""
+    """Every record of cycles and slots, and every session of the soak, was made in a build that is among them."""
+    def whole(columns=sim.COLUMNS, variant=MappingProxyType({})):
+        return {"columns": columns, **sim.USUAL, **variant}
     options = {"--columns": "columns", "--attention-lanes": "attention_lanes", "--softmax-pipes": "softmax_pipes",
                "--max-dim": "max_dim", "--candidate-sets": "candidate_sets"}
-    known = [{"columns": 2, **build, **build.get("variant", {})} for build in same_soc.BUILDS.values()]
-    for path in Path(records.RESULTS).glob("cycles-*.json"):
+    known = [whole(**build) for build in same_soc.BUILDS.values() if "with_board_pins" not in build]
+    made  = [(name, whole(**build)) for name, build in soak.BUILDS.items()]
+    for path in [*records.RESULTS.glob("cycles-*.json"), *records.RESULTS.glob("slots-*.json")]:
         words = json.loads(path.read_text())["command"].split()
-        asked = {options[word]: int(value) for word, value in zip(words, words[1:]) if word in options}
-        assert any(all(build.get(name, value) == value for name, value in asked.items()) for build in known), path
+        made.append((path.name, whole() | {options[word]: int(value) for word, value in zip(words, words[1:])
+                                           if word in options}))
+    assert len(made) > 30
+    assert [(name, build) for name, build in made if build not in known] == []

@@ -49,7 +49,7 @@ def test_who_does_not_wait_is_told_that_somebody_builds(tmp_path):
 
 
 class Named(Exception):
-    """What names a build was asked for; its arguments are the folder and the options."""
+    """What names a build was asked for; its argument is the options."""
 
 
 @pytest.mark.parametrize("ask", [
@@ -63,6 +63,7 @@ def test_the_usual_simulator_has_one_name_however_it_is_asked_for(monkeypatch, a
         raise Named(options)
     monkeypatch.setattr(sim, "sources_stamp", name)
     monkeypatch.setattr(sys, "argv", ["sim.py", "--build"])
+    monkeypatch.setattr(sim.signal, "signal", lambda number, handler: None)     # this process keeps its own
     monkeypatch.setattr(sim_compile, "lock", lambda directory: contextlib.nullcontext())
     with pytest.raises(Named) as named:
         ask()
