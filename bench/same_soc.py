@@ -38,7 +38,6 @@ BUILDS = {
 }
 ROOMS   = ("soc", "targets", "firmware")
 READING = ("soc/sim/simulator.py",)     #: gives a bench its figures
-SPEED   = ("simulator", "server-latency")   #: kinds whose figures are of the program, however it was compiled
 PINS    = "requirements.txt"    #: both trees generate with what is installed, so nothing is shown of other pins
 GENERATED = ("*.v", "*.init", "sim_init.cpp", "sim_config.js", "sim_header.h")
 COMPILED  = ("*.v", "*.c", "*.h", "*.cpp", "*.mk")
@@ -125,8 +124,8 @@ def main(argv=None):
             found += lines
         if args.record and not found:
             before = json.loads(python(tree, DIGESTS))
-            kinds = [kind for kind in records.KINDS if "targets.sim" in kind.modules and kind.name not in SPEED]
-            pairs = {before[kind.name]: records.digest(kind) for kind in kinds if carried(changed(tree, kind))}
+            pairs = {before[kind.name]: records.digest(kind) for kind in records.KINDS
+                     if kind.simulated and carried(changed(tree, kind))}
             records.carry_over_socs(pairs, args.commit)
     return int(bool(found))
 

@@ -140,7 +140,7 @@ def test_a_core_that_does_the_same_makes_cycles_no_older_but_gates(pages, monkey
 
 def test_a_soc_that_is_the_same_makes_simulated_figures_no_older(pages, monkeypatch, tmp_path, digests_anew):
     """Even where the core was another that does the same."""
-    names = ["cycles-stories-q8", "uart", "resources"]
+    names = ["cycles-stories-q8", "uart", "simulator", "resources"]
     cycles = records.kind_of("cycles-stories-q8")
     monkeypatch.setattr(records, "SAME", tmp_path/"same_cores.json")
     monkeypatch.setattr(records, "SOCS", tmp_path/"same_socs.json")
@@ -148,14 +148,23 @@ def test_a_soc_that_is_the_same_makes_simulated_figures_no_older(pages, monkeypa
     monkeypatch.setattr(records, "essence", lambda path: essence(path) + (
         b"x" if path.relative_to(records.ROOT).as_posix() in touched else b""))
     digests_anew()
-    assert {found.name for found in records.check(names, pages/"results")} == {"cycles-stories-q8", "uart"}
+    assert {found.name for found in records.check(names, pages/"results")} == {"cycles-stories-q8", "uart", "simulator"}
     records.carry_over_socs({before: records.digest(cycles), "of no": "record"}, "1111111")
-    assert {found.name for found in records.check(names, pages/"results")} == {"uart"}
+    assert {found.name for found in records.check(names, pages/"results")} == {"uart", "simulator"}
     touched.add("accel/core.py")
     digests_anew()
     assert {found.name for found in records.check(names, pages/"results")} == set(names)
     records.carry_over(core, "2222222")
-    assert {found.name for found in records.check(names, pages/"results")} == {"uart", "resources"}
+    assert {found.name for found in records.check(names, pages/"results")} == {"uart", "simulator", "resources"}
+
+
+def test_how_fast_a_simulator_is_depends_on_how_it_was_compiled(monkeypatch, tmp_path):
+    """Also where a kind of simulated figures has the same digest."""
+    monkeypatch.setattr(records, "SOCS", tmp_path/"same_socs.json")
+    latency, slots = (records.kind_of(name) for name in ("server-latency", "server-slots-stories"))
+    assert records.digest(latency) == records.digest(slots)
+    records.carry_over_socs({"before": records.digest(slots)}, "1111111")
+    assert "before" in records.digests(slots) and "before" not in records.digests(latency)
 
 
 def test_a_new_pin_of_the_hardware_makes_cycles_old(monkeypatch, digests_anew):
