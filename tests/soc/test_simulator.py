@@ -1,4 +1,5 @@
 """The simulated SoC around the core: UART on TCP, DRAM image and ports, interrupt, and the simulator's life."""
+import contextlib
 import os
 import signal
 import socket
@@ -60,10 +61,47 @@ def simulator(stub_vsim, image):
 
 
 @pytest.fixture
-def client(simulator):
-    client = Client(simulator.url).synchronise()
-    yield client
-    client.port.close()
+def connect(simulator):
+    """Makes clients of it; those that a test, even one that fails, has not closed would keep the next ones out."""
+    clients = []
+
+    def one():
+        clients.append(Client(simulator.url))
+        return clients[-1]
+    yield one
+    for client in clients:
+        client.port.close()
+
+
+@pytest.fixture
+def client(connect):
+    return connect().synchronise()
+
+
+def state(pid):
+    """One letter, or None if there is no such process. Ref: proc(5)"""
+    try:
+        return open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return None
+
+
+def until(condition):
+    deadline = time.monotonic() + TIMEOUT_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@contextlib.contextmanager
+def standing_still(simulator):
+    """What is done meanwhile happens between two cycles, however long this process waits for a processor."""
+    os.kill(simulator.pid, signal.SIGSTOP)
+    try:
+        until(lambda: state(simulator.pid) == "T")
+        yield
+    finally:
+        os.kill(simulator.pid, signal.SIGCONT)
 
 # UART ---------------------------------------------------------------------------------------------
 
@@ -77,22 +115,21 @@ def test_burst_arrives_whole(client, size):
 
 
 @pytest.mark.soc
-def test_survives_client_that_leaves_in_the_middle(simulator):
-    leaver = Client(simulator.url).synchronise()
+def test_survives_client_that_leaves_in_the_middle(connect):
+    leaver = connect().synchronise()
     leaver.echo(bytes(20_000))
     assert leaver.port.read(100) == bytes(100)
     leaver.port.close()
-    Client(simulator.url).synchronise().port.close()
+    connect().synchronise()
 
 
 @pytest.mark.soc
-def test_output_waits_for_a_client(simulator):
-    client = Client(simulator.url).synchronise()
-    client.echo(b"kept for the next client")
-    client.port.close()
-    client = Client(simulator.url)
-    assert client.port.read_until(b"client") == b"kept for the next client"
-    client.port.close()
+def test_output_waits_for_a_client(simulator, connect):
+    client = connect().synchronise()
+    with standing_still(simulator):     # or it might answer the one that is about to go
+        client.echo(b"kept for the next client")
+        client.port.close()
+    assert connect().port.read_until(b"client") == b"kept for the next client"
 
 
 @pytest.mark.soc
@@ -164,10 +201,7 @@ time.sleep(60)"""], stdout=subprocess.PIPE, text=True)
     pid = int(parent.stdout.readline())
     parent.kill()
     parent.wait()
-    deadline = time.monotonic() + TIMEOUT_S
-    while os.path.exists(f"/proc/{pid}") and "Z" not in open(f"/proc/{pid}/stat").read().rpartition(")")[2][:3]:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until(lambda: state(pid) in (None, "Z"))
 
 
 @pytest.mark.soc
