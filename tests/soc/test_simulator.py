@@ -82,7 +82,7 @@ def state(pid):
     """One letter, or None if there is no such process. Ref: proc(5)"""
     try:
         return open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):     # it is gone, or goes between open and read
         return None
 
 
