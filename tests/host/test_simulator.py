@@ -3,8 +3,6 @@ import io
 import os
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import pytest
 
@@ -12,6 +10,7 @@ from llama2_host import connection
 from llama2_host.progress import Progress
 from llama2_host.device.simulator import COLUMNS, Simulator, SimulatorError
 from targets.sim import create_parser
+from tests.waiting import ended, until
 
 RUNNING = "import time, sys; print('listening on socket://127.0.0.1:4', flush=True); time.sleep(60)"
 
@@ -66,11 +65,8 @@ def test_what_it_says_is_passed_on():
     notes.isatty = lambda: False
     running = simulator("import sys; print('building', file=sys.stderr, flush=True);" + RUNNING,
                         progress=Progress(notes))
-    deadline = time.monotonic() + 60
-    while "building" not in notes.getvalue() and time.monotonic() < deadline:
-        time.sleep(0.02)
+    until(lambda: "simulator: building" in notes.getvalue())
     running.stop()
-    assert "simulator: building" in notes.getvalue()
 
 
 def test_its_core_has_the_columns_that_were_asked_for(monkeypatch):
@@ -109,15 +105,4 @@ print(Simulator(command=(sys.executable, "-c", {RUNNING!r})).process.pid, flush=
 os.kill(os.getpid(), signal.SIGKILL)
 """
     pid = int(subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, timeout=60).stdout)
-    deadline = time.monotonic() + 30
-    while runs(pid):
-        assert time.monotonic() < deadline, "it goes on without its client"
-        time.sleep(.05)
-
-
-def runs(pid: int) -> bool:
-    """Whether there is such a process that has not ended; one that nobody has waited for may have."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
+    until(lambda: ended(pid))       # and does not go on without its client

@@ -6,7 +6,7 @@ import tempfile
 
 import httpx
 
-from tests.server.running import PATIENCE_S, until
+from tests.waiting import PATIENCE_S, until
 
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
 

@@ -9,7 +9,8 @@ from llama2_host.integer import GoldenBackend
 from llama2_host.image.model import Model
 from tests.host import tiny
 from tests.host.generated import random_tensors
-from tests.server.running import PATIENCE_S, Running
+from tests.server.running import Running
+from tests.waiting import PATIENCE_S
 
 CONFIG = replace(tiny.CONFIG, seq_len=256)
 

@@ -12,8 +12,7 @@ from llama2_host.server import run
 from llama2_host.server.adapter import Board, Words
 from llama2_host.server.pool import Pool
 from llama2_host.server.settings import Settings
-
-PATIENCE_S = 60.0       #: for what must happen; how soon is not tested
+from tests.waiting import PATIENCE_S
 
 
 class Running:
@@ -64,13 +63,3 @@ def listening_at(process: subprocess.Popen, within_s: float = PATIENCE_S) -> str
     line = process.stdout.readline()
     assert line.startswith("listening on "), f"the server says {line!r}"
     return line.removeprefix("listening on ").strip()
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Wait for what must happen."""
-    waited = threading.Event()
-    for _ in range(int(PATIENCE_S / 0.01)):
-        if condition():
-            return
-        waited.wait(0.01)
-    raise AssertionError("it did not happen")

@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 from tests.server.chromium import Chromium
-from tests.server.running import listening_at, until
+from tests.server.running import listening_at
+from tests.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
 ENTER = "\ue007"

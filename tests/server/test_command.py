@@ -10,7 +10,8 @@ import pytest
 from llama2_host.cli import main
 from llama2_host.image.model import Model
 from tests.host.fake_device import FakeDevice
-from tests.server.running import PATIENCE_S, listening_at
+from tests.server.running import listening_at
+from tests.waiting import PATIENCE_S
 
 
 def refused(capsys, image, *arguments):

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.server.running import PATIENCE_S, until
+from tests.waiting import PATIENCE_S, until
 
 pytestmark = pytest.mark.web
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "fleet.md"

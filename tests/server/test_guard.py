@@ -8,7 +8,8 @@ import pytest
 from llama2_host.integer import GoldenBackend
 from llama2_host.image.model import Model
 from llama2_host.server.http11 import Http11
-from tests.server.running import PATIENCE_S, Running
+from tests.server.running import Running
+from tests.waiting import PATIENCE_S
 
 KEYS = ("first-key", "second-key")
 

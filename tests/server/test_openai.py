@@ -9,7 +9,7 @@ from llama2_host import connect
 from llama2_host.generation import Options, Sampling
 from llama2_host.server.logprobs import Alternatives
 from tests.host.tiny import TOKENIZER
-from tests.server.running import PATIENCE_S, until
+from tests.waiting import PATIENCE_S, until
 
 GREEDY = {"model": "tiny", "temperature": 0}
 

@@ -6,8 +6,9 @@ import pytest
 from llama2_host.image.model import Model
 from llama2_host.server.hardware import Hardware
 from tests.server.chromium import Chromium
-from tests.server.running import Running, until
+from tests.server.running import Running
 from tests.server.scripted import Scripted
+from tests.waiting import until
 
 pytestmark = pytest.mark.web
 TAB, ENTER, ESCAPE = "\ue004", "\ue007", "\ue00c"

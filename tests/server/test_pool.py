@@ -11,8 +11,9 @@ from llama2_host.errors import HostError
 from llama2_host.image.model import Model
 from llama2_host.server import run
 from llama2_spec.protocol import MAX_PROMPT
-from tests.server.running import PATIENCE_S, Running, until
+from tests.server.running import Running
 from tests.server.scripted import Scripted
+from tests.waiting import PATIENCE_S, until
 
 A = 3 + ord("a")
 

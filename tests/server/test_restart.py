@@ -7,7 +7,8 @@ from llama2_host.image.model import Model
 from llama2_spec import protocol
 from llama2_spec.protocol import ModelState, Status
 from tests.host.fake_device import FakeDevice
-from tests.server.running import Running, until
+from tests.server.running import Running
+from tests.waiting import until
 
 A = 3 + ord("a")
 

@@ -22,9 +22,10 @@ from tests.firmware import library
 from tests.firmware.conftest import built, firmware  # noqa: F401 - fixtures
 from tests.firmware.line import transport
 from tests.firmware.test_slots_client import Locked
-from tests.server.running import PATIENCE_S, Running, until
+from tests.server.running import Running
 from tests.server.scripted import Scripted
 from tests.server.test_pool import A, in_background, stream  # noqa: F401 - a fixture, too
+from tests.waiting import PATIENCE_S, until
 
 
 class Slotted(Backend):

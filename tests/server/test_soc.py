@@ -18,7 +18,8 @@ from llama2_host.chat.conversation import Conversation
 from llama2_host.generation import Options, Sampling
 from llama2_host.server.logprobs import Alternatives
 from tests.server.asking import ask_llm
-from tests.server.running import PATIENCE_S, listening_at, until
+from tests.server.running import listening_at
+from tests.waiting import PATIENCE_S, until
 
 pytestmark = pytest.mark.soc
 ROOT = Path(__file__).resolve().parents[2]

@@ -6,13 +6,13 @@ import socket
 import struct
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
 import serial
 
 from soc.sim.simulator import Simulator, SimulatorError
+from tests.waiting import ended, state, until
 
 IMAGE_BYTES = 3 << 20
 SCRATCH     = 64 << 20    # a DRAM address beyond the image
@@ -76,21 +76,6 @@ def connect(simulator):
 @pytest.fixture
 def client(connect):
     return connect().synchronise()
-
-
-def state(pid):
-    """One letter, or None if there is no such process. Ref: proc(5)"""
-    try:
-        return open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):     # it is gone, or goes between open and read
-        return None
-
-
-def until(condition):
-    deadline = time.monotonic() + TIMEOUT_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 @contextlib.contextmanager
@@ -201,7 +186,7 @@ time.sleep(60)"""], stdout=subprocess.PIPE, text=True)
     pid = int(parent.stdout.readline())
     parent.kill()
     parent.wait()
-    until(lambda: state(pid) in (None, "Z"))
+    until(lambda: ended(pid))
 
 
 @pytest.mark.soc
