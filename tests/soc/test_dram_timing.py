@@ -5,9 +5,9 @@ import pytest
 from litedram.modules import MT41K128M16
 from migen.fhdl import verilog
 
-from soc.sim import tools
 from soc.sim.dram import TimingChecker, create_phy
 from soc.sim.simulator import Simulator
+from tests.soc.compiled import compiled
 
 CLK_FREQ = 100e6
 PHASES   = 4
@@ -71,17 +71,12 @@ def violations(tmp_path_factory):
     ios = {getattr(getattr(PHY.dfi, f"p{n}"), name) for n in range(PHASES)
            for name in ("cs_n", "ras_n", "cas_n", "we_n", "bank", "address", "cke")}
     verilog.convert(PHY, ios, name="phy").write(str(directory/"phy.v"))
-    (directory/"bench.cpp").write_text(BENCH)
-    subprocess.run([*tools.command(), "--cc", "--exe", "--build", "-Wno-fatal", "-Wno-lint", "-Wno-style",
-                    "--top-module",
-        "phy", "--Mdir", "obj", "bench.cpp", "phy.v", *SOURCES, "-MAKEFLAGS",
-                    " ".join(["OPT_FAST=-O0 OPT_SLOW=-O0", *tools.make_variables()])],
-        cwd=directory, check=True, capture_output=True)
+    program = compiled(directory, "phy", BENCH, ["phy.v", *SOURCES])
 
     def run(rows):
         text = "".join(f"{START + clock} {COMMANDS[command]} {bank} {a10}\n" for clock, command, bank, a10 in rows)
         log  = directory/"log"
-        log.write_text(subprocess.run([directory/"obj"/"Vphy"], input=text, check=True, text=True,
+        log.write_text(subprocess.run([program], input=text, check=True, text=True,
                                       capture_output=True).stdout)
         return dict(Simulator(directory, log=log).violations())
     return run

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from soc.sim.lanes import BITSLIPS, DELAYS, HERE
+from tests.soc.compiled import compiled
 
 BENCH = """
 #include <cstdio>
@@ -31,13 +32,7 @@ SENT    = np.random.default_rng(3).integers(0, 256, 16, dtype=np.uint8)
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("lanes")
-    (folder/"bench.cpp").write_text(BENCH)
-    subprocess.run(["verilator", "--cc", "--exe", "--build", "-Wno-fatal", "-Wno-lint", "-Wno-style", "--Mdir",
-                    str(folder/"obj"),
-                    "--top-module", "dram_lanes", str(HERE/"dram_lanes.v"), str(folder/"bench.cpp")], check=True,
-                   capture_output=True)
-    return folder/"obj"/"Vdram_lanes"
+    return compiled(tmp_path_factory.mktemp("lanes"), "dram_lanes", BENCH, [HERE/"dram_lanes.v"])
 
 
 def look(model, settings, *switches):
