@@ -13,7 +13,7 @@ MODEL    := models/stories.bin
 PACKAGES := $(shell sed '/optional:/d; s/\#.*//' requirements-debian.txt)
 OPTIONAL := $(shell sed -n 's/ *\# optional:.*//p' requirements-debian.txt)
 
-.PHONY: help setup sim demo test test-fast wave test-install test-reference prove mutants faults fuzz-firmware coverage soak fuzz-core uart long-context resources timing bitstream serve test-web server-load lint format site docs clean
+.PHONY: help setup sim demo test test-fast wave test-install test-debian test-busy test-reference prove mutants faults fuzz-firmware coverage soak fuzz-core uart long-context resources timing bitstream serve test-web server-load lint format site docs clean
 
 help:  ## this list
 	@awk -F ' +## +' '/^[a-z-]+:.*## / { split($$1, name, ":"); printf "make %-14s %s\n", name[1], $$2 }' Makefile
@@ -125,6 +125,16 @@ fuzz-core: setup  ## 500 random decoders on the core alone, every step equal to 
 # Needs the package registry, so it is no part of `make test`.
 test-install: setup  ## pip install . with each Python from 3.10 to 3.13 that is there, and a story from it (3 min)
 	$(PYTHON) -m pytest -q -m install
+
+# What this machine has from somewhere else, a user's lacks: a Debian 12 with git, make and its own Python, and no more.
+test-debian:  ## make test of the last commit on a fresh Debian in a folder of its own; needs root and debootstrap (25 min)
+	@tests/debian.sh
+
+# For tests that count on a machine with nothing else to do; SEED=N draws others, TESTS=... runs a part.
+SEED  ?= 0
+TESTS ?= tests
+test-busy: setup  ## the tests while by chance one process or another stands still for up to 2 s; SEED=N, TESTS=tests/host (hours)
+	$(PYTHON) -m tests.busy --seed $(SEED) $(PYTHON) -m pytest -q -n 2 --dist loadfile -m "not uart and not reference and not install and not web" $(TESTS)
 
 # What needs reference data, a real checkpoint with its recorded ids: REFERENCE_DATA=FOLDER make test-reference.
 test-reference: setup  ## tests against a real checkpoint in the folder that REFERENCE_DATA names (5 min)
