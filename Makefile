@@ -127,7 +127,7 @@ test-install: setup  ## pip install . with each Python from 3.10 to 3.13 that is
 	$(PYTHON) -m pytest -q -m install
 
 # What this machine has from somewhere else, a user's lacks: a Debian 12 with git, make and its own Python, and no more.
-test-debian:  ## make test of the last commit on a fresh Debian in a folder of its own; needs root and debootstrap (25 min)
+test-debian:  ## make test of the last commit on a fresh Debian in a folder of its own; needs root and debootstrap (35 min)
 	@tests/debian.sh
 
 # For tests that count on a machine with nothing else to do; SEED=N draws others, TESTS=... runs a part.

@@ -87,7 +87,10 @@ def main(argv=None):
     if not args.command:
         parser.error("no command: python -m tests.busy make test")
     signal.signal(signal.SIGTERM, end)
-    status = run(args.command, args.seed, args.longest, args.pause, args.log)
+    try:
+        status = run(args.command, args.seed, args.longest, args.pause, args.log)
+    except (FileNotFoundError, PermissionError) as error:
+        parser.error(f"{args.command[0]} cannot be run: {error.strerror}")
     return status if status >= 0 else 128 - status
 
 

@@ -9,7 +9,7 @@ import pytest
 from tests.waiting import PATIENCE_S, ended, until
 
 ROOT = Path(__file__).resolve().parents[1]
-#: Two processes, which tell their numbers; the first ends with 3 once it is told to.
+#: Two processes; the first tells the number of the second, and ends with 3 once it is told to.
 COMMAND = """
 import subprocess, sys
 child = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
@@ -53,3 +53,9 @@ def test_what_is_ended_leaves_nothing_that_stands_still(busy):
 def test_no_command_is_one_line():
     done = subprocess.run([sys.executable, "-m", "tests.busy"], cwd=ROOT, text=True, capture_output=True)
     assert done.returncode == 2 and done.stderr.splitlines()[-1].endswith("no command: python -m tests.busy make test")
+
+
+def test_a_command_that_is_not_there_is_one_line():
+    done = subprocess.run([sys.executable, "-m", "tests.busy", "./no-such"], cwd=ROOT, text=True, capture_output=True)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].endswith("./no-such cannot be run: No such file or directory")
