@@ -8,6 +8,7 @@ until the command ends; it ends with the command's status. One that stands still
 import argparse
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -86,11 +87,10 @@ def main(argv=None):
     args = parser.parse_args(argv)
     if not args.command:
         parser.error("no command: python -m tests.busy make test")
+    if shutil.which(args.command[0]) is None:
+        parser.error(f"{args.command[0]} is no program that can be run")
     signal.signal(signal.SIGTERM, end)
-    try:
-        status = run(args.command, args.seed, args.longest, args.pause, args.log)
-    except (FileNotFoundError, PermissionError) as error:
-        parser.error(f"{args.command[0]} cannot be run: {error.strerror}")
+    status = run(args.command, args.seed, args.longest, args.pause, args.log)
     return status if status >= 0 else 128 - status
 
 

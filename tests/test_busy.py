@@ -58,4 +58,4 @@ def test_no_command_is_one_line():
 def test_a_command_that_is_not_there_is_one_line():
     done = subprocess.run([sys.executable, "-m", "tests.busy", "./no-such"], cwd=ROOT, text=True, capture_output=True)
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].endswith("./no-such cannot be run: No such file or directory")
+    assert done.stderr.splitlines()[-1].endswith("./no-such is no program that can be run")
